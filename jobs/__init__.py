@@ -1,0 +1,1 @@
+"""The work: every module here runs without Airflow."""

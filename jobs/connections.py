@@ -1,0 +1,64 @@
+"""What a job talks to: the database and the bucket, made once from the settings and passed on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Engine, exc
+
+from jobs.database.engine import create_database_engine, describe_address, translate_database_faults
+from jobs.errors import PermanentError
+from jobs.settings import Settings
+from jobs.storage.object_store import ObjectStore
+from jobs.storage.uri import S3Uri
+
+# SQLSTATE: no such schema, table or function.
+MISSING_STATES = {"3F000", "42P01", "42883"}
+
+
+@dataclass(frozen=True)
+class Connections:
+    """Open connections, and the two places in the bucket."""
+
+    settings: Settings
+    engine: Engine
+    store: ObjectStore
+    source: S3Uri
+    artifacts: S3Uri
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[Connections]:
+    """Connect for the length of a job.
+
+    Raises:
+        RetryableError: the database goes away, at the start or later.
+        PermanentError: it has not our schema.
+    """
+    engine = create_database_engine(settings.database_url)
+    store = ObjectStore(settings.s3_endpoint_url, connections=settings.read_threads + 2)
+    try:
+        with translate_database_faults(settings.database_url), _require_schema(settings.database_url):
+            yield Connections(
+                settings,
+                engine,
+                store,
+                S3Uri.parse(settings.source_uri).as_folder(),
+                S3Uri.parse(settings.artifacts_uri).as_folder(),
+            )
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _require_schema(database_url: str) -> Iterator[None]:
+    try:
+        yield
+    except exc.ProgrammingError as error:
+        if getattr(error.orig, "pgcode", None) not in MISSING_STATES:
+            raise
+        reason = str(error.orig).splitlines()[0]
+        raise PermanentError(
+            f"the database at {describe_address(database_url)} has not the schema of this version ({reason}): "
+            "run `python -m jobs migrate`"
+        ) from error

@@ -1,0 +1,88 @@
+"""Connections to the catalog's database, and their faults in words that say what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+from sqlalchemy import URL, Engine, create_engine, exc, make_url
+
+from jobs.errors import PermanentError, RetryableError
+
+APPLICATION_NAME = "catalog-tagger"
+CONNECT_TIMEOUT_SECONDS = 10
+POOL_SIZE = 2
+POOL_OVERFLOW = 4
+
+# libpq gives no SQLSTATE for a refused login, so that its words must do.
+REFUSED_LOGINS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
+# SQLSTATE classes and states of a database that is up, but cannot answer at this moment.
+PASSING_CLASSES = {"08", "40", "53", "58"}
+PASSING_STATES = {"55P03", "57014", "57P01", "57P02", "57P03"}
+
+
+def create_database_engine(database_url: str) -> Engine:
+    """Make an engine whose few connections are checked before each use; nothing is opened yet."""
+    return create_engine(
+        driver_url(database_url),
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        pool_pre_ping=True,
+        connect_args={"application_name": APPLICATION_NAME, "connect_timeout": CONNECT_TIMEOUT_SECONDS},
+    )
+
+
+def driver_url(database_url: str) -> URL:
+    """The URL with the one driver that every job uses.
+
+    Raises:
+        PermanentError: it is no URL; the message leaves it out, since it may hold a password.
+    """
+    try:
+        return make_url(database_url).set(drivername="postgresql+psycopg2")
+    except (exc.ArgumentError, ValueError):
+        raise PermanentError(
+            "CATALOG_DATABASE_URL does not read as postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        ) from None
+
+
+@contextmanager
+def translate_database_faults(database_url: str) -> Iterator[None]:
+    """Turn the faults of connections and servers into one line; wrong SQL and wrong data pass as they are.
+
+    It covers SQLAlchemy and bare psycopg2, and serves as a decorator too.
+
+    Raises:
+        RetryableError: the database is away, starting, full, or gave up on a lock.
+        PermanentError: the database refuses the login.
+    """
+    try:
+        yield
+    except (exc.DBAPIError, psycopg2.Error) as error:
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        if not _is_connection_fault(cause):
+            raise
+        raise _explain(database_url, cause) from error
+
+
+def _is_connection_fault(cause: BaseException | None) -> bool:
+    state = getattr(cause, "pgcode", None)
+    if state is None:
+        return isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
+    return state[:2] in PASSING_CLASSES or state in PASSING_STATES
+
+
+def _explain(database_url: str, cause: BaseException | None) -> RetryableError | PermanentError:
+    address = describe_address(database_url)
+    reason = next(iter(str(cause).strip().splitlines()), "no reason given")
+    if getattr(cause, "pgcode", None):
+        return RetryableError(f"the database at {address} gave up: {reason}; run the same command again")
+    if any(words in str(cause) for words in REFUSED_LOGINS):
+        return PermanentError(f"the database at {address} refuses the login: {reason}; check CATALOG_DATABASE_URL")
+    return RetryableError(f"cannot reach the database at {address}: {reason}; is it up? check CATALOG_DATABASE_URL")
+
+
+def describe_address(database_url: str) -> str:
+    """``host:port/name`` for messages, without user and password."""
+    url = driver_url(database_url)
+    host = url.host or url.query.get("host") or "localhost"
+    return f"{host}:{url.port or 5432}/{url.database or ''}"

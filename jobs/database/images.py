@@ -1,0 +1,149 @@
+"""Queries on ``products`` and ``images``: what the bucket lists, compared with what the catalog knows.
+
+The comparison is made by the database on a temporary table, so that a listing of any length passes through
+the job a page at a time.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """One image as the bucket lists it."""
+
+    object_key: str
+    etag: str
+    size_bytes: int
+    product_id: str
+
+
+@dataclass(frozen=True)
+class ProductText:
+    """What the shop's products file says of a product."""
+
+    product_id: str
+    display_name: str | None
+    description: str | None
+    shop_category: str | None
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """How the listing differs from the catalog, in images.
+
+    ``restored`` were missing before and are back; ``known`` is the number that the catalog held as present.
+    """
+
+    new: int
+    changed: int
+    restored: int
+    unchanged: int
+    vanished: int
+    known: int
+
+
+def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]) -> None:
+    """Copy a listing into the temporary table ``listed``, which lives until the transaction ends."""
+    connection.execute(
+        text("""
+            CREATE TEMPORARY TABLE listed (object_key text PRIMARY KEY, etag text, size_bytes bigint, product_id text)
+            ON COMMIT DROP
+        """)
+    )
+    insert = text("""
+        INSERT INTO listed
+        SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:etags AS text[]), CAST(:sizes AS bigint[]),
+                             CAST(:products AS text[]))
+    """)
+    for page in pages:
+        connection.execute(
+            insert,
+            {
+                "keys": [image.object_key for image in page],
+                "etags": [image.etag for image in page],
+                "sizes": [image.size_bytes for image in page],
+                "products": [image.product_id for image in page],
+            },
+        )
+    connection.execute(text("ANALYZE listed"))
+
+
+def compare_listing(connection: Connection, bucket: str, prefix: str) -> Discovery:
+    """Count the differences between the staged listing and the images known under a prefix."""
+    statement = text("""
+        SELECT count(*) FILTER (WHERE i.image_id IS NULL) AS new,
+               count(*) FILTER (WHERE i.deleted_at IS NULL AND (i.etag, i.size_bytes) <> (l.etag, l.size_bytes))
+                   AS changed,
+               count(*) FILTER (WHERE i.deleted_at IS NOT NULL AND l.object_key IS NOT NULL) AS restored,
+               count(*) FILTER (WHERE i.deleted_at IS NULL AND (i.etag, i.size_bytes) = (l.etag, l.size_bytes))
+                   AS unchanged,
+               count(*) FILTER (WHERE i.deleted_at IS NULL AND i.image_id IS NOT NULL AND l.object_key IS NULL)
+                   AS vanished,
+               count(*) FILTER (WHERE i.deleted_at IS NULL AND i.image_id IS NOT NULL) AS known
+        FROM listed l
+        FULL JOIN (
+            SELECT * FROM catalog.images WHERE bucket = :bucket AND starts_with(object_key, :prefix)
+        ) i USING (object_key)
+    """)
+    return Discovery(**connection.execute(statement, {"bucket": bucket, "prefix": prefix}).one()._mapping)
+
+
+def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
+    """Bring ``products`` and ``images`` in line with the staged listing.
+
+    Bytes that changed lose their content hash, which is what makes them due for tagging.
+    """
+    place = {"bucket": bucket, "prefix": prefix}
+    connection.execute(
+        text("""
+            INSERT INTO catalog.products (product_id) SELECT DISTINCT product_id FROM listed
+            ON CONFLICT DO NOTHING
+        """)
+    )
+    connection.execute(
+        text("""
+            INSERT INTO catalog.images AS i (bucket, object_key, product_id, etag, size_bytes)
+            SELECT :bucket, object_key, product_id, etag, size_bytes FROM listed ORDER BY object_key
+            ON CONFLICT (bucket, object_key) DO UPDATE
+            SET etag = excluded.etag, size_bytes = excluded.size_bytes, product_id = excluded.product_id,
+                deleted_at = NULL,
+                content_hash = CASE WHEN (i.etag, i.size_bytes) = (excluded.etag, excluded.size_bytes)
+                                    THEN i.content_hash END
+            WHERE (i.etag, i.size_bytes, i.product_id) <> (excluded.etag, excluded.size_bytes, excluded.product_id)
+               OR i.deleted_at IS NOT NULL
+        """),
+        place,
+    )
+    connection.execute(
+        text("""
+            UPDATE catalog.images i SET deleted_at = now()
+            WHERE bucket = :bucket AND starts_with(object_key, :prefix) AND deleted_at IS NULL
+              AND NOT EXISTS (SELECT FROM listed l WHERE l.object_key = i.object_key)
+        """),
+        place,
+    )
+
+
+def record_product_texts(connection: Connection, products: Sequence[ProductText]) -> None:
+    """Store what the products file says; products that it does not name keep their texts."""
+    connection.execute(
+        text("""
+            UPDATE catalog.products p
+            SET display_name = t.display_name, description = t.description, shop_category = t.shop_category,
+                updated_at = now()
+            FROM unnest(CAST(:ids AS text[]), CAST(:names AS text[]), CAST(:descriptions AS text[]),
+                        CAST(:categories AS text[])) AS t (product_id, display_name, description, shop_category)
+            WHERE p.product_id = t.product_id
+              AND (p.display_name, p.description, p.shop_category)
+                  IS DISTINCT FROM (t.display_name, t.description, t.shop_category)
+        """),
+        {
+            "ids": [product.product_id for product in products],
+            "names": [product.display_name for product in products],
+            "descriptions": [product.description for product in products],
+            "categories": [product.shop_category for product in products],
+        },
+    )

@@ -1,0 +1,172 @@
+"""Bring a database to the state that this version needs: run-once migrations, then views and functions.
+
+Each file of ``sql/views`` and ``sql/functions`` holds the one object that it is named after, so that it can be
+replaced, or dropped and made again, at every upgrade. What disappears is dropped by a migration.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2.errors
+from sqlalchemy import Connection, exc, make_url, text
+from yoyo import get_backend, read_migrations
+
+from jobs.database.engine import create_database_engine, translate_database_faults
+from jobs.errors import PermanentError
+
+SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
+OLDEST_PGVECTOR = (0, 8, 4)
+"""Earlier versions lose rows of HNSW indexes."""
+
+UPGRADE_LOCK = 0x63_61_74_61_6C_6F_67
+"""The word "catalog", as the key of an advisory lock that nothing else is likely to take."""
+
+CANNOT_REPLACE = (
+    psycopg2.errors.InvalidTableDefinition,
+    psycopg2.errors.InvalidFunctionDefinition,
+    psycopg2.errors.AmbiguousFunction,
+)
+"""Other columns, another result, other parameters: in the last case the comment fits both functions."""
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """What an upgrade did: the names of the migrations that were new, and how much was made again."""
+
+    applied: tuple[str, ...]
+    views: int
+    functions: int
+    pgvector_version: str
+
+
+def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport:
+    """Upgrade the database; a second call changes nothing, and calls at the same time wait for each other.
+
+    Raises:
+        PermanentError: no pgvector, too old a pgvector, a role without the rights, or somebody's own view
+            that stands on one of ours in the way.
+        RetryableError: the database is away.
+    """
+    engine = create_database_engine(database_url)
+    try:
+        with translate_database_faults(database_url), _translate_refusals(), engine.connect() as guard:
+            # Held by this connection's session until it is closed, whatever happens.
+            with guard.begin():
+                guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
+            version = _require_pgvector(guard)
+            _require_rights(guard)
+            applied = _apply_migrations(database_url, sql_folder / "migrations")
+            views, functions = sorted(sql_folder.glob("views/*.sql")), sorted(sql_folder.glob("functions/*.sql"))
+            _define_again(guard, views, functions)
+            return MigrationReport(applied, len(views), len(functions), version)
+    finally:
+        engine.dispose()
+
+
+def check_pgvector_version(installed: str | None, available: str | None) -> str:
+    """The version that this database has, or will get from its server.
+
+    Raises:
+        PermanentError: there is none, or one older than `OLDEST_PGVECTOR`.
+    """
+    oldest = ".".join(map(str, OLDEST_PGVECTOR))
+    version = installed or available
+    if version is None:
+        raise PermanentError(f"this Postgres server has no pgvector: install version {oldest} or newer on it")
+    if _version_key(version) >= OLDEST_PGVECTOR:
+        return version
+    cure = f"install version {oldest} or newer on the server"
+    if installed:
+        cure += ", then run ALTER EXTENSION vector UPDATE in this database"
+    raise PermanentError(f"pgvector {version} loses rows of its indexes: {cure}")
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def _require_pgvector(connection: Connection) -> str:
+    with connection.begin():
+        installed = connection.scalar(text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+        available = connection.scalar(text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"))
+    return check_pgvector_version(installed, available)
+
+
+def _require_rights(connection: Connection) -> None:
+    """yoyo keeps its book in the default schema, and goes on as if it could when it cannot."""
+    with connection.begin():
+        role = connection.scalar(
+            text("""
+                SELECT current_user
+                WHERE to_regclass('yoyo_lock') IS NULL AND NOT has_schema_privilege(current_schema(), 'CREATE')
+            """)
+        )
+    if role:
+        raise PermanentError(f"role {role} may not create tables here: make it the owner of the database")
+
+
+def _apply_migrations(database_url: str, folder: Path) -> tuple[str, ...]:
+    # Named, since a role called like our schema would look there for yoyo's own tables once the schema exists.
+    ledger_url = make_url(database_url).update_query_dict({"schema": "public"})
+    with get_backend(ledger_url.render_as_string(hide_password=False)) as backend:
+        # Our advisory lock is the guard; a row in yoyo's own was left behind by a process that was killed.
+        backend.break_lock()
+        due = backend.to_apply(read_migrations(str(folder)))
+        backend.apply_migrations(due)
+        return tuple(migration.id for migration in due)
+
+
+def _define_again(connection: Connection, views: list[Path], functions: list[Path]) -> None:
+    """Replace views and functions, keeping what others built on them; drop them only when there is no other way."""
+    with connection.begin():
+        # The settings of the vector library can be named in a function only once it is loaded.
+        connection.execute(text("SELECT '[1]'::vector"))
+        # In the order of their names, functions may come before those that they call.
+        connection.execute(text("SET LOCAL check_function_bodies = off"))
+        try:
+            with connection.begin_nested():
+                _execute_files(connection, [*views, *functions])
+        except exc.ProgrammingError as error:
+            if not isinstance(error.orig, CANNOT_REPLACE):
+                raise
+            _drop_definitions(connection, views, functions)
+            _execute_files(connection, [*views, *functions])
+
+
+def _drop_definitions(connection: Connection, views: list[Path], functions: list[Path]) -> None:
+    signatures = connection.execute(
+        text("""
+            SELECT oid::regprocedure::text FROM pg_proc
+            WHERE pronamespace = 'catalog'::regnamespace AND proname = ANY (:names)
+        """),
+        {"names": [file.stem for file in functions]},
+    )
+    for signature in signatures.scalars().all():
+        connection.exec_driver_sql(f"DROP FUNCTION {signature}")
+    for view in reversed(views):
+        connection.exec_driver_sql(f'DROP VIEW IF EXISTS catalog."{view.stem}"')
+
+
+def _execute_files(connection: Connection, files: list[Path]) -> None:
+    for file in files:
+        # A statement without parameters may hold percent signs.
+        connection.exec_driver_sql(file.read_text(encoding="utf-8"), execution_options={"no_parameters": True})
+
+
+@contextmanager
+def _translate_refusals() -> Iterator[None]:
+    try:
+        yield
+    except (exc.DBAPIError, psycopg2.Error) as error:
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        reason = " ".join(str(cause).split())
+        if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
+            raise PermanentError(f"the database role lacks a right that an upgrade needs: {reason}") from error
+        if isinstance(cause, psycopg2.errors.DependentObjectsStillExist):
+            raise PermanentError(
+                f"a view or function of the catalog changes, drop what you built on it and upgrade again: {reason}"
+            ) from error
+        raise

@@ -1,0 +1,211 @@
+"""Queries on ``tagging_runs``, ``run_shards`` and ``run_chunks``, the ledger of what was done."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True)
+class RunModels:
+    """The versions that a run uses from its first image to its last."""
+
+    classifier_version_id: int
+    encoder_version_id: int
+    space_id: int
+
+
+@dataclass(frozen=True)
+class TaggingRun:
+    """A planned run."""
+
+    run_id: str
+    source_uri: str
+    manifest_uri: str
+    models: RunModels
+    discovered: dict[str, int]
+    entries: int
+    entries_by_reason: dict[str, int]
+    shards: int
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard as planned: how many images in how many chunks."""
+
+    entries: int
+    chunks: int
+
+
+@dataclass(frozen=True)
+class ChunkCounts:
+    """What became of a chunk: ``entries == tagged + reused + failed``.
+
+    The stage seconds are summed over parallel workers; ``wall_seconds`` is the time between two commits.
+    """
+
+    entries: int
+    tagged: int
+    reused: int
+    failed: int
+    failure_reasons: dict[str, int]
+    read_seconds: float
+    decode_seconds: float
+    predict_seconds: float
+    write_seconds: float
+    wall_seconds: float
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """The sums over all chunks of a run, and how much of the plan they cover."""
+
+    entries: int
+    tagged: int
+    reused: int
+    failed: int
+    failure_reasons: dict[str, int]
+    read_seconds: float
+    decode_seconds: float
+    predict_seconds: float
+    write_seconds: float
+    images_per_second: float | None
+    planned_entries: int
+    duration_seconds: float
+
+
+def insert_run(connection: Connection, run: TaggingRun, shards: Sequence[PlannedShard]) -> None:
+    """Store a plan."""
+    connection.execute(
+        text("""
+            INSERT INTO catalog.tagging_runs (run_id, source_uri, manifest_uri, classifier_version_id,
+                                              encoder_version_id, space_id, discovered, entries, entries_by_reason)
+            VALUES (:run, :source, :manifest, :classifier, :encoder, :space, :discovered, :entries, :reasons)
+        """),
+        {
+            "run": run.run_id,
+            "source": run.source_uri,
+            "manifest": run.manifest_uri,
+            "classifier": run.models.classifier_version_id,
+            "encoder": run.models.encoder_version_id,
+            "space": run.models.space_id,
+            "discovered": json.dumps(run.discovered),
+            "entries": run.entries,
+            "reasons": json.dumps(run.entries_by_reason),
+        },
+    )
+    for number, shard in enumerate(shards):
+        connection.execute(
+            text("INSERT INTO catalog.run_shards VALUES (:run, :shard, :entries, :chunks)"),
+            {
+                "run": run.run_id,
+                "shard": number,
+                "entries": shard.entries,
+                "chunks": shard.chunks,
+            },
+        )
+
+
+def read_run(connection: Connection, run_id: str) -> TaggingRun | None:
+    """The plan of a run, or None if it was never planned."""
+    row = connection.execute(
+        text("""
+            SELECT r.*, (SELECT count(*) FROM catalog.run_shards s WHERE s.run_id = r.run_id) AS shards
+            FROM catalog.tagging_runs r WHERE run_id = :run
+        """),
+        {"run": run_id},
+    ).one_or_none()
+    if row is None:
+        return None
+    models = RunModels(row.classifier_version_id, row.encoder_version_id, row.space_id)
+    return TaggingRun(
+        row.run_id,
+        row.source_uri,
+        row.manifest_uri,
+        models,
+        row.discovered,
+        row.entries,
+        row.entries_by_reason,
+        row.shards,
+    )
+
+
+def read_finished_chunks(connection: Connection, run_id: str, shard: int) -> frozenset[int]:
+    """The chunks of a shard that are committed."""
+    statement = text("SELECT chunk FROM catalog.run_chunks WHERE run_id = :run AND shard = :shard")
+    return frozenset(connection.execute(statement, {"run": run_id, "shard": shard}).scalars())
+
+
+def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, counts: ChunkCounts) -> None:
+    """Enter a chunk in the ledger; called last in the transaction that writes its results."""
+    connection.execute(
+        text("""
+            INSERT INTO catalog.run_chunks (run_id, shard, chunk, entries, tagged, reused, failed, failure_reasons,
+                read_seconds, decode_seconds, predict_seconds, write_seconds, wall_seconds)
+            VALUES (:run, :shard, :chunk, :entries, :tagged, :reused, :failed, :failure_reasons,
+                :read_seconds, :decode_seconds, :predict_seconds, :write_seconds, :wall_seconds)
+        """),
+        {
+            **asdict(counts),
+            "run": run_id,
+            "shard": shard,
+            "chunk": chunk,
+            "failure_reasons": json.dumps(counts.failure_reasons),
+        },
+    )
+
+
+def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
+    """Add up the ledger of a run."""
+    row = connection.execute(
+        text("""
+            SELECT coalesce(sum(c.entries), 0) AS entries, coalesce(sum(c.tagged), 0) AS tagged,
+                   coalesce(sum(c.reused), 0) AS reused, coalesce(sum(c.failed), 0) AS failed,
+                   coalesce(sum(c.read_seconds), 0) AS read_seconds,
+                   coalesce(sum(c.decode_seconds), 0) AS decode_seconds,
+                   coalesce(sum(c.predict_seconds), 0) AS predict_seconds,
+                   coalesce(sum(c.write_seconds), 0) AS write_seconds,
+                   sum(c.entries) / nullif(extract(epoch FROM max(c.committed_at)
+                       - min(c.committed_at - c.wall_seconds * interval '1 second'))::float, 0) AS images_per_second,
+                   r.entries AS planned_entries,
+                   extract(epoch FROM coalesce(r.finished_at, now()) - r.started_at)::float AS duration_seconds
+            FROM catalog.tagging_runs r LEFT JOIN catalog.run_chunks c USING (run_id)
+            WHERE run_id = :run GROUP BY r.run_id
+        """),
+        {"run": run_id},
+    ).one()
+    return RunTotals(**row._mapping, failure_reasons=_sum_reasons(connection, run_id))
+
+
+def _sum_reasons(connection: Connection, run_id: str) -> dict[str, int]:
+    rows = connection.execute(
+        text("""
+            SELECT reason, sum(images::int)
+            FROM catalog.run_chunks, jsonb_each_text(failure_reasons) AS f (reason, images)
+            WHERE run_id = :run GROUP BY reason ORDER BY reason
+        """),
+        {"run": run_id},
+    )
+    return {reason: int(images) for reason, images in rows}
+
+
+def finish_run(connection: Connection, run_id: str, state: str, report: dict[str, Any]) -> None:
+    """Close a run with its report."""
+    connection.execute(
+        text("""
+            UPDATE catalog.tagging_runs SET state = :state, report = :report, finished_at = now() WHERE run_id = :run
+        """),
+        {"run": run_id, "state": state, "report": json.dumps(report)},
+    )
+
+
+def read_recent_speed(connection: Connection) -> float | None:
+    """Images per second and process in the latest 20 chunks that computed something, or None before the first."""
+    statement = text("""
+        SELECT sum(entries) / nullif(sum(wall_seconds), 0)
+        FROM (SELECT * FROM catalog.run_chunks WHERE tagged > 0 ORDER BY committed_at DESC LIMIT 20) latest
+    """)
+    images_per_second: float | None = connection.execute(statement).scalar_one()
+    return images_per_second

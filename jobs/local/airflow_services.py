@@ -1,0 +1,202 @@
+"""The Airflow of the local stack: four processes that listen on loopback alone, and their configuration.
+
+The configuration is a file of its own, so that ``AIRFLOW_HOME=.local/airflow airflow ...`` works by hand as well.
+"""
+
+import configparser
+import importlib.metadata
+import io
+import json
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from jobs.errors import PermanentError, RetryableError
+from jobs.local.airflow_client import AirflowClient
+from jobs.local.credentials import StackCredentials
+from jobs.local.ports import LOOPBACK
+from jobs.local.private_files import write_private_file
+from jobs.local.services import Command, Service, run_command
+from jobs.settings import PROJECT_ROOT
+
+API_SERVER = "airflow-api-server"
+SCHEDULER = "airflow-scheduler"
+DAG_PROCESSOR = "airflow-dag-processor"
+TRIGGERER = "airflow-triggerer"
+AIRFLOW_SERVICES = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
+ADMIN_USER = "admin"
+GPU_POOL = "catalog_gpu"
+_NOBODYS_PORT = 1
+
+
+@dataclass(frozen=True)
+class AirflowOptions:
+    """What Airflow runs.
+
+    ``pool_slots`` tasks at a time may use the pool ``catalog_gpu``. With ``jobs_use_stack`` its tasks work on the
+    stack's own database and buckets; without, on those that the caller's environment or ``.env`` names.
+    """
+
+    dags_folder: Path = PROJECT_ROOT / "dags"
+    plugins_folder: Path = PROJECT_ROOT / "plugins"
+    pool_slots: int = 1
+    jobs_use_stack: bool = True
+
+
+def format_airflow_url(port: int) -> str:
+    """Where the UI and the API are."""
+    return f"http://{LOOPBACK}:{port}"
+
+
+def write_airflow_configuration(
+    folder: Path, port: int, database_url: str, credentials: StackCredentials, options: AirflowOptions
+) -> None:
+    """Write ``airflow.cfg`` and the password file of the one user, who is an administrator."""
+    home = _locate_home(folder)
+    home.mkdir(exist_ok=True)
+    parser = configparser.RawConfigParser()
+    for section, settings in _make_configuration(home, port, database_url, credentials, options).items():
+        # Airflow reads the file with interpolation, in which a percent sign is written twice.
+        parser[section] = {name: value.replace("%", "%%") for name, value in settings.items()}
+    text = io.StringIO()
+    parser.write(text)
+    write_private_file(home / "airflow.cfg", text.getvalue())
+    write_private_file(home / "passwords.json", json.dumps({ADMIN_USER: credentials.airflow_password}))
+
+
+def _make_configuration(
+    home: Path, port: int, database_url: str, credentials: StackCredentials, options: AirflowOptions
+) -> dict[str, dict[str, str]]:
+    return {
+        "core": {
+            "executor": "LocalExecutor",
+            "parallelism": "4",
+            "dags_folder": str(options.dags_folder.resolve()),
+            "plugins_folder": str(options.plugins_folder.resolve()),
+            "load_examples": "False",
+            "dags_are_paused_at_creation": "False",
+            "default_timezone": "utc",
+            # The default asks the network for the machine's full name.
+            "hostname_callable": "socket.gethostname",
+            "execution_api_server_url": f"{format_airflow_url(port)}/execution/",
+            "fernet_key": credentials.airflow_fernet_key,
+            "simple_auth_manager_users": f"{ADMIN_USER}:admin",
+            "simple_auth_manager_passwords_file": str(home / "passwords.json"),
+        },
+        "database": {"sql_alchemy_conn": database_url},
+        "api": {
+            "host": LOOPBACK,
+            "port": str(port),
+            "base_url": format_airflow_url(port),
+            "workers": "1",
+            "secret_key": credentials.airflow_session_key,
+            "instance_name": "Catalog tagger",
+        },
+        "api_auth": {"jwt_secret": credentials.airflow_token_key},
+        "scheduler": {
+            "scheduler_idle_sleep_time": "0.5",
+            # After a crash, tasks of the scheduler that died are taken up within a minute, not within five.
+            "orphaned_tasks_check_interval": "30",
+            "task_instance_heartbeat_timeout": "120",
+        },
+        # A task waits out a start of the API server, which takes longer than the default allows.
+        "workers": {"execution_api_retries": "8"},
+        "dag_processor": {
+            "refresh_interval": "10",
+            "parsing_processes": "1",
+            "dag_bundle_storage_path": str(home / "bundles"),
+        },
+        "logging": {
+            "base_log_folder": str(home / "logs"),
+            "dag_processor_child_process_log_directory": str(home / "logs" / "dag_processor"),
+            "colored_console_log": "False",
+            # The servers of logs listen on every interface and are not started. For a running task the API server
+            # asks them besides reading the file: it shall be refused at once, and by nobody else's server.
+            "worker_log_server_port": str(_NOBODYS_PORT),
+            "trigger_log_server_port": str(_NOBODYS_PORT),
+        },
+    }
+
+
+def make_airflow_environment(folder: Path, job_environment: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment with what Airflow and the jobs that it starts need; settings of another Airflow
+    that the caller may have are left out.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    if job_environment:
+        # Credentials that would win over, or not go with, those of the stack.
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            inherited.pop(name, None)
+    paths = [sysconfig.get_path("scripts"), *filter(None, [os.environ.get("PATH")])]
+    return {
+        **inherited,
+        **job_environment,
+        "AIRFLOW_HOME": str(_locate_home(folder)),
+        "PATH": os.pathsep.join(paths),
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": LOOPBACK,
+        "no_proxy": LOOPBACK,
+        # Airflow's processes write their titles where their environment was, by which they are found.
+        "SPT_NOENV": "1",
+    }
+
+
+def read_airflow_version() -> str:
+    """The version of Airflow that is installed.
+
+    Raises:
+        PermanentError: none is.
+    """
+    try:
+        return importlib.metadata.version("apache-airflow")
+    except importlib.metadata.PackageNotFoundError:
+        raise PermanentError("Airflow is missing: install requirements.txt") from None
+
+
+def migrate_airflow_database(environment: Mapping[str, str], stack_id: str, log_path: Path) -> None:
+    """Create or upgrade Airflow's own tables."""
+    run_command(_make_command(environment, "db", "migrate"), stack_id, log_path)
+
+
+def make_airflow_services(environment: Mapping[str, str], client: AirflowClient, port: int) -> tuple[Service, ...]:
+    """The four processes; the API server comes first, for it tells how the others are."""
+    api_server = _make_command(environment, "api-server")
+    others = (
+        (SCHEDULER, ("scheduler", "--skip-serve-logs"), "scheduler"),
+        (DAG_PROCESSOR, ("dag-processor",), "dag_processor"),
+        (TRIGGERER, ("triggerer", "--skip-serve-logs"), "triggerer"),
+    )
+    return (
+        Service(API_SERVER, api_server, _is_healthy(client, "metadatabase"), port, "CATALOG_AIRFLOW_PORT"),
+        *(
+            Service(name, _make_command(environment, *words), _is_healthy(client, component))
+            for name, words, component in others
+        ),
+    )
+
+
+def _is_healthy(client: AirflowClient, component: str) -> Callable[[psutil.Process], bool]:
+    def check(process: psutil.Process) -> bool:
+        try:
+            health = client.read_health()[component]
+        except RetryableError:
+            return False
+        # The heartbeat of a process that was killed a moment ago still looks healthy.
+        beat = health.latest_heartbeat
+        return health.is_healthy and (beat is None or beat.timestamp() >= process.create_time())
+
+    return check
+
+
+def _make_command(environment: Mapping[str, str], *words: str) -> Command:
+    return Command((sys.executable, "-m", "airflow", *words), environment, PROJECT_ROOT)
+
+
+def _locate_home(folder: Path) -> Path:
+    return folder.resolve() / "airflow"

@@ -1,0 +1,177 @@
+"""``make demo``: the real flow on a rendered catalog, from an empty machine to answers."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from jobs.connections import Connections, connect
+from jobs.database.migrations import migrate
+from jobs.database.model_versions import read_champion
+from jobs.errors import PermanentError
+from jobs.local.airflow_client import AirflowClient, DagRun, TaskInstance
+from jobs.local.airflow_services import AirflowOptions
+from jobs.local.console import count_gpus, format_login
+from jobs.local.ports import WantedPorts
+from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
+from jobs.local.stack import StackStatus, start_stack
+from jobs.search.console import show_similar_products, show_text_search
+from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, PROJECT_ROOT, load_settings, names_locations
+from jobs.storage.uri import S3Uri
+
+DAG_ID = "catalog_ingest"
+DAG_TIMEOUT_SECONDS = 900.0
+TEXT_QUERY = "red striped dress"
+
+Write = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DemoFiles:
+    """Where the demo keeps what it makes."""
+
+    sample: Path = LOCAL_STACK_FOLDER / "sample"
+    text_sheet: Path = LOCAL_STACK_FOLDER / "search.png"
+    product_sheet: Path = LOCAL_STACK_FOLDER / "similar.png"
+
+
+def run_demo(write: Write, ports: WantedPorts, files: DemoFiles | None = None) -> None:
+    """Run the demo on the local stack.
+
+    Raises:
+        PermanentError: the environment names other places, or the run in Airflow failed; the message names the
+            task to look at.
+    """
+    files = files or DemoFiles()
+    with _step(write, "starting Postgres, S3 and Airflow"):
+        if names_locations(PROJECT_ROOT):
+            raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
+        status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=count_gpus() or 1))
+        settings = load_settings()
+        migrate(settings.database_url)
+    with _step(write, "rendering a sample catalog"):
+        catalog = render_sample_catalog(files.sample, SampleCatalogSpec())
+    with connect(settings) as connections:
+        with _step(write, "putting its photos into the bucket"):
+            write(f"   {_upload_photos(connections, catalog)} files were new")
+        if _has_champions(connections):
+            write("-- starter models are there already")
+        else:
+            with _step(write, "training starter models on its labelled part"):
+                write(f"   {_train_models(connections, catalog)}")
+        with _step(write, f"running the DAG {DAG_ID} in Airflow"):
+            report = _run_dag(status, write)
+        _show_report(report, write)
+        _show_answers(connections, files, write)
+    write(f"\n{format_login(status)}")
+
+
+@contextmanager
+def _step(write: Write, title: str) -> Iterator[None]:
+    write(f"-- {title} ...")
+    started = time.monotonic()
+    yield
+    write(f"   done in {time.monotonic() - started:.1f} s")
+
+
+def _upload_photos(connections: Connections, catalog: SampleCatalog) -> int:
+    """Bring the unlabelled part into the bucket; what is there with the same bytes stays as it is."""
+    store, source = connections.store, connections.source
+    present = {item.key: item.etag for page in store.list_pages(source) for item in page}
+    uploaded = 0
+    for path in sorted(path for path in catalog.unlabelled_folder.rglob("*") if path.is_file()):
+        key = source.key + path.relative_to(catalog.unlabelled_folder).as_posix()
+        # The local endpoint's etags are MD5 sums.
+        if present.get(key) != hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest():
+            store.upload(path, S3Uri(source.bucket, key))
+            uploaded += 1
+    return uploaded
+
+
+def _has_champions(connections: Connections) -> bool:
+    with connections.engine.connect() as connection:
+        return all(read_champion(connection, kind) for kind in ("classifier", "encoder"))
+
+
+def _train_models(connections: Connections, catalog: SampleCatalog) -> str:
+    # Here, since torch takes seconds to import and a second demo does without.
+    import tempfile
+
+    from jobs.training.starter import BLANK_TRAINING, train_starter, write_blank_bases
+
+    with tempfile.TemporaryDirectory() as scratch:
+        bases = write_blank_bases(Path(scratch), catalog.labelled_folder)
+        report = train_starter(connections, catalog.labelled_folder, bases, BLANK_TRAINING)
+    return (
+        f"classifier: {report.classifier_metrics['accuracy']:.1%} right on photos held back; "
+        f"encoder: the text's own photo is among the first 10 for {report.encoder_metrics['recall_at_10']:.1%}"
+    )
+
+
+def _run_dag(status: StackStatus, write: Write) -> dict[str, Any]:
+    assert status.airflow_url is not None
+    assert status.password is not None
+    with AirflowClient(status.airflow_url, status.username, status.password) as airflow:
+        airflow.wait_for_dag(DAG_ID, timeout_seconds=120)
+        run = airflow.wait_for_run(airflow.trigger_dag(DAG_ID), DAG_TIMEOUT_SECONDS, _Progress(write))
+        if run.state != "success":
+            failed = [
+                task.task_id for task in airflow.read_task_instances(DAG_ID, run.run_id) if task.state == "failed"
+            ]
+            raise PermanentError(
+                f"the run {run.run_id} ended as {run.state}; look at the log of {', '.join(failed) or 'its tasks'} "
+                f"at {status.airflow_url}/dags/{DAG_ID}/runs/{run.run_id}"
+            )
+        report: dict[str, Any] = airflow.read_xcom(DAG_ID, run.run_id, "report")
+        return report
+
+
+class _Progress:
+    """Tells each task's state once it changes."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._told: dict[tuple[str, int], str | None] = {}
+
+    def __call__(self, _: DagRun, tasks: list[TaskInstance]) -> None:
+        for task in tasks:
+            if task.state in {"running", "success", "failed", "skipped", "up_for_retry"} and (
+                self._told.get((task.task_id, task.map_index)) != task.state
+            ):
+                self._told[task.task_id, task.map_index] = task.state
+                name = task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
+                self._write(f"   {name}: {task.state}")
+
+
+def _show_report(report: dict[str, Any], write: Write) -> None:
+    if not report["entries"]:
+        unchanged = report["discovered"]["unchanged"]
+        write(f"\nNothing new: all {unchanged} photos in the bucket are tagged or known to be bad.")
+        return
+    reasons = ", ".join(f"{reason} {count}" for reason, count in report["failure_reasons"].items())
+    write(
+        f"\nRun {report['run_id']}: {report['entries']} photos = {report['tagged']} tagged + {report['reused']} reused "
+        f"+ {report['failed']} failed ({reasons}), {report['images_per_second']} images/s"
+    )
+
+
+def _show_answers(connections: Connections, files: DemoFiles, write: Write) -> None:
+    """Three questions: by words, by product, and a count in plain SQL."""
+    write(f"\nSELECT * FROM catalog.search_products('{TEXT_QUERY}', k => 5);")
+    show_text_search(connections, TEXT_QUERY, 5, None, files.text_sheet, write)
+    with connections.engine.connect() as connection:
+        rows = connection.execute(
+            text("SELECT category, count(*) FROM catalog.current_image_tags GROUP BY category ORDER BY 2 DESC, 1")
+        ).all()
+        product_id = connection.execute(
+            text("SELECT min(product_id) FROM catalog.current_product_tags WHERE photos > 1")
+        ).scalar_one()
+    write(f"\nSELECT * FROM catalog.similar_products('{product_id}', k => 5);")
+    show_similar_products(connections, product_id, 5, None, files.product_sheet, write)
+    write("\nSELECT category, count(*) FROM catalog.current_image_tags GROUP BY category ORDER BY 2 DESC;")
+    write("\n".join(f"  {category:<10} {count:5d}" for category, count in rows))

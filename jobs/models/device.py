@@ -1,0 +1,50 @@
+"""Where the forward pass runs and in which precision."""
+
+from dataclasses import dataclass
+
+import torch
+
+from jobs.errors import PermanentError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device and the dtype of weights and activations on it."""
+
+    torch_device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether batches have to be copied to a GPU."""
+        return self.torch_device.type == "cuda"
+
+
+def choose_device(device: str, precision: str, index: int = 0) -> Device:
+    """Resolve ``auto``: a GPU when there is one, 16 bits where the processor computes in them.
+
+    ``index`` spreads tasks over several GPUs: it is taken modulo their number.
+
+    Raises:
+        PermanentError: the setting names what this machine has not got.
+    """
+    if device not in {"auto", "cpu", "cuda"}:
+        raise PermanentError(f"CATALOG_DEVICE={device}: must be auto, cpu or cuda")
+    if precision != "auto" and precision not in PRECISIONS:
+        raise PermanentError(f"CATALOG_PRECISION={precision}: must be auto, {', '.join(PRECISIONS)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise PermanentError("CATALOG_DEVICE=cuda, but torch sees no GPU: check the driver, or set it to auto")
+    name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    dtype = _native_dtype(name) if precision == "auto" else PRECISIONS[precision]
+    if name == "cpu":
+        return Device(torch.device("cpu"), dtype)
+    return Device(torch.device("cuda", index % torch.cuda.device_count()), dtype)
+
+
+def _native_dtype(device: str) -> torch.dtype:
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    capabilities = torch.cpu.get_capabilities()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("bf16") else torch.float32

@@ -1,0 +1,106 @@
+"""Any CLIP-like encoder that Transformers loads: photos and texts become vectors of one space."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from jobs.errors import PermanentError
+from jobs.models.checkpoint import LOADING_FAULTS, first_line, load_model
+from jobs.models.device import Device
+from jobs.models.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class ImageEncoder:
+    """The image tower."""
+
+    model: Any
+    preprocessing: Preprocessing
+    device: Device
+
+    @torch.inference_mode()
+    def predict(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 pixels [n, 3, h, w] on the device into unit float32 vectors [n, dimensions]."""
+        inputs = self.preprocessing.normalise(pixels, self.device.dtype)
+        return _unit_vectors(self.model.get_image_features(pixel_values=inputs))
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """The text tower, with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    max_tokens: int
+    device: Device
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Turn texts into unit float32 vectors [n, dimensions]; what exceeds ``max_tokens`` is cut off."""
+        # Fixed length, since SigLIP was trained on padded texts; CLIP masks the padding.
+        tokens = self.tokenizer(
+            list(texts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(self.device.torch_device)
+        return _unit_vectors(self.model.get_text_features(**tokens)).cpu().numpy()
+
+
+def load_image_encoder(folder: Path, device: Device) -> ImageEncoder:
+    """Load the image tower for inference; raises PermanentError if the folder holds no such encoder."""
+    model = load_towers(folder, device.dtype).eval().to(device.torch_device)
+    return ImageEncoder(model, Preprocessing.from_checkpoint(folder), device)
+
+
+def load_text_encoder(folder: Path, device: Device) -> TextEncoder:
+    """Load the text tower for inference; raises PermanentError if the folder holds no such encoder."""
+    model = load_towers(folder, device.dtype).eval().to(device.torch_device)
+    return TextEncoder(model, load_tokenizer(folder), model.config.text_config.max_position_embeddings, device)
+
+
+def read_dimensions(folder: Path) -> int:
+    """The length of the vectors of a checkpoint, from its configuration."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    # CLIP projects; SigLIP's vectors are as wide as its image tower.
+    return int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
+
+
+def load_towers(folder: Path, dtype: torch.dtype) -> Any:
+    """Load both towers as one model.
+
+    Raises:
+        PermanentError: the folder holds no model with image and text features.
+    """
+    from transformers import AutoModel
+
+    model = load_model(AutoModel, folder, dtype)
+    if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
+        raise PermanentError(f"{folder} holds {type(model).__name__}, which has no image and text features")
+    return model
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a checkpoint.
+
+    Raises:
+        PermanentError: it has none; Transformers would make up an empty one, to which all texts are alike.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except LOADING_FAULTS as error:
+        raise PermanentError(f"{folder} holds no tokenizer: {first_line(error)}") from None
+    names = tokenizer.vocab_files_names.values()
+    if not any((folder / name).is_file() for name in names):
+        raise PermanentError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")
+    return tokenizer
+
+
+def _unit_vectors(features: Any) -> torch.Tensor:
+    return functional.normalize(features.pooler_output.float(), dim=-1)

@@ -1,0 +1,164 @@
+"""What a model expects of a photo, as a named value that travels with its checkpoint.
+
+`Geometry` is applied to uint8 pixels before batching; `Normalisation` belongs to the forward pass, so that
+only bytes are moved to the device.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as transforms
+
+from jobs.errors import PermanentError
+from jobs.models.checkpoint import LOADING_FAULTS, first_line
+
+SUPPORTED_INTERPOLATIONS: dict[str, InterpolationMode] = {
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+}
+PILLOW_NAMES = {2: "bilinear", 3: "bicubic"}
+PROBE_SIZES = ((211, 300), (397, 260), (40, 47))
+"""Height and width of the photos on which a checkpoint's own preprocessing is compared with ours."""
+TOLERATED_LEVELS = 2.5
+"""Of 255: Pillow and torchvision round differently, by 2 at most."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a photo becomes a square input.
+
+    ``resize_to`` is the length in pixels of the shorter side, or without ``keep_aspect`` of both sides, before a
+    centre crop of ``crop_to``. An offset of the crop that ends in half a pixel is rounded "down", as Transformers
+    does, or to an "even" number, as torchvision does.
+    """
+
+    resize_to: int
+    crop_to: int
+    keep_aspect: bool
+    interpolation: str
+    crop_rounding: Literal["down", "even"] = "down"
+
+    def apply(self, pixels: np.ndarray) -> torch.Tensor:
+        """Turn uint8 RGB pixels [height, width, 3] into a uint8 tensor [3, crop_to, crop_to].
+
+        Antialiased, on uint8: equal to Pillow's own resize to within rounding.
+        """
+        # Pixels that come out of Pillow are read-only, and torch warns of that.
+        image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
+        mode = SUPPORTED_INTERPOLATIONS[self.interpolation]
+        size = [self.resize_to] if self.keep_aspect else [self.resize_to, self.resize_to]
+        resized = transforms.resize(image, size, interpolation=mode, antialias=True)
+        top, left = (self._crop_offset(side) for side in resized.shape[-2:])
+        cropped: torch.Tensor = transforms.crop(resized, top, left, self.crop_to, self.crop_to)
+        return cropped
+
+    def _crop_offset(self, side: int) -> int:
+        offset = (side - self.crop_to) / 2
+        return int(offset) if self.crop_rounding == "down" else round(offset)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """A geometry, and the mean and standard deviation of each channel on the scale 0 to 1."""
+
+    geometry: Geometry
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def from_checkpoint(cls, folder: Path) -> Self:
+        """Read the preprocessing that a checkpoint carries.
+
+        Raises:
+            PermanentError: there is none, or one that we cannot reproduce exactly.
+        """
+        from transformers import AutoImageProcessor
+
+        try:
+            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        except LOADING_FAULTS as error:
+            raise PermanentError(
+                f"the checkpoint {folder.name} carries no preprocessing of images: {first_line(error)}"
+            ) from None
+        is_timm = hasattr(processor, "data_config")
+        preprocessing = cls._from_timm(processor.data_config) if is_timm else cls._from_transformers(processor)
+        if not preprocessing.agrees_with(processor):
+            raise PermanentError(
+                f"the preprocessing of {folder.name} ({type(processor).__name__}) does more than resize, crop the "
+                "centre and standardise the channels: it cannot be reproduced"
+            )
+        return preprocessing
+
+    @classmethod
+    def _from_timm(cls, config: dict[str, Any]) -> Self:
+        side = config["input_size"][-1]
+        geometry = Geometry(
+            resize_to=int(side / config["crop_pct"]),
+            crop_to=side,
+            keep_aspect=config["crop_mode"] != "squash",
+            interpolation=_require_interpolation(config["interpolation"]),
+            crop_rounding="even",
+        )
+        return cls(geometry, tuple(config["mean"]), tuple(config["std"]))
+
+    @classmethod
+    def _from_transformers(cls, processor: Any) -> Self:
+        if not processor.image_mean or not processor.image_std:
+            raise PermanentError("the preprocessing names no mean and standard deviation of the channels")
+        return cls(_read_geometry(processor), tuple(processor.image_mean), tuple(processor.image_std))
+
+    def agrees_with(self, processor: Any) -> bool:
+        """Whether the checkpoint's own processor gives the same tensors, tried on photos of several shapes."""
+        return all(self._agrees_on(_make_probe(height, width), processor) for height, width in PROBE_SIZES)
+
+    def _agrees_on(self, pixels: np.ndarray, processor: Any) -> bool:
+        ours = self.normalise(self.geometry.apply(pixels)[None], torch.float32)
+        theirs = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
+        if ours.shape != theirs.shape:
+            return False
+        levels = (ours - theirs).abs().amax(dim=(0, 2, 3)) * torch.tensor(self.std) * 255
+        return bool(levels.max() <= TOLERATED_LEVELS)
+
+    def as_record(self) -> dict[str, Any]:
+        """The value as stored with a model version."""
+        return asdict(self)
+
+    def normalise(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Scale uint8 pixels [n, 3, h, w] to 0..1 and standardise each channel, on the tensor's device."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
+
+
+def _read_geometry(processor: Any) -> Geometry:
+    """What the fields of a processor of Transformers ask for."""
+    size = dict(processor.size or {})
+    crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
+    interpolation = _require_interpolation(PILLOW_NAMES.get(processor.resample, str(processor.resample)))
+    edge = size.get("shortest_edge")
+    # ConvNextImageProcessor, which microsoft/resnet-18 uses, crops a larger resize only below 384 px.
+    if edge and hasattr(processor, "crop_pct"):
+        is_cropped = edge < 384
+        return Geometry(int(edge / processor.crop_pct) if is_cropped else edge, edge, is_cropped, interpolation)
+    if edge and crop:
+        return Geometry(edge, crop["height"], True, interpolation)
+    if size.keys() == {"height", "width"} and size["height"] == size["width"]:
+        return Geometry(size["height"], crop["height"] if crop else size["height"], False, interpolation)
+    raise PermanentError(f"the preprocessing resizes to {size} and crops to {crop}: only square inputs are supported")
+
+
+def _require_interpolation(name: str) -> str:
+    if name not in SUPPORTED_INTERPOLATIONS:
+        raise PermanentError(f"the preprocessing resizes by {name}: only bilinear and bicubic work")
+    return name
+
+
+def _make_probe(height: int, width: int) -> np.ndarray:
+    """Random blocks of 8 pixels, on which every shift and every other filter shows."""
+    blocks = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    return blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]

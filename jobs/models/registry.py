@@ -1,0 +1,85 @@
+"""Checkpoints in the bucket: stored under the hash of their files, and checked when they come back."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from jobs.database.model_versions import ModelKind, ModelVersion, NewModelVersion
+from jobs.errors import PermanentError
+from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files
+from jobs.models.classifier import read_categories
+from jobs.models.encoder import read_dimensions
+from jobs.models.preprocessing import Preprocessing
+from jobs.storage.layout import checkpoint_location
+from jobs.storage.object_store import ObjectStore
+from jobs.storage.uri import S3Uri
+
+CODE_VERSION = "0.1.0"
+FILE_LIST = "files.txt"
+
+
+def upload_checkpoint(
+    store: ObjectStore,
+    artifacts: S3Uri,
+    folder: Path,
+    kind: ModelKind,
+    data_snapshot: str | None = None,
+    metrics: dict[str, float] | None = None,
+) -> NewModelVersion:
+    """Store a checkpoint, ready to be registered; the list of its files is written last."""
+    location = checkpoint_location(artifacts, kind, hash_checkpoint(folder))
+    names = [path.relative_to(folder).as_posix() for path in list_files(folder)]
+    for name in names:
+        store.upload(folder / name, location / name)
+    store.write(location / FILE_LIST, "\n".join(names).encode())
+    return NewModelVersion(
+        kind=kind,
+        artifact_uri=str(location),
+        weights_sha256=hash_weights(folder),
+        preprocessing=Preprocessing.from_checkpoint(folder).as_record(),
+        categories=read_categories(folder) if kind == "classifier" else None,
+        dimensions=read_dimensions(folder) if kind == "encoder" else None,
+        data_snapshot=data_snapshot,
+        code_version=CODE_VERSION,
+        metrics=metrics or {},
+    )
+
+
+def fetch_checkpoint(store: ObjectStore, version: ModelVersion, cache: Path) -> Path:
+    """The folder of a registered checkpoint, verified at every call, downloaded where it is missing or damaged.
+
+    Raises:
+        PermanentError: the files in the bucket are not those that were registered.
+    """
+    digest = S3Uri.parse(version.artifact_uri).key.rsplit("/", 1)[-1]
+    folder = cache / digest
+    if not folder.is_dir() or hash_checkpoint(folder) != digest:
+        shutil.rmtree(folder, ignore_errors=True)
+        _download(store, version, folder)
+    return folder
+
+
+def _download(store: ObjectStore, version: ModelVersion, folder: Path) -> None:
+    """Fill the folder in one step, so that a job killed halfway leaves nothing that looks whole."""
+    location = S3Uri.parse(version.artifact_uri)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="download-") as scratch:
+        staged = Path(scratch) / "checkpoint"
+        staged.mkdir()
+        for name in store.read(location / FILE_LIST).decode().splitlines():
+            path = staged / name
+            if staged.resolve() not in path.resolve().parents:
+                raise PermanentError(f"{location / FILE_LIST} names {name!r}, which lies outside the checkpoint")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.download(location / name, path)
+        if hash_checkpoint(staged) != folder.name:
+            raise PermanentError(
+                f"{version.kind} {version.model_version_id}: the files at {location} are not those that were "
+                "registered; restore them or roll back to another version"
+            )
+        try:
+            staged.rename(folder)
+        except OSError:
+            # Another job was faster, with the same files.
+            if not folder.is_dir():
+                raise

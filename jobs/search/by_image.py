@@ -1,0 +1,66 @@
+"""Which products look like the photo in this file."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from pgvector import HalfVector
+from sqlalchemy import Engine
+
+from jobs.connections import connect
+from jobs.database.spaces import read_live_space
+from jobs.errors import PermanentError
+from jobs.search.encoders import LoadPhotoEmbedder, load_photo_embedder
+from jobs.search.hits import ProductHit, read_product_hits
+from jobs.settings import Settings, load_settings
+from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
+
+SHRUNKEN_SIDE = 1024
+"""At least twice the input of any common encoder, so that shrinking while decoding changes no vector."""
+
+
+def similar_products_by_image(
+    image_path: Path, k: int = 10, category: str | None = None, *, settings: Settings | None = None
+) -> list[ProductHit]:
+    """The ``k`` products most similar to a photo that need not be in the catalog.
+
+    Raises:
+        PermanentError: the file is no photo, or nothing is searchable yet.
+        RetryableError: database or bucket away.
+    """
+    settings = settings or load_settings()
+    pixels = read_photo(image_path, settings)
+    with connect(settings) as connections:
+        load_encoder = partial(load_photo_embedder, connections)
+        return find_products_by_pixels(connections.engine, load_encoder, pixels, k, category)
+
+
+def find_products_by_pixels(
+    engine: Engine, load_encoder: LoadPhotoEmbedder, pixels: np.ndarray, k: int, category: str | None
+) -> list[ProductHit]:
+    """`similar_products_by_image` for uint8 RGB pixels [height, width, 3] on an open engine."""
+    with engine.connect() as connection:
+        space = read_live_space(connection)
+    vector = load_encoder(space.encoder_version_id)(pixels)
+    with engine.connect() as connection:
+        return read_product_hits(
+            connection,
+            "SELECT * FROM catalog.nearest_products(CAST(:vector AS halfvec), :space, CAST(:k AS integer), :category)",
+            {"vector": HalfVector(vector).to_text(), "space": space.space_id, "k": k, "category": category},
+        )
+
+
+def read_photo(image_path: Path, settings: Settings) -> np.ndarray:
+    """Decode a file to uint8 RGB pixels [height, width, 3] under the limits of the ingest.
+
+    Raises:
+        PermanentError: no such file, or no photo in it.
+    """
+    try:
+        content = image_path.read_bytes()
+    except OSError as error:
+        raise PermanentError(f"{image_path}: {error.strerror}") from None
+    decoded = decode_image(content, DecodeLimits(settings.max_pixels, settings.min_side_pixels, SHRUNKEN_SIDE))
+    if not isinstance(decoded, DecodedImage):
+        raise PermanentError(f"{image_path} is no photo that can be read: {decoded.reason} ({decoded.detail})")
+    return decoded.pixels

@@ -1,0 +1,142 @@
+"""A search as one picture: the question on the left, its answers in rows on the right."""
+
+import textwrap
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from jobs.errors import PermanentError
+from jobs.search.hits import ProductHit
+from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
+
+ReadPhoto = Callable[[str], bytes]
+"""Fetches a photo by its object key; raises PermanentError or OSError where it cannot be had."""
+
+PHOTO_SIZE = (210, 280)
+CAPTION_HEIGHT = 64
+MARGIN = 12
+GAP = 20
+COLUMNS = 5
+MAX_PIXELS = 100_000_000
+
+PAPER, CARD, EMPTY = "#f4f2ee", "#ffffff", "#dedbd5"
+INK, MUTED, ACCENT = "#22262b", "#7a7d82", "#2f6f62"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked: words, or the photo of a product or file with ``text`` below it."""
+
+    text: str
+    photo_key: str | None = None
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Where to draw, and the fonts to write with."""
+
+    canvas: Image.Image
+    draw: ImageDraw.ImageDraw
+    large: Font
+    medium: Font
+    small: Font
+
+
+def render_contact_sheet(question: Question, hits: Sequence[ProductHit], read_photo: ReadPhoto) -> Image.Image:
+    """Draw a question and its answers, best first, each with rank, similarity, name and category.
+
+    A photo that cannot be shown becomes a grey tile that says why.
+    """
+    columns, rows = min(COLUMNS, max(1, len(hits))), max(1, -(-len(hits) // COLUMNS))
+    tile_width, tile_height = PHOTO_SIZE[0] + GAP, PHOTO_SIZE[1] + CAPTION_HEIGHT + GAP
+    left = GAP + tile_width
+    canvas = Image.new("RGB", (left + columns * tile_width, GAP + rows * tile_height), PAPER)
+    pen = _Pen(canvas, ImageDraw.Draw(canvas), *(ImageFont.load_default(points) for points in (26, 16, 13)))
+    _draw_question(pen, question, read_photo)
+    for position, hit in enumerate(hits):
+        row, column = divmod(position, COLUMNS)
+        _draw_hit(pen, (left + column * tile_width, GAP + row * tile_height), position + 1, hit, read_photo)
+    if not hits:
+        pen.draw.text((left, GAP + MARGIN), "nothing found", MUTED, pen.medium)
+    return canvas
+
+
+def _draw_question(pen: _Pen, question: Question, read_photo: ReadPhoto) -> None:
+    width, height = PHOTO_SIZE
+    pen.draw.rectangle((GAP, GAP, GAP + width - 1, GAP + height + CAPTION_HEIGHT - 1), fill=INK)
+    left, room = GAP + MARGIN, width - 2 * MARGIN
+    if question.photo_key is None:
+        lines = _wrap(question.text, pen.large, room, limit=8)
+        pen.draw.multiline_text((left, GAP + MARGIN), "\n".join(lines), CARD, pen.large, spacing=8)
+    else:
+        pen.canvas.paste(_load_tile(question.photo_key, read_photo, pen.small), (GAP, GAP))
+        lines = _wrap(question.text, pen.medium, room, limit=2)
+        pen.draw.multiline_text((left, GAP + height + MARGIN), "\n".join(lines), CARD, pen.medium)
+
+
+def _draw_hit(pen: _Pen, corner: tuple[int, int], rank: int, hit: ProductHit, read_photo: ReadPhoto) -> None:
+    left, top = corner
+    width, height = PHOTO_SIZE
+    pen.draw.rectangle((left, top, left + width - 1, top + height + CAPTION_HEIGHT - 1), fill=CARD)
+    pen.canvas.paste(_load_tile(hit.object_key, read_photo, pen.small), corner)
+    pen.draw.rectangle((left, top, left + 34, top + 26), fill=ACCENT)
+    pen.draw.text((left + 17, top + 13), str(rank), CARD, pen.medium, anchor="mm")
+    name = _shorten(hit.display_name or hit.product_id, pen.medium, width - 2 * MARGIN)
+    pen.draw.text((left + MARGIN, top + height + MARGIN), name, INK, pen.medium)
+    score = f"{hit.similarity:.3f}"
+    room = width - 3 * MARGIN - int(pen.small.getlength(score))
+    category = _shorten(hit.category or "no category", pen.small, room)
+    line = top + height + MARGIN + 26
+    pen.draw.text((left + MARGIN, line), category, MUTED, pen.small)
+    pen.draw.text((left + width - MARGIN, line), score, ACCENT, pen.small, anchor="ra")
+
+
+def _load_tile(object_key: str, read_photo: ReadPhoto, font: Font) -> Image.Image:
+    """The whole photo within `PHOTO_SIZE`, or a grey tile with the reason why there is none."""
+    try:
+        content = read_photo(object_key)
+    except (PermanentError, OSError) as error:
+        return _grey_tile(f"no photo: {error}", font)
+    decoded = decode_image(content, DecodeLimits(MAX_PIXELS, 1, max(PHOTO_SIZE)))
+    if not isinstance(decoded, DecodedImage):
+        return _grey_tile(f"no photo: {decoded.reason.replace('_', ' ')}", font)
+    return ImageOps.pad(Image.fromarray(decoded.pixels), PHOTO_SIZE, Image.Resampling.LANCZOS, color=CARD)
+
+
+def _grey_tile(reason: str, font: Font) -> Image.Image:
+    width, height = PHOTO_SIZE
+    tile = Image.new("RGB", PHOTO_SIZE, EMPTY)
+    lines = "\n".join(_wrap(reason, font, width - 2 * MARGIN, limit=8))
+    ImageDraw.Draw(tile).multiline_text((width / 2, height / 2), lines, MUTED, font, anchor="mm", align="center")
+    return tile
+
+
+def _wrap(text: str, font: Font, width: int, limit: int) -> list[str]:
+    """Break a text into at most ``limit`` lines of ``width`` pixels; the last one is shortened."""
+    characters = max(1, int(width / font.getlength("n")))
+    lines = textwrap.wrap(_clean(text), characters) or [""]
+    if len(lines) > limit:
+        lines = [*lines[: limit - 1], " ".join(lines[limit - 1 :])]
+    return [_shorten(line, font, width) for line in lines]
+
+
+def _shorten(text: str, font: Font, width: int) -> str:
+    """Cut a text so that it is at most ``width`` pixels wide, with an ellipsis where something is missing."""
+    text = _clean(text)
+    if font.getlength(text) <= width:
+        return text
+    # Longer texts cannot fit, and measuring them would take time that depends on the shop's data.
+    text = text[:width]
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text.rstrip()}…"
+
+
+def _clean(text: str) -> str:
+    """One line of printable characters; accents are dropped, since Pillow's own font has none."""
+    letters = unicodedata.normalize("NFKD", " ".join(text.split()))
+    return "".join(letter for letter in letters if letter.isprintable() and not unicodedata.combining(letter))

@@ -1,0 +1,1 @@
+"""The bucket: where photos come from and where manifests and weights are kept."""

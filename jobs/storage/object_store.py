@@ -1,0 +1,196 @@
+"""Object storage through boto3: list, read, write, each fault sorted into data or infrastructure."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+import boto3.exceptions
+import botocore.exceptions
+from botocore.config import Config
+
+from jobs.errors import PermanentError, RetryableError
+from jobs.storage.faults import ObjectFault
+from jobs.storage.uri import S3Uri
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECTION_TIMEOUT_SECONDS = 5
+READ_TIMEOUT_SECONDS = 30
+BODY_ATTEMPTS = 3
+TRANSPORT_FAULTS = (
+    botocore.exceptions.ConnectionError,
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.IncompleteReadError,
+    boto3.exceptions.RetriesExceededError,
+)
+CREDENTIAL_FAULTS = (
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.CredentialRetrievalError,
+)
+BROKEN_BODY_FAULTS = (botocore.exceptions.IncompleteReadError, botocore.exceptions.ResponseStreamingError)
+CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "NoSuchBucket"}
+
+PASSING_STATUSES = {408, 429}
+FAULT_OF_CODE = {
+    "NoSuchKey": ObjectFault.MISSING,
+    "404": ObjectFault.MISSING,
+    "NoSuchVersion": ObjectFault.MISSING,
+    "PreconditionFailed": ObjectFault.REPLACED,
+    "412": ObjectFault.REPLACED,
+    "AccessDenied": ObjectFault.ACCESS_DENIED,
+    "403": ObjectFault.ACCESS_DENIED,
+    "AllAccessDisabled": ObjectFault.ACCESS_DENIED,
+    "InvalidObjectState": ObjectFault.ACCESS_DENIED,
+}
+
+
+@dataclass(frozen=True)
+class ListedObject:
+    """One line of a listing; ``etag`` bears no quotes."""
+
+    key: str
+    etag: str
+    size_bytes: int
+
+
+class ObjectStore:
+    """A thread-safe client of one S3 endpoint; credentials come by boto3's own chain."""
+
+    def __init__(self, endpoint_url: str | None, connections: int = 10) -> None:
+        config = Config(
+            connect_timeout=CONNECTION_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            max_pool_connections=connections,
+            retries={"mode": "standard", "total_max_attempts": 4},
+            s3={"addressing_style": "path"} if endpoint_url else None,
+            # Endpoints other than AWS reject or ignore the newer default checksums.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        self._endpoint = endpoint_url or "AWS S3"
+        try:
+            self._client: S3Client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise PermanentError(f"the S3 client cannot be set up ({error}); check CATALOG_S3_ENDPOINT_URL") from None
+
+    def list_pages(self, location: S3Uri) -> Iterator[list[ListedObject]]:
+        """Yield the objects under a prefix, a page of at most 1,000 at a time, in the bucket's order.
+
+        Raises:
+            RetryableError: the endpoint is away or throttles.
+            PermanentError: no such bucket, or no right to list it.
+        """
+        paginator = self._client.get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=location.bucket, Prefix=location.key))
+        while True:
+            with self._infrastructure(location):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield [
+                ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"]) for item in page.get("Contents", [])
+            ]
+
+    def read_unchanged(self, location: S3Uri, etag: str, max_bytes: int) -> bytes | ObjectFault:
+        """Read an object if it still is what the listing showed, else say what became of it.
+
+        Raises:
+            RetryableError: the endpoint is away or throttles.
+            PermanentError: the credentials or the bucket are wrong.
+        """
+        with self._infrastructure(location):
+            # boto3 sends a request again, but does not read a body again that broke off.
+            for _ in range(BODY_ATTEMPTS - 1):
+                with suppress(*BROKEN_BODY_FAULTS):
+                    return self._read_once(location, etag, max_bytes)
+            return self._read_once(location, etag, max_bytes)
+
+    def _read_once(self, location: S3Uri, etag: str, max_bytes: int) -> bytes | ObjectFault:
+        try:
+            answer = self._client.get_object(Bucket=location.bucket, Key=location.key, IfMatch=f'"{etag}"')
+            # Not the body's own context manager, which hands out the bare stream with its bare exceptions.
+            with closing(answer["Body"]) as body:
+                # Not every endpoint honours If-Match, so the answer's own etag decides.
+                if answer["ETag"].strip('"') != etag:
+                    return ObjectFault.REPLACED
+                if answer["ContentLength"] > max_bytes:
+                    return ObjectFault.TOO_LARGE
+                return body.read()
+        except botocore.exceptions.ClientError as error:
+            fault = _object_fault(error)
+            if fault is None:
+                raise
+            return fault
+
+    def read(self, location: S3Uri) -> bytes:
+        """Read one of our own artifacts.
+
+        Raises:
+            PermanentError: it is not there.
+            RetryableError: the endpoint is away or throttles.
+        """
+        with self._infrastructure(location):
+            return self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+
+    def read_if_present(self, location: S3Uri) -> bytes | None:
+        """Read an object, or None if there is none; other faults as in `read`."""
+        with self._infrastructure(location):
+            try:
+                return self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+            except self._client.exceptions.NoSuchKey:
+                return None
+
+    def download(self, location: S3Uri, path: Path) -> None:
+        """Copy an object to a file, in parts when it is large; faults as in `read`."""
+        with self._infrastructure(location):
+            self._client.download_file(location.bucket, location.key, str(path))
+
+    def write(self, location: S3Uri, content: bytes) -> None:
+        """Store an object, replacing what was there; faults as in `read`."""
+        with self._infrastructure(location):
+            self._client.put_object(Bucket=location.bucket, Key=location.key, Body=content)
+
+    def upload(self, path: Path, location: S3Uri) -> None:
+        """Copy a file to the bucket, in parts when it is large; faults as in `read`."""
+        # Not upload_file, which hides the endpoint's answer behind an exception of its own.
+        with self._infrastructure(location), path.open("rb") as file:
+            self._client.upload_fileobj(file, location.bucket, location.key)
+
+    @contextmanager
+    def _infrastructure(self, location: S3Uri) -> Iterator[None]:
+        """Turn boto3's exceptions into the job's own, with one line that says what to do."""
+        try:
+            yield
+        except CREDENTIAL_FAULTS as error:
+            raise PermanentError(
+                f"no S3 credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+            ) from None
+        except TRANSPORT_FAULTS as error:
+            raise RetryableError(f"cannot reach the bucket at {self._endpoint}: {error}; is it up?") from error
+        except botocore.exceptions.ClientError as error:
+            code = _code(error)
+            message = f"{self._endpoint} answered {code} for {location}"
+            if code in CREDENTIAL_CODES or code in FAULT_OF_CODE:
+                raise PermanentError(f"{message}: check the name and the rights of the credentials") from error
+            raise RetryableError(f"{message}: {error.response.get('Error', {}).get('Message', '')}") from error
+        except botocore.exceptions.BotoCoreError as error:
+            raise PermanentError(f"{location} cannot be asked for: {' '.join(str(error).split())}") from None
+
+
+def _object_fault(error: botocore.exceptions.ClientError) -> ObjectFault | None:
+    """What an answer says of the one object, or None if it speaks of the whole bucket."""
+    code = _code(error)
+    if code in CREDENTIAL_CODES:
+        return None
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    is_about_the_request = 400 <= status < 500 and status not in PASSING_STATUSES
+    return FAULT_OF_CODE.get(code, ObjectFault.REFUSED if is_about_the_request else None)
+
+
+def _code(error: botocore.exceptions.ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")

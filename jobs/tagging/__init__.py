@@ -1,0 +1,1 @@
+"""The ingest flow: discover -> manifest -> shards -> [read -> decode -> predict -> write] -> publish -> report."""

@@ -1,0 +1,178 @@
+"""Stage 4: bytes to RGB pixels, for anything that a bucket may hold.
+
+This module is imported by the decoding processes: it needs Pillow and numpy, and nothing that is slow to load.
+"""
+
+import io
+import struct
+import time
+import warnings
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from jobs.tagging.failures import Reason
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+DECODER_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's decoders raise on bytes that break their format's rules."""
+SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What is refused, and how far a photo may be shrunk while it is decoded.
+
+    ``target_side`` is the length in pixels below which the shorter side of a shrunken photo must not fall;
+    twice the model's input keeps the features equal to those of the whole photo.
+    """
+
+    max_pixels: int
+    min_side_pixels: int
+    target_side: int
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """RGB pixels, uint8 [height, width, 3]; ``width`` and ``height`` are those of the original, upright."""
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DecodeFault:
+    """Why these bytes are no photo."""
+
+    reason: Reason
+    detail: str
+    seconds: float
+
+
+class _RefusedError(Exception):
+    """An image that breaks a limit."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def decode_image(content: bytes, limits: DecodeLimits) -> DecodedImage | DecodeFault:
+    """Decode one image; every fault of the bytes is returned, none is raised."""
+    started = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pixels, width, height = _decode(content, limits)
+        except _RefusedError as refusal:
+            return DecodeFault(refusal.reason, str(refusal), time.perf_counter() - started)
+        except DECODER_FAULTS as error:
+            return DecodeFault(_name_fault(error), _describe(error), time.perf_counter() - started)
+    return DecodedImage(pixels, width, height, time.perf_counter() - started)
+
+
+def _decode(content: bytes, limits: DecodeLimits) -> tuple[np.ndarray, int, int]:
+    if not content:
+        raise _RefusedError(Reason.EMPTY, "0 bytes")
+    # Our own limit is checked from the header; Pillow's would warn or raise by a number of its own.
+    Image.MAX_IMAGE_PIXELS = None
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+        _check_size(width, height, limits)
+        orientation = _read_orientation(image)
+        image.draft(None, _shrunken_size(width, height, limits.target_side))
+        rgb = _to_rgb(image)
+        # Other formats than JPEG cannot shrink while they decode; what leaves this process is small all the same.
+        factor = min(rgb.size) // limits.target_side
+        upright = _turn_upright(rgb.reduce(factor) if factor > 1 else rgb, orientation)
+    if orientation >= 5:
+        width, height = height, width
+    return np.asarray(upright), width, height
+
+
+def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    if width * height > limits.max_pixels:
+        raise _RefusedError(Reason.TOO_MANY_PIXELS, f"{width} x {height} exceeds {limits.max_pixels} pixels")
+    if min(width, height) < limits.min_side_pixels:
+        raise _RefusedError(Reason.TOO_SMALL, f"{width} x {height}: a side is under {limits.min_side_pixels} pixels")
+
+
+def _shrunken_size(width: int, height: int, target_side: int) -> tuple[int, int]:
+    """The size to ask of a JPEG decoder, which halves as often as both sides stay at or above it."""
+    scale = min(1.0, target_side / min(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8; broken EXIF counts as upright."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except DECODER_FAULTS:
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """The first frame in RGB: transparent areas over white, 16 bits scaled to 8."""
+    image.load()
+    if image.mode in SIXTEEN_BIT_MODES:
+        return _from_sixteen_bits(image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(canvas, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_sixteen_bits(image: Image.Image) -> Image.Image:
+    """Pillow clips these modes at 255 when it converts them, so they are scaled here."""
+    values: np.ndarray = np.asarray(image, dtype=np.float32)
+    if image.mode == "F":
+        values = values * (255 if values.max(initial=0) <= 1 else 1)
+    elif image.mode != "I" or values.max(initial=0) > 255:
+        values = values / 257
+    return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _name_fault(error: Exception) -> Reason:
+    if isinstance(error, UnidentifiedImageError):
+        return Reason.UNSUPPORTED
+    return Reason.TRUNCATED if "truncated" in str(error).lower() else Reason.CORRUPT
+
+
+def _describe(error: Exception) -> str:
+    # UnidentifiedImageError shows the address of a buffer, which would differ in every run.
+    if isinstance(error, UnidentifiedImageError):
+        return "no decoder knows these bytes"
+    return f"{type(error).__name__}: {error}"[:500]

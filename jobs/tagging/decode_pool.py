@@ -1,0 +1,95 @@
+"""Decoding in processes of its own: parallel, and a decoder that crashes takes no job with it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Self
+
+from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.tagging.failures import Reason
+
+Decoder = Callable[[bytes, DecodeLimits], DecodedImage | DecodeFault]
+
+
+class DecodePool:
+    """Decodes batches in order; a context manager that ends its processes.
+
+    When a process dies, the images that were in flight are decoded again one at a time, each in a fresh
+    process: the one that kills its process a second time is the culprit.
+    """
+
+    def __init__(self, processes: int, limits: DecodeLimits, decoder: Decoder = decode_image) -> None:
+        self._processes = processes
+        self._decoder = decoder
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._pool = self._start(processes)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def decode(self, contents: Sequence[bytes]) -> list[DecodedImage | DecodeFault]:
+        """Decode a batch; may be called from several threads."""
+        pool = self._pool
+        futures = [self._submit(pool, content) for content in contents]
+        return [self._settle(pool, future, content) for future, content in zip(futures, contents, strict=True)]
+
+    def _submit(self, pool: ProcessPoolExecutor, content: bytes) -> Future[DecodedImage | DecodeFault] | None:
+        try:
+            return pool.submit(self._decoder, content, self._limits)
+        except BrokenProcessPool:
+            return None
+
+    def _settle(
+        self, pool: ProcessPoolExecutor, future: Future[DecodedImage | DecodeFault] | None, content: bytes
+    ) -> DecodedImage | DecodeFault:
+        if future is not None:
+            try:
+                return future.result()
+            except BrokenProcessPool:
+                pass
+        self._replace(pool)
+        return self._decode_alone(content)
+
+    def _replace(self, broken: ProcessPoolExecutor) -> None:
+        with self._lock:
+            if self._pool is broken:
+                broken.shutdown(wait=False)
+                self._pool = self._start(self._processes)
+
+    def _decode_alone(self, content: bytes) -> DecodedImage | DecodeFault:
+        with self._start(processes=1) as quarantine:
+            try:
+                return quarantine.submit(self._decoder, content, self._limits).result()
+            except BrokenProcessPool:
+                return DecodeFault(Reason.DECODER_CRASHED, "the decoder's process died on these bytes", 0.0)
+
+    @staticmethod
+    def _start(processes: int) -> ProcessPoolExecutor:
+        # Not fork: the job has threads by then, and perhaps CUDA.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Let a decoding process end with the job, however that ends, and not before it.
+
+    A scheduler signals the whole process group: the job finishes its chunk, and needs its decoders for it.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,222 @@
+"""The stages of a shard, overlapping: each runs ahead of the next by a bounded number of batches.
+
+    read (threads) -> route (in order) -> decode (processes) -> predict (one thread a core, or one a GPU) -> write
+
+Batches never cross a chunk and keep their order, so that a resumed shard computes the same batches again.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
+
+import numpy as np
+from sqlalchemy import Engine
+
+from jobs.database.tagging_results import Embedding, ItemFailure, SeenContent, Tag
+from jobs.database.tagging_runs import ChunkCounts
+from jobs.database.tagging_work import DueImage
+from jobs.storage.object_store import ObjectStore
+from jobs.tagging.decode import DecodedImage, DecodeFault
+from jobs.tagging.decode_pool import DecodePool
+from jobs.tagging.failures import Stage
+from jobs.tagging.manifest import ShardHeader
+from jobs.tagging.predict import Predictor
+from jobs.tagging.read import ImageBytes, read_image
+from jobs.tagging.reuse import ContentRouter, FreshImage, RoutedBatch, fail_twins
+from jobs.tagging.write import NOTHING, Outcome, StageSeconds, write_chunk
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Decoded = tuple[FreshImage, DecodedImage]
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """How much is in flight: images in a batch, and workers of each kind."""
+
+    batch_size: int
+    read_threads: int
+    predict_threads: int
+    max_object_bytes: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images that are read, decoded and predicted together."""
+
+    chunk: int
+    images: tuple[DueImage, ...]
+
+
+@dataclass(frozen=True)
+class ReadBatch:
+    """A batch with the bytes, or the fault, of each of its images."""
+
+    chunk: int
+    items: tuple[ImageBytes | ItemFailure, ...]
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """A routed batch with the pixels, or the fault, of each of its fresh images."""
+
+    routed: RoutedBatch
+    decoded: tuple[DecodedImage | DecodeFault, ...]
+
+
+@dataclass(frozen=True)
+class PredictedBatch:
+    """A finished batch, and the hashes of the bytes that failed in it."""
+
+    chunk: int
+    outcome: Outcome
+    failed: dict[bytes, ItemFailure]
+
+
+def map_ahead(submit: Callable[[Item], Future[Result]], items: Iterable[Item], ahead: int) -> Iterator[Result]:
+    """Yield results in the order of the items, with at most ``ahead`` of them under way."""
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(submit(item))
+        if len(pending) >= ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def run_in(pool: Executor, work: Callable[[Item], Result]) -> Callable[[Item], Future[Result]]:
+    """The same work, as a future of a pool."""
+    return lambda item: pool.submit(work, item)
+
+
+class ShardPipeline:
+    """The collaborators of one shard, each passed in."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        engine: Engine,
+        decode_pool: DecodePool,
+        predictor: Predictor,
+        router: ContentRouter,
+        header: ShardHeader,
+        settings: PipelineSettings,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._decode_pool = decode_pool
+        self._predictor = predictor
+        self._router = router
+        self._header = header
+        self._settings = settings
+        self._committed_at = time.perf_counter()
+
+    def run(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[ChunkCounts]:
+        """Tag chunks and yield the counts of each once it is committed."""
+        with ExitStack() as stack:
+            self._readers = stack.enter_context(ThreadPoolExecutor(self._settings.read_threads, "read"))
+            read_stage = stack.enter_context(ThreadPoolExecutor(2, "read-batch"))
+            decode_stage = stack.enter_context(ThreadPoolExecutor(2, "decode-batch"))
+            predict_stage = stack.enter_context(ThreadPoolExecutor(self._settings.predict_threads, "predict"))
+            writer = stack.enter_context(ThreadPoolExecutor(1, "write"))
+            read = map_ahead(run_in(read_stage, self._read), self._batches(chunks), ahead=3)
+            routed = (self._router.route(batch.chunk, batch.items) for batch in read)
+            decoded = map_ahead(run_in(decode_stage, self._decode), routed, ahead=3)
+            ahead = self._settings.predict_threads + 1
+            predicted = map_ahead(run_in(predict_stage, self._predict), decoded, ahead)
+            yield from map_ahead(run_in(writer, self._write), join_chunks(predicted), ahead=2)
+
+    def _batches(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[Batch]:
+        size = self._settings.batch_size
+        for number, images in chunks:
+            for start in range(0, len(images), size):
+                yield Batch(number, tuple(images[start : start + size]))
+
+    def _read(self, batch: Batch) -> ReadBatch:
+        def read(image: DueImage) -> ImageBytes | ItemFailure:
+            return read_image(self._store, self._header.bucket, image, self._settings.max_object_bytes)
+
+        return ReadBatch(batch.chunk, tuple(self._readers.map(read, batch.images)))
+
+    def _decode(self, routed: RoutedBatch) -> DecodedBatch:
+        contents = [image.source.content for image in routed.fresh]
+        return DecodedBatch(routed, tuple(self._decode_pool.decode(contents)))
+
+    def _predict(self, batch: DecodedBatch) -> PredictedBatch:
+        started = time.perf_counter()
+        pairs = list(zip(batch.routed.fresh, batch.decoded, strict=True))
+        good = [(image, decoded) for image, decoded in pairs if isinstance(decoded, DecodedImage)]
+        failed = {
+            image.source.content_hash: _decode_failure(image, decoded)
+            for image, decoded in pairs
+            if isinstance(decoded, DecodeFault)
+        }
+        outcome = Outcome(
+            contents=tuple(_seen(image, decoded) for image, decoded in good),
+            tags=self._tag(good),
+            embeddings=self._embed(good),
+            tag_copies=(),
+            embedding_copies=(),
+            failures=tuple(failed.values()),
+            reused=0,
+            seconds=StageSeconds(
+                decode=sum(decoded.seconds for decoded in batch.decoded), predict=time.perf_counter() - started
+            ),
+        )
+        return PredictedBatch(batch.routed.chunk, batch.routed.settled + outcome, failed)
+
+    def _tag(self, images: Sequence[Decoded]) -> tuple[Tag, ...]:
+        wanted = [(image, decoded) for image, decoded in images if image.compute_tag]
+        if not wanted:
+            return ()
+        probabilities = self._predictor.predict_probabilities([decoded.pixels for _, decoded in wanted])
+        categories = self._predictor.classifier.categories
+        return tuple(_tag(image, row, categories) for (image, _), row in zip(wanted, probabilities, strict=True))
+
+    def _embed(self, images: Sequence[Decoded]) -> tuple[Embedding, ...]:
+        wanted = [(image, decoded) for image, decoded in images if image.compute_embedding]
+        if not wanted:
+            return ()
+        vectors = self._predictor.predict_vectors([decoded.pixels for _, decoded in wanted])
+        return tuple(
+            Embedding(image.source.image.image_id, image.source.content_hash, tuple(vector.tolist()))
+            for (image, _), vector in zip(wanted, vectors, strict=True)
+        )
+
+    def _write(self, finished: tuple[int, Outcome]) -> ChunkCounts:
+        chunk, outcome = finished
+        counts = write_chunk(self._engine, self._header, chunk, outcome, self._committed_at)
+        self._committed_at = time.perf_counter()
+        return counts
+
+
+def join_chunks(batches: Iterable[PredictedBatch]) -> Iterator[tuple[int, Outcome]]:
+    """Add the batches of each chunk up, in order."""
+    failed: dict[bytes, ItemFailure] = {}
+    for chunk, members in groupby(batches, key=lambda batch: batch.chunk):
+        outcome = NOTHING
+        for batch in members:
+            failed |= batch.failed
+            outcome += fail_twins(batch.outcome, failed)
+        yield chunk, outcome
+
+
+def _seen(image: FreshImage, decoded: DecodedImage) -> SeenContent:
+    source = image.source
+    return SeenContent(source.image.image_id, source.image.etag, source.content_hash, decoded.width, decoded.height)
+
+
+def _decode_failure(image: FreshImage, fault: DecodeFault) -> ItemFailure:
+    listed = image.source.image
+    return ItemFailure(listed.image_id, listed.etag, Stage.DECODE, fault.reason, fault.detail)
+
+
+def _tag(image: FreshImage, probabilities: np.ndarray, categories: tuple[str, ...]) -> Tag:
+    best = np.argsort(-probabilities, kind="stable")[:3]
+    top_3 = tuple((categories[index], float(probabilities[index])) for index in best)
+    return Tag(image.source.image.image_id, image.source.content_hash, *top_3[0], top_3, tuple(probabilities.tolist()))

@@ -1,0 +1,102 @@
+"""Stage 8: what became of a run, as one record, one row and one JSON file."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+
+from sqlalchemy import Engine
+
+from jobs.database.tagging_runs import RunTotals, TaggingRun, finish_run, read_run, sum_chunks
+from jobs.errors import PermanentError
+from jobs.storage.layout import report_location
+from jobs.storage.object_store import ObjectStore
+from jobs.storage.uri import S3Uri
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A finished run: ``entries == tagged + reused + failed``.
+
+    The seconds of the stages are summed over parallel workers; ``images_per_second`` is measured from the
+    start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report.
+    """
+
+    run_id: str
+    state: str
+    source_uri: str
+    discovered: dict[str, int]
+    entries: int
+    tagged: int
+    reused: int
+    failed: int
+    failure_reasons: dict[str, int]
+    images_per_second: float | None
+    read_seconds: float
+    decode_seconds: float
+    predict_seconds: float
+    write_seconds: float
+    duration_seconds: float
+
+
+def report_run(
+    engine: Engine, store: ObjectStore, artifacts: S3Uri, run_id: str, failed_share_limit: float
+) -> RunReport:
+    """Close a run: add its chunks up, keep the report, and judge it.
+
+    Raises:
+        PermanentError: the run was never planned, images were left out, or more of them failed than the limit
+            allows; all that was tagged is saved by then, and so is the report.
+    """
+    with engine.begin() as connection:
+        run = read_run(connection, run_id)
+        if run is None:
+            raise PermanentError(f"run {run_id!r} was never planned")
+        totals = sum_chunks(connection, run_id)
+        fault = find_fault(totals, failed_share_limit)
+        report = _build_report(run, totals, "failed" if fault else "succeeded")
+        finish_run(connection, run_id, report.state, asdict(report))
+    content = json.dumps(asdict(report), indent=2)
+    store.write(report_location(artifacts, run_id), content.encode())
+    log.info("report of run %s:\n%s", run_id, content)
+    if fault:
+        raise PermanentError(fault)
+    return report
+
+
+def find_fault(totals: RunTotals, failed_share_limit: float) -> str | None:
+    """Why a run must not count as a success, or None."""
+    if totals.entries != totals.tagged + totals.reused + totals.failed:
+        return f"the sums disagree: {totals}"
+    left_out = totals.planned_entries - totals.entries
+    if left_out:
+        return f"{left_out} of {totals.planned_entries} images were not reached: run the unfinished shards again"
+    if totals.failed > failed_share_limit * totals.entries:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in totals.failure_reasons.items())
+        return (
+            f"{totals.failed} of {totals.entries} images failed ({reasons}), more than the "
+            f"{failed_share_limit:.1%} of CATALOG_FAILED_SHARE_LIMIT; the others are saved. "
+            "See SELECT * FROM catalog.item_failure_summary"
+        )
+    return None
+
+
+def _build_report(run: TaggingRun, totals: RunTotals, state: str) -> RunReport:
+    return RunReport(
+        run_id=run.run_id,
+        state=state,
+        source_uri=run.source_uri,
+        discovered=run.discovered,
+        entries=totals.entries,
+        tagged=totals.tagged,
+        reused=totals.reused,
+        failed=totals.failed,
+        failure_reasons=totals.failure_reasons,
+        images_per_second=round(totals.images_per_second, 2) if totals.images_per_second else None,
+        read_seconds=round(totals.read_seconds, 3),
+        decode_seconds=round(totals.decode_seconds, 3),
+        predict_seconds=round(totals.predict_seconds, 3),
+        write_seconds=round(totals.write_seconds, 3),
+        duration_seconds=round(totals.duration_seconds, 3),
+    )

@@ -1,0 +1,237 @@
+"""The job of one shard: load the champions that it was planned with, and tag what is not yet committed."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import torch
+from sqlalchemy import Engine, text
+
+from jobs.database.model_versions import ModelVersion, read_model_version
+from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chunks
+from jobs.database.tagging_work import DueImage, KnownContent, find_known_content
+from jobs.errors import RetryableError, TerminatedError
+from jobs.models.classifier import load_classifier
+from jobs.models.device import choose_device
+from jobs.models.encoder import load_image_encoder
+from jobs.models.registry import fetch_checkpoint
+from jobs.settings import Settings
+from jobs.storage.layout import manifest_location, shard_location
+from jobs.storage.object_store import ObjectStore
+from jobs.storage.uri import S3Uri
+from jobs.tagging.decode import DecodeLimits
+from jobs.tagging.decode_pool import DecodePool
+from jobs.tagging.manifest import Shard, decode_shard
+from jobs.tagging.pipeline import PipelineSettings, ShardPipeline
+from jobs.tagging.predict import Predictor
+from jobs.tagging.reuse import ContentRouter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TagSettings:
+    """How a shard is tagged on this machine; ``device`` and ``precision`` may be ``auto``."""
+
+    device: str
+    precision: str
+    batch_size: int
+    read_threads: int
+    decode_processes: int
+    max_object_bytes: int
+    max_pixels: int
+    min_side_pixels: int
+    model_cache: Path
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The part of the configuration that concerns this stage."""
+        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What this call did; chunks that an earlier call had committed are in ``resumed_chunks`` alone."""
+
+    run_id: str
+    shard: int
+    entries: int
+    tagged: int
+    reused: int
+    failed: int
+    resumed_chunks: int
+    images_per_second: float
+
+
+LoadPredictor = Callable[[RunModels], Predictor]
+
+
+def tag_shard(
+    engine: Engine,
+    store: ObjectStore,
+    artifacts: S3Uri,
+    run_id: str,
+    shard_number: int,
+    settings: TagSettings,
+    load: LoadPredictor,
+) -> ShardReport:
+    """Tag one shard of a planned run; called again, it goes on behind the last committed chunk.
+
+    ``load`` is called only when there is something left to tag.
+
+    Raises:
+        RetryableError: bucket or database away, or another process is at this shard.
+        TerminatedError: SIGTERM arrived; whole chunks are saved.
+    """
+    started = time.perf_counter()
+    location = shard_location(manifest_location(artifacts, run_id), shard_number)
+    shard = decode_shard(store.read(location))
+    with _own_shard(engine, run_id, shard_number), _stop_on_sigterm() as stop:
+        with engine.connect() as connection:
+            finished = read_finished_chunks(connection, run_id, shard_number)
+        counts: list[ChunkCounts] = []
+        if len(finished) < len(shard.chunks):
+            counts = _tag_chunks(engine, store, shard, finished, stop, settings, load)
+        if len(finished) + len(counts) < len(shard.chunks):
+            raise TerminatedError(f"stopped after {len(counts)} chunks of shard {shard_number}; run it again to go on")
+    return ShardReport(
+        run_id=run_id,
+        shard=shard_number,
+        entries=sum(chunk.entries for chunk in counts),
+        tagged=sum(chunk.tagged for chunk in counts),
+        reused=sum(chunk.reused for chunk in counts),
+        failed=sum(chunk.failed for chunk in counts),
+        resumed_chunks=len(finished),
+        images_per_second=round(sum(chunk.entries for chunk in counts) / (time.perf_counter() - started), 2),
+    )
+
+
+def _tag_chunks(
+    engine: Engine,
+    store: ObjectStore,
+    shard: Shard,
+    finished: frozenset[int],
+    stop: threading.Event,
+    settings: TagSettings,
+    load: LoadPredictor,
+) -> list[ChunkCounts]:
+    predictor = load(shard.header.models)
+    limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, target_side=2 * predictor.largest_side)
+    pipeline_settings = PipelineSettings(
+        settings.batch_size, settings.read_threads, _prepare_torch(predictor), settings.max_object_bytes
+    )
+    left = [(number, chunk) for number, chunk in enumerate(shard.chunks) if number not in finished]
+    progress = _Progress(shard.header.shard, total=sum(len(chunk) for _, chunk in left))
+    router = ContentRouter(partial(_find_known, engine, shard))
+    with DecodePool(settings.decode_processes, limits) as decode_pool:
+        pipeline = ShardPipeline(store, engine, decode_pool, predictor, router, shard.header, pipeline_settings)
+        return [progress.report(counts) for counts in pipeline.run(_until(stop, left))]
+
+
+def load_predictor(
+    engine: Engine, store: ObjectStore, settings: TagSettings, models: RunModels, device_index: int = 0
+) -> Predictor:
+    """Fetch and load the versions that a run was planned with; ``device_index`` picks among several GPUs."""
+    device = choose_device(settings.device, settings.precision, device_index)
+    with engine.connect() as connection:
+        classifier, encoder = (
+            read_model_version(connection, version_id)
+            for version_id in (models.classifier_version_id, models.encoder_version_id)
+        )
+    fetch = partial(_fetch, store, settings.model_cache)
+    log.info(
+        "loading classifier %s and encoder %s on %s", classifier.model_version_id, encoder.model_version_id, device
+    )
+    return Predictor(load_classifier(fetch(classifier), device), load_image_encoder(fetch(encoder), device), device)
+
+
+def _fetch(store: ObjectStore, cache: Path, version: ModelVersion) -> Path:
+    return fetch_checkpoint(store, version, cache)
+
+
+def _prepare_torch(predictor: Predictor) -> int:
+    """The number of forward passes at a time.
+
+    On a CPU one single-threaded pass for each core: threads inside one pass would wait for each other
+    whenever decoding takes a core.
+    """
+    if predictor.device.is_cuda:
+        return 1
+    torch.set_num_threads(1)
+    return len(os.sched_getaffinity(0))
+
+
+def _find_known(engine: Engine, shard: Shard, hashes: Sequence[bytes]) -> KnownContent:
+    if shard.header.force:
+        return KnownContent(frozenset(), frozenset())
+    models = shard.header.models
+    with engine.connect() as connection:
+        return find_known_content(connection, hashes, models.classifier_version_id, models.space_id)
+
+
+def _until(
+    stop: threading.Event, chunks: Sequence[tuple[int, Sequence[DueImage]]]
+) -> Iterator[tuple[int, Sequence[DueImage]]]:
+    for chunk in chunks:
+        if stop.is_set():
+            return
+        yield chunk
+
+
+@contextmanager
+def _own_shard(engine: Engine, run_id: str, shard: int) -> Iterator[None]:
+    """Hold the shard for this process; the database lets go by itself when the process dies."""
+    with engine.connect() as connection:
+        # Detached from the pool, so that closing the connection gives up the lock whatever happened.
+        connection.detach()
+        is_ours = connection.execute(
+            text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), {"key": f"{run_id}/{shard}"}
+        ).scalar_one()
+        connection.commit()
+        if not is_ours:
+            raise RetryableError(f"another process is tagging shard {shard} of run {run_id}")
+        yield
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[threading.Event]:
+    stop = threading.Event()
+    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Progress:
+    """One log line for each committed chunk: how far, how fast, how long still."""
+
+    def __init__(self, shard: int, total: int) -> None:
+        self._shard = shard
+        self._total = total
+        self._done = 0
+        self._started = time.perf_counter()
+
+    def report(self, counts: ChunkCounts) -> ChunkCounts:
+        self._done += counts.entries
+        rate = self._done / (time.perf_counter() - self._started)
+        log.info(
+            "shard %d: %d of %d images, %.1f images/s, %.0f s left (chunk: %d tagged, %d reused, %d failed)",
+            self._shard,
+            self._done,
+            self._total,
+            rate,
+            (self._total - self._done) / rate,
+            counts.tagged,
+            counts.reused,
+            counts.failed,
+        )
+        return counts

@@ -1,0 +1,107 @@
+"""Stage 6: everything that is known of a chunk, in one transaction."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from jobs.database.tagging_results import (
+    ContentCopy,
+    Embedding,
+    ItemFailure,
+    SeenContent,
+    Tag,
+    copy_embeddings,
+    copy_tags,
+    forget_answers,
+    record_contents,
+    record_failures,
+    resolve_failures,
+    upsert_embeddings,
+    upsert_tags,
+)
+from jobs.database.tagging_runs import ChunkCounts, insert_chunk
+from jobs.tagging.failures import Stage
+from jobs.tagging.manifest import ShardHeader
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Busy time, summed over parallel workers."""
+
+    read: float = 0.0
+    decode: float = 0.0
+    predict: float = 0.0
+
+    def __add__(self, other: "StageSeconds") -> "StageSeconds":
+        return StageSeconds(self.read + other.read, self.decode + other.decode, self.predict + other.predict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one batch or chunk: every image is in ``contents`` or in ``failures``.
+
+    ``tag_copies`` and ``embedding_copies`` name images whose bytes were answered before; an image that needed
+    no model at all is in ``reused``.
+    """
+
+    contents: tuple[SeenContent, ...]
+    tags: tuple[Tag, ...]
+    embeddings: tuple[Embedding, ...]
+    tag_copies: tuple[ContentCopy, ...]
+    embedding_copies: tuple[ContentCopy, ...]
+    failures: tuple[ItemFailure, ...]
+    reused: int
+    seconds: StageSeconds
+
+    def __add__(self, other: "Outcome") -> "Outcome":
+        return Outcome(
+            self.contents + other.contents,
+            self.tags + other.tags,
+            self.embeddings + other.embeddings,
+            self.tag_copies + other.tag_copies,
+            self.embedding_copies + other.embedding_copies,
+            self.failures + other.failures,
+            self.reused + other.reused,
+            self.seconds + other.seconds,
+        )
+
+
+NOTHING = Outcome((), (), (), (), (), (), 0, StageSeconds())
+
+
+def write_chunk(engine: Engine, header: ShardHeader, chunk: int, outcome: Outcome, started: float) -> ChunkCounts:
+    """Commit a chunk and enter it in the ledger; ``started`` is `time.perf_counter` at the last commit."""
+    writing = time.perf_counter()
+    models = header.models
+    with engine.begin() as connection:
+        record_contents(connection, outcome.contents)
+        upsert_tags(connection, models.classifier_version_id, outcome.tags)
+        copy_tags(connection, models.classifier_version_id, outcome.tag_copies)
+        upsert_embeddings(connection, models.space_id, outcome.embeddings)
+        copy_embeddings(connection, models.space_id, outcome.embedding_copies)
+        record_failures(connection, header.run_id, outcome.failures)
+        forget_answers(connection, [failure.image_id for failure in outcome.failures if failure.stage == Stage.DECODE])
+        resolve_failures(connection, [content.image_id for content in outcome.contents])
+        now = time.perf_counter()
+        counts = _count(outcome, write_seconds=now - writing, wall_seconds=now - started)
+        insert_chunk(connection, header.run_id, header.shard, chunk, counts)
+    return counts
+
+
+def _count(outcome: Outcome, write_seconds: float, wall_seconds: float) -> ChunkCounts:
+    done = len(outcome.contents)
+    failed = len(outcome.failures)
+    return ChunkCounts(
+        entries=done + failed,
+        tagged=done - outcome.reused,
+        reused=outcome.reused,
+        failed=failed,
+        failure_reasons=dict(Counter(failure.reason for failure in outcome.failures)),
+        read_seconds=outcome.seconds.read,
+        decode_seconds=outcome.seconds.decode,
+        predict_seconds=outcome.seconds.predict,
+        write_seconds=write_seconds,
+        wall_seconds=wall_seconds,
+    )

@@ -1,0 +1,98 @@
+"""Untrained checkpoints, for machines where no pretrained one can be had: the sample catalog and the tests."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    ConvNextImageProcessor,
+    PreTrainedTokenizerFast,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
+
+MAX_TOKENS = 24
+VOCABULARY = 1000
+
+
+def write_blank_resnet18(folder: Path, image_side: int, categories: Sequence[str]) -> None:
+    """A ResNet-18 (He et al. 2015) with random weights, for photos of ``image_side`` pixels."""
+    config = ResNetConfig(
+        embedding_size=64,
+        hidden_sizes=[64, 128, 256, 512],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        id2label=dict(enumerate(categories)),
+        label2id={category: index for index, category in enumerate(categories)},
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ConvNextImageProcessor(
+        size={"shortest_edge": image_side},
+        crop_pct=1.0,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(folder)
+
+
+def write_blank_clip(
+    folder: Path, image_side: int, patch_side: int, width: int, layers: int, texts: Iterable[str]
+) -> None:
+    """A small CLIP with random weights, and a tokenizer made of ``texts``."""
+    tokenizer = _train_tokenizer(texts)
+    heads = width // 64
+    config = CLIPConfig(
+        projection_dim=width,
+        vision_config={
+            "image_size": image_side,
+            "patch_size": patch_side,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+        },
+        text_config={
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": MAX_TOKENS,
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": max(2, layers // 2),
+            "num_attention_heads": heads,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+    )
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": image_side}, crop_size={"height": image_side, "width": image_side}
+    ).save_pretrained(folder)
+
+
+def _train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, so that every text has tokens, known words or not."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<start>", "<unknown>", "<end>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<start>",
+        eos_token="<end>",
+        pad_token="<pad>",
+        unk_token="<unknown>",
+        model_max_length=MAX_TOKENS,
+    )

@@ -1,0 +1,90 @@
+"""A task that is one command: ``python -m jobs COMMAND`` in a process of its own."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+PERMANENT_EXIT_CODES = frozenset({2, 78})
+"""Wrong usage, and the jobs' own code for faults that a retry cannot cure; a test compares it with theirs."""
+
+
+class JobOperator(BaseOperator):  # type: ignore[misc]
+    """Runs a job and returns its report, the JSON of its last line, as the task's XCom.
+
+    With ``returned_field`` only that field of the report is returned, for tasks to be mapped over, since Airflow
+    maps over nothing but return values; the whole report is then the XCom ``report``.
+
+    ``options`` become ``--name value``; those that are None or False are left out, and True is a bare flag.
+    ``argument`` is the command's positional argument, for tasks that are mapped over it.
+    """
+
+    template_fields: Sequence[str] = ("command", "argument", "options", "skip_when")
+    ui_color = "#dbeafe"
+
+    def __init__(
+        self,
+        *,
+        command: str,
+        argument: str | int | None = None,
+        options: Mapping[str, Any] | None = None,
+        skip_when: bool | str = False,
+        returned_field: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.command = command
+        self.argument = argument
+        self.options = options
+        self.skip_when = skip_when
+        self.returned_field = returned_field
+
+    @cached_property
+    def subprocess_hook(self) -> SubprocessHook:
+        """The process, which `on_kill` has to find."""
+        return SubprocessHook()
+
+    def execute(self, context: Context) -> Any:
+        """Run the command.
+
+        Raises:
+            AirflowSkipException: the run's parameters leave this task out.
+            AirflowFailException: the job says that a retry cannot help.
+            AirflowException: any other fault; Airflow tries again.
+        """
+        if self.skip_when:
+            raise AirflowSkipException("left out by the run's parameters")
+        result = self.subprocess_hook.run_command(self.build_command(), cwd=str(PROJECT_ROOT))
+        if result.exit_code in PERMANENT_EXIT_CODES:
+            raise AirflowFailException(f"{result.output} (exit code {result.exit_code}: a retry cannot help)")
+        if result.exit_code:
+            raise AirflowException(f"{result.output} (exit code {result.exit_code})")
+        report: dict[str, Any] = json.loads(result.output)
+        if self.returned_field is None:
+            return report
+        context["ti"].xcom_push(key="report", value=report)
+        return report[self.returned_field]
+
+    def build_command(self) -> list[str]:
+        """The command line."""
+        line = [sys.executable, "-m", "jobs", self.command]
+        if self.argument is not None:
+            line.append(str(self.argument))
+        for name, value in (self.options or {}).items():
+            if value is True:
+                line.append(f"--{name}")
+            elif value is not None and value is not False:
+                line += [f"--{name}", str(value)]
+        return line
+
+    def on_kill(self) -> None:
+        """Let the job finish its chunk and stop."""
+        self.subprocess_hook.send_sigterm()

@@ -1,0 +1,28 @@
+-- By index alone, so that counting up to a limit is cheap; is_answer then sorts out what a label has moved to
+-- another category and what has left the bucket.
+CREATE OR REPLACE FUNCTION catalog.candidate_images(category text, by_product boolean) RETURNS SETOF bigint
+LANGUAGE sql STABLE AS $$
+    SELECT t.image_id
+    FROM catalog.champion_models c
+    JOIN catalog.image_tags t ON t.classifier_version_id = c.model_version_id
+    WHERE NOT by_product AND c.kind = 'classifier' AND t.category = candidate_images.category
+    UNION ALL
+    SELECT l.image_id
+    FROM catalog.labels l
+    WHERE NOT by_product AND l.category = candidate_images.category
+    UNION ALL
+    SELECT i.image_id
+    FROM catalog.champion_models c
+    JOIN catalog.product_tags t ON t.classifier_version_id = c.model_version_id
+    JOIN catalog.images i USING (product_id)
+    WHERE by_product AND c.kind = 'classifier' AND t.category = candidate_images.category
+    UNION ALL
+    SELECT i.image_id
+    FROM catalog.labels l
+    JOIN catalog.images labelled USING (image_id)
+    JOIN catalog.images i ON i.product_id = labelled.product_id
+    WHERE by_product AND l.category = candidate_images.category
+$$;
+
+COMMENT ON FUNCTION catalog.candidate_images IS
+    'Internal: all images that may be of a category, or whose products may be, and some that are not';

@@ -1,0 +1,33 @@
+CREATE OR REPLACE VIEW catalog.current_product_tags AS
+SELECT
+    p.product_id, p.display_name,
+    coalesce(l.category, t.category) AS category,
+    CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
+    coalesce(t.photos, 0) AS photos,
+    coalesce(t.photos_disagree, false) AS photos_disagree,
+    CASE WHEN l.category IS NULL THEN 'model' ELSE 'human' END AS source,
+    CASE WHEN l.category IS NULL THEN t.classifier_version_id END AS classifier_version_id,
+    coalesce(l.labelled_at, t.tagged_at) AS tagged_at
+FROM catalog.products p
+LEFT JOIN catalog.product_tags t
+    ON t.product_id = p.product_id
+    AND t.classifier_version_id = (SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier')
+LEFT JOIN (
+    SELECT DISTINCT ON (i.product_id) i.product_id, l.category, l.labelled_at
+    FROM catalog.labels l
+    JOIN catalog.images i USING (image_id)
+    WHERE i.deleted_at IS NULL
+    ORDER BY i.product_id, l.label_id DESC
+) l ON l.product_id = p.product_id
+WHERE coalesce(l.category, t.category) IS NOT NULL
+  AND EXISTS (SELECT FROM catalog.images i WHERE i.product_id = p.product_id AND i.deleted_at IS NULL);
+
+COMMENT ON VIEW catalog.current_product_tags IS
+    'The category of each product with a photo in the bucket: the latest label of its photos, else the tag of the '
+    'champion classifier';
+COMMENT ON COLUMN catalog.current_product_tags.confidence IS '0 to 1; 1 where a human said so';
+COMMENT ON COLUMN catalog.current_product_tags.photos IS 'Photos that the champion classifier has tagged';
+COMMENT ON COLUMN catalog.current_product_tags.photos_disagree IS
+    'Whether the champion classifier gives these photos more than one category';
+COMMENT ON COLUMN catalog.current_product_tags.source IS 'human or model';
+COMMENT ON COLUMN catalog.current_product_tags.classifier_version_id IS 'Null where a human said so';

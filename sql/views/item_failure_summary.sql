@@ -1,0 +1,13 @@
+CREATE OR REPLACE VIEW catalog.item_failure_summary AS
+SELECT
+    f.reason, f.stage, count(*) AS images,
+    f.reason IN ('access_denied', 'object_missing', 'object_refused', 'object_replaced') AS time_cures,
+    max(f.attempts) AS most_attempts, min(f.first_failed_at) AS oldest, max(f.last_failed_at) AS newest
+FROM catalog.item_failures f
+JOIN catalog.images i USING (image_id)
+WHERE f.resolved_at IS NULL AND i.deleted_at IS NULL
+GROUP BY f.reason, f.stage;
+
+COMMENT ON VIEW catalog.item_failure_summary IS 'Images in the bucket that could not be tagged, counted by reason';
+COMMENT ON COLUMN catalog.item_failure_summary.time_cures IS
+    'Whether the next run asks again, up to CATALOG_MAX_ATTEMPTS times; if not, only changed bytes are asked again';

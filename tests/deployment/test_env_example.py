@@ -1,0 +1,104 @@
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from cryptography.fernet import Fernet
+from dotenv import dotenv_values
+from pydantic.fields import FieldInfo
+
+from jobs.settings import LOCATIONS, PROJECT_ROOT, Settings, load_settings
+from tests.deployment.compose_file import find_variables
+
+EXAMPLE = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
+ENTRY = re.compile(r"^# ([A-Z][A-Z0-9_]*=.*)$", re.MULTILINE)
+RECIPE = re.compile(r"^#   \$ (.+)$", re.MULTILINE)
+SETTINGS = {f"CATALOG_{name}".upper(): field for name, field in Settings.model_fields.items()}
+LOCAL_PORTS = set(
+    re.findall(r'envvar="(CATALOG_\w+_PORT)"', (PROJECT_ROOT / "jobs" / "cli.py").read_text(encoding="utf-8"))
+)
+AWS_NAMES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_PROFILE"}
+
+
+def read_entries() -> dict[str, str]:
+    """What a ``.env`` would say if every line of the example were taken in."""
+    entries = dotenv_values(stream=io.StringIO("\n".join(ENTRY.findall(EXAMPLE))))
+    return {name: value or "" for name, value in entries.items()}
+
+
+def read_default(field: FieldInfo) -> Any:
+    return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
+
+
+def test_it_lists_what_is_read_and_nothing_else() -> None:
+    assert len(LOCAL_PORTS) == 3
+    compose = {variable.name for variable in find_variables()}
+    assert set(read_entries()) == SETTINGS.keys() | LOCAL_PORTS | AWS_NAMES | compose
+
+
+def test_each_is_listed_once() -> None:
+    names = [entry.partition("=")[0] for entry in ENTRY.findall(EXAMPLE)]
+    assert len(names) == len(set(names))
+
+
+def test_a_copy_changes_nothing() -> None:
+    assert dotenv_values(stream=io.StringIO(EXAMPLE)) == {}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_are_listed_with_their_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = read_entries()[name]
+    if not written:
+        # No default, or one that depends on the machine.
+        assert read_default(SETTINGS[name]) is None or SETTINGS[name].default_factory
+        return
+    for location in LOCATIONS[:3]:
+        monkeypatch.setenv(location, "postgresql://h/d" if "DATABASE" in location else "s3://b/")
+    monkeypatch.setenv(name, written)
+    value = getattr(load_settings(), name.removeprefix("CATALOG_").lower())
+    assert (PROJECT_ROOT / value if isinstance(value, Path) else value) == read_default(SETTINGS[name])
+
+
+def test_compose_variables_are_listed_with_their_default() -> None:
+    entries = read_entries()
+    for variable in find_variables():
+        if variable.name not in SETTINGS.keys() | LOCAL_PORTS | AWS_NAMES:
+            assert entries[variable.name] == ("" if variable.operator == ":?" else variable.rest)
+
+
+def test_ports_of_compose_are_told() -> None:
+    for variable in find_variables():
+        if variable.name in LOCAL_PORTS:
+            assert f"; Compose: {variable.rest}\n# {variable.name}=\n" in EXAMPLE
+
+
+def test_boto3_reads_these_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    for name in AWS_NAMES - {"AWS_PROFILE"}:
+        monkeypatch.setenv(name, name.lower())
+    session = boto3.Session()
+    credentials = session.get_credentials()
+    assert credentials
+    assert credentials.get_frozen_credentials()[:3] == (
+        "aws_access_key_id",
+        "aws_secret_access_key",
+        "aws_session_token",
+    )
+    assert session.region_name == "aws_default_region"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not on this machine")
+def test_every_secret_has_a_command_that_makes_one() -> None:
+    needed = {variable.name for variable in find_variables() if variable.operator == ":?"}
+    recipes = RECIPE.findall(EXAMPLE)
+    made = [
+        subprocess.run(["sh", "-c", recipe], capture_output=True, text=True, check=True).stdout.strip()
+        for recipe in recipes
+    ]
+    assert len(made) == len(set(made)) == len(needed)
+    assert all(re.fullmatch(r"[\w=-]{20,}", secret) for secret in made), "a secret must be fit for a URL"
+    assert Fernet(made[recipes.index("openssl rand -base64 32 | tr '+/' '-_'")])

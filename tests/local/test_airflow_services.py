@@ -1,0 +1,53 @@
+import configparser
+from pathlib import Path
+
+import pytest
+
+from jobs.local.airflow_services import AirflowOptions, make_airflow_environment, write_airflow_configuration
+from jobs.local.credentials import load_credentials
+
+
+def write_configuration(folder: Path, database_url: str = "postgresql+psycopg2://u:p@127.0.0.1:1/airflow") -> Path:
+    write_airflow_configuration(folder, 8080, database_url, load_credentials(folder), AirflowOptions())
+    return folder / "airflow" / "airflow.cfg"
+
+
+def test_files_with_secrets_are_closed_to_others(tmp_path: Path) -> None:
+    configuration = write_configuration(tmp_path)
+
+    assert configuration.stat().st_mode & 0o777 == 0o600
+    assert (configuration.parent / "passwords.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_percent_sign_in_a_value_survives_the_interpolation_of_airflow(tmp_path: Path) -> None:
+    url = "postgresql+psycopg2://u:p%40ss@127.0.0.1:1/airflow"
+    parser = configparser.ConfigParser()
+    parser.read(write_configuration(tmp_path, url))
+
+    assert parser["database"]["sql_alchemy_conn"] == url
+
+
+def test_configuration_stays_the_same_as_long_as_the_secrets_do(tmp_path: Path) -> None:
+    assert write_configuration(tmp_path).read_text() == write_configuration(tmp_path).read_text()
+
+
+def test_settings_of_another_airflow_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__HOST", "0.0.0.0")
+    monkeypatch.setenv("AIRFLOW_HOME", "/somewhere/else")
+    environment = make_airflow_environment(tmp_path, {})
+
+    assert "AIRFLOW__API__HOST" not in environment
+    assert environment["AIRFLOW_HOME"] == str(tmp_path.resolve() / "airflow")
+
+
+def test_credentials_of_the_caller_do_not_mix_with_those_of_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "mine")
+    stack = make_airflow_environment(tmp_path, {"AWS_ACCESS_KEY_ID": "of the stack"})
+    own = make_airflow_environment(tmp_path, {})
+
+    assert stack["AWS_ACCESS_KEY_ID"] == "of the stack"
+    assert "AWS_SESSION_TOKEN" not in stack
+    assert (own["AWS_ACCESS_KEY_ID"], own["AWS_SESSION_TOKEN"]) == ("mine", "mine")

@@ -1,0 +1,106 @@
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from shutil import copytree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from jobs.errors import PermanentError
+from jobs.models.classifier import load_classifier, read_categories
+from jobs.models.device import Device, choose_device
+from tests.pretrained import require_pretrained
+from tests.shop import CATEGORIES, IMAGE_SIDE, TinyModels
+
+
+@pytest.fixture
+def device() -> Device:
+    return choose_device("cpu", "fp32")
+
+
+@pytest.fixture
+def copied(tiny_models: TinyModels, tmp_path: Path) -> Path:
+    """A classifier that a test may damage."""
+    return Path(copytree(tiny_models.classifier, tmp_path / "classifier"))
+
+
+def make_pixels(count: int, side: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(count).integers(0, 256, (count, 3, side, side), dtype=np.uint8))
+
+
+def test_probabilities_are_those_of_transformers(tiny_models: TinyModels, device: Device) -> None:
+    pixels = make_pixels(5, IMAGE_SIDE)
+    probabilities = load_classifier(tiny_models.classifier, device).predict(pixels)
+
+    processor = AutoImageProcessor.from_pretrained(tiny_models.classifier)
+    photos = [Image.fromarray(photo.permute(1, 2, 0).numpy()) for photo in pixels]
+    model = AutoModelForImageClassification.from_pretrained(tiny_models.classifier).eval()
+    with torch.inference_mode():
+        expected = model(**processor(photos, return_tensors="pt")).logits.softmax(-1)
+    assert probabilities.dtype is torch.float32
+    torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_categories_stand_in_the_order_of_the_outputs(tiny_models: TinyModels, device: Device) -> None:
+    assert load_classifier(tiny_models.classifier, device).categories == CATEGORIES
+    assert read_categories(tiny_models.classifier) == CATEGORIES
+
+
+def test_more_than_ten_categories_keep_their_order(tmp_path: Path, tiny_models: TinyModels) -> None:
+    names = [f"category {number}" for number in range(12)]
+    Random(1).shuffle(names)
+    folder = Path(copytree(tiny_models.classifier, tmp_path / "classifier"))
+    model = AutoModelForImageClassification.from_pretrained(folder, num_labels=12, ignore_mismatched_sizes=True)
+    model.config.id2label = dict(enumerate(names))
+    model.save_pretrained(folder)
+    assert read_categories(folder) == tuple(names)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_sixteen_bits_give_nearly_the_same(tiny_models: TinyModels, device: Device, precision: str) -> None:
+    pixels = make_pixels(3, IMAGE_SIDE)
+    exact = load_classifier(tiny_models.classifier, device).predict(pixels)
+    rounded = load_classifier(tiny_models.classifier, choose_device("cpu", precision)).predict(pixels)
+    assert rounded.dtype is torch.float32
+    torch.testing.assert_close(rounded, exact, atol=0.03, rtol=0)
+    torch.testing.assert_close(rounded.sum(-1), torch.ones(3))
+
+
+def test_a_timm_checkpoint_is_a_classifier_too(device: Device) -> None:
+    classifier = load_classifier(require_pretrained(), device)
+    probabilities = classifier.predict(make_pixels(2, classifier.preprocessing.geometry.crop_to))
+    assert probabilities.shape == (2, 1000) == (2, len(classifier.categories))
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(2))
+
+
+def test_an_encoder_is_refused(tiny_models: TinyModels, device: Device) -> None:
+    # Transformers itself would load it, with random numbers in the place of a head.
+    with pytest.raises(PermanentError, match=r"lacks weights of CLIPForImageClassification \(classifier"):
+        load_classifier(tiny_models.encoder, device)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "weights cut short": lambda folder: (folder / "model.safetensors").write_bytes(
+        (folder / "model.safetensors").read_bytes()[:-100]
+    ),
+    "weights of junk": lambda folder: (folder / "model.safetensors").write_bytes(b"junk"),
+    "no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "pickled weights only": lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+    "no configuration": lambda folder: (folder / "config.json").unlink(),
+    "unknown model": lambda folder: (folder / "config.json").write_text('{"model_type": "nonsense"}'),
+    "a model for texts": lambda folder: (folder / "config.json").write_text('{"model_type": "clip_text_model"}'),
+    "no preprocessing": lambda folder: (folder / "preprocessor_config.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_refused_in_one_line(
+    copied: Path, damage: Callable[[Path], object], device: Device
+) -> None:
+    damage(copied)
+    with pytest.raises(PermanentError, match="classifier") as caught:
+        load_classifier(copied, device)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,157 @@
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    CLIPImageProcessor,
+    ConvNextImageProcessor,
+    DeiTImageProcessor,
+    DonutImageProcessor,
+    EfficientNetImageProcessor,
+    LevitImageProcessor,
+    MobileViTImageProcessor,
+    Siglip2ImageProcessor,
+    SiglipImageProcessor,
+    ViTImageProcessor,
+)
+
+from jobs.errors import PermanentError
+from jobs.local.sample_catalog.garments import CATEGORIES
+from jobs.local.sample_catalog.photo import take_photo
+from jobs.local.sample_catalog.products import design_product
+from jobs.models.preprocessing import Geometry, Preprocessing
+from tests.pretrained import require_pretrained
+
+SIZES = [(400, 533), (533, 400), (320, 320), (97, 803), (641, 223), (50, 61), (224, 224), (1200, 1601)]
+"""Width and height: portrait, landscape, square, extreme, smaller than any input, exactly the input, large."""
+PROCESSORS = {
+    "resnet": ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875, resample=3),
+    "convnext of 384": ConvNextImageProcessor(size={"shortest_edge": 384}),
+    "convnext without a margin": ConvNextImageProcessor(size={"shortest_edge": 64}, crop_pct=1.0),
+    "clip": CLIPImageProcessor(),
+    "clip of 30, crop of 45": CLIPImageProcessor(size={"shortest_edge": 30}, crop_size={"height": 45, "width": 45}),
+    "vit": ViTImageProcessor(),
+    "siglip": SiglipImageProcessor(size={"height": 256, "width": 256}),
+    "deit": DeiTImageProcessor(),
+}
+
+
+@pytest.fixture(scope="module")
+def photo() -> Image.Image:
+    product = design_product(7, "sku1", CATEGORIES[0])
+    return take_photo(product.garment, product.fabric, 640, Random(7))
+
+
+def measure_difference(processor: Any, preprocessing: Preprocessing, photo: Image.Image) -> np.ndarray:
+    """How far the checkpoint's own processor is from ours, in levels of 255 [3, side, side]."""
+    theirs = processor(photo, return_tensors="pt")["pixel_values"]
+    ours = preprocessing.normalise(preprocessing.geometry.apply(np.asarray(photo))[None], torch.float32)
+    levels: np.ndarray = ((ours - theirs).abs()[0] * torch.tensor(preprocessing.std)[:, None, None] * 255).numpy()
+    return levels
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_our_tensors_are_those_of_transformers(name: str, photo: Image.Image, tmp_path: Path) -> None:
+    PROCESSORS[name].save_pretrained(tmp_path)
+    preprocessing = Preprocessing.from_checkpoint(tmp_path)
+    for size in SIZES:
+        assert measure_difference(PROCESSORS[name], preprocessing, photo.resize(size)).max() < 0.01, size
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"crop_pct": 1.0},
+        {"crop_mode": "squash", "crop_pct": 0.9, "interpolation": "bilinear"},
+        {"input_size": [3, 97, 97], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.4, 0.3]},
+    ],
+    ids=repr,
+)
+def test_our_tensors_are_those_of_timm(changes: dict[str, Any], photo: Image.Image, tmp_path: Path) -> None:
+    folder = change_timm_checkpoint(tmp_path, changes)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    preprocessing = Preprocessing.from_checkpoint(folder)
+    for size in SIZES:
+        # It resizes by Pillow, whose rounding differs now and then by a level or two.
+        difference = measure_difference(processor, preprocessing, photo.resize(size))
+        assert difference.max() < 2.01, size
+        assert difference.mean() < 0.1, size
+
+
+def change_timm_checkpoint(folder: Path, changes: dict[str, Any]) -> Path:
+    """A copy of the pretrained checkpoint's configuration under another preprocessing."""
+    config = json.loads((require_pretrained() / "config.json").read_text())
+    config["pretrained_cfg"] |= changes
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("processor", "words"),
+    [
+        (CLIPImageProcessor(resample=1), "only bilinear and bicubic"),
+        (CLIPImageProcessor(do_center_crop=False), "only square inputs"),
+        (CLIPImageProcessor(crop_size={"height": 224, "width": 100}), "cannot be reproduced"),
+        (CLIPImageProcessor(do_rescale=False), "cannot be reproduced"),
+        (CLIPImageProcessor(do_normalize=False), "cannot be reproduced"),
+        (CLIPImageProcessor(rescale_factor=1 / 127.5), "cannot be reproduced"),
+        (ViTImageProcessor(size={"height": 224, "width": 112}), "only square inputs"),
+        (ViTImageProcessor(do_resize=False), "cannot be reproduced"),
+        (DonutImageProcessor(), "only square inputs"),
+        (Siglip2ImageProcessor(), "only square inputs"),
+        (CLIPImageProcessor(image_mean=[]), "no mean and standard deviation"),
+        (MobileViTImageProcessor(), "cannot be reproduced"),
+        (EfficientNetImageProcessor(), "cannot be reproduced"),
+        (LevitImageProcessor(), "cannot be reproduced"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,
+)
+def test_what_cannot_be_reproduced_is_refused(processor: Any, words: str, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(PermanentError, match=words) as caught:
+        Preprocessing.from_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"crop_mode": "border"}, {"input_size": [3, 224, 112]}], ids=repr)
+def test_what_timm_does_beyond_our_means_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = change_timm_checkpoint(tmp_path, changes)
+    with pytest.raises(PermanentError, match="cannot be reproduced"):
+        Preprocessing.from_checkpoint(folder)
+
+
+def test_a_checkpoint_without_preprocessing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match="carries no preprocessing") as caught:
+        Preprocessing.from_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_pixels_are_left_as_they_are_and_may_be_read_only(photo: Image.Image) -> None:
+    pixels = np.array(photo)
+    before = pixels.copy()
+    pixels.flags.writeable = False
+    square = Geometry(resize_to=64, crop_to=56, keep_aspect=True, interpolation="bilinear").apply(pixels)
+    assert (square.dtype, square.shape) == (torch.uint8, (3, 56, 56))
+    assert (pixels == before).all()
+
+
+def test_normalising_gives_the_dtype_of_the_forward_pass() -> None:
+    preprocessing = Preprocessing(Geometry(2, 2, True, "bilinear"), (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    white = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
+    normal = preprocessing.normalise(white, torch.bfloat16)
+    assert normal.dtype is torch.bfloat16
+    assert normal[0, :, 0, 0].tolist() == [1.0, 3.0, 1.0]
+    assert (white == 255).all()
+
+
+def test_the_record_of_a_preprocessing_is_json(tmp_path: Path) -> None:
+    PROCESSORS["clip"].save_pretrained(tmp_path)
+    record = Preprocessing.from_checkpoint(tmp_path).as_record()
+    assert json.loads(json.dumps(record))["geometry"]["resize_to"] == 224

@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import psutil
+import pytest
+
+from jobs import errors
+from jobs.settings import PROJECT_ROOT, Settings
+from tests.shop import Shop
+
+if TYPE_CHECKING:
+    from catalog_airflow.job_operator import JobOperator
+
+
+class Context(dict[str, Any]):
+    """The part of Airflow's context that the operator uses."""
+
+    def __init__(self) -> None:
+        super().__init__(ti=self)
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+def make_operator(**arguments: Any) -> "JobOperator":
+    from catalog_airflow.job_operator import JobOperator
+
+    return JobOperator(task_id="job", **arguments)
+
+
+def make_python_operator(code: str, **arguments: Any) -> "JobOperator":
+    """An operator that runs Python code in the place of a job."""
+    from catalog_airflow.job_operator import JobOperator
+
+    class PythonOperator(JobOperator):
+        def build_command(self) -> list[str]:
+            return [sys.executable, "-c", code]
+
+    return PythonOperator(task_id="job", command="code", **arguments)
+
+
+@pytest.fixture
+def dead_database() -> Iterator[None]:
+    """Settings whose database does not answer."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        unset = dict.fromkeys((f"CATALOG_{name.upper()}" for name in Settings.model_fields), "")
+        settings = {
+            "CATALOG_DATABASE_URL": f"postgresql://shop:hush@127.0.0.1:{unused.getsockname()[1]}/catalog",
+            "CATALOG_SOURCE_URI": "s3://photos/",
+            "CATALOG_ARTIFACTS_URI": "s3://artifacts/",
+        }
+        with patch.dict(os.environ, unset | settings):
+            yield
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"command": "migrate"}, ["migrate"]),
+        ({"command": "report", "options": {"run": "a b/c"}}, ["report", "--run", "a b/c"]),
+        ({"command": "tag-shard", "argument": 0, "options": {"run": "1"}}, ["tag-shard", "0", "--run", "1"]),
+        ({"command": "embed-text", "argument": "a red 'dress'; rm"}, ["embed-text", "a red 'dress'; rm"]),
+        (
+            {"command": "discover", "options": {"run": "1", "source": None, "limit": 5, "force": False, "plan": True}},
+            ["discover", "--run", "1", "--limit", "5", "--plan"],
+        ),
+        ({"command": "discover", "options": {"limit": 1, "plan": 0}}, ["discover", "--limit", "1", "--plan", "0"]),
+    ],
+)
+def test_a_command_is_a_list_of_words(arguments: dict[str, Any], line: list[str]) -> None:
+    assert make_operator(**arguments).build_command() == [sys.executable, "-m", "jobs", *line]
+
+
+def test_the_permanent_codes_are_those_of_the_jobs() -> None:
+    from catalog_airflow.job_operator import PERMANENT_EXIT_CODES
+
+    faults = [errors.RetryableError, errors.PermanentError, errors.TerminatedError]
+    assert {fault.exit_code for fault in faults if fault.exit_code in PERMANENT_EXIT_CODES} == {errors.EXIT_PERMANENT}
+    # Of the command line's parser, for words that it does not understand.
+    assert {2, errors.EXIT_PERMANENT} == PERMANENT_EXIT_CODES
+
+
+@pytest.mark.usefixtures("dead_database")
+def test_a_fault_that_time_cures_is_tried_again() -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    with pytest.raises(AirflowException, match=r"cannot reach the database.*exit code 75") as caught:
+        make_operator(command="report", options={"run": "nope"}).execute(Context())
+    assert not isinstance(caught.value, AirflowFailException)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("dead_database")
+@pytest.mark.parametrize(
+    ("options", "changes", "words"),
+    [
+        ({"run": "nope"}, {"CATALOG_SOURCE_URI": ""}, r"CATALOG_SOURCE_URI is not set.*exit code 78"),
+        ({"run": "nope", "nonsense": 1}, {}, "exit code 2"),
+    ],
+)
+def test_a_fault_that_somebody_has_to_mend_is_not(options: dict[str, Any], changes: dict[str, str], words: str) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with patch.dict(os.environ, changes), pytest.raises(AirflowFailException, match=words):
+        make_operator(command="report", options=options).execute(Context())
+
+
+@pytest.mark.parametrize(
+    "code", ["import sys; sys.exit(1)", "import os; os.kill(os.getpid(), 9)", "raise SystemExit(143)"]
+)
+def test_a_crash_is_tried_again(code: str) -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    with pytest.raises(AirflowException) as caught:
+        make_python_operator(code).execute(Context())
+    assert not isinstance(caught.value, AirflowFailException)
+
+
+def test_the_report_of_a_job_is_what_a_task_returns(tagging_shop: Shop) -> None:
+    with patch.dict(os.environ, tagging_shop.environment):
+        plan = make_operator(command="discover", options={"run": "night/1"}).execute(Context())
+    assert (plan["run_id"], plan["entries"], plan["shards"]) == ("night/1", 0, [])
+
+
+def test_the_report_is_the_last_line_whatever_is_logged_before() -> None:
+    code = (
+        "import sys; print('{\"not\": 1}'); print('working', file=sys.stderr); print('{\"shards\": [0, 1], \"ü\": 2}')"
+    )
+    assert make_python_operator(code).execute(Context()) == {"shards": [0, 1], "ü": 2}
+
+
+def test_one_field_is_returned_and_the_whole_kept_beside_it() -> None:
+    report = {"shards": [0, 1], "entries": 5}
+    context = Context()
+    returned = make_python_operator(f"print({json.dumps(json.dumps(report))})", returned_field="shards").execute(
+        context
+    )
+    assert returned == [0, 1]
+    assert context.pushed == {"report": report}
+
+
+def test_a_task_that_the_parameters_leave_out_runs_nothing() -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    with pytest.raises(AirflowSkipException):
+        make_python_operator("raise SystemExit(78)", skip_when=True).execute(Context())
+
+
+def test_jobs_run_in_the_project() -> None:
+    assert make_python_operator("import json, os; print(json.dumps(os.getcwd()))").execute(Context()) == str(
+        PROJECT_ROOT
+    )
+
+
+def test_killing_a_task_lets_its_job_finish() -> None:
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('chunk saved', flush=True), sys.exit(143)))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    operator = make_python_operator(code)
+    raised: list[BaseException] = []
+
+    def execute() -> None:
+        try:
+            operator.execute(Context())
+        except AirflowException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=execute)
+    thread.start()
+    process = wait_for_job(operator)
+    try:
+        operator.on_kill()
+        thread.join(timeout=60)
+        assert not process.is_running()
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+        thread.join()
+    assert str(raised[0]) == f"chunk saved (exit code {128 + signal.SIGTERM})"
+    assert not isinstance(raised[0], AirflowFailException)
+
+
+def wait_for_job(operator: "JobOperator") -> psutil.Process:
+    """The job's process, once it handles signals."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        started = operator.subprocess_hook.sub_process
+        if started is not None and catches_sigterm(started.pid):
+            return psutil.Process(started.pid)
+        time.sleep(0.02)
+    raise AssertionError("the job did not start")
+
+
+def catches_sigterm(pid: int) -> bool:
+    """Whether a process has a handler of its own for SIGTERM, by what Linux says of it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
+    return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+
+def test_killing_a_task_that_runs_nothing_is_harmless() -> None:
+    make_operator(command="report").on_kill()

@@ -1,0 +1,39 @@
+"""Databases on the test server, made and dropped by statements outside a transaction."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import create_engine, make_url, text
+
+from jobs.database.engine import driver_url
+
+
+@contextmanager
+def create_database(server_url: str, template: str) -> Iterator[str]:
+    """The URL of a clone of a template, dropped afterwards."""
+    name = f"test_{uuid4().hex}"
+    execute(server_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    try:
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def execute(database_url: str, *statements: str) -> None:
+    """Run statements, each of which commits by itself."""
+    engine = create_engine(driver_url(database_url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def query(database_url: str, statement: str) -> Any:
+    """The one value that a statement gives."""
+    engine = create_engine(driver_url(database_url))
+    with engine.connect() as connection:
+        answer = connection.scalar(text(statement))
+    engine.dispose()
+    return answer

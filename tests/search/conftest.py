@@ -1,0 +1,30 @@
+"""A small catalog that search from Python can ask."""
+
+import pytest
+from sqlalchemy import Engine
+
+from jobs.settings import Settings
+from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
+
+
+@pytest.fixture
+def stocked(engine: Engine) -> Engine:
+    """Three products in a space of three dimensions, one axis each: dress, hat, shoes."""
+    with engine.begin() as connection:
+        classifier, space_id = promote_model(connection, "classifier"), open_live_space(connection, 3)
+        axes = {"dress": [1.0, 0.0, 0.0], "hat": [0.0, 1.0, 0.0], "shoes": [0.0, 0.0, 1.0]}
+        new = [NewImage(name, name, axis, object_key=f"{name}.jpg") for name, axis in axes.items()]
+        add_images(connection, new, space_id, classifier)
+        tag_products(connection, classifier, {name: name for name in axes})
+    return engine
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    """Settings whose bucket is never asked."""
+    return Settings(
+        database_url=database_url,
+        source_uri="s3://shop/photos",
+        artifacts_uri="s3://shop/artifacts",
+        s3_endpoint_url="http://127.0.0.1:9",
+    )

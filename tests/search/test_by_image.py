@@ -1,0 +1,49 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import Engine
+
+from jobs.errors import PermanentError
+from jobs.search.by_image import find_products_by_pixels, read_photo
+from jobs.search.encoders import EmbedPhoto
+from jobs.settings import Settings
+
+
+def load_colour_encoder(_: int) -> EmbedPhoto:
+    """An encoder whose axes are the mean red, green and blue of a photo."""
+
+    def embed(pixels: np.ndarray) -> np.ndarray:
+        mean = pixels.reshape(-1, 3).mean(axis=0) + 1
+        unit: np.ndarray = mean / np.linalg.norm(mean)
+        return unit
+
+    return embed
+
+
+def test_products_like_a_photo(stocked: Engine, settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "green.jpg"
+    Image.new("RGB", (40, 30), "lime").save(path)
+    pixels = read_photo(path, settings)
+    assert pixels.shape == (30, 40, 3)
+    hits = find_products_by_pixels(stocked, load_colour_encoder, pixels, 2, None)
+    assert hits[0].product_id == "hat"
+    assert hits[0].similarity == pytest.approx(1, abs=0.01)
+    assert [hit.product_id for hit in find_products_by_pixels(stocked, load_colour_encoder, pixels, 2, "shoes")] == [
+        "shoes"
+    ]
+
+
+def test_an_encoder_of_other_dimensions_is_refused(stocked: Engine) -> None:
+    with pytest.raises(PermanentError, match=r"2 dimensions, but embedding space .* has 3"):
+        find_products_by_pixels(stocked, lambda _: lambda _: np.ones(2), np.zeros((9, 9, 3), np.uint8), 1, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>no photo</html>", None])
+def test_what_is_no_photo_is_named(settings: Settings, tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "no-photo.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PermanentError, match=r"no-photo\.jpg"):
+        read_photo(path, settings)

@@ -1,0 +1,88 @@
+import io
+
+import pytest
+from PIL import Image
+
+from jobs.errors import PermanentError, RetryableError
+from jobs.search.contact_sheet import COLUMNS, EMPTY, PHOTO_SIZE, Question, render_contact_sheet
+from jobs.search.hits import ProductHit
+
+COLOURS = {"red.jpg": (200, 30, 30), "green.jpg": (30, 160, 60), "blue.jpg": (40, 60, 200)}
+WIDTH, HEIGHT = PHOTO_SIZE
+
+
+def read_photo(object_key: str) -> bytes:
+    if object_key == "missing.jpg":
+        raise PermanentError("s3://shop/missing.jpg: no such object")
+    if object_key == "broken.jpg":
+        return b"<html>"
+    return draw_photo((300, 400), COLOURS[object_key])
+
+
+def draw_photo(size: tuple[int, int], colour: tuple[int, int, int]) -> bytes:
+    photo = io.BytesIO()
+    Image.new("RGB", size, colour).save(photo, "JPEG", quality=100, subsampling=0)
+    return photo.getvalue()
+
+
+def make_hit(object_key: str, name: str | None = "A name", category: str | None = "dress") -> ProductHit:
+    return ProductHit("sku-1", name, category, 0.5, 1, object_key)
+
+
+def read_tile(sheet: Image.Image, position: int) -> str:
+    """What is shown in the lower part of the photo at a position: 0 is the question."""
+    row, column = divmod(position - 1, COLUMNS) if position else (0, -1)
+    left, top = 20 + (column + 1) * (WIDTH + 20), 20 + row * (HEIGHT + 84)
+    pixel = sheet.getpixel((left + WIDTH // 2, top + HEIGHT - 10))
+    assert isinstance(pixel, tuple)
+    known = {"grey": bytes.fromhex(EMPTY[1:]), **COLOURS}
+    return min(known, key=lambda name: sum(abs(a - b) for a, b in zip(known[name], pixel, strict=True)))
+
+
+def test_photos_stand_in_the_order_of_the_hits() -> None:
+    keys = ["red.jpg", "green.jpg", "blue.jpg"] * 2
+    sheet = render_contact_sheet(Question("three colours"), [make_hit(key) for key in keys], read_photo)
+    assert [read_tile(sheet, position + 1) for position in range(6)] == keys
+
+
+def test_the_photo_of_the_question_stands_first() -> None:
+    sheet = render_contact_sheet(Question("sku-1", "blue.jpg"), [make_hit("red.jpg")], read_photo)
+    assert read_tile(sheet, 0) == "blue.jpg"
+
+
+def test_a_photo_that_cannot_be_shown_is_grey_and_the_others_are_not() -> None:
+    hits = [make_hit("missing.jpg"), make_hit("broken.jpg"), make_hit("red.jpg")]
+    sheet = render_contact_sheet(Question("q", "missing.jpg"), hits, read_photo)
+    assert [read_tile(sheet, position) for position in range(4)] == ["grey", "grey", "grey", "red.jpg"]
+
+
+def test_a_bucket_that_is_away_ends_the_drawing() -> None:
+    def fail(_: str) -> bytes:
+        raise RetryableError("cannot reach the bucket")
+
+    with pytest.raises(RetryableError):
+        render_contact_sheet(Question("q"), [make_hit("red.jpg")], fail)
+
+
+def test_a_large_photo_is_shrunk() -> None:
+    photo = draw_photo((4500, 6000), COLOURS["red.jpg"])
+    sheet = render_contact_sheet(Question("q"), [make_hit("large")], lambda _: photo)
+    assert read_tile(sheet, 1) == "red.jpg"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "word " * 200, "x" * 5000, "スカート 😀", "two\nlines\ttab", "\u202eright to left", "e\u0301\0\x1b[31m"],
+)
+def test_any_text_fits_in_its_place(text: str) -> None:
+    plain = render_contact_sheet(Question("q"), [make_hit("red.jpg", "n", "c")], read_photo)
+    sheet = render_contact_sheet(Question(text), [make_hit("red.jpg", text, text)], read_photo)
+    assert sheet.size == plain.size
+    margin = (0, 0, sheet.width, 20), (0, sheet.height - 20, sheet.width, sheet.height)
+    assert all(len(sheet.crop(box).getcolors() or []) == 1 for box in margin)
+    gap = (20 + WIDTH, 0, 40 + WIDTH, sheet.height)
+    assert len(sheet.crop(gap).getcolors() or []) == 1
+
+
+def test_no_hits_give_a_sheet_too() -> None:
+    assert render_contact_sheet(Question("nothing like it"), [], read_photo).width > 2 * WIDTH

@@ -1,0 +1,64 @@
+"""Search with a real encoder, untrained but complete, that comes from a real bucket."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from jobs.database.model_versions import require_champion
+from jobs.database.spaces import create_space_index, make_space_live, open_space
+from jobs.search import search_products, similar_products_by_image
+from jobs.search.by_image import read_photo
+from jobs.search.encoders import load_photo_embedder, load_text_embedder
+from tests.catalog_rows import NewImage, add_images
+from tests.shop import Shop, make_photo
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """Three files, each another photo."""
+    paths = [tmp_path / f"photo-{number}.jpg" for number in range(3)]
+    for number, path in enumerate(paths):
+        path.write_bytes(make_photo(number))
+    return paths
+
+
+@pytest.fixture
+def searchable_shop(tagging_shop: Shop, photos: Sequence[Path]) -> Shop:
+    """A shop that has a product of each photo, embedded by its champion encoder."""
+    connections = tagging_shop.connections
+    with connections.engine.begin() as connection:
+        encoder, classifier = (require_champion(connection, kind) for kind in ("encoder", "classifier"))
+        assert encoder.dimensions is not None
+        space_id = open_space(connection, encoder.model_version_id, encoder.dimensions)
+    embed = load_photo_embedder(connections, encoder.model_version_id)
+    vectors = [embed(read_photo(path, connections.settings)) for path in photos]
+    with connections.engine.begin() as connection:
+        new = [NewImage(path.stem, "dress", vector.tolist()) for path, vector in zip(photos, vectors, strict=True)]
+        add_images(connection, new, space_id, classifier.model_version_id)
+        create_space_index(connection, space_id)
+        make_space_live(connection, space_id)
+    return tagging_shop
+
+
+def test_a_photo_finds_its_own_product(searchable_shop: Shop, photos: Sequence[Path]) -> None:
+    for path in photos:
+        hits = similar_products_by_image(path, settings=searchable_shop.connections.settings)
+        assert hits[0].product_id == path.stem
+        assert hits[0].similarity == pytest.approx(1, abs=0.01)
+        assert len(hits) == 3
+
+
+def test_a_text_is_embedded_by_the_encoder_of_the_live_space(searchable_shop: Shop) -> None:
+    connections = searchable_shop.connections
+    assert len(search_products("a red dress", settings=connections.settings)) == 3
+    with connections.engine.connect() as connection:
+        version, stored = connection.execute(
+            text("SELECT encoder_version_id, CAST(embedding AS real[]) FROM catalog.text_queries")
+        ).one()
+        assert version == require_champion(connection, "encoder").model_version_id
+    vector = load_text_embedder(connections, version).embed(["a red dress"])[0]
+    assert np.allclose(stored, vector, atol=0.01)
+    assert np.linalg.norm(stored) == pytest.approx(1, abs=0.01)

@@ -1,0 +1,32 @@
+"""Batches that do not fit into the GPU's memory."""
+
+import pytest
+import torch
+
+from jobs.errors import RetryableError
+from jobs.tagging.predict import forward_halving
+
+
+def make_forward(capacity: int, sizes: list[int]):  # type: ignore[no-untyped-def]
+    """A forward pass on a device that holds ``capacity`` images; it notes what was asked of it."""
+
+    def forward(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return batch * 2
+
+    return forward
+
+
+def test_batch_is_halved_until_it_fits_and_keeps_its_order() -> None:
+    sizes: list[int] = []
+    batch = torch.arange(13)
+    assert torch.equal(forward_halving(make_forward(3, sizes), batch), batch * 2)
+    assert max(size for size in sizes if size <= 3) <= 3
+    assert sizes[0] == 13
+
+
+def test_one_image_too_many_is_worth_a_retry() -> None:
+    with pytest.raises(RetryableError, match="GPU"):
+        forward_halving(make_forward(0, []), torch.arange(4))

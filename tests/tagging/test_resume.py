@@ -1,0 +1,143 @@
+"""A shard that is killed, stopped or asked for twice."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from jobs.settings import PROJECT_ROOT
+from jobs.tagging.ingest import IngestOptions, plan_ingest
+from tests.shop import Shop, make_photo
+
+RESULTS = {
+    "tags": """
+        SELECT object_key, category, confidence, top_3::text, probabilities, t.content_hash::text
+        FROM catalog.image_tags t JOIN catalog.images USING (image_id) ORDER BY 1
+    """,
+    "vectors": """
+        SELECT object_key, embedding::text FROM catalog.image_embeddings JOIN catalog.images USING (image_id) ORDER BY 1
+    """,
+    "failures": """
+        SELECT object_key, stage, reason, detail, attempts
+        FROM catalog.item_failures JOIN catalog.images USING (image_id) ORDER BY 1
+    """,
+    "images": "SELECT object_key, content_hash::text, width, height FROM catalog.images ORDER BY 1",
+    "ledger": """
+        SELECT shard, chunk, entries, tagged, reused, failed
+        FROM catalog.run_chunks WHERE run_id = :run ORDER BY 1, 2
+    """,
+}
+
+
+def fill(shop: Shop) -> None:
+    """Photos, copies of some, and broken files, enough for several chunks."""
+    shop.put_photos(40)
+    for number in range(6):
+        shop.put(f"twin{number}_1.jpg", make_photo(number))
+        shop.put(f"broken{number}_1.jpg", make_photo(number)[:200])
+
+
+def start_shard(shop: Shop, run_id: str, shard: int) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs", "tag-shard", str(shard), "--run", run_id],
+        cwd=PROJECT_ROOT,
+        env=os.environ | shop.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_shard(shop: Shop, run_id: str, shard: int) -> tuple[int, str]:
+    with start_shard(shop, run_id, shard) as process:
+        _, errors = process.communicate()
+        return process.returncode, errors
+
+
+def read_results(shop: Shop, run_id: str) -> dict[str, list[Any]]:
+    return {
+        name: shop.query(statement, **({"run": run_id} if ":run" in statement else {}))
+        for name, statement in RESULTS.items()
+    }
+
+
+def forget(shop: Shop) -> None:
+    """Make everything due again, as if no run had been."""
+    with shop.connections.engine.begin() as connection:
+        for table in ("image_tags", "image_embeddings", "item_failures"):
+            connection.exec_driver_sql(f"DELETE FROM catalog.{table}")
+        connection.exec_driver_sql("UPDATE catalog.images SET content_hash = NULL, width = NULL, height = NULL")
+
+
+def wait_for_chunk(shop: Shop, run_id: str, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not shop.query("SELECT 1 FROM catalog.run_chunks WHERE run_id = :run", run=run_id):
+        assert process.poll() is None, "the shard ended before it was disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.timeout(600)
+def test_killed_at_random_moments_the_tables_end_up_equal(tagging_shop: Shop) -> None:
+    fill(tagging_shop)
+    undisturbed = plan_ingest(tagging_shop.connections, "undisturbed", IngestOptions())
+    assert [run_shard(tagging_shop, "undisturbed", shard)[0] for shard in undisturbed.shards] == [0] * 3
+    expected = read_results(tagging_shop, "undisturbed")
+    assert len(expected["tags"]) == 46
+    assert len(expected["failures"]) == 6
+    forget(tagging_shop)
+    disturbed = plan_ingest(tagging_shop.connections, "disturbed", IngestOptions())
+    moments = random.Random(5)
+    for shard in disturbed.shards:
+        for seconds in (moments.uniform(0, 4), moments.uniform(2, 6)):
+            with start_shard(tagging_shop, "disturbed", shard) as process:
+                time.sleep(seconds)
+                process.kill()
+        with start_shard(tagging_shop, "disturbed", shard) as process:
+            if shard == 0 and not tagging_shop.query("SELECT 1 FROM catalog.run_chunks WHERE run_id = 'disturbed'"):
+                wait_for_chunk(tagging_shop, "disturbed", process)
+            process.kill()
+        exit_code, errors = run_shard(tagging_shop, "disturbed", shard)
+        assert exit_code == 0, errors
+    assert read_results(tagging_shop, "disturbed") == expected
+
+
+def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop) -> None:
+    tagging_shop.put_photos(24)
+    environment = tagging_shop.environment | {"CATALOG_CHUNK_SIZE": "2", "CATALOG_BATCH_SIZE": "1"}
+    shop = Shop(tagging_shop.with_settings(chunk_size=2, batch_size=1), tagging_shop.bucket_folder, environment)
+    plan_ingest(shop.connections, "run", IngestOptions())
+    with start_shard(shop, "run", 0) as process:
+        wait_for_chunk(shop, "run", process)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+        assert process.returncode in {0, 143}, errors
+    ((done,),) = shop.query("SELECT count(*) FROM catalog.run_chunks")
+    tagged = shop.query("SELECT count(*) FROM catalog.image_tags")
+    assert tagged == [(2 * done,)]
+    assert run_shard(shop, "run", 0)[0] == 0
+    assert shop.query("SELECT count(*) FROM catalog.image_tags") == [(24,)]
+
+
+def test_shard_in_other_hands_is_left_alone(tagging_shop: Shop) -> None:
+    tagging_shop.put_photos(3)
+    plan_ingest(tagging_shop.connections, "run", IngestOptions())
+    with tagging_shop.connections.engine.connect() as connection:
+        connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended('run/0', 0))")
+        exit_code, errors = run_shard(tagging_shop, "run", 0)
+    assert exit_code == 75
+    assert "another process is tagging shard 0" in errors
+
+
+def test_finished_shard_loads_no_model(tagging_shop: Shop) -> None:
+    tagging_shop.put_photos(3)
+    plan_ingest(tagging_shop.connections, "run", IngestOptions())
+    assert run_shard(tagging_shop, "run", 0)[0] == 0
+    exit_code, errors = run_shard(tagging_shop, "run", 0)
+    assert exit_code == 0
+    assert "loading classifier" not in errors

@@ -1,0 +1,159 @@
+"""Which part of the project may know which other, and what nothing may do."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.settings import PROJECT_ROOT
+
+PARTS = ("jobs", "dags", "plugins", "benchmarks", "deploy", "tests")
+HEAVY = {"torch", "torchvision", "transformers", "timm", "jobs"}
+VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
+PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+WITHOUT_WEIGHTS = {"AutoConfig", "AutoTokenizer", "AutoImageProcessor"}
+LONGEST_FILE_LINES = 400
+
+
+def find_files(*parts: str) -> list[Path]:
+    return [path for part in parts for path in sorted((PROJECT_ROOT / part).rglob("*.py"))]
+
+
+def parse_files(*parts: str) -> dict[str, ast.Module]:
+    """The syntax tree of every file, by its path in the project."""
+    return {
+        path.relative_to(PROJECT_ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+        for path in find_files(*parts)
+    }
+
+
+def find_imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """The top packages of the import statements among the nodes."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def walk_module_level(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes that are executed when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from walk_module_level(child)
+
+
+def runs_code_of_strangers(node: ast.AST) -> bool:
+    match node:
+        case ast.Attribute(value=ast.Name(id="torch"), attr="load"):
+            return True
+        case ast.keyword(arg="trust_remote_code" | "allow_pickle"):
+            return True
+    return False
+
+
+def loads_more_than_safetensors(node: ast.AST) -> bool:
+    """A call of ``from_pretrained`` that might go to the network or unpickle weights."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=owner, attr="from_pretrained"), keywords=keywords):
+            options = {keyword.arg for keyword in keywords}
+            has_weights = not (isinstance(owner, ast.Name) and owner.id in WITHOUT_WEIGHTS)
+            return "local_files_only" not in options or (has_weights and "use_safetensors" not in options)
+    return False
+
+
+def import_elsewhere(module: str) -> set[str]:
+    """The top packages that a fresh process has loaded after it imported a module."""
+    code = f"import json, sys; import {module}; print(json.dumps(sorted({{n.partition('.')[0] for n in sys.modules}})))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(json.loads(answer.stdout))
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert all(find_files(part) for part in ("jobs", "dags", "plugins", "tests"))
+
+
+def test_jobs_never_import_airflow() -> None:
+    forbidden = {"airflow", "catalog_airflow", "dags", "plugins", "tests"}
+    assert [name for name, module in parse_files("jobs").items() if find_imports(ast.walk(module)) & forbidden] == []
+
+
+def test_dags_and_plugins_are_light_to_import() -> None:
+    files = parse_files("dags", "plugins").items()
+    assert [name for name, module in files if find_imports(walk_module_level(module)) & HEAVY] == []
+
+
+def test_imports_name_their_package() -> None:
+    relative = [
+        name
+        for name, module in parse_files(*PARTS).items()
+        if any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(module))
+    ]
+    assert relative == []
+
+
+def test_the_name_of_a_file_says_what_it_does() -> None:
+    paths = [path.relative_to(PROJECT_ROOT).with_suffix("") for path in find_files(*PARTS)]
+    assert [path for path in paths if VAGUE_NAMES & set(path.parts)] == []
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in find_files(*PARTS)}
+    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE_LINES} == {}
+
+
+def test_nothing_that_runs_code_of_strangers_is_loaded() -> None:
+    found = [
+        name
+        for name, module in parse_files(*PARTS).items()
+        if find_imports(ast.walk(module)) & PICKLING or any(map(runs_code_of_strangers, ast.walk(module)))
+    ]
+    assert found == []
+
+
+def test_models_come_from_disk_and_from_safetensors() -> None:
+    files = parse_files("jobs").items()
+    assert [name for name, module in files if any(map(loads_more_than_safetensors, ast.walk(module)))] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import pickle", "from pickle import loads", "torch.load(path)", "load(folder, trust_remote_code=True)"],
+)
+def test_what_runs_code_of_strangers_is_recognised(code: str) -> None:
+    nodes = list(ast.walk(ast.parse(code)))
+    assert find_imports(nodes) & PICKLING or any(map(runs_code_of_strangers, nodes))
+
+
+@pytest.mark.parametrize("module", ["jobs.tagging.decode", "jobs.tagging.decode_pool"])
+def test_decoding_processes_start_without_heavy_modules(module: str) -> None:
+    assert not import_elsewhere(module) & {"torch", "transformers", "boto3", "botocore", "sqlalchemy", "pydantic"}
+
+
+def test_help_needs_no_heavy_module() -> None:
+    heavy = {"torch", "transformers", "boto3", "sqlalchemy", "pandas", "pyarrow", "PIL"}
+    assert not import_elsewhere("jobs.cli") & heavy
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["jobs.connections", "jobs.tagging.ingest", "jobs.tagging.publish", "jobs.tagging.report", "jobs.search.console"],
+)
+def test_what_runs_no_model_needs_no_torch(module: str) -> None:
+    assert not import_elsewhere(module) & {"torch", "transformers"}
+
+
+def test_the_package_of_the_plugins_has_a_name_of_its_own() -> None:
+    """The plugins folder is on the path of every task: a common name would hide somebody else's package."""
+    packages = {path.name for path in (PROJECT_ROOT / "plugins").iterdir() if path.name != "__pycache__"}
+    assert packages
+    assert all(name.startswith("catalog_") for name in packages)

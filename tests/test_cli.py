@@ -1,0 +1,263 @@
+"""The command line as a scheduler and a person meet it: exit codes, one line for each fault, JSON on request."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.errors import EXIT_PERMANENT, EXIT_RETRY
+from jobs.settings import PROJECT_ROOT, Settings
+from tests.shop import Shop
+
+COMMANDS = (
+    "migrate",
+    "ingest",
+    "discover",
+    "tag-shard",
+    "publish",
+    "report",
+    "train-starter",
+    "embed-text",
+    "search",
+    "similar",
+    "demo",
+    "stack",
+)
+WRONG_USAGE = 2
+
+
+@dataclass(frozen=True)
+class Answer:
+    exit_code: int
+    output: str
+    messages: list[str]
+
+    @property
+    def error(self) -> str:
+        """The one line that says what is wrong."""
+        errors = [line for line in self.messages if line.startswith("error: ")]
+        assert len(errors) == 1, self.messages
+        assert not any("Traceback" in line for line in self.messages), self.messages
+        assert self.messages[-1] == errors[0]
+        return errors[0]
+
+
+def run_job(*words: str, environment: Mapping[str, str], typed: str = "") -> Answer:
+    """Run ``python -m jobs``; no setting reaches it from the machine, neither by a variable nor by a file."""
+    unset = dict.fromkeys((f"CATALOG_{name.upper()}" for name in Settings.model_fields), "")
+    answer = subprocess.run(
+        [sys.executable, "-m", "jobs", *words],
+        check=False,
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "COLUMNS": "200", **unset, **environment},
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    return Answer(answer.returncode, answer.stdout, answer.stderr.splitlines())
+
+
+def make_environment(**changes: str) -> dict[str, str]:
+    """Settings of a shop that nobody keeps: a test changes what it asks about."""
+    return {
+        "CATALOG_DATABASE_URL": "postgresql://shop:hush@127.0.0.1:1/catalog",
+        "CATALOG_SOURCE_URI": "s3://photos/",
+        "CATALOG_ARTIFACTS_URI": "s3://artifacts/",
+        "CATALOG_S3_ENDPOINT_URL": "http://127.0.0.1:1",
+        "AWS_ACCESS_KEY_ID": "A" * 20,
+        "AWS_SECRET_ACCESS_KEY": "b" * 40,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        **changes,
+    }
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody answers."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
+
+
+def test_help_lists_every_command() -> None:
+    answer = run_job("--help", environment={})
+    assert answer.exit_code == 0
+    listed = [line.strip("│ ").partition(" ")[0] for line in answer.output.splitlines()]
+    assert [word for word in listed if word in COMMANDS] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    answer = run_job(command, "--help", environment={})
+    assert answer.exit_code == 0
+    assert "Usage: python -m jobs" in answer.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("nonsense",),
+        ("report",),
+        ("report", "--nonsense"),
+        ("tag-shard", "--run", "1", "-1"),
+        ("ingest", "--limit", "0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_has_a_code_of_its_own(words: tuple[str, ...]) -> None:
+    answer = run_job(*words, environment=make_environment())
+    assert (answer.exit_code, answer.output) == (WRONG_USAGE, "")
+
+
+@pytest.mark.parametrize("words", [("migrate",), ("ingest",), ("publish", "--run", "1"), ("search",)], ids=" ".join)
+def test_missing_settings_are_all_named(words: tuple[str, ...]) -> None:
+    answer = run_job(*words, environment={"CATALOG_S3_ENDPOINT_URL": "http://127.0.0.1:1"})
+    assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_PERMANENT, "", 1)
+    for name in ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI"):
+        assert f"{name} is not set" in answer.error
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CATALOG_DATABASE_URL", "mysql://shop:hush@127.0.0.1/catalog"),
+        ("CATALOG_DATABASE_URL", "postgresql://shop:hush@127.0.0.1:port/catalog"),
+        ("CATALOG_SOURCE_URI", "photos"),
+        ("CATALOG_ARTIFACTS_URI", "https://artifacts/"),
+        ("CATALOG_S3_ENDPOINT_URL", "nonsense"),
+        ("CATALOG_IMAGE_SUFFIXES", ".jpg"),
+        ("CATALOG_PRODUCT_ID_PATTERN", "("),
+        ("CATALOG_BATCH_SIZE", "many"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+    answer = run_job("report", "--run", "1", environment=make_environment(**{name: value}))
+    assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_PERMANENT, "", 1)
+    assert name in answer.error
+    assert "hush" not in answer.error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("migrate",), ("ingest",), ("discover", "--run", "1"), ("publish", "--run", "1"), ("similar", "sku1")],
+    ids=" ".join,
+)
+def test_a_database_that_is_down_is_worth_a_retry(words: tuple[str, ...], closed_port: int) -> None:
+    url = f"postgresql://shop:hush@127.0.0.1:{closed_port}/catalog"
+    answer = run_job(*words, environment=make_environment(CATALOG_DATABASE_URL=url))
+    assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_RETRY, "", 1)
+    assert answer.error.startswith(f"error: cannot reach the database at 127.0.0.1:{closed_port}/catalog: ")
+    assert "hush" not in answer.error
+
+
+@pytest.mark.parametrize(
+    "words", [("report", "--run", "1"), ("search", "hat"), ("similar", "sku1"), ("ingest", "--plan")], ids=" ".join
+)
+def test_a_database_without_our_schema_says_which_command_makes_it(
+    words: tuple[str, ...], empty_database_url: str, shop: Shop
+) -> None:
+    answer = run_job(*words, environment=shop.environment | {"CATALOG_DATABASE_URL": empty_database_url})
+    assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
+    assert "python -m jobs migrate" in answer.error
+
+
+def test_a_bucket_that_is_down_is_worth_a_retry(shop: Shop, closed_port: int) -> None:
+    away = {"CATALOG_S3_ENDPOINT_URL": f"http://127.0.0.1:{closed_port}"}
+    answer = run_job("ingest", environment=shop.environment | away)
+    assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_RETRY, "", 1)
+    assert f"cannot reach the bucket at http://127.0.0.1:{closed_port}" in answer.error
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"AWS_ACCESS_KEY_ID": "X" * 20}, "credentials"),
+        ({"AWS_SECRET_ACCESS_KEY": "x" * 40}, "credentials"),
+        ({"CATALOG_SOURCE_URI": "s3://no-such-bucket/"}, "s3://no-such-bucket/"),
+        ({"CATALOG_SOURCE_URI": "s3://No Bucket/"}, "No Bucket"),
+    ],
+    ids=repr,
+)
+def test_a_bucket_that_does_not_open_needs_somebody_to_act(shop: Shop, changes: dict[str, str], words: str) -> None:
+    answer = run_job("ingest", environment=shop.environment | changes)
+    assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_PERMANENT, "", 1)
+    assert words in answer.error
+
+
+def test_a_shop_without_models_says_which_command_makes_them(shop: Shop) -> None:
+    answer = run_job("ingest", environment=shop.environment)
+    assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
+    assert "python -m jobs train-starter" in answer.error
+
+
+def test_a_starting_point_that_is_not_there_is_named_with_its_setting(shop: Shop, tmp_path: Path) -> None:
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    answer = run_job("train-starter", str(tmp_path), environment=shop.environment | offline)
+    assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
+    assert "CATALOG_CLASSIFIER_BASE=microsoft/resnet-18" in answer.error
+    assert "hf download microsoft/resnet-18" in answer.error
+
+
+def test_a_run_that_was_never_planned_is_named(shop: Shop) -> None:
+    answer = run_job("report", "--run", "nope", environment=shop.environment)
+    assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
+    assert answer.error == "error: run 'nope' was never planned"
+
+
+def test_migrating_again_changes_nothing_and_says_so(database_url: str) -> None:
+    answer = run_job("migrate", environment=make_environment(CATALOG_DATABASE_URL=database_url))
+    assert answer.exit_code == 0
+    assert json.loads(answer.output)["applied"] == []
+
+
+def test_the_plan_of_an_empty_bucket_is_json(tagging_shop: Shop) -> None:
+    answer = run_job("ingest", "--plan", environment=tagging_shop.environment)
+    assert answer.exit_code == 0, answer.messages
+    plan = json.loads(answer.output)
+    assert (plan["entries"], plan["shards"], plan["source_uri"]) == (
+        0,
+        [],
+        tagging_shop.environment["CATALOG_SOURCE_URI"],
+    )
+
+
+def test_the_whole_flow_from_a_shell(tagging_shop: Shop, tmp_path: Path) -> None:
+    keys = tagging_shop.put_photos(6)
+    environment = tagging_shop.environment
+    planned = run_job("ingest", "--plan", environment=environment)
+    assert json.loads(planned.output)["entries_by_reason"] == {"new": 6}
+
+    ingested = run_job("ingest", environment=environment)
+    assert ingested.exit_code == 0, ingested.messages
+    report = json.loads(ingested.output.splitlines()[-1])
+    assert (report["entries"], report["tagged"], report["state"]) == (6, 6, "succeeded")
+
+    prompted = run_job("search", "-k", "2", environment=environment, typed="a red dress\nhat\n\nnever asked\n")
+    assert prompted.exit_code == 0, prompted.messages
+    assert prompted.output.count("search> ") == 3
+    assert prompted.output.count("  1. ") == prompted.output.count("  2. ") == 2
+    assert run_job("search", environment=environment, typed="").exit_code == 0
+    embedded = run_job("embed-text", "a red dress", environment=environment)
+    assert json.loads(embedded.output) == {"query_text": "a red dress", "is_new": False}
+
+    product, sheet = keys[0].partition("_")[0], tmp_path / "answers.png"
+    similar = run_job("similar", product, "-k", "1", "--png", str(sheet), environment=environment)
+    assert similar.exit_code == 0, similar.messages
+    assert similar.output.splitlines()[-1] == f"contact sheet: {sheet}"
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG"
+
+    unknown = run_job("similar", "no such product", environment=environment)
+    assert (unknown.exit_code, unknown.output) == (EXIT_PERMANENT, "")
+    assert "no such product" in unknown.error
+    unwritable = run_job("similar", product, "--png", str(tmp_path), environment=environment)
+    assert unwritable.exit_code == EXIT_PERMANENT
+    assert f"cannot write {tmp_path}" in unwritable.error
