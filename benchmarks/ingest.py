@@ -39,7 +39,7 @@ from jobs.training.starter import promote_checkpoint
 
 REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared/data/clothing-small"))
 CATEGORIES = [f"category-{number}" for number in range(10)]
-FORWARD_SECONDS = 10.0
+FORWARD_SECONDS = 8.0
 WARM_UP_PHOTOS = 16
 
 
@@ -130,7 +130,7 @@ def _read_environment(path: Path) -> dict[str, str]:
 def _promote_models(connections: Connections, folder: Path) -> tuple[Path, Path]:
     classifier, encoder = folder / "resnet-18", folder / "clip-vit-b-32"
     write_blank_resnet18(classifier, 224, CATEGORIES)
-    write_blank_clip(encoder, 224, patch_side=32, width=768, layers=12, texts=["red striped dress"])
+    write_blank_clip(encoder, 224, patch_side=32, width=768, dimensions=512, layers=12, texts=["red striped dress"])
     promote_checkpoint(connections, classifier, "classifier", {})
     promote_checkpoint(connections, encoder, "encoder", {})
     return classifier, encoder
@@ -195,7 +195,6 @@ def _run_forward(bench: Bench) -> float:
         "benchmarks.forward",
         str(bench.classifier),
         str(bench.encoder),
-        "32",
         str(FORWARD_SECONDS),
     ]
     finished = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
 
     shard_size: Annotated[int, Field(ge=1)] = 2048
     chunk_size: Annotated[int, Field(ge=1)] = 256
-    batch_size: Annotated[int, Field(ge=1)] = 32
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     read_threads: Annotated[int, Field(ge=1)] = 8
     decode_processes: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     max_object_bytes: Annotated[int, Field(ge=1)] = 50_000_000

@@ -39,11 +39,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TagSettings:
-    """How a shard is tagged on this machine; ``device`` and ``precision`` may be ``auto``."""
+    """How a shard is tagged on this machine.
+
+    ``device`` and ``precision`` may be ``auto``; without a ``batch_size`` the device's own is taken.
+    """
 
     device: str
     precision: str
-    batch_size: int
+    batch_size: int | None
     read_threads: int
     decode_processes: int
     max_object_bytes: int
@@ -126,7 +129,10 @@ def _tag_chunks(
     predictor = load(shard.header.models)
     limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, target_side=2 * predictor.largest_side)
     pipeline_settings = PipelineSettings(
-        settings.batch_size, settings.read_threads, _prepare_torch(predictor), settings.max_object_bytes
+        batch_size=settings.batch_size or predictor.device.batch_size,
+        read_threads=settings.read_threads,
+        predict_threads=_prepare_torch(predictor),
+        max_object_bytes=settings.max_object_bytes,
     )
     left = [(number, chunk) for number, chunk in enumerate(shard.chunks) if number not in finished]
     progress = _Progress(shard.header.shard, total=sum(len(chunk) for _, chunk in left))

@@ -38,13 +38,13 @@ def write_blank_resnet18(folder: Path, image_side: int, categories: Sequence[str
 
 
 def write_blank_clip(
-    folder: Path, image_side: int, patch_side: int, width: int, layers: int, texts: Iterable[str]
+    folder: Path, image_side: int, patch_side: int, width: int, dimensions: int, layers: int, texts: Iterable[str]
 ) -> None:
-    """A small CLIP with random weights, and a tokenizer made of ``texts``."""
+    """A CLIP with random weights and vectors of ``dimensions``, and a tokenizer made of ``texts``."""
     tokenizer = _train_tokenizer(texts)
     heads = width // 64
     config = CLIPConfig(
-        projection_dim=width,
+        projection_dim=dimensions,
         vision_config={
             "image_size": image_side,
             "patch_size": patch_side,

@@ -96,7 +96,7 @@ def write_blank_bases(folder: Path, labelled: Path) -> StarterBases:
     photos = read_labelled_photos(labelled)
     write_blank_resnet18(bases.classifier, BLANK_IMAGE_SIDE, sorted({photo.category for photo in photos}))
     texts = [photo.text for photo in photos]
-    write_blank_clip(bases.encoder, BLANK_IMAGE_SIDE, patch_side=16, width=128, layers=4, texts=texts)
+    write_blank_clip(bases.encoder, BLANK_IMAGE_SIDE, patch_side=16, width=128, dimensions=128, layers=4, texts=texts)
     return bases
 
 

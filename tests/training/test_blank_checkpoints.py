@@ -23,7 +23,7 @@ def device() -> Device:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    write_blank_clip(folder, image_side=48, patch_side=16, width=128, layers=3, texts=TEXTS)
+    write_blank_clip(folder, image_side=48, patch_side=16, width=128, dimensions=128, layers=3, texts=TEXTS)
     return folder
 
 

@@ -68,7 +68,7 @@ def test_training_raises_recall(tmp_path: Path) -> None:
     split = write_coloured_photos(tmp_path / "photos", list(COLOURS), train=8, test=3)
     base = tmp_path / "base"
     texts = [photo.text for photo in split.train]
-    write_blank_clip(base, image_side=32, patch_side=16, width=64, layers=2, texts=texts)
+    write_blank_clip(base, image_side=32, patch_side=16, width=64, dimensions=64, layers=2, texts=texts)
     before = train_encoder(base, split, NO_TRAINING, tmp_path / "before")
     after = train_encoder(base, split, TRAINING, tmp_path / "after")
     assert before["test_photos"] == after["test_photos"] == 18
