@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,5 +87,6 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
         return line
 
     def on_kill(self) -> None:
-        """Let the job finish its chunk and stop."""
-        self.subprocess_hook.send_sigterm()
+        """Let the job finish its chunk and stop; one that ended by itself just now is left alone."""
+        with suppress(ProcessLookupError):
+            self.subprocess_hook.send_sigterm()

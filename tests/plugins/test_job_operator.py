@@ -170,7 +170,6 @@ def test_killing_a_task_lets_its_job_finish() -> None:
     code = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('chunk saved', flush=True), sys.exit(143)))\n"
-        "print('ready', flush=True)\n"
         "time.sleep(600)\n"
     )
     operator = make_python_operator(code)
@@ -217,3 +216,9 @@ def catches_sigterm(pid: int) -> bool:
 
 def test_killing_a_task_that_runs_nothing_is_harmless() -> None:
     make_operator(command="report").on_kill()
+
+
+def test_killing_a_task_whose_job_has_just_ended_is_harmless() -> None:
+    operator = make_python_operator("print('{}')")
+    operator.execute(Context())
+    operator.on_kill()
