@@ -121,7 +121,7 @@ def tag_products(connection: Connection, classifier: int, categories: dict[str, 
     connection.execute(
         text("""
             INSERT INTO catalog.product_tags
-            SELECT product_id, :classifier, category, 0.8, 1, :disagree
+            SELECT product_id, :classifier, category, 0.8, 1, :disagree, ''
             FROM unnest(CAST(:products AS text[]), CAST(:categories AS text[])) AS t (product_id, category)
         """),
         {

@@ -113,5 +113,7 @@ def write_tiny_models(folder: Path) -> TinyModels:
     for classifier in (models.classifier, models.other_classifier):
         write_blank_resnet18(classifier, IMAGE_SIDE, CATEGORIES)
     for encoder in (models.encoder, models.other_encoder):
-        write_blank_clip(encoder, IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=["red striped dress", "hat"])
+        write_blank_clip(
+            encoder, IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=["red striped dress", "hat"]
+        )
     return models

@@ -4,7 +4,7 @@ from sqlalchemy import Connection, text
 
 
 def renew_product_tags(connection: Connection, classifier_version_id: int) -> int:
-    """Fuse anew the tags of all products whose photos changed; returns how many.
+    """Fuse anew the tags of all products whose photos, or whose photos' tags, changed; returns how many.
 
     A product's probabilities are the mean of its photos' (a linear opinion pool): one bad photo cannot veto
     what the others agree on, as it could in a product of probabilities.
@@ -13,16 +13,17 @@ def renew_product_tags(connection: Connection, classifier_version_id: int) -> in
     connection.execute(
         text("""
             CREATE TEMPORARY TABLE stale_products ON COMMIT DROP AS
-            SELECT product_id, photos.photos IS NULL AS is_gone
+            SELECT product_id, photos.fused_from, photos.fused_from IS NULL AS is_gone
             FROM (
-                SELECT i.product_id, count(*) AS photos, max(t.tagged_at) AS newest
+                SELECT i.product_id, md5(string_agg(i.image_id || ' ' || extract(epoch FROM t.tagged_at), ','
+                                                    ORDER BY i.image_id)) AS fused_from
                 FROM catalog.image_tags t JOIN catalog.images i USING (image_id)
                 WHERE t.classifier_version_id = :classifier AND i.deleted_at IS NULL
                 GROUP BY i.product_id
             ) photos
             FULL JOIN (SELECT * FROM catalog.product_tags WHERE classifier_version_id = :classifier) known
                 USING (product_id)
-            WHERE known.photos IS DISTINCT FROM photos.photos OR photos.newest >= known.tagged_at
+            WHERE known.fused_from IS DISTINCT FROM photos.fused_from
         """),
         parameters,
     )
@@ -39,9 +40,10 @@ def renew_product_tags(connection: Connection, classifier_version_id: int) -> in
 
 
 FUSE = """
-    INSERT INTO catalog.product_tags (product_id, classifier_version_id, category, confidence, photos, photos_disagree)
+    INSERT INTO catalog.product_tags (product_id, classifier_version_id, category, confidence, photos, photos_disagree,
+                                      fused_from)
     SELECT DISTINCT ON (fused.product_id) fused.product_id, :classifier, v.categories[fused.output],
-           least(fused.probability, 1), counted.photos, counted.photos_disagree
+           least(fused.probability, 1), counted.photos, counted.photos_disagree, s.fused_from
     FROM (
         SELECT i.product_id, p.output, avg(p.probability) AS probability
         FROM catalog.image_tags t
@@ -59,9 +61,10 @@ FUSE = """
         WHERE t.classifier_version_id = :classifier AND i.deleted_at IS NULL
         GROUP BY i.product_id
     ) counted USING (product_id)
+    JOIN stale_products s USING (product_id)
     JOIN catalog.model_versions v ON v.model_version_id = :classifier
     ORDER BY fused.product_id, fused.probability DESC, fused.output
     ON CONFLICT (product_id, classifier_version_id) DO UPDATE
     SET category = excluded.category, confidence = excluded.confidence, photos = excluded.photos,
-        photos_disagree = excluded.photos_disagree, tagged_at = now()
+        photos_disagree = excluded.photos_disagree, fused_from = excluded.fused_from, tagged_at = now()
 """

@@ -128,9 +128,11 @@ CREATE TABLE catalog.product_tags (
     confidence            real NOT NULL CHECK (confidence BETWEEN 0 AND 1),
     photos                integer NOT NULL,
     photos_disagree       boolean NOT NULL,
+    fused_from            text NOT NULL,
     tagged_at             timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (product_id, classifier_version_id)
 );
+COMMENT ON COLUMN catalog.product_tags.fused_from IS 'md5 of the photos'' ids and times of tagging: another value means fuse anew';
 CREATE INDEX product_tags_category ON catalog.product_tags (classifier_version_id, category);
 
 CREATE TABLE catalog.labels (

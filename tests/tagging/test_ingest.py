@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.database.product_tags import renew_product_tags
 from jobs.errors import PermanentError
 from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
@@ -162,6 +163,21 @@ def test_product_is_fused_from_its_photos(tagging_shop: Shop) -> None:
         FROM catalog.product_tags WHERE product_id = 'p0000'
     """)
     assert [(row[0], float(row[1]), *row[2:]) for row in fused] == [("dress", 0.45, 2, True)]
+
+
+def test_products_that_exchange_photos_are_fused_anew(tagging_shop: Shop) -> None:
+    tagging_shop.put_photos(6)
+    ingest(tagging_shop.connections, IngestOptions())
+    ((classifier,),) = tagging_shop.query("SELECT DISTINCT classifier_version_id FROM catalog.product_tags")
+    engine = tagging_shop.connections.engine
+    with engine.begin() as connection:
+        assert renew_product_tags(connection, classifier) == 0
+    with engine.begin() as connection:
+        connection.exec_driver_sql("""
+            UPDATE catalog.images SET product_id = CASE product_id WHEN 'p0000' THEN 'p0001' ELSE 'p0000' END
+            WHERE object_key IN ('p0000_1.jpg', 'p0001_1.jpg')
+        """)
+        assert renew_product_tags(connection, classifier) == 2
 
 
 def test_too_many_failures_fail_the_run_after_saving(tagging_shop: Shop) -> None:
