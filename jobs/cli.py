@@ -44,6 +44,10 @@ def main() -> None:
     # Read when Transformers is imported, also by the processes that a job starts.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from jobs.settings import load_env_file
+
+    # Before the options are read, whose defaults come from the environment.
+    load_env_file()
     try:
         app()
     except JobError as error:

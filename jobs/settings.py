@@ -108,7 +108,7 @@ def load_environment(folder: Path = PROJECT_ROOT) -> None:
     Variables that are set already win, but for AWS credentials where the bucket is that of the local stack:
     only its own open it.
     """
-    _set_missing(dotenv_values(folder / ".env", interpolate=False))
+    load_env_file(folder)
     stack = folder / LOCAL_STACK_FOLDER.name / LOCAL_STACK_ENVIRONMENT
     if names_locations() or not stack.is_file():
         return
@@ -117,6 +117,11 @@ def load_environment(folder: Path = PROJECT_ROOT) -> None:
     values = dotenv_values(stack, interpolate=False)
     os.environ.update({name: value for name, value in values.items() if name.startswith("AWS_") and value})
     _set_missing(values)
+
+
+def load_env_file(folder: Path = PROJECT_ROOT) -> None:
+    """Fill ``os.environ`` from ``.env`` alone; variables that are set already win."""
+    _set_missing(dotenv_values(folder / ".env", interpolate=False))
 
 
 def names_locations(folder: Path | None = None) -> bool:

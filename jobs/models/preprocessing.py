@@ -5,6 +5,7 @@ only bytes are moved to the device.
 """
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -130,9 +131,15 @@ class Preprocessing:
 
     def normalise(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Scale uint8 pixels [n, 3, h, w] to 0..1 and standardise each channel, on the tensor's device."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        mean, std = _channel_values(self.mean, pixels.device), _channel_values(self.std, pixels.device)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
+
+
+@cache
+@torch.inference_mode(False)
+def _channel_values(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
+    """One value a channel [1, 3, 1, 1]; kept, since each copy to a GPU would wait for all that it has to do."""
+    return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def _read_geometry(processor: Any) -> Geometry:

@@ -1,6 +1,6 @@
 """The stages of a shard, overlapping: each runs ahead of the next by a bounded number of batches.
 
-    read (threads) -> route (in order) -> decode (processes) -> predict (one thread a core, or one a GPU) -> write
+    read (threads) -> route (in order) -> decode (processes) -> predict (one thread a core, or two a GPU) -> write
 
 Batches never cross a chunk and keep their order, so that a resumed shard computes the same batches again.
 """

@@ -52,6 +52,10 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
         if live is None or (live != space_id and missing == 0 and is_current):
             make_space_live(connection, space_id)
             live = space_id
-    if live != space_id:
-        log.warning("space %d is not searchable yet: %d images are missing in it", space_id, missing)
+    if live != space_id and missing:
+        log.warning(
+            "space %d is not searchable yet: %d images are missing in it; run ingest for every source, without a limit",
+            space_id,
+            missing,
+        )
     return PublishReport(run_id, renewed, space_id, live == space_id, missing)

@@ -164,13 +164,13 @@ def _fetch(store: ObjectStore, cache: Path, version: ModelVersion) -> Path:
 
 
 def _prepare_torch(predictor: Predictor) -> int:
-    """The number of forward passes at a time.
+    """The number of batches that are predicted at a time.
 
-    On a CPU one single-threaded pass for each core: threads inside one pass would wait for each other
-    whenever decoding takes a core.
+    For a GPU two: one is resized while the other is computed. On a CPU one single-threaded forward pass for
+    each core: threads inside one pass would wait for each other whenever decoding takes a core.
     """
     if predictor.device.is_cuda:
-        return 1
+        return 2
     torch.set_num_threads(1)
     return len(os.sched_getaffinity(0))
 
