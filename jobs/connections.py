@@ -12,8 +12,8 @@ from jobs.settings import Settings
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 
-# SQLSTATE: no such schema, table or function.
-MISSING_STATES = {"3F000", "42P01", "42883"}
+# SQLSTATE: no such schema, table, column or function.
+MISSING_STATES = {"3F000", "42P01", "42703", "42883"}
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
                    sum(c.entries) / nullif(extract(epoch FROM max(c.committed_at)
                        - min(c.committed_at - c.wall_seconds * interval '1 second'))::float, 0) AS images_per_second,
                    r.entries AS planned_entries,
-                   extract(epoch FROM coalesce(r.finished_at, now()) - r.started_at)::float AS duration_seconds
+                   extract(epoch FROM now() - r.started_at)::float AS duration_seconds
             FROM catalog.tagging_runs r LEFT JOIN catalog.run_chunks c USING (run_id)
             WHERE run_id = :run GROUP BY r.run_id
         """),

@@ -16,7 +16,8 @@ DUE_IMAGES = """
     WHERE i.bucket = :bucket AND starts_with(i.object_key, :prefix) AND i.deleted_at IS NULL
       AND (:force OR ((t.image_id IS NULL OR e.image_id IS NULL)
                       AND (f.image_id IS NULL OR f.etag <> i.etag
-                           OR (f.reason = ANY (:retryable) AND f.attempts < :max_attempts))))
+                           OR (f.reason = ANY (:retryable)
+                               AND (f.attempts < :max_attempts OR f.last_failed_at < now() - interval '7 days')))))
 """
 
 

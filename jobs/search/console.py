@@ -33,11 +33,14 @@ def show_similar_products(
     """Answer with the products that look like one."""
     with connections.engine.connect() as connection:
         hits = find_similar_products(connection, product_id, k, category)
-        photo_key = connection.scalar(
-            text("SELECT min(object_key) FROM catalog.images WHERE product_id = :product AND deleted_at IS NULL"),
+        image_id = connection.scalar(
+            text("""
+                SELECT image_id FROM catalog.images WHERE product_id = :product AND deleted_at IS NULL
+                ORDER BY object_key LIMIT 1
+            """),
             {"product": product_id},
         )
-    _show(connections, Question(f"like {product_id}", photo_key), hits, sheet, write)
+    _show(connections, Question(f"like {product_id}", image_id), hits, sheet, write)
 
 
 def prompt_for_searches(
@@ -78,8 +81,13 @@ def _show(
     if sheet is None:
         return
 
-    def read_photo(object_key: str) -> bytes:
-        return connections.store.read(S3Uri(connections.source.bucket, object_key))
+    def read_photo(image_id: int) -> bytes:
+        # Answers come from all sources, so the bucket is the image's own.
+        with connections.engine.connect() as connection:
+            image = connection.execute(
+                text("SELECT bucket, object_key FROM catalog.images WHERE image_id = :image"), {"image": image_id}
+            ).one()
+        return connections.store.read(S3Uri(image.bucket, image.object_key))
 
     try:
         render_contact_sheet(question, hits, read_photo).save(sheet, format="PNG")

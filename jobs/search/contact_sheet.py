@@ -11,8 +11,8 @@ from jobs.errors import PermanentError
 from jobs.search.hits import ProductHit
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
-ReadPhoto = Callable[[str], bytes]
-"""Fetches a photo by its object key; raises PermanentError or OSError where it cannot be had."""
+ReadPhoto = Callable[[int], bytes]
+"""Fetches a photo by its image id; raises PermanentError or OSError where it cannot be had."""
 
 PHOTO_SIZE = (210, 280)
 CAPTION_HEIGHT = 64
@@ -32,7 +32,7 @@ class Question:
     """What was asked: words, or the photo of a product or file with ``text`` below it."""
 
     text: str
-    photo_key: str | None = None
+    image_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def _draw_question(pen: _Pen, question: Question, read_photo: ReadPhoto) -> None
     width, height = PHOTO_SIZE
     pen.draw.rectangle((GAP, GAP, GAP + width - 1, GAP + height + CAPTION_HEIGHT - 1), fill=INK)
     left, room = GAP + MARGIN, width - 2 * MARGIN
-    if question.photo_key is None:
+    if question.image_id is None:
         lines = _wrap(question.text, pen.large, room, limit=8)
         pen.draw.multiline_text((left, GAP + MARGIN), "\n".join(lines), CARD, pen.large, spacing=8)
     else:
-        pen.canvas.paste(_load_tile(question.photo_key, read_photo, pen.small), (GAP, GAP))
+        pen.canvas.paste(_load_tile(question.image_id, read_photo, pen.small), (GAP, GAP))
         lines = _wrap(question.text, pen.medium, room, limit=2)
         pen.draw.multiline_text((left, GAP + height + MARGIN), "\n".join(lines), CARD, pen.medium)
 
@@ -82,7 +82,7 @@ def _draw_hit(pen: _Pen, corner: tuple[int, int], rank: int, hit: ProductHit, re
     left, top = corner
     width, height = PHOTO_SIZE
     pen.draw.rectangle((left, top, left + width - 1, top + height + CAPTION_HEIGHT - 1), fill=CARD)
-    pen.canvas.paste(_load_tile(hit.object_key, read_photo, pen.small), corner)
+    pen.canvas.paste(_load_tile(hit.image_id, read_photo, pen.small), corner)
     pen.draw.rectangle((left, top, left + 34, top + 26), fill=ACCENT)
     pen.draw.text((left + 17, top + 13), str(rank), CARD, pen.medium, anchor="mm")
     name = _shorten(hit.display_name or hit.product_id, pen.medium, width - 2 * MARGIN)
@@ -95,10 +95,10 @@ def _draw_hit(pen: _Pen, corner: tuple[int, int], rank: int, hit: ProductHit, re
     pen.draw.text((left + width - MARGIN, line), score, ACCENT, pen.small, anchor="ra")
 
 
-def _load_tile(object_key: str, read_photo: ReadPhoto, font: Font) -> Image.Image:
+def _load_tile(image_id: int, read_photo: ReadPhoto, font: Font) -> Image.Image:
     """The whole photo within `PHOTO_SIZE`, or a grey tile with the reason why there is none."""
     try:
-        content = read_photo(object_key)
+        content = read_photo(image_id)
     except (PermanentError, OSError) as error:
         return _grey_tile(f"no photo: {error}", font)
     decoded = decode_image(content, DecodeLimits(MAX_PIXELS, 1, max(PHOTO_SIZE)))

@@ -95,7 +95,8 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[np.ndarray, int, int]
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         _check_size(width, height, limits)
-        orientation = _read_orientation(image)
+        # Pillow turns a TIFF upright by itself when it loads it, and swaps its sides as soon as it is opened.
+        orientation = 1 if image.format == "TIFF" else _read_orientation(image)
         image.draft(None, _shrunken_size(width, height, limits.target_side))
         rgb = _to_rgb(image)
         # Other formats than JPEG cannot shrink while they decode; what leaves this process is small all the same.

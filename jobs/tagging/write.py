@@ -22,7 +22,7 @@ from jobs.database.tagging_results import (
     upsert_tags,
 )
 from jobs.database.tagging_runs import ChunkCounts, insert_chunk
-from jobs.tagging.failures import Stage
+from jobs.tagging.failures import RETRYABLE_REASONS
 from jobs.tagging.manifest import ShardHeader
 
 
@@ -82,7 +82,9 @@ def write_chunk(engine: Engine, header: ShardHeader, chunk: int, outcome: Outcom
         upsert_embeddings(connection, models.space_id, outcome.embeddings)
         copy_embeddings(connection, models.space_id, outcome.embedding_copies)
         record_failures(connection, header.run_id, outcome.failures)
-        forget_answers(connection, [failure.image_id for failure in outcome.failures if failure.stage == Stage.DECODE])
+        forget_answers(
+            connection, [failure.image_id for failure in outcome.failures if failure.reason not in RETRYABLE_REASONS]
+        )
         resolve_failures(connection, [content.image_id for content in outcome.contents])
         now = time.perf_counter()
         counts = _count(outcome, write_seconds=now - writing, wall_seconds=now - started)

@@ -31,7 +31,8 @@ from jobs.training.train_encoder import EncoderTraining, train_encoder
 log = logging.getLogger(__name__)
 
 TEST_SHARE = 0.1
-BLANK_IMAGE_SIDE = 64
+BLANK_CLASSIFIER_SIDE = 56
+BLANK_ENCODER_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ FLIP_AND_CROP = Augmentation(rotation_degrees=0, colour_jitter=0)
 """The sample catalog is itself turned and lit at random."""
 
 BLANK_TRAINING = StarterTraining(
-    ClassifierTraining("nothing", TrainingSettings(epochs=5, batch_size=32, learning_rate=1e-3), FLIP_AND_CROP),
+    ClassifierTraining("nothing", TrainingSettings(epochs=4, batch_size=32, learning_rate=1e-3), FLIP_AND_CROP),
     EncoderTraining(TrainingSettings(epochs=12, batch_size=64, learning_rate=1e-3), FLIP_AND_CROP),
 )
-"""For the sample catalog and random weights: large steps, few epochs."""
+"""For the sample catalog and random weights: large steps, few epochs, side by side in 3 minutes on two slow cores."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def write_blank_bases(folder: Path, labelled: Path) -> StarterBases:
     """Random weights in small architectures, for machines without any pretrained checkpoint."""
     bases = StarterBases(folder / "blank-classifier", folder / "blank-encoder")
     photos = read_labelled_photos(labelled)
-    write_blank_resnet18(bases.classifier, BLANK_IMAGE_SIDE, sorted({photo.category for photo in photos}))
+    write_blank_resnet18(bases.classifier, BLANK_CLASSIFIER_SIDE, sorted({photo.category for photo in photos}))
     texts = [photo.text for photo in photos]
-    write_blank_clip(bases.encoder, BLANK_IMAGE_SIDE, patch_side=16, width=128, dimensions=128, layers=4, texts=texts)
+    write_blank_clip(bases.encoder, BLANK_ENCODER_SIDE, patch_side=16, width=128, dimensions=128, layers=4, texts=texts)
     return bases
 
 

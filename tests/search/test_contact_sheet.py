@@ -8,10 +8,14 @@ from jobs.search.contact_sheet import COLUMNS, EMPTY, PHOTO_SIZE, Question, rend
 from jobs.search.hits import ProductHit
 
 COLOURS = {"red.jpg": (200, 30, 30), "green.jpg": (30, 160, 60), "blue.jpg": (40, 60, 200)}
+NAMES = (*COLOURS, "missing.jpg", "broken.jpg")
+"""A photo's image id is its place here."""
+
 WIDTH, HEIGHT = PHOTO_SIZE
 
 
-def read_photo(object_key: str) -> bytes:
+def read_photo(image_id: int) -> bytes:
+    object_key = NAMES[image_id]
     if object_key == "missing.jpg":
         raise PermanentError("s3://shop/missing.jpg: no such object")
     if object_key == "broken.jpg":
@@ -26,7 +30,7 @@ def draw_photo(size: tuple[int, int], colour: tuple[int, int, int]) -> bytes:
 
 
 def make_hit(object_key: str, name: str | None = "A name", category: str | None = "dress") -> ProductHit:
-    return ProductHit("sku-1", name, category, 0.5, 1, object_key)
+    return ProductHit("sku-1", name, category, 0.5, NAMES.index(object_key), object_key)
 
 
 def read_tile(sheet: Image.Image, position: int) -> str:
@@ -46,18 +50,18 @@ def test_photos_stand_in_the_order_of_the_hits() -> None:
 
 
 def test_the_photo_of_the_question_stands_first() -> None:
-    sheet = render_contact_sheet(Question("sku-1", "blue.jpg"), [make_hit("red.jpg")], read_photo)
+    sheet = render_contact_sheet(Question("sku-1", NAMES.index("blue.jpg")), [make_hit("red.jpg")], read_photo)
     assert read_tile(sheet, 0) == "blue.jpg"
 
 
 def test_a_photo_that_cannot_be_shown_is_grey_and_the_others_are_not() -> None:
     hits = [make_hit("missing.jpg"), make_hit("broken.jpg"), make_hit("red.jpg")]
-    sheet = render_contact_sheet(Question("q", "missing.jpg"), hits, read_photo)
+    sheet = render_contact_sheet(Question("q", NAMES.index("missing.jpg")), hits, read_photo)
     assert [read_tile(sheet, position) for position in range(4)] == ["grey", "grey", "grey", "red.jpg"]
 
 
 def test_a_bucket_that_is_away_ends_the_drawing() -> None:
-    def fail(_: str) -> bytes:
+    def fail(_: int) -> bytes:
         raise RetryableError("cannot reach the bucket")
 
     with pytest.raises(RetryableError):
@@ -66,7 +70,7 @@ def test_a_bucket_that_is_away_ends_the_drawing() -> None:
 
 def test_a_large_photo_is_shrunk() -> None:
     photo = draw_photo((4500, 6000), COLOURS["red.jpg"])
-    sheet = render_contact_sheet(Question("q"), [make_hit("large")], lambda _: photo)
+    sheet = render_contact_sheet(Question("q"), [make_hit("red.jpg")], lambda _: photo)
     assert read_tile(sheet, 1) == "red.jpg"
 
 

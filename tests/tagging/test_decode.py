@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
 from jobs.tagging.failures import Reason
@@ -111,18 +111,19 @@ def test_cmyk_has_the_right_colours() -> None:
     assert np.abs(decode(content).pixels[9, 9].astype(int) - (220, 30, 40)).max() <= 12
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
+def test_exif_orientation_is_applied(orientation: int, image_format: str) -> None:
     # The camera's own inverse: what ImageOps.exif_transpose turns upright must equal what we decode.
-    from PIL import ImageOps
-
     image = Image.fromarray(np.random.default_rng(3).integers(0, 255, (6, 4, 3), dtype=np.uint8))
     image = image.resize((64, 96), Image.Resampling.NEAREST)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encode(image, "JPEG", exif=exif, quality=95)
+    content = encode(image, image_format, exif=exif, quality=95)
     with Image.open(io.BytesIO(content)) as opened:
+        opened.load()
         upright = ImageOps.exif_transpose(opened).convert("RGB")
+    assert upright.size == ((96, 64) if orientation >= 5 else (64, 96))
     decoded = decode(content)
     assert (decoded.width, decoded.height) == upright.size
     assert np.array_equal(decoded.pixels, np.asarray(upright))

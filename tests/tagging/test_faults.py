@@ -75,13 +75,17 @@ def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: Fau
     assert tagging_shop.query(FAILURES) == [("broken.jpg", "decode", "unsupported_format", 1)]
 
 
-def test_attempts_come_to_an_end(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_attempts_become_rare(tagging_shop: Shop, proxy: FaultProxy) -> None:
     key = tagging_shop.put_photos(1)[0]
     proxy.answers = {key: (403, "AccessDenied")}
     limited = replace(
         through(proxy, tagging_shop), settings=tagging_shop.connections.settings.model_copy(update={"max_attempts": 2})
     )
     assert [ingest(limited, IngestOptions()).entries for _ in range(3)] == [1, 1, 0]
+    with limited.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE catalog.item_failures SET last_failed_at = now() - interval '8 days'")
+    proxy.answers = {}
+    assert [ingest(limited, IngestOptions()).tagged for _ in range(2)] == [1, 0]
 
 
 def test_replaced_object_is_noticed_without_help_of_the_endpoint(tagging_shop: Shop) -> None:

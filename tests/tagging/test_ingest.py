@@ -165,6 +165,16 @@ def test_product_is_fused_from_its_photos(tagging_shop: Shop) -> None:
     assert [(row[0], float(row[1]), *row[2:]) for row in fused] == [("dress", 0.45, 2, True)]
 
 
+def test_photo_that_grew_too_large_answers_no_more(tagging_shop: Shop) -> None:
+    key = tagging_shop.put_photos(2)[0]
+    ingest(tagging_shop.connections, IngestOptions())
+    tagging_shop.put(key, make_photo(1) + bytes(1_000_000))
+    careful = tagging_shop.with_settings(max_object_bytes=500_000)
+    report = ingest(replace(tagging_shop.connections, settings=careful.settings), IngestOptions())
+    assert report.failure_reasons == {"object_too_large": 1}
+    assert tagging_shop.query(TAGGED) == [(1,)]
+
+
 def test_products_that_exchange_photos_are_fused_anew(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(6)
     ingest(tagging_shop.connections, IngestOptions())

@@ -74,9 +74,17 @@ def forget(shop: Shop) -> None:
         connection.exec_driver_sql("UPDATE catalog.images SET content_hash = NULL, width = NULL, height = NULL")
 
 
-def wait_for_chunk(shop: Shop, run_id: str, process: "subprocess.Popen[str]") -> None:
+def count_chunks(shop: Shop, run_id: str, shard: int) -> int:
+    ((done,),) = shop.query(
+        "SELECT count(*) FROM catalog.run_chunks WHERE run_id = :run AND shard = :shard", run=run_id, shard=shard
+    )
+    return int(done)
+
+
+def wait_for_chunk(shop: Shop, run_id: str, shard: int, process: "subprocess.Popen[str]") -> None:
+    """Wait until the shard has committed a chunk."""
     deadline = time.monotonic() + 120
-    while not shop.query("SELECT 1 FROM catalog.run_chunks WHERE run_id = :run", run=run_id):
+    while not count_chunks(shop, run_id, shard):
         assert process.poll() is None, "the shard ended before it was disturbed"
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -93,35 +101,39 @@ def test_killed_at_random_moments_the_tables_end_up_equal(tagging_shop: Shop) ->
     forget(tagging_shop)
     disturbed = plan_ingest(tagging_shop.connections, "disturbed", IngestOptions())
     moments = random.Random(5)
+    halfway = 0
     for shard in disturbed.shards:
         for seconds in (moments.uniform(0, 4), moments.uniform(2, 6)):
             with start_shard(tagging_shop, "disturbed", shard) as process:
                 time.sleep(seconds)
                 process.kill()
         with start_shard(tagging_shop, "disturbed", shard) as process:
-            if shard == 0 and not tagging_shop.query("SELECT 1 FROM catalog.run_chunks WHERE run_id = 'disturbed'"):
-                wait_for_chunk(tagging_shop, "disturbed", process)
+            if not count_chunks(tagging_shop, "disturbed", shard):
+                wait_for_chunk(tagging_shop, "disturbed", shard, process)
             process.kill()
+        halfway += 0 < count_chunks(tagging_shop, "disturbed", shard) < count_chunks(tagging_shop, "undisturbed", shard)
         exit_code, errors = run_shard(tagging_shop, "disturbed", shard)
         assert exit_code == 0, errors
+    assert halfway, "no kill came in the middle of a shard"
     assert read_results(tagging_shop, "disturbed") == expected
 
 
 def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(24)
+    tagging_shop.put_photos(120)
     environment = tagging_shop.environment | {"CATALOG_CHUNK_SIZE": "2", "CATALOG_BATCH_SIZE": "1"}
     shop = Shop(tagging_shop.with_settings(chunk_size=2, batch_size=1), tagging_shop.bucket_folder, environment)
     plan_ingest(shop.connections, "run", IngestOptions())
     with start_shard(shop, "run", 0) as process:
-        wait_for_chunk(shop, "run", process)
+        wait_for_chunk(shop, "run", 0, process)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
-        assert process.returncode in {0, 143}, errors
-    ((done,),) = shop.query("SELECT count(*) FROM catalog.run_chunks")
+        assert process.returncode == 143, errors
+    done = count_chunks(shop, "run", 0)
+    assert 0 < done < 60
     tagged = shop.query("SELECT count(*) FROM catalog.image_tags")
     assert tagged == [(2 * done,)]
     assert run_shard(shop, "run", 0)[0] == 0
-    assert shop.query("SELECT count(*) FROM catalog.image_tags") == [(24,)]
+    assert shop.query("SELECT count(*) FROM catalog.image_tags") == [(120,)]
 
 
 def test_shard_in_other_hands_is_left_alone(tagging_shop: Shop) -> None:
