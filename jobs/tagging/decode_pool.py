@@ -1,7 +1,6 @@
 """Decoding in processes of its own: parallel, and a decoder that crashes takes no job with it."""
 
 import multiprocessing
-import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Self
 
+from jobs.child_process import end_with_parent
 from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
 from jobs.tagging.failures import Reason
 
@@ -75,21 +75,11 @@ class DecodePool:
     def _start(processes: int) -> ProcessPoolExecutor:
         # Not fork: the job has threads by then, and perhaps CUDA.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+        return ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare_decoder)
 
 
-def _end_with_parent() -> None:
-    """Let a decoding process end with the job, however that ends, and not before it.
-
-    A scheduler signals the whole process group: the job finishes its chunk, and needs its decoders for it.
-    """
+def _prepare_decoder() -> None:
+    # A scheduler signals the whole process group: the job finishes its chunk, and needs its decoders for it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    end_with_parent()

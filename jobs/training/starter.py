@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from jobs.child_process import end_with_parent
 from jobs.connections import Connections
 from jobs.database.model_versions import (
     ModelKind,
@@ -139,6 +140,7 @@ def _start_trainers() -> ProcessPoolExecutor:
 
 
 def _prepare_trainer(threads: int) -> None:
+    end_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(threads)
 

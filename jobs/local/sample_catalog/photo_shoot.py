@@ -2,14 +2,13 @@
 
 import logging
 import multiprocessing
-import os
-import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from jobs.child_process import end_with_parent
 from jobs.local.sample_catalog.garments import Category
 from jobs.local.sample_catalog.photo import take_photo
 from jobs.local.sample_catalog.products import SampleProduct, describe_product, design_product
@@ -80,25 +79,13 @@ def shoot_products(orders: Sequence[ShootOrder], processes: int) -> list[list[Ph
         return _log_progress(map(_shoot_product, orders), len(orders))
     # Spawned, not forked: a fork would copy the caller's locks while its threads hold them.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=end_with_parent) as pool:
         return _log_progress(pool.map(_shoot_product, orders, chunksize=_ORDERS_AT_ONCE), len(orders))
 
 
 def record_photo(product: SampleProduct, product_id: str, key: str, rng: Random) -> PhotoRecord:
     description = describe_product(product, rng)
     return PhotoRecord(key, product_id, product.category.name, description, product.display_name)
-
-
-def _end_with_parent() -> None:
-    """Make sure that no worker is left behind when its parent is killed."""
-    threading.Thread(target=_exit_after_parent, daemon=True).start()
-
-
-def _exit_after_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _log_progress(records: Iterable[list[PhotoRecord]], products: int) -> list[list[PhotoRecord]]:
