@@ -121,7 +121,8 @@ def test_killed_at_random_moments_the_tables_end_up_equal(tagging_shop: Shop) ->
 def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(120)
     environment = tagging_shop.environment | {"CATALOG_CHUNK_SIZE": "2", "CATALOG_BATCH_SIZE": "1"}
-    shop = Shop(tagging_shop.with_settings(chunk_size=2, batch_size=1), tagging_shop.bucket_folder, environment)
+    connections = tagging_shop.with_settings(chunk_size=2, batch_size=1, shard_size=120)
+    shop = Shop(connections, tagging_shop.bucket_folder, environment)
     plan_ingest(shop.connections, "run", IngestOptions())
     with start_shard(shop, "run", 0) as process:
         wait_for_chunk(shop, "run", 0, process)
