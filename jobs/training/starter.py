@@ -57,7 +57,7 @@ FLIP_AND_CROP = Augmentation(rotation_degrees=0, colour_jitter=0)
 
 BLANK_TRAINING = StarterTraining(
     ClassifierTraining("nothing", TrainingSettings(epochs=3, batch_size=32, learning_rate=1e-3), FLIP_AND_CROP),
-    EncoderTraining(TrainingSettings(epochs=12, batch_size=64, learning_rate=1e-3), FLIP_AND_CROP),
+    EncoderTraining(TrainingSettings(epochs=12, batch_size=64, learning_rate=1e-3), FLIP_AND_CROP, category_weight=1.0),
 )
 """For the sample catalog and random weights: large steps, few epochs, side by side in 3 minutes on two slow cores."""
 

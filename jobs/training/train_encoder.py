@@ -25,10 +25,16 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class EncoderTraining:
-    """How an encoder is trained."""
+    """How an encoder is trained.
+
+    ``category_weight`` is the weight of telling the categories apart by their names, beside that of the texts, 1.
+    Texts alone teach an encoder without weights little but colour: few others in a batch share a photo's colour
+    and pattern, so that its shape is seldom needed to tell them apart.
+    """
 
     settings: TrainingSettings
     augmentation: Augmentation = field(default_factory=Augmentation)
+    category_weight: float = 0.0
 
 
 def train_encoder(base: Path, split: Split, training: EncoderTraining, output: Path) -> dict[str, float]:
@@ -43,16 +49,25 @@ def train_encoder(base: Path, split: Split, training: EncoderTraining, output: P
     preprocessing = Preprocessing.from_checkpoint(base)
     threads = len(os.sched_getaffinity(0))
     tokens = _tokenize(tokenizer, model, [photo.text for photo in split.train])
+    categories = sorted({photo.category for photo in split.train})
+    names = _tokenize(tokenizer, model, categories)
+    labels = torch.tensor([categories.index(photo.category) for photo in split.train])
     photos = AugmentedPhotos(
         load_pixels(split.train, preprocessing.geometry, threads),
-        tokens,
+        tokens | {"labels": labels},
         training.augmentation.build(preprocessing.geometry.crop_to),
     )
     log.info("training on %d photos with texts from %s", len(photos), base.name)
 
     def loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        images, texts = _embed(model, preprocessing, batch)
-        return contrastive_loss(images, texts, model.logit_scale.exp(), batch["input_ids"])
+        labels = batch.pop("labels")
+        images, texts = _embed_photos(model, preprocessing, batch.pop("pixels")), _embed_texts(model, batch)
+        scale = model.logit_scale.exp()
+        loss = contrastive_loss(images, texts, scale, batch["input_ids"])
+        if training.category_weight:
+            name_vectors = _embed_texts(model, {name: values.to(labels.device) for name, values in names.items()})
+            loss = loss + training.category_weight * functional.cross_entropy(scale * images @ name_vectors.T, labels)
+        return loss
 
     if training.settings.epochs:
         with tempfile.TemporaryDirectory() as scratch:
@@ -88,16 +103,13 @@ def _tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, tor
     return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
 
 
-def _embed(
-    model: Any, preprocessing: Preprocessing, batch: dict[str, torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    tokens = {name: values for name, values in batch.items() if name != "pixels"}
-    images = model.get_image_features(pixel_values=preprocessing.normalise(batch["pixels"], torch.float32))
-    texts = model.get_text_features(**tokens)
-    return (
-        functional.normalize(images.pooler_output.float(), dim=-1),
-        functional.normalize(texts.pooler_output.float(), dim=-1),
-    )
+def _embed_photos(model: Any, preprocessing: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
+    features = model.get_image_features(pixel_values=preprocessing.normalise(pixels, torch.float32))
+    return functional.normalize(features.pooler_output.float(), dim=-1)
+
+
+def _embed_texts(model: Any, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    return functional.normalize(model.get_text_features(**tokens).pooler_output.float(), dim=-1)
 
 
 @torch.inference_mode()
@@ -108,11 +120,11 @@ def _evaluate(
     device = choose_device("auto", "auto").torch_device
     model.eval().to(device)
     parts = [
-        _embed(
-            model,
-            preprocessing,
-            {name: values[start : start + EVALUATION_BATCH].to(device) for name, values in tokens.items()}
-            | {"pixels": pixels[start : start + EVALUATION_BATCH].to(device)},
+        (
+            _embed_photos(model, preprocessing, pixels[start : start + EVALUATION_BATCH].to(device)),
+            _embed_texts(
+                model, {name: values[start : start + EVALUATION_BATCH].to(device) for name, values in tokens.items()}
+            ),
         )
         for start in range(0, len(pixels), EVALUATION_BATCH)
     ]

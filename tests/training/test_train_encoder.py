@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from jobs.models.device import choose_device
 from jobs.models.encoder import load_image_encoder, load_text_encoder
 from jobs.training.augmentation import Augmentation
 from jobs.training.blank_checkpoints import write_blank_clip
-from jobs.training.labelled_photos import load_pixels
+from jobs.training.labelled_photos import Split, load_pixels
 from jobs.training.loop import TrainingSettings
 from jobs.training.train_encoder import EncoderTraining, contrastive_loss, train_encoder
 from tests.shop import TinyModels
@@ -84,6 +85,26 @@ def test_training_raises_recall(tmp_path: Path) -> None:
     for colour in COLOURS:
         best = (vectors @ texts_encoder.embed([f"a {colour} shirt"])[0]).argmax()
         assert split.test[best].category == colour
+
+
+@pytest.mark.parametrize("category_weight", [0.0, 1.0])
+def test_categories_are_learned_by_their_names_where_texts_say_nothing(category_weight: float, tmp_path: Path) -> None:
+    named = write_coloured_photos(tmp_path / "photos", list(COLOURS), train=8, test=3)
+    split = Split(*(tuple(replace(photo, text="a shirt") for photo in part) for part in (named.train, named.test)))
+    write_blank_clip(
+        tmp_path / "base", image_side=32, patch_side=16, width=64, dimensions=64, layers=2, texts=list(COLOURS)
+    )
+    train_encoder(tmp_path / "base", split, replace(TRAINING, category_weight=category_weight), tmp_path / "after")
+
+    device = choose_device("cpu", "fp32")
+    images = load_image_encoder(tmp_path / "after", device)
+    vectors = images.predict(load_pixels(split.test, images.preprocessing.geometry, threads=1)).numpy()
+    names = load_text_encoder(tmp_path / "after", device).embed(list(COLOURS))
+    right = [
+        list(COLOURS)[best] == photo.category
+        for best, photo in zip((vectors @ names.T).argmax(1), split.test, strict=True)
+    ]
+    assert (sum(right) / len(right) > 0.9) == bool(category_weight)
 
 
 def test_no_epochs_keep_the_weights(tiny_models: TinyModels, tmp_path: Path) -> None:
