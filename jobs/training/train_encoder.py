@@ -60,8 +60,9 @@ def train_encoder(base: Path, split: Split, training: EncoderTraining, output: P
     log.info("training on %d photos with texts from %s", len(photos), base.name)
 
     def loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        labels = batch.pop("labels")
-        images, texts = _embed_photos(model, preprocessing, batch.pop("pixels")), _embed_texts(model, batch)
+        labels = batch["labels"]
+        images = _embed_photos(model, preprocessing, batch["pixels"])
+        texts = _embed_texts(model, {name: batch[name] for name in names})
         scale = model.logit_scale.exp()
         loss = contrastive_loss(images, texts, scale, batch["input_ids"])
         if training.category_weight:
