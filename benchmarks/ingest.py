@@ -35,7 +35,7 @@ from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.local.stack import start_stack, stop_stack
 from jobs.settings import LOCAL_STACK_ENVIRONMENT, PROJECT_ROOT, Settings
 from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
-from jobs.training.starter import promote_checkpoint
+from tests.champions import make_champion
 
 REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared/data/clothing-small"))
 CATEGORIES = [f"category-{number}" for number in range(10)]
@@ -131,8 +131,8 @@ def _promote_models(connections: Connections, folder: Path) -> tuple[Path, Path]
     classifier, encoder = folder / "resnet-18", folder / "clip-vit-b-32"
     write_blank_resnet18(classifier, 224, CATEGORIES)
     write_blank_clip(encoder, 224, patch_side=32, width=768, dimensions=512, layers=12, texts=["red striped dress"])
-    promote_checkpoint(connections, classifier, "classifier", {})
-    promote_checkpoint(connections, encoder, "encoder", {})
+    make_champion(connections, classifier, "classifier")
+    make_champion(connections, encoder, "encoder")
     return classifier, encoder
 
 

@@ -92,8 +92,8 @@ def shop(s3_server: S3Server, database_url: str, tmp_path: Path) -> Iterator[Sho
 def tagging_shop(shop: Shop, tiny_models: TinyModels) -> Shop:
     """A shop whose champions are the tiny models."""
     # Here, so that tests that need no model do not pay for importing torch.
-    from jobs.training.starter import promote_checkpoint
+    from tests.champions import make_champion
 
-    promote_checkpoint(shop.connections, tiny_models.classifier, "classifier", {})
-    promote_checkpoint(shop.connections, tiny_models.encoder, "encoder", {})
+    make_champion(shop.connections, tiny_models.classifier, "classifier")
+    make_champion(shop.connections, tiny_models.encoder, "encoder")
     return shop

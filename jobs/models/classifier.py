@@ -1,5 +1,6 @@
 """Any image classifier that Transformers loads: pixels in, probabilities out."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,29 @@ from jobs.models.checkpoint import load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
+CALIBRATION_FILE = "calibration.json"
+UNCALIBRATED = 1.0
+
 
 @dataclass(frozen=True)
 class Classifier:
-    """A loaded classifier; ``categories`` are in the order of its outputs."""
+    """A loaded classifier; ``categories`` are in the order of its outputs.
+
+    Logits are divided by ``temperature``, so that a confidence of 0.8 is right in 8 of 10 cases.
+    """
 
     model: Any
     preprocessing: Preprocessing
     categories: tuple[str, ...]
     device: Device
+    temperature: float = UNCALIBRATED
 
     @torch.inference_mode()
     def predict(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels [n, 3, h, w] on the device into float32 probabilities [n, categories]."""
         inputs = self.preprocessing.normalise(pixels, self.device.dtype).contiguous(memory_format=torch.channels_last)
         logits: torch.Tensor = self.model(pixel_values=inputs).logits
-        return logits.float().softmax(dim=-1)
+        return (logits.float() / self.temperature).softmax(dim=-1)
 
 
 def load_classifier(folder: Path, device: Device) -> Classifier:
@@ -38,7 +46,8 @@ def load_classifier(folder: Path, device: Device) -> Classifier:
 
     model = load_model(AutoModelForImageClassification, folder, device.dtype)
     model = model.eval().to(device.torch_device, memory_format=torch.channels_last)
-    return Classifier(model, Preprocessing.from_checkpoint(folder), _categories(model.config), device)
+    temperature = read_temperature(folder) or UNCALIBRATED
+    return Classifier(model, Preprocessing.from_checkpoint(folder), _categories(model.config), device, temperature)
 
 
 def read_categories(folder: Path) -> tuple[str, ...]:
@@ -46,6 +55,17 @@ def read_categories(folder: Path) -> tuple[str, ...]:
     from transformers import AutoConfig
 
     return _categories(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+
+def write_temperature(folder: Path, temperature: float) -> None:
+    """Store the temperature with a checkpoint."""
+    (folder / CALIBRATION_FILE).write_text(json.dumps({"temperature": temperature}), encoding="utf-8")
+
+
+def read_temperature(folder: Path) -> float | None:
+    """The temperature that a checkpoint carries, or None if it was never calibrated."""
+    file = folder / CALIBRATION_FILE
+    return float(json.loads(file.read_text(encoding="utf-8"))["temperature"]) if file.is_file() else None
 
 
 def _categories(config: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from jobs.database.product_tags import renew_product_tags
 from jobs.errors import PermanentError
 from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
-from jobs.training.starter import promote_checkpoint
+from tests.champions import make_champion
 from tests.shop import Shop, TinyModels, make_photo
 
 TAGGED = "SELECT count(*) FROM catalog.current_image_tags"
@@ -90,7 +90,7 @@ def test_new_classifier_does_not_embed_again(tagging_shop: Shop, tiny_models: Ti
         "SELECT image_id, embedded_at, embedding::text FROM catalog.image_embeddings ORDER BY 1"
     )
     before = tagging_shop.query("SELECT image_id, confidence FROM catalog.current_image_tags ORDER BY 1")
-    promote_checkpoint(tagging_shop.connections, tiny_models.other_classifier, "classifier", {})
+    make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
     assert ingest(tagging_shop.connections, IngestOptions()).tagged == 6
     assert vectors == tagging_shop.query(
         "SELECT image_id, embedded_at, embedding::text FROM catalog.image_embeddings ORDER BY 1"
@@ -102,7 +102,7 @@ def test_new_encoder_fills_a_space_beside_the_live_one(tagging_shop: Shop, tiny_
     tagging_shop.put_photos(6)
     ingest(tagging_shop.connections, IngestOptions())
     (first,) = tagging_shop.query("SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'")
-    promote_checkpoint(tagging_shop.connections, tiny_models.other_encoder, "encoder", {})
+    make_champion(tagging_shop.connections, tiny_models.other_encoder, "encoder")
     ingest(tagging_shop.connections, IngestOptions(limit=4))
     assert tagging_shop.query("SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'") == [first]
     ingest(tagging_shop.connections, IngestOptions())

@@ -5,7 +5,7 @@ from dataclasses import replace
 from jobs.storage.uri import S3Uri
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest, preview_ingest
 from jobs.tagging.manifest import decode_shard
-from jobs.training.starter import promote_checkpoint
+from tests.champions import make_champion
 from tests.shop import Shop, TinyModels, make_photo
 
 TABLES = ("products", "images", "tagging_runs", "run_shards", "embedding_spaces")
@@ -49,7 +49,7 @@ def test_promotion_after_the_plan_does_not_reach_the_run(tagging_shop: Shop, tin
     tagging_shop.put_photos(3)
     plan_ingest(tagging_shop.connections, "run", IngestOptions())
     planned = tagging_shop.query("SELECT classifier_version_id FROM catalog.tagging_runs")
-    promoted = promote_checkpoint(tagging_shop.connections, tiny_models.other_classifier, "classifier", {})
+    promoted = make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
     plan_ingest(tagging_shop.connections, "run", IngestOptions())
     assert tagging_shop.query("SELECT classifier_version_id FROM catalog.tagging_runs") == planned
     assert planned != [(promoted.model_version_id,)]
@@ -66,11 +66,11 @@ def test_reasons_say_why(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     plan = preview_ingest(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1}
     assert plan.estimated_seconds is not None
-    promote_checkpoint(tagging_shop.connections, tiny_models.other_classifier, "classifier", {})
+    make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
     plan = preview_ingest(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1, "not_tagged": 5}
-    promote_checkpoint(tagging_shop.connections, tiny_models.classifier, "classifier", {})
-    promote_checkpoint(tagging_shop.connections, tiny_models.other_encoder, "encoder", {})
+    make_champion(tagging_shop.connections, tiny_models.classifier, "classifier")
+    make_champion(tagging_shop.connections, tiny_models.other_encoder, "encoder")
     plan = preview_ingest(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1, "not_embedded": 5}
     plan = preview_ingest(tagging_shop.connections, replace(IngestOptions(), force=True))

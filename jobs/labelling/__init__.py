@@ -1,0 +1,1 @@
+"""From labels of any format to examples: photos with a label, which models learn from."""
