@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from jobs.training.evaluation_record import EncoderScores, PairedOutcomes
+from jobs.training.paired_outcomes import pair_outcomes
 
 BATCH_SIZE = 32
 RECALL_DEPTHS = (1, 5, 10)
@@ -61,24 +62,14 @@ def rank_photos(image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequ
     return ordered
 
 
-def pair_recalls(candidate: EncoderOutcome, champion: EncoderOutcome) -> dict[str, PairedOutcomes]:
-    """Who found which text's photo, by the name of the recall; empty where one of them could not be scored."""
-    if len(candidate.ranks) != len(champion.ranks):
-        return {}
+def pair_recalls(candidate: EncoderOutcome, champion: EncoderOutcome) -> dict[str, PairedOutcomes] | None:
+    """Who found which text's photo, by the name of the recall; None where one of them could not be scored."""
+    if not len(candidate.ranks) or not len(champion.ranks):
+        return None
     return {
         f"recall_at_{depth}": pair_outcomes(candidate.ranks <= depth, champion.ranks <= depth)
         for depth in RECALL_DEPTHS
     }
-
-
-def pair_outcomes(candidate_is_right: np.ndarray, champion_is_right: np.ndarray) -> PairedOutcomes:
-    """Count how often both, one alone, or none was right: bool [n] of the same questions."""
-    return PairedOutcomes(
-        both=int((candidate_is_right & champion_is_right).sum()),
-        only_candidate=int((candidate_is_right & ~champion_is_right).sum()),
-        only_champion=int((~candidate_is_right & champion_is_right).sum()),
-        neither=int((~candidate_is_right & ~champion_is_right).sum()),
-    )
 
 
 def _score_batches(
