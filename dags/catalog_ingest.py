@@ -11,6 +11,8 @@ answer. Unchanged photos under unchanged models cost nothing.
 - **publish** renews product tags, vector index and live space. It is harmless to repeat.
 - **report** adds the run up; its XCom and log are the report. It fails when too many images failed or a shard is
   unfinished; all that was tagged is saved by then.
+- **announce_drift** starts `model_retrain` when the photos of this run look unlike those that the champion was
+  accepted on; as long as they do not, it is skipped.
 
 **Parameters**: `source`, another `s3://bucket/prefix` than the configured one; `limit`, at most so many images;
 `force`, tag known bytes again; `plan_only`, say what would be done in the XCom `report` of `discover`
@@ -23,7 +25,9 @@ without Airflow is `python -m jobs ingest`. Failed images: `SELECT * FROM catalo
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule
-from catalog_airflow.defaults import DEFAULT_ARGS, TAGGING_POOL
+from catalog_airflow.announcement_operator import AnnouncementOperator
+from catalog_airflow.assets import DRIFT
+from catalog_airflow.defaults import DEFAULT_ARGS, INGEST_PRIORITY, TAGGING_POOL
 from catalog_airflow.job_operator import JobOperator
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
@@ -78,6 +82,7 @@ with DAG(
         command="tag-shard",
         options=RUN,
         pool=TAGGING_POOL,
+        priority_weight=INGEST_PRIORITY,
         execution_timeout=timedelta(hours=6),
     ).expand(argument=discover.output)
     # A shard that failed must not keep the others from being found, nor the run from being judged; nor must a run
@@ -91,6 +96,12 @@ with DAG(
     )
     report = JobOperator(task_id="report", command="report", options=RUN)
 
-    discover >> tag_shard >> publish >> report
+    announce_drift = AnnouncementOperator(
+        task_id="announce_drift",
+        skip_when="{{ not ti.xcom_pull(task_ids='report')['has_drifted'] }}",
+        outlets=[DRIFT],
+    )
+
+    discover >> tag_shard >> publish >> report >> announce_drift
     # A run of which only the plan was wanted ends in skipped tasks, and would look well though discover failed.
     discover >> [publish, report]

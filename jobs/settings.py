@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     products_file: str = "products.csv"
     vanished_share_limit: Share = 0.2
     failed_share_limit: Share = 0.01
+    drift_limit: Annotated[float, Field(gt=0)] = 0.25
+    drift_min_images: Annotated[int, Field(ge=1)] = 200
 
     shard_size: Annotated[int, Field(ge=1)] = 2048
     chunk_size: Annotated[int, Field(ge=1)] = 256

@@ -8,7 +8,8 @@ from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.standard.hooks.subprocess import SubprocessHook  # noqa: F401
-from airflow.sdk import DAG, BaseOperator, Param, TriggerRule  # noqa: F401
+from airflow.providers.standard.operators.hitl import ApprovalOperator  # noqa: F401
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, BaseOperator, Param, TaskGroup, TriggerRule  # noqa: F401
 
 HEAVY = ("torch", "transformers", "jobs")
 
@@ -30,7 +31,7 @@ def main(folder: Path) -> None:
 def describe_dag(dag: Any) -> dict[str, Any]:
     """What the tests ask of a DAG."""
     return {
-        "schedule": dag.schedule,
+        "schedule": str(dag.schedule),
         "catchup": dag.catchup,
         "max_active_runs": dag.max_active_runs,
         "doc_md": dag.doc_md,
@@ -44,7 +45,9 @@ def describe_task(task: Any) -> dict[str, Any]:
     options = getattr(task, "partial_kwargs", None) or vars(task)
     timeout = task.execution_timeout
     return {
-        "command": options["command"],
+        "command": options.get("command"),
+        "argument": options.get("argument") if not task.is_mapped else None,
+        "outlets": [outlet.name for outlet in task.outlets],
         "is_mapped": task.is_mapped,
         "owner": task.owner,
         "retries": task.retries,

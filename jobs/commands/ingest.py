@@ -1,0 +1,90 @@
+"""Commands of the ingest flow, one for each task of ``catalog_ingest`` and one for all of them."""
+
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from jobs.commands.options import RunOption
+from jobs.commands.reports import print_report
+
+app = typer.Typer()
+
+SourceOption = Annotated[str | None, typer.Option(help="s3://bucket/prefix instead of CATALOG_SOURCE_URI.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Take at most this many images.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Tag everything again, known bytes included.")]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done and why; write nothing.")]
+
+
+@app.command()
+def ingest(
+    source: SourceOption = None,
+    limit: LimitOption = None,
+    force: ForceOption = False,
+    plan: PlanOption = False,
+    run: Annotated[str | None, typer.Option(help="Go on with this run, which stopped halfway.")] = None,
+) -> None:
+    """Tag all that is new in the bucket: the whole nightly flow without Airflow."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.tagging.ingest import IngestOptions, preview_ingest
+    from jobs.tagging.ingest import ingest as ingest_catalog
+
+    options = IngestOptions(limit, force, run)
+    with connect(load_settings(source)) as connections:
+        print_report(preview_ingest(connections, options) if plan else ingest_catalog(connections, options))
+
+
+@app.command()
+def discover(
+    run: RunOption,
+    source: SourceOption = None,
+    limit: LimitOption = None,
+    force: ForceOption = False,
+    plan: PlanOption = False,
+) -> None:
+    """Stages 1 and 2: compare the bucket with the catalog and write the manifest of a run."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.tagging.ingest import IngestOptions, plan_ingest, preview_ingest
+
+    options = IngestOptions(limit, force)
+    with connect(load_settings(source)) as connections:
+        print_report(preview_ingest(connections, options) if plan else plan_ingest(connections, run, options))
+
+
+@app.command()
+def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="The shard's number.")], run: RunOption) -> None:
+    """Stages 3 to 6: read, decode, predict and write one shard; again, it goes on where it stopped."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.tagging.tag_shard import TagSettings, load_predictor
+    from jobs.tagging.tag_shard import tag_shard as tag
+
+    with connect(load_settings()) as connections:
+        settings = TagSettings.from_settings(connections.settings)
+        load = partial(load_predictor, connections.engine, connections.store, settings, device_index=shard)
+        print_report(tag(connections.engine, connections.store, connections.artifacts, run, shard, settings, load))
+
+
+@app.command()
+def publish(run: RunOption) -> None:
+    """Stage 7: product tags, vector index, live space."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.tagging.publish import publish_run
+
+    with connect(load_settings()) as connections:
+        print_report(publish_run(connections.engine, run))
+
+
+@app.command()
+def report(run: RunOption) -> None:
+    """Stage 8: add a run up, keep its report and judge it."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.tagging.report import report_run
+
+    with connect(load_settings()) as connections:
+        limit = connections.settings.failed_share_limit
+        print_report(report_run(connections.engine, connections.store, connections.artifacts, run, limit))

@@ -1,0 +1,69 @@
+"""Commands of the local stack, and the demo that runs on it."""
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+PostgresPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_POSTGRES_PORT")]
+S3PortOption = Annotated[int | None, typer.Option(envvar="CATALOG_S3_PORT")]
+AirflowPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_AIRFLOW_PORT")]
+
+stack_app = typer.Typer(
+    help="The local stack: Postgres, an S3 endpoint and Airflow on this machine.", no_args_is_help=True
+)
+app.add_typer(stack_app, name="stack")
+
+
+@stack_app.command("up")
+def stack_up(
+    postgres_port: PostgresPortOption = None,
+    s3_port: S3PortOption = None,
+    airflow_port: AirflowPortOption = None,
+    airflow: Annotated[bool, typer.Option(help="Start Airflow too.")] = True,
+) -> None:
+    """Start what does not run yet; data of earlier starts are found again."""
+    from jobs.local.airflow_services import AirflowOptions
+    from jobs.local.console import count_gpus, format_status
+    from jobs.local.ports import WantedPorts
+    from jobs.local.stack import start_stack
+    from jobs.settings import LOCAL_STACK_FOLDER, PROJECT_ROOT, names_locations
+
+    uses_stack = not names_locations(PROJECT_ROOT)
+    options = AirflowOptions(pool_slots=count_gpus() or 1, jobs_use_stack=uses_stack) if airflow else None
+    status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port), options)
+    typer.echo(format_status(status))
+
+
+@stack_app.command("status")
+def stack_status() -> None:
+    """What runs, where, and how to log in."""
+    from jobs.local.console import format_status
+    from jobs.local.stack import read_status
+    from jobs.settings import LOCAL_STACK_FOLDER
+
+    typer.echo(format_status(read_status(LOCAL_STACK_FOLDER)))
+
+
+@stack_app.command("down")
+def stack_down() -> None:
+    """End every process of the stack; its data stay."""
+    from jobs.local.stack import stop_stack
+    from jobs.settings import LOCAL_STACK_FOLDER
+
+    stop_stack(LOCAL_STACK_FOLDER)
+    typer.echo("the local stack is down; its data stay in .local/")
+
+
+@app.command()
+def demo(
+    postgres_port: PostgresPortOption = None,
+    s3_port: S3PortOption = None,
+    airflow_port: AirflowPortOption = None,
+) -> None:
+    """Show the whole flow on a rendered catalog: stack, starter models, an Airflow run, questions and answers."""
+    from jobs.local.demo import run_demo
+    from jobs.local.ports import WantedPorts
+
+    run_demo(typer.echo, WantedPorts(postgres_port, s3_port, airflow_port))

@@ -1,0 +1,9 @@
+"""Options that several commands share."""
+
+from typing import Annotated, Literal
+
+import typer
+
+RunOption = Annotated[str, typer.Option("--run", help="The run's id; the same id resumes the same run.")]
+Kind = Literal["classifier", "encoder"]
+KindArgument = Annotated[Kind, typer.Argument(help="classifier or encoder.")]

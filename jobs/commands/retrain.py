@@ -1,0 +1,173 @@
+"""Commands of the retrain flow, one for each task of ``model_retrain`` and one for all of them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from jobs.commands.options import Kind, KindArgument, RunOption
+from jobs.commands.reports import print_report
+
+if TYPE_CHECKING:
+    from jobs.settings import Settings
+    from jobs.training.train import TrainingOptions, TrainingRequest
+
+app = typer.Typer()
+
+Freeze = Literal["backbone", "early", "nothing"]
+EpochsOption = Annotated[int | None, typer.Option(min=0, help="Passes over the data; 0 takes an encoder as it is.")]
+RateOption = Annotated[float | None, typer.Option(min=0, help="The highest learning rate.")]
+BatchOption = Annotated[int | None, typer.Option(min=2, help="Photos in a step.")]
+SeedOption = Annotated[int | None, typer.Option(help="Another seed than the default.")]
+FreezeOption = Annotated[
+    Freeze | None, typer.Option(help="What keeps its weights: all but the head, early layers, or nothing.")
+]
+MiningOption = Annotated[
+    bool, typer.Option("--mine-hard-negatives", help="Make an encoder's batches of photos that are easily confused.")
+]
+ScratchOption = Annotated[bool, typer.Option("--from-scratch", help="Large steps, for bases with random weights.")]
+PromoterOption = Annotated[str, typer.Option("--by", help="Who promotes; stands in catalog.promotions.")]
+
+
+@app.command()
+def import_labels(
+    format_name: Annotated[
+        str,
+        typer.Argument(metavar="FORMAT", help="folders, csv, fashion-products, deepfashion or deepfashion-in-shop."),
+    ],
+    source: Annotated[Path, typer.Argument(exists=True, help="The file or folder that holds the labels.")],
+    name: Annotated[str | None, typer.Option(help="Call the source so, instead of after the file or folder.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Forget what this source no longer names.")] = False,
+) -> None:
+    """Take in labelled photos to learn from; rows that are no good are skipped into a report."""
+    from jobs.connections import connect
+    from jobs.labelling.import_labels import import_labels as import_all
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections:
+        print_report(import_all(connections, format_name, source, name, prune))
+
+
+@app.command()
+def snapshot() -> None:
+    """Freeze all labels into a data set: duplicates dropped, split by group."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.training.snapshot import SnapshotSettings, take_snapshot
+
+    with connect(load_settings()) as connections:
+        print_report(take_snapshot(connections, SnapshotSettings()))
+
+
+@app.command()
+def train(
+    kind: KindArgument,
+    run: RunOption,
+    snapshot: Annotated[str, typer.Option(help="The data set to train on.")],
+    base: Annotated[str | None, typer.Option(help="Directory or hub id instead of the configured base.")] = None,
+    epochs: EpochsOption = None,
+    learning_rate: RateOption = None,
+    batch_size: BatchOption = None,
+    seed: SeedOption = None,
+    freeze: FreezeOption = None,
+    mine_hard_negatives: MiningOption = False,
+    from_scratch: ScratchOption = False,
+) -> None:
+    """Train a candidate; asked again, it goes on from its last checkpoint."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.training.train import TrainingOptions, train_candidate
+
+    options = TrainingOptions(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        seed=seed,
+        freeze=freeze,
+        mine_hard_negatives=mine_hard_negatives,
+        from_scratch=from_scratch,
+    )
+    settings = load_settings()
+    with connect(settings) as connections:
+        request = _make_request(settings, kind, base, options)
+        print_report(train_candidate(connections, run, snapshot, request))
+
+
+@app.command()
+def evaluate(kind: KindArgument, run: RunOption) -> None:
+    """Ask candidate and champion about the same frozen test images, and measure the stored artifact."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.training.evaluate import evaluate_candidate
+
+    with connect(load_settings()) as connections:
+        print_report(evaluate_candidate(connections, run, kind))
+
+
+@app.command()
+def gate(kind: KindArgument, run: RunOption) -> None:
+    """Decide whether a candidate deserves to be promoted, and write the page that says why."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.training.gate import decide_gates
+    from jobs.training.gate_policy import load_gate_policy
+
+    with connect(load_settings()) as connections:
+        print_report(decide_gates(connections, run, kind, load_gate_policy()))
+
+
+@app.command()
+def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retrain") -> None:
+    """Make a candidate that passed its gates the champion, if nobody was promoted meanwhile."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.training.promote import promote_candidate
+
+    with connect(load_settings()) as connections:
+        print_report(promote_candidate(connections, run, kind, by))
+
+
+@app.command()
+def retrain(
+    kinds: Annotated[Literal["both", "classifier", "encoder"], typer.Option(help="What to train.")] = "both",
+    run: Annotated[str | None, typer.Option(help="Go on with this run, which stopped halfway.")] = None,
+    classifier_base: Annotated[str | None, typer.Option(help="Directory or hub id.")] = None,
+    encoder_base: Annotated[str | None, typer.Option(help="Directory or hub id.")] = None,
+    classifier_epochs: EpochsOption = None,
+    encoder_epochs: EpochsOption = None,
+    freeze: FreezeOption = None,
+    mine_hard_negatives: MiningOption = False,
+    from_scratch: ScratchOption = False,
+    seed: SeedOption = None,
+    by: PromoterOption = "retrain",
+) -> None:
+    """From labels to new champions: the whole weekly flow without Airflow, the retagging of the catalog included."""
+    from jobs.connections import connect
+    from jobs.settings import load_settings
+    from jobs.training.gate_policy import load_gate_policy
+    from jobs.training.retrain import RetrainOptions
+    from jobs.training.retrain import retrain as retrain_models
+    from jobs.training.train import TrainingOptions
+
+    options = TrainingOptions(
+        seed=seed, freeze=freeze, mine_hard_negatives=mine_hard_negatives, from_scratch=from_scratch
+    )
+    bases: dict[Kind, str | None] = {"classifier": classifier_base, "encoder": encoder_base}
+    epochs: dict[Kind, int | None] = {"classifier": classifier_epochs, "encoder": encoder_epochs}
+    settings = load_settings()
+
+    def make(kind: Kind) -> "TrainingRequest":
+        return _make_request(settings, kind, bases[kind], replace(options, epochs=epochs[kind]))
+
+    with connect(settings) as connections:
+        print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, load_gate_policy()))
+
+
+def _make_request(settings: "Settings", kind: Kind, base: str | None, options: "TrainingOptions") -> "TrainingRequest":
+    from jobs.models.checkpoint import resolve_base
+    from jobs.training.train import make_request
+
+    configured = settings.classifier_base if kind == "classifier" else settings.encoder_base
+    folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE")
+    return make_request(kind, folder, options)

@@ -1,0 +1,28 @@
+"""Commands that prepare a database and a bucket."""
+
+import typer
+
+from jobs.commands.reports import print_report
+
+app = typer.Typer()
+
+
+@app.command()
+def migrate() -> None:
+    """Create or upgrade the schema in CATALOG_DATABASE_URL."""
+    from jobs.database.migrations import migrate as migrate_database
+    from jobs.settings import load_settings
+
+    print_report(migrate_database(load_settings().database_url))
+
+
+@app.command()
+def create_buckets() -> None:
+    """Create the buckets that the settings name, at an S3 endpoint of one's own."""
+    from jobs.settings import load_settings
+    from jobs.storage.buckets import create_missing_buckets
+    from jobs.storage.uri import S3Uri
+
+    settings = load_settings()
+    locations = [S3Uri.parse(uri) for uri in (settings.source_uri, settings.artifacts_uri)]
+    print_report({"created": create_missing_buckets(settings.s3_endpoint_url, locations)})

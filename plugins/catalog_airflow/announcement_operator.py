@@ -1,0 +1,28 @@
+"""A task that does nothing but announce its outlets, when there is a reason to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+
+class AnnouncementOperator(BaseOperator):  # type: ignore[misc]
+    """Announces its ``outlets``, or is skipped, which announces nothing."""
+
+    template_fields: Sequence[str] = ("skip_when",)
+    ui_color = "#fef3c7"
+
+    def __init__(self, *, skip_when: bool | str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.skip_when = skip_when
+
+    def execute(self, context: Context) -> None:
+        """Let Airflow announce the outlets, which it does for every task that succeeds.
+
+        Raises:
+            AirflowSkipException: there is nothing to announce.
+        """
+        if self.skip_when:
+            raise AirflowSkipException("nothing to announce")
+        self.log.info("announcing %s", ", ".join(outlet.name for outlet in self.outlets))
