@@ -40,8 +40,13 @@ def read_snapshot(connection: Connection, snapshot_id: str) -> RegisteredSnapsho
     return RegisteredSnapshot(row.snapshot_id, row.artifact_uri, row.report, row.created_at) if row else None
 
 
+def lock_split_memory(connection: Connection) -> None:
+    """Make other snapshots wait until the transaction ends, so that no two put a photo on different sides."""
+    connection.execute(text("LOCK TABLE catalog.split_memory IN SHARE ROW EXCLUSIVE MODE"))
+
+
 def read_split_memory(connection: Connection) -> dict[bytes, RememberedSplit]:
-    """On which side of the split each photo was first, by content hash."""
+    """By content hash: test for each photo that was ever tested on, train for all others of earlier snapshots."""
     rows = connection.execute(text("SELECT content_hash, split FROM catalog.split_memory"))
     return {bytes(row.content_hash): row.split for row in rows}
 
@@ -49,12 +54,12 @@ def read_split_memory(connection: Connection) -> dict[bytes, RememberedSplit]:
 def remember_splits(
     connection: Connection, snapshot_id: str, content_hashes: Sequence[bytes], split: RememberedSplit
 ) -> None:
-    """Remember photos that a snapshot has on this side; those that are known keep their side."""
+    """Remember photos that a snapshot has on this side; what is in test once is in test forever."""
     connection.execute(
         text("""
-            INSERT INTO catalog.split_memory (content_hash, split, first_snapshot_id)
+            INSERT INTO catalog.split_memory AS m (content_hash, split, first_snapshot_id)
             SELECT h, :split, :snapshot FROM unnest(CAST(:hashes AS bytea[])) AS h
-            ON CONFLICT DO NOTHING
+            ON CONFLICT (content_hash) DO UPDATE SET split = 'test' WHERE excluded.split = 'test' AND m.split <> 'test'
         """),
         {"split": split, "snapshot": snapshot_id, "hashes": list(content_hashes)},
     )

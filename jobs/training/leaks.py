@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.errors import PermanentError
+from jobs.labelling.example_maker import DECODED_SIDE_PIXELS
 from jobs.labelling.perceptual_hash import perceptual_hash
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.training.near_duplicates import has_near_duplicate
@@ -16,7 +17,8 @@ from jobs.training.snapshot_file import Snapshot, SnapshotRow
 if TYPE_CHECKING:
     from jobs.training.snapshot_photos import SnapshotPhotos
 
-LIMITS = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=128)
+# The same shrinking as at the import, so that both see the same pixels.
+LIMITS = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=DECODED_SIDE_PIXELS)
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ def require_no_leak(snapshot: Snapshot, near_duplicate_bits: int) -> None:
         leaks = measure_leaks(photos, others, near_duplicate_bits)
         if not leaks.is_clean:
             raise PermanentError(
-                f"{name} photos of snapshot {snapshot.snapshot_id[:12]} leak from train: {leaks.shared_contents} by "
-                f"their bytes, {leaks.shared_groups} by their group, {leaks.shared_near_duplicates} by a near duplicate; "
-                "this is a fault of the split, nothing was stored"
+                f"{name} photos of snapshot {snapshot.snapshot_id[:12]} leak into training: {leaks.shared_contents} by "
+                f"their bytes, {leaks.shared_groups} by their group, {leaks.shared_near_duplicates} by a near "
+                "duplicate; nothing was stored: this is a fault of the split, report it"
             )
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from jobs.errors import PermanentError
 
 NEAR_DUPLICATE_BITS = 32
-"""Of 3,409 real photos, each copy that was halved or compressed again (quality 60) differs in at most 12 bits, and 99 % of
-those that were cropped by 2 % in at most 32; the nearest two that show different clothes differ in 38."""
+"""Of 3,409 real photos, each copy that was halved or compressed again (quality 60) differs in at most 12 bits, and 99 %
+of those that were cropped by 2 % in at most 32; the nearest two that show different clothes differ in 38."""
 
 BLOCK_ROWS = 512
 BLOCK_COLUMNS = 4096
-MOST_PAIRS = 20_000_000
+MOST_PAIRS = 5_000_000
 
 
 def find_near_duplicates(hashes: Sequence[bytes], differing_bits: int) -> np.ndarray:

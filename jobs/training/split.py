@@ -1,0 +1,107 @@
+"""Splits photos into train, validation and test: by group, in equal shares of every category, the same way every time.
+
+A group (a product, a photographer) is never split. One of which any photo was ever in test is in test; else, one of
+which any was ever in train is in train. New groups are asked in the order of the sha256 of their names, and go to test
+where that brings their categories nearer to their shares. So a group far larger than a share goes to train, and equal
+photos give equal splits, with and without memory of them.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from jobs.database.snapshots import RememberedSplit
+from jobs.training.curation import CuratedPhoto
+from jobs.training.snapshot_file import Split
+
+FEWEST_GROUPS = 3
+"""A category with as many groups gives one of them away, even if it exceeds the share."""
+
+Groups = Mapping[str, Counter[str]]
+"""By the name of a group, its photos of each category."""
+
+
+def split_groups(
+    photos: Sequence[CuratedPhoto],
+    memory: Mapping[bytes, RememberedSplit],
+    test_share: float,
+    validation_share: float,
+) -> dict[str, Split]:
+    """The part of each group, by its name; ``validation_share`` is that of what is not in test."""
+    groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    sides: defaultdict[str, set[RememberedSplit | None]] = defaultdict(set)
+    for photo in photos:
+        groups[photo.group_name][photo.category] += 1
+        sides[photo.group_name].add(memory.get(photo.content_hash))
+    tested = [name for name in groups if "test" in sides[name]]
+    new = [name for name in groups if sides[name] == {None}]
+    test = _choose_groups(groups, tested, _shuffle(new, "test"), test_share)
+
+    rest = {name: groups[name] for name in groups if name not in test}
+    validation = _choose_groups(rest, [], _shuffle(rest, "validation"), validation_share)
+    return {name: "test" if name in test else "validation" if name in validation else "train" for name in groups}
+
+
+def _shuffle(names: Iterable[str], purpose: str) -> list[str]:
+    """An order that depends on nothing but the names."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{purpose}/{name}".encode()).digest())
+
+
+def _choose_groups(groups: Groups, chosen: Iterable[str], candidates: Sequence[str], share: float) -> set[str]:
+    """Add to the chosen groups those candidates that bring every category nearest to its share."""
+    choice = _Choice(groups, share)
+    for name in chosen:
+        choice.take(name)
+    for name in candidates:
+        if choice.measure_gain(name) > 0 and choice.can_spare(name):
+            choice.take(name)
+    for category in choice.find_missing():
+        spared = [
+            name
+            for name in candidates
+            if category in groups[name] and name not in choice.names and choice.can_spare(name)
+        ]
+        if spared and category not in choice.taken:
+            choice.take(max(spared, key=choice.measure_gain))
+    return choice.names
+
+
+class _Choice:
+    """Groups that are set apart: how far each category is from its share of photos."""
+
+    def __init__(self, groups: Groups, share: float) -> None:
+        self.names: set[str] = set()
+        self.taken: Counter[str] = Counter()
+        self._groups = groups
+        photos: Counter[str] = Counter()
+        for counts in groups.values():
+            photos.update(counts)
+        self._wanted = {category: share * photos[category] for category in sorted(photos)}
+        self._group_count = Counter(category for counts in groups.values() for category in counts)
+        self._groups_left = self._group_count.copy()
+
+    def take(self, name: str) -> None:
+        """Set a group apart."""
+        self.names.add(name)
+        self.taken.update(self._groups[name])
+        self._groups_left.subtract(self._groups[name].keys())
+
+    def can_spare(self, name: str) -> bool:
+        """Whether each category of a group has another one that stays."""
+        return all(self._groups_left[category] > 1 for category in self._groups[name])
+
+    def measure_gain(self, name: str) -> float:
+        """By how much a group brings its categories nearer to their shares, as a sum of parts of these shares."""
+        gain = 0.0
+        for category, photos in sorted(self._groups[name].items()):
+            missing = self._wanted[category] - self.taken[category]
+            gain += (abs(missing) - abs(missing - photos)) / self._wanted[category]
+        return gain
+
+    def find_missing(self) -> list[str]:
+        """The categories of which nothing is set apart though they have groups enough."""
+        return [
+            category
+            for category in self._wanted
+            if category not in self.taken and self._group_count[category] >= FEWEST_GROUPS
+        ]
