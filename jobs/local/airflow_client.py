@@ -134,6 +134,33 @@ class AirflowClient:
         content = self._call("GET", path, params={"map_index": task.map_index, "full_content": True})["content"]
         return "\n".join(line if isinstance(line, str) else line["event"] for line in content)
 
+    def answer_approval(self, dag_id: str, run_id: str, task_id: str, is_approved: bool) -> None:
+        """Say for a human whether a task that waits for an approval may go on."""
+        path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/-1/hitlDetails"
+        self._call("PATCH", path, json={"chosen_options": ["Approve" if is_approved else "Reject"]})
+
+    def read_approval_text(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """What a human is shown who is to approve."""
+        path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/-1/hitlDetails"
+        text: str = self._call("GET", path)["body"]
+        return text
+
+    def read_links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
+        """The extra links of a task by their names."""
+        path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/links"
+        links: dict[str, str | None] = self._call("GET", path)["extra_links"]
+        return links
+
+    def list_runs(self, dag_id: str) -> list[DagRun]:
+        """All runs of a DAG, the oldest first."""
+        runs = self._list(f"{_API}/dags/{quote(dag_id)}/dagRuns", "dag_runs", order_by="id")
+        return [_read_run(run) for run in runs]
+
+    def read_page(self, path: str) -> str:
+        """A page that the API server shows to those who are logged in."""
+        self._log_in()
+        return self._send("GET", path).text
+
     def wait_for_run(
         self,
         run: DagRun,
@@ -164,10 +191,13 @@ class AirflowClient:
                 return entries
 
     def _call(self, method: str, path: str, **request: Any) -> Any:
+        self._log_in()
+        return self._send(method, path, **request).json()
+
+    def _log_in(self) -> None:
         if "Authorization" not in self._http.headers:
             token = self._send("POST", "/auth/token", json=self._login).json()["access_token"]
             self._http.headers["Authorization"] = f"Bearer {token}"
-        return self._send(method, path, **request).json()
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:

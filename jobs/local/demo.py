@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,8 @@ from jobs.search.console import show_similar_products, show_text_search
 from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, PROJECT_ROOT, load_settings, names_locations
 from jobs.storage.uri import S3Uri
 
-DAG_ID = "catalog_ingest"
+INGEST_DAG = "catalog_ingest"
+RETRAIN_DAG = "model_retrain"
 DAG_TIMEOUT_SECONDS = 900.0
 TEXT_QUERY = "red striped dress"
 
@@ -36,6 +37,7 @@ class DemoFiles:
     """Where the demo keeps what it makes."""
 
     sample: Path = LOCAL_STACK_FOLDER / "sample"
+    bases: Path = LOCAL_STACK_FOLDER / "bases"
     text_sheet: Path = LOCAL_STACK_FOLDER / "search.png"
     product_sheet: Path = LOCAL_STACK_FOLDER / "similar.png"
 
@@ -59,13 +61,18 @@ def run_demo(write: Write, ports: WantedPorts, files: DemoFiles | None = None) -
     with connect(settings) as connections:
         with _step(write, "putting its photos into the bucket"):
             write(f"   {_upload_photos(connections, catalog)} files were new")
-        if _has_champions(connections):
-            write("-- starter models are there already")
-        else:
-            with _step(write, "training starter models on its labelled part"):
-                write(f"   {_train_models(connections, catalog)}")
-        with _step(write, f"running the DAG {DAG_ID} in Airflow"):
-            report = _run_dag(status, write)
+        with _open_airflow(status) as airflow:
+            if _has_champions(connections):
+                write("-- champions are there already")
+            else:
+                with _step(write, "importing the labels of its labelled part"):
+                    write(f"   {_import_labels(connections, catalog)} photos to learn from")
+                with _step(write, f"running the DAG {RETRAIN_DAG} in Airflow"):
+                    run = _run_dag(status, airflow, RETRAIN_DAG, _write_bases(files, catalog), write)
+                    _show_gates(airflow, run, write)
+            with _step(write, f"running the DAG {INGEST_DAG} in Airflow"):
+                run = _run_dag(status, airflow, INGEST_DAG, {}, write)
+                report = airflow.read_xcom(INGEST_DAG, run.run_id, "report")
         _show_report(report, write)
         _show_answers(connections, files, write)
     write(f"\n{format_login(status)}")
@@ -98,37 +105,52 @@ def _has_champions(connections: Connections) -> bool:
         return all(read_champion(connection, kind) for kind in ("classifier", "encoder"))
 
 
-def _train_models(connections: Connections, catalog: SampleCatalog) -> str:
+def _import_labels(connections: Connections, catalog: SampleCatalog) -> int:
+    from jobs.labelling.import_labels import import_labels
+
+    return import_labels(connections, "csv", catalog.labels_file, name="sample").imported
+
+
+def _write_bases(files: DemoFiles, catalog: SampleCatalog) -> dict[str, Any]:
+    """Random weights to start from, as no pretrained ones can be counted on; returns the run's parameters."""
     # Here, since torch takes seconds to import and a second demo does without.
-    import tempfile
+    from jobs.training.blank_checkpoints import write_blank_bases
 
-    from jobs.training.starter import BLANK_TRAINING, train_starter, write_blank_bases
-
-    with tempfile.TemporaryDirectory() as scratch:
-        bases = write_blank_bases(Path(scratch), catalog.labelled_folder)
-        report = train_starter(connections, catalog.labelled_folder, bases, BLANK_TRAINING)
-    return (
-        f"classifier: {report.classifier_metrics['accuracy']:.1%} right on photos held back; "
-        f"encoder: the text's own photo is among the first 10 for {report.encoder_metrics['recall_at_10']:.1%}"
-    )
+    bases = write_blank_bases(files.bases, catalog.labels_file)
+    return {
+        "classifier_base": str(bases.classifier.resolve()),
+        "encoder_base": str(bases.encoder.resolve()),
+        "from_scratch": True,
+    }
 
 
-def _run_dag(status: StackStatus, write: Write) -> dict[str, Any]:
+def _open_airflow(status: StackStatus) -> AirflowClient:
     assert status.airflow_url is not None
     assert status.password is not None
-    with AirflowClient(status.airflow_url, status.username, status.password) as airflow:
-        airflow.wait_for_dag(DAG_ID, timeout_seconds=120)
-        run = airflow.wait_for_run(airflow.trigger_dag(DAG_ID), DAG_TIMEOUT_SECONDS, _Progress(write))
-        if run.state != "success":
-            failed = [
-                task.task_id for task in airflow.read_task_instances(DAG_ID, run.run_id) if task.state == "failed"
-            ]
-            raise PermanentError(
-                f"the run {run.run_id} ended as {run.state}; look at the log of {', '.join(failed) or 'its tasks'} "
-                f"at {status.airflow_url}/dags/{DAG_ID}/runs/{run.run_id}"
-            )
-        report: dict[str, Any] = airflow.read_xcom(DAG_ID, run.run_id, "report")
-        return report
+    return AirflowClient(status.airflow_url, status.username, status.password)
+
+
+def _run_dag(
+    status: StackStatus, airflow: AirflowClient, dag_id: str, parameters: Mapping[str, Any], write: Write
+) -> DagRun:
+    airflow.wait_for_dag(dag_id, timeout_seconds=120)
+    run = airflow.wait_for_run(airflow.trigger_dag(dag_id, parameters), DAG_TIMEOUT_SECONDS, _Progress(write))
+    if run.state != "success":
+        failed = [task.task_id for task in airflow.read_task_instances(dag_id, run.run_id) if task.state == "failed"]
+        raise PermanentError(
+            f"the run {run.run_id} ended as {run.state}; look at the log of {', '.join(failed) or 'its tasks'} "
+            f"at {status.airflow_url}/dags/{dag_id}/runs/{run.run_id}"
+        )
+    return run
+
+
+def _show_gates(airflow: AirflowClient, run: DagRun, write: Write) -> None:
+    """The gates of each kind, as they decided."""
+    for kind in ("classifier", "encoder"):
+        report = airflow.read_xcom(RETRAIN_DAG, run.run_id, f"{kind}.gate")
+        write(f"   gates of the {kind}:")
+        for decision in report["decisions"]:
+            write(f"     {decision['verdict']:<8}{decision['sentence']}")
 
 
 class _Progress:

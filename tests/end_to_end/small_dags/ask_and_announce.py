@@ -1,0 +1,27 @@
+"""The operators of the plugin, without the jobs that they usually stand beside."""
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, Param
+from catalog_airflow.announcement_operator import AnnouncementOperator
+from catalog_airflow.promotion_approval import PromotionApproval
+
+NEWS = Asset(name="news", uri="x-test://news")
+IS_ASKED = Param(True, type="boolean")
+
+with DAG("ask", schedule=None, params={"is_asked": IS_ASKED}, render_template_as_native_obj=True):
+    approve = PromotionApproval(
+        task_id="approve",
+        is_required="{{ params.is_asked }}",
+        subject="May it?",
+        body="{{ '| gate | verdict |' }}",
+        retries=0,
+    )
+    approve >> EmptyOperator(task_id="go_on")
+
+with DAG(
+    "tell_news", schedule=None, params={"is_news": Param(True, type="boolean")}, render_template_as_native_obj=True
+):
+    AnnouncementOperator(task_id="announce", skip_when="{{ not params.is_news }}", outlets=[NEWS])
+
+with DAG("hear_news", schedule=[NEWS]):
+    EmptyOperator(task_id="hear")

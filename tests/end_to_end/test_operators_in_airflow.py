@@ -1,0 +1,37 @@
+"""Approvals and announcements, as a real Airflow takes them."""
+
+import pytest
+
+from tests.end_to_end.conftest import LiveStack, wait_until
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
+
+
+@pytest.mark.parametrize(
+    ("is_approved", "states"),
+    [
+        (True, {"approve": "success", "go_on": "success"}),
+        (False, {"approve": "failed", "go_on": "upstream_failed"}),
+    ],
+)
+def test_what_a_human_says_decides(stack: LiveStack, is_approved: bool, states: dict[str, str]) -> None:
+    run = stack.start_dag("ask", {})
+    wait_until(lambda: stack.read_states(run).get("approve") in {"awaiting_input", "deferred"})
+    assert stack.airflow.read_approval_text("ask", run.run_id, "approve") == "| gate | verdict |"
+    stack.airflow.answer_approval("ask", run.run_id, "approve", is_approved)
+    finished = stack.airflow.wait_for_run(run, timeout_seconds=120)
+    assert stack.read_states(run) == states
+    assert finished.state == ("success" if is_approved else "failed")
+
+
+def test_nobody_is_asked_where_the_gates_are_enough(stack: LiveStack) -> None:
+    run = stack.run_dag("ask", is_asked=False)
+    assert stack.read_states(run) == {"approve": "success", "go_on": "success"}
+
+
+def test_only_what_is_announced_is_heard(stack: LiveStack) -> None:
+    silent = stack.run_dag("tell_news", is_news=False)
+    assert (silent.state, stack.read_states(silent)) == ("success", {"announce": "skipped"})
+    assert stack.airflow.list_runs("hear_news") == []
+    assert stack.run_dag("tell_news").state == "success"
+    wait_until(lambda: len(stack.airflow.list_runs("hear_news")) == 1)

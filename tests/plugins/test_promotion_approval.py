@@ -1,0 +1,42 @@
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from catalog_airflow.promotion_approval import PromotionApproval
+
+
+def make_approval(**arguments: Any) -> "PromotionApproval":
+    from catalog_airflow.promotion_approval import PromotionApproval
+
+    return PromotionApproval(task_id="approve", subject="Promote?", body="", **arguments)
+
+
+def test_silence_is_a_refusal_after_three_days() -> None:
+    approval = make_approval(is_required=True)
+    assert approval.defaults == ["Reject"]
+    assert approval.response_timeout == timedelta(days=3)
+
+
+@pytest.mark.parametrize("answer", ["Reject", "Approve"])
+def test_a_refusal_fails_the_task(answer: str) -> None:
+    from airflow.providers.standard.exceptions import HITLRejectException
+
+    event = {
+        "chosen_options": [answer],
+        "params_input": {},
+        "responded_at": None,
+        "responded_by_user": None,
+        "timedout": False,
+    }
+    approval = make_approval(is_required=True)
+    if answer == "Reject":
+        with pytest.raises(HITLRejectException):
+            approval.execute_complete(context={}, event=event)
+    else:
+        assert approval.execute_complete(context={}, event=event)["chosen_options"] == ["Approve"]
+
+
+def test_where_nobody_is_asked_the_task_ends_at_once() -> None:
+    assert make_approval(is_required=False).execute(context={}) is None
