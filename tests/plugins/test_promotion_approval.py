@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +26,7 @@ def test_a_refusal_fails_the_task(answer: str) -> None:
     event = {
         "chosen_options": [answer],
         "params_input": {},
-        "responded_at": None,
+        "responded_at": datetime.now(UTC),
         "responded_by_user": None,
         "timedout": False,
     }
