@@ -138,11 +138,10 @@ def _choose_near_duplicates(pairs: np.ndarray, is_contradictory: np.ndarray) -> 
     """Mark photos to drop, so that no two that stay look alike; of each pair the first stays where it can."""
     is_dropped = np.zeros_like(is_contradictory)
     pairs = pairs[~is_contradictory[pairs].any(axis=1)]
-    firsts, starts = np.unique(pairs[:, 0], return_index=True)
     # In their order: whether a photo stays is settled by the pairs that it is the second of.
-    for first, seconds in zip(firsts, np.split(pairs[:, 1], starts[1:]), strict=True):
+    for first, start, count in zip(*np.unique(pairs[:, 0], return_index=True, return_counts=True), strict=True):
         if not is_dropped[first]:
-            is_dropped[seconds] = True
+            is_dropped[pairs[start : start + count, 1]] = True
     return is_dropped
 
 

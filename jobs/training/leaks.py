@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.errors import PermanentError
-from jobs.labelling.example_maker import DECODED_SIDE_PIXELS
-from jobs.labelling.perceptual_hash import perceptual_hash
+from jobs.labelling.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.training.near_duplicates import has_near_duplicate
 from jobs.training.snapshot_file import Snapshot, SnapshotRow
