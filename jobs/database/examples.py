@@ -57,6 +57,16 @@ def upsert_examples(connection: Connection, import_id: str, examples: Sequence[E
     )
 
 
+def find_perceptual_hashes(connection: Connection, content_hashes: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The perceptual hashes of those contents that some example already has, by content hash."""
+    statement = text("""
+        SELECT DISTINCT ON (content_hash) content_hash, perceptual_hash
+        FROM catalog.examples WHERE content_hash = ANY(CAST(:contents AS bytea[])) ORDER BY content_hash, example_id
+    """)
+    rows = connection.execute(statement, {"contents": list(content_hashes)})
+    return {bytes(row.content_hash): bytes(row.perceptual_hash) for row in rows}
+
+
 def prune_examples(connection: Connection, source: str, import_id: str) -> int:
     """Delete the examples of a source that its latest import no longer named; returns how many."""
     statement = text("DELETE FROM catalog.examples WHERE source = :source AND import_id <> :import_id")

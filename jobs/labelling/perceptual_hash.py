@@ -6,6 +6,8 @@ from PIL import Image
 
 HASH_SIDE = 16
 """The hash has the square of this many bits."""
+DECODED_SIDE_PIXELS = 256
+"""A photo may be shrunk to this on its shorter side before it is hashed, which changes no bit: the hash looks at 64."""
 
 
 def perceptual_hash(pixels: np.ndarray) -> bytes:
