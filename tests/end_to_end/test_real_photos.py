@@ -1,140 +1,161 @@
-"""Real photos through a real Airflow: from a pretrained backbone to categories in SQL."""
+"""Real photos through a real Airflow: from labels and a pretrained backbone to a retagged catalog."""
 
-import json
+import csv
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from unittest.mock import patch
 
 import pytest
-from sqlalchemy import create_engine, text
 
-from jobs.database.engine import driver_url
-from jobs.local.airflow_client import AirflowClient, DagRun
-from jobs.local.airflow_services import AirflowOptions
-from jobs.local.ports import WantedPorts
-from jobs.local.stack import StackStatus, start_stack, stop_stack
-from jobs.settings import PROJECT_ROOT
-from tests.local.conftest import make_stack_folder
-from tests.local.stack_access import connect_s3, read_environment
+from jobs.connections import connect
+from jobs.local.airflow_client import DagRun
+from jobs.settings import PROJECT_ROOT, Settings
+from tests.champions import make_champion
+from tests.end_to_end.conftest import PATIENCE_SECONDS, LiveStack, wait_until
+from tests.local.stack_access import connect_s3
 from tests.shop import TinyModels
 
 SHARED = PROJECT_ROOT.parent / "shared"
 PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", SHARED / "data" / "clothing-small"))
 WEIGHTS = Path(os.environ.get("CATALOG_PRETRAINED_WEIGHTS", SHARED / "weights" / "efficientnet-lite0"))
-DAG_ID = "catalog_ingest"
 TAGS = "SELECT object_key, category FROM catalog.current_image_tags"
+DECISIONS = """
+    SELECT gate, verdict, sentence FROM catalog.gate_decisions JOIN catalog.evaluations USING (evaluation_id)
+    WHERE run_id = :run
+"""
 
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.xdist_group("airflow"),
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(not PHOTOS.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
     pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no pretrained backbone: set CATALOG_PRETRAINED_WEIGHTS"),
 ]
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[StackStatus]:
-    with make_stack_folder() as folder:
-        yield start_stack(folder, WantedPorts(), AirflowOptions())
-        stop_stack(folder)
-
-
-@pytest.fixture(scope="module")
-def airflow(stack: StackStatus) -> Iterator[AirflowClient]:
-    assert stack.airflow_url is not None
-    assert stack.password is not None
-    with AirflowClient(stack.airflow_url, stack.username, stack.password) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def truth(stack: StackStatus, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The category of each object: the validation photos under flat names that do not tell it."""
+def truth(stack: LiveStack) -> dict[str, str]:
+    """The category of each object of the shop: the validation photos, under flat names that do not tell it."""
     photos = sorted((PHOTOS / "validation").glob("*/*.jpg"))
-    truth = {photo.name: photo.parent.name for photo in photos}
-    staged = tmp_path_factory.mktemp("photos")
-    for photo in photos:
-        shutil.copyfile(photo, staged / photo.name)
-    with connect_s3(stack.folder) as client:
-        for name in truth:
-            client.upload_file(str(staged / name), "photos", name)
-    return truth
+    with connect_s3(stack.status.folder) as client:
+        for photo in photos:
+            client.upload_file(str(photo), "photos", photo.name)
+    return {photo.name: photo.parent.name for photo in photos}
 
 
-def run_job(stack: StackStatus, *words: str) -> str:
-    environment = os.environ | read_environment(stack.folder) | {"CATALOG_MODEL_CACHE": str(stack.folder / "models")}
-    finished = subprocess.run(
-        [sys.executable, "-m", "jobs", *words],
-        cwd=PROJECT_ROOT,
-        env=environment,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
+@pytest.fixture(scope="module")
+def labels(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The training photos with their labels, grouped by who took them."""
+    folder = tmp_path_factory.mktemp("labels")
+    (folder / "train").symlink_to(PHOTOS / "train")
+    with (PHOTOS / "labels.csv").open(newline="") as file, (folder / "labels.csv").open("w", newline="") as copy:
+        rows = csv.DictReader(file)
+        writer = csv.writer(copy)
+        writer.writerow(["image", "label", "group"])
+        writer.writerows([row["path"], row["label"], row["contributor"]] for row in rows if row["split"] == "train")
+    stack.run_job("import-labels", "csv", str(folder / "labels.csv"), "--name=clothing")
 
 
-def run_dag(airflow: AirflowClient, **parameters: object) -> DagRun:
-    airflow.wait_for_dag(DAG_ID, timeout_seconds=120)
-    return airflow.wait_for_run(airflow.trigger_dag(DAG_ID, parameters), timeout_seconds=600)
+@pytest.fixture(scope="module")
+def encoder(stack: LiveStack, tiny_models: TinyModels) -> None:
+    """Some encoder in use, as no pretrained one can be had here."""
+    with patch.dict(os.environ, stack.environment), connect(Settings()) as connections:  # type: ignore[call-arg]
+        make_champion(connections, tiny_models.encoder, "encoder")
 
 
-def query(stack: StackStatus, statement: str) -> list[tuple[Any, ...]]:
-    engine = create_engine(driver_url(read_environment(stack.folder)["CATALOG_DATABASE_URL"]))
-    with engine.connect() as connection:
-        rows = [tuple(row) for row in connection.execute(text(statement))]
-    engine.dispose()
-    return rows
+def retrain(stack: LiveStack, **parameters: object) -> DagRun:
+    return stack.start_dag("model_retrain", {"kinds": "classifier", "classifier_base": str(WEIGHTS), **parameters})
 
 
-def test_every_photo_is_tagged_and_most_categories_are_right(
-    stack: StackStatus, airflow: AirflowClient, truth: dict[str, str], tiny_models: TinyModels
-) -> None:
-    run_job(stack, "migrate")
-    starter = run_job(
-        stack,
-        "train-starter",
-        str(PHOTOS / "train"),
-        f"--classifier-base={WEIGHTS}",
-        f"--encoder-base={tiny_models.encoder}",
-        "--encoder-epochs=0",
-    )
-    assert json.loads(starter.splitlines()[-1])["classifier_metrics"]["accuracy"] > 0.8
+@pytest.mark.usefixtures("labels", "encoder")
+def test_labels_become_a_champion_that_tags_the_shop(stack: LiveStack, truth: dict[str, str]) -> None:
+    trained = stack.airflow.wait_for_run(retrain(stack), PATIENCE_SECONDS)
+    assert trained.state == "success", stack.read_logs(trained)
+    decisions = stack.query(DECISIONS, run=f"model_retrain/{trained.run_id}")
+    assert {verdict for _, verdict, _ in decisions} == {"passed", "skipped"}
+    assert {gate for gate, verdict, _ in decisions if verdict == "skipped"} == {
+        "not_worse_than_champion",
+        "blast_radius",
+    }
 
-    planned = run_dag(airflow, plan_only=True)
-    assert planned.state == "success"
-    plan = airflow.read_xcom(DAG_ID, planned.run_id, "discover", key="report")
+    links = stack.airflow.read_links("model_retrain", trained.run_id, "classifier.gate")
+    assert links["Evaluation"] is not None
+    page = stack.airflow.read_page(links["Evaluation"])
+    assert all(sentence.split(" ")[0] in page for _, _, sentence in decisions)
+
+    planned = stack.run_dag("catalog_ingest", plan_only=True)
+    assert planned.state == "success", stack.read_logs(planned)
+    plan = stack.airflow.read_xcom("catalog_ingest", planned.run_id, "discover", key="report")
     assert plan["entries_by_reason"] == {"new": len(truth)}
-    assert query(stack, "SELECT count(*) FROM catalog.images") == [(0,)]
+    assert stack.query("SELECT count(*) FROM catalog.images") == [(0,)]
 
-    finished = run_dag(airflow)
-    tasks = airflow.read_task_instances(DAG_ID, finished.run_id)
-    assert finished.state == "success", [airflow.read_log(DAG_ID, finished.run_id, task)[-2000:] for task in tasks]
-    report = airflow.read_xcom(DAG_ID, finished.run_id, "report")
+    ingested = stack.run_dag("catalog_ingest")
+    assert ingested.state == "success", stack.read_logs(ingested)
+    report = stack.airflow.read_xcom("catalog_ingest", ingested.run_id, "report")
     assert report["entries"] == len(truth) == report["tagged"] + report["reused"]
-    assert query(stack, "SELECT count(*) FROM catalog.image_embeddings") == [(len(truth),)]
+    assert stack.query("SELECT count(*) FROM catalog.image_embeddings") == [(len(truth),)]
+    again = stack.run_dag("catalog_ingest")
+    assert stack.airflow.read_xcom("catalog_ingest", again.run_id, "report")["entries"] == 0
 
-    again = run_dag(airflow)
-    assert again.state == "success"
-    assert airflow.read_xcom(DAG_ID, again.run_id, "report")["entries"] == 0
-
-    tags = {row[0]: row[1] for row in query(stack, TAGS)}
+    tags = dict(stack.query(TAGS))
     assert tags.keys() == truth.keys()
     right = sum(tags[key] == category for key, category in truth.items())
     assert right / len(truth) >= 0.85, f"{right} of {len(truth)} categories are right"
 
 
-def test_fault_that_no_retry_cures_fails_at_once(airflow: AirflowClient) -> None:
-    failed = run_dag(airflow, source="s3://no-such-bucket/")
+@pytest.mark.usefixtures("labels", "encoder")
+def test_an_approved_candidate_retags_the_catalog(stack: LiveStack, truth: dict[str, str]) -> None:
+    """After the test above, whose champion it is compared with."""
+    before = stack.query("SELECT model_version_id FROM catalog.switches WHERE kind = 'classifier'")
+    retags = len(stack.airflow.list_runs("catalog_retag"))
+    run = retrain(stack, require_approval=True, seed=8)
+    wait_until(
+        lambda: (
+            stack.read_states(run)["classifier.approve"] in {"awaiting_input", "upstream_failed"}
+            or stack.airflow.read_run("model_retrain", run.run_id).is_finished
+        ),
+        PATIENCE_SECONDS,
+    )
+    assert stack.read_states(run)["classifier.approve"] == "awaiting_input", stack.read_logs(run)
+    assert "| not_worse_than_champion |" in stack.airflow.read_approval_text(
+        "model_retrain", run.run_id, "classifier.approve"
+    )
+    stack.airflow.answer_approval("model_retrain", run.run_id, "classifier.approve", is_approved=True)
+    assert stack.airflow.wait_for_run(run, PATIENCE_SECONDS).state == "success", stack.read_logs(run)
+
+    wait_until(lambda: len(stack.airflow.list_runs("catalog_retag")) > retags)
+    retag = stack.airflow.wait_for_run(stack.airflow.list_runs("catalog_retag")[-1], PATIENCE_SECONDS)
+    assert retag.state == "success", stack.read_logs(retag)
+    (live,) = stack.query("SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'")
+    assert live not in before
+    answered_by = stack.query("SELECT DISTINCT classifier_version_id FROM catalog.current_image_tags")
+    assert answered_by == [live]
+    assert dict(stack.query(TAGS)).keys() == truth.keys()
+
+
+@pytest.mark.usefixtures("labels")
+def test_a_gate_that_fails_ends_the_run_there(stack: LiveStack, tiny_models: TinyModels) -> None:
+    """A classifier from random weights whose backbone is frozen learns little."""
+    promotions = stack.query("SELECT count(*) FROM catalog.promotions")
+    run = stack.airflow.wait_for_run(
+        retrain(stack, classifier_base=str(tiny_models.classifier), freeze="backbone"), PATIENCE_SECONDS
+    )
+    assert run.state == "failed"
+    tasks = {task.task_id: task for task in stack.airflow.read_task_instances("model_retrain", run.run_id)}
+    gate = tasks["classifier.gate"]
+    assert (gate.state, gate.try_number) == ("failed", 1)
+    assert tasks["classifier.promote"].state == "upstream_failed"
+    assert "accuracy is at least" in stack.airflow.read_log("model_retrain", run.run_id, gate)
+    links = stack.airflow.read_links("model_retrain", run.run_id, "classifier.gate")
+    assert links["Evaluation"] is not None
+    assert "failed" in stack.airflow.read_page(links["Evaluation"])
+    assert stack.query("SELECT count(*) FROM catalog.promotions") == promotions
+
+
+def test_a_fault_that_no_retry_cures_fails_at_once(stack: LiveStack) -> None:
+    failed = stack.run_dag("catalog_ingest", source="s3://no-such-bucket/")
     assert failed.state == "failed"
-    states = {
-        task.task_id: (task.state, task.try_number) for task in airflow.read_task_instances(DAG_ID, failed.run_id)
-    }
+    tasks = stack.airflow.read_task_instances("catalog_ingest", failed.run_id)
+    states = {task.task_id: (task.state, task.try_number) for task in tasks}
     assert states["discover"] == ("failed", 1)
     assert states["report"][0] == "upstream_failed"
