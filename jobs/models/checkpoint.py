@@ -64,7 +64,8 @@ def load_model(auto_class: Any, folder: Path, dtype: Any) -> Any:
         model, report = auto_class.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
         )
-    except LOADING_FAULTS as error:
+    # Weights of another shape than the configuration says are a RuntimeError.
+    except (*LOADING_FAULTS, RuntimeError) as error:
         raise PermanentError(f"{folder} does not load by {auto_class.__name__}: {first_line(error)}") from None
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])

@@ -3,16 +3,24 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 
+from jobs.errors import PermanentError
 from jobs.models.checkpoint import load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
 CALIBRATION_FILE = "calibration.json"
 UNCALIBRATED = 1.0
+
+
+class _Calibration(BaseModel):
+    """The form of the file."""
+
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -63,9 +71,16 @@ def write_temperature(folder: Path, temperature: float) -> None:
 
 
 def read_temperature(folder: Path) -> float | None:
-    """The temperature that a checkpoint carries, or None if it was never calibrated."""
+    """The temperature that a checkpoint carries, or None if it was never calibrated.
+
+    Raises:
+        PermanentError: its file holds no positive number.
+    """
     file = folder / CALIBRATION_FILE
-    return float(json.loads(file.read_text(encoding="utf-8"))["temperature"]) if file.is_file() else None
+    try:
+        return _Calibration.model_validate_json(file.read_bytes()).temperature if file.is_file() else None
+    except ValidationError:
+        raise PermanentError(f'{file} must hold {{"temperature": NUMBER}}, a positive one: train again') from None
 
 
 def _categories(config: Any) -> tuple[str, ...]:

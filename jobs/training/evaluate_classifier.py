@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.database.drift_references import DriftReference
+from jobs.database.drift_references import CONFIDENCE_BINS, DriftReference
 from jobs.models.classifier import read_temperature
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.training.blast_radius import measure_blast_radius
@@ -26,8 +26,6 @@ from jobs.training.snapshot_file import SnapshotRow
 from jobs.training.snapshot_photos import SnapshotPhotos
 from jobs.training.thumbnails import THUMBNAIL_SIDE, make_thumbnail
 from jobs.training.trial import Measured, Trial, encode_predictions
-
-CONFIDENCE_BINS = 10
 
 
 def evaluate_classifier(trial: Trial) -> Measured:

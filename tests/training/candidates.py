@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextImageProcessor,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_version
@@ -22,7 +27,6 @@ from jobs.models.encoder import load_image_encoder
 from jobs.models.registry import upload_checkpoint
 from jobs.storage.layout import example_location, snapshot_location
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
-from jobs.training.blank_checkpoints import write_blank_resnet18
 from jobs.training.linear_head import find_head, fit_head
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from jobs.training.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
@@ -77,7 +81,7 @@ def make_coloured_photo(category: str, number: int) -> bytes:
 def write_classifier(folder: Path, labelled: LabelledSet, labels: Sequence[str] | None = None) -> None:
     """Train a tiny classifier on the train part, or on other ``labels`` for it, and save it as training does."""
     rows = labelled.snapshot.part("train")
-    write_blank_resnet18(folder, IMAGE_SIDE, labelled.snapshot.categories)
+    _write_blank_classifier(folder, labelled.snapshot.categories)
     classifier = load_classifier(folder, EXACT)
     pixels = torch.stack([classifier.preprocessing.geometry.apply(_decode_row(labelled, row)) for row in rows])
     with torch.no_grad():
@@ -89,6 +93,25 @@ def write_classifier(folder: Path, labelled: LabelledSet, labels: Sequence[str] 
     classifier.model.save_pretrained(folder)
     write_temperature(folder, 1.0)
     write_reference(folder, "classifier", labelled)
+
+
+def _write_blank_classifier(folder: Path, categories: Sequence[str]) -> None:
+    """A residual network with random weights, a hundredth of a ResNet-18, so that it is stored and read in no time."""
+    config = ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 64],
+        depths=[1, 1],
+        layer_type="basic",
+        id2label=dict(enumerate(categories)),
+        label2id={category: number for number, category in enumerate(categories)},
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ConvNextImageProcessor(
+        size={"shortest_edge": IMAGE_SIDE},
+        crop_pct=1.0,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(folder)
 
 
 def write_reference(folder: Path, kind: ModelKind, labelled: LabelledSet) -> None:
