@@ -6,7 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy import Connection, text
 
+from jobs.database.model_versions import ModelKind
+from jobs.database.promotions import NewPromotion, insert_promotion
 from jobs.database.spaces import create_space_index, make_space_live, open_space
+from jobs.database.switches import Switch, insert_switch
 from jobs.database.tagging_runs import PlannedShard, RunModels, TaggingRun, insert_run
 
 CATEGORIES = ["dress", "hat", "shoes"]
@@ -24,8 +27,10 @@ class NewImage:
     content: bytes | None = None
 
 
-def promote_model(connection: Connection, kind: str, dimensions: int | None = None) -> int:
-    """Register a model version and make it the champion; returns its id."""
+def promote_model(
+    connection: Connection, kind: ModelKind, dimensions: int | None = None, *, is_live: bool = True
+) -> int:
+    """Register a model version and make it the champion, a classifier also the live one; returns its id."""
     version: int = connection.execute(
         text("""
             INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories,
@@ -35,13 +40,9 @@ def promote_model(connection: Connection, kind: str, dimensions: int | None = No
         """),
         {"kind": kind, "dimensions": dimensions, "categories": CATEGORIES if kind == "classifier" else None},
     ).scalar_one()
-    connection.execute(
-        text("""
-            INSERT INTO catalog.promotions (kind, model_version_id, promoted_by, reason)
-            VALUES (:kind, :version, 'tester', 'because')
-        """),
-        {"kind": kind, "version": version},
-    )
+    insert_promotion(connection, NewPromotion(kind, version, None, None, "tester", "because"))
+    if is_live and kind == "classifier":
+        insert_switch(connection, Switch(kind, version, None))
     return version
 
 

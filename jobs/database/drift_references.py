@@ -1,12 +1,14 @@
 """Queries on ``drift_references``: what a classifier's answers looked like when it was accepted."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
 MeasuredOn = Literal["test", "catalog"]
+CONFIDENCE_BINS = 10
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,53 @@ def read_drift_reference(connection: Connection, classifier_version_id: int) -> 
     """)
     row = connection.execute(statement, {"version": classifier_version_id}).one_or_none()
     return DriftReference(row.category_counts, row.confidence_counts) if row else None
+
+
+def count_run_answers(connection: Connection, run_id: str) -> DriftReference:
+    """What the classifier of a run answered in it, by the ledger; answers that were copied are left out."""
+    categories = connection.execute(
+        text("""
+            SELECT category, sum(images::integer)
+            FROM catalog.run_chunks, jsonb_each_text(category_counts) AS c (category, images)
+            WHERE run_id = :run GROUP BY category ORDER BY category
+        """),
+        {"run": run_id},
+    )
+    confidences = connection.execute(
+        text("""
+            SELECT bin, sum(images::integer)
+            FROM catalog.run_chunks,
+                 jsonb_array_elements_text(confidence_counts) WITH ORDINALITY AS c (images, bin)
+            WHERE run_id = :run GROUP BY bin
+        """),
+        {"run": run_id},
+    )
+    return _make_reference(categories, confidences)
+
+
+def count_catalog_answers(connection: Connection, classifier_version_id: int) -> DriftReference:
+    """What a classifier says of all images in the bucket, whatever humans said of them."""
+    categories = connection.execute(
+        text(f"SELECT category, count(*) {CATALOG_ANSWERS} GROUP BY category ORDER BY category"),
+        {"classifier": classifier_version_id},
+    )
+    confidences = connection.execute(
+        text(f"SELECT least(width_bucket(confidence, 0, 1, 10), 10) AS bin, count(*) {CATALOG_ANSWERS} GROUP BY bin"),
+        {"classifier": classifier_version_id},
+    )
+    return _make_reference(categories, confidences)
+
+
+CATALOG_ANSWERS = """
+    FROM catalog.image_tags t JOIN catalog.images i USING (image_id)
+    WHERE t.classifier_version_id = :classifier AND i.deleted_at IS NULL
+"""
+
+
+def _make_reference(categories: Iterable[Any], confidences: Iterable[Any]) -> DriftReference:
+    """From rows of (category, images) and of (number of the bin from 1, images)."""
+    images_by_bin = {int(row[0]): int(row[1]) for row in confidences}
+    return DriftReference(
+        {row[0]: int(row[1]) for row in categories},
+        [images_by_bin.get(number, 0) for number in range(1, CONFIDENCE_BINS + 1)],
+    )

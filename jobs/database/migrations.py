@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import psycopg2.errors
@@ -59,7 +60,7 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
             version = _require_pgvector(guard)
             _require_rights(guard)
             applied = _apply_migrations(database_url, sql_folder / "migrations")
-            views, functions = sorted(sql_folder.glob("views/*.sql")), sorted(sql_folder.glob("functions/*.sql"))
+            views, functions = order_views(sql_folder / "views"), sorted(sql_folder.glob("functions/*.sql"))
             _define_again(guard, views, functions)
             return MigrationReport(applied, len(views), len(functions), version)
     finally:
@@ -134,6 +135,14 @@ def _define_again(connection: Connection, views: list[Path], functions: list[Pat
                 raise
             _drop_definitions(connection, views, functions)
             _execute_files(connection, [*views, *functions])
+
+
+def order_views(folder: Path) -> list[Path]:
+    """The files of all views, each behind those that it reads."""
+    files = {file.stem: file for file in sorted(folder.glob("*.sql"))}
+    named = {name: set(re.findall(r"catalog\.(\w+)", file.read_text(encoding="utf-8"))) for name, file in files.items()}
+    order = TopologicalSorter({name: sorted(names & (files.keys() - {name})) for name, names in named.items()})
+    return [files[name] for name in order.static_order()]
 
 
 def _drop_definitions(connection: Connection, views: list[Path], functions: list[Path]) -> None:

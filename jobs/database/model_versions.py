@@ -1,4 +1,4 @@
-"""Queries on ``model_versions`` and ``promotions``."""
+"""Queries on ``model_versions``, and which of them are champions and live."""
 
 import json
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, text
 from jobs.errors import PermanentError
 
 ModelKind = Literal["classifier", "encoder"]
+MODEL_KINDS: tuple[ModelKind, ...] = ("classifier", "encoder")
 COLUMNS = "v.model_version_id, v.kind, v.artifact_uri, v.weights_sha256, v.categories, v.dimensions"
 
 
@@ -79,9 +80,18 @@ def read_model_version(connection: Connection, model_version_id: int) -> ModelVe
 
 def read_champion(connection: Connection, kind: ModelKind) -> ModelVersion | None:
     """The version of the latest promotion of a kind, or None before the first."""
+    return _read_named_by(connection, "champion_models", kind)
+
+
+def read_live_model(connection: Connection, kind: ModelKind) -> ModelVersion | None:
+    """The version of a kind that answers come from, or None before the first switch."""
+    return _read_named_by(connection, "live_models", kind)
+
+
+def _read_named_by(connection: Connection, view: str, kind: ModelKind) -> ModelVersion | None:
     statement = text(f"""
-        SELECT {COLUMNS} FROM catalog.champion_models c JOIN catalog.model_versions v USING (model_version_id)
-        WHERE c.kind = :kind
+        SELECT {COLUMNS} FROM catalog.{view} n JOIN catalog.model_versions v USING (model_version_id)
+        WHERE n.kind = :kind
     """)
     row = connection.execute(statement, {"kind": kind}).one_or_none()
     return _model_version(row) if row else None
@@ -95,7 +105,7 @@ def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
     """
     champion = read_champion(connection, kind)
     if champion is None:
-        raise PermanentError(f"no {kind} is in use yet: run `python -m jobs train-starter` first")
+        raise PermanentError(f"no {kind} was promoted yet: run `python -m jobs retrain` first")
     return champion
 
 

@@ -3,11 +3,13 @@
 A space is filled beside the live one, indexed, and made live in one transaction; dropping it drops a table.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
+from jobs.database.switches import Switch, insert_switch
 from jobs.errors import PermanentError
 
 SpaceState = Literal["building", "live", "retired"]
@@ -40,6 +42,19 @@ class EmbeddingSpace:
         return f"{self.partition}_hnsw"
 
 
+@dataclass(frozen=True)
+class SpaceSummary:
+    """A space and what it holds, its index included; ``vectors`` is None once it was dropped."""
+
+    space_id: int
+    encoder_version_id: int
+    dimensions: int
+    state: SpaceState
+    vectors: int | None
+    size_bytes: int
+    created_at: str
+
+
 def open_space(connection: Connection, encoder_version_id: int, dimensions: int) -> int:
     """Make sure that an encoder has a space to fill, and return its id; one that was dropped is built anew.
 
@@ -61,7 +76,7 @@ def open_space(connection: Connection, encoder_version_id: int, dimensions: int)
 
 def _create_space(connection: Connection, encoder_version_id: int, dimensions: int) -> EmbeddingSpace:
     """Create what another job has not created by now."""
-    _lock_spaces(connection)
+    lock_spaces(connection)
     connection.execute(
         text("""
             INSERT INTO catalog.embedding_spaces (encoder_version_id, dimensions) VALUES (:encoder, :dimensions)
@@ -94,7 +109,7 @@ def create_space_index(connection: Connection, space_id: int) -> None:
 
     The build runs at thousands of rows a second, several times faster than adding rows to a finished index.
     """
-    _lock_spaces(connection)
+    lock_spaces(connection)
     space = _require_space(connection, space_id=space_id)
     if _relation_exists(connection, space.index):
         return
@@ -111,21 +126,26 @@ def create_space_index(connection: Connection, space_id: int) -> None:
     )
 
 
-def make_space_live(connection: Connection, space_id: int) -> None:
+def make_space_live(connection: Connection, space_id: int, report: Mapping[str, Any] | None = None) -> None:
     """Have every search answer from this space from the caller's commit on; the space before it is retired.
+
+    Its encoder becomes the live one by that, with ``report`` in the row of ``switches``.
 
     Raises:
         PermanentError: the space does not exist or has no index.
     """
-    _lock_spaces(connection)
+    lock_spaces(connection)
     space = _require_space(connection, space_id=space_id)
     if not _relation_exists(connection, space.index):
         raise PermanentError(f"embedding space {space_id} has no index yet: call create_space_index first")
-    connection.execute(
-        text("UPDATE catalog.embedding_spaces SET state = 'retired' WHERE state = 'live' AND space_id <> :space"),
-        {"space": space_id},
-    )
+    if space.state == "live":
+        return
+    retire = text("""
+        UPDATE catalog.embedding_spaces SET state = 'retired' WHERE state = 'live' RETURNING encoder_version_id
+    """)
+    replaced = connection.execute(retire).scalar_one_or_none()
     _set_state(connection, space, "live")
+    insert_switch(connection, Switch("encoder", space.encoder_version_id, replaced), report)
 
 
 def drop_space(connection: Connection, space_id: int) -> None:
@@ -134,12 +154,62 @@ def drop_space(connection: Connection, space_id: int) -> None:
     Raises:
         PermanentError: the space does not exist or is live.
     """
-    _lock_spaces(connection)
+    lock_spaces(connection)
     space = _require_space(connection, space_id=space_id)
     if space.state == "live":
         raise PermanentError(f"embedding space {space_id} is live: make another one live before you drop it")
     connection.execute(text(f"DROP TABLE IF EXISTS catalog.{space.partition}"))
     _set_state(connection, space, "retired")
+
+
+def lock_spaces(connection: Connection) -> None:
+    """One job at a time changes spaces; those that read them or write vectors go on."""
+    connection.execute(text("LOCK TABLE catalog.embedding_spaces IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def read_space(connection: Connection, space_id: int) -> EmbeddingSpace:
+    """A space by its id.
+
+    Raises:
+        PermanentError: there is none.
+    """
+    return _require_space(connection, space_id=space_id)
+
+
+def find_searchable_space(connection: Connection, encoder_version_id: int) -> int | None:
+    """The id of an encoder's space if it still has its vectors and its index, so that it can go live at once."""
+    space = _read_space(connection, encoder_version_id=encoder_version_id)
+    return space.space_id if space and _relation_exists(connection, space.index) else None
+
+
+def list_spaces(connection: Connection) -> list[SpaceSummary]:
+    """All spaces, the oldest first, with what they hold."""
+    rows = connection.execute(text("SELECT * FROM catalog.embedding_spaces ORDER BY space_id")).all()
+    summaries = []
+    for row in rows:
+        space = _embedding_space(row)
+        vectors, size_bytes = _measure_partition(connection, space)
+        summaries.append(
+            SpaceSummary(
+                space.space_id,
+                space.encoder_version_id,
+                space.dimensions,
+                space.state,
+                vectors,
+                size_bytes,
+                row.created_at.isoformat(timespec="seconds"),
+            )
+        )
+    return summaries
+
+
+def _measure_partition(connection: Connection, space: EmbeddingSpace) -> tuple[int | None, int]:
+    if not _relation_exists(connection, space.partition):
+        return None, 0
+    measured = connection.execute(
+        text(f"SELECT count(*), pg_total_relation_size('catalog.{space.partition}') FROM catalog.{space.partition}")
+    ).one()
+    return measured[0], measured[1]
 
 
 def find_space(connection: Connection, encoder_version_id: int) -> int | None:
@@ -154,20 +224,6 @@ def find_live_space(connection: Connection) -> int | None:
     return connection.execute(statement).scalar_one_or_none()
 
 
-def count_missing_vectors(connection: Connection, space_id: int) -> int:
-    """How many images in the bucket a space lacks, those left out that are known to fail."""
-    statement = text("""
-        SELECT count(*) FROM catalog.images i
-        WHERE i.deleted_at IS NULL
-          AND NOT EXISTS (SELECT FROM catalog.image_embeddings e
-                          WHERE e.space_id = :space AND e.image_id = i.image_id)
-          AND NOT EXISTS (SELECT FROM catalog.item_failures f
-                          WHERE f.image_id = i.image_id AND f.resolved_at IS NULL)
-    """)
-    missing: int = connection.execute(statement, {"space": space_id}).scalar_one()
-    return missing
-
-
 def read_live_space(connection: Connection) -> EmbeddingSpace:
     """The space that searches answer from.
 
@@ -178,11 +234,6 @@ def read_live_space(connection: Connection) -> EmbeddingSpace:
     if row is None:
         raise PermanentError("no embedding space is live yet: run `python -m jobs ingest` first")
     return _embedding_space(row)
-
-
-def _lock_spaces(connection: Connection) -> None:
-    """One job at a time changes spaces; those that read them or write vectors go on."""
-    connection.execute(text("LOCK TABLE catalog.embedding_spaces IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _require_space(

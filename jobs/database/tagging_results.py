@@ -208,9 +208,19 @@ def record_failures(connection: Connection, run_id: str, failures: Sequence[Item
 
 
 def forget_answers(connection: Connection, image_ids: Sequence[int]) -> None:
-    """Drop the tags and vectors of images whose present bytes are no photo."""
+    """Drop the tags and vectors of images whose present bytes are no photo; answers to these very bytes stay.
+
+    Bytes that one model has answered may fail under another, or under narrower limits: that takes nothing away.
+    """
     for table in ("image_tags", "image_embeddings"):
-        connection.execute(text(f"DELETE FROM catalog.{table} WHERE image_id = ANY (:ids)"), {"ids": list(image_ids)})
+        connection.execute(
+            text(f"""
+                DELETE FROM catalog.{table} a USING catalog.images i
+                WHERE a.image_id = ANY (:ids) AND i.image_id = a.image_id
+                  AND a.content_hash IS DISTINCT FROM i.content_hash
+            """),
+            {"ids": list(image_ids)},
+        )
 
 
 def resolve_failures(connection: Connection, image_ids: Sequence[int]) -> None:

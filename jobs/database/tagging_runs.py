@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from sqlalchemy import Connection, text
+
+Purpose = Literal["ingest", "retag"]
+RunState = Literal["running", "succeeded", "failed"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class RunModels:
 
 @dataclass(frozen=True)
 class TaggingRun:
-    """A planned run."""
+    """A planned run; ``report`` is None until it was finished, well or not."""
 
     run_id: str
     source_uri: str
@@ -29,6 +32,9 @@ class TaggingRun:
     entries: int
     entries_by_reason: dict[str, int]
     shards: int
+    purpose: Purpose = "ingest"
+    state: RunState = "running"
+    report: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,8 @@ class PlannedShard:
 class ChunkCounts:
     """What became of a chunk: ``entries == tagged + reused + failed``.
 
-    The stage seconds are summed over parallel workers; ``wall_seconds`` is the time between two commits.
+    The stage seconds are summed over parallel workers; ``wall_seconds`` is the time between two commits. The counts
+    of categories and confidences are of the images that the classifier itself answered, as in `DriftReference`.
     """
 
     entries: int
@@ -56,6 +63,8 @@ class ChunkCounts:
     predict_seconds: float
     write_seconds: float
     wall_seconds: float
+    category_counts: dict[str, int] = field(default_factory=dict)
+    confidence_counts: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -81,8 +90,9 @@ def insert_run(connection: Connection, run: TaggingRun, shards: Sequence[Planned
     connection.execute(
         text("""
             INSERT INTO catalog.tagging_runs (run_id, source_uri, manifest_uri, classifier_version_id,
-                                              encoder_version_id, space_id, discovered, entries, entries_by_reason)
-            VALUES (:run, :source, :manifest, :classifier, :encoder, :space, :discovered, :entries, :reasons)
+                                              encoder_version_id, space_id, discovered, entries, entries_by_reason,
+                                              purpose)
+            VALUES (:run, :source, :manifest, :classifier, :encoder, :space, :discovered, :entries, :reasons, :purpose)
         """),
         {
             "run": run.run_id,
@@ -94,6 +104,7 @@ def insert_run(connection: Connection, run: TaggingRun, shards: Sequence[Planned
             "discovered": json.dumps(run.discovered),
             "entries": run.entries,
             "reasons": json.dumps(run.entries_by_reason),
+            "purpose": run.purpose,
         },
     )
     for number, shard in enumerate(shards):
@@ -129,6 +140,9 @@ def read_run(connection: Connection, run_id: str) -> TaggingRun | None:
         row.entries,
         row.entries_by_reason,
         row.shards,
+        row.purpose,
+        row.state,
+        row.report,
     )
 
 
@@ -143,9 +157,11 @@ def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, co
     connection.execute(
         text("""
             INSERT INTO catalog.run_chunks (run_id, shard, chunk, entries, tagged, reused, failed, failure_reasons,
-                read_seconds, decode_seconds, predict_seconds, write_seconds, wall_seconds)
+                read_seconds, decode_seconds, predict_seconds, write_seconds, wall_seconds, category_counts,
+                confidence_counts)
             VALUES (:run, :shard, :chunk, :entries, :tagged, :reused, :failed, :failure_reasons,
-                :read_seconds, :decode_seconds, :predict_seconds, :write_seconds, :wall_seconds)
+                :read_seconds, :decode_seconds, :predict_seconds, :write_seconds, :wall_seconds, :category_counts,
+                :confidence_counts)
         """),
         {
             **asdict(counts),
@@ -153,6 +169,8 @@ def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, co
             "shard": shard,
             "chunk": chunk,
             "failure_reasons": json.dumps(counts.failure_reasons),
+            "category_counts": json.dumps(counts.category_counts),
+            "confidence_counts": json.dumps(counts.confidence_counts),
         },
     )
 
@@ -191,7 +209,24 @@ def _sum_reasons(connection: Connection, run_id: str) -> dict[str, int]:
     return {reason: int(images) for reason, images in rows}
 
 
-def finish_run(connection: Connection, run_id: str, state: str, report: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class WorkCounts:
+    """Images that were worked on, and those among them that failed."""
+
+    entries: int
+    failed: int
+
+
+def sum_run_and_parts(connection: Connection, run_id: str) -> WorkCounts:
+    """Add up the ledgers of a run and of the runs whose ids lie below its own."""
+    statement = text("""
+        SELECT coalesce(sum(entries), 0)::integer, coalesce(sum(failed), 0)::integer FROM catalog.run_chunks
+        WHERE run_id = :run OR starts_with(run_id, :run || '/')
+    """)
+    return WorkCounts(*connection.execute(statement, {"run": run_id}).one())
+
+
+def finish_run(connection: Connection, run_id: str, state: RunState, report: dict[str, Any]) -> None:
     """Close a run with its report."""
     connection.execute(
         text("""

@@ -37,7 +37,7 @@ class WorkQuery:
 
 @dataclass(frozen=True)
 class DueImage:
-    """An image that some champion has not seen under its present bytes."""
+    """An image that one of the run's models has not seen under its present bytes."""
 
     image_id: int
     object_key: str
@@ -98,3 +98,64 @@ def find_known_content(connection: Connection, hashes: Sequence[bytes], classifi
         frozenset(bytes(content) for content, is_tagged, _ in rows if is_tagged),
         frozenset(bytes(content) for content, _, is_embedded in rows if is_embedded),
     )
+
+
+def list_live_buckets(connection: Connection) -> list[str]:
+    """The buckets that hold the images of the catalog."""
+    statement = text("SELECT DISTINCT bucket FROM catalog.images WHERE deleted_at IS NULL ORDER BY bucket")
+    return list(connection.execute(statement).scalars())
+
+
+def count_unanswered(connection: Connection, classifier: int | None, space: int | None) -> int:
+    """How many images in the bucket lack an answer to their present bytes, those left out whose bytes failed.
+
+    ``None`` in place of a classifier or a space asks for nothing of it.
+    """
+    statement = text("""
+        SELECT count(*) FROM catalog.images i
+        WHERE i.deleted_at IS NULL
+          AND (CAST(:classifier AS integer) IS NOT NULL
+                   AND NOT EXISTS (SELECT FROM catalog.image_tags t
+                                   WHERE t.image_id = i.image_id AND t.classifier_version_id = :classifier
+                                     AND t.content_hash = i.content_hash)
+               OR CAST(:space AS integer) IS NOT NULL
+                   AND NOT EXISTS (SELECT FROM catalog.image_embeddings e
+                                   WHERE e.image_id = i.image_id AND e.space_id = :space
+                                     AND e.content_hash = i.content_hash))
+          AND NOT EXISTS (SELECT FROM catalog.item_failures f
+                          WHERE f.image_id = i.image_id AND f.resolved_at IS NULL AND f.etag = i.etag)
+    """)
+    unanswered: int = connection.execute(statement, {"classifier": classifier, "space": space}).scalar_one()
+    return unanswered
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Images in the bucket that one model answers, and those among them that the other does not."""
+
+    answered: int
+    lost: int
+
+
+def count_lost_tags(connection: Connection, old_classifier: int, new_classifier: int) -> Losses:
+    """What answers would lose by a switch of the classifier."""
+    statement = text("""
+        SELECT count(*), count(*) FILTER (WHERE new.image_id IS NULL)
+        FROM catalog.images i
+        JOIN catalog.image_tags old ON old.image_id = i.image_id AND old.classifier_version_id = :old
+        LEFT JOIN catalog.image_tags new ON new.image_id = i.image_id AND new.classifier_version_id = :new
+        WHERE i.deleted_at IS NULL
+    """)
+    return Losses(*connection.execute(statement, {"old": old_classifier, "new": new_classifier}).one())
+
+
+def count_lost_vectors(connection: Connection, old_space: int, new_space: int) -> Losses:
+    """What answers would lose by a switch of the encoder."""
+    statement = text("""
+        SELECT count(*), count(*) FILTER (WHERE new.image_id IS NULL)
+        FROM catalog.images i
+        JOIN catalog.image_embeddings old ON old.image_id = i.image_id AND old.space_id = :old
+        LEFT JOIN catalog.image_embeddings new ON new.image_id = i.image_id AND new.space_id = :new
+        WHERE i.deleted_at IS NULL
+    """)
+    return Losses(*connection.execute(statement, {"old": old_space, "new": new_space}).one())

@@ -8,7 +8,7 @@ from pgvector import HalfVector
 from sqlalchemy import Engine
 
 from jobs.connections import connect
-from jobs.database.spaces import read_live_space
+from jobs.database.spaces import find_live_space, read_live_space
 from jobs.errors import PermanentError
 from jobs.search.encoders import LoadPhotoEmbedder, load_photo_embedder
 from jobs.search.hits import ProductHit, read_product_hits
@@ -39,15 +39,20 @@ def find_products_by_pixels(
     engine: Engine, load_encoder: LoadPhotoEmbedder, pixels: np.ndarray, k: int, category: str | None
 ) -> list[ProductHit]:
     """`similar_products_by_image` for uint8 RGB pixels [height, width, 3] on an open engine."""
-    with engine.connect() as connection:
-        space = read_live_space(connection)
-    vector = load_encoder(space.encoder_version_id)(pixels)
-    with engine.connect() as connection:
-        return read_product_hits(
-            connection,
-            "SELECT * FROM catalog.nearest_products(CAST(:vector AS halfvec), :space, CAST(:k AS integer), :category)",
-            {"vector": HalfVector(vector).to_text(), "space": space.space_id, "k": k, "category": category},
-        )
+    while True:
+        with engine.connect() as connection:
+            space = read_live_space(connection)
+        vector = load_encoder(space.encoder_version_id)(pixels)
+        # One snapshot for the check and the search: another space may have gone live while the photo was embedded.
+        with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+            if find_live_space(connection) != space.space_id:
+                continue
+            return read_product_hits(
+                connection,
+                "SELECT * FROM "
+                "catalog.nearest_products(CAST(:vector AS halfvec), :space, CAST(:k AS integer), :category)",
+                {"vector": HalfVector(vector).to_text(), "space": space.space_id, "k": k, "category": category},
+            )
 
 
 def read_photo(image_path: Path, settings: Settings) -> np.ndarray:

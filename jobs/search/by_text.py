@@ -2,11 +2,11 @@
 
 from functools import partial
 
-from pgvector import HalfVector
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from jobs.connections import connect
-from jobs.database.spaces import EmbeddingSpace, read_live_space
+from jobs.database.spaces import read_live_space
+from jobs.database.text_queries import insert_text_vectors, is_text_known
 from jobs.errors import PermanentError
 from jobs.search.encoders import LoadTextEmbedder, load_text_embedder
 from jobs.search.hits import ProductHit, read_product_hits
@@ -52,29 +52,22 @@ def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text:
         PermanentError: the text is empty or too long, or no space is live.
     """
     _check_query_text(query_text)
+    is_new = False
+    # Asked again, since another space may go live while the encoder is loaded; it brings the texts that it finds.
+    while (encoder_version_id := _find_encoder_without(engine, query_text)) is not None:
+        vectors = load_encoder(encoder_version_id).embed([query_text])
+        with engine.begin() as connection:
+            insert_text_vectors(connection, encoder_version_id, [query_text], vectors)
+        is_new = True
+    return is_new
+
+
+def _find_encoder_without(engine: Engine, query_text: str) -> int | None:
+    """The encoder of the live space, if it has not embedded the text yet."""
     with engine.connect() as connection:
-        space = read_live_space(connection)
-        is_known = connection.scalar(
-            text("SELECT true FROM catalog.text_queries WHERE query_text = :text AND encoder_version_id = :encoder"),
-            {"text": query_text, "encoder": space.encoder_version_id},
-        )
-    if is_known:
-        return False
-    _store_vector(engine, space, query_text, load_encoder)
-    return True
-
-
-def _store_vector(engine: Engine, space: EmbeddingSpace, query_text: str, load_encoder: LoadTextEmbedder) -> None:
-    vector = load_encoder(space.encoder_version_id).embed([query_text])[0]
-    with engine.begin() as connection:
-        connection.execute(
-            text("""
-                INSERT INTO catalog.text_queries (query_text, encoder_version_id, embedding)
-                VALUES (:text, :encoder, CAST(:vector AS halfvec))
-                ON CONFLICT DO NOTHING
-            """),
-            {"text": query_text, "encoder": space.encoder_version_id, "vector": HalfVector(vector).to_text()},
-        )
+        encoder_version_id = read_live_space(connection).encoder_version_id
+        is_known = is_text_known(connection, encoder_version_id, query_text)
+    return None if is_known else encoder_version_id
 
 
 def _check_query_text(query_text: str) -> None:

@@ -1,17 +1,17 @@
 """The whole ingest flow in one process: what the DAG ``catalog_ingest`` does, without Airflow."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, partial
 
 from jobs.connections import Connections
 from jobs.settings import Settings
 from jobs.tagging.discover import DiscoverSettings
+from jobs.tagging.drift import DriftSettings
 from jobs.tagging.plan import Plan, PlanSettings, plan_run, preview_run
 from jobs.tagging.publish import publish_run
 from jobs.tagging.report import RunReport, report_run
+from jobs.tagging.shard_tagger import ShardTagger
 
 log = logging.getLogger(__name__)
 
@@ -65,21 +65,10 @@ def ingest(connections: Connections, options: IngestOptions) -> RunReport:
     log.info(
         "%d images are due; if this run stops halfway, `python -m jobs ingest --run %s` goes on", plan.entries, run_id
     )
-    if plan.shards:
-        _tag_shards(connections, run_id, plan.shards)
+    ShardTagger(connections).tag(run_id, plan.shards)
     publish_run(connections.engine, run_id)
-    limit = connections.settings.failed_share_limit
-    return report_run(connections.engine, connections.store, connections.artifacts, run_id, limit)
-
-
-def _tag_shards(connections: Connections, run_id: str, shards: Sequence[int]) -> None:
-    # Here, for torch takes seconds to import, and planning or a run without work does without.
-    from jobs.tagging.tag_shard import TagSettings, load_predictor, tag_shard
-
-    engine, store, settings = connections.engine, connections.store, TagSettings.from_settings(connections.settings)
-    load = cache(partial(load_predictor, engine, store, settings))
-    for shard in shards:
-        tag_shard(engine, store, connections.artifacts, run_id, shard, settings, load)
+    limit, drift = connections.settings.failed_share_limit, DriftSettings.from_settings(connections.settings)
+    return report_run(connections.engine, connections.store, connections.artifacts, run_id, limit, drift)
 
 
 def plan_settings(settings: Settings, options: IngestOptions) -> PlanSettings:

@@ -1,7 +1,7 @@
 """The images of a run, in Parquet: one file for each shard, one row group for each chunk.
 
-The file's metadata names the run and the champions, so that a shard is tagged by the versions that were in
-use when it was planned, whatever is promoted meanwhile.
+The file's metadata names the run and its models, so that a shard is tagged by the versions that it was planned
+with, whatever is promoted or switched meanwhile.
 """
 
 import io

@@ -1,5 +1,6 @@
-"""Stage 2: resolve the champions, choose the images that are due, and write the manifest."""
+"""Stage 2: resolve the live models, choose the images that are due, and write the manifest."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -7,9 +8,17 @@ from itertools import islice
 
 from sqlalchemy import Connection, Engine
 
-from jobs.database.model_versions import ModelVersion, require_champion
+from jobs.database.model_versions import MODEL_KINDS, ModelKind, ModelVersion, read_live_model, require_champion
 from jobs.database.spaces import find_space, open_space
-from jobs.database.tagging_runs import PlannedShard, RunModels, TaggingRun, insert_run, read_recent_speed, read_run
+from jobs.database.tagging_runs import (
+    PlannedShard,
+    Purpose,
+    RunModels,
+    TaggingRun,
+    insert_run,
+    read_recent_speed,
+    read_run,
+)
 from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.storage.object_store import ObjectStore
@@ -17,6 +26,8 @@ from jobs.storage.uri import S3Uri
 from jobs.tagging.discover import DiscoverSettings, discover_images
 from jobs.tagging.failures import RETRYABLE_REASONS
 from jobs.tagging.manifest import ShardHeader, encode_shard
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,14 +39,6 @@ class PlanSettings:
     max_attempts: int
     force: bool
     limit: int | None
-
-
-@dataclass(frozen=True)
-class Champions:
-    """The versions in use at the moment of planning, each of its kind."""
-
-    classifier: ModelVersion
-    encoder: ModelVersion
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ def preview_run(
     """Say what a run would do; everything is rolled back and nothing reaches the bucket."""
     with engine.connect() as connection:
         discovery = discover_images(connection, store, source, discover_settings)
-        champions = _read_champions(connection)
-        due = Counter(image.reason for image in _stream_due(connection, source, champions, settings))
+        models = _read_answering_models(connection)
+        space_id = find_space(connection, models.encoder.model_version_id)
+        images = stream_due(connection, source, models.classifier.model_version_id, space_id, settings)
+        due = Counter(image.reason for image in images)
         plan = Plan(
             run_id="",
             source_uri=str(source),
@@ -89,37 +94,53 @@ def plan_run(
     with engine.begin() as connection:
         known = read_run(connection, run_id)
         if known is not None:
-            return _recall_plan(connection, known)
+            return recall_plan(connection, known)
         discovery = discover_images(connection, store, source, discover_settings)
-        champions = _read_champions(connection)
-        encoder = champions.encoder
-        due = _stream_due(connection, source, champions, settings)
+        # After the listing was recorded: whoever switches the live models waits for this transaction, or is done.
+        answering = _read_answering_models(connection)
+        encoder = answering.encoder
         # Opened after the listing: it locks the partitioned table, and a listing may take minutes.
         space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
-        models = RunModels(champions.classifier.model_version_id, encoder.model_version_id, space_id)
-        header = ShardHeader(run_id, 0, source.bucket, models, settings.force)
-        manifest = manifest_location(artifacts, run_id)
-        reasons: Counter[str] = Counter()
-        shards = list(_write_shards(store, manifest, header, due, settings, reasons))
-        run = TaggingRun(
-            run_id, str(source), str(manifest), models, asdict(discovery), reasons.total(), dict(reasons), len(shards)
-        )
-        insert_run(connection, run, shards)
-        return _recall_plan(connection, run)
+        models = RunModels(answering.classifier.model_version_id, encoder.model_version_id, space_id)
+        manifest = ManifestWriter(store, manifest_location(artifacts, run_id), settings)
+        due = stream_due(connection, source, models.classifier_version_id, space_id, settings)
+        manifest.write(ShardHeader(run_id, 0, source.bucket, models, settings.force), due)
+        return store_plan(connection, run_id, str(source), models, manifest, "ingest", asdict(discovery))
 
 
-def _read_champions(connection: Connection) -> Champions:
-    return Champions(require_champion(connection, "classifier"), require_champion(connection, "encoder"))
+@dataclass(frozen=True)
+class _AnsweringModels:
+    """The versions whose answers a run adds to."""
+
+    classifier: ModelVersion
+    encoder: ModelVersion
 
 
-def _stream_due(
-    connection: Connection, source: S3Uri, champions: Champions, settings: PlanSettings
+def _read_answering_models(connection: Connection) -> _AnsweringModels:
+    """The live version of each kind, so that new photos are in the answers at once; before the first, the champion."""
+    answering: dict[ModelKind, ModelVersion] = {}
+    for kind in MODEL_KINDS:
+        champion = require_champion(connection, kind)
+        live = read_live_model(connection, kind)
+        if live not in {None, champion}:
+            log.warning(
+                "%s %d was promoted, but is not live: run `python -m jobs retag` to bring the catalog over to it",
+                kind,
+                champion.model_version_id,
+            )
+        answering[kind] = live or champion
+    return _AnsweringModels(**answering)
+
+
+def stream_due(
+    connection: Connection, place: S3Uri, classifier: int, space: int | None, settings: PlanSettings
 ) -> Iterator[DueImage]:
+    """The images below a bucket and prefix that a classifier or a space has not answered; None: no space yet."""
     query = WorkQuery(
-        bucket=source.bucket,
-        prefix=source.key,
-        classifier=champions.classifier.model_version_id,
-        space=find_space(connection, champions.encoder.model_version_id),
+        bucket=place.bucket,
+        prefix=place.key,
+        classifier=classifier,
+        space=space,
         force=settings.force,
         retryable=RETRYABLE_REASONS,
         max_attempts=settings.max_attempts,
@@ -128,24 +149,54 @@ def _stream_due(
     return stream_due_images(connection, query)
 
 
-def _write_shards(
-    store: ObjectStore,
-    manifest: S3Uri,
-    header: ShardHeader,
-    due: Iterator[DueImage],
-    settings: PlanSettings,
-    reasons: Counter[str],
-) -> Iterator[PlannedShard]:
-    number = 0
-    while images := list(islice(due, settings.shard_size)):
-        content = encode_shard(replace(header, shard=number), images, settings.chunk_size)
-        store.write(shard_location(manifest, number), content)
-        reasons.update(image.reason for image in images)
-        yield PlannedShard(entries=len(images), chunks=-(-len(images) // settings.chunk_size))
-        number += 1
+class ManifestWriter:
+    """Cuts the images of a run into shards, writes them, and keeps count."""
+
+    def __init__(self, store: ObjectStore, location: S3Uri, settings: PlanSettings) -> None:
+        self.location = location
+        self.shards: list[PlannedShard] = []
+        self.reasons: Counter[str] = Counter()
+        self._store = store
+        self._settings = settings
+
+    def write(self, header: ShardHeader, due: Iterator[DueImage]) -> None:
+        """Write the images of one bucket behind the shards that are written already."""
+        chunk_size = self._settings.chunk_size
+        while images := list(islice(due, self._settings.shard_size)):
+            number = len(self.shards)
+            content = encode_shard(replace(header, shard=number), images, chunk_size)
+            self._store.write(shard_location(self.location, number), content)
+            self.reasons.update(image.reason for image in images)
+            self.shards.append(PlannedShard(entries=len(images), chunks=-(-len(images) // chunk_size)))
 
 
-def _recall_plan(connection: Connection, run: TaggingRun) -> Plan:
+def store_plan(
+    connection: Connection,
+    run_id: str,
+    source_uri: str,
+    models: RunModels,
+    manifest: ManifestWriter,
+    purpose: Purpose,
+    discovered: dict[str, int],
+) -> Plan:
+    """Enter a run whose manifest is written."""
+    run = TaggingRun(
+        run_id=run_id,
+        source_uri=source_uri,
+        manifest_uri=str(manifest.location),
+        models=models,
+        discovered=discovered,
+        entries=manifest.reasons.total(),
+        entries_by_reason=dict(manifest.reasons),
+        shards=len(manifest.shards),
+        purpose=purpose,
+    )
+    insert_run(connection, run, manifest.shards)
+    return recall_plan(connection, run)
+
+
+def recall_plan(connection: Connection, run: TaggingRun) -> Plan:
+    """The plan of a run that has one."""
     return Plan(
         run_id=run.run_id,
         source_uri=run.source_uri,

@@ -17,7 +17,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Predictor:
-    """Both champions on one device; safe to call from several threads."""
+    """A classifier and an encoder on one device; safe to call from several threads."""
 
     classifier: Classifier
     encoder: ImageEncoder

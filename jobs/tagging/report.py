@@ -6,13 +6,16 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Engine
 
-from jobs.database.tagging_runs import RunTotals, TaggingRun, finish_run, read_run, sum_chunks
+from jobs.database.tagging_runs import RunState, RunTotals, TaggingRun, finish_run, read_run, sum_chunks
 from jobs.errors import PermanentError
 from jobs.storage.layout import report_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
+from jobs.tagging.drift import DriftReport, DriftSettings, measure_drift
 
 log = logging.getLogger(__name__)
+
+DEFAULT_DRIFT_SETTINGS = DriftSettings()
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,12 @@ class RunReport:
     """A finished run: ``entries == tagged + reused + failed``.
 
     The seconds of the stages are summed over parallel workers; ``images_per_second`` is measured from the
-    start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report.
+    start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report. ``drift``
+    is None where the classifier has no reference to compare with.
     """
 
     run_id: str
-    state: str
+    state: RunState
     source_uri: str
     discovered: dict[str, int]
     entries: int
@@ -38,10 +42,17 @@ class RunReport:
     predict_seconds: float
     write_seconds: float
     duration_seconds: float
+    drift: DriftReport | None
+    has_drifted: bool
 
 
 def report_run(
-    engine: Engine, store: ObjectStore, artifacts: S3Uri, run_id: str, failed_share_limit: float
+    engine: Engine,
+    store: ObjectStore,
+    artifacts: S3Uri,
+    run_id: str,
+    failed_share_limit: float,
+    drift_settings: DriftSettings = DEFAULT_DRIFT_SETTINGS,
 ) -> RunReport:
     """Close a run: add its chunks up, keep the report, and judge it.
 
@@ -55,11 +66,14 @@ def report_run(
             raise PermanentError(f"run {run_id!r} was never planned")
         totals = sum_chunks(connection, run_id)
         fault = find_fault(totals, failed_share_limit)
-        report = _build_report(run, totals, "failed" if fault else "succeeded")
+        drift = measure_drift(connection, run_id, run.models.classifier_version_id, drift_settings)
+        report = _build_report(run, totals, drift, "failed" if fault else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report))
     content = json.dumps(asdict(report), indent=2)
     store.write(report_location(artifacts, run_id), content.encode())
     log.info("report of run %s:\n%s", run_id, content)
+    if drift and drift.is_flagged:
+        log.warning("drift: %s", drift.sentence)
     if fault:
         raise PermanentError(fault)
     return report
@@ -82,7 +96,7 @@ def find_fault(totals: RunTotals, failed_share_limit: float) -> str | None:
     return None
 
 
-def _build_report(run: TaggingRun, totals: RunTotals, state: str) -> RunReport:
+def _build_report(run: TaggingRun, totals: RunTotals, drift: DriftReport | None, state: RunState) -> RunReport:
     return RunReport(
         run_id=run.run_id,
         state=state,
@@ -99,4 +113,6 @@ def _build_report(run: TaggingRun, totals: RunTotals, state: str) -> RunReport:
         predict_seconds=round(totals.predict_seconds, 3),
         write_seconds=round(totals.write_seconds, 3),
         duration_seconds=round(totals.duration_seconds, 3),
+        drift=drift,
+        has_drifted=drift is not None and drift.is_flagged,
     )

@@ -1,4 +1,4 @@
-"""The job of one shard: load the champions that it was planned with, and tag what is not yet committed."""
+"""The job of one shard: load the models that it was planned with, and tag what is not yet committed."""
 
 import logging
 import os

@@ -2,10 +2,12 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from jobs.database.drift_references import CONFIDENCE_BINS
 from jobs.database.tagging_results import (
     ContentCopy,
     Embedding,
@@ -106,4 +108,12 @@ def _count(outcome: Outcome, write_seconds: float, wall_seconds: float) -> Chunk
         predict_seconds=outcome.seconds.predict,
         write_seconds=write_seconds,
         wall_seconds=wall_seconds,
+        category_counts=dict(Counter(tag.category for tag in outcome.tags)),
+        confidence_counts=count_confidences([tag.confidence for tag in outcome.tags]),
     )
+
+
+def count_confidences(confidences: Sequence[float]) -> list[int]:
+    """How many lie in each bin of equal width, from 0 to 1."""
+    bins = Counter(min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1) for confidence in confidences)
+    return [bins[number] for number in range(CONFIDENCE_BINS)]

@@ -3,19 +3,19 @@
 CREATE OR REPLACE FUNCTION catalog.candidate_images(category text, by_product boolean) RETURNS SETOF bigint
 LANGUAGE sql STABLE AS $$
     SELECT t.image_id
-    FROM catalog.champion_models c
-    JOIN catalog.image_tags t ON t.classifier_version_id = c.model_version_id
-    WHERE NOT by_product AND c.kind = 'classifier' AND t.category = candidate_images.category
+    FROM catalog.live_models m
+    JOIN catalog.image_tags t ON t.classifier_version_id = m.model_version_id
+    WHERE NOT by_product AND m.kind = 'classifier' AND t.category = candidate_images.category
     UNION ALL
     SELECT l.image_id
     FROM catalog.labels l
     WHERE NOT by_product AND l.category = candidate_images.category
     UNION ALL
     SELECT i.image_id
-    FROM catalog.champion_models c
-    JOIN catalog.product_tags t ON t.classifier_version_id = c.model_version_id
+    FROM catalog.live_models m
+    JOIN catalog.product_tags t ON t.classifier_version_id = m.model_version_id
     JOIN catalog.images i USING (product_id)
-    WHERE by_product AND c.kind = 'classifier' AND t.category = candidate_images.category
+    WHERE by_product AND m.kind = 'classifier' AND t.category = candidate_images.category
     UNION ALL
     SELECT i.image_id
     FROM catalog.labels l

@@ -37,7 +37,7 @@ CREATE TABLE catalog.split_memory (
     split             text NOT NULL CHECK (split IN ('train', 'test')),
     first_snapshot_id text NOT NULL REFERENCES catalog.dataset_snapshots
 );
-COMMENT ON TABLE catalog.split_memory IS 'On which side of the split a photo first was: what was ever in test stays in test';
+COMMENT ON TABLE catalog.split_memory IS 'Test for every photo that was ever tested on, and stays in test; train for all others of earlier snapshots';
 
 -- Candidates ----------------------------------------------------------------------------------------------------
 
@@ -120,6 +120,12 @@ SELECT 'encoder', encoder_version_id, created_at FROM catalog.embedding_spaces W
 ALTER TABLE catalog.tagging_runs
     ADD COLUMN purpose text NOT NULL DEFAULT 'ingest' CHECK (purpose IN ('ingest', 'retag'));
 COMMENT ON COLUMN catalog.tagging_runs.purpose IS 'ingest answers new photos by the live models, retag brings the catalog over to the champions';
+
+ALTER TABLE catalog.run_chunks
+    ADD COLUMN category_counts jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN confidence_counts jsonb NOT NULL DEFAULT '[]';
+COMMENT ON COLUMN catalog.run_chunks.category_counts IS 'Images that the classifier answered in this chunk, by category; reused answers left out';
+COMMENT ON COLUMN catalog.run_chunks.confidence_counts IS 'The same images in ten bins of confidence of equal width';
 
 CREATE TABLE catalog.drift_references (
     classifier_version_id integer PRIMARY KEY REFERENCES catalog.model_versions,

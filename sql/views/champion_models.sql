@@ -5,4 +5,5 @@ FROM catalog.promotions p
 JOIN catalog.model_versions v USING (model_version_id)
 ORDER BY p.kind, p.promotion_id DESC;
 
-COMMENT ON VIEW catalog.champion_models IS 'The model version in use of each kind: the one that was promoted last';
+COMMENT ON VIEW catalog.champion_models IS
+    'The model version of each kind that was promoted last; catalog.live_models are those that answer';

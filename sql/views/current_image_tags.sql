@@ -10,7 +10,7 @@ SELECT
 FROM catalog.images i
 LEFT JOIN catalog.image_tags t
     ON t.image_id = i.image_id
-    AND t.classifier_version_id = (SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier')
+    AND t.classifier_version_id = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
 LEFT JOIN (
     SELECT DISTINCT ON (image_id) image_id, category, labelled_at
     FROM catalog.labels
@@ -19,7 +19,7 @@ LEFT JOIN (
 WHERE i.deleted_at IS NULL AND coalesce(l.category, t.category) IS NOT NULL;
 
 COMMENT ON VIEW catalog.current_image_tags IS
-    'The category of each image in the bucket: its latest label, else the tag of the champion classifier';
+    'The category of each image in the bucket: its latest label, else the tag of the live classifier';
 COMMENT ON COLUMN catalog.current_image_tags.confidence IS '0 to 1; 1 where a human said so';
 COMMENT ON COLUMN catalog.current_image_tags.top_3 IS
     'Up to three {"category", "confidence"}, best first; null where a human said so';

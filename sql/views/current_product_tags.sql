@@ -11,7 +11,7 @@ SELECT
 FROM catalog.products p
 LEFT JOIN catalog.product_tags t
     ON t.product_id = p.product_id
-    AND t.classifier_version_id = (SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier')
+    AND t.classifier_version_id = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
 LEFT JOIN (
     SELECT DISTINCT ON (i.product_id) i.product_id, l.category, l.labelled_at
     FROM catalog.labels l
@@ -24,10 +24,10 @@ WHERE coalesce(l.category, t.category) IS NOT NULL
 
 COMMENT ON VIEW catalog.current_product_tags IS
     'The category of each product with a photo in the bucket: the latest label of its photos, else the tag of the '
-    'champion classifier';
+    'live classifier';
 COMMENT ON COLUMN catalog.current_product_tags.confidence IS '0 to 1; 1 where a human said so';
-COMMENT ON COLUMN catalog.current_product_tags.photos IS 'Photos that the champion classifier has tagged';
+COMMENT ON COLUMN catalog.current_product_tags.photos IS 'Photos that the live classifier has tagged';
 COMMENT ON COLUMN catalog.current_product_tags.photos_disagree IS
-    'Whether the champion classifier gives these photos more than one category';
+    'Whether the live classifier gives these photos more than one category';
 COMMENT ON COLUMN catalog.current_product_tags.source IS 'human or model';
 COMMENT ON COLUMN catalog.current_product_tags.classifier_version_id IS 'Null where a human said so';

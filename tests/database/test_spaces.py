@@ -9,7 +9,6 @@ from sqlalchemy import Connection, Engine, exc, text
 
 from jobs.database.spaces import (
     EmbeddingSpace,
-    count_missing_vectors,
     create_space_index,
     drop_space,
     find_live_space,
@@ -19,6 +18,7 @@ from jobs.database.spaces import (
     read_live_space,
 )
 from jobs.database.tagging_results import ItemFailure, record_failures
+from jobs.database.tagging_work import count_unanswered
 from jobs.errors import PermanentError
 from tests.catalog_rows import NewImage, add_images, delete_images, open_live_space, promote_model, start_run
 
@@ -169,9 +169,9 @@ def test_unknown_spaces_are_refused(engine: Engine) -> None:
 def test_missing_vectors_are_those_of_images_in_the_bucket_that_did_not_fail(engine: Engine) -> None:
     with engine.begin() as connection:
         classifier, space_id = promote_model(connection, "classifier"), open_live_space(connection, 3)
-        images = [NewImage("p", vector=[1, 0, 0])] + [NewImage("p") for _ in range(4)]
+        images = [NewImage("p", vector=[1, 0, 0], content=b"x")] + [NewImage("p") for _ in range(4)]
         _, deleted, failed, *_ = add_images(connection, images, space_id, classifier)
         delete_images(connection, [deleted])
         start_run(connection, classifier, space_id)
         record_failures(connection, "run", [ItemFailure(failed, "etag", "decode", "truncated", "no end")])
-        assert count_missing_vectors(connection, space_id) == 2
+        assert count_unanswered(connection, classifier=None, space=space_id) == 2

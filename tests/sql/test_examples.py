@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from jobs.database.migrations import SQL_FOLDER
+from jobs.database.switches import Switch, insert_switch
 from jobs.database.tagging_results import ItemFailure, record_failures
 from jobs.database.tagging_runs import ChunkCounts, insert_chunk
-from tests.catalog_rows import NewImage, add_images, label_image, start_run, store_text, tag_products
+from tests.catalog_rows import NewImage, add_images, label_image, promote_model, start_run, store_text, tag_products
 from tests.sql.conftest import Models
 
 EXAMPLES = sorted((SQL_FOLDER / "examples").glob("*.sql"))
@@ -31,6 +32,17 @@ def small_catalog(connection: Connection, models: Models) -> Connection:
     insert_chunk(connection, "run", 0, 0, ChunkCounts(5, 4, 0, 1, {"truncated": 1}, 1, 1, 1, 1, 1))
     record_failures(connection, "run", [ItemFailure(broken, "etag", "decode", "truncated", "no end")])
     connection.exec_driver_sql("UPDATE catalog.products SET shop_category = 'Women'")
+    before = promote_model(connection, "classifier", is_live=False)
+    add_images(connection, [NewImage("e", "dress")], models.space_id, before)
+    connection.execute(
+        text("""
+            INSERT INTO catalog.image_tags
+            SELECT image_id, :after, 'hat', 0.5, top_3, probabilities, content_hash, now()
+            FROM catalog.image_tags WHERE classifier_version_id = :before
+        """),
+        {"before": before, "after": models.classifier},
+    )
+    insert_switch(connection, Switch("classifier", models.classifier, before))
     return connection
 
 

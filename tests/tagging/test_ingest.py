@@ -90,28 +90,12 @@ def test_new_classifier_does_not_embed_again(tagging_shop: Shop, tiny_models: Ti
         "SELECT image_id, embedded_at, embedding::text FROM catalog.image_embeddings ORDER BY 1"
     )
     before = tagging_shop.query("SELECT image_id, confidence FROM catalog.current_image_tags ORDER BY 1")
-    make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
+    make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier", is_live=True)
     assert ingest(tagging_shop.connections, IngestOptions()).tagged == 6
     assert vectors == tagging_shop.query(
         "SELECT image_id, embedded_at, embedding::text FROM catalog.image_embeddings ORDER BY 1"
     )
     assert before != tagging_shop.query("SELECT image_id, confidence FROM catalog.current_image_tags ORDER BY 1")
-
-
-def test_new_encoder_fills_a_space_beside_the_live_one(tagging_shop: Shop, tiny_models: TinyModels) -> None:
-    tagging_shop.put_photos(6)
-    ingest(tagging_shop.connections, IngestOptions())
-    (first,) = tagging_shop.query("SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'")
-    make_champion(tagging_shop.connections, tiny_models.other_encoder, "encoder")
-    ingest(tagging_shop.connections, IngestOptions(limit=4))
-    assert tagging_shop.query("SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'") == [first]
-    ingest(tagging_shop.connections, IngestOptions())
-    spaces = tagging_shop.query("SELECT space_id, state FROM catalog.embedding_spaces ORDER BY 1")
-    assert spaces == [(first[0], "retired"), (first[0] + 1, "live")]
-    assert (
-        len(tagging_shop.query("SELECT * FROM catalog.similar_images((SELECT min(image_id) FROM catalog.images), 5)"))
-        == 5
-    )
 
 
 def test_changed_photo_is_tagged_anew_and_vanished_leaves_every_answer(tagging_shop: Shop) -> None:
@@ -201,7 +185,7 @@ def test_too_many_failures_fail_the_run_after_saving(tagging_shop: Shop) -> None
 
 
 def test_no_champion_is_said(shop: Shop) -> None:
-    with pytest.raises(PermanentError, match="train-starter"):
+    with pytest.raises(PermanentError, match="jobs retrain"):
         ingest(shop.connections, IngestOptions())
 
 

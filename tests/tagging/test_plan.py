@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from jobs.storage.uri import S3Uri
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest, preview_ingest
 from jobs.tagging.manifest import decode_shard
@@ -66,15 +68,33 @@ def test_reasons_say_why(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     plan = preview_ingest(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1}
     assert plan.estimated_seconds is not None
-    make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
+    make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier", is_live=True)
     plan = preview_ingest(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1, "not_tagged": 5}
-    make_champion(tagging_shop.connections, tiny_models.classifier, "classifier")
-    make_champion(tagging_shop.connections, tiny_models.other_encoder, "encoder")
+    make_champion(tagging_shop.connections, tiny_models.classifier, "classifier", is_live=True)
+    with tagging_shop.connections.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM catalog.image_embeddings")
     plan = preview_ingest(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1, "not_embedded": 5}
     plan = preview_ingest(tagging_shop.connections, replace(IngestOptions(), force=True))
     assert plan.entries == 8
+
+
+def test_new_photos_are_answered_by_the_live_models_until_the_catalog_is_brought_over(
+    tagging_shop: Shop, tiny_models: TinyModels, caplog: pytest.LogCaptureFixture
+) -> None:
+    tagging_shop.put_photos(3)
+    ingest(tagging_shop.connections, IngestOptions())
+    assert "is not live" not in caplog.text
+    models = "SELECT DISTINCT classifier_version_id, encoder_version_id FROM catalog.tagging_runs"
+    live = tagging_shop.query(models)
+    make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
+    make_champion(tagging_shop.connections, tiny_models.other_encoder, "encoder")
+    tagging_shop.put_photos(2, seed=1)
+    assert ingest(tagging_shop.connections, IngestOptions()).entries == 2
+    assert tagging_shop.query(models) == live
+    assert tagging_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(5,)]
+    assert caplog.text.count("is not live: run `python -m jobs retag`") == 2
 
 
 def test_limit_takes_so_many(tagging_shop: Shop) -> None:

@@ -1,0 +1,128 @@
+"""The switch: from one commit on, answers come from the models that a retag has brought the catalog over to."""
+
+import logging
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from jobs.database.drift_references import count_catalog_answers, upsert_drift_reference
+from jobs.database.model_versions import read_champion, read_live_model
+from jobs.database.product_tags import renew_product_tags
+from jobs.database.promotions import lock_promotions
+from jobs.database.spaces import find_live_space, lock_spaces, make_space_live
+from jobs.database.switches import Switch, insert_switch
+from jobs.database.tagging_runs import RunModels
+from jobs.database.tagging_work import Losses, count_lost_tags, count_lost_vectors, count_unanswered
+from jobs.database.text_queries import count_missing_texts
+from jobs.errors import PermanentError
+from jobs.tagging.neighbour_agreement import NeighbourAgreement
+
+log = logging.getLogger(__name__)
+
+LOCK_TIMEOUT = "60s"
+"""While the switch waits for a listing that is being recorded, those that tag wait behind it."""
+
+
+@dataclass(frozen=True)
+class LiveModels:
+    """What answers now: the first promoted classifier at once, the first space once a run is published."""
+
+    classifier_version_id: int | None
+    encoder_version_id: int | None
+    space_id: int | None
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    """Images, and texts of ``catalog.text_queries``, that the targets have not answered yet."""
+
+    images: int
+    texts: int
+
+
+def read_live_models(connection: Connection) -> LiveModels:
+    """The live version of each kind, and the live space."""
+    classifier, encoder = (read_live_model(connection, kind) for kind in ("classifier", "encoder"))
+    return LiveModels(
+        classifier.model_version_id if classifier else None,
+        encoder.model_version_id if encoder else None,
+        find_live_space(connection),
+    )
+
+
+def find_switches(live: LiveModels, targets: RunModels) -> tuple[Switch, ...]:
+    """What a retag has to switch; the very first space is not its business, but that of publishing."""
+    switches = []
+    if live.classifier_version_id != targets.classifier_version_id:
+        switches.append(Switch("classifier", targets.classifier_version_id, live.classifier_version_id))
+    if live.space_id not in {None, targets.space_id}:
+        switches.append(Switch("encoder", targets.encoder_version_id, live.encoder_version_id))
+    return tuple(switches)
+
+
+def is_superseded(connection: Connection, targets: RunModels) -> bool:
+    """Whether a target of a retag is no longer the champion."""
+    champions = (read_champion(connection, kind) for kind in ("classifier", "encoder"))
+    wanted = (targets.classifier_version_id, targets.encoder_version_id)
+    return tuple(champion and champion.model_version_id for champion in champions) != wanted
+
+
+def lock_for_switch(connection: Connection) -> None:
+    """Keep champions, spaces, images and texts as they are until the transaction ends; those that read go on."""
+    connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT})
+    lock_promotions(connection)
+    lock_spaces(connection)
+    # Every chunk and every listing updates images: whoever would add an answer or an image waits.
+    connection.execute(text("LOCK TABLE catalog.images IN SHARE MODE"))
+    connection.execute(text("LOCK TABLE catalog.text_queries IN SHARE MODE"))
+
+
+def find_incompleteness(connection: Connection, targets: RunModels, switches: tuple[Switch, ...]) -> Incomplete | None:
+    """What the targets have not answered, or None if they may go live; the truth only under `lock_for_switch`."""
+    images = count_unanswered(connection, targets.classifier_version_id, targets.space_id)
+    has_new_encoder = any(switch.kind == "encoder" for switch in switches)
+    texts = count_missing_texts(connection, targets.encoder_version_id) if has_new_encoder else 0
+    return Incomplete(images, texts) if images or texts else None
+
+
+def switch_models(
+    connection: Connection,
+    targets: RunModels,
+    live: LiveModels,
+    switches: tuple[Switch, ...],
+    agreement: NeighbourAgreement | None,
+    failed_share_limit: float,
+) -> None:
+    """Switch, in the caller's transaction and under `lock_for_switch`.
+
+    Raises:
+        PermanentError: so many images that have an answer now would lose it that something must be wrong.
+    """
+    for switch in switches:
+        report: dict[str, Any]
+        if switch.kind == "classifier":
+            report = {}
+            if switch.replaced_version_id is not None:
+                losses = count_lost_tags(connection, switch.replaced_version_id, switch.model_version_id)
+                _check_losses(switch, losses, failed_share_limit)
+                report = asdict(losses)
+            renew_product_tags(connection, switch.model_version_id)
+            insert_switch(connection, switch, report)
+            reference = count_catalog_answers(connection, switch.model_version_id)
+            upsert_drift_reference(connection, switch.model_version_id, reference, "catalog")
+        else:
+            assert live.space_id is not None
+            losses = count_lost_vectors(connection, live.space_id, targets.space_id)
+            _check_losses(switch, losses, failed_share_limit)
+            report = asdict(losses) | ({"neighbour_agreement": asdict(agreement)} if agreement else {})
+            make_space_live(connection, targets.space_id, report)
+
+
+def _check_losses(switch: Switch, losses: Losses, limit: float) -> None:
+    if losses.lost > limit * losses.answered:
+        raise PermanentError(
+            f"{switch.kind} {switch.model_version_id} does not go live: {losses.lost} of the {losses.answered} images "
+            f"that {switch.kind} {switch.replaced_version_id} answers failed with it, more than the {limit:.1%} of "
+            "CATALOG_FAILED_SHARE_LIMIT; see SELECT * FROM catalog.item_failure_summary"
+        )
