@@ -109,25 +109,6 @@ def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
     return champion
 
 
-def insert_promotion(
-    connection: Connection, version: ModelVersion, replaced: ModelVersion | None, promoted_by: str, reason: str
-) -> None:
-    """Make a version the champion of its kind."""
-    connection.execute(
-        text("""
-            INSERT INTO catalog.promotions (kind, model_version_id, replaced_version_id, promoted_by, reason)
-            VALUES (:kind, :version, :replaced, :promoted_by, :reason)
-        """),
-        {
-            "kind": version.kind,
-            "version": version.model_version_id,
-            "replaced": replaced.model_version_id if replaced else None,
-            "promoted_by": promoted_by,
-            "reason": reason,
-        },
-    )
-
-
 def _model_version(row: Row[Any]) -> ModelVersion:
     return ModelVersion(
         row.model_version_id,
