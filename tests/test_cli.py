@@ -23,7 +23,19 @@ COMMANDS = (
     "tag-shard",
     "publish",
     "report",
-    "train-starter",
+    "import-labels",
+    "snapshot",
+    "train",
+    "evaluate",
+    "gate",
+    "promote",
+    "retrain",
+    "plan-retag",
+    "complete-retag",
+    "retag",
+    "rollback",
+    "models",
+    "spaces",
     "embed-text",
     "search",
     "similar",
@@ -109,6 +121,9 @@ def test_every_command_explains_itself(command: str) -> None:
         ("report", "--nonsense"),
         ("tag-shard", "--run", "1", "-1"),
         ("ingest", "--limit", "0"),
+        ("train", "dresses", "--run", "1", "--snapshot", "1"),
+        ("rollback",),
+        ("spaces", "drop", "first"),
     ],
     ids=" ".join,
 )
@@ -117,7 +132,9 @@ def test_wrong_usage_has_a_code_of_its_own(words: tuple[str, ...]) -> None:
     assert (answer.exit_code, answer.output) == (WRONG_USAGE, "")
 
 
-@pytest.mark.parametrize("words", [("migrate",), ("ingest",), ("publish", "--run", "1"), ("search",)], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("migrate",), ("ingest",), ("publish", "--run", "1"), ("search",), ("snapshot",)], ids=" ".join
+)
 def test_missing_settings_are_all_named(words: tuple[str, ...]) -> None:
     answer = run_job(*words, environment={"CATALOG_S3_ENDPOINT_URL": "http://127.0.0.1:1"})
     assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_PERMANENT, "", 1)
@@ -195,12 +212,13 @@ def test_a_bucket_that_does_not_open_needs_somebody_to_act(shop: Shop, changes: 
 def test_a_shop_without_models_says_which_command_makes_them(shop: Shop) -> None:
     answer = run_job("ingest", environment=shop.environment)
     assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
-    assert "python -m jobs train-starter" in answer.error
+    assert "python -m jobs retrain" in answer.error
 
 
 def test_a_starting_point_that_is_not_there_is_named_with_its_setting(shop: Shop, tmp_path: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    answer = run_job("train-starter", str(tmp_path), environment=shop.environment | offline)
+    words = ("train", "classifier", "--run", "1", "--snapshot", "0" * 64)
+    answer = run_job(*words, environment=shop.environment | offline)
     assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
     assert "CATALOG_CLASSIFIER_BASE=microsoft/resnet-18" in answer.error
     assert "hf download microsoft/resnet-18" in answer.error

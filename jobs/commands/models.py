@@ -11,3 +11,67 @@ models_app = typer.Typer(help="Model versions: which there are, and how each was
 spaces_app = typer.Typer(help="Embedding spaces: the vectors of each encoder.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(spaces_app, name="spaces")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@models_app.command("list")
+def list_models(as_json: JsonOption = False) -> None:
+    """All versions, the latest first: which is the champion, and which answers."""
+    from jobs.connections import connect
+    from jobs.database.model_listing import list_model_versions
+    from jobs.models.console import format_model_list
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections, connections.engine.connect() as connection:
+        versions = list_model_versions(connection)
+    if as_json:
+        print_report([vars(version) for version in versions])
+    else:
+        typer.echo(format_model_list(versions))
+
+
+@models_app.command("show")
+def show_model(
+    version: Annotated[int, typer.Argument(help="The version's number in `models list`.")], as_json: JsonOption = False
+) -> None:
+    """One version: its gates, evaluations, promotions and switches."""
+    from jobs.connections import connect
+    from jobs.database.model_listing import show_model_version
+    from jobs.models.console import format_model
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections, connections.engine.connect() as connection:
+        details = show_model_version(connection, version)
+    if as_json:
+        print_report(details)
+    else:
+        typer.echo(format_model(details))
+
+
+@spaces_app.command("list")
+def list_spaces(as_json: JsonOption = False) -> None:
+    """All spaces: whose vectors each holds, how many, and whether searches answer from it."""
+    from jobs.connections import connect
+    from jobs.database.spaces import list_spaces as read_spaces
+    from jobs.models.console import format_space_list
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections, connections.engine.connect() as connection:
+        spaces = read_spaces(connection)
+    if as_json:
+        print_report([vars(space) for space in spaces])
+    else:
+        typer.echo(format_space_list(spaces))
+
+
+@spaces_app.command("drop")
+def drop_space(space: Annotated[int, typer.Argument(help="The space's number in `spaces list`.")]) -> None:
+    """Drop the vectors of a space that is not live, at once; its encoder cannot be gone back to afterwards."""
+    from jobs.connections import connect
+    from jobs.database.spaces import drop_space as drop_vectors
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections, connections.engine.begin() as connection:
+        drop_vectors(connection, space)
+    print_report({"dropped_space_id": space})

@@ -11,7 +11,7 @@ from jobs.commands.reports import print_report
 
 if TYPE_CHECKING:
     from jobs.settings import Settings
-    from jobs.training.train import TrainingOptions, TrainingRequest
+    from jobs.training.requests import TrainingOptions, TrainingRequest
 
 app = typer.Typer()
 
@@ -77,7 +77,8 @@ def train(
     """Train a candidate; asked again, it goes on from its last checkpoint."""
     from jobs.connections import connect
     from jobs.settings import load_settings
-    from jobs.training.train import TrainingOptions, train_candidate
+    from jobs.training.requests import TrainingOptions
+    from jobs.training.train import train_candidate
 
     options = TrainingOptions(
         epochs=epochs,
@@ -136,7 +137,7 @@ def retrain(
     encoder_base: Annotated[str | None, typer.Option(help="Directory or hub id.")] = None,
     classifier_epochs: EpochsOption = None,
     encoder_epochs: EpochsOption = None,
-    freeze: FreezeOption = None,
+    freeze: Annotated[Freeze | None, typer.Option(help="What of the classifier keeps its weights.")] = None,
     mine_hard_negatives: MiningOption = False,
     from_scratch: ScratchOption = False,
     seed: SeedOption = None,
@@ -146,19 +147,18 @@ def retrain(
     from jobs.connections import connect
     from jobs.settings import load_settings
     from jobs.training.gate_policy import load_gate_policy
+    from jobs.training.requests import TrainingOptions
     from jobs.training.retrain import RetrainOptions
     from jobs.training.retrain import retrain as retrain_models
-    from jobs.training.train import TrainingOptions
 
-    options = TrainingOptions(
-        seed=seed, freeze=freeze, mine_hard_negatives=mine_hard_negatives, from_scratch=from_scratch
-    )
+    options = TrainingOptions(seed=seed, mine_hard_negatives=mine_hard_negatives, from_scratch=from_scratch)
     bases: dict[Kind, str | None] = {"classifier": classifier_base, "encoder": encoder_base}
     epochs: dict[Kind, int | None] = {"classifier": classifier_epochs, "encoder": encoder_epochs}
     settings = load_settings()
 
     def make(kind: Kind) -> "TrainingRequest":
-        return _make_request(settings, kind, bases[kind], replace(options, epochs=epochs[kind]))
+        layers = freeze if kind == "classifier" else None
+        return _make_request(settings, kind, bases[kind], replace(options, epochs=epochs[kind], freeze=layers))
 
     with connect(settings) as connections:
         print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, load_gate_policy()))
@@ -166,7 +166,7 @@ def retrain(
 
 def _make_request(settings: "Settings", kind: Kind, base: str | None, options: "TrainingOptions") -> "TrainingRequest":
     from jobs.models.checkpoint import resolve_base
-    from jobs.training.train import make_request
+    from jobs.training.requests import make_request
 
     configured = settings.classifier_base if kind == "classifier" else settings.encoder_base
     folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE")

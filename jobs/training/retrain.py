@@ -14,8 +14,9 @@ from jobs.training.evaluate import evaluate_candidate
 from jobs.training.gate import decide_gates
 from jobs.training.gate_policy import GatePolicy
 from jobs.training.promote import PromotionReport, promote_candidate
+from jobs.training.requests import TrainingRequest
 from jobs.training.snapshot import SnapshotReport, SnapshotSettings, take_snapshot
-from jobs.training.train import TrainingRequest, train_candidate
+from jobs.training.train import train_candidate
 
 log = logging.getLogger(__name__)
 

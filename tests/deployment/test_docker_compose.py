@@ -13,6 +13,7 @@ from jobs.cli import app
 from jobs.database.migrations import check_pgvector_version
 from jobs.database.spaces import MAINTENANCE_BYTES
 from jobs.settings import PROJECT_ROOT, Settings
+from jobs.training.gate_policy import ENVIRONMENT_PREFIX, GatePolicy
 from tests.deployment.compose_file import (
     COMPOSE,
     COMPOSE_TEXT,
@@ -127,16 +128,17 @@ def test_the_pool_is_the_one_that_tasks_use() -> None:
     assert [call[2] for call in find_calls("airflow") if call[0] == "pools"] == [TAGGING_POOL]
 
 
-@pytest.mark.parametrize("name", ["init", *WORKERS])
+@pytest.mark.parametrize("name", ["init", "airflow-api-server", *WORKERS])
 def test_jobs_get_every_setting_and_no_other(name: str) -> None:
     settings = {f"CATALOG_{field}".upper() for field in Settings.model_fields}
+    settings |= {f"{ENVIRONMENT_PREFIX}{field}".upper() for field in GatePolicy.model_fields}
     passed = {variable for variable in SERVICES[name]["environment"] if variable.startswith("CATALOG_")}
     # The image says where its volume for models is.
     assert passed == settings - {"CATALOG_MODEL_CACHE"}
 
 
 def test_passwords_of_storage_stay_with_those_who_need_them() -> None:
-    for name in ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"):
+    for name in ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"):
         assert not [variable for variable in SERVICES[name]["environment"] if variable.startswith(("AWS_", "CATALOG_"))]
 
 

@@ -12,14 +12,18 @@ from dotenv import dotenv_values
 from pydantic.fields import FieldInfo
 
 from jobs.settings import LOCATIONS, PROJECT_ROOT, Settings, load_settings
+from jobs.training.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
 from tests.deployment.compose_file import find_variables
 
 EXAMPLE = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
 ENTRY = re.compile(r"^# ([A-Z][A-Z0-9_]*=.*)$", re.MULTILINE)
 RECIPE = re.compile(r"^#   \$ (.+)$", re.MULTILINE)
 SETTINGS = {f"CATALOG_{name}".upper(): field for name, field in Settings.model_fields.items()}
+GATES = {f"{ENVIRONMENT_PREFIX}{name}".upper(): field for name, field in GatePolicy.model_fields.items()}
 LOCAL_PORTS = set(
-    re.findall(r'envvar="(CATALOG_\w+_PORT)"', (PROJECT_ROOT / "jobs" / "cli.py").read_text(encoding="utf-8"))
+    re.findall(
+        r'envvar="(CATALOG_\w+_PORT)"', (PROJECT_ROOT / "jobs" / "commands" / "local.py").read_text(encoding="utf-8")
+    )
 )
 AWS_NAMES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_PROFILE"}
 
@@ -37,7 +41,7 @@ def read_default(field: FieldInfo) -> Any:
 def test_it_lists_what_is_read_and_nothing_else() -> None:
     assert len(LOCAL_PORTS) == 3
     compose = {variable.name for variable in find_variables()}
-    assert set(read_entries()) == SETTINGS.keys() | LOCAL_PORTS | AWS_NAMES | compose
+    assert set(read_entries()) == SETTINGS.keys() | GATES.keys() | LOCAL_PORTS | AWS_NAMES | compose
 
 
 def test_each_is_listed_once() -> None:
@@ -61,6 +65,12 @@ def test_settings_are_listed_with_their_default(name: str, monkeypatch: pytest.M
     monkeypatch.setenv(name, written)
     value = getattr(load_settings(), name.removeprefix("CATALOG_").lower())
     assert (PROJECT_ROOT / value if isinstance(value, Path) else value) == read_default(SETTINGS[name])
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_gates_are_listed_with_their_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, read_entries()[name])
+    assert getattr(load_gate_policy(), name.removeprefix(ENVIRONMENT_PREFIX).lower()) == GATES[name].default
 
 
 def test_compose_variables_are_listed_with_their_default() -> None:
