@@ -56,7 +56,9 @@ def _read_file(path: Path) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
                 for row in range(batch.num_rows):
                     yield _take_row(columns, row)
     except (pa.ArrowException, OSError) as error:
-        raise PermanentError(f"{path} cannot be read as Parquet ({error}): fetch it again") from None
+        raise PermanentError(
+            f"{path} cannot be read as Parquet ({error}), which deepfashion expects: fetch it again"
+        ) from None
 
 
 def _require_columns(path: Path, schema: pa.Schema) -> str:

@@ -7,7 +7,7 @@ from PIL import Image
 HASH_SIDE = 16
 """The hash has the square of this many bits."""
 DECODED_SIDE_PIXELS = 256
-"""A photo may be shrunk to this on its shorter side before it is hashed, which changes no bit: the hash looks at 64."""
+"""A photo may be shrunk to this on its shorter side while it is decoded for the hash, which changes at most 4 bits."""
 
 
 def perceptual_hash(pixels: np.ndarray) -> bytes:
