@@ -14,8 +14,11 @@ from jobs.database.snapshots import RememberedSplit
 from jobs.training.curation import CuratedPhoto
 from jobs.training.snapshot_file import Split
 
-FEWEST_GROUPS = 3
-"""A category with as many groups gives one of them away, even if it exceeds the share."""
+MOST_OF_SHARE = 1.5
+"""A category gets at most so much of its share, since groups cannot be cut."""
+
+LEAST_OF_SHARE = 0.5
+"""A category that gets less gets one group more, even if this exceeds the share, but at most a third of its photos."""
 
 Groups = Mapping[str, Counter[str]]
 """By the name of a group, its photos of each category."""
@@ -53,16 +56,14 @@ def _choose_groups(groups: Groups, chosen: Iterable[str], candidates: Sequence[s
     for name in chosen:
         choice.take(name)
     for name in candidates:
-        if choice.measure_gain(name) > 0 and choice.can_spare(name):
+        if choice.measure_gain(name) > 0 and choice.stays_within(MOST_OF_SHARE * share, name):
             choice.take(name)
-    for category in choice.find_missing():
-        spared = [
-            name
-            for name in candidates
-            if category in groups[name] and name not in choice.names and choice.can_spare(name)
-        ]
-        if spared and category not in choice.taken:
-            choice.take(max(spared, key=choice.measure_gain))
+    for category in sorted({category for counts in groups.values() for category in counts}):
+        if choice.measure_share(category) < LEAST_OF_SHARE * share:
+            holders = [name for name in candidates if category in groups[name] and name not in choice.names]
+            spared = [name for name in holders if choice.stays_within(max(1 / 3, share), name)]
+            if spared:
+                choice.take(max(spared, key=choice.measure_gain))
     return choice.names
 
 
@@ -71,37 +72,36 @@ class _Choice:
 
     def __init__(self, groups: Groups, share: float) -> None:
         self.names: set[str] = set()
-        self.taken: Counter[str] = Counter()
         self._groups = groups
-        photos: Counter[str] = Counter()
+        self._share = share
+        self._photos: Counter[str] = Counter()
         for counts in groups.values():
-            photos.update(counts)
-        self._wanted = {category: share * photos[category] for category in sorted(photos)}
-        self._group_count = Counter(category for counts in groups.values() for category in counts)
-        self._groups_left = self._group_count.copy()
+            self._photos.update(counts)
+        self._taken: Counter[str] = Counter()
+        self._groups_left = Counter(category for counts in groups.values() for category in counts)
 
     def take(self, name: str) -> None:
         """Set a group apart."""
         self.names.add(name)
-        self.taken.update(self._groups[name])
+        self._taken.update(self._groups[name])
         self._groups_left.subtract(self._groups[name].keys())
 
-    def can_spare(self, name: str) -> bool:
-        """Whether each category of a group has another one that stays."""
-        return all(self._groups_left[category] > 1 for category in self._groups[name])
+    def measure_share(self, category: str) -> float:
+        """The share of a category's photos that is set apart."""
+        return self._taken[category] / self._photos[category]
+
+    def stays_within(self, limit: float, name: str) -> bool:
+        """Whether no category exceeds a share by this group, and each keeps another group for the rest."""
+        return all(
+            self._taken[category] + photos <= limit * self._photos[category] and self._groups_left[category] > 1
+            for category, photos in self._groups[name].items()
+        )
 
     def measure_gain(self, name: str) -> float:
-        """By how much a group brings its categories nearer to their shares, as a sum of parts of these shares."""
+        """How much nearer a group brings its categories to their shares: the sum of squares of what each misses."""
         gain = 0.0
         for category, photos in sorted(self._groups[name].items()):
-            missing = self._wanted[category] - self.taken[category]
-            gain += (abs(missing) - abs(missing - photos)) / self._wanted[category]
+            wanted = self._share * self._photos[category]
+            missing = wanted - self._taken[category]
+            gain += (missing**2 - (missing - photos) ** 2) / wanted**2
         return gain
-
-    def find_missing(self) -> list[str]:
-        """The categories of which nothing is set apart though they have groups enough."""
-        return [
-            category
-            for category in self._wanted
-            if category not in self.taken and self._group_count[category] >= FEWEST_GROUPS
-        ]

@@ -207,6 +207,19 @@ def test_category_that_memory_holds_in_test_alone_is_left_out(shop: Shop) -> Non
     assert report.examples == report.images + sum(report.dropped.values())
 
 
+def test_near_duplicates_that_curation_overlooks_stop_the_snapshot(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = [
+        make_example(7000 + number, example.category, f"copies {number}", look=make_look(number, 32))
+        for number, example in enumerate(make_examples())
+    ]
+    add_examples(shop, [*make_examples(), *copies])
+    nothing = np.empty((0, 2), dtype=np.int32)
+    monkeypatch.setattr("jobs.training.curation.find_near_duplicates", lambda *_: nothing)
+    with pytest.raises(PermanentError, match="by a near duplicate; nothing was stored"):
+        take(shop)
+    assert shop.query("SELECT count(*) FROM catalog.dataset_snapshots") == [(0,)]
+
+
 def test_altered_parquet_is_refused(shop: Shop) -> None:
     add_examples(shop, make_examples())
     report, snapshot = take(shop)
