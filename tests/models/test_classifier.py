@@ -10,7 +10,13 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from jobs.errors import PermanentError
-from jobs.models.classifier import load_classifier, read_categories
+from jobs.models.classifier import (
+    CALIBRATION_FILE,
+    load_classifier,
+    read_categories,
+    read_temperature,
+    write_temperature,
+)
 from jobs.models.device import Device, choose_device
 from tests.pretrained import require_pretrained
 from tests.shop import CATEGORIES, IMAGE_SIDE, TinyModels
@@ -104,3 +110,23 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(
     with pytest.raises(PermanentError, match="classifier") as caught:
         load_classifier(copied, device)
     assert "\n" not in str(caught.value)
+
+
+def test_a_temperature_comes_back_and_divides_the_logits(
+    tmp_path: Path, tiny_models: TinyModels, device: Device
+) -> None:
+    folder = copytree(tiny_models.classifier, tmp_path / "model")
+    assert read_temperature(folder) is None
+    pixels = torch.randint(0, 256, (3, 3, IMAGE_SIDE, IMAGE_SIDE), dtype=torch.uint8)
+    before = load_classifier(folder, device).predict(pixels)
+    write_temperature(folder, 2.0)
+    assert read_temperature(folder) == 2
+    after = load_classifier(folder, device).predict(pixels)
+    assert torch.allclose(after, before.sqrt() / before.sqrt().sum(dim=1, keepdim=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"temperature": "warm"}', b'{"temperature": 0}'])
+def test_a_spoilt_temperature_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / CALIBRATION_FILE).write_bytes(content)
+    with pytest.raises(PermanentError, match="positive"):
+        read_temperature(tmp_path)

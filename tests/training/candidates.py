@@ -24,6 +24,7 @@ from jobs.labelling.perceptual_hash import perceptual_hash
 from jobs.models.classifier import load_classifier, write_temperature
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_image_encoder
+from jobs.models.preprocessing import Geometry
 from jobs.models.registry import upload_checkpoint
 from jobs.storage.layout import example_location, snapshot_location
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
@@ -83,7 +84,7 @@ def write_classifier(folder: Path, labelled: LabelledSet, labels: Sequence[str] 
     rows = labelled.snapshot.part("train")
     _write_blank_classifier(folder, labelled.snapshot.categories)
     classifier = load_classifier(folder, EXACT)
-    pixels = torch.stack([classifier.preprocessing.geometry.apply(_decode_row(labelled, row)) for row in rows])
+    pixels = load_part(labelled, "train", classifier.preprocessing.geometry)
     with torch.no_grad():
         inputs = classifier.preprocessing.normalise(pixels, torch.float32)
         features = classifier.model.resnet(inputs).pooler_output.flatten(1)
@@ -93,6 +94,11 @@ def write_classifier(folder: Path, labelled: LabelledSet, labels: Sequence[str] 
     classifier.model.save_pretrained(folder)
     write_temperature(folder, 1.0)
     write_reference(folder, "classifier", labelled)
+
+
+def load_part(labelled: LabelledSet, split: Split, geometry: Geometry) -> torch.Tensor:
+    """The pixels of one part of the photos: uint8 [n, 3, side, side]."""
+    return torch.stack([geometry.apply(_decode_row(labelled, row)) for row in labelled.snapshot.part(split)])
 
 
 def _write_blank_classifier(folder: Path, categories: Sequence[str]) -> None:
