@@ -62,7 +62,7 @@ def demo(
     s3_port: S3PortOption = None,
     airflow_port: AirflowPortOption = None,
 ) -> None:
-    """Show the whole circle on a rendered catalog: labels, training, gates, promotion, tagging, questions and answers."""
+    """Show the whole circle on a rendered catalog: labels, training, gates, promotion, tagging, answers."""
     from jobs.local.demo import run_demo
     from jobs.local.ports import WantedPorts
 
