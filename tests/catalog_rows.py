@@ -27,10 +27,8 @@ class NewImage:
     content: bytes | None = None
 
 
-def promote_model(
-    connection: Connection, kind: ModelKind, dimensions: int | None = None, *, is_live: bool = True
-) -> int:
-    """Register a model version and make it the champion, a classifier also the live one; returns its id."""
+def register_model(connection: Connection, kind: ModelKind, dimensions: int | None = None) -> int:
+    """Register a model version that is nowhere in use; returns its id."""
     version: int = connection.execute(
         text("""
             INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories,
@@ -40,6 +38,14 @@ def promote_model(
         """),
         {"kind": kind, "dimensions": dimensions, "categories": CATEGORIES if kind == "classifier" else None},
     ).scalar_one()
+    return version
+
+
+def promote_model(
+    connection: Connection, kind: ModelKind, dimensions: int | None = None, *, is_live: bool = True
+) -> int:
+    """Register a model version and make it the champion, a classifier also the live one; returns its id."""
+    version = register_model(connection, kind, dimensions)
     insert_promotion(connection, NewPromotion(kind, version, None, None, "tester", "because"))
     if is_live and kind == "classifier":
         insert_switch(connection, Switch(kind, version, None))
