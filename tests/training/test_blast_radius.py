@@ -11,7 +11,7 @@ from jobs.training.blast_radius import measure_blast_radius
 from jobs.training.evaluation_files import MAX_THUMBNAILS, decode_flips, encode_list
 from jobs.training.evaluation_record import BlastRadius
 from jobs.training.served_model import ServedModel, load_served_model
-from tests.catalog_rows import label_image
+from tests.catalog_rows import delete_images, label_image
 from tests.shop import Shop, TinyModels
 from tests.training.candidates import EXACT
 
@@ -62,9 +62,7 @@ def test_humans_labels_and_vanished_images_are_left_out(tagged_shop: Shop, candi
     rows = tagged_shop.query("SELECT image_id, object_key FROM catalog.images ORDER BY image_id")
     with tagged_shop.connections.engine.begin() as connection:
         label_image(connection, rows[0][0], "dress")
-        connection.execute(
-            text("UPDATE catalog.images SET deleted_at = now() WHERE image_id = :id"), {"id": rows[1][0]}
-        )
+        delete_images(connection, [rows[1][0]])
     tagged_shop.remove(rows[2][1])
     tagged_shop.put(rows[3][1], b"replaced since")
     change = measure_blast_radius(tagged_shop.connections, candidate)
