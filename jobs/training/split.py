@@ -78,22 +78,20 @@ class _Choice:
         for counts in groups.values():
             self._photos.update(counts)
         self._taken: Counter[str] = Counter()
-        self._groups_left = Counter(category for counts in groups.values() for category in counts)
 
     def take(self, name: str) -> None:
         """Set a group apart."""
         self.names.add(name)
         self._taken.update(self._groups[name])
-        self._groups_left.subtract(self._groups[name].keys())
 
     def measure_share(self, category: str) -> float:
         """The share of a category's photos that is set apart."""
         return self._taken[category] / self._photos[category]
 
     def stays_within(self, limit: float, name: str) -> bool:
-        """Whether no category exceeds a share by this group, and each keeps another group for the rest."""
+        """Whether no category exceeds a share by this group; below 1, so that something is left to train on."""
         return all(
-            self._taken[category] + photos <= limit * self._photos[category] and self._groups_left[category] > 1
+            self._taken[category] + photos <= limit * self._photos[category]
             for category, photos in self._groups[name].items()
         )
 
