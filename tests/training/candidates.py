@@ -47,7 +47,8 @@ class LabelledSet:
 
 def make_labelled_set(train: int = 12, validation: int = 4, test: int = 8) -> LabelledSet:
     """So many photos of each category, which differ in their pattern, and between categories in their colour."""
-    parts: list[Split] = ["train"] * train + ["validation"] * validation + ["test"] * test
+    counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
+    parts = [split for split, count in counts.items() for _ in range(count)]
     contents, rows = {}, []
     for category in CATEGORIES:
         for number, split in enumerate(parts):

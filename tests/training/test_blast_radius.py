@@ -44,11 +44,10 @@ def test_flips_are_ranked_and_shown(tagged_shop: Shop, candidate: ServedModel) -
     change = measure_blast_radius(tagged_shop.connections, candidate)
     assert change is not None
     assert change.blast_radius == BlastRadius(PHOTOS, PHOTOS)
-    tags = {
-        row[0]: row[1:] for row in tagged_shop.query("SELECT image_id, category, confidence FROM catalog.image_tags")
-    }
+    rows = tagged_shop.query("SELECT image_id, category, confidence FROM catalog.image_tags")
+    tags = {image_id: (category, confidence) for image_id, category, confidence in rows}
     names = dict(zip(candidate.categories, [candidate.categories[-1], *candidate.categories], strict=False))
-    assert all([flip.old_category, flip.old_confidence] == tags[flip.image_id] for flip in change.flips)
+    assert all((flip.old_category, flip.old_confidence) == tags[flip.image_id] for flip in change.flips)
     assert all(names[flip.new_category] == flip.old_category for flip in change.flips)
     confidences = [flip.new_confidence for flip in change.flips]
     assert confidences == sorted(confidences, reverse=True)

@@ -13,7 +13,8 @@ AXES = np.eye(4, dtype=np.float32)
 
 def test_a_perfect_encoder() -> None:
     scores = score_encoder(AXES, AXES, ["a", "b", "c", "d"], logit_scale=100).scores
-    assert scores == EncoderScores(4, pytest.approx(0, abs=1e-6), 100, 1, 1, 1, 1, 1)
+    assert scores.loss == pytest.approx(0, abs=1e-6)
+    assert scores == EncoderScores(4, scores.loss, 100, 1, 1, 1, 1, 1)
 
 
 def test_ranks_recall_and_reciprocal_rank() -> None:
