@@ -31,19 +31,19 @@ def decide_smallest_category(evidence: Evidence, policy: GatePolicy) -> Finding:
 
 def decide_no_leak(evidence: Evidence, policy: GatePolicy) -> Finding:
     """No test image was learned from, by its bytes, its group or its looks."""
-    data, need = evidence.metrics.data, "none may, or the scores are worth nothing"
+    data, need = evidence.metrics.data, "none may be, or the scores are worth nothing"
     counts = (data.shared_contents, data.shared_groups, data.shared_near_duplicates) if data else (None,)
     known = [count for count in counts if count is not None and count >= 0]
     if len(known) < 3:
         return fail_unmeasured(0, "how many test images leaked into train or validation", need)
     contents, groups, duplicates = known
+    leaks = f"{contents} by their bytes, {groups} by their group, {duplicates} by a near duplicate"
     return require_at_most(
         sum(known),
         0,
         "the leak",
-        lambda _: (
-            f"of the test images {contents} are in train or validation by their bytes, {groups} by their group, "
-            f"{duplicates} by a near duplicate"
+        lambda value: (
+            f"test images are in train or validation: {leaks}" if value else "no test image is in train or validation"
         ),
         need,
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -52,6 +53,37 @@ class Tile:
 
 def render_page(contents: PageContents) -> str:
     """Render the page; it loads nothing from elsewhere, and whatever the shop named is escaped."""
+    scores, champion = contents.metrics.classifier, contents.metrics.champion_classifier
+    failed = [decision for decision in contents.decisions if decision.verdict == "failed"]
+    return (
+        _open_templates()
+        .get_template("evaluation_page.html")
+        .render(
+            evaluation=contents.evaluation,
+            data=contents.metrics.data,
+            scores=scores,
+            decisions=contents.decisions,
+            failed=failed,
+            tiles=list_tiles(contents.metrics),
+            encoder_rows=list_encoder_rows(contents.metrics),
+            has_champion=contents.evaluation.champion_version_id is not None,
+            confusion=page_charts.list_confusion(scores) if scores else (),
+            bars=page_charts.list_class_bars(scores, champion) if scores else (),
+            recall_bound=next((one.bound for one in contents.decisions if one.gate == "class_recall"), None),
+            reliability=page_charts.draw_reliability(scores.reliability) if scores else (),
+            reliability_side=page_charts.RELIABILITY_SIDE,
+            history=page_charts.draw_history(contents.history),
+            chart=(page_charts.CHART_WIDTH, page_charts.CHART_HEIGHT),
+            flips=contents.flips,
+            blast_radius=contents.metrics.blast_radius,
+            label_suspects=contents.label_suspects,
+            max_listed=MAX_LISTED,
+        )
+    )
+
+
+@cache
+def _open_templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -60,29 +92,7 @@ def render_page(contents: PageContents) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = format_number
-    scores, champion = contents.metrics.classifier, contents.metrics.champion_classifier
-    failed = [decision for decision in contents.decisions if decision.verdict == "failed"]
-    return environment.get_template("evaluation_page.html").render(
-        evaluation=contents.evaluation,
-        data=contents.metrics.data,
-        scores=scores,
-        decisions=contents.decisions,
-        failed=failed,
-        tiles=list_tiles(contents.metrics),
-        encoder_rows=list_encoder_rows(contents.metrics),
-        has_champion=contents.evaluation.champion_version_id is not None,
-        confusion=page_charts.list_confusion(scores) if scores else (),
-        bars=page_charts.list_class_bars(scores, champion) if scores else (),
-        recall_bound=next((one.bound for one in contents.decisions if one.gate == "class_recall"), None),
-        reliability=page_charts.draw_reliability(scores.reliability) if scores else (),
-        reliability_side=page_charts.RELIABILITY_SIDE,
-        history=page_charts.draw_history(contents.history),
-        chart=(page_charts.CHART_WIDTH, page_charts.CHART_HEIGHT),
-        flips=contents.flips,
-        blast_radius=contents.metrics.blast_radius,
-        label_suspects=contents.label_suspects,
-        max_listed=MAX_LISTED,
-    )
+    return environment
 
 
 def list_tiles(metrics: EvaluationMetrics) -> list[Tile]:
@@ -97,9 +107,11 @@ def list_tiles(metrics: EvaluationMetrics) -> list[Tile]:
         error = f"{scores.expected_calibration_error:.3f}"
         tiles.append(Tile("Calibration error", error, "confidence against accuracy"))
     if metrics.encoder and metrics.encoder.clip_score is not None:
-        tiles.append(Tile("CLIP score", f"{metrics.encoder.clip_score:.1f}", _beside_champion(metrics, "clip_score")))
+        tiles.append(Tile("CLIP score", f"{metrics.encoder.clip_score:.1f}", "100 times the mean cosine"))
     if metrics.encoder and metrics.encoder.recall_at_5 is not None:
-        tiles.append(Tile("Recall@5", f"{metrics.encoder.recall_at_5:.1%}", _beside_champion(metrics, "recall_at_5")))
+        recall = metrics.champion_encoder.recall_at_5 if metrics.champion_encoder else None
+        note = "no champion" if recall is None else f"champion {recall:.1%}"
+        tiles.append(Tile("Recall@5", f"{metrics.encoder.recall_at_5:.1%}", note))
     if metrics.blast_radius and metrics.blast_radius.images:
         share = metrics.blast_radius.changed / metrics.blast_radius.images
         tiles.append(Tile("Catalog would change", f"{share:.1%}", f"of {metrics.blast_radius.images} live images"))
@@ -127,15 +139,10 @@ def format_number(value: float | None) -> str:
     """A number as short as it still says something; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"  # noqa: RUF001
-    if value == 0 or (value == int(value) and abs(value) >= 5):
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:,.0f} million"
+    if value == int(value):
         return f"{value:,.0f}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) >= 100:
-        return f"{value:.1f}"
-    return f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.1g}"
-
-
-def _beside_champion(metrics: EvaluationMetrics, name: str) -> str:
-    value = getattr(metrics.champion_encoder, name) if metrics.champion_encoder else None
-    return "no champion" if value is None else f"champion {format_number(value)}"
+    if abs(value) < 0.001:
+        return f"{value:.1g}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

@@ -26,7 +26,9 @@ class GatePolicy(BaseSettings):
     Accuracies count by their lower bound of 95 % confidence, so that a lucky test set does not pass.
     """
 
-    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     # The data set
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from jobs.training.evaluation_record import ClassifierScores, ReliabilityBin
 from jobs.training.history import EpochRecord
 
-CHART_WIDTH, CHART_HEIGHT = 320, 180
-RELIABILITY_SIDE = 320
+CHART_WIDTH, CHART_HEIGHT = 430, 130
+RELIABILITY_SIDE = 330
 LARGEST_DOT = 14.0
 
 

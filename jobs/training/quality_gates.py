@@ -1,5 +1,6 @@
 """Gates on what a candidate can do, alone and beside the champion."""
 
+import math
 from collections.abc import Callable
 
 from scipy.stats import binomtest
@@ -38,12 +39,16 @@ def decide_class_recall(evidence: Evidence, policy: GatePolicy) -> Finding:
     """No category is left behind."""
     scores, need = evidence.metrics.classifier, f"{policy.min_class_recall:.3f} is needed of every category"
     images = scores.images_by_category if scores else {}
-    recalls = {category: scores.recall_by_category.get(category) for category in images} if scores else {}
-    unknown = sorted(category for category, recall in recalls.items() if recall is None)
-    if unknown or not recalls:
-        subject = f"the recall of {', '.join(unknown)}" if unknown else "the recall of the categories"
+    measured = {
+        category: recall
+        for category, recall in (scores.recall_by_category.items() if scores else ())
+        if recall is not None and 0 <= recall <= 1
+    }
+    unknown = sorted(images.keys() - measured.keys())
+    if unknown or not images:
+        subject = f"the recall of {', '.join(unknown) or 'the categories'}"
         return fail_unmeasured(policy.min_class_recall, subject, need)
-    recall, worst = min((recall, category) for category, recall in recalls.items() if recall is not None)
+    recall, worst = min((measured[category], category) for category in images)
     return require_at_least(
         recall,
         policy.min_class_recall,
@@ -60,7 +65,7 @@ def decide_calibration(evidence: Evidence, policy: GatePolicy) -> Finding:
     return require_at_most(
         scores.expected_calibration_error if scores and temperature else None,
         policy.max_calibration_error,
-        "the calibration" if temperature else "a temperature to calibrate it by",
+        "the calibration" if temperature else "the temperature of the calibration",
         lambda value: f"confidence and accuracy differ by {value:.3f} on average, at temperature {temperature:.2f}",
         f"{policy.max_calibration_error:.3f} is allowed",
     )
@@ -124,7 +129,7 @@ def _require_share(subject: str, right: int | None, bound: float, evidence: Evid
     images = evidence.metrics.classifier.images if evidence.metrics.classifier else 0
     is_plausible = right is not None and images > 0 and 0 <= right <= images
     lower = (
-        binomtest(right, images, alternative="greater").proportion_ci(CONFIDENCE, method="wilson").low
+        float(binomtest(right, images, alternative="greater").proportion_ci(CONFIDENCE, method="wilson").low)
         if right is not None and is_plausible
         else None
     )
@@ -133,7 +138,7 @@ def _require_share(subject: str, right: int | None, bound: float, evidence: Evid
         bound,
         subject,
         lambda value: (
-            f"{subject} is at least {value:.3f} with 95 % confidence ({(right or 0) / images:.3f} on {images} images)"
+            f"{subject} is at least {_round_down(value):.3f} with 95 % confidence ({(right or 0) / images:.3f} on {images} images)"
         ),
         f"{bound:.3f} is needed",
     )
@@ -155,9 +160,14 @@ def _require_not_worse(
         # The loss of the margin itself must be ruled out.
         "passed" if lower > -margin else "failed",
         f"{subject} differs from the champion's by {observed:+.3f} on the same {asked} {questions} "
-        f"({paired.only_candidate} gained, {paired.only_champion} lost), by {lower:+.3f} or more with 95 % confidence; "
+        f"({paired.only_candidate} gained, {paired.only_champion} lost), by {_round_down(lower):+.3f} or more with 95 % confidence; "
         f"{need}",
     )
+
+
+def _round_down(bound: float) -> float:
+    """A lower bound to three places; rounded up, it would claim too much."""
+    return math.floor(bound * 1000) / 1000
 
 
 def _count(paired: PairedOutcomes) -> int:

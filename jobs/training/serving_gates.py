@@ -56,7 +56,7 @@ def decide_same_outputs(evidence: Evidence, policy: GatePolicy) -> Finding:
     finding = require_at_most(
         servable.largest_difference if servable else None,
         policy.max_output_difference,
-        f"how far the artifact answers as the trained model did{fault}",
+        f"whether the artifact answers as the trained model did{fault}",
         lambda value: f"the artifact's answers differ from the trained model's by up to {value:.2g}{fault}",
         f"{policy.max_output_difference:g} is allowed",
     )

@@ -1,9 +1,8 @@
 """Evaluations made by hand: what a good candidate of each kind measures, to be spoiled in one place by a test."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from jobs.database.evaluations import Evaluation, NewEvaluation, insert_evaluation, read_latest_evaluation
 from jobs.database.model_versions import ModelKind
@@ -19,7 +18,7 @@ from jobs.training.evaluation_record import (
     Servable,
     Serving,
 )
-from tests.catalog_rows import promote_model
+from tests.catalog_rows import promote_model, register_model
 
 SNAPSHOT = "ab" * 32
 DATA = DataCheck(2700, 368, 341, 12, 0, 0, 0, 0.5)
@@ -76,20 +75,6 @@ ENCODER = EvaluationMetrics(
 GOOD: dict[ModelKind, EvaluationMetrics] = {"classifier": CLASSIFIER, "encoder": ENCODER}
 
 
-@dataclass(frozen=True)
-class Spoiled:
-    """A good candidate of a kind in whose record one value was replaced; the ``path`` leads to it, with dots."""
-
-    kind: ModelKind
-    path: str
-    value: Any
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The record as stored."""
-        return spoil(GOOD[self.kind].as_record(), self.path, self.value)
-
-
 def spoil(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     """A record with another value at a path."""
     name, _, rest = path.partition(".")
@@ -114,7 +99,7 @@ def store_evaluation(
     insert_snapshot(connection, SNAPSHOT, "s3://artifacts/snapshot", {})
     dimensions = 8 if kind == "encoder" else None
     champion = promote_model(connection, kind, dimensions) if has_champion else None
-    candidate = _register_candidate(connection, kind, dimensions)
+    candidate = register_model(connection, kind, dimensions)
     evaluation = NewEvaluation(
         "run", kind, SNAPSHOT, candidate, champion, record or GOOD[kind].as_record(), artifact_uri
     )
@@ -122,16 +107,3 @@ def store_evaluation(
     stored = read_latest_evaluation(connection, "run", kind)
     assert stored is not None
     return stored
-
-
-def _register_candidate(connection: Connection, kind: ModelKind, dimensions: int | None) -> int:
-    version: int = connection.execute(
-        text("""
-            INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories,
-                                                dimensions, code_version)
-            VALUES (:kind, 's3://artifacts/' || gen_random_uuid(), repeat('0', 64), '{}', :categories, :dimensions, '1')
-            RETURNING model_version_id
-        """),
-        {"kind": kind, "dimensions": dimensions, "categories": CATEGORIES if kind == "classifier" else None},
-    ).scalar_one()
-    return version
