@@ -127,19 +127,15 @@ def decide_recall_at(depth: int) -> Callable[[Evidence, GatePolicy], Finding]:
 def _require_share(subject: str, right: int | None, bound: float, evidence: Evidence) -> Finding:
     """Pass by the lower bound of Wilson's score interval (1927), which holds where all were right, too."""
     images = evidence.metrics.classifier.images if evidence.metrics.classifier else 0
-    is_plausible = right is not None and images > 0 and 0 <= right <= images
-    lower = (
-        float(binomtest(right, images, alternative="greater").proportion_ci(CONFIDENCE, method="wilson").low)
-        if right is not None and is_plausible
-        else None
-    )
+    if right is None or images <= 0 or not 0 <= right <= images:
+        return fail_unmeasured(bound, subject, f"{bound:.3f} is needed")
+    lower = float(binomtest(right, images, alternative="greater").proportion_ci(CONFIDENCE, method="wilson").low)
+    observed = f"{right / images:.3f} on {images} images"
     return require_at_least(
         lower,
         bound,
         subject,
-        lambda value: (
-            f"{subject} is at least {_round_down(value):.3f} with 95 % confidence ({(right or 0) / images:.3f} on {images} images)"
-        ),
+        lambda value: f"{subject} is at least {_round_down(value):.3f} with 95 % confidence ({observed})",
         f"{bound:.3f} is needed",
     )
 
@@ -160,8 +156,8 @@ def _require_not_worse(
         # The loss of the margin itself must be ruled out.
         "passed" if lower > -margin else "failed",
         f"{subject} differs from the champion's by {observed:+.3f} on the same {asked} {questions} "
-        f"({paired.only_candidate} gained, {paired.only_champion} lost), by {_round_down(lower):+.3f} or more with 95 % confidence; "
-        f"{need}",
+        f"({paired.only_candidate} gained, {paired.only_champion} lost), "
+        f"by {_round_down(lower):+.3f} or more with 95 % confidence; {need}",
     )
 
 

@@ -196,7 +196,7 @@ def test_an_encoder_that_finds_less_is_refused(depth: int) -> None:
 def test_shuffled_labels_are_refused() -> None:
     """A classifier that learned nothing is right on one image in three, and as unsure as it should be."""
     assert CLASSIFIER.classifier
-    recalls = {"dress": 0.3, "hat": 0.4, "shirt": 0.35}
+    recalls: dict[str, float | None] = {"dress": 0.3, "hat": 0.4, "shirt": 0.35}
     scores = replace(CLASSIFIER.classifier, correct=114, top_3_correct=341, recall_by_category=recalls)
     paired = PairedOutcomes(both=104, only_candidate=10, only_champion=201, neither=26)
     failed = list_failed(decide_metrics(replace(CLASSIFIER, classifier=scores, paired=paired)))
@@ -222,7 +222,12 @@ def test_a_classifier_that_was_never_calibrated_is_refused() -> None:
 
 def test_a_category_without_a_recall_is_named() -> None:
     assert CLASSIFIER.classifier
-    for recalls in ({"dress": 0.9, "shirt": 0.9}, {"dress": 0.9, "hat": None, "shirt": 0.9}, {}):
+    without: list[dict[str, float | None]] = [
+        {"dress": 0.9, "shirt": 0.9},
+        {"dress": 0.9, "hat": None, "shirt": 0.9},
+        {},
+    ]
+    for recalls in without:
         scores = replace(CLASSIFIER.classifier, recall_by_category=recalls)
         decision = decide_metrics(replace(CLASSIFIER, classifier=scores))["class_recall"]
         assert (decision.verdict, decision.value) == ("failed", None)
