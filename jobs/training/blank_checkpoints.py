@@ -1,6 +1,7 @@
 """Untrained checkpoints, for machines where no pretrained one can be had: the sample catalog and the tests."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -16,6 +17,24 @@ from transformers import (
 
 MAX_TOKENS = 24
 VOCABULARY = 1000
+CLASSIFIER_SIDE = 56
+ENCODER_SIDE = 64
+
+
+@dataclass(frozen=True)
+class BlankBases:
+    """Folders of random weights in small architectures, as quick to train as the sample catalog needs."""
+
+    classifier: Path
+    encoder: Path
+
+
+def write_blank_bases(folder: Path, categories: Sequence[str], texts: Iterable[str]) -> BlankBases:
+    """Write a classifier and an encoder; the tokenizer of the latter is made of ``texts``."""
+    bases = BlankBases(folder / "blank-classifier", folder / "blank-encoder")
+    write_blank_resnet18(bases.classifier, CLASSIFIER_SIDE, categories)
+    write_blank_clip(bases.encoder, ENCODER_SIDE, patch_side=16, width=128, dimensions=128, layers=4, texts=texts)
+    return bases
 
 
 def write_blank_resnet18(folder: Path, image_side: int, categories: Sequence[str]) -> None:

@@ -1,13 +1,10 @@
-"""Train an image classifier on labelled photos, from any checkpoint that Transformers loads."""
+"""Train an image classifier on a snapshot, from any checkpoint that Transformers loads."""
 
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,56 +12,90 @@ from torch.nn import functional
 
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import LOADING_FAULTS, first_line
-from jobs.models.device import Device, choose_device
+from jobs.models.classifier import write_temperature
 from jobs.models.preprocessing import Preprocessing
-from jobs.training.augmentation import Augmentation, AugmentedPhotos
-from jobs.training.labelled_photos import LabelledPhoto, Split, load_pixels
-from jobs.training.linear_head import find_head, fit_head
-from jobs.training.loop import TrainingSettings, train
+from jobs.training.augmentation import AugmentedPhotos, Photos
+from jobs.training.calibration import fit_temperature
+from jobs.training.classroom import Classroom
+from jobs.training.forward import ask_checkpoint, compute_outputs
+from jobs.training.freezing import freeze_early_layers
+from jobs.training.learned import Learned, save_model
+from jobs.training.linear_head import find_head, fit_best_head
+from jobs.training.loop import Lesson, Outcome, train
+from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
+from jobs.training.requests import ClassifierTraining
+from jobs.training.snapshot_file import SnapshotRow
 
 log = logging.getLogger(__name__)
 
-Freeze = Literal["backbone", "nothing"]
-FORWARD_BATCH = 32
-
 
 @dataclass(frozen=True)
-class ClassifierTraining:
-    """``freeze="backbone"`` computes each photo's features once and fits only the head."""
+class _Part:
+    """Photos uint8 [n, 3, side, side] with their categories as numbers [n]."""
 
-    freeze: Freeze
-    settings: TrainingSettings
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    label_smoothing: float = 0.1
+    pixels: torch.Tensor
+    labels: torch.Tensor
 
 
-def train_classifier(base: Path, split: Split, training: ClassifierTraining, output: Path) -> dict[str, float]:
-    """Train from the checkpoint ``base`` and save to ``output``; returns metrics on the held-back photos.
+def train_classifier(request: ClassifierTraining, classroom: Classroom) -> Learned:
+    """Train on the train photos; the validation photos say when to stop and how much to regularise.
 
     Raises:
-        PermanentError: the base is no image classifier, or the photos show fewer than two categories.
+        PermanentError: the base is no image classifier, or the snapshot shows fewer than two categories.
     """
-    categories = sorted({photo.category for photo in split.train + split.test})
+    categories = classroom.snapshot.categories
     if len(categories) < 2:
-        raise PermanentError(f"a classifier needs at least two categories, the photos show {categories}")
-    if not split.test:
-        raise PermanentError("too few groups of photos to hold some back: label more products")
-    torch.manual_seed(training.settings.seed)
-    model = _load_base(base, categories)
-    preprocessing = Preprocessing.from_checkpoint(base)
-    train_part, test_part = (
-        (load_pixels(photos, preprocessing.geometry, len(os.sched_getaffinity(0))), _labels(photos, categories))
-        for photos in (split.train, split.test)
+        raise PermanentError(f"a classifier needs at least two categories, the snapshot has {list(categories)}")
+    rows, validation_rows = classroom.require_rows("train"), classroom.require_rows("validation")
+    torch.manual_seed(request.settings.seed)
+    model = _load_base(request.base, categories)
+    preprocessing = Preprocessing.from_checkpoint(request.base)
+    train_part, validation_part = (
+        _Part(classroom.load_pixels(part, preprocessing.geometry), _number_labels(part, categories))
+        for part in (rows, validation_rows)
     )
-    log.info("training on %d photos of %d categories from %s", len(split.train), len(categories), base.name)
-    device = choose_device("auto", "auto")
-    if training.freeze == "backbone":
-        metrics = _replace_head(model, preprocessing, train_part, test_part, device)
-    else:
-        _fine_tune(model, preprocessing, *train_part, training)
-        metrics = _measure(_forward_all(model, preprocessing, test_part[0], device), test_part[1])
-    _save(model, base, output)
-    return metrics
+    log.info("classifier: %d photos of %d categories, from %s", len(rows), len(categories), request.base.name)
+    if request.freeze == "backbone":
+        return _replace_head(model, preprocessing, train_part, validation_part, classroom)
+    return _fine_tune(model, preprocessing, train_part, validation_part, request, classroom)
+
+
+def save_classifier(model: Any, request: ClassifierTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
+    """Write the checkpoint, calibrated on the validation photos, with its reference outputs; returns its metrics."""
+    save_model(model, request.base, folder)
+    preprocessing = Preprocessing.from_checkpoint(request.base)
+    rows, categories = classroom.require_rows("validation"), classroom.snapshot.categories
+    labels = _number_labels(rows, categories)
+    probabilities = ask_checkpoint(
+        folder, "classifier", classroom.photos.load_pixels(rows, preprocessing.geometry), classroom.device
+    )
+    # Logits but for a constant of each photo, which no temperature sees.
+    logits = torch.from_numpy(probabilities).clamp(min=1e-30).log()
+    temperature = fit_temperature(logits, labels)
+    write_temperature(folder, temperature)
+    _write_reference(model, preprocessing, temperature, classroom, folder)
+    hits = logits.topk(min(3, len(categories))).indices == labels[:, None]
+    return {
+        "validation_images": len(rows),
+        "validation_accuracy": round(hits[:, 0].float().mean().item(), 4),
+        "validation_top_3_accuracy": round(hits.any(1).float().mean().item(), 4),
+        "validation_loss": round(functional.cross_entropy(logits / temperature, labels).item(), 4),
+        "temperature": round(temperature, 4),
+    }
+
+
+def _write_reference(
+    model: Any, preprocessing: Preprocessing, temperature: float, classroom: Classroom, folder: Path
+) -> None:
+    rows, categories = choose_reference_photos(classroom.require_rows("validation")), classroom.snapshot.categories
+    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
+    with torch.inference_mode():
+        logits = model(pixel_values=preprocessing.normalise(pixels, torch.float32)).logits
+    outputs: dict[str, dict[str, float] | list[float]] = {
+        row.content_hash: dict(zip(categories, answer, strict=True))
+        for row, answer in zip(rows, (logits / temperature).softmax(-1).tolist(), strict=True)
+    }
+    write_reference_outputs(folder, ReferenceOutputs("classifier", outputs))
 
 
 def _load_base(base: Path, categories: Sequence[str]) -> Any:
@@ -89,26 +120,46 @@ def _load_base(base: Path, categories: Sequence[str]) -> Any:
     return model
 
 
-def _labels(photos: Sequence[LabelledPhoto], categories: Sequence[str]) -> torch.Tensor:
-    return torch.tensor([categories.index(photo.category) for photo in photos])
+def _number_labels(rows: Sequence[SnapshotRow], categories: Sequence[str]) -> torch.Tensor:
+    numbers = {category: number for number, category in enumerate(categories)}
+    return torch.tensor([numbers[row.category] for row in rows])
 
 
 def _fine_tune(
-    model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch.Tensor, training: ClassifierTraining
-) -> None:
-    photos = AugmentedPhotos(pixels, {"labels": labels}, training.augmentation.build(preprocessing.geometry.crop_to))
-    weights = _class_weights(labels, model.config.num_labels)
+    model: Any,
+    preprocessing: Preprocessing,
+    train_part: _Part,
+    validation_part: _Part,
+    request: ClassifierTraining,
+    classroom: Classroom,
+) -> Learned:
+    weights = _class_weights(train_part.labels, model.config.num_labels)
 
-    def loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def ask(model: Any, batch: dict[str, torch.Tensor]) -> Outcome:
         inputs = preprocessing.normalise(batch["pixels"], torch.float32)
-        logits = model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)).logits
-        return functional.cross_entropy(
-            logits.float(), batch["labels"], weights.to(logits.device), label_smoothing=training.label_smoothing
+        logits = model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)).logits.float()
+        labels = batch["labels"]
+        loss = (
+            functional.cross_entropy(logits, labels, weights.to(logits.device), label_smoothing=request.label_smoothing)
+            if model.training
+            else functional.cross_entropy(logits, labels)
         )
+        return Outcome(loss, logits.argmax(1) == labels)
 
+    side = preprocessing.geometry.crop_to
+    frozen = (
+        freeze_early_layers(model, lambda: model(pixel_values=torch.zeros(1, 3, side, side)))
+        if request.freeze == "early"
+        else ()
+    )
     model.to(memory_format=torch.channels_last)
-    with tempfile.TemporaryDirectory() as scratch:
-        train("classifier", model, photos, loss, training.settings, Path(scratch))
+    photos = AugmentedPhotos(
+        train_part.pixels, {"labels": train_part.labels}, request.augmentation, request.settings.seed
+    )
+    validation = Photos(validation_part.pixels, {"labels": validation_part.labels})
+    lesson = Lesson("classifier", photos, validation, ask, frozen=frozen)
+    trained = train(model, lesson, request.settings, classroom.device, classroom.folder)
+    return Learned(model, trained.history, trained.images_per_second)
 
 
 def _class_weights(labels: torch.Tensor, categories: int) -> torch.Tensor:
@@ -119,65 +170,21 @@ def _class_weights(labels: torch.Tensor, categories: int) -> torch.Tensor:
 
 
 def _replace_head(
-    model: Any,
-    preprocessing: Preprocessing,
-    train: tuple[torch.Tensor, torch.Tensor],
-    test: tuple[torch.Tensor, torch.Tensor],
-    device: Device,
-) -> dict[str, float]:
-    """Measure a head fitted on the photos to train on, then fit it on all, for every photo counts.
-
-    Each photo is seen as it is and mirrored.
-    """
+    model: Any, preprocessing: Preprocessing, train_part: _Part, validation_part: _Part, classroom: Classroom
+) -> Learned:
+    """Fit a head on features that are computed once, of each photo as it is and mirrored."""
     name, head = find_head(model)
     model.set_submodule(name, nn.Identity())
-    train_features, test_features = (
-        torch.cat([_forward_all(model, preprocessing, view, device) for view in (pixels, pixels.flip(3))])
-        for pixels in (train[0], test[0])
+    plain, mirrored, validation = (
+        compute_outputs(model, preprocessing, pixels, classroom.device)
+        for pixels in (train_part.pixels, train_part.pixels.flip(3), validation_part.pixels)
     )
-    model.set_submodule(name, head.cpu())
-    fit_head(head, train_features, train[1].repeat(2))
-    with torch.inference_mode():
-        metrics = _measure(head(test_features[: len(test[1])]), test[1])
-    fit_head(head, torch.cat([train_features, test_features]), torch.cat([train[1].repeat(2), test[1].repeat(2)]))
-    return metrics
-
-
-def _forward_all(model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, device: Device) -> torch.Tensor:
-    """The outputs for all photos, float32 on the CPU; there, one single-threaded pass for each core."""
-    model.eval().to(device.torch_device, memory_format=torch.channels_last)
-    workers = 1 if device.is_cuda else len(os.sched_getaffinity(0))
-    threads = torch.get_num_threads()
-
-    def forward(part: torch.Tensor) -> torch.Tensor:
-        inputs = preprocessing.normalise(part.to(device.torch_device), torch.float32)
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.torch_device.type, device.dtype, enabled=device.dtype is not torch.float32),
-        ):
-            outputs: torch.Tensor = model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)).logits
-        return outputs.float().cpu()
-
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            return torch.cat(list(pool.map(forward, torch.split(pixels, FORWARD_BATCH))))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _measure(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    hits = logits.topk(min(3, logits.shape[1])).indices == labels[:, None]
-    return {
-        "test_photos": len(labels),
-        "accuracy": round(hits[:, 0].float().mean().item(), 4),
-        "top_3_accuracy": round(hits.any(1).float().mean().item(), 4),
-    }
-
-
-def _save(model: Any, base: Path, output: Path) -> None:
-    """Write the checkpoint with the base's own preprocessing beside it."""
-    from transformers import AutoImageProcessor
-
-    model.float().cpu().save_pretrained(output)
-    AutoImageProcessor.from_pretrained(base, local_files_only=True).save_pretrained(output)
+    model.set_submodule(name, head)
+    weight_decay = fit_best_head(
+        head,
+        (torch.cat([plain, mirrored]), train_part.labels.repeat(2)),
+        (validation, validation_part.labels),
+        _class_weights(train_part.labels, model.config.num_labels),
+    )
+    log.info("classifier: a new head with a weight decay of %g", weight_decay)
+    return Learned(model, (), None, {"head_weight_decay": weight_decay})

@@ -1,82 +1,83 @@
 """Train a CLIP-like encoder on photos and their texts, from any checkpoint that Transformers loads."""
 
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
-from jobs.models.device import choose_device
-from jobs.models.encoder import load_tokenizer, load_towers
+from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers
 from jobs.models.preprocessing import Preprocessing
-from jobs.training.augmentation import Augmentation, AugmentedPhotos
-from jobs.training.labelled_photos import Split, load_pixels
-from jobs.training.loop import TrainingSettings, train
+from jobs.training.augmentation import AugmentedPhotos, Photos
+from jobs.training.classroom import Classroom
+from jobs.training.encoder_scores import score_encoder
+from jobs.training.evaluation_record import EncoderScores
+from jobs.training.forward import ask_checkpoint, keep_threads
+from jobs.training.freezing import freeze_early_layers
+from jobs.training.hard_negatives import HardNegativeOrder, Item
+from jobs.training.learned import Learned, save_model
+from jobs.training.loop import Lesson, Objective, Outcome, train
+from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
+from jobs.training.requests import EncoderTraining
+from jobs.training.served_model import map_batches
+from jobs.training.snapshot_file import SnapshotRow
 
 log = logging.getLogger(__name__)
 
-EVALUATION_BATCH = 64
+TRAIN_SAMPLE = 1000
 
 
-@dataclass(frozen=True)
-class EncoderTraining:
-    """How an encoder is trained.
-
-    ``category_weight`` is the weight of telling the categories apart by their names, beside that of the texts, 1.
-    Texts alone teach an encoder without weights little but colour: few others in a batch share a photo's colour
-    and pattern, so that its shape is seldom needed to tell them apart.
-    """
-
-    settings: TrainingSettings
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    category_weight: float = 0.0
-
-
-def train_encoder(base: Path, split: Split, training: EncoderTraining, output: Path) -> dict[str, float]:
-    """Train from the checkpoint ``base`` and save to ``output``; returns metrics on the held-back photos.
+def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
+    """Train on the train photos that have a text; those of validation say when to stop.
 
     Raises:
-        PermanentError: the base has no image and text features.
+        PermanentError: the base has no image and text features, or no photo has a text to learn from.
     """
-    torch.manual_seed(training.settings.seed)
-    model = load_towers(base, torch.float32)
-    tokenizer = load_tokenizer(base)
-    preprocessing = Preprocessing.from_checkpoint(base)
-    threads = len(os.sched_getaffinity(0))
-    tokens = _tokenize(tokenizer, model, [photo.text for photo in split.train])
-    categories = sorted({photo.category for photo in split.train})
-    names = _tokenize(tokenizer, model, categories)
-    labels = torch.tensor([categories.index(photo.category) for photo in split.train])
-    photos = AugmentedPhotos(
-        load_pixels(split.train, preprocessing.geometry, threads),
-        tokens | {"labels": labels},
-        training.augmentation.build(preprocessing.geometry.crop_to),
+    torch.manual_seed(request.settings.seed)
+    model = load_towers(request.base, torch.float32)
+    if not request.settings.epochs:
+        return Learned(model)
+    rows, validation_rows = classroom.require_rows("train", True), classroom.require_rows("validation", True)
+    preprocessing = Preprocessing.from_checkpoint(request.base)
+    pixels, validation_pixels = (
+        classroom.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
     )
-    log.info("training on %d photos with texts from %s", len(photos), base.name)
+    tokenizer = load_tokenizer(request.base)
+    categories = classroom.snapshot.categories
+    fields, validation_fields = (
+        _tokenize(tokenizer, model, [row.full_text for row in part])
+        | {"labels": torch.tensor([categories.index(row.category) for row in part])}
+        for part in (rows, validation_rows)
+    )
+    log.info("encoder: %d photos with texts, from %s", len(rows), request.base.name)
+    lesson = Lesson(
+        "encoder",
+        AugmentedPhotos(pixels, fields, request.augmentation, request.settings.seed),
+        Photos(validation_pixels, validation_fields),
+        _make_objective(preprocessing, _tokenize(tokenizer, model, categories), request.category_weight),
+        order=_order_by_hardness(request, rows, pixels, classroom) if request.mine_hard_negatives else None,
+        frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
+    )
+    trained = train(model, lesson, request.settings, classroom.device, classroom.folder)
+    return Learned(model, trained.history, trained.images_per_second)
 
-    def loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        labels = batch["labels"]
-        images = _embed_photos(model, preprocessing, batch["pixels"])
-        texts = _embed_texts(model, {name: batch[name] for name in names})
-        scale = model.logit_scale.exp()
-        loss = contrastive_loss(images, texts, scale, batch["input_ids"])
-        if training.category_weight:
-            name_vectors = _embed_texts(model, {name: values.to(labels.device) for name, values in names.items()})
-            loss = loss + training.category_weight * functional.cross_entropy(scale * images @ name_vectors.T, labels)
-        return loss
 
-    if training.settings.epochs:
-        with tempfile.TemporaryDirectory() as scratch:
-            train("encoder", model, photos, loss, training.settings, Path(scratch))
-    model.float().cpu().save_pretrained(output)
-    _copy_processors(base, output)
-    test = _tokenize(tokenizer, model, [photo.text for photo in split.test])
-    return _evaluate(model, preprocessing, load_pixels(split.test, preprocessing.geometry, threads), test)
+def save_encoder(model: Any, request: EncoderTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
+    """Write the checkpoint with its reference outputs; returns metrics on validation and on a sample of train."""
+    save_model(model, request.base, folder)
+    load_tokenizer(request.base).save_pretrained(folder)
+    preprocessing = Preprocessing.from_checkpoint(request.base)
+    _write_reference(model, preprocessing, classroom, folder)
+    metrics: dict[str, float] = {}
+    for split in ("train", "validation"):
+        rows = [row for row in classroom.snapshot.part(split) if row.full_text][:TRAIN_SAMPLE]
+        if rows:
+            metrics |= _name_metrics(split, _measure(folder, preprocessing, rows, classroom))
+    return metrics
 
 
 def contrastive_loss(
@@ -88,9 +89,34 @@ def contrastive_loss(
     the other photo.
     """
     logits = scale * images @ texts.T
-    same = (tokens[:, None] == tokens[None]).all(-1).float()
+    same = _find_same(tokens).float()
     targets = same / same.sum(1, keepdim=True)
     return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+
+
+def _find_same(tokens: torch.Tensor) -> torch.Tensor:
+    return (tokens[:, None] == tokens[None]).all(-1)
+
+
+def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor], category_weight: float) -> Objective:
+    def ask(model: Any, batch: dict[str, torch.Tensor]) -> Outcome:
+        labels, count = batch["labels"], len(batch["labels"])
+        tokens = {name: batch[name] for name in names}
+        if category_weight:
+            # The names of the categories go through the text tower with the texts.
+            tokens = {name: torch.cat([values, names[name].to(labels.device)]) for name, values in tokens.items()}
+        outputs = model(pixel_values=preprocessing.normalise(batch["pixels"], torch.float32), **tokens)
+        with torch.autocast(labels.device.type, enabled=False):
+            images = functional.normalize(outputs.image_embeds.float(), dim=-1)
+            texts = functional.normalize(outputs.text_embeds.float(), dim=-1)
+            scale = model.logit_scale.exp()
+            loss = contrastive_loss(images, texts[:count], scale, batch["input_ids"])
+            if category_weight:
+                loss = loss + category_weight * functional.cross_entropy(scale * images @ texts[count:].T, labels)
+        best = (images @ texts[:count].T).argmax(1)
+        return Outcome(loss, _find_same(batch["input_ids"])[torch.arange(count), best])
+
+    return ask
 
 
 def _tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -104,41 +130,55 @@ def _tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, tor
     return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
 
 
-def _embed_photos(model: Any, preprocessing: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
-    features = model.get_image_features(pixel_values=preprocessing.normalise(pixels, torch.float32))
-    return functional.normalize(features.pooler_output.float(), dim=-1)
-
-
-def _embed_texts(model: Any, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    return functional.normalize(model.get_text_features(**tokens).pooler_output.float(), dim=-1)
-
-
-@torch.inference_mode()
-def _evaluate(
-    model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, tokens: dict[str, torch.Tensor]
-) -> dict[str, float]:
-    """Text-to-image recall: whether one of the best photos for a text is one that bears this very text."""
-    device = choose_device("auto", "auto").torch_device
-    model.eval().to(device)
-    parts = [
-        (
-            _embed_photos(model, preprocessing, pixels[start : start + EVALUATION_BATCH].to(device)),
-            _embed_texts(
-                model, {name: values[start : start + EVALUATION_BATCH].to(device) for name, values in tokens.items()}
-            ),
-        )
-        for start in range(0, len(pixels), EVALUATION_BATCH)
+def _freeze_early(model: Any, preprocessing: Preprocessing, fields: dict[str, torch.Tensor]) -> list[nn.Module]:
+    side = preprocessing.geometry.crop_to
+    tokens = {name: values[:1] for name, values in fields.items() if name != "labels"}
+    return [
+        *freeze_early_layers(model, lambda: model.get_image_features(pixel_values=torch.zeros(1, 3, side, side))),
+        *freeze_early_layers(model, lambda: model.get_text_features(**tokens)),
     ]
-    images, texts = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-    same = (tokens["input_ids"][:, None] == tokens["input_ids"][None]).all(-1)
-    ranked = same.gather(1, (texts @ images.T).argsort(1, descending=True))
-    return {"test_photos": len(pixels)} | {
-        f"recall_at_{k}": round(ranked[:, :k].any(1).float().mean().item(), 4) for k in (1, 5, 10)
+
+
+def _order_by_hardness(
+    request: EncoderTraining, rows: Sequence[SnapshotRow], pixels: torch.Tensor, classroom: Classroom
+) -> HardNegativeOrder:
+    log.info("encoder: looking for photos that the base confuses")
+    vectors = ask_checkpoint(request.base, "encoder", pixels, classroom.device)
+    items = [Item(row.group_name, row.category, row.full_text) for row in rows]
+    return HardNegativeOrder(items, vectors, request.settings.batch_size, request.settings.seed)
+
+
+def _measure(
+    folder: Path, preprocessing: Preprocessing, rows: Sequence[SnapshotRow], classroom: Classroom
+) -> EncoderScores:
+    texts = [row.full_text for row in rows]
+    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
+    image_vectors = ask_checkpoint(folder, "encoder", pixels, classroom.device)
+    encoder = load_text_encoder(folder, classroom.device)
+    with keep_threads():
+        text_vectors: np.ndarray = map_batches(encoder.embed, texts, classroom.device)
+    return score_encoder(image_vectors, text_vectors, texts, float(encoder.model.logit_scale.exp())).scores
+
+
+def _name_metrics(split: str, scores: EncoderScores) -> dict[str, float]:
+    measured = {
+        "loss": scores.loss,
+        "clip_score": scores.clip_score,
+        "in_batch_accuracy": scores.in_batch_accuracy,
+        "recall_at_10": scores.recall_at_10,
+    }
+    return {f"{split}_images": scores.images} | {
+        f"{split}_{name}": round(value, 4) for name, value in measured.items() if value is not None
     }
 
 
-def _copy_processors(base: Path, output: Path) -> None:
-    from transformers import AutoImageProcessor, AutoTokenizer
-
-    AutoTokenizer.from_pretrained(base, local_files_only=True).save_pretrained(output)
-    AutoImageProcessor.from_pretrained(base, local_files_only=True).save_pretrained(output)
+def _write_reference(model: Any, preprocessing: Preprocessing, classroom: Classroom, folder: Path) -> None:
+    rows = choose_reference_photos(classroom.require_rows("validation"))
+    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
+    with torch.inference_mode():
+        features = model.get_image_features(pixel_values=preprocessing.normalise(pixels, torch.float32)).pooler_output
+    vectors = functional.normalize(features, dim=-1).tolist()
+    outputs: dict[str, dict[str, float] | list[float]] = {
+        row.content_hash: vector for row, vector in zip(rows, vectors, strict=True)
+    }
+    write_reference_outputs(folder, ReferenceOutputs("encoder", outputs))

@@ -1,0 +1,64 @@
+"""A place to train in: labelled photos in a shop's artifacts, and bases that are quick."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
+
+from jobs.models.classifier import load_classifier
+from jobs.models.device import choose_device
+from jobs.training.blank_checkpoints import write_blank_clip
+from jobs.training.classroom import Classroom
+from jobs.training.snapshot_file import SnapshotRow, Split, make_snapshot
+from jobs.training.snapshot_photos import SnapshotPhotos
+from tests.shop import IMAGE_SIDE, Shop
+from tests.training.candidates import LabelledSet, store_labelled_set
+
+EXACT = choose_device("cpu", "fp32")
+
+
+def open_classroom(shop: Shop, labelled: LabelledSet, folder: Path) -> Classroom:
+    """Store the photos and stand before them, as `train_candidate` does."""
+    store_labelled_set(shop.connections, labelled)
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, folder / "cache")
+    return Classroom(labelled.snapshot, photos, EXACT, folder / "checkpoints")
+
+
+def change_rows(labelled: LabelledSet, rows: Iterable[SnapshotRow]) -> LabelledSet:
+    """The same photos under other labels."""
+    return replace(labelled, snapshot=make_snapshot(list(rows)))
+
+
+def write_small_classifier(folder: Path, categories: Sequence[str]) -> None:
+    """A ResNet of four stages with random weights, a hundredth of a ResNet-18."""
+    config = ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 24, 32, 48],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        id2label=dict(enumerate(categories)),
+        label2id={category: number for number, category in enumerate(categories)},
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ConvNextImageProcessor(
+        size={"shortest_edge": IMAGE_SIDE},
+        crop_pct=1.0,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(folder)
+
+
+def write_small_clip(folder: Path, texts: Sequence[str]) -> None:
+    """An encoder with random weights that learns in seconds."""
+    write_blank_clip(folder, IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=texts)
+
+
+def measure_accuracy(checkpoint: Path, classroom: Classroom, split: Split) -> float:
+    """The share of a part that a stored classifier gets right."""
+    classifier = load_classifier(checkpoint, EXACT)
+    rows = classroom.snapshot.part(split)
+    pixels = classroom.photos.load_pixels(rows, classifier.preprocessing.geometry)
+    answers = [classifier.categories[index] for index in classifier.predict(pixels).argmax(1)]
+    return float(np.mean([answer == row.category for answer, row in zip(answers, rows, strict=True)]))
