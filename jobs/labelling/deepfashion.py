@@ -18,6 +18,7 @@ PHOTO_COLUMNS = ("images", "image", "cloth")
 LABEL_COLUMN = "cloth_type"
 OPTIONAL_COLUMNS = ("pid", "caption")
 ROWS_AT_A_TIME = 64
+BUFFER_BYTES = 1_000_000
 
 
 def read_deepfashion(source: Path) -> Iterator[LabelRow | BadRow]:
@@ -48,7 +49,8 @@ def read_deepfashion(source: Path) -> Iterator[LabelRow | BadRow]:
 def _read_file(path: Path) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
     """The wanted columns of each row, the photo's as ``photo``; an error in place of a row whose texts are broken."""
     try:
-        with pq.ParquetFile(path) as file:
+        # Otherwise a whole row group is read at once, and some sets are a single one.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
             photo = _require_columns(path, file.schema_arrow)
             optional = [name for name in OPTIONAL_COLUMNS if name in file.schema_arrow.names]
             for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[photo, LABEL_COLUMN, *optional]):

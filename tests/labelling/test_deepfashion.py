@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -93,6 +94,16 @@ def test_rows_come_before_what_is_broken_behind_them(tmp_path: Path) -> None:
     assert [next(rows).line, next(rows).line] == [1, 2]
     with pytest.raises(PermanentError, match=r"b\.parquet cannot be read as Parquet"):
         next(rows)
+
+
+def test_a_file_of_one_row_group_is_not_read_at_once(tmp_path: Path) -> None:
+    photos = [bytes(np.random.default_rng(number).bytes(10_000)) for number in range(4000)]
+    pq.write_table(pa.table({"image": photos, "cloth_type": ["Denim"] * 4000}), tmp_path / "a.parquet")
+    before = pa.total_allocated_bytes()
+    rows = read_deepfashion(tmp_path)
+    next(rows)
+    assert pa.total_allocated_bytes() - before < 25_000_000
+    assert len(list(rows)) == 3999
 
 
 def test_a_file_that_ends_halfway_is_refused(tmp_path: Path) -> None:
