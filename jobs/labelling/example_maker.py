@@ -65,10 +65,10 @@ class ExampleMaker:
         decoded = dict(zip(new, self.decode_pool.decode([contents[key] for key in new]), strict=True))
 
         def finish(content_hash: bytes) -> bytes | DecodeFault:
-            if content_hash in known:
-                self._restore(contents[content_hash], content_hash)
-                return known[content_hash]
-            return self._finish_new(contents[content_hash], content_hash, decoded[content_hash])
+            if content_hash in decoded:
+                return self._finish_new(contents[content_hash], content_hash, decoded[content_hash])
+            self._restore(contents[content_hash], content_hash)
+            return known[content_hash]
 
         return dict(zip(contents, self.threads.map(finish, contents), strict=True))
 
