@@ -30,7 +30,5 @@ def make_champion(connections: Connections, folder: Path, kind: ModelKind, *, is
                 connection, NewPromotion(kind, version.model_version_id, replaced, None, "tester", "because")
             )
         if kind == "classifier" and live != version and (is_live or live is None):
-            insert_switch(
-                connection, Switch(kind, version.model_version_id, live.model_version_id if live else None)
-            )
+            insert_switch(connection, Switch(kind, version.model_version_id, live.model_version_id if live else None))
     return version

@@ -10,8 +10,8 @@ from sqlalchemy import Connection
 from jobs.database.drift_references import DriftReference, count_run_answers, read_drift_reference
 from jobs.settings import Settings
 
-IMAGES_PER_BIN = 10
-"""Where nothing has changed, the index of B bins and n images is (B - 1) / n on average, by chance alone."""
+CHANCE = 0.001
+"""How often a run may be flagged though nothing has changed, for each of the two indices."""
 
 SMOOTHING = 0.5
 """What is added to every count, so that an empty bin has a logarithm (Krichevsky and Trofimov's estimator)."""
@@ -56,25 +56,26 @@ def measure_drift(
 
 
 def compare_answers(reference: DriftReference, seen: DriftReference, settings: DriftSettings) -> DriftReport:
-    """Judge answers by a reference."""
+    """Judge answers by a reference: flagged is what exceeds the limit, and what chance alone hardly ever gives."""
     images = sum(seen.confidence_counts)
-    categories = reference.category_counts.keys() | seen.category_counts.keys()
-    wanted = max(settings.min_images, IMAGES_PER_BIN * max(len(categories), len(seen.confidence_counts)))
-    if images < wanted:
-        return DriftReport(
-            images, None, None, False, f"{images} newly tagged images are too few to tell: it takes {wanted}"
-        )
-    category_psi = compute_psi(*_align(reference.category_counts, seen.category_counts))
-    confidence_psi = compute_psi(reference.confidence_counts, seen.confidence_counts)
-    is_flagged = max(category_psi, confidence_psi) > settings.limit
+    if images < settings.min_images:
+        too_few = f"{images} newly tagged images are too few to tell: it takes {settings.min_images}"
+        return DriftReport(images, None, None, False, too_few)
+    categories = _align(reference.category_counts, seen.category_counts)
+    confidences = (reference.confidence_counts, seen.confidence_counts)
+    category_psi, confidence_psi = compute_psi(*categories), compute_psi(*confidences)
+    category_bound, confidence_bound = (
+        max(settings.limit, bound_by_chance(*histograms)) for histograms in (categories, confidences)
+    )
+    is_flagged = category_psi > category_bound or confidence_psi > confidence_bound
     return DriftReport(
         images,
         round(category_psi, 4),
         round(confidence_psi, 4),
         is_flagged,
         f"the {images} newly tagged images {'differ from' if is_flagged else 'are like'} those that the classifier was "
-        f"accepted on: population stability index {category_psi:.3f} of categories, {confidence_psi:.3f} of "
-        f"confidence, limit {settings.limit:g}",
+        f"accepted on: population stability index {category_psi:.3f} of categories (at most {category_bound:.3g}), "
+        f"{confidence_psi:.3f} of confidence (at most {confidence_bound:.3g})",
     )
 
 
@@ -86,6 +87,19 @@ def compute_psi(expected: Sequence[int], actual: Sequence[int]) -> float:
     """
     expected_shares, actual_shares = _smooth(expected), _smooth(actual)
     return sum((a - e) * math.log(a / e) for e, a in zip(expected_shares, actual_shares, strict=True))
+
+
+def bound_by_chance(expected: Sequence[int], actual: Sequence[int]) -> float:
+    """What the index of two histograms of one and the same distribution exceeds with the probability `CHANCE`.
+
+    It is (1 / n + 1 / m) times a chi-square variable with one degree of freedom less than there are bins (Yurdakul
+    and Naranjo, Statistical properties of the population stability index, 2020).
+    """
+    # Half a second to import, which only runs with a reference and enough images pay for.
+    from scipy.stats import chi2
+
+    scale = 1 / max(sum(expected), 1) + 1 / max(sum(actual), 1)
+    return scale * float(chi2.ppf(1 - CHANCE, len(expected) - 1))
 
 
 def _smooth(counts: Sequence[int]) -> list[float]:

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -78,7 +77,10 @@ def test_the_catalog_answers_at_every_moment(promoted_catalog: Shop) -> None:
     assert [(switch.kind, switch.replaced_version_id) for switch in report.switched] == [
         (kind, version) for kind, (version,) in zip(("classifier", "encoder"), before, strict=True)
     ]
-    assert promoted_catalog.query("SELECT state FROM catalog.embedding_spaces ORDER BY 1") == [("live",), ("retired",)]
+    assert promoted_catalog.query("SELECT state FROM catalog.embedding_spaces ORDER BY space_id") == [
+        ("retired",),
+        ("live",),
+    ]
 
 
 def test_a_new_classifier_renews_tags_alone(open_catalog: Shop, tiny_models: TinyModels) -> None:
@@ -133,7 +135,7 @@ def test_photos_that_an_ingest_brings_meanwhile_are_answered_by_both(promoted_ca
 
 
 def test_photos_that_arrive_during_the_last_step_are_not_lost(promoted_catalog: Shop) -> None:
-    """Listings are recorded while the switch is tried: each is before it and counted, or after it and uses its models."""
+    """Each listing is before the switch and counted, or after it and uses its models."""
     connections = promoted_catalog.connections
     plan = plan_retag(connections, "retag")
     ShardTagger(connections).tag("retag", plan.shards)
@@ -231,10 +233,10 @@ def test_asked_again_it_says_the_same_and_switches_once(promoted_catalog: Shop) 
 
 
 @pytest.fixture
-def damaged_catalog(promoted_catalog: Shop) -> Iterator[Shop]:
+def damaged_catalog(promoted_catalog: Shop) -> Shop:
     """Three photos were replaced in the bucket, unnoticed, since they were tagged."""
-    for number in range(3):
-        promoted_catalog.put(f"p0000_{1 + number % 2}.jpg" if number < 2 else "p0001_1.jpg", make_photo(700 + number))
+    for number, key in enumerate(("p0000_1.jpg", "p0000_2.jpg", "p0001_1.jpg")):
+        promoted_catalog.put(key, make_photo(700 + number))
     return promoted_catalog
 
 

@@ -34,7 +34,7 @@ def read_in_use(connections: Connections, kind: ModelKind) -> tuple[int | None, 
     """The ids of champion and live model."""
     with connections.engine.connect() as connection:
         champion, live = read_champion(connection, kind), read_live_model(connection, kind)
-    return champion and champion.model_version_id, live and live.model_version_id
+    return champion.model_version_id if champion else None, live.model_version_id if live else None
 
 
 def test_the_first_classifier_answers_at_once(shop: Shop) -> None:

@@ -105,7 +105,7 @@ def test_what_was_never_live_is_passed_over(shop: Shop) -> None:
 
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
 def test_there_must_be_something_to_go_back_to(shop: Shop, kind: ModelKind) -> None:
-    with pytest.raises(PermanentError, match="no .* was promoted yet"):
+    with pytest.raises(PermanentError, match=f"no {kind} was promoted yet"):
         roll_back(shop.connections, kind)
     add_encoder(shop)
     with shop.connections.engine.begin() as connection:

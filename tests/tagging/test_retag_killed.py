@@ -1,0 +1,149 @@
+"""A retag that is killed in its shards, in a top-up, and in the switch itself, ends as one that was not."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobs.search.by_text import embed_text_query
+from jobs.search.encoders import load_text_embedder
+from jobs.settings import PROJECT_ROOT
+from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
+from jobs.tagging.retag import complete_retag, plan_retag, retag
+from jobs.tagging.shard_tagger import ShardTagger
+from jobs.training.rollback import roll_back
+from tests.champions import make_champion
+from tests.shop import Shop, TinyModels, make_photo
+from tests.tagging.catalog_watch import watch_catalog
+
+WORDS = "hat"
+LIVE = "SELECT model_version_id FROM catalog.live_models ORDER BY kind"
+STATE = {
+    "tags": """
+        SELECT object_key, category, confidence, top_3::text, probabilities, t.content_hash::text
+        FROM catalog.image_tags t JOIN catalog.images USING (image_id)
+        WHERE classifier_version_id = (SELECT max(classifier_version_id) FROM catalog.tagging_runs) ORDER BY 1
+    """,
+    "products": "SELECT product_id, category, confidence, photos FROM catalog.current_product_tags ORDER BY 1",
+    "vectors": """
+        SELECT object_key, embedding::text FROM catalog.image_embeddings e JOIN catalog.images USING (image_id)
+        WHERE e.space_id = catalog.live_space() ORDER BY 1
+    """,
+    "failures": "SELECT object_key, reason FROM catalog.item_failures JOIN catalog.images USING (image_id) ORDER BY 1",
+    "live": LIVE,
+    "spaces": "SELECT space_id, state FROM catalog.embedding_spaces ORDER BY 1",
+    "texts": "SELECT query_text, encoder_version_id FROM catalog.text_queries ORDER BY 1, 2",
+}
+
+
+@pytest.fixture
+def promoted_catalog(tagging_shop: Shop, tiny_models: TinyModels) -> Shop:
+    """A searchable catalog with copies and a broken file, and a new champion of each kind."""
+    connections = tagging_shop.connections
+    tagging_shop.put_photos(40)
+    tagging_shop.put("twin_1.jpg", make_photo(0))
+    tagging_shop.put("unreadable.jpg", make_photo(0)[:200])
+    ingest(connections, IngestOptions())
+    embed_text_query(connections.engine, lambda encoder: load_text_embedder(connections, encoder), WORDS)
+    promote(tagging_shop, tiny_models)
+    return tagging_shop
+
+
+def promote(shop: Shop, tiny_models: TinyModels) -> None:
+    make_champion(shop.connections, tiny_models.other_classifier, "classifier")
+    make_champion(shop.connections, tiny_models.other_encoder, "encoder")
+
+
+def read_state(shop: Shop) -> dict[str, list[Any]]:
+    return {name: shop.query(statement) for name, statement in STATE.items()}
+
+
+def undo(shop: Shop, tiny_models: TinyModels) -> None:
+    """Go back to the models before, and forget what the new ones answered."""
+    for kind in ("classifier", "encoder"):
+        roll_back(shop.connections, kind)
+    with shop.connections.engine.begin() as connection:
+        for table, column in (
+            ("image_tags", "classifier"),
+            ("product_tags", "classifier"),
+            ("text_queries", "encoder"),
+        ):
+            connection.exec_driver_sql(
+                f"DELETE FROM catalog.{table} WHERE {column}_version_id = "
+                f"(SELECT max({column}_version_id) FROM catalog.tagging_runs)"
+            )
+        connection.exec_driver_sql("DELETE FROM catalog.image_embeddings WHERE space_id <> catalog.live_space()")
+    promote(shop, tiny_models)
+
+
+def kill_when(shop: Shop, words: list[str], is_time: Callable[[], bool]) -> None:
+    """Start a job and kill it as soon as it is time; it must not have ended before."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs", *words],
+        cwd=PROJECT_ROOT,
+        env=os.environ | shop.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not is_time():
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+
+
+def count_chunks(shop: Shop, run_id: str) -> int:
+    ((chunks,),) = shop.query("SELECT count(*) FROM catalog.run_chunks WHERE run_id = :run", run=run_id)
+    return int(chunks)
+
+
+def is_waiting_for(shop: Shop, table: str) -> bool:
+    ((waiting,),) = shop.query(
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST(:table AS regclass)", table=table
+    )
+    return bool(waiting)
+
+
+@pytest.mark.timeout(600)
+def test_killed_everywhere_it_ends_in_the_same_state(promoted_catalog: Shop, tiny_models: TinyModels) -> None:
+    shop, connections = promoted_catalog, promoted_catalog.connections
+    assert retag(connections, "undisturbed").state == "switched"
+    expected = read_state(shop)
+    assert len(expected["tags"]) == len(expected["vectors"]) == 41
+    undo(shop, tiny_models)
+    before = shop.query(LIVE)
+
+    with watch_catalog(shop, WORDS) as watch:
+        kill_when(shop, ["retag", "--run", "disturbed"], lambda: count_chunks(shop, "disturbed") > 0)
+        assert count_chunks(shop, "disturbed") < count_chunks(shop, "undisturbed")
+        ShardTagger(connections).tag("disturbed", plan_retag(connections, "disturbed").shards)
+        with connections.engine.connect() as blocker:
+            # The switch of the classifier comes last but one: product tags, space and counts are done by then.
+            blocker.exec_driver_sql("LOCK TABLE catalog.switches IN EXCLUSIVE MODE")
+            words = ["complete-retag", "--run", "disturbed"]
+            kill_when(shop, words, lambda: is_waiting_for(shop, "catalog.switches"))
+        assert shop.query(LIVE) == before
+        assert complete_retag(connections, "disturbed").state == "switched"
+    watch.assert_whole_and_unmixed()
+    assert read_state(shop) == expected
+    assert shop.query("SELECT state FROM catalog.tagging_runs WHERE run_id = 'disturbed'") == [("succeeded",)]
+
+
+@pytest.mark.timeout(600)
+def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop) -> None:
+    shop, connections = promoted_catalog, promoted_catalog.connections
+    ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
+    shop.put_photos(24, seed=1)
+    plan_ingest(connections, "night", IngestOptions())
+    kill_when(shop, ["complete-retag", "--run", "retag"], lambda: count_chunks(shop, "retag/top-up-1") > 0)
+    assert count_chunks(shop, "retag/top-up-1") < 3
+    report = complete_retag(connections, "retag")
+    assert (report.state, report.top_up_rounds, report.entries) == ("switched", 1, 41 + 24)
+    assert shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(41 + 24,)]
+    assert shop.query("SELECT DISTINCT state FROM catalog.tagging_runs WHERE purpose = 'retag'") == [("succeeded",)]
