@@ -1,6 +1,6 @@
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -177,6 +177,15 @@ def test_a_candidate_three_points_worse_is_refused(lost: int) -> None:
         assert failed == {"not_worse_than_champion"}
 
 
+@pytest.mark.parametrize(("lost", "verdict"), [(12, "passed"), (13, "failed")])
+def test_a_loss_of_the_margin_must_be_ruled_out(lost: int, verdict: str) -> None:
+    """Of 341 images: with 12 gained and 12 lost the bound is -0.0247, with 13 lost it is -0.0282."""
+    assert CLASSIFIER.classifier
+    paired = PairedOutcomes(both=302, only_candidate=12, only_champion=lost, neither=341 - 314 - lost)
+    decision = decide_metrics(replace(CLASSIFIER, paired=paired))["not_worse_than_champion"]
+    assert (decision.verdict, decision.bound) == (verdict, -0.025)
+
+
 def test_pairs_of_other_images_are_no_comparison() -> None:
     assert CLASSIFIER.paired
     fewer = replace(CLASSIFIER.paired, both=CLASSIFIER.paired.both - 1)
@@ -188,9 +197,11 @@ def test_pairs_of_other_images_are_no_comparison() -> None:
 
 @pytest.mark.parametrize("depth", [1, 5, 10])
 def test_an_encoder_that_finds_less_is_refused(depth: int) -> None:
-    worse = PairedOutcomes(both=200, only_candidate=10, only_champion=28, neither=103)
-    record = spoil(GOOD["encoder"].as_record(), f"paired_recall.recall_at_{depth}", worse.__dict__)
-    assert list_failed(decide("encoder", record)) == {f"recall_at_{depth}"}
+    """Of 341 texts: with 30 gained and 33 lost the bound is -0.0477, with 34 lost it is -0.0509."""
+    for lost, failed in ((33, set()), (34, {f"recall_at_{depth}"})):
+        paired = PairedOutcomes(both=200, only_candidate=30, only_champion=lost, neither=111 - lost)
+        record = spoil(GOOD["encoder"].as_record(), f"paired_recall.recall_at_{depth}", asdict(paired))
+        assert list_failed(decide("encoder", record)) == failed
 
 
 def test_shuffled_labels_are_refused() -> None:
