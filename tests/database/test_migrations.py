@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, make_url, text
 
-from jobs.database.migrations import SQL_FOLDER, MigrationReport, check_pgvector_version, migrate
+from jobs.database.migrations import SQL_FOLDER, MigrationReport, check_pgvector_version, migrate, order_views
 from jobs.errors import PermanentError
 from tests.postgres import execute, query
 
@@ -100,11 +100,46 @@ def test_new_pgvector_is_accepted(installed: str | None, available: str | None, 
     assert check_pgvector_version(installed, available) == version
 
 
-def test_a_view_may_change_its_columns(database_url: str, sql_folder: Path) -> None:
-    edit(sql_folder / "views" / "champion_models.sql", "p.kind, v.model_version_id", "v.model_version_id, p.kind")
+def test_a_catalog_of_the_version_before_answers_from_what_answered_before(
+    empty_database_url: str, sql_folder: Path
+) -> None:
+    for file in (*sql_folder.glob("views/*"), *sql_folder.glob("functions/*"), *sql_folder.glob("migrations/0002*")):
+        file.unlink()
+    migrate(empty_database_url, sql_folder)
+    execute(
+        empty_database_url,
+        """
+        INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories, dimensions,
+                                            code_version)
+        SELECT kind, 's3://a/' || n, repeat('0', 64), '{}', CASE kind WHEN 'classifier' THEN ARRAY['hat'] END,
+               CASE kind WHEN 'encoder' THEN 3 END, '1'
+        FROM unnest(ARRAY['classifier', 'classifier', 'encoder', 'encoder']) WITH ORDINALITY AS v (kind, n)
+        """,
+        """
+        INSERT INTO catalog.promotions (kind, model_version_id, promoted_by, reason)
+        SELECT kind, model_version_id, 'tester', 'because' FROM catalog.model_versions ORDER BY model_version_id
+        """,
+        "INSERT INTO catalog.embedding_spaces (encoder_version_id, dimensions, state) VALUES (3, 3, 'live'), (4, 3, "
+        "'building')",
+    )
+    migrate(empty_database_url)
+    live = "SELECT array_agg(model_version_id ORDER BY kind) FROM catalog.live_models"
+    assert query(empty_database_url, live) == [2, 3]
+
+
+def test_views_are_made_behind_those_that_they_read(tmp_path: Path) -> None:
+    (tmp_path / "a.sql").write_text("CREATE VIEW catalog.a AS SELECT * FROM catalog.c JOIN catalog.images")
+    (tmp_path / "b.sql").write_text("CREATE VIEW catalog.b AS SELECT 1")
+    (tmp_path / "c.sql").write_text("CREATE VIEW catalog.c AS SELECT * FROM catalog.b")
+    assert [file.stem for file in order_views(tmp_path)] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(("view", "kind"), [("champion_models", "p.kind"), ("live_models", "s.kind")])
+def test_a_view_may_change_its_columns(database_url: str, sql_folder: Path, view: str, kind: str) -> None:
+    edit(sql_folder / "views" / f"{view}.sql", f"{kind}, v.model_version_id", f"v.model_version_id, {kind}")
     migrate(database_url, sql_folder)
-    first_column = """
-        SELECT attname FROM pg_attribute WHERE attrelid = 'catalog.champion_models'::regclass AND attnum = 1
+    first_column = f"""
+        SELECT attname FROM pg_attribute WHERE attrelid = 'catalog.{view}'::regclass AND attnum = 1
     """
     assert query(database_url, first_column) == "model_version_id"
     assert query(database_url, "SELECT count(*) FROM catalog.current_product_tags") == 0
@@ -160,9 +195,10 @@ def test_an_ordinary_role_may_upgrade_once_the_extension_is_there(empty_database
         execute(empty_database_url, "REASSIGN OWNED BY shop_owner TO postgres", "DROP ROLE shop_owner")
 
 
-def test_promotions_are_append_only(engine: Engine) -> None:
+@pytest.mark.parametrize("table", ["promotions", "switches", "gate_decisions"])
+def test_what_was_decided_is_append_only(engine: Engine, table: str) -> None:
     with pytest.raises(Exception, match="append-only"), engine.begin() as connection:
-        connection.execute(text("DELETE FROM catalog.promotions"))
+        connection.execute(text(f"DELETE FROM catalog.{table}"))
 
 
 def test_role_named_like_the_schema_can_upgrade_twice(empty_database_url: str) -> None:

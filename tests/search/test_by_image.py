@@ -9,6 +9,7 @@ from jobs.errors import PermanentError
 from jobs.search.by_image import find_products_by_pixels, read_photo
 from jobs.search.encoders import EmbedPhoto
 from jobs.settings import Settings
+from tests.catalog_rows import NewImage, add_images, open_live_space
 
 
 def load_colour_encoder(_: int) -> EmbedPhoto:
@@ -38,6 +39,23 @@ def test_products_like_a_photo(stocked: Engine, settings: Settings, tmp_path: Pa
 def test_an_encoder_of_other_dimensions_is_refused(stocked: Engine) -> None:
     with pytest.raises(PermanentError, match=r"2 dimensions, but embedding space .* has 3"):
         find_products_by_pixels(stocked, lambda _: lambda _: np.ones(2), np.zeros((9, 9, 3), np.uint8), 1, None)
+
+
+def test_a_switch_while_a_photo_is_embedded_loses_no_answer(stocked: Engine) -> None:
+    loaded_for: list[int] = []
+
+    def load(encoder_version_id: int) -> EmbedPhoto:
+        loaded_for.append(encoder_version_id)
+        if len(loaded_for) == 1:
+            with stocked.begin() as connection:
+                space_id = open_live_space(connection, 2)
+                add_images(connection, [NewImage("new", None, [1, 0])], space_id, classifier=1)
+        dimensions = 3 if len(loaded_for) == 1 else 2
+        return lambda _: np.eye(dimensions)[0]
+
+    hits = find_products_by_pixels(stocked, load, np.zeros((9, 9, 3), np.uint8), 5, None)
+    assert [hit.product_id for hit in hits] == ["new"]
+    assert len(set(loaded_for)) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no photo</html>", None])

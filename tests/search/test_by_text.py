@@ -61,6 +61,22 @@ def test_a_text_is_embedded_again_for_another_encoder(stocked: Engine) -> None:
     assert count_texts(stocked) == 2
 
 
+def test_a_switch_while_a_text_is_embedded_loses_no_answer(stocked: Engine) -> None:
+    class OvertakenEncoder(WordEncoder):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            if len(self.loaded_for) == 1:
+                with stocked.begin() as connection:
+                    open_live_space(connection, 3)
+            return super().embed(texts)
+
+    encoder = OvertakenEncoder()
+    assert embed_text_query(stocked, encoder.load, "hat")
+    assert len(set(encoder.loaded_for)) == 2
+    with stocked.connect() as connection:
+        # Refused if the text were unknown to the encoder that is live now, whose space is empty.
+        assert connection.execute(text("SELECT * FROM catalog.search_products('hat')")).all() == []
+
+
 def test_search_products_asks_the_database_of_the_settings(stocked: Engine, settings: Settings) -> None:
     embed_text_query(stocked, WordEncoder().load, "hat")
     assert [hit.product_id for hit in search_products("hat", 1, settings=settings)] == ["hat"]
