@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,19 +19,17 @@ from sqlalchemy import Connection
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, insert_model_version
 from jobs.database.trainings import Training, insert_training, read_training
-from jobs.errors import RetryableError
+from jobs.errors import RetryableError, TerminatedError
 from jobs.models.device import choose_device
 from jobs.models.registry import upload_checkpoint
 from jobs.training.classroom import Classroom
 from jobs.training.history import write_history
 from jobs.training.learned import Learned
-from jobs.training.requests import ClassifierTraining, TrainingOptions, TrainingRequest, make_request
+from jobs.training.requests import ClassifierTraining, TrainingRequest
 from jobs.training.snapshot_file import load_snapshot
 from jobs.training.snapshot_photos import SnapshotPhotos
 from jobs.training.train_classifier import save_classifier, train_classifier
 from jobs.training.train_encoder import save_encoder, train_encoder
-
-__all__ = ["TrainingOptions", "TrainingReport", "TrainingRequest", "make_request", "train_candidate"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +61,7 @@ def train_candidate(
     Raises:
         PermanentError: no such snapshot, or a base or data that do not fit the request.
         RetryableError: another process is training this.
+        TerminatedError: SIGTERM arrived; whole epochs are saved.
     """
     with connections.engine.connect() as connection:
         finished = _read_report(connection, run_id, request.kind)
@@ -70,7 +70,7 @@ def train_candidate(
         return finished
     started = time.perf_counter()
     folder = _choose_folder(connections, run_id, request.kind)
-    with _hold_folder(folder):
+    with _hold_folder(folder), _end_on_sigterm():
         classroom = _open_classroom(connections, snapshot_id, request, folder)
         if not _needs_all_processes(request) and not _is_first_process():
             return _wait_for_report(connections, run_id, request.kind)
@@ -128,6 +128,18 @@ def _hold_folder(folder: Path) -> Iterator[None]:
         raise RetryableError(f"another process is training this run, in {folder}: wait for it") from None
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _end_on_sigterm() -> Iterator[None]:
+    def end(*_: object) -> None:
+        raise TerminatedError("the training was stopped; run it again to go on from its last checkpoint")
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _open_classroom(connections: Connections, snapshot_id: str, request: TrainingRequest, folder: Path) -> Classroom:

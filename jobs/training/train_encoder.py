@@ -157,7 +157,7 @@ def _measure(
     encoder = load_text_encoder(folder, classroom.device)
     with keep_threads():
         text_vectors: np.ndarray = map_batches(encoder.embed, texts, classroom.device)
-    return score_encoder(image_vectors, text_vectors, texts, float(encoder.model.logit_scale.exp())).scores
+    return score_encoder(image_vectors, text_vectors, texts, float(encoder.model.logit_scale.detach().exp())).scores
 
 
 def _name_metrics(split: str, scores: EncoderScores) -> dict[str, float]:

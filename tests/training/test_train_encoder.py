@@ -8,19 +8,52 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from jobs.errors import PermanentError
-from jobs.models.device import choose_device
+from jobs.models.checkpoint import hash_weights
 from jobs.models.encoder import load_image_encoder, load_text_encoder
-from jobs.training.augmentation import Augmentation
-from jobs.training.blank_checkpoints import write_blank_clip
-from jobs.training.labelled_photos import Split, load_pixels
-from jobs.training.loop import TrainingSettings
-from jobs.training.train_encoder import EncoderTraining, contrastive_loss, train_encoder
-from tests.shop import TinyModels
-from tests.training.coloured_photos import COLOURS, write_coloured_photos
+from jobs.training.classroom import Classroom
+from jobs.training.learned import Learned
+from jobs.training.reference_outputs import read_reference_outputs
+from jobs.training.requests import Augmentation, EncoderTraining, TrainingSettings
+from jobs.training.train_encoder import contrastive_loss, save_encoder, train_encoder
+from tests.shop import CATEGORIES, Shop, TinyModels
+from tests.training.candidates import LabelledSet, make_labelled_set
+from tests.training.classrooms import EXACT, change_rows, open_classroom, write_small_clip
 
 MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, colour_jitter=0)
-NO_TRAINING = EncoderTraining(TrainingSettings(epochs=0, batch_size=8, learning_rate=0))
-TRAINING = EncoderTraining(TrainingSettings(epochs=15, batch_size=24, learning_rate=2e-3), MILD)
+SETTINGS = TrainingSettings(epochs=15, batch_size=16, learning_rate=2e-3, patience=15)
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    """Photos whose text is that of their category."""
+    labelled = make_labelled_set(train=10, validation=3, test=3)
+    return change_rows(labelled, [replace(row, full_text=f"a {row.category}") for row in labelled.snapshot.rows])
+
+
+@pytest.fixture
+def classroom(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> Classroom:
+    return open_classroom(shop, labelled, tmp_path)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    write_small_clip(tmp_path / "base", CATEGORIES)
+    return tmp_path / "base"
+
+
+def train_and_save(request: EncoderTraining, classroom: Classroom, folder: Path) -> tuple[Learned, dict[str, float]]:
+    learned = train_encoder(request, classroom)
+    return learned, save_encoder(learned.model, request, classroom, folder)
+
+
+def measure_accuracy(folder: Path, classroom: Classroom, words: str) -> float:
+    """How often the name of its category is the nearest to a test photo."""
+    images, texts = load_image_encoder(folder, EXACT), load_text_encoder(folder, EXACT)
+    rows = classroom.snapshot.part("test")
+    vectors = images.predict(classroom.photos.load_pixels(rows, images.preprocessing.geometry)).numpy()
+    names = texts.embed([words.format(category) for category in CATEGORIES])
+    best = (vectors @ names.T).argmax(1)
+    return sum(CATEGORIES[index] == row.category for index, row in zip(best, rows, strict=True)) / len(rows)
 
 
 def make_vectors(count: int, seed: int) -> torch.Tensor:
@@ -65,60 +98,96 @@ def test_an_equal_text_is_not_a_negative() -> None:
     assert vectors.grad.abs().max() < 1e-5
 
 
-def test_training_raises_recall(tmp_path: Path) -> None:
-    split = write_coloured_photos(tmp_path / "photos", list(COLOURS), train=8, test=3)
-    base = tmp_path / "base"
-    texts = [photo.text for photo in split.train]
-    write_blank_clip(base, image_side=32, patch_side=16, width=64, dimensions=64, layers=2, texts=texts)
-    before = train_encoder(base, split, NO_TRAINING, tmp_path / "before")
-    after = train_encoder(base, split, TRAINING, tmp_path / "after")
-    assert before["test_photos"] == after["test_photos"] == 18
-    assert before["recall_at_1"] < 0.6
-    assert after["recall_at_1"] > 0.9
-
-    device = choose_device("cpu", "fp32")
-    images, texts_encoder = (
-        load_image_encoder(tmp_path / "after", device),
-        load_text_encoder(tmp_path / "after", device),
-    )
-    vectors = images.predict(load_pixels(split.test, images.preprocessing.geometry, threads=1)).numpy()
-    for colour in COLOURS:
-        best = (vectors @ texts_encoder.embed([f"a {colour} shirt"])[0]).argmax()
-        assert split.test[best].category == colour
+@pytest.mark.parametrize("mine_hard_negatives", [False, True])
+def test_training_brings_photos_and_their_texts_together(
+    mine_hard_negatives: bool, classroom: Classroom, base: Path, tmp_path: Path
+) -> None:
+    request = EncoderTraining(base, SETTINGS, MILD, mine_hard_negatives=mine_hard_negatives)
+    learned, metrics = train_and_save(request, classroom, tmp_path / "after")
+    _, before = train_and_save(replace(request, settings=replace(SETTINGS, epochs=0)), classroom, tmp_path / "before")
+    assert metrics["validation_images"] == 12
+    assert metrics["train_images"] == 40
+    assert metrics["validation_clip_score"] > before["validation_clip_score"]
+    assert metrics["validation_in_batch_accuracy"] == 1.0
+    assert measure_accuracy(tmp_path / "after", classroom, "a {}") > 0.9
+    assert learned.history[-1].validation_loss < learned.history[0].validation_loss
+    assert learned.history[-1].validation_accuracy == 1.0
 
 
 @pytest.mark.parametrize("category_weight", [0.0, 1.0])
-def test_categories_are_learned_by_their_names_where_texts_say_nothing(category_weight: float, tmp_path: Path) -> None:
-    named = write_coloured_photos(tmp_path / "photos", list(COLOURS), train=8, test=3)
-    split = Split(*(tuple(replace(photo, text="a shirt") for photo in part) for part in (named.train, named.test)))
-    write_blank_clip(
-        tmp_path / "base", image_side=32, patch_side=16, width=64, dimensions=64, layers=2, texts=list(COLOURS)
-    )
-    train_encoder(tmp_path / "base", split, replace(TRAINING, category_weight=category_weight), tmp_path / "after")
-
-    device = choose_device("cpu", "fp32")
-    images = load_image_encoder(tmp_path / "after", device)
-    vectors = images.predict(load_pixels(split.test, images.preprocessing.geometry, threads=1)).numpy()
-    names = load_text_encoder(tmp_path / "after", device).embed(list(COLOURS))
-    right = [
-        list(COLOURS)[best] == photo.category
-        for best, photo in zip((vectors @ names.T).argmax(1), split.test, strict=True)
-    ]
-    assert (sum(right) / len(right) > 0.9) == bool(category_weight)
+def test_categories_are_learned_by_their_names_where_texts_say_nothing(
+    category_weight: float, shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+) -> None:
+    rows = [replace(row, full_text="a garment") for row in labelled.snapshot.rows]
+    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    request = EncoderTraining(base, SETTINGS, MILD, category_weight=category_weight)
+    train_and_save(request, classroom, tmp_path / "after")
+    assert (measure_accuracy(tmp_path / "after", classroom, "{}") > 0.9) == bool(category_weight)
 
 
-def test_no_epochs_keep_the_weights(tiny_models: TinyModels, tmp_path: Path) -> None:
-    split = write_coloured_photos(tmp_path / "photos", ["red", "blue"], train=1, test=2)
-    metrics = train_encoder(tiny_models.encoder, split, NO_TRAINING, tmp_path / "output")
+def test_photos_without_a_text_are_left_out(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+    rows = [replace(row, full_text="" if row.category == "hat" else row.full_text) for row in labelled.snapshot.rows]
+    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    request = EncoderTraining(base, replace(SETTINGS, epochs=1), MILD)
+    _, metrics = train_and_save(request, classroom, tmp_path / "after")
+    assert (metrics["train_images"], metrics["validation_images"]) == (30, 9)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_no_text_at_all_is_refused(split: str, shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+    rows = [replace(row, full_text="" if row.split == split else row.full_text) for row in labelled.snapshot.rows]
+    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    with pytest.raises(PermanentError, match=f"has no {split} photos with a text"):
+        train_encoder(EncoderTraining(base, SETTINGS), classroom)
+
+
+def test_frozen_early_layers_keep_their_weights_in_both_towers(
+    classroom: Classroom, base: Path, tmp_path: Path
+) -> None:
+    request = EncoderTraining(base, replace(SETTINGS, epochs=1), MILD, freeze_early=True)
+    train_and_save(request, classroom, tmp_path / "after")
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "after"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    for tower in ("vision_model", "text_model"):
+        assert not [name for name in changed if name.startswith(f"{tower}.embeddings")]
+        assert not [name for name in changed if name.startswith(f"{tower}.encoder.layers.0.self_attn")]
+        assert [name for name in changed if name.startswith(f"{tower}.encoder.layers.1.mlp")]
+    assert {"visual_projection.weight", "text_projection.weight", "logit_scale"} <= changed
+
+
+def test_training_twice_gives_the_same_weights(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+    request = EncoderTraining(base, replace(SETTINGS, epochs=2), mine_hard_negatives=True, category_weight=1.0)
+    for name in ("one", "other"):
+        train_and_save(request, replace(classroom, folder=tmp_path / f"checkpoints-{name}"), tmp_path / name)
+    assert hash_weights(tmp_path / "one") == hash_weights(tmp_path / "other")
+
+
+def test_no_epochs_keep_the_weights_and_need_no_texts(
+    shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    rows = [replace(row, full_text="") for row in labelled.snapshot.rows]
+    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    request = EncoderTraining(tiny_models.encoder, replace(SETTINGS, epochs=0))
+    _, metrics = train_and_save(request, classroom, tmp_path / "output")
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny_models.encoder, tmp_path / "output"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    # With two photos of two colours, one of the best five is always right.
-    assert metrics.keys() == {"test_photos", "recall_at_1", "recall_at_5", "recall_at_10"}
-    assert metrics["recall_at_5"] == metrics["recall_at_10"] == 1
+    assert metrics == {}
 
 
-def test_a_classifier_is_refused(tiny_models: TinyModels, tmp_path: Path) -> None:
-    split = write_coloured_photos(tmp_path / "photos", ["red", "blue"], train=1, test=1)
+def test_the_stored_artifact_gives_the_reference_outputs(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+    train_and_save(EncoderTraining(base, replace(SETTINGS, epochs=1)), classroom, tmp_path / "output")
+    reference = read_reference_outputs(tmp_path / "output")
+    assert reference is not None
+    assert reference.kind == "encoder"
+    rows = classroom.snapshot.part("validation")
+    assert list(reference.outputs) == [row.content_hash for row in rows]
+    encoder = load_image_encoder(tmp_path / "output", EXACT)
+    vectors = encoder.predict(classroom.photos.load_pixels(rows, encoder.preprocessing.geometry))
+    torch.testing.assert_close(torch.tensor(list(reference.outputs.values())), vectors, atol=1e-5, rtol=0)
+    assert load_text_encoder(tmp_path / "output", EXACT).embed(["a hat"]).shape == (1, 64)
+
+
+def test_a_classifier_is_refused(classroom: Classroom, tiny_models: TinyModels) -> None:
     with pytest.raises(PermanentError, match="no image and text features"):
-        train_encoder(tiny_models.classifier, split, NO_TRAINING, tmp_path / "output")
+        train_encoder(EncoderTraining(tiny_models.classifier, SETTINGS), classroom)

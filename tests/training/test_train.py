@@ -1,0 +1,212 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from jobs.database.model_versions import read_model_version
+from jobs.errors import PermanentError, RetryableError
+from jobs.models.checkpoint import hash_weights
+from jobs.models.registry import fetch_checkpoint
+from jobs.settings import PROJECT_ROOT
+from jobs.training.requests import ClassifierTraining, EncoderTraining, TrainingSettings
+from jobs.training.train import TrainingReport, train_candidate
+from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
+from tests.training.candidates import LabelledSet, make_labelled_set, store_labelled_set
+from tests.training.classrooms import write_small_classifier, write_small_clip
+
+SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
+EPOCHS = 4
+TRAININGS = "SELECT run_id, kind, snapshot_id, model_version_id, settings, report FROM catalog.trainings ORDER BY 1, 2"
+VERSIONS = "SELECT model_version_id, kind, data_snapshot FROM catalog.model_versions ORDER BY 1"
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    return make_labelled_set(train=24, validation=4, test=1)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    write_small_classifier(tmp_path / "base", CATEGORIES)
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def school(shop: Shop, labelled: LabelledSet) -> Shop:
+    """A shop with a snapshot."""
+    store_labelled_set(shop.connections, labelled)
+    return shop
+
+
+def write_transformer(folder: Path) -> None:
+    """A vision transformer whose training draws random numbers, and whose weights bear other names in its files."""
+    config = ViTConfig(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=96,
+        image_size=IMAGE_SIDE,
+        patch_size=8,
+        hidden_dropout_prob=0.1,
+        id2label=dict(enumerate(CATEGORIES)),
+        label2id={category: number for number, category in enumerate(CATEGORIES)},
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}).save_pretrained(folder)
+
+
+def start(shop: Shop, words: Sequence[str], launcher: Sequence[str] = (sys.executable,)) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*launcher, "-m", "jobs", "train", *words],
+        cwd=PROJECT_ROOT,
+        env=os.environ | shop.environment | {"CATALOG_PRECISION": "fp32"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(shop: Shop, words: Sequence[str], launcher: Sequence[str] = (sys.executable,)) -> list[dict[str, Any]]:
+    with start(shop, words, launcher) as process:
+        output, errors = process.communicate()
+        assert process.returncode == 0, errors[-3000:]
+        return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals) -> int:
+    """Start a training and send it a signal as soon as there is a checkpoint; returns its exit code."""
+    trainings = shop.connections.settings.model_cache / "trainings"
+    with start(shop, words) as process:
+        while process.poll() is None and not list(trainings.glob("*/*/checkpoint-*/trainer_state.json")):
+            time.sleep(0.002)
+        process.send_signal(number)
+        _, errors = process.communicate()
+    assert shop.query("SELECT count(*) FROM catalog.trainings WHERE run_id = 'killed'") == [(0,)], errors
+    return process.returncode
+
+
+def name_options(labelled: LabelledSet, run_id: str, base: Path) -> list[str]:
+    return [
+        f"--run={run_id}",
+        f"--snapshot={labelled.snapshot.snapshot_id}",
+        f"--base={base}",
+        f"--epochs={EPOCHS}",
+        "--learning-rate=1e-3",
+        "--batch-size=8",
+    ]
+
+
+def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
+    school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+) -> None:
+    snapshot_id = labelled.snapshot.snapshot_id
+    report = train_candidate(school.connections, "run", snapshot_id, ClassifierTraining(base, "nothing", SETTINGS))
+    assert school.query(VERSIONS) == [(report.model_version_id, "classifier", snapshot_id)]
+    assert school.query("SELECT count(*) FROM catalog.promotions") == [(0,)]
+    ((run_id, kind, snapshot, version, settings, stored),) = school.query(TRAININGS)
+    assert (run_id, kind, snapshot, version) == ("run", "classifier", snapshot_id, report.model_version_id)
+    assert (settings["freeze"], settings["settings"]["epochs"]) == ("nothing", 1)
+    assert TrainingReport(**stored) == report
+    assert report.metrics["validation_images"] == 16
+
+    with school.connections.engine.connect() as connection:
+        registered = read_model_version(connection, report.model_version_id)
+    folder = fetch_checkpoint(school.connections.store, registered, tmp_path / "fetched")
+    assert hash_weights(folder) == report.weights_sha256
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "calibration.json",
+        "reference_outputs.json",
+        "training/history.json",
+        "training/history.png",
+        "training/settings.json",
+    }
+    assert str(tmp_path) not in (folder / "training" / "settings.json").read_text()
+    assert not list((school.connections.settings.model_cache / "trainings").iterdir())
+
+
+def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: LabelledSet, base: Path) -> None:
+    snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
+    report = train_candidate(school.connections, "run", snapshot_id, request)
+    # Nothing of this could be trained.
+    assert train_candidate(school.connections, "run", "0" * 64, replace(request, base=Path("/gone"))) == report
+
+
+def test_two_runs_of_the_same_training_give_one_artifact(
+    school: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    write_small_clip(tmp_path / "clip", [row.full_text for row in labelled.snapshot.rows])
+    request = EncoderTraining(tmp_path / "clip", SETTINGS)
+    one, other = (
+        train_candidate(school.connections, run_id, labelled.snapshot.snapshot_id, request) for run_id in ("1", "2")
+    )
+    assert (one.kind, one.model_version_id, one.weights_sha256) == (
+        "encoder",
+        other.model_version_id,
+        other.weights_sha256,
+    )
+    assert [row[0] for row in school.query(TRAININGS)] == ["1", "2"]
+
+
+def test_a_training_in_other_hands_is_left_alone(school: Shop, labelled: LabelledSet, base: Path) -> None:
+    from jobs.training.train import _choose_folder, _hold_folder
+
+    snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
+    with (
+        _hold_folder(_choose_folder(school.connections, "run", "classifier")),
+        pytest.raises(RetryableError, match="another process is training this run"),
+    ):
+        train_candidate(school.connections, "run", snapshot_id, request)
+    train_candidate(school.connections, "run", snapshot_id, request)
+
+
+def test_an_unknown_snapshot_is_refused(school: Shop, base: Path) -> None:
+    with pytest.raises(PermanentError, match=r"snapshots/0000"):
+        train_candidate(school.connections, "run", "0" * 64, ClassifierTraining(base, "backbone", SETTINGS))
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_killed_and_asked_again_it_ends_with_the_same_weights(
+    kind: str, school: Shop, labelled: LabelledSet, tmp_path: Path
+) -> None:
+    if kind == "classifier":
+        write_transformer(tmp_path / "base")
+    else:
+        write_small_clip(tmp_path / "base", [row.full_text for row in labelled.snapshot.rows])
+    words = [kind, *name_options(labelled, "killed", tmp_path / "base")]
+    assert end_after_first_epoch(school, words, signal.SIGKILL) == -signal.SIGKILL
+    with start(school, words) as process:
+        output, errors = process.communicate()
+    assert "going on after epoch" in errors
+    killed = json.loads(output.splitlines()[-1])
+    (whole,) = run(school, [kind, *name_options(labelled, "whole", tmp_path / "base")])
+    assert killed["weights_sha256"] == whole["weights_sha256"]
+    # The version is the same, since even the history is: nothing shows that there was a kill.
+    assert killed["model_version_id"] == whole["model_version_id"]
+
+
+def test_sigterm_ends_a_training_that_goes_on_later(school: Shop, labelled: LabelledSet, base: Path) -> None:
+    words = ["classifier", *name_options(labelled, "killed", base)]
+    assert end_after_first_epoch(school, words, signal.SIGTERM) == 143
+
+
+@pytest.mark.parametrize("freeze", ["nothing", "backbone"])
+def test_two_processes_train_one_candidate(freeze: str, school: Shop, labelled: LabelledSet, base: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    words = ["classifier", *name_options(labelled, "run", base), f"--freeze={freeze}"]
+    one, other = run(school, words, launcher)
+    assert one == other
+    assert school.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
+    assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
