@@ -1,5 +1,6 @@
 """Where the forward pass runs and in which precision."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,18 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
     if name == "cpu":
         return Device(torch.device("cpu"), dtype)
     return Device(torch.device("cuda", index % torch.cuda.device_count()), dtype)
+
+
+def prepare_passes(device: Device) -> int:
+    """The number of batches to predict at a time; on a CPU passes have a single thread from here on.
+
+    For a GPU two: one is resized while the other is computed. On a CPU one for each core: threads inside one pass
+    would wait for each other whenever decoding takes a core.
+    """
+    if device.is_cuda:
+        return 2
+    torch.set_num_threads(1)
+    return len(os.sched_getaffinity(0))
 
 
 def _native_dtype(device: str) -> torch.dtype:

@@ -1,7 +1,6 @@
 """The job of one shard: load the models that it was planned with, and tag what is not yet committed."""
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -12,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-import torch
 from sqlalchemy import Engine, text
 
 from jobs.database.model_versions import ModelVersion, read_model_version
@@ -20,7 +18,7 @@ from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chu
 from jobs.database.tagging_work import DueImage, KnownContent, find_known_content
 from jobs.errors import RetryableError, TerminatedError
 from jobs.models.classifier import load_classifier
-from jobs.models.device import choose_device
+from jobs.models.device import choose_device, prepare_passes
 from jobs.models.encoder import load_image_encoder
 from jobs.models.registry import fetch_checkpoint
 from jobs.settings import Settings
@@ -131,7 +129,7 @@ def _tag_chunks(
     pipeline_settings = PipelineSettings(
         batch_size=settings.batch_size or predictor.device.batch_size,
         read_threads=settings.read_threads,
-        predict_threads=_prepare_torch(predictor),
+        predict_threads=prepare_passes(predictor.device),
         max_object_bytes=settings.max_object_bytes,
     )
     left = [(number, chunk) for number, chunk in enumerate(shard.chunks) if number not in finished]
@@ -161,18 +159,6 @@ def load_predictor(
 
 def _fetch(store: ObjectStore, cache: Path, version: ModelVersion) -> Path:
     return fetch_checkpoint(store, version, cache)
-
-
-def _prepare_torch(predictor: Predictor) -> int:
-    """The number of batches that are predicted at a time.
-
-    For a GPU two: one is resized while the other is computed. On a CPU one single-threaded forward pass for
-    each core: threads inside one pass would wait for each other whenever decoding takes a core.
-    """
-    if predictor.device.is_cuda:
-        return 2
-    torch.set_num_threads(1)
-    return len(os.sched_getaffinity(0))
 
 
 def _find_known(engine: Engine, shard: Shard, hashes: Sequence[bytes]) -> KnownContent:

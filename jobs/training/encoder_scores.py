@@ -23,12 +23,12 @@ class EncoderOutcome:
 
 
 def score_encoder(
-    image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str], logit_scale: float
+    image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str], logit_scale: float | None
 ) -> EncoderOutcome:
     """Score photos with their texts, whose unit vectors are rows [n, dimensions] in the same order.
 
     A text that several photos share is asked for once, so that every answer counts once. ``logit_scale`` is the
-    factor by which the model multiplies cosines before their softmax.
+    factor by which the model multiplies cosines before their softmax; without one there is no loss.
     """
     if not texts or not (np.isfinite(image_vectors).all() and np.isfinite(text_vectors).all()):
         return EncoderOutcome(EncoderScores(len(texts), *[None] * 7), np.empty(0, dtype=int))
@@ -73,18 +73,18 @@ def pair_recalls(candidate: EncoderOutcome, champion: EncoderOutcome) -> dict[st
 
 
 def _score_batches(
-    image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str], logit_scale: float
-) -> tuple[float, float]:
+    image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str], logit_scale: float | None
+) -> tuple[float | None, float]:
     """Contrastive loss (Radford et al. 2021) and accuracy; photos of the same text are no negatives of each other."""
     losses, hits = 0.0, 0
     for start in range(0, len(texts), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
         own_texts = np.array(texts[batch], dtype=object)
         is_same = torch.from_numpy(own_texts[:, None] == own_texts[None, :])
-        logits = logit_scale * torch.from_numpy(image_vectors[batch] @ text_vectors[batch].T)
+        logits = (logit_scale or 1) * torch.from_numpy(image_vectors[batch] @ text_vectors[batch].T)
         own = torch.arange(len(logits))
         masked = logits.masked_fill(is_same & ~torch.eye(len(logits), dtype=torch.bool), -torch.inf)
         loss = (functional.cross_entropy(masked, own) + functional.cross_entropy(masked.T, own)) / 2
         losses += float(loss) * len(logits)
         hits += int(is_same[own, logits.argmax(dim=1)].sum())
-    return losses / len(texts), hits / len(texts)
+    return losses / len(texts) if logit_scale else None, hits / len(texts)

@@ -1,6 +1,5 @@
 """The image side of a model of either kind, run as the tagger runs it."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import torch
 
 from jobs.database.model_versions import ModelKind
 from jobs.models.classifier import load_classifier
-from jobs.models.device import Device
+from jobs.models.device import Device, prepare_passes
 from jobs.models.encoder import load_image_encoder
 from jobs.models.preprocessing import Geometry
 from jobs.tagging.predict import Forward, forward_halving
@@ -45,17 +44,9 @@ def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedMo
     return ServedModel(encoder.preprocessing.geometry, (), encoder.predict, device)
 
 
-def count_passes(device: Device) -> int:
-    """How many batches are predicted at a time, from here on: two on a GPU, one single-threaded pass a CPU core."""
-    if device.is_cuda:
-        return 2
-    torch.set_num_threads(1)
-    return len(os.sched_getaffinity(0))
-
-
 def map_batches(work: Callable[[Any], np.ndarray], items: torch.Tensor | Sequence[str], device: Device) -> np.ndarray:
     """Answer batches of the device's size side by side, in order: an array with a row for each item."""
     size = device.batch_size
     batches = [items[start : start + size] for start in range(0, len(items), size)]
-    with ThreadPoolExecutor(count_passes(device)) as pool:
+    with ThreadPoolExecutor(prepare_passes(device)) as pool:
         return np.concatenate(list(pool.map(work, batches)))

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from jobs.database.model_versions import ModelKind
-from jobs.models.device import choose_device
+from jobs.models.device import choose_device, prepare_passes
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.training.evaluation_record import Serving
-from jobs.training.served_model import ServedModel, count_passes, load_served_model
+from jobs.training.served_model import ServedModel, load_served_model
 
 WARM_UP_PHOTOS = 3
 ROUNDS = 4
@@ -35,7 +35,7 @@ def probe_serving(model: ServedModel, photos: Sequence[bytes]) -> Serving:
 
     A photo fails where its bytes cannot be decoded or the model's numbers are no numbers.
     """
-    passes = count_passes(model.device)
+    passes = prepare_passes(model.device)
     limits = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=2 * model.geometry.resize_to)
     for photo in photos[:WARM_UP_PHOTOS]:
         _answer(model, photo, limits)

@@ -78,3 +78,8 @@ def test_recalls_are_paired_by_text() -> None:
         "recall_at_5": PairedOutcomes(both=4, only_candidate=0, only_champion=0, neither=0),
         "recall_at_10": PairedOutcomes(both=4, only_candidate=0, only_champion=0, neither=0),
     }
+
+
+def test_without_a_scale_there_is_no_loss() -> None:
+    scores = score_encoder(AXES, AXES, ["a", "b", "c", "d"], logit_scale=None).scores
+    assert (scores.loss, scores.in_batch_accuracy, scores.recall_at_1) == (None, 1, 1)
