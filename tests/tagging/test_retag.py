@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from jobs.tagging.retag import RetagReport, complete_retag, plan_retag, retag
 from jobs.tagging.shard_tagger import ShardTagger
 from tests.catalog_rows import label_image
 from tests.champions import make_champion
+from tests.lock_waits import count_waiting, wait_until
 from tests.shop import Shop, TinyModels, make_photo
 from tests.tagging.catalog_watch import watch_catalog
 
@@ -134,11 +136,46 @@ def test_photos_that_an_ingest_brings_meanwhile_are_answered_by_both(promoted_ca
     assert count_unanswered_by_champions(promoted_catalog) == 0
 
 
+def test_a_listing_that_is_being_recorded_is_waited_for(promoted_catalog: Shop) -> None:
+    """Its photos are invisible to the switch until they are committed, and answered by it all the same."""
+    connections = promoted_catalog.connections
+    ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
+    promoted_catalog.put("late_1.jpg", make_photo(888))
+    pages = connections.store.list_pages(replace(connections.source, key="late"))
+    (late,) = [item for page in pages for item in page]
+
+    def record() -> None:
+        with connections.engine.begin() as connection:
+            connection.execute(text("INSERT INTO catalog.products (product_id) VALUES ('late')"))
+            connection.execute(
+                text("""
+                    INSERT INTO catalog.images (bucket, object_key, product_id, etag, size_bytes)
+                    VALUES (:bucket, :key, 'late', :etag, :size)
+                """),
+                {
+                    "bucket": connections.source.bucket,
+                    "key": late.key,
+                    "etag": late.etag,
+                    "size": late.size_bytes,
+                },
+            )
+            recorded.set()
+            wait_until(lambda: count_waiting(promoted_catalog, "catalog.images") > 0)
+
+    recorded = threading.Event()
+    with watch_catalog(promoted_catalog, WORDS) as watch, ThreadPoolExecutor(1) as threads:
+        recording = threads.submit(record)
+        recorded.wait()
+        report = complete_retag(connections, "retag")
+        recording.result()
+    watch.assert_whole_and_unmixed()
+    assert (report.state, report.top_up_rounds, watch.answers[-1].images) == ("switched", 1, 31)
+
+
 def test_photos_that_arrive_during_the_last_step_are_not_lost(promoted_catalog: Shop) -> None:
     """Each listing is before the switch and counted, or after it and uses its models."""
     connections = promoted_catalog.connections
-    plan = plan_retag(connections, "retag")
-    ShardTagger(connections).tag("retag", plan.shards)
+    ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
     runs = [f"arrival {number}" for number in range(5)]
 
     def arrive() -> None:
@@ -147,11 +184,10 @@ def test_photos_that_arrive_during_the_last_step_are_not_lost(promoted_catalog: 
             plan_ingest(connections, run_id, IngestOptions())
             time.sleep(0.3)
 
-    arrivals = threading.Thread(target=arrive)
-    arrivals.start()
-    with watch_catalog(promoted_catalog, WORDS) as watch:
+    with watch_catalog(promoted_catalog, WORDS) as watch, ThreadPoolExecutor(1) as threads:
+        arrivals = threads.submit(arrive)
         report = complete_retag(connections, "retag")
-        arrivals.join()
+        arrivals.result()
     watch.assert_whole_and_unmixed()
     assert report.state == "switched"
     for run_id in runs:

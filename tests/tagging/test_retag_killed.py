@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from jobs.tagging.retag import complete_retag, plan_retag, retag
 from jobs.tagging.shard_tagger import ShardTagger
 from jobs.training.rollback import roll_back
 from tests.champions import make_champion
+from tests.lock_waits import count_waiting, wait_until
 from tests.shop import Shop, TinyModels, make_photo
 from tests.tagging.catalog_watch import watch_catalog
 
@@ -90,24 +90,14 @@ def kill_when(shop: Shop, words: list[str], is_time: Callable[[], bool]) -> None
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 120
-        while not is_time():
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: process.poll() is not None or is_time())
+        assert process.poll() is None, process.stderr and process.stderr.read()
         process.kill()
 
 
 def count_chunks(shop: Shop, run_id: str) -> int:
     ((chunks,),) = shop.query("SELECT count(*) FROM catalog.run_chunks WHERE run_id = :run", run=run_id)
     return int(chunks)
-
-
-def is_waiting_for(shop: Shop, table: str) -> bool:
-    ((waiting,),) = shop.query(
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = CAST(:table AS regclass)", table=table
-    )
-    return bool(waiting)
 
 
 @pytest.mark.timeout(600)
@@ -127,7 +117,7 @@ def test_killed_everywhere_it_ends_in_the_same_state(promoted_catalog: Shop, tin
             # The switch of the classifier comes last but one: product tags, space and counts are done by then.
             blocker.exec_driver_sql("LOCK TABLE catalog.switches IN EXCLUSIVE MODE")
             words = ["complete-retag", "--run", "disturbed"]
-            kill_when(shop, words, lambda: is_waiting_for(shop, "catalog.switches"))
+            kill_when(shop, words, lambda: count_waiting(shop, "catalog.switches") > 0)
         assert shop.query(LIVE) == before
         assert complete_retag(connections, "disturbed").state == "switched"
     watch.assert_whole_and_unmixed()

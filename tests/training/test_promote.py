@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 
 import pytest
 from sqlalchemy import Engine
@@ -16,6 +14,7 @@ from jobs.errors import PermanentError
 from jobs.settings import PROJECT_ROOT
 from jobs.training.promote import PromotionReport, promote_candidate
 from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
+from tests.lock_waits import count_waiting, wait_until
 from tests.shop import Shop
 from tests.training.judged_candidates import PASSED, Judgement, judge_candidate
 
@@ -111,17 +110,20 @@ def test_who_was_compared_with_another_champion_is_refused(shop: Shop) -> None:
 def test_of_racing_promotions_one_wins_and_the_others_are_told(shop: Shop) -> None:
     runs = [f"run {number}" for number in range(4)]
     candidates = [add_candidate(shop.connections.engine, run, "classifier") for run in runs]
-    barrier = Barrier(len(runs))
 
     def promote(run: str) -> str:
-        barrier.wait()
         try:
             return str(promote_candidate(shop.connections, run, "classifier", "anna").model_version_id)
         except PermanentError as error:
             return str(error)
 
     with ThreadPoolExecutor(len(runs)) as threads:
-        answers = list(threads.map(promote, runs))
+        with shop.connections.engine.connect() as blocker:
+            # All have begun, and none can decide, before the lock is gone.
+            blocker.exec_driver_sql("LOCK TABLE catalog.promotions IN SHARE ROW EXCLUSIVE MODE")
+            futures = [threads.submit(promote, run) for run in runs]
+            wait_until(lambda: count_waiting(shop, "catalog.promotions") == len(runs))
+        answers = [future.result() for future in futures]
     (champion,) = [candidate for candidate in candidates if str(candidate) in answers]
     losers = [answer for answer in answers if answer != str(champion)]
     assert len(losers) == len(runs) - 1
@@ -144,12 +146,7 @@ def test_killed_at_any_moment_it_is_done_or_not_begun(shop: Shop) -> None:
         with subprocess.Popen(
             [sys.executable, "-c", code], cwd=PROJECT_ROOT, env=os.environ | shop.environment
         ) as process:
-            deadline = time.monotonic() + 60
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%switches%'"
-            while shop.query(waiting) == [(0,)]:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            wait_until(lambda: count_waiting(shop, "catalog.switches") == 1)
             process.kill()
     assert shop.query(PROMOTIONS) == []
     assert promote_candidate(shop.connections, "run", "classifier", "anna").is_new
