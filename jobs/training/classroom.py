@@ -1,5 +1,6 @@
 """What a training works with: the photos of a snapshot, the device, and a folder that outlives the process."""
 
+import fcntl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Classroom:
 
     def load_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> torch.Tensor:
         """Uint8 [n, 3, side, side]; of the processes on this machine, one decodes and the others wait for it."""
-        from accelerate import PartialState
-
-        with PartialState(cpu=not self.device.is_cuda).local_main_process_first():
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "pixels.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             return self.photos.load_pixels(rows, geometry)

@@ -20,7 +20,8 @@ def make_vectors(items: list[Item], clusters: int, seed: int = 0) -> np.ndarray:
     centres = random.normal(size=(clusters, 24))
     vectors = np.stack([centres[int(item.group_name.split()[1]) % clusters] for item in items])
     vectors = vectors + random.normal(size=vectors.shape) * 0.05
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    unit: np.ndarray = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 def measure_likeness(order: list[int], vectors: np.ndarray) -> float:

@@ -64,9 +64,9 @@ def write_transformer(folder: Path) -> None:
     ViTImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}).save_pretrained(folder)
 
 
-def start(shop: Shop, words: Sequence[str], launcher: Sequence[str] = (sys.executable,)) -> "subprocess.Popen[str]":
+def start(shop: Shop, words: Sequence[str], launcher: Sequence[str] = ("-m",)) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [*launcher, "-m", "jobs", "train", *words],
+        [sys.executable, *launcher, "jobs", "train", *words],
         cwd=PROJECT_ROOT,
         env=os.environ | shop.environment | {"CATALOG_PRECISION": "fp32"},
         stdout=subprocess.PIPE,
@@ -75,7 +75,7 @@ def start(shop: Shop, words: Sequence[str], launcher: Sequence[str] = (sys.execu
     )
 
 
-def run(shop: Shop, words: Sequence[str], launcher: Sequence[str] = (sys.executable,)) -> list[dict[str, Any]]:
+def run(shop: Shop, words: Sequence[str], launcher: Sequence[str] = ("-m",)) -> list[dict[str, Any]]:
     with start(shop, words, launcher) as process:
         output, errors = process.communicate()
         assert process.returncode == 0, errors[-3000:]
@@ -204,7 +204,8 @@ def test_sigterm_ends_a_training_that_goes_on_later(school: Shop, labelled: Labe
 
 @pytest.mark.parametrize("freeze", ["nothing", "backbone"])
 def test_two_processes_train_one_candidate(freeze: str, school: Shop, labelled: LabelledSet, base: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    # Without the two dashes, torchrun would take --run for one of its own options.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
     words = ["classifier", *name_options(labelled, "run", base), f"--freeze={freeze}"]
     one, other = run(school, words, launcher)
     assert one == other
