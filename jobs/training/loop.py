@@ -55,10 +55,10 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop did; the speed is that of this process, which may have resumed."""
+    """What the loop did; the speed is that of the epochs of this process, or None where a resume had none to do."""
 
     history: tuple[EpochRecord, ...]
-    images_per_second: float
+    images_per_second: float | None
 
 
 class _Student(nn.Module):
@@ -112,6 +112,16 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         self._photos_per_step = photos_per_step
         self._started = time.perf_counter()
         self._first_step = 0
+        self._epoch_started = 0.0
+        self._seconds_in_epochs = 0.0
+        self._steps_in_epochs = 0
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Photos learned from, without the time for validation and checkpoints."""
+        if not self._steps_in_epochs:
+            return None
+        return round(self._steps_in_epochs * self._photos_per_step / self._seconds_in_epochs, 1)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._started = time.perf_counter()
@@ -119,6 +129,11 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._lesson.train.set_epoch(round(state.epoch))
+        self._epoch_started = time.perf_counter()
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._seconds_in_epochs += time.perf_counter() - self._epoch_started
+        self._steps_in_epochs = state.global_step - self._first_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         steps_per_epoch = state.max_steps // args.num_train_epochs
@@ -176,6 +191,7 @@ def train(model: nn.Module, lesson: Lesson, settings: TrainingSettings, device: 
         if is_patience_spent(read_epochs(done.log_history), settings.patience):
             epochs = round(done.epoch or 0)
     arguments = _make_arguments(settings, epochs, len(lesson.train), device, folder)
+    progress = _Progress(lesson, settings.batch_size * arguments.world_size)
     trainer = _OrderedTrainer(
         lesson.order,
         model=_Student(model, lesson),
@@ -184,14 +200,14 @@ def train(model: nn.Module, lesson: Lesson, settings: TrainingSettings, device: 
         eval_dataset=lesson.validation,
         data_collator=torch.utils.data.default_collate,
         compute_metrics=_count_hits,
-        callbacks=[_Progress(lesson, settings.batch_size * arguments.world_size), _EarlyStop(settings.patience)],
+        callbacks=[progress, _EarlyStop(settings.patience)],
     )
     trainer.remove_callback(PrinterCallback)
-    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = read_epochs(trainer.state.log_history)
     if not all(math.isfinite(loss) for record in history for loss in (record.train_loss, record.validation_loss)):
         raise PermanentError(f"{lesson.name}: the loss is not a number; lower the learning rate")
-    return Trained(history, outcome.metrics["train_samples_per_second"])
+    return Trained(history, progress.images_per_second)
 
 
 def _make_arguments(

@@ -20,7 +20,7 @@ PIXELS = (NOISE + 140 * LABELS[:, None, None, None]).to(torch.uint8)
 
 
 def ask(model: nn.Module, batch: dict[str, torch.Tensor]) -> Outcome:
-    logits = model(batch["pixels"].flatten(1).float() / 255)
+    logits = model(batch["pixels"].flatten(1).float() / 255 - 0.4)
     return Outcome(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
 
 
@@ -49,6 +49,7 @@ def test_a_model_learns_and_every_epoch_is_told(tmp_path: Path) -> None:
     assert trained.history[-1].validation_accuracy == 1.0
     assert trained.history[-1].validation_loss < trained.history[0].validation_loss
     assert trained.history[-1].learning_rate < trained.history[1].learning_rate < SETTINGS.learning_rate
+    assert trained.images_per_second is not None
     assert trained.images_per_second > 0
     assert ask(model.eval(), {"pixels": PIXELS, "labels": LABELS}).hits.all()
 
@@ -71,6 +72,7 @@ def test_a_finished_training_is_not_trained_further(flip: bool, tmp_path: Path) 
     checkpoints = list_checkpoints(tmp_path)
     again, same = train_here(tmp_path, lesson)
     assert again.history == first.history
+    assert again.images_per_second is None
     assert list_checkpoints(tmp_path) == checkpoints
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), same.parameters(), strict=True))
 
