@@ -14,6 +14,7 @@ from jobs.database.tagging_runs import ChunkCounts
 from jobs.settings import PROJECT_ROOT
 from jobs.storage.faults import ObjectFault
 from jobs.tagging.failures import Reason
+from jobs.training.gates import GATES
 
 DOCUMENTS = sorted([*PROJECT_ROOT.glob("*.md"), *PROJECT_ROOT.glob("docs/**/*.md")])
 SQL = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROJECT_ROOT.glob("sql/**/*.sql")))
@@ -61,6 +62,12 @@ def test_what_sql_is_asked_for_exists(document: Path) -> None:
 def test_the_runbook_has_a_cure_for_every_reason_of_failure() -> None:
     runbook = read_document("runbook.md")
     assert [reason for reason in (*Reason, *ObjectFault) if f"`{reason}`" not in runbook] == []
+
+
+def test_the_runbook_has_a_cure_for_every_gate() -> None:
+    table = read_document("runbook.md").partition("## A gate failed")[2].partition("\n## ")[0]
+    gates = {gate for of_kind in GATES.values() for gate in of_kind}
+    assert [gate for gate in sorted(gates) if f"`{gate}`" not in table] == []
 
 
 def test_every_exit_code_is_explained() -> None:

@@ -83,8 +83,10 @@ def report(run: RunOption) -> None:
     """Stage 8: add a run up, keep its report and judge it."""
     from jobs.connections import connect
     from jobs.settings import load_settings
+    from jobs.tagging.drift import DriftSettings
     from jobs.tagging.report import report_run
 
-    with connect(load_settings()) as connections:
-        limit = connections.settings.failed_share_limit
-        print_report(report_run(connections.engine, connections.store, connections.artifacts, run, limit))
+    settings = load_settings()
+    limit, drift = settings.failed_share_limit, DriftSettings.from_settings(settings)
+    with connect(settings) as connections:
+        print_report(report_run(connections.engine, connections.store, connections.artifacts, run, limit, drift))

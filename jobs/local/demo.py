@@ -1,5 +1,6 @@
 """``make demo``: the real flow on a rendered catalog, from an empty machine to answers."""
 
+import csv
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -116,7 +117,9 @@ def _write_bases(files: DemoFiles, catalog: SampleCatalog) -> dict[str, Any]:
     # Here, since torch takes seconds to import and a second demo does without.
     from jobs.training.blank_checkpoints import write_blank_bases
 
-    bases = write_blank_bases(files.bases, catalog.labels_file)
+    with catalog.labels_file.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    bases = write_blank_bases(files.bases, sorted({row["label"] for row in rows}), [row["text"] for row in rows])
     return {
         "classifier_base": str(bases.classifier.resolve()),
         "encoder_base": str(bases.encoder.resolve()),

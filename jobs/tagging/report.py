@@ -15,8 +15,6 @@ from jobs.tagging.drift import DriftReport, DriftSettings, measure_drift
 
 log = logging.getLogger(__name__)
 
-DEFAULT_DRIFT_SETTINGS = DriftSettings()
-
 
 @dataclass(frozen=True)
 class RunReport:
@@ -52,7 +50,7 @@ def report_run(
     artifacts: S3Uri,
     run_id: str,
     failed_share_limit: float,
-    drift_settings: DriftSettings = DEFAULT_DRIFT_SETTINGS,
+    drift_settings: DriftSettings,
 ) -> RunReport:
     """Close a run: add its chunks up, keep the report, and judge it.
 

@@ -11,7 +11,7 @@ from catalog_airflow.defaults import PAGES_PREFIX
 from catalog_airflow.job_operator import JobOperator
 
 
-class EvaluationPageLink(BaseOperatorLink):
+class EvaluationPageLink(BaseOperatorLink):  # type: ignore[misc]
     """Leads to the page of the candidate that a gate decided on, whether it passed or failed."""
 
     name = "Evaluation"

@@ -54,17 +54,3 @@ def test_a_reader_gets_every_answer_and_changes_nothing(catalog: str) -> None:
     for view in sorted((PROJECT_ROOT / "sql" / "views").glob("*.sql")):
         query(reader, f"SELECT count(*) FROM catalog.{view.stem}")
     assert query(reader, "SELECT has_table_privilege('catalog.labels', 'INSERT')") is False
-
-
-def test_a_rollback_is_one_row(catalog: str) -> None:
-    first = query(catalog, "SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
-    engine = create_database_engine(catalog)
-    with engine.begin() as connection:
-        promote_model(connection, "classifier")
-    engine.dispose()
-    section = RUNBOOK.partition("## Go back to another model version")[2]
-    insert = re.search(r"^    (INSERT .+?);$", section, re.MULTILINE | re.DOTALL)
-    assert insert
-    execute(catalog, insert[1].replace("= 1", f"= {first}"))
-    assert query(catalog, "SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'") == first
-    assert query(catalog, "SELECT count(*) FROM catalog.promotions") == 4
