@@ -17,9 +17,9 @@ from itertools import product
 import numpy as np
 from scipy.stats import multivariate_normal, norm
 
-from jobs.training.evaluation_record import PairedOutcomes
-from jobs.training.gate_policy import GatePolicy
-from jobs.training.paired_test import bound_difference
+from jobs.evaluation.evaluation_record import PairedOutcomes
+from jobs.gates.gate_policy import GatePolicy
+from jobs.gates.paired_test import bound_difference
 
 TEST_IMAGES = (400, 750)
 CHAMPION_ACCURACIES = (0.85, 0.90, 0.95)

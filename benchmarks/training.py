@@ -29,6 +29,7 @@ from transformers import AutoModelForImageClassification
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.database.snapshots import insert_snapshot
+from jobs.datasets.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import start_stack, stop_stack
 from jobs.models.device import Device, choose_device
@@ -38,7 +39,6 @@ from jobs.storage.layout import example_location, snapshot_location
 from jobs.training.augmentation import AugmentedPhotos, Photos
 from jobs.training.loop import Lesson, Outcome, train
 from jobs.training.requests import Augmentation, ClassifierTraining, TrainingSettings
-from jobs.training.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.training.train import TrainingReport, train_candidate
 
 CATEGORIES = 10

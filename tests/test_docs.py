@@ -11,10 +11,10 @@ from jobs import errors
 from jobs.cli import app
 from jobs.database.images import Discovery
 from jobs.database.tagging_runs import ChunkCounts
+from jobs.gates.gates import GATES
 from jobs.settings import PROJECT_ROOT
 from jobs.storage.faults import ObjectFault
 from jobs.tagging.failures import Reason
-from jobs.training.gates import GATES
 
 DOCUMENTS = sorted([*PROJECT_ROOT.glob("*.md"), *PROJECT_ROOT.glob("docs/**/*.md")])
 SQL = "\n".join(path.read_text(encoding="utf-8") for path in sorted(PROJECT_ROOT.glob("sql/**/*.sql")))

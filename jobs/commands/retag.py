@@ -54,8 +54,8 @@ def rollback(
 ) -> None:
     """Have all answers come from an earlier champion again, at once."""
     from jobs.connections import connect
+    from jobs.promotion.rollback import roll_back
     from jobs.settings import load_settings
-    from jobs.training.rollback import roll_back
 
     with connect(load_settings()) as connections:
         print_report(roll_back(connections, kind, to, by, reason))

@@ -53,8 +53,8 @@ def import_labels(
 def snapshot() -> None:
     """Freeze all labels into a data set: duplicates dropped, split by group."""
     from jobs.connections import connect
+    from jobs.datasets.snapshot import SnapshotSettings, take_snapshot
     from jobs.settings import load_settings
-    from jobs.training.snapshot import SnapshotSettings, take_snapshot
 
     with connect(load_settings()) as connections:
         print_report(take_snapshot(connections, SnapshotSettings()))
@@ -99,8 +99,8 @@ def train(
 def evaluate(kind: KindArgument, run: RunOption) -> None:
     """Ask candidate and champion about the same frozen test images, and measure the stored artifact."""
     from jobs.connections import connect
+    from jobs.evaluation.evaluate import evaluate_candidate
     from jobs.settings import load_settings
-    from jobs.training.evaluate import evaluate_candidate
 
     with connect(load_settings()) as connections:
         print_report(evaluate_candidate(connections, run, kind))
@@ -110,9 +110,9 @@ def evaluate(kind: KindArgument, run: RunOption) -> None:
 def gate(kind: KindArgument, run: RunOption) -> None:
     """Decide whether a candidate deserves to be promoted, and write the page that says why."""
     from jobs.connections import connect
+    from jobs.gates.gate import decide_gates
+    from jobs.gates.gate_policy import load_gate_policy
     from jobs.settings import load_settings
-    from jobs.training.gate import decide_gates
-    from jobs.training.gate_policy import load_gate_policy
 
     with connect(load_settings()) as connections:
         print_report(decide_gates(connections, run, kind, load_gate_policy()))
@@ -122,8 +122,8 @@ def gate(kind: KindArgument, run: RunOption) -> None:
 def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retrain") -> None:
     """Make a candidate that passed its gates the champion, if nobody was promoted meanwhile."""
     from jobs.connections import connect
+    from jobs.promotion.promote import promote_candidate
     from jobs.settings import load_settings
-    from jobs.training.promote import promote_candidate
 
     with connect(load_settings()) as connections:
         print_report(promote_candidate(connections, run, kind, by))
@@ -145,11 +145,11 @@ def retrain(
 ) -> None:
     """From labels to new champions: the whole weekly flow without Airflow, the retagging of the catalog included."""
     from jobs.connections import connect
+    from jobs.gates.gate_policy import load_gate_policy
+    from jobs.promotion.retrain import RetrainOptions
+    from jobs.promotion.retrain import retrain as retrain_models
     from jobs.settings import load_settings
-    from jobs.training.gate_policy import load_gate_policy
     from jobs.training.requests import TrainingOptions
-    from jobs.training.retrain import RetrainOptions
-    from jobs.training.retrain import retrain as retrain_models
 
     options = TrainingOptions(seed=seed, mine_hard_negatives=mine_hard_negatives, from_scratch=from_scratch)
     bases: dict[Kind, str | None] = {"classifier": classifier_base, "encoder": encoder_base}

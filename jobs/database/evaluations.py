@@ -15,7 +15,7 @@ Verdict = Literal["passed", "failed", "skipped"]
 
 @dataclass(frozen=True)
 class NewEvaluation:
-    """What was measured of a candidate; ``metrics`` is the record of `jobs.training.evaluation_record`."""
+    """What was measured of a candidate; ``metrics`` is the record of `jobs.evaluation.evaluation_record`."""
 
     run_id: str
     kind: ModelKind

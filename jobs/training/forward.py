@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from jobs.database.model_versions import ModelKind
+from jobs.evaluation.served_model import load_served_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
-from jobs.training.served_model import load_served_model
 
 BATCH_SIZE = 32
 

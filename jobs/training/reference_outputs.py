@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from jobs.database.model_versions import ModelKind
-from jobs.training.snapshot_file import SnapshotRow
+from jobs.datasets.snapshot_file import SnapshotRow
 
 REFERENCE_FILE = "reference_outputs.json"
 REFERENCE_PHOTOS = 32

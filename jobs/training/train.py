@@ -19,6 +19,8 @@ from sqlalchemy import Connection
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, insert_model_version
 from jobs.database.trainings import Training, insert_training, read_training
+from jobs.datasets.snapshot_file import load_snapshot
+from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.errors import RetryableError, TerminatedError
 from jobs.models.device import choose_device
 from jobs.models.registry import upload_checkpoint
@@ -26,8 +28,6 @@ from jobs.training.classroom import Classroom
 from jobs.training.history import write_history
 from jobs.training.learned import Learned
 from jobs.training.requests import ClassifierTraining, TrainingRequest
-from jobs.training.snapshot_file import load_snapshot
-from jobs.training.snapshot_photos import SnapshotPhotos
 from jobs.training.train_classifier import save_classifier, train_classifier
 from jobs.training.train_encoder import save_encoder, train_encoder
 

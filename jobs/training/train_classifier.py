@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import LOADING_FAULTS, first_line
 from jobs.models.classifier import write_temperature
@@ -24,7 +25,6 @@ from jobs.training.linear_head import find_head, fit_best_head
 from jobs.training.loop import Lesson, Outcome, train
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from jobs.training.requests import ClassifierTraining
-from jobs.training.snapshot_file import SnapshotRow
 
 log = logging.getLogger(__name__)
 

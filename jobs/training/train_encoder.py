@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jobs.datasets.snapshot_file import SnapshotRow
+from jobs.evaluation.encoder_scores import score_encoder
+from jobs.evaluation.evaluation_record import EncoderScores
+from jobs.evaluation.served_model import map_batches
 from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers
 from jobs.models.preprocessing import Preprocessing
 from jobs.training.augmentation import AugmentedPhotos, Photos
 from jobs.training.classroom import Classroom
-from jobs.training.encoder_scores import score_encoder
-from jobs.training.evaluation_record import EncoderScores
 from jobs.training.forward import ask_checkpoint, keep_threads
 from jobs.training.freezing import freeze_early_layers
 from jobs.training.hard_negatives import HardNegativeOrder, Item
@@ -23,8 +25,6 @@ from jobs.training.learned import Learned, save_model
 from jobs.training.loop import Lesson, Objective, Outcome, train
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from jobs.training.requests import EncoderTraining
-from jobs.training.served_model import map_batches
-from jobs.training.snapshot_file import SnapshotRow
 
 log = logging.getLogger(__name__)
 

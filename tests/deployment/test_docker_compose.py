@@ -12,8 +12,8 @@ from catalog_airflow.defaults import TAGGING_POOL
 from jobs.cli import app
 from jobs.database.migrations import check_pgvector_version
 from jobs.database.spaces import MAINTENANCE_BYTES
+from jobs.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy
 from jobs.settings import PROJECT_ROOT, Settings
-from jobs.training.gate_policy import ENVIRONMENT_PREFIX, GatePolicy
 from tests.deployment.compose_file import (
     COMPOSE,
     COMPOSE_TEXT,

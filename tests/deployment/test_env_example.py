@@ -11,8 +11,8 @@ from cryptography.fernet import Fernet
 from dotenv import dotenv_values
 from pydantic.fields import FieldInfo
 
+from jobs.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
 from jobs.settings import LOCATIONS, PROJECT_ROOT, Settings, load_settings
-from jobs.training.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
 from tests.deployment.compose_file import find_variables
 
 EXAMPLE = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")

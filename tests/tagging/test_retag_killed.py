@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from jobs.promotion.rollback import roll_back
 from jobs.search.by_text import embed_text_query
 from jobs.search.encoders import load_text_embedder
 from jobs.settings import PROJECT_ROOT
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
 from jobs.tagging.retag import complete_retag, plan_retag, retag
 from jobs.tagging.shard_tagger import ShardTagger
-from jobs.training.rollback import roll_back
 from tests.champions import make_champion
 from tests.lock_waits import count_waiting, wait_until
 from tests.shop import Shop, TinyModels, make_photo

@@ -20,6 +20,7 @@ from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_version
 from jobs.database.snapshots import insert_snapshot
 from jobs.database.trainings import Training, insert_training
+from jobs.datasets.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.labelling.perceptual_hash import perceptual_hash
 from jobs.models.classifier import load_classifier, write_temperature
 from jobs.models.device import choose_device
@@ -30,7 +31,6 @@ from jobs.storage.layout import example_location, snapshot_location
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.training.linear_head import find_head, fit_head
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
-from jobs.training.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from tests.shop import CATEGORIES, IMAGE_SIDE
 
 COLOURS = dict(zip(CATEGORIES, [(220, 40, 40), (40, 200, 40), (40, 40, 220), (220, 220, 40)], strict=True))

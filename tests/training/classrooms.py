@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
+from jobs.datasets.snapshot_file import SnapshotRow, Split, make_snapshot
+from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.models.classifier import load_classifier
 from jobs.models.device import choose_device
 from jobs.training.blank_checkpoints import write_blank_clip
 from jobs.training.classroom import Classroom
-from jobs.training.snapshot_file import SnapshotRow, Split, make_snapshot
-from jobs.training.snapshot_photos import SnapshotPhotos
 from tests.shop import IMAGE_SIDE, Shop
 from tests.training.candidates import LabelledSet, store_labelled_set
 

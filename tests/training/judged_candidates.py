@@ -13,7 +13,7 @@ from jobs.database.evaluations import (
 )
 from jobs.database.model_versions import ModelKind, read_champion
 from jobs.database.snapshots import insert_snapshot
-from jobs.training.gates import GATES
+from jobs.gates.gates import GATES
 
 SNAPSHOT = "ab" * 32
 

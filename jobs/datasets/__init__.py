@@ -1,0 +1,1 @@
+"""From examples to snapshots: immutable labelled data sets, split without leaks."""

@@ -1,0 +1,88 @@
+"""The photos of a snapshot: their bytes in the artifacts, and their pixels, decoded once and kept on disk."""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib.format import open_memmap
+
+from jobs.datasets.snapshot_file import SnapshotRow
+from jobs.errors import PermanentError
+from jobs.models.preprocessing import Geometry
+from jobs.storage.layout import example_location
+from jobs.storage.object_store import ObjectStore
+from jobs.storage.uri import S3Uri
+from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SnapshotPhotos:
+    """Reads photos by their content hash; ``cache`` is a folder of this machine that outlives a job."""
+
+    store: ObjectStore
+    artifacts: S3Uri
+    cache: Path
+
+    def read(self, content_hash: str) -> bytes:
+        """The bytes of a photo.
+
+        Raises:
+            PermanentError: they are missing, or not those that were labelled.
+        """
+        location = example_location(self.artifacts, content_hash)
+        content = self.store.read(location)
+        if hashlib.sha256(content).hexdigest() != content_hash:
+            raise PermanentError(f"{location} was altered since it was labelled: import its label again")
+        return content
+
+    def load_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> torch.Tensor:
+        """Decode and resize as the tagger does: uint8 [n, 3, crop_to, crop_to], in the order of the rows.
+
+        The pixels lie in a file of the cache and not in memory; a second call with the same photos finds them there.
+        """
+        if not rows:
+            return torch.empty((0, 3, geometry.crop_to, geometry.crop_to), dtype=torch.uint8)
+        path = self.cache / "pixels" / f"{_name_pixels(rows, geometry)}.npy"
+        if not path.is_file():
+            self._decode_all(rows, geometry, path)
+        # Private to this process: torch wants memory that it may write to.
+        return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+    def _decode_all(self, rows: Sequence[SnapshotRow], geometry: Geometry, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log.info("decoding %d photos to %d pixels", len(rows), geometry.crop_to)
+        shape = (len(rows), 3, geometry.crop_to, geometry.crop_to)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix="decoding-") as scratch:
+            staged = Path(scratch) / path.name
+            pixels = open_memmap(staged, mode="w+", dtype=np.uint8, shape=shape)
+
+            def decode(position: int) -> None:
+                pixels[position] = self._decode(rows[position], geometry).numpy()
+
+            with ThreadPoolExecutor(2 * len(os.sched_getaffinity(0))) as pool:
+                list(pool.map(decode, range(len(rows))))
+            pixels.flush()
+            staged.rename(path)
+
+    def _decode(self, row: SnapshotRow, geometry: Geometry) -> torch.Tensor:
+        limits = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=2 * geometry.resize_to)
+        decoded = decode_image(self.read(row.content_hash), limits)
+        if not isinstance(decoded, DecodedImage):
+            raise PermanentError(f"labelled photo {row.content_hash}: {decoded.reason} ({decoded.detail})")
+        return geometry.apply(np.ascontiguousarray(decoded.pixels))
+
+
+def _name_pixels(rows: Sequence[SnapshotRow], geometry: Geometry) -> str:
+    digest = hashlib.sha256(repr(sorted(asdict(geometry).items())).encode())
+    for row in rows:
+        digest.update(bytes.fromhex(row.content_hash))
+    return digest.hexdigest()[:32]

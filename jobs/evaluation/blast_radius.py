@@ -1,0 +1,91 @@
+"""What a candidate would change in the live catalog."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from jobs.connections import Connections
+from jobs.database.live_tags import LiveTag, sample_live_tags
+from jobs.evaluation.classifier_scores import ClassifierAnswers
+from jobs.evaluation.evaluation_files import MAX_THUMBNAILS, Flip
+from jobs.evaluation.evaluation_record import BlastRadius
+from jobs.evaluation.served_model import ServedModel
+from jobs.evaluation.thumbnails import make_thumbnail
+from jobs.storage.faults import ObjectFault
+from jobs.storage.uri import S3Uri
+from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
+
+SAMPLE_IMAGES = 500
+
+
+@dataclass(frozen=True)
+class CatalogChange:
+    """How many images of a sample change, and which, those first of which the candidate is surest."""
+
+    blast_radius: BlastRadius
+    flips: tuple[Flip, ...]
+
+
+@dataclass(frozen=True)
+class _LivePhoto:
+    """A photo as the bucket has it: resized for the candidate, and small for people."""
+
+    tag: LiveTag
+    pixels: torch.Tensor
+    thumbnail: str
+
+
+def measure_blast_radius(
+    connections: Connections, candidate: ServedModel, images: int = SAMPLE_IMAGES
+) -> CatalogChange | None:
+    """Ask the candidate for a sample of the catalog; None where no image has a tag, or it answers no numbers.
+
+    Images that vanished from the bucket or were replaced since their tag are left out.
+    """
+    with connections.engine.connect() as connection:
+        tags = sample_live_tags(connection, images)
+    with ThreadPoolExecutor(connections.settings.read_threads) as pool:
+        loaded = list(pool.map(partial(_load_photo, connections, candidate), tags))
+    photos = [photo for photo in loaded if photo is not None]
+    if not photos:
+        return None
+    probabilities = candidate.predict(torch.stack([photo.pixels for photo in photos]))
+    if not np.isfinite(probabilities).all():
+        return None
+    flips = _find_flips(photos, ClassifierAnswers(probabilities, candidate.categories))
+    return CatalogChange(BlastRadius(len(photos), len(flips)), flips)
+
+
+def _load_photo(connections: Connections, candidate: ServedModel, tag: LiveTag) -> _LivePhoto | None:
+    settings = connections.settings
+    content = connections.store.read_unchanged(S3Uri(tag.bucket, tag.object_key), tag.etag, settings.max_object_bytes)
+    if isinstance(content, ObjectFault):
+        return None
+    limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, target_side=2 * candidate.geometry.resize_to)
+    decoded = decode_image(content, limits)
+    if not isinstance(decoded, DecodedImage):
+        return None
+    return _LivePhoto(tag, candidate.geometry.apply(decoded.pixels), make_thumbnail(decoded.pixels))
+
+
+def _find_flips(photos: Sequence[_LivePhoto], answers: ClassifierAnswers) -> tuple[Flip, ...]:
+    flips = [
+        Flip(
+            image_id=photo.tag.image_id,
+            object_key=photo.tag.object_key,
+            product_id=photo.tag.product_id,
+            old_category=photo.tag.category,
+            old_confidence=photo.tag.confidence,
+            new_category=category,
+            new_confidence=float(confidence),
+            thumbnail=photo.thumbnail,
+        )
+        for photo, category, confidence in zip(photos, answers.best, answers.confidence, strict=True)
+        if category is not None and category != photo.tag.category
+    ]
+    ranked = sorted(flips, key=lambda flip: (-flip.new_confidence, flip.image_id))
+    return tuple(flip if place < MAX_THUMBNAILS else replace(flip, thumbnail=None) for place, flip in enumerate(ranked))

@@ -1,0 +1,108 @@
+"""Making a candidate the champion, if it passed every gate and nobody was promoted since it was compared."""
+
+import logging
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from jobs.connections import Connections
+from jobs.database.evaluations import Evaluation, read_latest_evaluation
+from jobs.database.model_versions import ModelKind, read_live_model
+from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
+from jobs.database.spaces import find_space
+from jobs.database.switches import Switch, insert_switch
+from jobs.database.tagging_work import count_unanswered
+from jobs.errors import PermanentError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PromotionReport:
+    """Who is champion now.
+
+    ``is_new`` is False where it was already, ``is_live`` says that answers come from it at once, and
+    ``unanswered_images`` counts those in the bucket that it has not answered yet.
+    """
+
+    kind: ModelKind
+    model_version_id: int
+    replaced_version_id: int | None
+    promotion_id: int
+    is_new: bool
+    is_live: bool
+    unanswered_images: int
+
+
+def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, promoted_by: str) -> PromotionReport:
+    """Promote the candidate of a run in one transaction; asked again, it changes nothing.
+
+    The first classifier answers at once, since there is nothing that it would replace; a later one, and any encoder,
+    when the catalog was brought over to it.
+
+    Raises:
+        PermanentError: nothing was evaluated, a gate failed or is missing, or another version than the candidate was
+            compared with is the champion now.
+    """
+    from jobs.gates.gate_verdict import require_passed_gates
+
+    with connections.engine.begin() as connection:
+        evaluation = read_latest_evaluation(connection, run_id, kind)
+        if evaluation is None:
+            raise PermanentError(
+                f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first"
+            )
+        lock_promotions(connection)
+        latest = read_latest_promotion(connection, kind)
+        if latest and latest.model_version_id == evaluation.candidate_version_id:
+            log.info("%s %d is the champion already", kind, latest.model_version_id)
+            return report_champion(connection, kind, is_new=False)
+        require_passed_gates(connection, evaluation)
+        _require_compared_champion(evaluation, latest.model_version_id if latest else None)
+        promotion = NewPromotion(
+            kind=kind,
+            model_version_id=evaluation.candidate_version_id,
+            replaced_version_id=evaluation.champion_version_id,
+            evaluation_id=evaluation.evaluation_id,
+            promoted_by=promoted_by,
+            reason=f"passed its gates in run {run_id}",
+        )
+        insert_promotion(connection, promotion)
+        if kind == "classifier" and read_live_model(connection, kind) is None:
+            insert_switch(connection, Switch(kind, promotion.model_version_id, None))
+        return report_champion(connection, kind, is_new=True)
+
+
+def _require_compared_champion(evaluation: Evaluation, champion_version_id: int | None) -> None:
+    if champion_version_id == evaluation.champion_version_id:
+        return
+
+    def describe(version_id: int | None) -> str:
+        return "none" if version_id is None else f"{evaluation.kind} {version_id}"
+
+    raise PermanentError(
+        f"the champion is {describe(champion_version_id)} now, but the candidate was compared with "
+        f"{describe(evaluation.champion_version_id)}: evaluate it again, "
+        f"`python -m jobs evaluate {evaluation.kind} --run {evaluation.run_id}`"
+    )
+
+
+def report_champion(connection: Connection, kind: ModelKind, *, is_new: bool) -> PromotionReport:
+    """Describe the champion of a kind, which exists."""
+    promotion, live = read_latest_promotion(connection, kind), read_live_model(connection, kind)
+    assert promotion is not None
+    version = promotion.model_version_id
+    if kind == "classifier":
+        unanswered = count_unanswered(connection, classifier=version, space=None)
+    else:
+        # No space has the number 0: what has none has answered nothing.
+        unanswered = count_unanswered(connection, classifier=None, space=find_space(connection, version) or 0)
+    return PromotionReport(
+        kind=kind,
+        model_version_id=version,
+        replaced_version_id=promotion.replaced_version_id,
+        promotion_id=promotion.promotion_id,
+        is_new=is_new,
+        is_live=live is not None and live.model_version_id == version,
+        unanswered_images=unanswered,
+    )

@@ -1,0 +1,97 @@
+"""Going back to an earlier champion: at once, for its answers are still there."""
+
+import logging
+
+from sqlalchemy import Connection
+
+from jobs.connections import Connections
+from jobs.database.model_versions import ModelKind, read_live_model
+from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
+from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
+from jobs.database.switches import Switch, find_latest_other, insert_switch, was_live
+from jobs.errors import PermanentError
+from jobs.promotion.promote import PromotionReport, report_champion
+from jobs.search.carry_texts import carry_texts
+
+log = logging.getLogger(__name__)
+
+
+def roll_back(
+    connections: Connections,
+    kind: ModelKind,
+    to_version: int | None = None,
+    promoted_by: str = "rollback",
+    reason: str = "rolled back",
+) -> PromotionReport:
+    """Make an earlier version the champion and have answers come from it, in one transaction.
+
+    By default it is the version that was live last beside the present champion, so that going back twice leads
+    forward again. Images that it has not answered stay without its answer until the next ingest run; of an encoder,
+    texts that it has not embedded are embedded after the switch.
+
+    Raises:
+        PermanentError: answers never came from that version, or the space of that encoder was dropped.
+    """
+    with connections.engine.begin() as connection:
+        lock_promotions(connection)
+        report = _roll_back(connection, kind, to_version, promoted_by, reason)
+    if report.unanswered_images:
+        log.warning(
+            "%s %d has not answered %d images, which arrived after it was replaced: the next ingest run does, or now "
+            "`python -m jobs retag`",
+            kind,
+            report.model_version_id,
+            report.unanswered_images,
+        )
+    if kind == "encoder" and report.is_live:
+        carry_texts(connections, report.model_version_id)
+    return report
+
+
+def _roll_back(
+    connection: Connection, kind: ModelKind, to_version: int | None, promoted_by: str, reason: str
+) -> PromotionReport:
+    champion = read_latest_promotion(connection, kind)
+    if champion is None:
+        raise PermanentError(f"no {kind} was promoted yet, so that there is none to go back to")
+    version = to_version or find_latest_other(connection, kind, champion.model_version_id)
+    if version is None:
+        raise PermanentError(f"{kind} {champion.model_version_id} is the first that was live: there is none before it")
+    if version == champion.model_version_id:
+        log.info("%s %d is the champion already", kind, version)
+        return report_champion(connection, kind, is_new=False)
+    if not was_live(connection, kind, version):
+        raise PermanentError(
+            f"{kind} {version} was never live, so that it has not answered the catalog: evaluate and promote it "
+            "instead; `python -m jobs models list` shows those that were"
+        )
+    _go_live(connection, kind, version, report={"promoted_by": promoted_by, "reason": reason})
+    insert_promotion(
+        connection,
+        NewPromotion(
+            kind=kind,
+            model_version_id=version,
+            replaced_version_id=champion.model_version_id,
+            evaluation_id=None,
+            promoted_by=promoted_by,
+            reason=reason,
+        ),
+    )
+    return report_champion(connection, kind, is_new=True)
+
+
+def _go_live(connection: Connection, kind: ModelKind, version: int, report: dict[str, str]) -> None:
+    live = read_live_model(connection, kind)
+    if live is not None and live.model_version_id == version:
+        return
+    if kind == "classifier":
+        insert_switch(connection, Switch(kind, version, live.model_version_id if live else None), report)
+        return
+    lock_spaces(connection)
+    space_id = find_searchable_space(connection, version)
+    if space_id is None:
+        raise PermanentError(
+            f"the space of encoder {version} was dropped, and its vectors with it: evaluate and promote the encoder "
+            "again, and a retag fills a new one"
+        )
+    make_space_live(connection, space_id, report)
