@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jobs.database.evaluations import Evaluation, GateDecision
 from jobs.evaluation.evaluation_files import Flip, LabelSuspect
 from jobs.evaluation.evaluation_record import EncoderScores, EvaluationMetrics
-from jobs.training import page_charts
+from jobs.gates import page_charts
 from jobs.training.history import EpochRecord
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -7,9 +7,9 @@ from pydantic import ValidationError
 from jobs.database.evaluations import Evaluation, GateDecision
 from jobs.database.model_versions import ModelKind
 from jobs.evaluation.evaluation_record import EvaluationMetrics
+from jobs.gates import data_gates, quality_gates, serving_gates
 from jobs.gates.gate_findings import Evidence, Finding, Gate
 from jobs.gates.gate_policy import GatePolicy
-from jobs.training import data_gates, quality_gates, serving_gates
 
 GATES: dict[ModelKind, dict[str, Gate]] = {
     "classifier": {

@@ -12,8 +12,8 @@ from jobs.evaluation.evaluation_record import BlastRadius
 from jobs.evaluation.served_model import ServedModel, load_served_model
 from jobs.tagging.ingest import IngestOptions, ingest
 from tests.catalog_rows import delete_images, label_image
+from tests.evaluation.candidates import EXACT
 from tests.shop import Shop, TinyModels
-from tests.training.candidates import EXACT
 
 PHOTOS = 50
 

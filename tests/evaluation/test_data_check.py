@@ -7,8 +7,8 @@ from jobs.datasets.snapshot_file import Snapshot, make_snapshot
 from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.evaluation.data_check import check_data
 from jobs.evaluation.evaluation_record import DataCheck
+from tests.evaluation.candidates import label_photo, make_coloured_photo, make_labelled_set, store_labelled_set
 from tests.shop import Shop
-from tests.training.candidates import label_photo, make_coloured_photo, make_labelled_set, store_labelled_set
 
 SET = make_labelled_set(train=3, validation=1, test=2)
 

@@ -23,8 +23,7 @@ from jobs.evaluation.trial import Trial
 from jobs.storage.uri import S3Uri
 from jobs.tagging.ingest import IngestOptions, ingest
 from tests.champions import make_champion
-from tests.shop import CATEGORIES, Shop, TinyModels
-from tests.training.candidates import (
+from tests.evaluation.candidates import (
     EXACT,
     LabelledSet,
     make_labelled_set,
@@ -34,6 +33,7 @@ from tests.training.candidates import (
     write_classifier,
     write_reference,
 )
+from tests.shop import CATEGORIES, Shop, TinyModels
 
 RUN = "run-1"
 

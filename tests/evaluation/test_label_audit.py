@@ -9,7 +9,7 @@ from jobs.evaluation.classifier_scores import ClassifierAnswers
 from jobs.evaluation.evaluation_files import LabelSuspect, decode_label_suspects, encode_list
 from jobs.evaluation.label_audit import audit_labels
 from jobs.evaluation.served_model import load_served_model
-from tests.training.candidates import EXACT, load_part, make_labelled_set, write_classifier
+from tests.evaluation.candidates import EXACT, load_part, make_labelled_set, write_classifier
 
 
 def test_most_of_the_flipped_labels_stand_at_the_top(tmp_path: Path) -> None:

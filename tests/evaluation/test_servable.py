@@ -11,8 +11,7 @@ from jobs.database.model_versions import ModelVersion
 from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.evaluation.servable import Inspection, inspect_artifact
 from jobs.storage.uri import S3Uri
-from tests.shop import CATEGORIES, Shop, TinyModels
-from tests.training.candidates import (
+from tests.evaluation.candidates import (
     EXACT,
     LabelledSet,
     make_labelled_set,
@@ -22,6 +21,7 @@ from tests.training.candidates import (
     write_classifier,
     write_reference,
 )
+from tests.shop import CATEGORIES, Shop, TinyModels
 
 TOLERANCE = 1e-5
 """Of numbers that were computed from the same weights, alone and in a batch."""

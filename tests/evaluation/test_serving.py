@@ -11,8 +11,8 @@ from jobs.evaluation.evaluation_record import Serving
 from jobs.evaluation.served_model import ServedModel, load_served_model
 from jobs.evaluation.serving import measure_serving
 from jobs.evaluation.serving_probe import probe_serving
+from tests.evaluation.candidates import EXACT
 from tests.shop import Shop, TinyModels, make_photo
-from tests.training.candidates import EXACT
 
 PHOTOS = [make_photo(seed) for seed in range(5)]
 

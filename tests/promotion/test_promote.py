@@ -15,8 +15,8 @@ from jobs.promotion.promote import PromotionReport, promote_candidate
 from jobs.settings import PROJECT_ROOT
 from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
 from tests.lock_waits import count_waiting, wait_until
+from tests.promotion.judged_candidates import PASSED, Judgement, judge_candidate
 from tests.shop import Shop
-from tests.training.judged_candidates import PASSED, Judgement, judge_candidate
 
 PROMOTIONS = "SELECT kind, model_version_id, replaced_version_id, evaluation_id, promoted_by FROM catalog.promotions"
 

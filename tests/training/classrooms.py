@@ -13,8 +13,8 @@ from jobs.models.classifier import load_classifier
 from jobs.models.device import choose_device
 from jobs.training.blank_checkpoints import write_blank_clip
 from jobs.training.classroom import Classroom
+from tests.evaluation.candidates import LabelledSet, store_labelled_set
 from tests.shop import IMAGE_SIDE, Shop
-from tests.training.candidates import LabelledSet, store_labelled_set
 
 EXACT = choose_device("cpu", "fp32")
 

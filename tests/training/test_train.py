@@ -19,8 +19,8 @@ from jobs.models.registry import fetch_checkpoint
 from jobs.settings import PROJECT_ROOT
 from jobs.training.requests import ClassifierTraining, EncoderTraining, TrainingSettings
 from jobs.training.train import TrainingReport, train_candidate
+from tests.evaluation.candidates import LabelledSet, make_labelled_set, store_labelled_set
 from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
-from tests.training.candidates import LabelledSet, make_labelled_set, store_labelled_set
 from tests.training.classrooms import write_small_classifier, write_small_clip
 
 SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)

@@ -14,9 +14,9 @@ from jobs.training.learned import Learned
 from jobs.training.reference_outputs import read_reference_outputs
 from jobs.training.requests import Augmentation, ClassifierTraining, Freeze, TrainingSettings
 from jobs.training.train_classifier import save_classifier, train_classifier
+from tests.evaluation.candidates import LabelledSet, make_labelled_set
 from tests.pretrained import require_pretrained
 from tests.shop import CATEGORIES, Shop, TinyModels
-from tests.training.candidates import LabelledSet, make_labelled_set
 from tests.training.classrooms import EXACT, change_rows, measure_accuracy, open_classroom, write_small_classifier
 
 SETTINGS = TrainingSettings(epochs=6, batch_size=16, learning_rate=1e-3, patience=6)

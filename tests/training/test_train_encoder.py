@@ -15,8 +15,8 @@ from jobs.training.learned import Learned
 from jobs.training.reference_outputs import read_reference_outputs
 from jobs.training.requests import Augmentation, EncoderTraining, TrainingSettings
 from jobs.training.train_encoder import contrastive_loss, save_encoder, train_encoder
+from tests.evaluation.candidates import LabelledSet, make_labelled_set
 from tests.shop import CATEGORIES, Shop, TinyModels
-from tests.training.candidates import LabelledSet, make_labelled_set
 from tests.training.classrooms import EXACT, change_rows, open_classroom, write_small_clip
 
 MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, colour_jitter=0)
