@@ -35,6 +35,7 @@ def classroom(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> Classroom:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
     write_small_classifier(tmp_path / "base", CATEGORIES)
     return tmp_path / "base"
 
