@@ -122,10 +122,11 @@ def _hold_folder(folder: Path) -> Iterator[None]:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RetryableError(f"another process is training this run, in {folder}: wait for it") from None
         yield
-    except BlockingIOError:
-        raise RetryableError(f"another process is training this run, in {folder}: wait for it") from None
     finally:
         os.close(descriptor)
 

@@ -18,7 +18,7 @@ from jobs.models.checkpoint import hash_weights
 from jobs.models.registry import fetch_checkpoint
 from jobs.settings import PROJECT_ROOT
 from jobs.training.requests import ClassifierTraining, EncoderTraining, TrainingSettings
-from jobs.training.train import TrainingReport, train_candidate
+from jobs.training.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
 from tests.evaluation.candidates import LabelledSet, make_labelled_set, store_labelled_set
 from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from tests.training.classrooms import write_small_classifier, write_small_clip
@@ -161,8 +161,6 @@ def test_two_runs_of_the_same_training_give_one_artifact(
 
 
 def test_a_training_in_other_hands_is_left_alone(school: Shop, labelled: LabelledSet, base: Path) -> None:
-    from jobs.training.train import _choose_folder, _hold_folder
-
     snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
     with (
         _hold_folder(_choose_folder(school.connections, "run", "classifier")),
