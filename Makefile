@@ -22,15 +22,17 @@ down: ## stop the local stack; its data stay in .local/
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m jobs stack down; else echo "nothing to stop: make demo was never run"; fi
 
 test: check ## lint, types and all tests
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m "not alone"
+	@$(BIN)/python -m pytest -m alone
 
 check: $(READY) ## lint, format, types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## images per second beside the bare forward pass
+bench: $(READY) ## images per second beside the bare forward pass; what the paired gate lets through
 	@$(BIN)/python -m benchmarks.ingest
+	@$(BIN)/python -m benchmarks.paired_gate
 
 clean: down ## remove .local with all its data, and .venv
 	rm -rf .local $(VENV)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPConfig,
@@ -19,6 +20,7 @@ MAX_TOKENS = 24
 VOCABULARY = 1000
 CLASSIFIER_SIDE = 56
 ENCODER_SIDE = 64
+SEED = 7
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class BlankBases:
 
 
 def write_blank_bases(folder: Path, categories: Sequence[str], texts: Iterable[str]) -> BlankBases:
-    """Write a classifier and an encoder; the tokenizer of the latter is made of ``texts``."""
+    """Write a classifier and an encoder, the same at every call; the tokenizer of the latter is made of ``texts``."""
     bases = BlankBases(folder / "blank-classifier", folder / "blank-encoder")
-    write_blank_resnet18(bases.classifier, CLASSIFIER_SIDE, categories)
-    write_blank_clip(bases.encoder, ENCODER_SIDE, patch_side=16, width=128, dimensions=128, layers=4, texts=texts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        write_blank_resnet18(bases.classifier, CLASSIFIER_SIDE, categories)
+        write_blank_clip(bases.encoder, ENCODER_SIDE, patch_side=16, width=128, dimensions=128, layers=4, texts=texts)
     return bases
 
 

@@ -105,11 +105,11 @@ def make_request(kind: ModelKind, base: Path, options: TrainingOptions) -> Train
 
 def _make_classifier_request(base: Path, options: TrainingOptions) -> ClassifierTraining:
     if options.from_scratch:
-        settings = TrainingSettings(epochs=3, batch_size=32, learning_rate=1e-3, patience=3)
+        settings = TrainingSettings(epochs=9, batch_size=32, learning_rate=1e-3, patience=9)
         request = ClassifierTraining(base, "nothing", settings, FLIP_AND_CROP)
     else:
         settings = TrainingSettings(epochs=3, batch_size=32, learning_rate=1e-3)
-        request = ClassifierTraining(base, "nothing", settings)
+        request = ClassifierTraining(base, "early", settings)
     if options.epochs == 0:
         raise PermanentError("a classifier of no epochs would not know the categories: ask for 1 at least")
     return replace(request, settings=_fill_settings(request.settings, options), freeze=options.freeze or request.freeze)

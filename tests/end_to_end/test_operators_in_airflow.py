@@ -4,7 +4,7 @@ import pytest
 
 from tests.end_to_end.conftest import LiveStack, wait_until
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.alone, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Real photos through a real Airflow: from labels and a pretrained backbone to a retagged catalog."""
 
 import csv
+import json
 import os
 from pathlib import Path
 from unittest.mock import patch
@@ -19,14 +20,18 @@ SHARED = PROJECT_ROOT.parent / "shared"
 PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", SHARED / "data" / "clothing-small"))
 WEIGHTS = Path(os.environ.get("CATALOG_PRETRAINED_WEIGHTS", SHARED / "weights" / "efficientnet-lite0"))
 TAGS = "SELECT object_key, category FROM catalog.current_image_tags"
+LIVE = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
 DECISIONS = """
-    SELECT gate, verdict, sentence FROM catalog.gate_decisions JOIN catalog.evaluations USING (evaluation_id)
+    SELECT gate, verdict FROM catalog.gate_decisions JOIN catalog.evaluations USING (evaluation_id)
     WHERE run_id = :run
 """
 
+LOOSE_GATES = {"CATALOG_GATE_MIN_ACCURACY": "0.5", "CATALOG_GATE_MIN_CLASS_RECALL": "0.1"}
+"""A head alone does not meet the defaults on these photos."""
+
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.xdist_group("airflow"),
+    pytest.mark.alone,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(not PHOTOS.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
     pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no pretrained backbone: set CATALOG_PRETRAINED_WEIGHTS"),
@@ -67,21 +72,29 @@ def retrain(stack: LiveStack, **parameters: object) -> DagRun:
     return stack.start_dag("model_retrain", {"kinds": "classifier", "classifier_base": str(WEIGHTS), **parameters})
 
 
+def read_decisions(stack: LiveStack, run_id: str) -> dict[str, str]:
+    decisions = stack.query(DECISIONS, run=run_id)
+    return dict(decisions)
+
+
+def count_right(stack: LiveStack, truth: dict[str, str]) -> int:
+    tags = dict(stack.query(TAGS))
+    assert tags.keys() == truth.keys()
+    return sum(tags[key] == category for key, category in truth.items())
+
+
 @pytest.mark.usefixtures("labels", "encoder")
 def test_labels_become_a_champion_that_tags_the_shop(stack: LiveStack, truth: dict[str, str]) -> None:
-    trained = stack.airflow.wait_for_run(retrain(stack), PATIENCE_SECONDS)
-    assert trained.state == "success", stack.read_logs(trained)
-    decisions = stack.query(DECISIONS, run=f"model_retrain/{trained.run_id}")
-    assert {verdict for _, verdict, _ in decisions} == {"passed", "skipped"}
-    assert {gate for gate, verdict, _ in decisions if verdict == "skipped"} == {
+    """The first champion: a new head on the frozen backbone, from a shell."""
+    with patch.dict(os.environ, LOOSE_GATES):
+        words = ("retrain", "--kinds=classifier", f"--classifier-base={WEIGHTS}", "--freeze=backbone", "--run=first")
+        report = json.loads(stack.run_job(*words).splitlines()[-1])
+    assert [promotion["kind"] for promotion in report["promotions"]] == ["classifier"]
+    verdicts = read_decisions(stack, "first")
+    assert {gate for gate, verdict in verdicts.items() if verdict == "skipped"} == {
         "not_worse_than_champion",
         "blast_radius",
     }
-
-    links = stack.airflow.read_links("model_retrain", trained.run_id, "classifier.gate")
-    assert links["Evaluation"] is not None
-    page = stack.airflow.read_page(links["Evaluation"])
-    assert all(sentence.split(" ")[0] in page for _, _, sentence in decisions)
 
     planned = stack.run_dag("catalog_ingest", plan_only=True)
     assert planned.state == "success", stack.read_logs(planned)
@@ -96,41 +109,45 @@ def test_labels_become_a_champion_that_tags_the_shop(stack: LiveStack, truth: di
     assert stack.query("SELECT count(*) FROM catalog.image_embeddings") == [(len(truth),)]
     again = stack.run_dag("catalog_ingest")
     assert stack.airflow.read_xcom("catalog_ingest", again.run_id, "report")["entries"] == 0
-
-    tags = dict(stack.query(TAGS))
-    assert tags.keys() == truth.keys()
-    right = sum(tags[key] == category for key, category in truth.items())
-    assert right / len(truth) >= 0.85, f"{right} of {len(truth)} categories are right"
+    assert count_right(stack, truth) / len(truth) >= 0.75
 
 
 @pytest.mark.usefixtures("labels", "encoder")
-def test_an_approved_candidate_retags_the_catalog(stack: LiveStack, truth: dict[str, str]) -> None:
+def test_a_better_candidate_passes_the_default_gates_and_retags_the_shop(
+    stack: LiveStack, truth: dict[str, str]
+) -> None:
     """After the test above, whose champion it is compared with."""
-    before = stack.query("SELECT model_version_id FROM catalog.switches WHERE kind = 'classifier'")
+    (before,) = stack.query(LIVE)
+    right_before = count_right(stack, truth)
     retags = len(stack.airflow.list_runs("catalog_retag"))
-    run = retrain(stack, require_approval=True, seed=8)
+    run = retrain(stack, require_approval=True)
     wait_until(
         lambda: (
-            stack.read_states(run)["classifier.approve"] in {"awaiting_input", "upstream_failed"}
+            stack.read_states(run)["classifier.approve"] == "awaiting_input"
             or stack.airflow.read_run("model_retrain", run.run_id).is_finished
         ),
         PATIENCE_SECONDS,
     )
     assert stack.read_states(run)["classifier.approve"] == "awaiting_input", stack.read_logs(run)
-    assert "| not_worse_than_champion |" in stack.airflow.read_approval_text(
-        "model_retrain", run.run_id, "classifier.approve"
-    )
+    assert set(read_decisions(stack, f"model_retrain/{run.run_id}").values()) == {"passed"}
+    approval_text = stack.airflow.read_approval_text("model_retrain", run.run_id, "classifier.approve")
+    assert "not_worse_than_champion" in approval_text
+    links = stack.airflow.read_links("model_retrain", run.run_id, "classifier.gate")
+    assert links["Evaluation"] is not None
+    assert "not_worse_than_champion" in stack.airflow.read_page(links["Evaluation"])
+    assert stack.query(LIVE) == [before]
+
     stack.airflow.answer_approval("model_retrain", run.run_id, "classifier.approve", is_approved=True)
     assert stack.airflow.wait_for_run(run, PATIENCE_SECONDS).state == "success", stack.read_logs(run)
-
     wait_until(lambda: len(stack.airflow.list_runs("catalog_retag")) > retags)
     retag = stack.airflow.wait_for_run(stack.airflow.list_runs("catalog_retag")[-1], PATIENCE_SECONDS)
     assert retag.state == "success", stack.read_logs(retag)
-    (live,) = stack.query("SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'")
-    assert live not in before
-    answered_by = stack.query("SELECT DISTINCT classifier_version_id FROM catalog.current_image_tags")
-    assert answered_by == [live]
-    assert dict(stack.query(TAGS)).keys() == truth.keys()
+    (live,) = stack.query(LIVE)
+    assert live != before
+    assert stack.query("SELECT DISTINCT classifier_version_id FROM catalog.current_image_tags") == [live]
+    right = count_right(stack, truth)
+    assert right > right_before
+    assert right / len(truth) >= 0.85, f"{right} of {len(truth)} categories are right"
 
 
 @pytest.mark.usefixtures("labels")
