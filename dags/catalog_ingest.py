@@ -4,14 +4,14 @@
 Every new or changed photo of the bucket gets its category and its vector; photos that vanished leave every
 answer. Unchanged photos under unchanged models cost nothing.
 
-- **discover** compares the bucket with the catalog, resolves the champions and writes the manifest. It fails when
+- **discover** compares the bucket with the catalog, resolves the live models and writes the manifest. It fails when
   too many images vanished at once; nothing was changed then.
 - **tag_shard** tags one shard each, in the pool `catalog_gpu`, and commits chunk by chunk. It is retried where
   time cures; *clear it* to go on behind its last chunk.
 - **publish** renews product tags, vector index and live space. It is harmless to repeat.
 - **report** adds the run up; its XCom and log are the report. It fails when too many images failed or a shard is
   unfinished; all that was tagged is saved by then.
-- **announce_drift** starts `model_retrain` when the photos of this run look unlike those that the champion was
+- **announce_drift** starts `model_retrain` when the photos of this run look unlike those that the live classifier was
   accepted on; as long as they do not, it is skipped.
 
 **Parameters**: `source`, another `s3://bucket/prefix` than the configured one; `limit`, at most so many images;

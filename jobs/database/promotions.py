@@ -47,6 +47,19 @@ def insert_promotion(connection: Connection, promotion: NewPromotion) -> int:
     return promotion_id
 
 
+def find_rollback(connection: Connection, kind: ModelKind, model_version_id: int) -> str | None:
+    """Who went back from a version and why, or None if it was never left by a rollback, or promoted again since."""
+    statement = text("""
+        SELECT CASE WHEN p.model_version_id <> :version THEN p.promoted_by || ': ' || p.reason END
+        FROM catalog.promotions p
+        WHERE p.kind = :kind AND (p.model_version_id = :version
+                                  OR (p.replaced_version_id = :version AND p.evaluation_id IS NULL))
+        ORDER BY p.promotion_id DESC LIMIT 1
+    """)
+    words: str | None = connection.execute(statement, {"kind": kind, "version": model_version_id}).scalar()
+    return words
+
+
 def read_latest_promotion(connection: Connection, kind: ModelKind) -> Promotion | None:
     """The promotion that made the champion of a kind, or None before the first."""
     statement = text("""

@@ -22,12 +22,12 @@ class RegisteredSnapshot:
 
 
 def insert_snapshot(connection: Connection, snapshot_id: str, artifact_uri: str, report: Mapping[str, Any]) -> None:
-    """Register a snapshot; the same rows a second time are the same snapshot, and are as old as their latest taking."""
+    """Register a snapshot; the same rows a second time are the same snapshot, as old as it was."""
     connection.execute(
         text("""
             INSERT INTO catalog.dataset_snapshots (snapshot_id, artifact_uri, report)
             VALUES (:id, :uri, :report)
-            ON CONFLICT (snapshot_id) DO UPDATE SET report = excluded.report, created_at = now()
+            ON CONFLICT (snapshot_id) DO UPDATE SET report = excluded.report
         """),
         {"id": snapshot_id, "uri": artifact_uri, "report": json.dumps(report)},
     )

@@ -1,5 +1,6 @@
 """What a candidate would change in the live catalog."""
 
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +20,11 @@ from jobs.storage.faults import ObjectFault
 from jobs.storage.uri import S3Uri
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
+log = logging.getLogger(__name__)
+
 SAMPLE_IMAGES = 500
+LEAST_SHARE_READ = 0.5
+"""Of the sample; fewer photos say nothing of the catalog, and the gate fails without a value."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class _LivePhoto:
 def measure_blast_radius(
     connections: Connections, candidate: ServedModel, images: int = SAMPLE_IMAGES
 ) -> CatalogChange | None:
-    """Ask the candidate for a sample of the catalog; None where no image has a tag, or it answers no numbers.
+    """Ask the candidate for a sample of the catalog; None where no image has a tag, or it answers no numbers, or so
+    few photos can be read that they say nothing of the catalog.
 
     Images that vanished from the bucket or were replaced since their tag are left out.
     """
@@ -51,6 +57,9 @@ def measure_blast_radius(
     with ThreadPoolExecutor(connections.settings.read_threads) as pool:
         loaded = list(pool.map(partial(_load_photo, connections, candidate), tags))
     photos = [photo for photo in loaded if photo is not None]
+    if len(photos) < LEAST_SHARE_READ * len(tags):
+        log.warning("of a sample of %d photos of the catalog only %d can be read", len(tags), len(photos))
+        return None
     if not photos:
         return None
     probabilities = candidate.predict(torch.stack([photo.pixels for photo in photos]))

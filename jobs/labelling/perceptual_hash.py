@@ -14,6 +14,6 @@ def perceptual_hash(pixels: np.ndarray) -> bytes:
     """The 32 bytes of an upright RGB photo, uint8 [height, width, 3].
 
     They are the signs of its lowest frequencies (the DCT hash of the library ImageHash). Of the photos that it was
-    measured on, copies differ in at most 32 bits, and different clothes before one background in at least 36.
+    measured on, copies differ in at most 32 bits, and different clothes before one background in at least 38.
     """
     return np.packbits(imagehash.phash(Image.fromarray(pixels), hash_size=HASH_SIDE).hash).tobytes()

@@ -8,7 +8,13 @@ from sqlalchemy import Connection
 from jobs.connections import Connections
 from jobs.database.evaluations import Evaluation, read_latest_evaluation
 from jobs.database.model_versions import ModelKind, read_live_model
-from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
+from jobs.database.promotions import (
+    NewPromotion,
+    find_rollback,
+    insert_promotion,
+    lock_promotions,
+    read_latest_promotion,
+)
 from jobs.database.spaces import find_space
 from jobs.database.switches import Switch, insert_switch
 from jobs.database.tagging_work import count_unanswered
@@ -41,8 +47,8 @@ def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, pr
     when the catalog was brought over to it.
 
     Raises:
-        PermanentError: nothing was evaluated, a gate failed or is missing, or another version than the candidate was
-            compared with is the champion now.
+        PermanentError: nothing was evaluated, a gate failed or is missing, another version than the candidate was
+            compared with is the champion now, or the candidate was rolled back before.
     """
     from jobs.gates.gate_verdict import require_passed_gates
 
@@ -59,6 +65,7 @@ def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, pr
             return report_champion(connection, kind, is_new=False)
         require_passed_gates(connection, evaluation)
         _require_compared_champion(evaluation, latest.model_version_id if latest else None)
+        _refuse_what_was_rolled_back(connection, evaluation)
         promotion = NewPromotion(
             kind=kind,
             model_version_id=evaluation.candidate_version_id,
@@ -85,6 +92,17 @@ def _require_compared_champion(evaluation: Evaluation, champion_version_id: int 
         f"{describe(evaluation.champion_version_id)}: evaluate it again, "
         f"`python -m jobs evaluate {evaluation.kind} --run {evaluation.run_id}`"
     )
+
+
+def _refuse_what_was_rolled_back(connection: Connection, evaluation: Evaluation) -> None:
+    """The same labels and settings give the same weights, which would come back every week."""
+    kind, version = evaluation.kind, evaluation.candidate_version_id
+    rollback = find_rollback(connection, kind, version)
+    if rollback:
+        raise PermanentError(
+            f"{kind} {version} was rolled back ({rollback}): train another one, from more labels or with other "
+            f"settings, or bring it back on purpose, `python -m jobs rollback {kind} --to {version}`"
+        )
 
 
 def report_champion(connection: Connection, kind: ModelKind, *, is_new: bool) -> PromotionReport:

@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, read_live_model
+from jobs.database.product_tags import renew_product_tags
 from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
 from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
 from jobs.database.switches import Switch, find_latest_other, insert_switch, was_live
@@ -85,6 +86,8 @@ def _go_live(connection: Connection, kind: ModelKind, version: int, report: dict
     if live is not None and live.model_version_id == version:
         return
     if kind == "classifier":
+        # Photos may have come, gone or changed their product while it did not answer.
+        renew_product_tags(connection, version)
         insert_switch(connection, Switch(kind, version, live.model_version_id if live else None), report)
         return
     lock_spaces(connection)

@@ -21,7 +21,7 @@ from jobs.database.model_versions import ModelKind, insert_model_version
 from jobs.database.trainings import Training, insert_training, read_training
 from jobs.datasets.snapshot_file import load_snapshot
 from jobs.datasets.snapshot_photos import SnapshotPhotos
-from jobs.errors import RetryableError, TerminatedError
+from jobs.errors import PermanentError, RetryableError, TerminatedError
 from jobs.models.device import choose_device
 from jobs.models.registry import upload_checkpoint
 from jobs.training.classroom import Classroom
@@ -65,6 +65,11 @@ def train_candidate(
     """
     with connections.engine.connect() as connection:
         finished = _read_report(connection, run_id, request.kind)
+    if finished and finished.snapshot_id != snapshot_id:
+        raise PermanentError(
+            f"run {run_id!r} has trained its {request.kind} on snapshot {finished.snapshot_id}, and labels have "
+            "changed since: start a new run"
+        )
     if finished:
         log.info("%s: trained already, version %d", request.kind, finished.model_version_id)
         return finished

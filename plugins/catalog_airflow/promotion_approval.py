@@ -4,8 +4,10 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowFailException
 
 TIME_LIMIT = timedelta(days=3)
 
@@ -35,3 +37,14 @@ class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
             return super().execute(context)
         self.log.info("no approval is asked for: the gates have decided")
         return None
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Take the answer.
+
+        Raises:
+            AirflowFailException: it is a refusal, which no retry shall ask about again.
+        """
+        try:
+            return super().execute_complete(context, event)
+        except HITLRejectException:
+            raise AirflowFailException("the promotion was refused, or nobody answered in time") from None

@@ -20,8 +20,8 @@ def test_silence_is_a_refusal_after_three_days() -> None:
 
 
 @pytest.mark.parametrize("answer", ["Reject", "Approve"])
-def test_a_refusal_fails_the_task(answer: str) -> None:
-    from airflow.providers.standard.exceptions import HITLRejectException
+def test_a_refusal_fails_the_task_for_good(answer: str) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
 
     event = {
         "chosen_options": [answer],
@@ -32,7 +32,7 @@ def test_a_refusal_fails_the_task(answer: str) -> None:
     }
     approval = make_approval(is_required=True)
     if answer == "Reject":
-        with pytest.raises(HITLRejectException):
+        with pytest.raises(AirflowFailException):
             approval.execute_complete(context={}, event=event)
     else:
         assert approval.execute_complete(context={}, event=event)["chosen_options"] == ["Approve"]

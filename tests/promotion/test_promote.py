@@ -10,8 +10,10 @@ from sqlalchemy import Engine
 
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, read_champion, read_live_model
+from jobs.database.switches import Switch, insert_switch
 from jobs.errors import PermanentError
 from jobs.promotion.promote import PromotionReport, promote_candidate
+from jobs.promotion.rollback import roll_back
 from jobs.settings import PROJECT_ROOT
 from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
 from tests.lock_waits import count_waiting, wait_until
@@ -65,6 +67,25 @@ def test_asked_again_it_changes_nothing(shop: Shop) -> None:
     again = promote_candidate(shop.connections, "run", "classifier", "anna")
     assert (again.promotion_id, again.is_new) == (first.promotion_id, False)
     assert len(shop.query("SELECT * FROM catalog.promotions")) == len(shop.query("SELECT * FROM catalog.switches")) == 1
+
+
+def test_what_was_rolled_back_does_not_come_back_by_itself(shop: Shop) -> None:
+    """The same labels give the same version again, a week later."""
+    connections = shop.connections
+    first = add_candidate(connections.engine, "first", "classifier")
+    promote_candidate(connections, "first", "classifier", "anna")
+    second = add_candidate(connections.engine, "second", "classifier")
+    promote_candidate(connections, "second", "classifier", "anna")
+    with connections.engine.begin() as connection:
+        insert_switch(connection, Switch("classifier", second, first))
+    roll_back(connections, "classifier", None, "anna", "it sees hats everywhere")
+    with connections.engine.begin() as connection:
+        judge_candidate(connection, "third", "classifier", second)
+    with pytest.raises(PermanentError, match=r"rolled back \(anna: it sees hats everywhere\)"):
+        promote_candidate(connections, "third", "classifier", "anna")
+    assert read_in_use(connections, "classifier") == (first, first)
+    roll_back(connections, "classifier", second, "anna", "it was right")
+    assert read_in_use(connections, "classifier") == (second, second)
 
 
 @pytest.mark.parametrize(

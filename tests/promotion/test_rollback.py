@@ -7,7 +7,7 @@ from jobs.database.spaces import create_space_index, drop_space, find_live_space
 from jobs.database.switches import Switch, insert_switch
 from jobs.errors import PermanentError
 from jobs.promotion.rollback import roll_back
-from tests.catalog_rows import NewImage, add_images, promote_model, tag_products
+from tests.catalog_rows import NewImage, add_images, delete_images, promote_model, tag_products
 from tests.shop import Shop
 
 LIVE = "SELECT model_version_id FROM catalog.live_models WHERE kind = :kind"
@@ -44,6 +44,18 @@ def test_a_classifier_answers_again_at_once(shop: Shop) -> None:
         "SELECT evaluation_id, promoted_by, reason FROM catalog.promotions ORDER BY promotion_id DESC LIMIT 1"
     )
     assert (evaluation, by, reason) == (None, "anna", "it sees hats everywhere")
+
+
+def test_products_are_those_of_the_photos_that_are_there_now(shop: Shop) -> None:
+    _, space_id = add_encoder(shop)
+    with shop.connections.engine.begin() as connection:
+        old = promote_model(connection, "classifier")
+        gone = add_images(connection, [NewImage("p", "dress")], space_id, old)
+        tag_products(connection, old, {"p": "dress"})
+        promote_model(connection, "classifier")
+        delete_images(connection, gone)
+    roll_back(shop.connections, "classifier")
+    assert shop.query("SELECT * FROM catalog.product_tags") == []
 
 
 def test_images_that_the_old_model_never_saw_are_counted(shop: Shop) -> None:

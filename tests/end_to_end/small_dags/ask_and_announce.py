@@ -14,7 +14,7 @@ with DAG("ask", schedule=None, params={"is_asked": IS_ASKED}, render_template_as
         is_required="{{ params.is_asked }}",
         subject="May it?",
         body="{{ '| gate | verdict |' }}",
-        retries=0,
+        retries=3,
     )
     approve >> EmptyOperator(task_id="go_on")
 
