@@ -109,7 +109,7 @@ def _make_classifier_request(base: Path, options: TrainingOptions) -> Classifier
         request = ClassifierTraining(base, "nothing", settings, FLIP_AND_CROP)
     else:
         settings = TrainingSettings(epochs=3, batch_size=32, learning_rate=1e-3)
-        request = ClassifierTraining(base, "early", settings)
+        request = ClassifierTraining(base, "nothing", settings)
     if options.epochs == 0:
         raise PermanentError("a classifier of no epochs would not know the categories: ask for 1 at least")
     return replace(request, settings=_fill_settings(request.settings, options), freeze=options.freeze or request.freeze)
