@@ -140,8 +140,17 @@ def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
 def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: LabelledSet, base: Path) -> None:
     snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
     report = train_candidate(school.connections, "run", snapshot_id, request)
-    # Nothing of this could be trained.
-    assert train_candidate(school.connections, "run", "0" * 64, replace(request, base=Path("/gone"))) == report
+    # From this base nothing could be trained.
+    assert train_candidate(school.connections, "run", snapshot_id, replace(request, base=Path("/gone"))) == report
+
+
+def test_a_run_that_has_trained_is_no_place_for_another_snapshot(
+    school: Shop, labelled: LabelledSet, base: Path
+) -> None:
+    request = ClassifierTraining(base, "backbone", SETTINGS)
+    train_candidate(school.connections, "run", labelled.snapshot.snapshot_id, request)
+    with pytest.raises(PermanentError, match="start a new run"):
+        train_candidate(school.connections, "run", "0" * 64, request)
 
 
 def test_two_runs_of_the_same_training_give_one_artifact(
