@@ -22,8 +22,18 @@ from jobs.settings import PROJECT_ROOT
 from tests.local.conftest import make_stack_folder
 from tests.local.stack_access import read_environment
 
-UNTIMED = {"CATALOG_GATE_MIN_IMAGES_PER_SECOND": "1", "CATALOG_GATE_MAX_LATENCY_MILLISECONDS": "10000"}
-"""How fast a candidate is served is measured, and no reason for a test to fail on a busy machine."""
+LOOSE_GATES = {
+    "CATALOG_GATE_MIN_ACCURACY": "0.6",
+    "CATALOG_GATE_MIN_TOP_3_ACCURACY": "0.8",
+    "CATALOG_GATE_MIN_CLASS_RECALL": "0.1",
+    "CATALOG_GATE_MAX_CALIBRATION_ERROR": "0.2",
+    "CATALOG_GATE_NOT_WORSE_MARGIN": "0.2",
+    "CATALOG_GATE_MAX_CHANGED_SHARE": "0.5",
+    "CATALOG_GATE_MIN_IMAGES_PER_SECOND": "1",
+    "CATALOG_GATE_MAX_LATENCY_MILLISECONDS": "10000",
+}
+"""For trainings of a minute: what the defaults let through after longer ones is in docs/benchmarks.md. How fast a
+candidate is served is no reason for a test to fail on a busy machine."""
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
 PATIENCE_SECONDS = 900.0
@@ -46,7 +56,7 @@ class LiveStack:
         finished = subprocess.run(
             [sys.executable, "-m", "jobs", *words],
             cwd=PROJECT_ROOT,
-            env=os.environ | UNTIMED | self.environment,
+            env=os.environ | LOOSE_GATES | self.environment,
             check=False,
             capture_output=True,
             text=True,
@@ -100,7 +110,7 @@ def stack() -> Iterator[LiveStack]:
         dags.mkdir()
         for dag in (*PROJECT_ROOT.glob("dags/*.py"), *SMALL_DAGS.glob("*.py")):
             (dags / dag.name).symlink_to(dag)
-        with patch.dict(os.environ, UNTIMED):
+        with patch.dict(os.environ, LOOSE_GATES):
             status = start_stack(folder, WantedPorts(), AirflowOptions(dags_folder=dags))
         assert status.airflow_url is not None
         assert status.password is not None
