@@ -36,7 +36,7 @@ from jobs.models.device import Device, choose_device
 from jobs.models.preprocessing import Preprocessing
 from jobs.settings import LOCAL_STACK_ENVIRONMENT, Settings
 from jobs.storage.layout import example_location, snapshot_location
-from jobs.training.augmentation import AugmentedPhotos, Photos
+from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.loop import Lesson, Outcome, train
 from jobs.training.requests import Augmentation, ClassifierTraining, TrainingSettings
 from jobs.training.train import TrainingReport, train_candidate
@@ -83,7 +83,7 @@ def main() -> None:
 def measure_loops(base: Path, photos: int, rounds: int) -> list[Round]:
     """Interleaved epochs of both loops, after one of each that does not count."""
     device, preprocessing = choose_device("auto", "auto"), Preprocessing.from_checkpoint(base)
-    side = preprocessing.geometry.crop_to
+    side = preprocessing.geometry.uncropped.crop_to
     pixels = torch.randint(0, 256, (photos, 3, side, side), dtype=torch.uint8)
     labels = torch.arange(photos) % CATEGORIES
     settings = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3)
@@ -113,8 +113,10 @@ def _make_lesson(preprocessing: Preprocessing, pixels: torch.Tensor, labels: tor
         logits = model(pixel_values=inputs).logits.float()
         return Outcome(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
 
-    validation = Photos(pixels[:VALIDATION_PHOTOS], {"labels": labels[:VALIDATION_PHOTOS]})
-    return Lesson("loop", AugmentedPhotos(pixels, {"labels": labels}, Augmentation(), seed=1), validation, ask)
+    side = preprocessing.geometry.crop_to
+    validation = Photos(pixels[:VALIDATION_PHOTOS, :, :side, :side], {"labels": labels[:VALIDATION_PHOTOS]})
+    augmented = AugmentedPhotos(pixels, {"labels": labels}, build_augmentation(Augmentation(), side), seed=1)
+    return Lesson("loop", augmented, validation, ask)
 
 
 def _run_plain_epoch(model: torch.nn.Module, lesson: Lesson, settings: TrainingSettings, device: Device) -> float:

@@ -17,9 +17,10 @@ Curated labels become a candidate of each kind, and a candidate becomes the cham
 It runs every Sunday morning, and when a nightly run found that photos have drifted.
 
 **Parameters**: `kinds`, classifier, encoder or both; `classifier_base` and `encoder_base`, other starting points than
-the configured ones; `freeze`, what of the classifier is not trained; `classifier_epochs` and `encoder_epochs`, passes
-over the data; `mine_hard_negatives`, batches of photos that are easily confused; `from_scratch`, large steps for bases
-with random weights; `seed`; `require_approval`.
+the configured ones; `classifier_freeze` and `encoder_freeze`, what is not trained; `classifier_epochs` and
+`encoder_epochs`, passes over the data; `classifier_learning_rate` and `encoder_learning_rate`; `mine_hard_negatives`,
+batches of photos that are easily confused; `from_scratch`, large steps for bases with random weights; `seed`;
+`require_approval`.
 
 **By hand**: each task logs its command. The whole flow without Airflow is `python -m jobs retrain`.
 """
@@ -40,11 +41,14 @@ OPTIONS = {
     "classifier": {
         "base": "{{ params.classifier_base }}",
         "epochs": "{{ params.classifier_epochs }}",
-        "freeze": "{{ params.freeze }}",
+        "learning-rate": "{{ params.classifier_learning_rate }}",
+        "freeze": "{{ params.classifier_freeze }}",
     },
     "encoder": {
         "base": "{{ params.encoder_base }}",
         "epochs": "{{ params.encoder_epochs }}",
+        "learning-rate": "{{ params.encoder_learning_rate }}",
+        "freeze": "{{ params.encoder_freeze }}",
         "mine-hard-negatives": "{{ params.mine_hard_negatives }}",
     },
 }
@@ -72,12 +76,19 @@ PARAMS = {
         title="Encoder base",
         description="Directory or hub id; empty: CATALOG_ENCODER_BASE",
     ),
-    "freeze": Param(
+    "classifier_freeze": Param(
         None,
         type=["null", "string"],
         enum=[None, "backbone", "early", "nothing"],
-        title="Freeze",
+        title="Classifier freeze",
         description="What of the classifier keeps its weights: all but the head, the early layers, or nothing",
+    ),
+    "encoder_freeze": Param(
+        None,
+        type=["null", "string"],
+        enum=[None, "early", "nothing"],
+        title="Encoder freeze",
+        description="What of the encoder keeps its weights: the early layers, or nothing",
     ),
     "classifier_epochs": Param(
         None,
@@ -92,6 +103,20 @@ PARAMS = {
         minimum=0,
         title="Encoder epochs",
         description="Passes over the data, 0 takes the base as it is; empty: the default",
+    ),
+    "classifier_learning_rate": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        title="Classifier learning rate",
+        description="The highest; empty: the default",
+    ),
+    "encoder_learning_rate": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        title="Encoder learning rate",
+        description="The highest; empty: the default",
     ),
     "mine_hard_negatives": Param(
         False,

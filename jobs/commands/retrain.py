@@ -1,6 +1,5 @@
 """Commands of the retrain flow, one for each task of ``model_retrain`` and one for all of them."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,8 +55,9 @@ def snapshot() -> None:
     from jobs.datasets.snapshot import SnapshotSettings, take_snapshot
     from jobs.settings import load_settings
 
-    with connect(load_settings()) as connections:
-        print_report(take_snapshot(connections, SnapshotSettings()))
+    settings = load_settings()
+    with connect(settings) as connections:
+        print_report(take_snapshot(connections, SnapshotSettings(settings.test_share, settings.validation_share)))
 
 
 @app.command()
@@ -137,7 +137,10 @@ def retrain(
     encoder_base: Annotated[str | None, typer.Option(help="Directory or hub id.")] = None,
     classifier_epochs: EpochsOption = None,
     encoder_epochs: EpochsOption = None,
-    freeze: Annotated[Freeze | None, typer.Option(help="What of the classifier keeps its weights.")] = None,
+    classifier_learning_rate: RateOption = None,
+    encoder_learning_rate: RateOption = None,
+    classifier_freeze: FreezeOption = None,
+    encoder_freeze: FreezeOption = None,
     mine_hard_negatives: MiningOption = False,
     from_scratch: ScratchOption = False,
     seed: SeedOption = None,
@@ -151,14 +154,28 @@ def retrain(
     from jobs.settings import load_settings
     from jobs.training.requests import TrainingOptions
 
-    options = TrainingOptions(seed=seed, mine_hard_negatives=mine_hard_negatives, from_scratch=from_scratch)
     bases: dict[Kind, str | None] = {"classifier": classifier_base, "encoder": encoder_base}
-    epochs: dict[Kind, int | None] = {"classifier": classifier_epochs, "encoder": encoder_epochs}
+    options: dict[Kind, TrainingOptions] = {
+        "classifier": TrainingOptions(
+            epochs=classifier_epochs,
+            learning_rate=classifier_learning_rate,
+            seed=seed,
+            freeze=classifier_freeze,
+            from_scratch=from_scratch,
+        ),
+        "encoder": TrainingOptions(
+            epochs=encoder_epochs,
+            learning_rate=encoder_learning_rate,
+            seed=seed,
+            freeze=encoder_freeze,
+            mine_hard_negatives=mine_hard_negatives,
+            from_scratch=from_scratch,
+        ),
+    }
     settings = load_settings()
 
     def make(kind: Kind) -> "TrainingRequest":
-        layers = freeze if kind == "classifier" else None
-        return _make_request(settings, kind, bases[kind], replace(options, epochs=epochs[kind], freeze=layers))
+        return _make_request(settings, kind, bases[kind], options[kind])
 
     with connect(settings) as connections:
         print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, load_gate_policy()))

@@ -51,6 +51,18 @@ def read_drift_reference(connection: Connection, classifier_version_id: int) -> 
     return DriftReference(row.category_counts, row.confidence_counts) if row else None
 
 
+def settle_drift_reference(connection: Connection, classifier_version_id: int) -> None:
+    """Have the catalog be the reference from now on, where test images were.
+
+    What is labelled is seldom mixed like what is sold. A classifier without a retag, as the first is, would otherwise
+    differ from its reference every night.
+    """
+    statement = text("SELECT measured_on FROM catalog.drift_references WHERE classifier_version_id = :version")
+    if connection.execute(statement, {"version": classifier_version_id}).scalar_one_or_none() == "test":
+        catalog = count_catalog_answers(connection, classifier_version_id)
+        upsert_drift_reference(connection, classifier_version_id, catalog, "catalog")
+
+
 def count_run_answers(connection: Connection, run_id: str) -> DriftReference:
     """What the classifier of a run answered in it, by the ledger; answers that were copied are left out."""
     categories = connection.execute(

@@ -107,9 +107,10 @@ def _create_space(connection: Connection, encoder_version_id: int, dimensions: i
 def create_space_index(connection: Connection, space_id: int) -> None:
     """Index the vectors of a space, unless they are; writers of the space wait meanwhile.
 
-    The build runs at thousands of rows a second, several times faster than adding rows to a finished index.
+    The build runs at thousands of rows a second, several times faster than adding rows to a finished index. A million
+    rows take minutes all the same, so that other spaces can be switched during it, as a rollback does.
     """
-    lock_spaces(connection)
+    _lock_space(connection, space_id)
     space = _require_space(connection, space_id=space_id)
     if _relation_exists(connection, space.index):
         return
@@ -165,6 +166,12 @@ def drop_space(connection: Connection, space_id: int) -> None:
 def lock_spaces(connection: Connection) -> None:
     """One job at a time changes spaces; those that read them or write vectors go on."""
     connection.execute(text("LOCK TABLE catalog.embedding_spaces IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def _lock_space(connection: Connection, space_id: int) -> None:
+    """One job at a time changes this space; those that refer to its row go on."""
+    statement = text("SELECT FROM catalog.embedding_spaces WHERE space_id = :space FOR NO KEY UPDATE")
+    connection.execute(statement, {"space": space_id})
 
 
 def read_space(connection: Connection, space_id: int) -> EmbeddingSpace:

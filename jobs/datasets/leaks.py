@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jobs.datasets.snapshot_photos import SnapshotPhotos
 
 # The same shrinking as at the import, so that both see the same pixels.
-LIMITS = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=DECODED_SIDE_PIXELS)
+LIMITS = DecodeLimits.for_labelled_photo(DECODED_SIDE_PIXELS)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,6 +23,9 @@ from jobs.storage.uri import S3Uri
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
 log = logging.getLogger(__name__)
+
+UNUSED_DAYS = 15
+"""Pixels are kept so long after their last use: two weekly trainings on the same photos decode them once."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,16 @@ class SnapshotPhotos:
         if not rows:
             return torch.empty((0, 3, geometry.crop_to, geometry.crop_to), dtype=torch.uint8)
         path = self.cache / "pixels" / f"{_name_pixels(rows, geometry)}.npy"
-        if not path.is_file():
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _delete_unused(path.parent)
             self._decode_all(rows, geometry, path)
         # Private to this process: torch wants memory that it may write to.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
 
     def _decode_all(self, rows: Sequence[SnapshotRow], geometry: Geometry, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         log.info("decoding %d photos to %d pixels", len(rows), geometry.crop_to)
         shape = (len(rows), 3, geometry.crop_to, geometry.crop_to)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix="decoding-") as scratch:
@@ -74,11 +81,19 @@ class SnapshotPhotos:
             staged.rename(path)
 
     def _decode(self, row: SnapshotRow, geometry: Geometry) -> torch.Tensor:
-        limits = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=2 * geometry.resize_to)
+        limits = DecodeLimits.for_labelled_photo(2 * geometry.resize_to)
         decoded = decode_image(self.read(row.content_hash), limits)
         if not isinstance(decoded, DecodedImage):
             raise PermanentError(f"labelled photo {row.content_hash}: {decoded.reason} ({decoded.detail})")
         return geometry.apply(np.ascontiguousarray(decoded.pixels))
+
+
+def _delete_unused(folder: Path) -> None:
+    oldest = time.time() - UNUSED_DAYS * 24 * 3600
+    for path in folder.glob("*.npy"):
+        if path.stat().st_mtime < oldest:
+            log.info("deleting %s, which was not used for %d days", path.name, UNUSED_DAYS)
+            path.unlink(missing_ok=True)
 
 
 def _name_pixels(rows: Sequence[SnapshotRow], geometry: Geometry) -> str:

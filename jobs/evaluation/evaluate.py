@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.connections import Connections
@@ -67,7 +68,7 @@ def evaluate_candidate(connections: Connections, run_id: str, kind: ModelKind) -
     contest = _read_contest(connections, run_id, kind)
     with tempfile.TemporaryDirectory(prefix="evaluation-") as scratch:
         measured = _measure(connections, contest, Path(scratch))
-    location = evaluation_location(connections.artifacts, run_id, kind)
+    location = evaluation_location(connections.artifacts, run_id, kind, datetime.now(UTC))
     for name, content in measured.files.items():
         connections.store.write(location / name, content)
     evaluation = NewEvaluation(

@@ -85,7 +85,7 @@ def _audit(
 
 
 def _read_thumbnail(photos: SnapshotPhotos, row: SnapshotRow) -> str:
-    limits = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=2 * THUMBNAIL_SIDE)
+    limits = DecodeLimits.for_labelled_photo(2 * THUMBNAIL_SIDE)
     decoded = decode_image(photos.read(row.content_hash), limits)
     # It was decoded before, when the model was asked.
     assert isinstance(decoded, DecodedImage)

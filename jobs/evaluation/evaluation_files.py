@@ -1,4 +1,7 @@
-"""The files beside an evaluation's row: which images would change their category, and which labels look wrong."""
+"""The files beside an evaluation's row: which images would change their category, and which labels look wrong.
+
+The page that shows all of it is written when the gates decide.
+"""
 
 import json
 from collections.abc import Sequence
@@ -9,6 +12,7 @@ from pydantic import TypeAdapter
 FLIPS_FILE = "flips.json"
 LABEL_AUDIT_FILE = "label_audit.json"
 PREDICTIONS_FILE = "predictions.parquet"
+PAGE_FILE = "page.html"
 MAX_THUMBNAILS = 40
 """Of the first entries of a list; the others come without, so that a page stays small."""
 

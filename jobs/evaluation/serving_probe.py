@@ -36,7 +36,7 @@ def probe_serving(model: ServedModel, photos: Sequence[bytes]) -> Serving:
     A photo fails where its bytes cannot be decoded or the model's numbers are no numbers.
     """
     passes = prepare_passes(model.device)
-    limits = DecodeLimits(max_pixels=100_000_000, min_side_pixels=1, target_side=2 * model.geometry.resize_to)
+    limits = DecodeLimits.for_labelled_photo(2 * model.geometry.resize_to)
     for photo in photos[:WARM_UP_PHOTOS]:
         _answer(model, photo, limits)
     seconds, failed = 0.0, 0

@@ -15,6 +15,7 @@ from jobs.errors import PermanentError
 from jobs.evaluation.evaluation_files import (
     FLIPS_FILE,
     LABEL_AUDIT_FILE,
+    PAGE_FILE,
     decode_flips,
     decode_label_suspects,
 )
@@ -26,8 +27,6 @@ from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 from jobs.training.history import HISTORY_FILE, EpochRecord
 
-PAGE_FILE = "page.html"
-
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +36,6 @@ class GateReport:
 
     evaluation_id: int
     kind: ModelKind
-    is_passed: bool
     decisions: tuple[GateDecision, ...]
     page_uri: str
     approval_text: str
@@ -69,7 +67,6 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
     return GateReport(
         evaluation_id=evaluation.evaluation_id,
         kind=kind,
-        is_passed=True,
         decisions=tuple(decisions),
         page_uri=str(page),
         approval_text=write_approval_text(evaluation, decisions, contents.flips, str(page)),
@@ -82,9 +79,8 @@ def _collect(
     metrics, _ = read_metrics(evaluation)
     candidate = read_model_version(connection, evaluation.candidate_version_id)
     folder = S3Uri.parse(evaluation.artifact_uri)
-    # Files of an earlier evaluation of this run may lie there; they are shown only beside their numbers.
-    flips = store.read_if_present(folder / FLIPS_FILE) if metrics.blast_radius else None
-    suspects = store.read_if_present(folder / LABEL_AUDIT_FILE) if metrics.classifier else None
+    flips = store.read_if_present(folder / FLIPS_FILE)
+    suspects = store.read_if_present(folder / LABEL_AUDIT_FILE)
     try:
         return PageContents(
             evaluation=evaluation,

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from jobs.database.model_listing import ListedEvaluation, ModelDetails, ModelSummary
 from jobs.database.spaces import SpaceSummary
+from jobs.evaluation.evaluation_files import PAGE_FILE
+from jobs.storage.uri import S3Uri
 
 
 def format_model_list(versions: Sequence[ModelSummary]) -> str:
@@ -70,9 +72,10 @@ def format_space_list(spaces: Sequence[SpaceSummary]) -> str:
 
 def _format_evaluation(evaluation: ListedEvaluation) -> list[str]:
     compared = f"beside {evaluation.champion_version_id}" if evaluation.champion_version_id else "without a champion"
+    page = S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE
     return [
         f"evaluated {evaluation.evaluated_at} {compared}, run {evaluation.run_id}",
-        f"  page {evaluation.artifact_uri.rstrip('/')}/page.html",
+        f"  page {page}",
         *(f"  {decision.verdict:<8} {decision.gate}: {decision.sentence}" for decision in evaluation.gates),
     ]
 

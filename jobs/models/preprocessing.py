@@ -4,7 +4,7 @@
 only bytes are moved to the device.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -43,6 +43,11 @@ class Geometry:
     keep_aspect: bool
     interpolation: str
     crop_rounding: Literal["down", "even"] = "down"
+
+    @property
+    def uncropped(self) -> "Geometry":
+        """The same without the margin cut off: as large a square as the resized photo holds."""
+        return replace(self, crop_to=self.resize_to)
 
     def apply(self, pixels: np.ndarray) -> torch.Tensor:
         """Turn uint8 RGB pixels [height, width, 3] into a uint8 tensor [3, crop_to, crop_to].

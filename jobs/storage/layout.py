@@ -6,9 +6,10 @@ runs/<run>/report.json                  what became of them
 examples/<first two>/<content hash>     a labelled photo, under the sha256 of its bytes
 imports/<import>/skipped.jsonl          the rows of an import that were skipped, each with its line and the reason
 snapshots/<snapshot>.parquet            a labelled data set, named by the hash of its rows
-evaluations/<run>/<kind>/...            predictions, flips, label audit and page of a candidate
+evaluations/<run>/<kind>/<time>/...     predictions, flips, label audit and page of a candidate
 """
 
+from datetime import datetime
 from urllib.parse import quote
 
 from jobs.storage.uri import S3Uri
@@ -49,9 +50,9 @@ def snapshot_location(artifacts: S3Uri, snapshot_id: str) -> S3Uri:
     return artifacts / "snapshots" / f"{snapshot_id}.parquet"
 
 
-def evaluation_location(artifacts: S3Uri, run_id: str, kind: str) -> S3Uri:
-    """The folder of what belongs to the evaluation of a run's candidate."""
-    return artifacts / "evaluations" / _segment(run_id) / kind
+def evaluation_location(artifacts: S3Uri, run_id: str, kind: str, evaluated_at: datetime) -> S3Uri:
+    """The folder of what belongs to one evaluation of a run's candidate."""
+    return artifacts / "evaluations" / _segment(run_id) / kind / f"{evaluated_at:%Y%m%dT%H%M%S.%fZ}"
 
 
 def _segment(run_id: str) -> str:

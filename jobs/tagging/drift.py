@@ -7,7 +7,12 @@ from typing import Self
 
 from sqlalchemy import Connection
 
-from jobs.database.drift_references import DriftReference, count_run_answers, read_drift_reference
+from jobs.database.drift_references import (
+    DriftReference,
+    count_run_answers,
+    read_drift_reference,
+    settle_drift_reference,
+)
 from jobs.settings import Settings
 
 CHANCE = 0.001
@@ -46,13 +51,17 @@ def measure_drift(
 ) -> DriftReport | None:
     """Compare a run with the reference of its classifier; None where that was never measured.
 
-    Only what the classifier answered itself in this run counts: labels of humans are no answers, and copies of
-    known bytes are no news.
+    The first run that is large enough is compared with the test images that the classifier was accepted on, and the
+    catalog is the reference from then on. Only what the classifier answered itself in this run counts: labels of
+    humans are no answers, and copies of known bytes are no news.
     """
     reference = read_drift_reference(connection, classifier_version_id)
     if reference is None:
         return None
-    return compare_answers(reference, count_run_answers(connection, run_id), settings)
+    report = compare_answers(reference, count_run_answers(connection, run_id), settings)
+    if report.category_psi is not None:
+        settle_drift_reference(connection, classifier_version_id)
+    return report
 
 
 def compare_answers(reference: DriftReference, seen: DriftReference, settings: DriftSettings) -> DriftReport:

@@ -64,7 +64,9 @@ def report_run(
             raise PermanentError(f"run {run_id!r} was never planned")
         totals = sum_chunks(connection, run_id)
         fault = find_fault(totals, failed_share_limit)
-        drift = measure_drift(connection, run_id, run.models.classifier_version_id, drift_settings)
+        drift = _recall_drift(run) or measure_drift(
+            connection, run_id, run.models.classifier_version_id, drift_settings
+        )
         report = _build_report(run, totals, drift, "failed" if fault else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report))
     content = json.dumps(asdict(report), indent=2)
@@ -75,6 +77,12 @@ def report_run(
     if fault:
         raise PermanentError(fault)
     return report
+
+
+def _recall_drift(run: TaggingRun) -> DriftReport | None:
+    """What was reported before: the run itself is part of the reference by now."""
+    drift = run.report and run.report["drift"]
+    return DriftReport(**drift) if drift else None
 
 
 def find_fault(totals: RunTotals, failed_share_limit: float) -> str | None:

@@ -40,6 +40,7 @@ from jobs.tagging.switch_models import (
     LiveModels,
     find_incompleteness,
     find_switches,
+    follow_rollbacks,
     is_superseded,
     lock_for_switch,
     read_live_models,
@@ -176,6 +177,7 @@ class _Completion:
         for _ in range(MOST_ROUNDS):
             with self._engine.connect() as connection:
                 live = read_live_models(connection)
+                self._targets = follow_rollbacks(connection, self._targets, live)
                 switches = find_switches(live, self._targets)
                 is_out = is_superseded(connection, self._targets)
                 lacks = find_incompleteness(connection, self._targets, switches) if switches and not is_out else None
@@ -227,12 +229,14 @@ class _Completion:
                 log.info("old and new space: %s", self._agreement)
 
     def _try_to_switch(self) -> RetagReport | None:
-        """Switch, or say why there is nothing to switch; None if something arrived in the last moment."""
+        """Switch, or say why there is nothing to switch; None if something changed in the last moment."""
         limit = self._connections.settings.failed_share_limit
         try:
             with self._engine.begin() as connection:
                 lock_for_switch(connection)
                 live = read_live_models(connection)
+                if follow_rollbacks(connection, self._targets, live) != self._targets:
+                    return None
                 switches = find_switches(live, self._targets)
                 if is_superseded(connection, self._targets):
                     return self._finish(connection, "succeeded", "superseded", ())

@@ -1,7 +1,7 @@
 """The switch: from one commit on, answers come from the models that a retag has brought the catalog over to."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -59,6 +59,19 @@ def find_switches(live: LiveModels, targets: RunModels) -> tuple[Switch, ...]:
     if live.space_id not in {None, targets.space_id}:
         switches.append(Switch("encoder", targets.encoder_version_id, live.encoder_version_id))
     return tuple(switches)
+
+
+def follow_rollbacks(connection: Connection, targets: RunModels, live: LiveModels) -> RunModels:
+    """The targets of a retag, but for a kind whose champion is live already: by a rollback it may be another by now.
+
+    What was rolled back starts no retag, which would bring over the champion of the other kind.
+    """
+    classifier, encoder = (read_champion(connection, kind) for kind in ("classifier", "encoder"))
+    if classifier and classifier.model_version_id == live.classifier_version_id:
+        targets = replace(targets, classifier_version_id=classifier.model_version_id)
+    if encoder and encoder.model_version_id == live.encoder_version_id and live.space_id is not None:
+        targets = replace(targets, encoder_version_id=encoder.model_version_id, space_id=live.space_id)
+    return targets
 
 
 def is_superseded(connection: Connection, targets: RunModels) -> bool:

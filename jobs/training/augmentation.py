@@ -9,7 +9,7 @@ from jobs.training.requests import Augmentation
 
 
 def build_augmentation(augmentation: Augmentation, side: int) -> v2.Transform:
-    """A transform of uint8 photos [3, h, w] that keeps their size of ``side`` pixels."""
+    """A transform of uint8 photos [3, h, w] to random parts of them [3, side, side]."""
     transforms: list[v2.Transform] = [
         v2.RandomHorizontalFlip(),
         v2.RandomResizedCrop(side, scale=(augmentation.smallest_crop, 1.0), ratio=(0.85, 1.18), antialias=True),
@@ -45,10 +45,10 @@ class AugmentedPhotos(Photos):
     """
 
     def __init__(
-        self, pixels: torch.Tensor, fields: dict[str, torch.Tensor], augmentation: Augmentation, seed: int
+        self, pixels: torch.Tensor, fields: dict[str, torch.Tensor], transform: v2.Transform, seed: int
     ) -> None:
         super().__init__(pixels, fields)
-        self._transform = build_augmentation(augmentation, pixels.shape[-1])
+        self._transform = transform
         self._seed = seed
         self._epoch = 0
 

@@ -110,6 +110,8 @@ def _make_classifier_request(base: Path, options: TrainingOptions) -> Classifier
     else:
         settings = TrainingSettings(epochs=3, batch_size=32, learning_rate=1e-3)
         request = ClassifierTraining(base, "nothing", settings)
+    if options.mine_hard_negatives:
+        raise PermanentError("a classifier has no batches of hard negatives: mine them for an encoder")
     if options.epochs == 0:
         raise PermanentError("a classifier of no epochs would not know the categories: ask for 1 at least")
     return replace(request, settings=_fill_settings(request.settings, options), freeze=options.freeze or request.freeze)

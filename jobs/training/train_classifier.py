@@ -14,8 +14,8 @@ from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import LOADING_FAULTS, first_line
 from jobs.models.classifier import write_temperature
-from jobs.models.preprocessing import Preprocessing
-from jobs.training.augmentation import AugmentedPhotos, Photos
+from jobs.models.preprocessing import Geometry, Preprocessing
+from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.calibration import fit_temperature
 from jobs.training.classroom import Classroom
 from jobs.training.forward import ask_checkpoint, compute_outputs
@@ -50,14 +50,17 @@ def train_classifier(request: ClassifierTraining, classroom: Classroom) -> Learn
     torch.manual_seed(request.settings.seed)
     model = _load_base(request.base, categories)
     preprocessing = Preprocessing.from_checkpoint(request.base)
-    train_part, validation_part = (
-        _Part(classroom.load_pixels(part, preprocessing.geometry), _number_labels(part, categories))
-        for part in (rows, validation_rows)
-    )
+    geometry = preprocessing.geometry
+
+    def load(rows: Sequence[SnapshotRow], geometry: Geometry) -> _Part:
+        return _Part(classroom.load_pixels(rows, geometry), _number_labels(rows, categories))
+
+    validation = load(validation_rows, geometry)
     log.info("classifier: %d photos of %d categories, from %s", len(rows), len(categories), request.base.name)
     if request.freeze == "backbone":
-        return _replace_head(model, preprocessing, train_part, validation_part, classroom)
-    return _fine_tune(model, preprocessing, train_part, validation_part, request, classroom)
+        return _replace_head(model, preprocessing, load(rows, geometry), validation, classroom)
+    # Random crops may fall on the margin that the model's own centre crop cuts off.
+    return _fine_tune(model, preprocessing, load(rows, geometry.uncropped), validation, request, classroom)
 
 
 def save_classifier(model: Any, request: ClassifierTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
@@ -153,9 +156,8 @@ def _fine_tune(
         else ()
     )
     model.to(memory_format=torch.channels_last)
-    photos = AugmentedPhotos(
-        train_part.pixels, {"labels": train_part.labels}, request.augmentation, request.settings.seed
-    )
+    augmentation = build_augmentation(request.augmentation, side)
+    photos = AugmentedPhotos(train_part.pixels, {"labels": train_part.labels}, augmentation, request.settings.seed)
     validation = Photos(validation_part.pixels, {"labels": validation_part.labels})
     lesson = Lesson("classifier", photos, validation, ask, frozen=frozen)
     trained = train(model, lesson, request.settings, classroom.device, classroom.folder)

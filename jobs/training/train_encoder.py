@@ -16,7 +16,7 @@ from jobs.evaluation.evaluation_record import EncoderScores
 from jobs.evaluation.served_model import map_batches
 from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers
 from jobs.models.preprocessing import Preprocessing
-from jobs.training.augmentation import AugmentedPhotos, Photos
+from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.classroom import Classroom
 from jobs.training.forward import ask_checkpoint, keep_threads
 from jobs.training.freezing import freeze_early_layers
@@ -54,9 +54,10 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
         for part in (rows, validation_rows)
     )
     log.info("encoder: %d photos with texts, from %s", len(rows), request.base.name)
+    augmentation = build_augmentation(request.augmentation, preprocessing.geometry.crop_to)
     lesson = Lesson(
         "encoder",
-        AugmentedPhotos(pixels, fields, request.augmentation, request.settings.seed),
+        AugmentedPhotos(pixels, fields, augmentation, request.settings.seed),
         Photos(validation_pixels, validation_fields),
         _make_objective(preprocessing, _tokenize(tokenizer, model, categories), request.category_weight),
         order=_order_by_hardness(request, rows, pixels, classroom) if request.mine_hard_negatives else None,

@@ -27,18 +27,22 @@ def create_pages_app() -> FastAPI:
     return app
 
 
-def _read_page(kind: str, run: str) -> HTMLResponse:
+def _read_page(kind: Literal["classifier", "encoder"], run: str) -> HTMLResponse:
     # Jobs are imported when somebody looks, not when Airflow starts.
+    from jobs.connections import connect
+    from jobs.database.evaluations import read_latest_evaluation
     from jobs.errors import PermanentError, RetryableError
+    from jobs.evaluation.evaluation_files import PAGE_FILE
     from jobs.settings import load_settings
-    from jobs.storage.layout import evaluation_location
-    from jobs.storage.object_store import ObjectStore
     from jobs.storage.uri import S3Uri
 
+    content = None
     try:
-        settings = load_settings()
-        page = evaluation_location(S3Uri.parse(settings.artifacts_uri).as_folder(), run, kind) / "page.html"
-        content = ObjectStore(settings.s3_endpoint_url).read_if_present(page)
+        with connect(load_settings()) as connections:
+            with connections.engine.connect() as connection:
+                evaluation = read_latest_evaluation(connection, run, kind)
+            if evaluation:
+                content = connections.store.read_if_present(S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE)
     except (PermanentError, RetryableError) as error:
         return HTMLResponse(_explain(str(error)), status_code=503)
     if content is None:

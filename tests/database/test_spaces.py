@@ -108,6 +108,26 @@ def test_switches_at_the_same_time_leave_one_live(engine: Engine) -> None:
     assert sorted(read_states(engine).values()) == ["live", "retired", "retired", "retired"]
 
 
+def test_another_space_goes_live_while_one_is_indexed(engine: Engine) -> None:
+    """A build takes minutes at a million rows, and going back must not wait for it."""
+    ready, building = open_new_space(engine), open_new_space(engine)
+    with engine.begin() as connection:
+        create_space_index(connection, ready)
+    with engine.begin() as builder:
+        create_space_index(builder, building)
+        with engine.begin() as connection:
+            connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            make_space_live(connection, ready)
+    assert read_states(engine) == {ready: "live", building: "building"}
+
+
+def test_two_builds_of_one_space_make_one_index(engine: Engine) -> None:
+    space_id = open_new_space(engine)
+    run_together(engine, [partial(create_space_index, space_id=space_id) for _ in range(4)])
+    publish(engine, space_id)
+    assert read_states(engine) == {space_id: "live"}
+
+
 def test_a_space_without_index_does_not_go_live(engine: Engine) -> None:
     space_id = open_new_space(engine)
     with pytest.raises(PermanentError, match="no index"), engine.begin() as connection:

@@ -83,7 +83,13 @@ def count_right(stack: LiveStack, truth: dict[str, str]) -> int:
 @pytest.mark.usefixtures("labels", "encoder")
 def test_labels_become_a_champion_that_tags_the_shop(stack: LiveStack, truth: dict[str, str]) -> None:
     """The first champion: a new head on the frozen backbone, from a shell."""
-    words = ("retrain", "--kinds=classifier", f"--classifier-base={WEIGHTS}", "--freeze=backbone", "--run=first")
+    words = (
+        "retrain",
+        "--kinds=classifier",
+        f"--classifier-base={WEIGHTS}",
+        "--classifier-freeze=backbone",
+        "--run=first",
+    )
     report = json.loads(stack.run_job(*words).splitlines()[-1])
     assert [promotion["kind"] for promotion in report["promotions"]] == ["classifier"]
     verdicts = read_decisions(stack, "first")
@@ -113,7 +119,7 @@ def test_an_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str
     """After the test above, whose champion it is compared with."""
     (before,) = stack.query(LIVE)
     retags = len(stack.airflow.list_runs("catalog_retag"))
-    run = retrain(stack, require_approval=True, freeze="early", classifier_epochs=1)
+    run = retrain(stack, require_approval=True, classifier_freeze="early", classifier_epochs=1)
     wait_until(
         lambda: (
             stack.read_states(run)["classifier.approve"] == "awaiting_input"
@@ -146,7 +152,7 @@ def test_a_gate_that_fails_ends_the_run_there(stack: LiveStack, tiny_models: Tin
     """A classifier from random weights whose backbone is frozen learns little."""
     promotions = stack.query("SELECT count(*) FROM catalog.promotions")
     run = stack.airflow.wait_for_run(
-        retrain(stack, classifier_base=str(tiny_models.classifier), freeze="backbone"), PATIENCE_SECONDS
+        retrain(stack, classifier_base=str(tiny_models.classifier), classifier_freeze="backbone"), PATIENCE_SECONDS
     )
     assert run.state == "failed"
     tasks = {task.task_id: task for task in stack.airflow.read_task_instances("model_retrain", run.run_id)}

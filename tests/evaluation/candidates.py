@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,14 @@ def rename_categories(folder: Path, categories: Sequence[str]) -> None:
     model.config.id2label = dict(enumerate(categories))
     model.config.label2id = {category: number for number, category in enumerate(categories)}
     model.config.save_pretrained(folder)
+
+
+def swap_normalisation(folder: Path) -> None:
+    """Have a saved checkpoint subtract the deviations and divide by the means."""
+    file = folder / "preprocessor_config.json"
+    record = json.loads(file.read_text())
+    record |= {"image_mean": record["image_std"], "image_std": record["image_mean"]}
+    file.write_text(json.dumps(record))
 
 
 def _decode_row(labelled: LabelledSet, row: SnapshotRow) -> np.ndarray:

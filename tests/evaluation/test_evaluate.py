@@ -142,6 +142,9 @@ def test_an_artifact_that_was_altered_is_measured_as_such(
     assert metrics.servable == Servable(False, False, False, None, report.fault)
     assert metrics.data is not None
     assert (metrics.serving, metrics.classifier, metrics.blast_radius) == (None, None, None)
+    again = evaluate_candidate(connections, RUN, "classifier")
+    assert again.evaluation_id > report.evaluation_id
+    assert again.artifact_uri != report.artifact_uri, "the page of the first must stay as it is"
 
 
 def test_a_run_that_trained_nothing_cannot_be_evaluated(shop: Shop) -> None:

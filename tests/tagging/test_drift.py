@@ -14,6 +14,7 @@ from jobs.database.drift_references import (
 )
 from jobs.tagging.drift import DriftSettings, compare_answers, compute_psi
 from jobs.tagging.ingest import IngestOptions, ingest
+from jobs.tagging.report import report_run
 from jobs.tagging.retag import retag
 from tests.catalog_rows import label_image
 from tests.champions import make_champion
@@ -115,6 +116,28 @@ def test_a_run_reports_drift_in_a_field_of_its_own(tagging_shop: Shop) -> None:
     assert report.has_drifted
     ((stored,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs ORDER BY started_at DESC LIMIT 1")
     assert stored == asdict(report)
+
+
+def test_the_first_run_settles_what_the_next_are_compared_with(tagging_shop: Shop) -> None:
+    easy = tagging_shop.with_settings(drift_min_images=10)
+    with tagging_shop.connections.engine.begin() as connection:
+        other_mix = replace(REFERENCE, category_counts={"another": 1000})
+        upsert_drift_reference(connection, read_live_classifier(tagging_shop), other_mix, "test")
+    measured_on = "SELECT measured_on FROM catalog.drift_references"
+    tagging_shop.put_photos(6)
+    assert not ingest(easy, IngestOptions()).has_drifted
+    assert tagging_shop.query(measured_on) == [("test",)], "too few to tell"
+    tagging_shop.put_photos(40, seed=1)
+    run = ingest(easy, IngestOptions())
+    assert run.has_drifted
+    assert tagging_shop.query(measured_on) == [("catalog",)]
+    connections = tagging_shop.connections
+    again = report_run(
+        connections.engine, connections.store, connections.artifacts, run.run_id, 1.0, DriftSettings(min_images=10)
+    )
+    assert again.drift == run.drift
+    tagging_shop.put_photos(40, seed=2)
+    assert not ingest(easy, IngestOptions()).has_drifted
 
 
 def test_only_what_the_classifier_itself_said_in_the_run_counts(tagging_shop: Shop) -> None:

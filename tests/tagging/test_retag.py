@@ -1,16 +1,20 @@
 """Bringing the catalog over to new champions, asked all the while."""
 
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from jobs.connections import Connections
+from jobs.database.model_versions import ModelKind
 from jobs.database.tagging_work import count_unanswered
 from jobs.errors import PermanentError
+from jobs.promotion.rollback import roll_back
 from jobs.search.by_text import embed_text_query
 from jobs.search.encoders import load_text_embedder
 from jobs.storage.uri import S3Uri
@@ -243,18 +247,37 @@ def test_images_of_every_bucket_are_brought_over(open_catalog: Shop, tiny_models
         connections.store._client.delete_bucket(Bucket=other.bucket)
 
 
-def test_who_was_promoted_meanwhile_is_not_pushed_aside(promoted_catalog: Shop, tiny_models: TinyModels) -> None:
+def test_who_was_promoted_meanwhile_is_not_pushed_aside(
+    promoted_catalog: Shop, tiny_models: TinyModels, tmp_path: Path
+) -> None:
     connections = promoted_catalog.connections
     before = promoted_catalog.query(LIVE)
     plan = plan_retag(connections, "retag")
     ShardTagger(connections).tag("retag", plan.shards)
-    make_champion(connections, tiny_models.encoder, "encoder")
+    third = shutil.copytree(tiny_models.encoder, tmp_path / "third")
+    (third / "note.txt").write_text("another file makes another version")
+    make_champion(connections, third, "encoder")
     report = complete_retag(connections, "retag")
     assert (report.state, report.switched) == ("superseded", ())
     assert promoted_catalog.query(LIVE) == before
-    # The tags are there already, and the encoder before is still live.
     report = retag(connections)
-    assert (report.state, report.entries) == ("switched", 0)
+    assert (report.state, report.entries) == ("switched", 30)
+    assert promoted_catalog.query(LIVE) == promoted_catalog.query(CHAMPIONS)
+
+
+@pytest.mark.parametrize(("rolled_back", "other"), [("classifier", "encoder"), ("encoder", "classifier")])
+def test_a_kind_that_was_rolled_back_does_not_hold_up_the_other(
+    promoted_catalog: Shop, rolled_back: ModelKind, other: ModelKind
+) -> None:
+    connections = promoted_catalog.connections
+    plan = plan_retag(connections, "retag")
+    ShardTagger(connections).tag("retag", plan.shards)
+    live = dict(promoted_catalog.query("SELECT kind, model_version_id FROM catalog.live_models"))
+    roll_back(connections, rolled_back, live[rolled_back])
+    report = complete_retag(connections, "retag")
+    assert (report.state, [switch.kind for switch in report.switched]) == ("switched", [other])
+    after = dict(promoted_catalog.query("SELECT kind, model_version_id FROM catalog.live_models"))
+    assert after[rolled_back] == live[rolled_back]
     assert promoted_catalog.query(LIVE) == promoted_catalog.query(CHAMPIONS)
 
 

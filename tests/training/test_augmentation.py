@@ -1,11 +1,11 @@
 import torch
 
-from jobs.training.augmentation import AugmentedPhotos, Photos
+from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.requests import Augmentation
 
 PIXELS = torch.randint(0, 256, (6, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 FIELDS = {"labels": torch.arange(6)}
-FULL = Augmentation(smallest_crop=0.5)
+FULL = build_augmentation(Augmentation(smallest_crop=0.5), 24)
 
 
 def see(photos: Photos) -> torch.Tensor:

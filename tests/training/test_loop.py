@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from jobs.models.device import choose_device
-from jobs.training.augmentation import AugmentedPhotos, Photos
+from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.loop import Lesson, Outcome, Trained, train
 from jobs.training.requests import Augmentation, TrainingSettings
 
@@ -30,7 +30,7 @@ def make_model() -> nn.Module:
 
 
 def make_lesson(validation_labels: torch.Tensor) -> Lesson:
-    photos = AugmentedPhotos(PIXELS, {"labels": LABELS}, Augmentation(), seed=1)
+    photos = AugmentedPhotos(PIXELS, {"labels": LABELS}, build_augmentation(Augmentation(), PIXELS.shape[-1]), seed=1)
     return Lesson("brightness", photos, Photos(PIXELS, {"labels": validation_labels}), ask)
 
 

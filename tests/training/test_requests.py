@@ -49,5 +49,7 @@ def test_from_scratch_takes_large_steps_and_learns_categories_by_their_names() -
 def test_what_a_kind_cannot_do_is_refused() -> None:
     with pytest.raises(PermanentError, match="an encoder has no head"):
         make_request("encoder", BASE, TrainingOptions(freeze="backbone"))
+    with pytest.raises(PermanentError, match="a classifier has no batches of hard negatives"):
+        make_request("classifier", BASE, TrainingOptions(mine_hard_negatives=True))
     with pytest.raises(PermanentError, match="no epochs"):
         make_request("classifier", BASE, TrainingOptions(epochs=0))

@@ -120,7 +120,7 @@ def _draw_chest_pocket(x: float, y: float) -> list[Mark]:
 
 
 def draw_shirt(rng: Random) -> Garment:
-    half, has_long_sleeves = rng.uniform(0.47, 0.55), rng.random() < 0.75
+    half, has_long_sleeves = rng.uniform(0.47, 0.55), rng.random() < 0.65
     torso = Torso(
         neck=half * rng.uniform(0.38, 0.44),
         neck_depth=0.2,
@@ -145,9 +145,12 @@ def draw_shirt(rng: Random) -> Garment:
 
 
 def _draw_placket(top: float, bottom: float, buttons: int) -> list[Mark]:
-    sides = [Stroke(trace_line((x, top), (x, bottom))) for x in (-0.055, 0.055)]
+    """Broad enough, and of plain cloth, to be seen in a thumbnail."""
+    half = 0.075
+    band = Panel(trace_line((-half, top), (half, top), (half, bottom), (-half, bottom)), Paint.PLAIN)
+    sides = [Stroke(trace_line((x, top), (x, bottom))) for x in (-half, half)]
     heights = np.linspace(top + 0.12, bottom - 0.2, buttons)
-    return [*sides, *(Disc(np.array([0.0, y]), 0.026) for y in heights)]
+    return [band, *sides, *(Disc(np.array([0.0, y]), 0.036) for y in heights)]
 
 
 def _draw_collar(torso: Torso) -> tuple[Mark, ...]:
