@@ -3,8 +3,6 @@
 import torch
 from torch.nn import functional
 
-CALIBRATION_BINS = 15
-
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """The temperature by which logits [n, categories] are divided for the least cross entropy with labels [n].

@@ -30,12 +30,12 @@ class TrainingSettings:
 class Augmentation:
     """How far a photo may be changed: share of its area kept, degrees of rotation, strength of colour jitter."""
 
-    smallest_crop: float = 0.7
-    rotation_degrees: float = 10.0
+    smallest_crop: float = 0.6
+    rotation_degrees: float = 5.0
     colour_jitter: float = 0.1
 
 
-FLIP_AND_CROP = Augmentation(rotation_degrees=0, colour_jitter=0)
+FLIP_AND_CROP = Augmentation(smallest_crop=0.7, rotation_degrees=0, colour_jitter=0)
 """The sample catalog is itself turned and lit at random."""
 
 
@@ -105,11 +105,12 @@ def make_request(kind: ModelKind, base: Path, options: TrainingOptions) -> Train
 
 def _make_classifier_request(base: Path, options: TrainingOptions) -> ClassifierTraining:
     if options.from_scratch:
-        settings = TrainingSettings(epochs=9, batch_size=32, learning_rate=1e-3, patience=9)
+        settings = TrainingSettings(epochs=8, batch_size=32, learning_rate=1e-3, patience=8)
         request = ClassifierTraining(base, "nothing", settings, FLIP_AND_CROP)
     else:
-        settings = TrainingSettings(epochs=3, batch_size=32, learning_rate=1e-3)
-        request = ClassifierTraining(base, "nothing", settings)
+        # Training all layers takes 1.6 times as long, and was no better on real photos: docs/benchmarks.md.
+        settings = TrainingSettings(epochs=5, batch_size=32, learning_rate=2e-3)
+        request = ClassifierTraining(base, "early", settings)
     if options.mine_hard_negatives:
         raise PermanentError("a classifier has no batches of hard negatives: mine them for an encoder")
     if options.epochs == 0:

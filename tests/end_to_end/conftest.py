@@ -22,18 +22,13 @@ from jobs.settings import PROJECT_ROOT
 from tests.local.conftest import make_stack_folder
 from tests.local.stack_access import read_environment
 
-LOOSE_GATES = {
-    "CATALOG_GATE_MIN_ACCURACY": "0.6",
-    "CATALOG_GATE_MIN_TOP_3_ACCURACY": "0.8",
-    "CATALOG_GATE_MIN_CLASS_RECALL": "0.1",
-    "CATALOG_GATE_MAX_CALIBRATION_ERROR": "0.2",
-    "CATALOG_GATE_NOT_WORSE_MARGIN": "0.2",
-    "CATALOG_GATE_MAX_CHANGED_SHARE": "0.5",
+CONFIGURATION = {
+    "CATALOG_TEST_SHARE": "0.2",
     "CATALOG_GATE_MIN_IMAGES_PER_SECOND": "1",
     "CATALOG_GATE_MAX_LATENCY_MILLISECONDS": "10000",
 }
-"""For trainings of a minute: what the defaults let through after longer ones is in docs/benchmarks.md. How fast a
-candidate is served is no reason for a test to fail on a busy machine."""
+"""A fifth of the photos in test, so that chance decides less about the rarest category. How fast a candidate serves is
+no reason for a test to fail on a busy machine; all other gates are the defaults."""
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
 PATIENCE_SECONDS = 900.0
@@ -51,12 +46,12 @@ class LiveStack:
         """What a job needs to work on this stack."""
         return read_environment(self.status.folder) | {"CATALOG_MODEL_CACHE": str(self.status.folder / "models")}
 
-    def run_job(self, *words: str) -> str:
-        """Run ``python -m jobs``; returns its standard output."""
+    def run_job(self, *words: str, **variables: str) -> str:
+        """Run ``python -m jobs`` under environment variables; returns its standard output."""
         finished = subprocess.run(
             [sys.executable, "-m", "jobs", *words],
             cwd=PROJECT_ROOT,
-            env=os.environ | LOOSE_GATES | self.environment,
+            env=os.environ | CONFIGURATION | self.environment | variables,
             check=False,
             capture_output=True,
             text=True,
@@ -110,7 +105,7 @@ def stack() -> Iterator[LiveStack]:
         dags.mkdir()
         for dag in (*PROJECT_ROOT.glob("dags/*.py"), *SMALL_DAGS.glob("*.py")):
             (dags / dag.name).symlink_to(dag)
-        with patch.dict(os.environ, LOOSE_GATES):
+        with patch.dict(os.environ, CONFIGURATION):
             status = start_stack(folder, WantedPorts(), AirflowOptions(dags_folder=dags))
         assert status.airflow_url is not None
         assert status.password is not None

@@ -72,13 +72,13 @@ def test_the_calibration_error_by_hand() -> None:
     confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.5, 0.5])
     bins = bin_confidence(confidence, np.array([True, True, False, False, True, False]))
     found = [(one.lower, one.images, one.confidence, one.accuracy) for one in bins]
-    assert found == [pytest.approx((7 / 15, 2, 0.5, 0.5)), pytest.approx((14 / 15, 4, 0.95, 0.5))]
+    assert found == [pytest.approx((0.4, 2, 0.5, 0.5)), pytest.approx((0.9, 4, 0.95, 0.5))]
     assert measure_calibration_error(bins) == pytest.approx(0.3)
 
 
 def test_an_upper_bound_belongs_to_its_bin() -> None:
-    bins = bin_confidence(np.array([1 / 15, 0.0, 1.0]), np.array([True, True, True]))
-    assert [(one.lower, one.images) for one in bins] == [(0, 2), (pytest.approx(14 / 15), 1)]
+    bins = bin_confidence(np.array([0.1, 0.0, 1.0]), np.array([True, True, True]))
+    assert [(one.lower, one.images) for one in bins] == [(0, 2), (pytest.approx(0.9), 1)]
 
 
 def test_paired_outcomes() -> None:
