@@ -13,7 +13,6 @@ from jobs.database.model_versions import ModelKind
 from jobs.database.switches import Switch, insert_switch
 from jobs.errors import PermanentError
 from jobs.evaluation.evaluation_files import FLIPS_FILE, LABEL_AUDIT_FILE, PAGE_FILE, Flip, LabelSuspect, encode_list
-from jobs.evaluation.evaluation_record import EvaluationMetrics, Servable
 from jobs.gates.gate import GateReport, decide_gates
 from jobs.gates.gate_policy import GatePolicy
 from jobs.gates.gates import GATES
@@ -146,16 +145,6 @@ def test_a_history_that_was_altered_is_left_out(shop: Shop, history: bytes) -> N
     evaluation = put_evaluation(shop, "classifier", history=history)
     assert decide(shop).evaluation_id
     assert "After each of" not in read_page(shop, evaluation)
-
-
-def test_lists_of_an_earlier_evaluation_are_not_shown(shop: Shop) -> None:
-    """The candidate's artifact was altered since: nothing was measured, and no list written."""
-    put_evaluation(shop, "classifier")
-    altered = EvaluationMetrics(servable=Servable(False, False, False, None, "altered"))
-    evaluation = put_evaluation(shop, "classifier", altered.as_record())
-    with pytest.raises(PermanentError, match="artifact_checksum"):
-        decide(shop)
-    assert THUMBNAIL not in read_page(shop, evaluation)
 
 
 def test_a_list_of_another_form_says_what_to_do(shop: Shop) -> None:

@@ -136,18 +136,18 @@ def test_three_points_worse_than_the_champion(case: Case) -> None:
     mistakes = round(0.033 * len(case.labelled.snapshot.part("test")))
     make_mistakes(case, mistakes)
     case.put_on_trial()
-    assert case.find_failed_gates() == {"not_worse_than_champion"}
+    # The bias that makes the mistakes costs some calibration too.
+    assert case.find_failed_gates() - {"calibration"} == {"not_worse_than_champion"}
 
 
 def make_mistakes(case: Case, mistakes: int) -> None:
-    """Have the checkpoint take some dresses of the test part for hats, by as much of a bias as it takes."""
+    """Have the checkpoint take so many of the test images for hats, by as much of a bias as it takes."""
     classifier = load_classifier(case.checkpoint, EXACT)
-    rows = case.labelled.snapshot.part("test")
-    dresses = torch.tensor([row.category == "dress" for row in rows])
-    pixels = load_part(case.labelled, "test", classifier.preprocessing.geometry)[dresses]
-    logits = classifier.predict(pixels).log()
-    dress, hat = classifier.categories.index("dress"), classifier.categories.index("hat")
-    leads = (logits[:, dress] - logits[:, hat]).sort().values
+    others = torch.tensor([row.category != "hat" for row in case.labelled.snapshot.part("test")])
+    pixels = load_part(case.labelled, "test", classifier.preprocessing.geometry)[others]
+    logits = classifier.predict(pixels).double().log()
+    hat = classifier.categories.index("hat")
+    leads = (logits.amax(1) - logits[:, hat]).sort().values
     head = find_head(classifier.model)[1]
     with torch.no_grad():
         head.bias[hat] += (leads[mistakes - 1] + leads[mistakes]) / 2

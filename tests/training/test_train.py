@@ -86,12 +86,20 @@ def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signa
     """Start a training and send it a signal as soon as there is a checkpoint; returns its exit code."""
     trainings = shop.connections.settings.model_cache / "trainings"
     with start(shop, words) as process:
-        while process.poll() is None and not list(trainings.glob("*/*/checkpoint-*/trainer_state.json")):
+        while process.poll() is None and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
             time.sleep(0.002)
         process.send_signal(number)
         _, errors = process.communicate()
     assert shop.query("SELECT count(*) FROM catalog.trainings WHERE run_id = 'killed'") == [(0,)], errors
     return process.returncode
+
+
+def is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
 
 
 def name_options(labelled: LabelledSet, run_id: str, base: Path) -> list[str]:
