@@ -30,9 +30,10 @@ check: $(READY) ## lint, format, types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY) ## images per second beside the bare forward pass; what the paired gate lets through
+bench: $(READY) ## images per second beside the bare forward pass; what two of the gates let through
 	@$(BIN)/python -m benchmarks.ingest
 	@$(BIN)/python -m benchmarks.paired_gate
+	@$(BIN)/python -m benchmarks.calibration_gate
 
 clean: down ## remove .local with all its data, and .venv
 	rm -rf .local $(VENV)

@@ -57,7 +57,7 @@ Location = Annotated[str, AfterValidator(_require_s3)]
 # Without NoDecode, pydantic reads the JSON itself and does not say which variable is wrong.
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
 Share = Annotated[float, Field(ge=0, le=1)]
-OpenHalf = Annotated[float, Field(gt=0, le=0.5)]
+ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
 
 
 class Settings(BaseSettings):
@@ -95,8 +95,8 @@ class Settings(BaseSettings):
 
     model_cache: Path = LOCAL_STACK_FOLDER / "models"
 
-    test_share: OpenHalf = 0.1
-    validation_share: OpenHalf = 0.1
+    test_share: ShareUpToHalf = 0.1
+    validation_share: ShareUpToHalf = 0.1
     classifier_base: str = "microsoft/resnet-18"
     encoder_base: str = "openai/clip-vit-base-patch32"
 

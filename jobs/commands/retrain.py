@@ -57,7 +57,7 @@ def snapshot() -> None:
 
     settings = load_settings()
     with connect(settings) as connections:
-        print_report(take_snapshot(connections, SnapshotSettings(settings.test_share, settings.validation_share)))
+        print_report(take_snapshot(connections, SnapshotSettings.from_settings(settings)))
 
 
 @app.command()

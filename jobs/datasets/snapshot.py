@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Self
 
 from sqlalchemy import Connection
 
@@ -23,6 +24,7 @@ from jobs.datasets.near_duplicates import NEAR_DUPLICATE_BITS
 from jobs.datasets.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.datasets.split import split_groups
 from jobs.errors import PermanentError
+from jobs.settings import Settings
 from jobs.storage.layout import snapshot_location
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,11 @@ class SnapshotSettings:
     validation_share: float = 0.1
     near_duplicate_bits: int = NEAR_DUPLICATE_BITS
     min_images_per_category: int = 10
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The part of the configuration that concerns this stage."""
+        return cls(settings.test_share, settings.validation_share)
 
     def __post_init__(self) -> None:
         if not (0 < self.test_share <= 0.5 and 0 < self.validation_share <= 0.5):

@@ -10,8 +10,7 @@ from jobs.evaluation.evaluation_record import ClassifierScores, ReliabilityBin
 
 CALIBRATION_BINS = 10
 """Not 15, which are as usual: every bin is off by chance, and on 333 images a model whose confidence is exactly true
-would be refused by a bound of 0.05 in a quarter of all draws, with 10 in a tenth. `benchmarks.calibration_gate`
-counts them.
+would be refused by a bound of 0.05 in 17 of 100 draws, with 10 bins in 7. `benchmarks.calibration_gate` counts them.
 """
 
 

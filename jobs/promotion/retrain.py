@@ -53,8 +53,7 @@ def retrain(
     """
     run_id = options.run_id or f"retrain-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     log.info("if this run stops halfway, `python -m jobs retrain --run %s` goes on", run_id)
-    settings = connections.settings
-    snapshot = take_snapshot(connections, SnapshotSettings(settings.test_share, settings.validation_share))
+    snapshot = take_snapshot(connections, SnapshotSettings.from_settings(connections.settings))
     promotions: list[PromotionReport] = []
     refusals: list[str] = []
     for kind in _choose_kinds(options, snapshot):
