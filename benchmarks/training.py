@@ -40,6 +40,7 @@ from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentati
 from jobs.training.loop import Lesson, Outcome, train
 from jobs.training.requests import Augmentation, ClassifierTraining, TrainingSettings
 from jobs.training.train import TrainingReport, train_candidate
+from jobs.training.whole_photos import enlarge, read_whole_photos
 
 CATEGORIES = 10
 VALIDATION_PHOTOS = 32
@@ -82,8 +83,8 @@ def main() -> None:
 
 def measure_loops(base: Path, photos: int, rounds: int) -> list[Round]:
     """Interleaved epochs of both loops, after one of each that does not count."""
-    device, preprocessing = choose_device("auto", "auto"), Preprocessing.from_checkpoint(base)
-    side = preprocessing.geometry.uncropped.crop_to
+    device, preprocessing = choose_device("auto", "auto"), read_whole_photos(base)
+    side = enlarge(preprocessing.geometry).crop_to
     pixels = torch.randint(0, 256, (photos, 3, side, side), dtype=torch.uint8)
     labels = torch.arange(photos) % CATEGORIES
     settings = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3)

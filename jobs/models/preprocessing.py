@@ -4,7 +4,7 @@
 only bytes are moved to the device.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,6 +27,10 @@ PROBE_SIZES = ((211, 300), (397, 260), (40, 47))
 """Height and width of the photos on which a checkpoint's own preprocessing is compared with ours."""
 TOLERATED_LEVELS = 2.5
 """Of 255: Pillow and torchvision round differently, by 2 at most."""
+TOLERATED_SHARE = 0.01
+"""Of the values that may be further apart. Both resize one direction after the other, and in between cut off
+what overshoots; Pillow 13 begins with the cheaper direction, torchvision with the rows: 0.3 % of the probes' values.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,6 @@ class Geometry:
     keep_aspect: bool
     interpolation: str
     crop_rounding: Literal["down", "even"] = "down"
-
-    @property
-    def uncropped(self) -> "Geometry":
-        """The same without the margin cut off: as large a square as the resized photo holds."""
-        return replace(self, crop_to=self.resize_to)
 
     def apply(self, pixels: np.ndarray) -> torch.Tensor:
         """Turn uint8 RGB pixels [height, width, 3] into a uint8 tensor [3, crop_to, crop_to].
@@ -127,8 +126,8 @@ class Preprocessing:
         theirs = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
         if ours.shape != theirs.shape:
             return False
-        levels = (ours - theirs).abs().amax(dim=(0, 2, 3)) * torch.tensor(self.std) * 255
-        return bool(levels.max() <= TOLERATED_LEVELS)
+        levels = (ours - theirs).abs() * _channel_values(self.std, ours.device) * 255
+        return bool((levels > TOLERATED_LEVELS).float().mean() <= TOLERATED_SHARE)
 
     def as_record(self) -> dict[str, Any]:
         """The value as stored with a model version."""

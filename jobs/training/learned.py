@@ -17,9 +17,6 @@ class Learned:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def save_model(model: Any, base: Path, folder: Path) -> None:
-    """Write a checkpoint with the base's own preprocessing beside it; the model is then on the CPU and in float32."""
-    from transformers import AutoImageProcessor
-
+def write_weights(model: Any, folder: Path) -> None:
+    """Write weights and configuration; the model is then on the CPU and in float32."""
     model.eval().float().cpu().save_pretrained(folder)
-    AutoImageProcessor.from_pretrained(base, local_files_only=True).save_pretrained(folder)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -70,6 +71,7 @@ def test_our_tensors_are_those_of_transformers(name: str, photo: Image.Image, tm
         {},
         {"crop_pct": 1.0},
         {"crop_mode": "squash", "crop_pct": 0.9, "interpolation": "bilinear"},
+        {"crop_mode": "squash", "crop_pct": 1.0},
         {"input_size": [3, 97, 97], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.4, 0.3]},
     ],
     ids=repr,
@@ -118,6 +120,18 @@ def test_what_cannot_be_reproduced_is_refused(processor: Any, words: str, tmp_pa
     with pytest.raises(PermanentError, match=words) as caught:
         Preprocessing.from_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"crop_rounding": "down"}, {"interpolation": "bilinear"}, {"resize_to": 111}, {"keep_aspect": False}],
+    ids=repr,
+)
+def test_a_geometry_that_is_nearly_the_same_does_not_agree(changes: dict[str, Any], tmp_path: Path) -> None:
+    folder = change_timm_checkpoint(tmp_path, {"input_size": [3, 97, 97]})
+    processor, preprocessing = AutoImageProcessor.from_pretrained(folder), Preprocessing.from_checkpoint(folder)
+    assert preprocessing.agrees_with(processor)
+    assert not replace(preprocessing, geometry=replace(preprocessing.geometry, **changes)).agrees_with(processor)
 
 
 @pytest.mark.parametrize("changes", [{"crop_mode": "border"}, {"input_size": [3, 224, 112]}], ids=repr)
