@@ -12,7 +12,8 @@ answer. Unchanged photos under unchanged models cost nothing.
 - **report** adds the run up; its XCom and log are the report. It fails when too many images failed or a shard is
   unfinished; all that was tagged is saved by then.
 - **announce_drift** starts `model_retrain` when the photos of this run look unlike those that the live classifier was
-  accepted on; as long as they do not, it is skipped. A run that counts as failed announces nothing: look at it first.
+  accepted on, at most once a week for one classifier; as long as they do not, it is skipped. A run that counts as
+  failed announces nothing: look at it first.
 
 **Parameters**: `source`, another `s3://bucket/prefix` than the configured one; `limit`, at most so many images;
 `force`, tag known bytes again; `plan_only`, say what would be done in the XCom `report` of `discover`
@@ -98,7 +99,7 @@ with DAG(
 
     announce_drift = AnnouncementOperator(
         task_id="announce_drift",
-        skip_when="{{ not ti.xcom_pull(task_ids='report')['has_drifted'] }}",
+        skip_when="{{ not ti.xcom_pull(task_ids='report')['asks_for_retraining'] }}",
         outlets=[DRIFT],
     )
 

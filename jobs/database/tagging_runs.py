@@ -85,6 +85,18 @@ class RunTotals:
     duration_seconds: float
 
 
+def has_asked_for_retraining(connection: Connection, run: TaggingRun, days: int) -> bool:
+    """Whether the report of another run by the same classifier asked for a retraining in the last ``days``."""
+    statement = text("""
+        SELECT EXISTS (
+            SELECT FROM catalog.tagging_runs
+            WHERE classifier_version_id = :classifier AND run_id <> :run
+              AND (report -> 'asks_for_retraining')::boolean AND finished_at > now() - make_interval(days => :days))
+    """)
+    parameters = {"classifier": run.models.classifier_version_id, "run": run.run_id, "days": days}
+    return bool(connection.execute(statement, parameters).scalar_one())
+
+
 def insert_run(connection: Connection, run: TaggingRun, shards: Sequence[PlannedShard]) -> None:
     """Store a plan."""
     connection.execute(

@@ -6,7 +6,15 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Engine
 
-from jobs.database.tagging_runs import RunState, RunTotals, TaggingRun, finish_run, read_run, sum_chunks
+from jobs.database.tagging_runs import (
+    RunState,
+    RunTotals,
+    TaggingRun,
+    finish_run,
+    has_asked_for_retraining,
+    read_run,
+    sum_chunks,
+)
 from jobs.errors import PermanentError
 from jobs.storage.layout import report_location
 from jobs.storage.object_store import ObjectStore
@@ -15,6 +23,8 @@ from jobs.tagging.drift import DriftReport, DriftSettings, measure_drift
 
 log = logging.getLogger(__name__)
 
+DAYS_BETWEEN_RETRAININGS = 7
+
 
 @dataclass(frozen=True)
 class RunReport:
@@ -22,7 +32,9 @@ class RunReport:
 
     The seconds of the stages are summed over parallel workers; ``images_per_second`` is measured from the
     start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report. ``drift``
-    is None where the classifier has no reference to compare with.
+    is None where the classifier has no reference to compare with. A drift asks for a retraining, but not every night:
+    if an earlier run by the same classifier asked within `DAYS_BETWEEN_RETRAININGS`, the same labels would be learned
+    again.
     """
 
     run_id: str
@@ -41,7 +53,7 @@ class RunReport:
     write_seconds: float
     duration_seconds: float
     drift: DriftReport | None
-    has_drifted: bool
+    asks_for_retraining: bool
 
 
 def report_run(
@@ -67,7 +79,12 @@ def report_run(
         drift = _recall_drift(run) or measure_drift(
             connection, run_id, run.models.classifier_version_id, drift_settings
         )
-        report = _build_report(run, totals, drift, "failed" if fault else "succeeded")
+        asks = (
+            drift is not None
+            and drift.is_flagged
+            and not has_asked_for_retraining(connection, run, DAYS_BETWEEN_RETRAININGS)
+        )
+        report = _build_report(run, totals, drift, asks, "failed" if fault else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report))
     content = json.dumps(asdict(report), indent=2)
     store.write(report_location(artifacts, run_id), content.encode())
@@ -102,7 +119,9 @@ def find_fault(totals: RunTotals, failed_share_limit: float) -> str | None:
     return None
 
 
-def _build_report(run: TaggingRun, totals: RunTotals, drift: DriftReport | None, state: RunState) -> RunReport:
+def _build_report(
+    run: TaggingRun, totals: RunTotals, drift: DriftReport | None, asks: bool, state: RunState
+) -> RunReport:
     return RunReport(
         run_id=run.run_id,
         state=state,
@@ -120,5 +139,5 @@ def _build_report(run: TaggingRun, totals: RunTotals, drift: DriftReport | None,
         write_seconds=round(totals.write_seconds, 3),
         duration_seconds=round(totals.duration_seconds, 3),
         drift=drift,
-        has_drifted=drift is not None and drift.is_flagged,
+        asks_for_retraining=asks,
     )

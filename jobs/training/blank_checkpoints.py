@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -10,16 +11,21 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
+    CLIPTextConfig,
     ConvNextImageProcessor,
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetForImageClassification,
+    TimmWrapperConfig,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
 )
 
 MAX_TOKENS = 24
 VOCABULARY = 1000
-CLASSIFIER_SIDE = 56
-ENCODER_SIDE = 64
+SAMPLE_SIDE = 56
+RESNET_WIDTH = 512
+HEAD_WIDTH = 64
 SEED = 7
 
 
@@ -36,8 +42,8 @@ def write_blank_bases(folder: Path, categories: Sequence[str], texts: Iterable[s
     bases = BlankBases(folder / "blank-classifier", folder / "blank-encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        write_blank_resnet18(bases.classifier, CLASSIFIER_SIDE, categories)
-        write_blank_clip(bases.encoder, ENCODER_SIDE, patch_side=16, width=128, dimensions=128, layers=4, texts=texts)
+        write_blank_resnet18(bases.classifier, SAMPLE_SIDE, categories)
+        write_blank_dual_encoder(bases.encoder, SAMPLE_SIDE, dimensions=128, texts=texts)
     return bases
 
 
@@ -60,12 +66,26 @@ def write_blank_resnet18(folder: Path, image_side: int, categories: Sequence[str
     ).save_pretrained(folder)
 
 
+def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, texts: Iterable[str]) -> None:
+    """An encoder with random weights whose image tower is a small ResNet, which learns shapes from few photos.
+
+    A vision transformer that starts at random needs far more (Dosovitskiy et al. 2020, section 4.3).
+    """
+    tokenizer = _train_tokenizer(texts)
+    image_tower = TimmWrapperConfig(architecture="resnet10t")
+    # Timm's configurations do not name the width, which the projection needs.
+    image_tower.hidden_size = RESNET_WIDTH
+    text_tower = CLIPTextConfig(**_describe_text_tower(tokenizer, dimensions, layers=2))
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(image_tower, text_tower, projection_dim=dimensions)
+    VisionTextDualEncoderModel(config).save_pretrained(folder)
+    _write_inputs(folder, image_side, tokenizer)
+
+
 def write_blank_clip(
     folder: Path, image_side: int, patch_side: int, width: int, dimensions: int, layers: int, texts: Iterable[str]
 ) -> None:
     """A CLIP with random weights and vectors of ``dimensions``, and a tokenizer made of ``texts``."""
     tokenizer = _train_tokenizer(texts)
-    heads = width // 64
     config = CLIPConfig(
         projection_dim=dimensions,
         vision_config={
@@ -74,21 +94,30 @@ def write_blank_clip(
             "hidden_size": width,
             "intermediate_size": 4 * width,
             "num_hidden_layers": layers,
-            "num_attention_heads": heads,
+            "num_attention_heads": width // HEAD_WIDTH,
         },
-        text_config={
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": MAX_TOKENS,
-            "hidden_size": width,
-            "intermediate_size": 4 * width,
-            "num_hidden_layers": max(2, layers // 2),
-            "num_attention_heads": heads,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-        },
+        text_config=_describe_text_tower(tokenizer, width, max(2, layers // 2)),
     )
     CLIPModel(config).save_pretrained(folder)
+    _write_inputs(folder, image_side, tokenizer)
+
+
+def _describe_text_tower(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": MAX_TOKENS,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // HEAD_WIDTH,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _write_inputs(folder: Path, image_side: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    """How an encoder takes photos and texts."""
     tokenizer.save_pretrained(folder)
     CLIPImageProcessor(
         size={"shortest_edge": image_side}, crop_size={"height": image_side, "width": image_side}

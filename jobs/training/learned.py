@@ -20,3 +20,10 @@ class Learned:
 def write_weights(model: Any, folder: Path) -> None:
     """Write weights and configuration; the model is then on the CPU and in float32."""
     model.eval().float().cpu().save_pretrained(folder)
+
+
+def copy_preprocessing(base: Path, folder: Path) -> None:
+    """Let a checkpoint see photos as its base does."""
+    from transformers import AutoImageProcessor
+
+    AutoImageProcessor.from_pretrained(base, local_files_only=True).save_pretrained(folder)

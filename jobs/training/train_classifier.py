@@ -20,12 +20,12 @@ from jobs.training.calibration import fit_temperature
 from jobs.training.classroom import Classroom
 from jobs.training.forward import ask_checkpoint, compute_outputs
 from jobs.training.freezing import freeze_early_layers
-from jobs.training.learned import Learned, write_weights
+from jobs.training.learned import Learned, copy_preprocessing, write_weights
 from jobs.training.linear_head import find_head, fit_best_head
 from jobs.training.loop import Lesson, Outcome, train
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from jobs.training.requests import ClassifierTraining
-from jobs.training.whole_photos import enlarge, read_whole_photos, write_preprocessing
+from jobs.training.whole_photos import enlarge, read_whole_photos, write_whole_photos
 
 log = logging.getLogger(__name__)
 
@@ -50,24 +50,28 @@ def train_classifier(request: ClassifierTraining, classroom: Classroom) -> Learn
     rows, validation_rows = classroom.require_rows("train"), classroom.require_rows("validation")
     torch.manual_seed(request.settings.seed)
     model = _load_base(request.base, categories)
-    preprocessing = read_whole_photos(request.base)
-    geometry = preprocessing.geometry
 
     def load(rows: Sequence[SnapshotRow], geometry: Geometry) -> _Part:
         return _Part(classroom.load_pixels(rows, geometry), _number_labels(rows, categories))
 
-    validation = load(validation_rows, geometry)
     log.info("classifier: %d photos of %d categories, from %s", len(rows), len(categories), request.base.name)
     if request.freeze == "backbone":
-        return _replace_head(model, preprocessing, load(rows, geometry), validation, classroom)
-    return _fine_tune(model, preprocessing, load(rows, enlarge(geometry)), validation, request, classroom)
+        # What stays as it is sees photos as it was trained on.
+        own = Preprocessing.from_checkpoint(request.base)
+        return _replace_head(model, own, load(rows, own.geometry), load(validation_rows, own.geometry), classroom)
+    whole = read_whole_photos(request.base)
+    train_part, validation_part = load(rows, enlarge(whole.geometry)), load(validation_rows, whole.geometry)
+    return _fine_tune(model, whole, train_part, validation_part, request, classroom)
 
 
 def save_classifier(model: Any, request: ClassifierTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
     """Write the checkpoint, calibrated on the validation photos, with its reference outputs; returns its metrics."""
     write_weights(model, folder)
-    preprocessing = read_whole_photos(request.base)
-    write_preprocessing(preprocessing, folder)
+    if request.freeze == "backbone":
+        copy_preprocessing(request.base, folder)
+    else:
+        write_whole_photos(request.base, folder)
+    preprocessing = Preprocessing.from_checkpoint(folder)
     rows, categories = classroom.require_rows("validation"), classroom.snapshot.categories
     labels = _number_labels(rows, categories)
     probabilities = ask_checkpoint(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import AutoImageProcessor
 
 from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.evaluation.encoder_scores import score_encoder
@@ -22,7 +21,7 @@ from jobs.training.classroom import Classroom
 from jobs.training.forward import ask_checkpoint, keep_threads
 from jobs.training.freezing import freeze_early_layers
 from jobs.training.hard_negatives import HardNegativeOrder, Item
-from jobs.training.learned import Learned, write_weights
+from jobs.training.learned import Learned, copy_preprocessing, write_weights
 from jobs.training.loop import Lesson, Objective, Outcome, train
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from jobs.training.requests import EncoderTraining
@@ -71,7 +70,7 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
 def save_encoder(model: Any, request: EncoderTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
     """Write the checkpoint with its reference outputs; returns metrics on validation and on a sample of train."""
     write_weights(model, folder)
-    AutoImageProcessor.from_pretrained(request.base, local_files_only=True).save_pretrained(folder)
+    copy_preprocessing(request.base, folder)
     load_tokenizer(request.base).save_pretrained(folder)
     preprocessing = Preprocessing.from_checkpoint(request.base)
     _write_reference(model, preprocessing, classroom, folder)

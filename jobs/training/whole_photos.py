@@ -1,4 +1,4 @@
-"""Classifiers look at whole photos: the middle of a tall one leaves out hems and sleeves, by which garments differ.
+"""Classifiers learn from whole photos: the middle of a tall one leaves out hems and sleeves, by which garments differ.
 
 The reason and the figures: docs/decisions/whole-photos.md.
 """
@@ -31,8 +31,9 @@ def enlarge(geometry: Geometry) -> Geometry:
     return replace(geometry, resize_to=side, crop_to=side)
 
 
-def write_preprocessing(preprocessing: Preprocessing, folder: Path) -> None:
-    """Store with a checkpoint that it sees whole photos, in whichever file AutoImageProcessor reads it from."""
+def write_whole_photos(base: Path, folder: Path) -> None:
+    """Let a checkpoint see whole photos, otherwise as its base; in whichever file AutoImageProcessor looks for it."""
+    preprocessing = read_whole_photos(base)
     config_file = folder / "config.json"
     config = json.loads(config_file.read_text(encoding="utf-8"))
     if config["model_type"] == "timm_wrapper":

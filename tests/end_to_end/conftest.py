@@ -27,8 +27,8 @@ CONFIGURATION = {
     "CATALOG_GATE_MIN_IMAGES_PER_SECOND": "1",
     "CATALOG_GATE_MAX_LATENCY_MILLISECONDS": "10000",
 }
-"""A fifth of the photos in test, so that chance decides less. How fast a candidate serves is no reason for a test to fail
-on a busy machine. All other gates are the defaults.
+"""A fifth of the photos in test, so that chance decides less. How fast a candidate serves is no reason for a test to
+fail on a busy machine. All other gates are the defaults.
 """
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")

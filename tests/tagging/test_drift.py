@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from scipy.special import rel_entr
+from sqlalchemy import text
 
 from jobs.database.drift_references import (
     DriftReference,
@@ -100,7 +101,7 @@ def test_a_run_reports_drift_in_a_field_of_its_own(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
     tagging_shop.put_photos(40)
     report = ingest(easy, IngestOptions())
-    assert (report.drift, report.has_drifted) == (None, False), "there is no reference"
+    assert (report.drift, report.asks_for_retraining) == (None, False), "there is no reference"
     with tagging_shop.connections.engine.begin() as connection:
         seen = count_catalog_answers(connection, read_live_classifier(tagging_shop))
     # The untrained models answer every photo alike.
@@ -108,12 +109,12 @@ def test_a_run_reports_drift_in_a_field_of_its_own(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(40, seed=1)
     report = ingest(easy, IngestOptions())
     assert report.drift is not None
-    assert (report.drift.images, report.has_drifted) == (40, False)
+    assert (report.drift.images, report.asks_for_retraining) == (40, False)
 
     set_reference(tagging_shop, replace(seen, category_counts={"another": 1000}))
     tagging_shop.put_photos(40, seed=2)
     report = ingest(easy, IngestOptions())
-    assert report.has_drifted
+    assert report.asks_for_retraining
     ((stored,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs ORDER BY started_at DESC LIMIT 1")
     assert stored == asdict(report)
 
@@ -125,19 +126,35 @@ def test_the_first_run_settles_what_the_next_are_compared_with(tagging_shop: Sho
         upsert_drift_reference(connection, read_live_classifier(tagging_shop), other_mix, "test")
     measured_on = "SELECT measured_on FROM catalog.drift_references"
     tagging_shop.put_photos(6)
-    assert not ingest(easy, IngestOptions()).has_drifted
+    assert not ingest(easy, IngestOptions()).asks_for_retraining
     assert tagging_shop.query(measured_on) == [("test",)], "too few to tell"
     tagging_shop.put_photos(40, seed=1)
     run = ingest(easy, IngestOptions())
-    assert run.has_drifted
+    assert run.asks_for_retraining
     assert tagging_shop.query(measured_on) == [("catalog",)]
     connections = tagging_shop.connections
     again = report_run(
         connections.engine, connections.store, connections.artifacts, run.run_id, 1.0, DriftSettings(min_images=10)
     )
-    assert again.drift == run.drift
+    assert (again.drift, again.asks_for_retraining) == (run.drift, True)
     tagging_shop.put_photos(40, seed=2)
-    assert not ingest(easy, IngestOptions()).has_drifted
+    assert not ingest(easy, IngestOptions()).asks_for_retraining
+
+
+def test_a_drift_that_stays_asks_for_a_retraining_once_a_week(tagging_shop: Shop) -> None:
+    easy = tagging_shop.with_settings(drift_min_images=10)
+    set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
+    asked = []
+    for night in range(3):
+        tagging_shop.put_photos(20, seed=night)
+        report = ingest(easy, IngestOptions())
+        assert report.drift is not None
+        assert report.drift.is_flagged
+        asked.append(report.asks_for_retraining)
+        if night == 1:
+            with tagging_shop.connections.engine.begin() as connection:
+                connection.execute(text("UPDATE catalog.tagging_runs SET finished_at = now() - interval '8 days'"))
+    assert asked == [True, False, True]
 
 
 def test_only_what_the_classifier_itself_said_in_the_run_counts(tagging_shop: Shop) -> None:

@@ -10,7 +10,7 @@ from jobs.models.classifier import load_classifier
 from jobs.models.device import Device, choose_device
 from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
 from jobs.models.preprocessing import Geometry
-from jobs.training.blank_checkpoints import MAX_TOKENS, write_blank_clip, write_blank_resnet18
+from jobs.training.blank_checkpoints import MAX_TOKENS, write_blank_clip, write_blank_dual_encoder, write_blank_resnet18
 
 TEXTS = ["a red striped dress", "a blue dotted shirt", "a pair of black shoes"] * 20
 
@@ -47,6 +47,15 @@ def test_a_blank_encoder_is_one(clip: Path, device: Device) -> None:
     assert encoder.preprocessing.geometry == Geometry(48, 48, True, "bicubic")
     assert encoder.predict(torch.zeros(2, 3, 48, 48, dtype=torch.uint8)).shape == (2, read_dimensions(clip)) == (2, 128)
     assert load_text_encoder(clip, device).embed(["a red hat"]).shape == (1, 128)
+
+
+def test_an_encoder_may_have_a_convolutional_image_tower(tmp_path: Path, device: Device) -> None:
+    write_blank_dual_encoder(tmp_path, image_side=40, dimensions=64, texts=TEXTS)
+    encoder = load_image_encoder(tmp_path, device)
+    assert encoder.preprocessing.geometry == Geometry(40, 40, True, "bicubic")
+    pixels = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
+    assert encoder.predict(pixels).shape == (2, read_dimensions(tmp_path)) == (2, 64)
+    assert load_text_encoder(tmp_path, device).embed(["a red hat"]).shape == (1, 64)
 
 
 def test_weights_are_random(tmp_path: Path) -> None:

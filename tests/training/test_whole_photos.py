@@ -7,7 +7,7 @@ import pytest
 from transformers import CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
 from jobs.models.preprocessing import Geometry, Preprocessing
-from jobs.training.whole_photos import enlarge, read_whole_photos, write_preprocessing
+from jobs.training.whole_photos import enlarge, read_whole_photos, write_whole_photos
 
 TALL = np.zeros((400, 300, 3), dtype=np.uint8)
 TALL[:40] = (255, 0, 0)
@@ -54,7 +54,7 @@ def test_what_is_stored_is_what_was_trained_with(name: str, tmp_path: Path) -> N
     base = make_base(tmp_path / "base", name)
     whole = read_whole_photos(base)
     output = make_output(base, tmp_path / "output")
-    write_preprocessing(whole, output)
+    write_whole_photos(base, output)
     assert Preprocessing.from_checkpoint(output) == whole
     assert read_whole_photos(output) == whole
 
