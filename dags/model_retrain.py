@@ -14,7 +14,7 @@ Curated labels become a candidate of each kind, and a candidate becomes the cham
 - **promote** makes the candidate the champion, unless another one was promoted since the evaluation, and starts
   `catalog_retag`.
 
-It runs every Sunday morning, and when a nightly run found that photos have drifted.
+It runs every Sunday morning, and when a nightly run found that photos have drifted, once a week at most.
 
 **Parameters**: `kinds`, classifier, encoder or both; `classifier_base` and `encoder_base`, other starting points than
 the configured ones; `classifier_freeze` and `encoder_freeze`, what is not trained; `classifier_epochs` and

@@ -85,16 +85,17 @@ class RunTotals:
     duration_seconds: float
 
 
-def has_asked_for_retraining(connection: Connection, run: TaggingRun, days: int) -> bool:
-    """Whether the report of another run by the same classifier asked for a retraining in the last ``days``."""
+def has_asked_for_retraining(connection: Connection, run_id: str, days: int) -> bool:
+    """Whether an earlier run by the same classifier, at most ``days`` before this one, asked for a retraining."""
     statement = text("""
         SELECT EXISTS (
-            SELECT FROM catalog.tagging_runs
-            WHERE classifier_version_id = :classifier AND run_id <> :run
-              AND (report -> 'asks_for_retraining')::boolean AND finished_at > now() - make_interval(days => :days))
+            SELECT FROM catalog.tagging_runs this
+            JOIN catalog.tagging_runs earlier USING (classifier_version_id)
+            WHERE this.run_id = :run AND (earlier.report -> 'asks_for_retraining')::boolean
+              AND earlier.started_at < this.started_at
+              AND earlier.started_at > this.started_at - make_interval(days => :days))
     """)
-    parameters = {"classifier": run.models.classifier_version_id, "run": run.run_id, "days": days}
-    return bool(connection.execute(statement, parameters).scalar_one())
+    return bool(connection.execute(statement, {"run": run_id, "days": days}).scalar_one())
 
 
 def insert_run(connection: Connection, run: TaggingRun, shards: Sequence[PlannedShard]) -> None:

@@ -23,7 +23,7 @@ from jobs.tagging.drift import DriftReport, DriftSettings, measure_drift
 
 log = logging.getLogger(__name__)
 
-DAYS_BETWEEN_RETRAININGS = 7
+DAYS_BETWEEN_REQUESTS = 7
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class RunReport:
     The seconds of the stages are summed over parallel workers; ``images_per_second`` is measured from the
     start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report. ``drift``
     is None where the classifier has no reference to compare with. A drift asks for a retraining, but not every night:
-    if an earlier run by the same classifier asked within `DAYS_BETWEEN_RETRAININGS`, the same labels would be learned
-    again.
+    within `DAYS_BETWEEN_REQUESTS` of one, the same labels would be learned again. A run that counts as failed asks for
+    nothing.
     """
 
     run_id: str
@@ -79,11 +79,8 @@ def report_run(
         drift = _recall_drift(run) or measure_drift(
             connection, run_id, run.models.classifier_version_id, drift_settings
         )
-        asks = (
-            drift is not None
-            and drift.is_flagged
-            and not has_asked_for_retraining(connection, run, DAYS_BETWEEN_RETRAININGS)
-        )
+        has_drifted = drift is not None and drift.is_flagged and not fault
+        asks = has_drifted and not has_asked_for_retraining(connection, run_id, DAYS_BETWEEN_REQUESTS)
         report = _build_report(run, totals, drift, asks, "failed" if fault else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report))
     content = json.dumps(asdict(report), indent=2)

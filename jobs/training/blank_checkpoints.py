@@ -1,4 +1,4 @@
-"""Untrained checkpoints, for machines where no pretrained one can be had: the sample catalog and the tests."""
+"""Untrained checkpoints, where no pretrained one can be had: for the sample catalog, benchmarks and tests."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

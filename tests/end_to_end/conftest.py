@@ -33,6 +33,7 @@ fail on a busy machine. All other gates are the defaults.
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
 PATIENCE_SECONDS = 900.0
+HUMAN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,14 @@ class LiveStack:
     def run_dag(self, dag_id: str, **parameters: object) -> DagRun:
         """Trigger a DAG and wait for its end."""
         return self.airflow.wait_for_run(self.start_dag(dag_id, parameters), PATIENCE_SECONDS)
+
+    def answer_approval(self, run: DagRun, task_id: str, is_approved: bool) -> None:
+        """Answer a task that waits, no faster than a human.
+
+        An answer that comes before the executor has reported that the task is parked makes Airflow 3.3 try it again.
+        """
+        time.sleep(HUMAN_SECONDS)
+        self.airflow.answer_approval(run.dag_id, run.run_id, task_id, is_approved)
 
     def read_states(self, run: DagRun) -> dict[str, str | None]:
         """The state of each task."""

@@ -142,7 +142,7 @@ def test_an_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str
     assert "not_worse_than_champion" in stack.airflow.read_page(links["Evaluation"])
     assert stack.query(LIVE) == [before]
 
-    stack.airflow.answer_approval("model_retrain", run.run_id, "classifier.approve", is_approved=True)
+    stack.answer_approval(run, "classifier.approve", is_approved=True)
     assert stack.airflow.wait_for_run(run, PATIENCE_SECONDS).state == "success", stack.read_logs(run)
     wait_until(lambda: len(stack.airflow.list_runs("catalog_retag")) > retags)
     retag = stack.airflow.wait_for_run(stack.airflow.list_runs("catalog_retag")[-1], PATIENCE_SECONDS)

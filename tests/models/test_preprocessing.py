@@ -124,14 +124,22 @@ def test_what_cannot_be_reproduced_is_refused(processor: Any, words: str, tmp_pa
 
 @pytest.mark.parametrize(
     "changes",
-    [{"crop_rounding": "down"}, {"interpolation": "bilinear"}, {"resize_to": 111}, {"keep_aspect": False}],
+    [{"crop_rounding": "even"}, {"interpolation": "bilinear"}, {"resize_to": 113}, {"keep_aspect": False}],
     ids=repr,
 )
 def test_a_geometry_that_is_nearly_the_same_does_not_agree(changes: dict[str, Any], tmp_path: Path) -> None:
-    folder = change_timm_checkpoint(tmp_path, {"input_size": [3, 97, 97]})
-    processor, preprocessing = AutoImageProcessor.from_pretrained(folder), Preprocessing.from_checkpoint(folder)
+    """The crop of 97 out of 112 starts at half a pixel."""
+    processor = CLIPImageProcessor(size={"shortest_edge": 112}, crop_size={"height": 97, "width": 97})
+    processor.save_pretrained(tmp_path)
+    preprocessing = Preprocessing.from_checkpoint(tmp_path)
     assert preprocessing.agrees_with(processor)
     assert not replace(preprocessing, geometry=replace(preprocessing.geometry, **changes)).agrees_with(processor)
+
+
+def test_what_is_not_a_number_does_not_agree(tmp_path: Path) -> None:
+    PROCESSORS["clip"].save_pretrained(tmp_path)
+    preprocessing = Preprocessing.from_checkpoint(tmp_path)
+    assert not replace(preprocessing, mean=(float("nan"), 0.5, 0.5)).agrees_with(PROCESSORS["clip"])
 
 
 @pytest.mark.parametrize("changes", [{"crop_mode": "border"}, {"input_size": [3, 224, 112]}], ids=repr)

@@ -13,9 +13,10 @@ from jobs.database.drift_references import (
     read_drift_reference,
     upsert_drift_reference,
 )
+from jobs.errors import PermanentError
 from jobs.tagging.drift import DriftSettings, compare_answers, compute_psi
 from jobs.tagging.ingest import IngestOptions, ingest
-from jobs.tagging.report import report_run
+from jobs.tagging.report import RunReport, report_run
 from jobs.tagging.retag import retag
 from tests.catalog_rows import label_image
 from tests.champions import make_champion
@@ -97,6 +98,12 @@ def set_reference(shop: Shop, reference: DriftReference) -> None:
         upsert_drift_reference(connection, read_live_classifier(shop), reference, "catalog")
 
 
+def report_again(shop: Shop, run_id: str) -> RunReport:
+    connections = shop.connections
+    drift = DriftSettings(min_images=10)
+    return report_run(connections.engine, connections.store, connections.artifacts, run_id, 1.0, drift)
+
+
 def test_a_run_reports_drift_in_a_field_of_its_own(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
     tagging_shop.put_photos(40)
@@ -132,10 +139,7 @@ def test_the_first_run_settles_what_the_next_are_compared_with(tagging_shop: Sho
     run = ingest(easy, IngestOptions())
     assert run.asks_for_retraining
     assert tagging_shop.query(measured_on) == [("catalog",)]
-    connections = tagging_shop.connections
-    again = report_run(
-        connections.engine, connections.store, connections.artifacts, run.run_id, 1.0, DriftSettings(min_images=10)
-    )
+    again = report_again(tagging_shop, run.run_id)
     assert (again.drift, again.asks_for_retraining) == (run.drift, True)
     tagging_shop.put_photos(40, seed=2)
     assert not ingest(easy, IngestOptions()).asks_for_retraining
@@ -153,8 +157,35 @@ def test_a_drift_that_stays_asks_for_a_retraining_once_a_week(tagging_shop: Shop
         asked.append(report.asks_for_retraining)
         if night == 1:
             with tagging_shop.connections.engine.begin() as connection:
-                connection.execute(text("UPDATE catalog.tagging_runs SET finished_at = now() - interval '8 days'"))
+                connection.execute(text("UPDATE catalog.tagging_runs SET started_at = started_at - interval '8 days'"))
     assert asked == [True, False, True]
+    again = report_again(tagging_shop, report.run_id)
+    assert again.asks_for_retraining, "a report that is repeated says the same"
+
+
+def test_another_classifier_asks_anew(tagging_shop: Shop, tiny_models: TinyModels) -> None:
+    easy = tagging_shop.with_settings(drift_min_images=10)
+    for night, classifier in enumerate((None, tiny_models.other_classifier)):
+        if classifier is not None:
+            make_champion(tagging_shop.connections, classifier, "classifier")
+            retag(tagging_shop.connections)
+        set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
+        tagging_shop.put_photos(20, seed=night)
+        assert ingest(easy, IngestOptions()).asks_for_retraining
+
+
+def test_a_run_that_counts_as_failed_leaves_the_request_to_the_next(tagging_shop: Shop) -> None:
+    easy = tagging_shop.with_settings(drift_min_images=10, failed_share_limit=0.01)
+    set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
+    tagging_shop.put_photos(20)
+    tagging_shop.put("broken.jpg", b"no photo")
+    with pytest.raises(PermanentError, match="1 of 21 images failed"):
+        ingest(easy, IngestOptions())
+    ((stored,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs")
+    assert stored["drift"]["is_flagged"]
+    assert not stored["asks_for_retraining"]
+    tagging_shop.put_photos(20, seed=1)
+    assert ingest(easy, IngestOptions()).asks_for_retraining
 
 
 def test_only_what_the_classifier_itself_said_in_the_run_counts(tagging_shop: Shop) -> None:

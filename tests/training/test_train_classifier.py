@@ -50,6 +50,10 @@ def train_and_save(request: ClassifierTraining, classroom: Classroom, folder: Pa
     return learned, save_classifier(learned.model, request, classroom, folder)
 
 
+def say_what_is_seen(freeze: Freeze, base: Path) -> Preprocessing:
+    return Preprocessing.from_checkpoint(base) if freeze == "backbone" else read_whole_photos(base)
+
+
 def find_changed_weights(base: Path, output: Path) -> set[str]:
     before, after = (load_file(folder / "model.safetensors") for folder in (base, output))
     assert before.keys() == after.keys()
@@ -120,12 +124,13 @@ def test_a_rare_category_counts_for_more(shop: Shop, labelled: LabelledSet, base
     assert measure_accuracy(tmp_path / "output", classroom, "test") > 0.9
 
 
-def test_what_travels_with_the_checkpoint(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("freeze", ["backbone", "early", "nothing"])
+def test_what_travels_with_the_checkpoint(freeze: Freeze, classroom: Classroom, base: Path, tmp_path: Path) -> None:
     """Names, preprocessing, temperature, and answers that the stored artifact still gives."""
     output = tmp_path / "output"
-    _, metrics = train_and_save(make_training(base, "backbone"), classroom, output)
+    _, metrics = train_and_save(make_training(base, freeze, epochs=1), classroom, output)
     assert read_categories(output) == classroom.snapshot.categories
-    assert Preprocessing.from_checkpoint(output) == Preprocessing.from_checkpoint(base)
+    assert Preprocessing.from_checkpoint(output) == say_what_is_seen(freeze, base)
     assert read_temperature(output) == pytest.approx(metrics["temperature"], abs=1e-3)
 
     reference = read_reference_outputs(output)
@@ -163,8 +168,7 @@ def test_a_timm_backbone_gets_a_new_head(freeze: Freeze, epochs: int, classroom:
     base = require_pretrained()
     train_and_save(make_training(base, freeze, epochs), classroom, tmp_path / "output")
     assert measure_accuracy(tmp_path / "output", classroom, "test") > 0.9
-    expected = Preprocessing.from_checkpoint(base) if freeze == "backbone" else read_whole_photos(base)
-    assert Preprocessing.from_checkpoint(tmp_path / "output") == expected
+    assert Preprocessing.from_checkpoint(tmp_path / "output") == say_what_is_seen(freeze, base)
 
 
 def test_an_encoder_may_be_the_backbone(classroom: Classroom, tiny_models: TinyModels, tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from torch.nn import functional
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_weights
 from jobs.models.encoder import load_image_encoder, load_text_encoder
+from jobs.training.blank_checkpoints import write_blank_dual_encoder
 from jobs.training.classroom import Classroom
 from jobs.training.learned import Learned
 from jobs.training.reference_outputs import read_reference_outputs
 from jobs.training.requests import Augmentation, EncoderTraining, TrainingSettings
 from jobs.training.train_encoder import contrastive_loss, save_encoder, train_encoder
 from tests.evaluation.candidates import LabelledSet, make_labelled_set
-from tests.shop import CATEGORIES, Shop, TinyModels
+from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from tests.training.classrooms import EXACT, change_rows, open_classroom, write_small_clip
 
 MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, colour_jitter=0)
@@ -55,6 +56,22 @@ def measure_accuracy(folder: Path, classroom: Classroom, words: str) -> float:
     names = texts.embed([words.format(category) for category in CATEGORIES])
     best = (vectors @ names.T).argmax(1)
     return sum(CATEGORIES[index] == row.category for index, row in zip(best, rows, strict=True)) / len(rows)
+
+
+def test_an_image_tower_of_another_library_learns_too(classroom: Classroom, tmp_path: Path) -> None:
+    """The kind that the sample catalog starts from: a ResNet of Timm beside a text tower of CLIP."""
+    torch.manual_seed(0)
+    write_blank_dual_encoder(tmp_path / "base", IMAGE_SIDE, dimensions=64, texts=CATEGORIES)
+    request = EncoderTraining(tmp_path / "base", SETTINGS, MILD, category_weight=1.0)
+    train_and_save(request, classroom, tmp_path / "output")
+    assert measure_accuracy(tmp_path / "output", classroom, "a {}") > 0.9
+    reference = read_reference_outputs(tmp_path / "output")
+    assert reference is not None
+    rows = classroom.snapshot.part("validation")
+    images = load_image_encoder(tmp_path / "output", EXACT)
+    vectors = images.predict(classroom.photos.load_pixels(rows, images.preprocessing.geometry))
+    for row, vector in zip(rows, vectors.tolist(), strict=True):
+        assert reference.outputs[row.content_hash] == pytest.approx(vector, abs=1e-5)
 
 
 def make_vectors(count: int, seed: int) -> torch.Tensor:

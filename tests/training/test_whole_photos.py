@@ -18,14 +18,17 @@ PROCESSORS = {
     "clip": CLIPImageProcessor(),
     "vit": ViTImageProcessor(size={"height": 96, "width": 96}, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]),
 }
-TIMM = {
+TIMM: dict[str, Any] = {
     "input_size": [3, 224, 224],
     "crop_pct": 0.875,
     "crop_mode": "center",
     "interpolation": "bilinear",
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
+    "test_input_size": [3, 288, 288],
+    "test_crop_pct": 0.95,
 }
+BASES = [*PROCESSORS, "timm", "timm that leaves it to Transformers"]
 
 
 def write_config(folder: Path, **fields: Any) -> Path:
@@ -36,9 +39,13 @@ def write_config(folder: Path, **fields: Any) -> Path:
 
 def make_base(folder: Path, name: str) -> Path:
     """The files of a checkpoint that say how its photos are prepared."""
+    labels = {"num_classes": 2, "label_names": ["hat", "shoe"]}
     if name == "timm":
-        labels = {"num_classes": 2, "label_names": ["hat", "shoe"]}
         return write_config(folder, model_type="timm_wrapper", pretrained_cfg=TIMM, **labels)
+    if name == "timm that leaves it to Transformers":
+        write_config(folder, model_type="timm_wrapper", **labels)
+        PROCESSORS["resnet"].save_pretrained(folder)
+        return folder
     PROCESSORS[name].save_pretrained(write_config(folder, model_type=name))
     return folder
 
@@ -48,7 +55,7 @@ def make_output(base: Path, folder: Path) -> Path:
     return write_config(folder, **json.loads((base / "config.json").read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("name", [*PROCESSORS, "timm"])
+@pytest.mark.parametrize("name", BASES)
 def test_what_is_stored_is_what_was_trained_with(name: str, tmp_path: Path) -> None:
     """Reading it back also compares it with the tensors that Transformers makes of it."""
     base = make_base(tmp_path / "base", name)
@@ -59,7 +66,7 @@ def test_what_is_stored_is_what_was_trained_with(name: str, tmp_path: Path) -> N
     assert read_whole_photos(output) == whole
 
 
-@pytest.mark.parametrize("name", [*PROCESSORS, "timm"])
+@pytest.mark.parametrize("name", BASES)
 def test_side_and_channels_are_those_of_the_base(name: str, tmp_path: Path) -> None:
     own = Preprocessing.from_checkpoint(make_base(tmp_path / "base", name))
     whole = read_whole_photos(tmp_path / "base")
@@ -75,6 +82,14 @@ def test_both_ends_of_a_tall_photo_are_seen(tmp_path: Path) -> None:
         pixels = geometry.apply(TALL)
         assert pixels[:, 0, 0].tolist() == [255, 0, 0]
         assert pixels[:, -1, -1].tolist() == [0, 0, 255]
+
+
+def test_timm_is_told_of_no_other_size(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "timm")
+    output = make_output(base, tmp_path / "output")
+    write_whole_photos(base, output)
+    stored = json.loads((output / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
+    assert not [name for name in stored if name.startswith("test_")]
 
 
 def test_crops_are_taken_from_a_larger_square() -> None:
