@@ -33,7 +33,6 @@ fail on a busy machine. All other gates are the defaults.
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
 PATIENCE_SECONDS = 900.0
-HUMAN_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,17 @@ class LiveStack:
         return self.airflow.wait_for_run(self.start_dag(dag_id, parameters), PATIENCE_SECONDS)
 
     def answer_approval(self, run: DagRun, task_id: str, is_approved: bool) -> None:
-        """Answer a task that waits, no faster than a human.
+        """Answer a task that waits, once Airflow is ready for it.
 
-        An answer that comes before the executor has reported that the task is parked makes Airflow 3.3 try it again.
+        An answer that comes before the scheduler has heard that the task is parked, which takes seconds, makes
+        Airflow 3.3 try the task again.
         """
-        time.sleep(HUMAN_SECONDS)
+        heard = (
+            f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{run.dag_id}', "
+            f"task_id='{task_id}', run_id='{run.run_id}'"
+        )
+        log = self.status.folder / "logs" / "airflow-scheduler.log"
+        wait_until(lambda: heard in log.read_text(encoding="utf-8"))
         self.airflow.answer_approval(run.dag_id, run.run_id, task_id, is_approved)
 
     def read_states(self, run: DagRun) -> dict[str, str | None]:
