@@ -1,0 +1,161 @@
+"""A made-up catalog in the real schema, as the jobs would have left it, without the jobs."""
+
+import io
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Engine, text
+
+from benchmarks.made_up_vectors import DIMENSIONS, PHOTOS_PER_PRODUCT, MadeUpCatalog
+from jobs.database.model_versions import ModelKind
+from jobs.database.spaces import create_space_index, make_space_live, open_space
+from jobs.database.switches import Switch, insert_switch
+
+COPY_ROWS = 20_000
+HASH_BYTES = 32
+ROW = np.dtype(
+    [
+        ("fields", ">i2"),
+        ("space_length", ">i4"),
+        ("space", ">i4"),
+        ("image_length", ">i4"),
+        ("image", ">i8"),
+        ("hash_length", ">i4"),
+        ("hash", f"V{HASH_BYTES}"),
+        ("vector_length", ">i4"),
+        ("dimensions", ">i2"),
+        ("unused", ">i2"),
+        ("vector", ">f2", (DIMENSIONS,)),
+    ]
+)
+"""A row of a binary COPY: the number of its fields, then each with its length; a halfvec as pgvector sends it."""
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+COPY_END = b"\xff\xff"
+COPY_VECTORS = """
+    COPY catalog.image_embeddings (space_id, image_id, content_hash, embedding) FROM STDIN (FORMAT binary)
+"""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The space that was made live, and what it took to fill and to index it."""
+
+    space_id: int
+    copy_seconds: float
+    index_seconds: float
+    index_bytes: int
+    table_bytes: int
+
+
+def load_catalog(engine: Engine, catalog: MadeUpCatalog) -> Loaded:
+    """Fill an empty, migrated database: photos, tags of photos and products, vectors, a live index."""
+    with engine.begin() as connection:
+        classifier = _insert_version(connection, "classifier", catalog.names)
+        encoder = _insert_version(connection, "encoder", ())
+        insert_switch(connection, Switch("classifier", classifier, None))
+        _insert_photos(connection, catalog, classifier)
+        space_id = open_space(connection, encoder, DIMENSIONS)
+        started = time.perf_counter()
+        copy_vectors(connection, space_id, 1, catalog.vectors)
+        copied = time.perf_counter()
+    with engine.begin() as connection:
+        create_space_index(connection, space_id)
+        make_space_live(connection, space_id)
+    indexed = time.perf_counter()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+        index_bytes, table_bytes = connection.execute(
+            text(
+                f"SELECT pg_relation_size('catalog.image_embeddings_{space_id:d}_hnsw'), "
+                f"pg_table_size('catalog.image_embeddings_{space_id:d}')"
+            )
+        ).one()
+    return Loaded(space_id, copied - started, indexed - copied, index_bytes, table_bytes)
+
+
+def copy_vectors(connection: Connection, space_id: int, first_image_id: int, vectors: np.ndarray) -> None:
+    """Send vectors float16 [n, `DIMENSIONS`] of photos with consecutive ids by a binary COPY."""
+    driver: Any = connection.connection.dbapi_connection
+    with driver.cursor() as cursor:
+        for rows in _encode_rows(space_id, first_image_id, vectors):
+            cursor.copy_expert(COPY_VECTORS, io.BytesIO(COPY_HEADER + rows.tobytes() + COPY_END))
+
+
+def _encode_rows(space_id: int, first_image_id: int, vectors: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(vectors), COPY_ROWS):
+        part = vectors[start : start + COPY_ROWS]
+        rows = np.zeros(len(part), dtype=ROW)
+        rows["fields"], rows["space_length"], rows["image_length"] = 4, 4, 8
+        rows["hash_length"], rows["vector_length"] = HASH_BYTES, 4 + 2 * DIMENSIONS
+        rows["space"], rows["dimensions"] = space_id, DIMENSIONS
+        rows["image"] = np.arange(first_image_id + start, first_image_id + start + len(part))
+        rows["hash"] = _hash_of(rows["image"])
+        rows["vector"] = part
+        yield rows
+
+
+def _hash_of(image_ids: np.ndarray) -> np.ndarray:
+    """Some 32 bytes that differ for each photo; see `_insert_photos`."""
+    hashes = np.zeros((len(image_ids), HASH_BYTES // 8), dtype=">i8")
+    hashes[:, -1] = image_ids
+    return hashes.view(f"V{HASH_BYTES}").reshape(-1)
+
+
+def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[str, ...]) -> int:
+    statement = text("""
+        INSERT INTO catalog.model_versions
+            (kind, artifact_uri, weights_sha256, preprocessing, categories, dimensions, code_version)
+        VALUES (:kind, 's3://made-up/' || :kind, repeat('0', 64), '{}', :categories, :dimensions, 'benchmark')
+        RETURNING model_version_id
+    """)
+    is_classifier = kind == "classifier"
+    parameters = {
+        "kind": kind,
+        "categories": list(categories) if is_classifier else None,
+        "dimensions": None if is_classifier else DIMENSIONS,
+    }
+    version: int = connection.execute(statement, parameters).scalar_one()
+    return version
+
+
+def _insert_photos(connection: Connection, catalog: MadeUpCatalog, classifier: int) -> None:
+    """Products, photos with the ids from 1 on, and tags of both; a photo has the category of its product."""
+    connection.execute(
+        text("""
+            CREATE TEMPORARY TABLE made_up ON COMMIT DROP AS
+            SELECT product_number, 'sku' || product_number AS product_id,
+                   (CAST(:names AS text[]))[1 + category] AS category
+            FROM unnest(CAST(:categories AS integer[])) WITH ORDINALITY AS c (category, product_number)
+        """),
+        {"names": list(catalog.names), "categories": catalog.categories.tolist()},
+    )
+    parameters = {"photos": PHOTOS_PER_PRODUCT, "classifier": classifier}
+    for statement in (INSERT_PRODUCTS, INSERT_IMAGES, INSERT_IMAGE_TAGS, INSERT_PRODUCT_TAGS):
+        connection.execute(text(statement), parameters)
+
+
+INSERT_PRODUCTS = "INSERT INTO catalog.products (product_id, display_name) SELECT product_id, product_id FROM made_up"
+INSERT_IMAGES = """
+    INSERT INTO catalog.images (image_id, bucket, object_key, product_id, etag, size_bytes, content_hash, width, height)
+    OVERRIDING SYSTEM VALUE
+    SELECT image_id, 'photos', product_id || '_' || image_id || '.jpg', product_id, 'etag', 100000,
+           decode(lpad(to_hex(image_id), 64, '0'), 'hex'), 400, 533
+    FROM (
+        SELECT m.product_id, (m.product_number - 1) * :photos + photo AS image_id
+        FROM made_up m CROSS JOIN generate_series(1, :photos) AS photo
+    ) numbered
+"""
+INSERT_IMAGE_TAGS = """
+    INSERT INTO catalog.image_tags
+        (image_id, classifier_version_id, category, confidence, top_3, probabilities, content_hash)
+    SELECT i.image_id, :classifier, m.category, 0.9, '[]', '{0.9}', i.content_hash
+    FROM made_up m JOIN catalog.images i USING (product_id)
+"""
+INSERT_PRODUCT_TAGS = """
+    INSERT INTO catalog.product_tags
+        (product_id, classifier_version_id, category, confidence, photos, photos_disagree, fused_from)
+    SELECT product_id, :classifier, category, 0.9, :photos, false, 'made up' FROM made_up
+"""
