@@ -44,11 +44,14 @@ def take_route(connection: Connection, route: str) -> None:
     if route == "few candidates":
         return
     definition = (SQL_FOLDER / "functions" / "rank_images.sql").read_text()
-    assert "few constant integer := 20000" in definition
-    connection.exec_driver_sql(
-        definition.replace("few constant integer := 20000", "few constant integer := 0"),
-        execution_options={"no_parameters": True},
-    )
-    connection.execute(text("SET LOCAL enable_seqscan = off"))
+    changes = {"few constant integer := 20000": "few constant integer := 0"}
     if route == "index, then all":
-        connection.execute(text("SET LOCAL hnsw.max_scan_tuples = 1"))
+        changes |= {
+            "max_scan_tuples = 20000": "max_scan_tuples = 1",
+            "max_scan_tuples', '1000'": "max_scan_tuples', '1'",
+        }
+    for present, wanted in changes.items():
+        assert present in definition
+        definition = definition.replace(present, wanted)
+    connection.exec_driver_sql(definition, execution_options={"no_parameters": True})
+    connection.execute(text("SET LOCAL enable_seqscan = off"))
