@@ -208,7 +208,8 @@ def _open_database() -> Iterator[Engine]:
 def _print_report(report: SizeReport) -> None:
     loaded = report.loaded
     print(
-        f"{report.images:,} images: copied in {loaded.copy_seconds:.0f} s, indexed in {loaded.index_seconds:.0f} s, "
+        f"{report.images:,} images: {loaded.copied:,} copied in {loaded.copy_seconds:.0f} s and indexed in "
+        f"{loaded.index_seconds:.0f} s, {loaded.added:,} added to the live index in {loaded.add_seconds:.0f} s; "
         f"table {loaded.table_bytes / 2**20:,.0f} MiB, index {loaded.index_bytes / 2**20:,.0f} MiB"
     )
     for one in report.answers:
