@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ class FaultProxy:
     """What to break; at first nothing.
 
     ``answers`` holds, by key, the status and S3 error code of every GET; ``renamed`` shows a key under another
-    name in listings, and ``objects`` holds what is handed out under such a name.
+    name in listings, and ``objects`` holds what is handed out under such a name. Each GET takes ``delay_seconds``
+    longer.
     """
 
     url: str = ""
@@ -25,6 +27,7 @@ class FaultProxy:
     renamed: dict[str, str] = field(default_factory=dict)
     objects: dict[str, bytes] = field(default_factory=dict)
     requested: list[str] = field(default_factory=list)
+    delay_seconds: float = 0.0
 
 
 @contextmanager
@@ -41,6 +44,7 @@ def run_fault_proxy(target_url: str) -> Iterator[FaultProxy]:  # noqa: C901
             key = unquote(urlsplit(self.path).path).split("/", 2)[-1]
             if self.command == "GET":
                 proxy.requested.append(key)
+                time.sleep(proxy.delay_seconds)
             if self.command == "GET" and key in proxy.answers:
                 status, code = proxy.answers[key]
                 self.answer(status, ERROR.format(code=code).encode(), {"Content-Type": "application/xml"})

@@ -51,6 +51,7 @@ class ChunkCounts:
 
     The stage seconds are summed over parallel workers; ``wall_seconds`` is the time between two commits. The counts
     of categories and confidences are of the images that the classifier itself answered, as in `DriftReference`.
+    ``waiting_seconds`` says for what nothing else could go on before this chunk was written.
     """
 
     entries: int
@@ -65,6 +66,7 @@ class ChunkCounts:
     wall_seconds: float
     category_counts: dict[str, int] = field(default_factory=dict)
     confidence_counts: list[int] = field(default_factory=list)
+    waiting_seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class RunTotals:
     decode_seconds: float
     predict_seconds: float
     write_seconds: float
+    wall_seconds: float
+    waiting_seconds: dict[str, float]
     images_per_second: float | None
     planned_entries: int
     duration_seconds: float
@@ -171,10 +175,10 @@ def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, co
         text("""
             INSERT INTO catalog.run_chunks (run_id, shard, chunk, entries, tagged, reused, failed, failure_reasons,
                 read_seconds, decode_seconds, predict_seconds, write_seconds, wall_seconds, category_counts,
-                confidence_counts)
+                confidence_counts, waiting_seconds)
             VALUES (:run, :shard, :chunk, :entries, :tagged, :reused, :failed, :failure_reasons,
                 :read_seconds, :decode_seconds, :predict_seconds, :write_seconds, :wall_seconds, :category_counts,
-                :confidence_counts)
+                :confidence_counts, :waiting_seconds)
         """),
         {
             **asdict(counts),
@@ -184,6 +188,7 @@ def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, co
             "failure_reasons": json.dumps(counts.failure_reasons),
             "category_counts": json.dumps(counts.category_counts),
             "confidence_counts": json.dumps(counts.confidence_counts),
+            "waiting_seconds": json.dumps(counts.waiting_seconds),
         },
     )
 
@@ -198,6 +203,7 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
                    coalesce(sum(c.decode_seconds), 0) AS decode_seconds,
                    coalesce(sum(c.predict_seconds), 0) AS predict_seconds,
                    coalesce(sum(c.write_seconds), 0) AS write_seconds,
+                   coalesce(sum(c.wall_seconds), 0) AS wall_seconds,
                    sum(c.entries) / nullif(extract(epoch FROM max(c.committed_at)
                        - min(c.committed_at - c.wall_seconds * interval '1 second'))::float, 0) AS images_per_second,
                    r.entries AS planned_entries,
@@ -207,7 +213,11 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
         """),
         {"run": run_id},
     ).one()
-    return RunTotals(**row._mapping, failure_reasons=_sum_reasons(connection, run_id))
+    return RunTotals(
+        **row._mapping,
+        failure_reasons=_sum_reasons(connection, run_id),
+        waiting_seconds=_sum_waiting(connection, run_id),
+    )
 
 
 def _sum_reasons(connection: Connection, run_id: str) -> dict[str, int]:
@@ -220,6 +230,18 @@ def _sum_reasons(connection: Connection, run_id: str) -> dict[str, int]:
         {"run": run_id},
     )
     return {reason: int(images) for reason, images in rows}
+
+
+def _sum_waiting(connection: Connection, run_id: str) -> dict[str, float]:
+    rows = connection.execute(
+        text("""
+            SELECT resource, sum(seconds::float)
+            FROM catalog.run_chunks, jsonb_each_text(waiting_seconds) AS w (resource, seconds)
+            WHERE run_id = :run GROUP BY resource ORDER BY sum(seconds::float) DESC, resource
+        """),
+        {"run": run_id},
+    )
+    return {resource: float(seconds) for resource, seconds in rows}
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from jobs.tagging.manifest import ShardHeader
 from jobs.tagging.predict import Predictor
 from jobs.tagging.read import ImageBytes, read_image
 from jobs.tagging.reuse import ContentRouter, FreshImage, RoutedBatch, fail_twins
+from jobs.tagging.waiting import Waiting
 from jobs.tagging.write import NOTHING, Outcome, StageSeconds, write_chunk
 
 Item = TypeVar("Item")
@@ -78,15 +79,29 @@ class PredictedBatch:
     failed: dict[bytes, ItemFailure]
 
 
-def map_ahead(submit: Callable[[Item], Future[Result]], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Yield results in the order of the items, with at most ``ahead`` of them under way."""
+@dataclass(frozen=True)
+class FinishedChunk:
+    """All that is known of a chunk, and what was waited for since the one before it, in seconds by resource."""
+
+    number: int
+    outcome: Outcome
+    waiting_seconds: dict[str, float]
+
+
+def map_ahead(
+    submit: Callable[[Item], Future[Result]],
+    items: Iterable[Item],
+    ahead: int,
+    wait: Callable[[Future[Result]], Result],
+) -> Iterator[Result]:
+    """Yield results in the order of the items, with at most ``ahead`` of them under way; ``wait`` waits for one."""
     pending: deque[Future[Result]] = deque()
     for item in items:
         pending.append(submit(item))
         if len(pending) >= ahead:
-            yield pending.popleft().result()
+            yield wait(pending.popleft())
     while pending:
-        yield pending.popleft().result()
+        yield wait(pending.popleft())
 
 
 def run_in(pool: Executor, work: Callable[[Item], Result]) -> Callable[[Item], Future[Result]]:
@@ -115,6 +130,7 @@ class ShardPipeline:
         self._header = header
         self._settings = settings
         self._committed_at = time.perf_counter()
+        self._waiting = Waiting()
 
     def run(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[ChunkCounts]:
         """Tag chunks and yield the counts of each once it is committed."""
@@ -124,12 +140,15 @@ class ShardPipeline:
             decode_stage = stack.enter_context(ThreadPoolExecutor(2, "decode-batch"))
             predict_stage = stack.enter_context(ThreadPoolExecutor(self._settings.predict_threads, "predict"))
             writer = stack.enter_context(ThreadPoolExecutor(1, "write"))
-            read = map_ahead(run_in(read_stage, self._read), self._batches(chunks), ahead=3)
-            routed = (self._router.route(batch.chunk, batch.items) for batch in read)
-            decoded = map_ahead(run_in(decode_stage, self._decode), routed, ahead=3)
+            wait_for = self._waiting.result_from
+            read = map_ahead(run_in(read_stage, self._read), self._batches(chunks), 3, wait_for("bucket"))
+            decoded = map_ahead(run_in(decode_stage, self._decode), map(self._route, read), 3, wait_for("decode"))
             ahead = self._settings.predict_threads + 1
-            predicted = map_ahead(run_in(predict_stage, self._predict), decoded, ahead)
-            yield from map_ahead(run_in(writer, self._write), join_chunks(predicted), ahead=2)
+            predicted = map_ahead(run_in(predict_stage, self._predict), decoded, ahead, wait_for("forward"))
+            finished = (
+                FinishedChunk(number, outcome, self._waiting.take()) for number, outcome in join_chunks(predicted)
+            )
+            yield from map_ahead(run_in(writer, self._write), finished, 2, wait_for("database"))
 
     def _batches(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[Batch]:
         size = self._settings.batch_size
@@ -142,6 +161,10 @@ class ShardPipeline:
             return read_image(self._store, self._header.bucket, image, self._settings.max_object_bytes)
 
         return ReadBatch(batch.chunk, tuple(self._readers.map(read, batch.images)))
+
+    def _route(self, batch: ReadBatch) -> RoutedBatch:
+        with self._waiting.measure("database"):
+            return self._router.route(batch.chunk, batch.items)
 
     def _decode(self, routed: RoutedBatch) -> DecodedBatch:
         contents = [image.source.content for image in routed.fresh]
@@ -188,9 +211,10 @@ class ShardPipeline:
             for (image, _), vector in zip(wanted, vectors, strict=True)
         )
 
-    def _write(self, finished: tuple[int, Outcome]) -> ChunkCounts:
-        chunk, outcome = finished
-        counts = write_chunk(self._engine, self._header, chunk, outcome, self._committed_at)
+    def _write(self, chunk: FinishedChunk) -> ChunkCounts:
+        counts = write_chunk(
+            self._engine, self._header, chunk.number, chunk.outcome, self._committed_at, chunk.waiting_seconds
+        )
         self._committed_at = time.perf_counter()
         return counts
 

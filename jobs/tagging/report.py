@@ -27,11 +27,20 @@ DAYS_BETWEEN_REQUESTS = 7
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Seconds in which the shards of a run could do nothing but wait for a resource, and their share of all seconds."""
+
+    seconds: float
+    share: float
+
+
+@dataclass(frozen=True)
 class RunReport:
     """A finished run: ``entries == tagged + reused + failed``.
 
     The seconds of the stages are summed over parallel workers; ``images_per_second`` is measured from the
-    start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report. ``drift``
+    start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report. The
+    ``bottleneck`` is what was waited for longest: bucket, decode, forward or database. ``drift``
     is None where the classifier has no reference to compare with. A drift asks for a retraining, but not every night:
     within `DAYS_BETWEEN_REQUESTS` of one, the same labels would be learned again. A run that counts as failed asks for
     nothing.
@@ -51,6 +60,8 @@ class RunReport:
     decode_seconds: float
     predict_seconds: float
     write_seconds: float
+    waiting: dict[str, Wait]
+    bottleneck: str | None
     duration_seconds: float
     drift: DriftReport | None
     asks_for_retraining: bool
@@ -134,6 +145,11 @@ def _build_report(
         decode_seconds=round(totals.decode_seconds, 3),
         predict_seconds=round(totals.predict_seconds, 3),
         write_seconds=round(totals.write_seconds, 3),
+        waiting={
+            resource: Wait(round(seconds, 3), round(seconds / totals.wall_seconds, 3))
+            for resource, seconds in totals.waiting_seconds.items()
+        },
+        bottleneck=max(totals.waiting_seconds, key=totals.waiting_seconds.__getitem__, default=None),
         duration_seconds=round(totals.duration_seconds, 3),
         drift=drift,
         asks_for_retraining=asks,

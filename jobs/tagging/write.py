@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -73,7 +73,14 @@ class Outcome:
 NOTHING = Outcome((), (), (), (), (), (), 0, StageSeconds())
 
 
-def write_chunk(engine: Engine, header: ShardHeader, chunk: int, outcome: Outcome, started: float) -> ChunkCounts:
+def write_chunk(
+    engine: Engine,
+    header: ShardHeader,
+    chunk: int,
+    outcome: Outcome,
+    started: float,
+    waiting_seconds: Mapping[str, float],
+) -> ChunkCounts:
     """Commit a chunk and enter it in the ledger; ``started`` is `time.perf_counter` at the last commit."""
     writing = time.perf_counter()
     models = header.models
@@ -89,12 +96,14 @@ def write_chunk(engine: Engine, header: ShardHeader, chunk: int, outcome: Outcom
         )
         resolve_failures(connection, [content.image_id for content in outcome.contents])
         now = time.perf_counter()
-        counts = _count(outcome, write_seconds=now - writing, wall_seconds=now - started)
+        counts = _count(outcome, now - writing, now - started, waiting_seconds)
         insert_chunk(connection, header.run_id, header.shard, chunk, counts)
     return counts
 
 
-def _count(outcome: Outcome, write_seconds: float, wall_seconds: float) -> ChunkCounts:
+def _count(
+    outcome: Outcome, write_seconds: float, wall_seconds: float, waiting_seconds: Mapping[str, float]
+) -> ChunkCounts:
     done = len(outcome.contents)
     failed = len(outcome.failures)
     return ChunkCounts(
@@ -110,6 +119,7 @@ def _count(outcome: Outcome, write_seconds: float, wall_seconds: float) -> Chunk
         wall_seconds=wall_seconds,
         category_counts=dict(Counter(tag.category for tag in outcome.tags)),
         confidence_counts=count_confidences([tag.confidence for tag in outcome.tags]),
+        waiting_seconds=dict(waiting_seconds),
     )
 
 

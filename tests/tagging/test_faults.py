@@ -42,6 +42,17 @@ def through(proxy: FaultProxy, shop: Shop) -> Connections:
     return replace(shop.connections, store=ObjectStore(proxy.url))
 
 
+def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(24)
+    proxy.delay_seconds = 0.5
+    connections = replace(tagging_shop.with_settings(read_threads=2), store=ObjectStore(proxy.url))
+    report = ingest(connections, IngestOptions())
+    assert report.bottleneck == "bucket"
+    # Two threads for 24 photos, each half a second.
+    assert report.waiting["bucket"].seconds > 4
+    assert 0.5 < report.waiting["bucket"].share <= 1
+
+
 def test_faults_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(12)
     proxy.answers = {
