@@ -33,9 +33,10 @@ from jobs.database.migrations import migrate
 from jobs.local.ports import WantedPorts
 from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.local.stack import start_stack, stop_stack
-from jobs.settings import LOCAL_STACK_ENVIRONMENT, PROJECT_ROOT, Settings
+from jobs.settings import PROJECT_ROOT, Settings
 from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
 from tests.champions import make_champion
+from tests.local.stack_access import read_environment
 
 REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared/data/clothing-small"))
 CATEGORIES = [f"category-{number}" for number in range(10)]
@@ -76,7 +77,7 @@ def main() -> None:
     with _open_bench(photos) as bench:
         rounds = [_measure_round(bench, len(photos)) for _ in range(arguments.rounds)]
     summary = {
-        "processor": _name_processor(),
+        "processor": name_processor(),
         "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,
         "photos": len(photos),
@@ -105,7 +106,7 @@ def _open_bench(photos: list[Path]) -> Iterator[Bench]:
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         start_stack(folder / "stack", WantedPorts(), None)
-        environment = _read_environment(folder / "stack" / LOCAL_STACK_ENVIRONMENT) | {
+        environment = read_environment(folder / "stack") | {
             "CATALOG_MODEL_CACHE": str(folder / "models"),
             "CATALOG_FAILED_SHARE_LIMIT": "0",
         }
@@ -121,10 +122,6 @@ def _open_bench(photos: list[Path]) -> Iterator[Bench]:
     finally:
         stop_stack(folder / "stack")
         shutil.rmtree(folder)
-
-
-def _read_environment(path: Path) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in path.read_text().splitlines() if line)
 
 
 def _promote_models(connections: Connections, folder: Path) -> tuple[Path, Path]:
@@ -202,7 +199,8 @@ def _run_forward(bench: Bench) -> float:
     return max(speeds.values())
 
 
-def _name_processor() -> str:
+def name_processor() -> str:
+    """The model of this machine's processor."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()

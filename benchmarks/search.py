@@ -12,7 +12,6 @@ that category, half from any other: the photos nearest to those are all of the w
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,15 +20,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, text
 
+from benchmarks.ingest import name_processor
 from benchmarks.load_catalog import Loaded, load_catalog
 from benchmarks.made_up_vectors import PHOTOS_PER_PRODUCT, RARE_CATEGORIES, MadeUpCatalog, make_catalog
-from jobs.database.engine import driver_url
+from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import start_stack, stop_stack
-from jobs.settings import LOCAL_STACK_ENVIRONMENT, PROJECT_ROOT
+from jobs.settings import PROJECT_ROOT
+from tests.local.stack_access import read_environment
 
 Ask = Callable[[Connection, int, "Question", str | None], list[int]]
 """Asks the question of a number, in a category or in all; returns the numbers of products."""
@@ -83,7 +84,7 @@ def main() -> None:
         _print_report(reports[-1])
     summary = {
         "cores": len(os.sched_getaffinity(0)),
-        "machine": platform.processor() or platform.machine(),
+        "processor": name_processor(),
         "sizes": [asdict(report) for report in reports],
     }
     arguments.json.parent.mkdir(exist_ok=True)
@@ -142,7 +143,8 @@ def _store_texts(connection: Connection, questions: Sequence[Question]) -> None:
 
 def _ask_product(connection: Connection, _: int, question: Question, category: str | None) -> list[int]:
     statement = text("SELECT product_id FROM catalog.similar_products(:product, :k, :category)")
-    parameters = {"product": f"sku{(question.own or 0) + 1}", "k": K, "category": category}
+    assert question.own is not None
+    parameters = {"product": f"sku{question.own + 1}", "k": K, "category": category}
     return [int(row.product_id.removeprefix("sku")) - 1 for row in connection.execute(statement, parameters)]
 
 
@@ -195,10 +197,9 @@ def _open_database() -> Iterator[Engine]:
         folder = Path(parent) / "stack"
         try:
             start_stack(folder, WantedPorts(), None)
-            lines = (folder / LOCAL_STACK_ENVIRONMENT).read_text(encoding="utf-8").splitlines()
-            url = dict(line.split("=", 1) for line in lines if line)["CATALOG_DATABASE_URL"]
+            url = read_environment(folder)["CATALOG_DATABASE_URL"]
             migrate(url)
-            engine = create_engine(driver_url(url))
+            engine = create_database_engine(url)
             yield engine
             engine.dispose()
         finally:

@@ -34,13 +34,14 @@ from jobs.local.ports import WantedPorts
 from jobs.local.stack import start_stack, stop_stack
 from jobs.models.device import Device, choose_device
 from jobs.models.preprocessing import Preprocessing
-from jobs.settings import LOCAL_STACK_ENVIRONMENT, Settings
+from jobs.settings import Settings
 from jobs.storage.layout import example_location, snapshot_location
 from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.loop import Lesson, Outcome, train
 from jobs.training.requests import Augmentation, ClassifierTraining, TrainingSettings
 from jobs.training.train import TrainingReport, train_candidate
 from jobs.training.whole_photos import enlarge, read_whole_photos
+from tests.local.stack_access import read_environment
 
 CATEGORIES = 10
 VALIDATION_PHOTOS = 32
@@ -155,8 +156,7 @@ def _open_stack() -> Iterator[Connections]:
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
     try:
         start_stack(folder / "stack", WantedPorts(), None)
-        lines = (folder / "stack" / LOCAL_STACK_ENVIRONMENT).read_text().splitlines()
-        os.environ.update(dict(line.split("=", 1) for line in lines if line))
+        os.environ.update(read_environment(folder / "stack"))
         os.environ["CATALOG_MODEL_CACHE"] = str(folder / "models")
         migrate(os.environ["CATALOG_DATABASE_URL"])
         with connect(Settings()) as connections:  # type: ignore[call-arg]
