@@ -27,7 +27,12 @@ def create_database_engine(database_url: str) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         pool_pre_ping=True,
-        connect_args={"application_name": APPLICATION_NAME, "connect_timeout": CONNECT_TIMEOUT_SECONDS},
+        connect_args={
+            "application_name": APPLICATION_NAME,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            # Whatever the database's own is: a COPY in binary sends texts as they are encoded here.
+            "client_encoding": "utf8",
+        },
     )
 
 

@@ -1,12 +1,38 @@
 """Writing what became of a chunk, all of it in the caller's transaction."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from sqlalchemy import Connection, text
 
+from jobs.database.binary_copy import (
+    Column,
+    copy_rows,
+    encode_bigints,
+    encode_halfvecs,
+    encode_jsonb,
+    encode_real_arrays,
+    encode_reals,
+    encode_texts,
+)
 from jobs.errors import RetryableError
+
+
+@dataclass(frozen=True)
+class StagingTable:
+    """A temporary table in which rows arrive, since a COPY knows no ON CONFLICT."""
+
+    name: str
+    columns: str
+
+
+STAGED_TAGS = StagingTable(
+    "staged_tags",
+    "image_id bigint, category text, confidence real, top_3 jsonb, probabilities real[], content_hash bytea",
+)
+STAGED_EMBEDDINGS = StagingTable("staged_embeddings", "image_id bigint, content_hash bytea, embedding halfvec")
 
 
 @dataclass(frozen=True)
@@ -20,25 +46,26 @@ class SeenContent:
     height: int | None
 
 
-@dataclass(frozen=True)
+# Without equality, since arrays have none that is true or false; so has `Embedding`.
+@dataclass(frozen=True, eq=False)
 class Tag:
-    """A classifier's answer: ``probabilities`` in the order of its categories."""
+    """A classifier's answer: ``probabilities``, float32 [categories], in the order of its categories."""
 
     image_id: int
     content_hash: bytes
     category: str
     confidence: float
     top_3: tuple[tuple[str, float], ...]
-    probabilities: tuple[float, ...]
+    probabilities: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Embedding:
-    """An encoder's answer, a vector of unit length."""
+    """An encoder's answer, a vector of unit length, float32 [dimensions]."""
 
     image_id: int
     content_hash: bytes
-    vector: tuple[float, ...]
+    vector: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -93,30 +120,28 @@ def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> 
 
 def upsert_tags(connection: Connection, classifier_version_id: int, tags: Sequence[Tag]) -> None:
     """Store a classifier's answers."""
+    if not tags:
+        return
+    columns = {
+        "image_id": encode_bigints(tag.image_id for tag in tags),
+        "category": encode_texts(tag.category for tag in tags),
+        "confidence": encode_reals(tag.confidence for tag in tags),
+        "top_3": encode_jsonb(_top_3_document(tag) for tag in tags),
+        "probabilities": encode_real_arrays(np.stack([tag.probabilities for tag in tags])),
+        "content_hash": [tag.content_hash for tag in tags],
+    }
+    _stage(connection, STAGED_TAGS, columns)
     connection.execute(
         text("""
             INSERT INTO catalog.image_tags (image_id, classifier_version_id, category, confidence, top_3,
                                             probabilities, content_hash)
-            SELECT image_id, :classifier, category, confidence, top_3::jsonb, probabilities::real[], content_hash
-            FROM unnest(CAST(:ids AS bigint[]), CAST(:categories AS text[]), CAST(:confidences AS real[]),
-                        CAST(:tops AS text[]), CAST(:probabilities AS text[]), CAST(:hashes AS bytea[]))
-                     AS s (image_id, category, confidence, top_3, probabilities, content_hash)
+            SELECT image_id, :classifier, category, confidence, top_3, probabilities, content_hash
+            FROM pg_temp.staged_tags
             ON CONFLICT (image_id, classifier_version_id) DO UPDATE
             SET category = excluded.category, confidence = excluded.confidence, top_3 = excluded.top_3,
                 probabilities = excluded.probabilities, content_hash = excluded.content_hash, tagged_at = now()
         """),
-        {
-            "classifier": classifier_version_id,
-            "ids": [tag.image_id for tag in tags],
-            "categories": [tag.category for tag in tags],
-            "confidences": [tag.confidence for tag in tags],
-            "tops": [
-                json.dumps([{"category": category, "confidence": confidence} for category, confidence in tag.top_3])
-                for tag in tags
-            ],
-            "probabilities": [f"{{{','.join(map(str, tag.probabilities))}}}" for tag in tags],
-            "hashes": [tag.content_hash for tag in tags],
-        },
+        {"classifier": classifier_version_id},
     )
 
 
@@ -144,21 +169,22 @@ def copy_tags(connection: Connection, classifier_version_id: int, copies: Sequen
 
 def upsert_embeddings(connection: Connection, space_id: int, embeddings: Sequence[Embedding]) -> None:
     """Store an encoder's answers."""
+    if not embeddings:
+        return
+    columns = {
+        "image_id": encode_bigints(embedding.image_id for embedding in embeddings),
+        "content_hash": [embedding.content_hash for embedding in embeddings],
+        "embedding": encode_halfvecs(np.stack([embedding.vector for embedding in embeddings])),
+    }
+    _stage(connection, STAGED_EMBEDDINGS, columns)
     connection.execute(
         text("""
             INSERT INTO catalog.image_embeddings (space_id, image_id, content_hash, embedding)
-            SELECT :space, image_id, content_hash, embedding::halfvec
-            FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS bytea[]), CAST(:vectors AS text[]))
-                     AS s (image_id, content_hash, embedding)
+            SELECT :space, image_id, content_hash, embedding FROM pg_temp.staged_embeddings
             ON CONFLICT (space_id, image_id) DO UPDATE
             SET content_hash = excluded.content_hash, embedding = excluded.embedding, embedded_at = now()
         """),
-        {
-            "space": space_id,
-            "ids": [embedding.image_id for embedding in embeddings],
-            "hashes": [embedding.content_hash for embedding in embeddings],
-            "vectors": [f"[{','.join(map(str, embedding.vector))}]" for embedding in embeddings],
-        },
+        {"space": space_id},
     )
 
 
@@ -232,6 +258,24 @@ def resolve_failures(connection: Connection, image_ids: Sequence[int]) -> None:
         """),
         {"ids": list(image_ids)},
     )
+
+
+def _top_3_document(tag: Tag) -> str:
+    return json.dumps([{"category": category, "confidence": confidence} for category, confidence in tag.top_3])
+
+
+def _stage(connection: Connection, staging: StagingTable, columns: Mapping[str, Column]) -> None:
+    """Leave these rows alone in a staging table.
+
+    It lives as long as the connection: one for each transaction would fill the system catalogs with dead rows.
+    """
+    exists = text("SELECT to_regclass(:name) IS NOT NULL")
+    if connection.scalar(exists, {"name": f"pg_temp.{staging.name}"}):
+        connection.execute(text(f"DELETE FROM pg_temp.{staging.name}"))
+    else:
+        create = f"CREATE TEMPORARY TABLE {staging.name} ({staging.columns}) ON COMMIT DELETE ROWS"
+        connection.execute(text(create))
+    copy_rows(connection, f"pg_temp.{staging.name}", columns)
 
 
 def _require_all_copied(copied: int, copies: Sequence[ContentCopy]) -> None:

@@ -207,7 +207,7 @@ class ShardPipeline:
             return ()
         vectors = self._predictor.predict_vectors([decoded.pixels for _, decoded in wanted])
         return tuple(
-            Embedding(image.source.image.image_id, image.source.content_hash, tuple(vector.tolist()))
+            Embedding(image.source.image.image_id, image.source.content_hash, vector)
             for (image, _), vector in zip(wanted, vectors, strict=True)
         )
 
@@ -243,4 +243,4 @@ def _decode_failure(image: FreshImage, fault: DecodeFault) -> ItemFailure:
 def _tag(image: FreshImage, probabilities: np.ndarray, categories: tuple[str, ...]) -> Tag:
     best = np.argsort(-probabilities, kind="stable")[:3]
     top_3 = tuple((categories[index], float(probabilities[index])) for index in best)
-    return Tag(image.source.image.image_id, image.source.content_hash, *top_3[0], top_3, tuple(probabilities.tolist()))
+    return Tag(image.source.image.image_id, image.source.content_hash, *top_3[0], top_3, probabilities)

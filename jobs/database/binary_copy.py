@@ -1,0 +1,80 @@
+"""Rows sent to a table by a COPY in binary, at a fraction of what arrays cost as text.
+
+A column is one value a row, in the binary form of its type: the functions ``encode_*`` give it.
+"""
+
+import io
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection
+
+Column = Sequence[bytes | None]
+"""None stands for NULL."""
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+END = b"\xff\xff"
+NULL = b"\xff\xff\xff\xff"
+REAL_TYPE = 700
+JSONB_VERSION = b"\x01"
+
+
+def copy_rows(connection: Connection, table: str, columns: Mapping[str, Column]) -> None:
+    """Append rows to a table, columns by name; faults come as those of psycopg2.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+    fields = struct.pack(">h", len(columns))
+    parts = [HEADER]
+    for row in zip(*columns.values(), strict=True):
+        parts.append(fields)
+        parts.extend(NULL if value is None else struct.pack(">i", len(value)) + value for value in row)
+    parts.append(END)
+    driver: Any = connection.connection.dbapi_connection
+    with driver.cursor() as cursor:
+        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
+        cursor.copy_expert(statement, io.BytesIO(b"".join(parts)))
+
+
+def encode_bigints(values: Iterable[int]) -> Column:
+    """As ``bigint``."""
+    return [struct.pack(">q", value) for value in values]
+
+
+def encode_integers(values: Iterable[int]) -> Column:
+    """As ``integer``."""
+    return [struct.pack(">i", value) for value in values]
+
+
+def encode_reals(values: Iterable[float]) -> Column:
+    """As ``real``."""
+    return [struct.pack(">f", value) for value in values]
+
+
+def encode_texts(values: Iterable[str]) -> Column:
+    """As ``text``."""
+    return [value.encode() for value in values]
+
+
+def encode_jsonb(documents: Iterable[str]) -> Column:
+    """As ``jsonb``."""
+    return [JSONB_VERSION + document.encode() for document in documents]
+
+
+def encode_real_arrays(rows: np.ndarray) -> Column:
+    """Numbers [n, length] as ``real[]``."""
+    length = rows.shape[1]
+    elements = np.empty(rows.shape, dtype=[("size", ">i4"), ("value", ">f4")])
+    elements["size"], elements["value"] = 4, rows
+    # Dimensions, whether there are NULLs, the type of an element, the length and the index of the first.
+    head = struct.pack(">5i", 1, 0, REAL_TYPE, length, 1) if length else struct.pack(">3i", 0, 0, REAL_TYPE)
+    return [head + row.tobytes() for row in elements]
+
+
+def encode_halfvecs(rows: np.ndarray) -> Column:
+    """Numbers [n, dimensions] as pgvector's ``halfvec``, rounded to half precision."""
+    head = struct.pack(">hh", rows.shape[1], 0)
+    return [head + row.tobytes() for row in rows.astype(">f2")]
