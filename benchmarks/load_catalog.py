@@ -1,16 +1,15 @@
 """A made-up catalog in the real schema, as the jobs would have left it, without the jobs."""
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.made_up_vectors import DIMENSIONS, PHOTOS_PER_PRODUCT, MadeUpCatalog
+from jobs.database.binary_copy import copy_rows, encode_bigints, encode_halfvecs, encode_integers
 from jobs.database.model_versions import ModelKind
 from jobs.database.spaces import create_space_index, make_space_live, open_space
 from jobs.database.switches import Switch, insert_switch
@@ -18,27 +17,6 @@ from jobs.database.switches import Switch, insert_switch
 COPY_ROWS = 20_000
 NIGHT = 20_000
 HASH_BYTES = 32
-ROW = np.dtype(
-    [
-        ("fields", ">i2"),
-        ("space_length", ">i4"),
-        ("space", ">i4"),
-        ("image_length", ">i4"),
-        ("image", ">i8"),
-        ("hash_length", ">i4"),
-        ("hash", f"V{HASH_BYTES}"),
-        ("vector_length", ">i4"),
-        ("dimensions", ">i2"),
-        ("unused", ">i2"),
-        ("vector", ">f2", (DIMENSIONS,)),
-    ]
-)
-"""A row of a binary COPY: the number of its fields, then each with its length; a halfvec as pgvector sends it."""
-COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-COPY_END = b"\xff\xff"
-COPY_VECTORS = """
-    COPY catalog.image_embeddings (space_id, image_id, content_hash, embedding) FROM STDIN (FORMAT binary)
-"""
 
 
 @dataclass(frozen=True)
@@ -96,30 +74,17 @@ def _stopwatch() -> Iterator[Callable[[], float]]:
 
 def copy_vectors(connection: Connection, space_id: int, first_image_id: int, vectors: np.ndarray) -> None:
     """Send vectors float16 [n, `DIMENSIONS`] of photos with consecutive ids by a binary COPY."""
-    driver: Any = connection.connection.dbapi_connection
-    with driver.cursor() as cursor:
-        for rows in _encode_rows(space_id, first_image_id, vectors):
-            cursor.copy_expert(COPY_VECTORS, io.BytesIO(COPY_HEADER + rows.tobytes() + COPY_END))
-
-
-def _encode_rows(space_id: int, first_image_id: int, vectors: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(vectors), COPY_ROWS):
         part = vectors[start : start + COPY_ROWS]
-        rows = np.zeros(len(part), dtype=ROW)
-        rows["fields"], rows["space_length"], rows["image_length"] = 4, 4, 8
-        rows["hash_length"], rows["vector_length"] = HASH_BYTES, 4 + 2 * DIMENSIONS
-        rows["space"], rows["dimensions"] = space_id, DIMENSIONS
-        rows["image"] = np.arange(first_image_id + start, first_image_id + start + len(part))
-        rows["hash"] = _hash_of(rows["image"])
-        rows["vector"] = part
-        yield rows
-
-
-def _hash_of(image_ids: np.ndarray) -> np.ndarray:
-    """Some 32 bytes that differ for each photo; see `_insert_photos`."""
-    hashes = np.zeros((len(image_ids), HASH_BYTES // 8), dtype=">i8")
-    hashes[:, -1] = image_ids
-    return hashes.view(f"V{HASH_BYTES}").reshape(-1)
+        image_ids = range(first_image_id + start, first_image_id + start + len(part))
+        columns = {
+            "space_id": encode_integers([space_id] * len(part)),
+            "image_id": encode_bigints(image_ids),
+            # Some bytes that differ for each photo; see `_insert_photos`.
+            "content_hash": [image_id.to_bytes(HASH_BYTES, "big") for image_id in image_ids],
+            "embedding": encode_halfvecs(part),
+        }
+        copy_rows(connection, "catalog.image_embeddings", columns)
 
 
 def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[str, ...]) -> int:
