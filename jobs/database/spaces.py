@@ -189,6 +189,11 @@ def find_searchable_space(connection: Connection, encoder_version_id: int) -> in
     return space.space_id if space and _relation_exists(connection, space.index) else None
 
 
+def has_space_index(connection: Connection, space_id: int) -> bool:
+    """Whether the vectors of a space are indexed."""
+    return _relation_exists(connection, _require_space(connection, space_id=space_id).index)
+
+
 def list_spaces(connection: Connection) -> list[SpaceSummary]:
     """All spaces, the oldest first, with what they hold."""
     rows = connection.execute(text("SELECT * FROM catalog.embedding_spaces ORDER BY space_id")).all()

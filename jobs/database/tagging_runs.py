@@ -51,7 +51,8 @@ class ChunkCounts:
 
     The stage seconds are summed over parallel workers; ``wall_seconds`` is the time between two commits. The counts
     of categories and confidences are of the images that the classifier itself answered, as in `DriftReference`.
-    ``waiting_seconds`` says for what nothing else could go on before this chunk was written.
+    ``waiting_seconds`` says for what nothing else could go on before this chunk was written. ``embedded`` counts the
+    vectors, copies among them, and ``has_index`` says whether their space had its index by then.
     """
 
     entries: int
@@ -67,6 +68,8 @@ class ChunkCounts:
     category_counts: dict[str, int] = field(default_factory=dict)
     confidence_counts: list[int] = field(default_factory=list)
     waiting_seconds: dict[str, float] = field(default_factory=dict)
+    embedded: int = 0
+    has_index: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,10 +178,10 @@ def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, co
         text("""
             INSERT INTO catalog.run_chunks (run_id, shard, chunk, entries, tagged, reused, failed, failure_reasons,
                 read_seconds, decode_seconds, predict_seconds, write_seconds, wall_seconds, category_counts,
-                confidence_counts, waiting_seconds)
+                confidence_counts, waiting_seconds, embedded, has_index)
             VALUES (:run, :shard, :chunk, :entries, :tagged, :reused, :failed, :failure_reasons,
                 :read_seconds, :decode_seconds, :predict_seconds, :write_seconds, :wall_seconds, :category_counts,
-                :confidence_counts, :waiting_seconds)
+                :confidence_counts, :waiting_seconds, :embedded, :has_index)
         """),
         {
             **asdict(counts),
@@ -242,6 +245,24 @@ def _sum_waiting(connection: Connection, run_id: str) -> dict[str, float]:
         {"run": run_id},
     )
     return {resource: float(seconds) for resource, seconds in rows}
+
+
+@dataclass(frozen=True)
+class EmbeddedCounts:
+    """Vectors that were written into a space without an index, and those that were added to an index."""
+
+    without_index: int
+    into_index: int
+
+
+def count_embedded(connection: Connection, run_id: str) -> EmbeddedCounts:
+    """Add up the ledgers of a run and of the runs whose ids lie below its own."""
+    statement = text("""
+        SELECT coalesce(sum(embedded) FILTER (WHERE NOT has_index), 0)::integer,
+               coalesce(sum(embedded) FILTER (WHERE has_index), 0)::integer
+        FROM catalog.run_chunks WHERE run_id = :run OR starts_with(run_id, :run || '/')
+    """)
+    return EmbeddedCounts(*connection.execute(statement, {"run": run_id}).one())
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from jobs.storage.layout import report_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 from jobs.tagging.drift import DriftReport, DriftSettings, measure_drift
+from jobs.tagging.index_filling import IndexFilling, read_index_filling
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class RunReport:
     waiting: dict[str, Wait]
     bottleneck: str | None
     duration_seconds: float
+    index: IndexFilling
     drift: DriftReport | None
     asks_for_retraining: bool
 
@@ -92,7 +94,8 @@ def report_run(
         )
         has_drifted = drift is not None and drift.is_flagged and not fault
         asks = has_drifted and not has_asked_for_retraining(connection, run_id, DAYS_BETWEEN_REQUESTS)
-        report = _build_report(run, totals, drift, asks, "failed" if fault else "succeeded")
+        index = read_index_filling(connection, run_id, run.models.space_id)
+        report = _build_report(run, totals, index, drift, asks, "failed" if fault else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report))
     content = json.dumps(asdict(report), indent=2)
     store.write(report_location(artifacts, run_id), content.encode())
@@ -128,7 +131,7 @@ def find_fault(totals: RunTotals, failed_share_limit: float) -> str | None:
 
 
 def _build_report(
-    run: TaggingRun, totals: RunTotals, drift: DriftReport | None, asks: bool, state: RunState
+    run: TaggingRun, totals: RunTotals, index: IndexFilling, drift: DriftReport | None, asks: bool, state: RunState
 ) -> RunReport:
     return RunReport(
         run_id=run.run_id,
@@ -151,6 +154,7 @@ def _build_report(
         },
         bottleneck=max(totals.waiting_seconds, key=totals.waiting_seconds.__getitem__, default=None),
         duration_seconds=round(totals.duration_seconds, 3),
+        index=index,
         drift=drift,
         asks_for_retraining=asks,
     )

@@ -31,6 +31,7 @@ from jobs.errors import PermanentError, RetryableError
 from jobs.search.carry_texts import carry_texts
 from jobs.storage.layout import manifest_location, report_location
 from jobs.storage.uri import S3Uri
+from jobs.tagging.index_filling import IndexFilling, read_index_filling
 from jobs.tagging.manifest import ShardHeader
 from jobs.tagging.neighbour_agreement import NeighbourAgreement, measure_agreement
 from jobs.tagging.plan import ManifestWriter, Plan, PlanSettings, recall_plan, store_plan, stream_due
@@ -59,7 +60,8 @@ RetagState = Literal["switched", "nothing to do", "superseded", "refused"]
 class RetagReport:
     """A finished retag, its top-ups included; ``failed`` counts every attempt.
 
-    ``neighbour_overlap_at_10`` is that of `NeighbourAgreement`, None where no encoder was switched.
+    ``neighbour_overlap_at_10`` is that of `NeighbourAgreement`, None where no encoder was switched; ``index`` is None
+    where nothing was planned.
     """
 
     run_id: str
@@ -70,6 +72,7 @@ class RetagReport:
     top_up_rounds: int
     neighbour_overlap_at_10: float | None
     seconds: float
+    index: IndexFilling | None = None
 
 
 def retag(connections: Connections, run_id: str | None = None) -> RetagReport:
@@ -157,7 +160,8 @@ def _report_nothing_planned(connection: Connection, run_id: str) -> RetagReport:
 
 def _recall_report(record: dict[str, Any]) -> RetagReport:
     switched = tuple(Switch(**switch) for switch in record["switched"])
-    return RetagReport(**{**record, "switched": switched})
+    index = record.get("index")
+    return RetagReport(**{**record, "switched": switched, "index": IndexFilling(**index) if index else None})
 
 
 class _Completion:
@@ -265,6 +269,7 @@ class _Completion:
             top_up_rounds=self._top_ups,
             neighbour_overlap_at_10=self._agreement.overlap if self._agreement and switched else None,
             seconds=round(sum_chunks(connection, self._run.run_id).duration_seconds, 1),
+            index=read_index_filling(connection, self._run.run_id, self._targets.space_id),
         )
         finish_run(connection, self._run.run_id, run_state, asdict(report))
         return report

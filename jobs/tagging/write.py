@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from jobs.database.drift_references import CONFIDENCE_BINS
+from jobs.database.spaces import has_space_index
 from jobs.database.tagging_results import (
     ContentCopy,
     Embedding,
@@ -95,14 +96,16 @@ def write_chunk(
             connection, [failure.image_id for failure in outcome.failures if failure.reason not in RETRYABLE_REASONS]
         )
         resolve_failures(connection, [content.image_id for content in outcome.contents])
+        # Asked after writing, which keeps an index from being built until the commit.
+        has_index = has_space_index(connection, models.space_id)
         now = time.perf_counter()
-        counts = _count(outcome, now - writing, now - started, waiting_seconds)
+        counts = _count(outcome, now - writing, now - started, waiting_seconds, has_index)
         insert_chunk(connection, header.run_id, header.shard, chunk, counts)
     return counts
 
 
 def _count(
-    outcome: Outcome, write_seconds: float, wall_seconds: float, waiting_seconds: Mapping[str, float]
+    outcome: Outcome, write_seconds: float, wall_seconds: float, waiting_seconds: Mapping[str, float], has_index: bool
 ) -> ChunkCounts:
     done = len(outcome.contents)
     failed = len(outcome.failures)
@@ -120,6 +123,8 @@ def _count(
         category_counts=dict(Counter(tag.category for tag in outcome.tags)),
         confidence_counts=count_confidences([tag.confidence for tag in outcome.tags]),
         waiting_seconds=dict(waiting_seconds),
+        embedded=len(outcome.embeddings) + len(outcome.embedding_copies),
+        has_index=has_index,
     )
 
 
