@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS_VENV := .local/peers-venv
+PEERS_READY := $(PEERS_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui down test check bench clean
+.PHONY: help demo ui down test check bench bench-peers clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the whole flow on a rendered catalog: bucket -> Airflow -> SQL
 	@$(BIN)/python -m jobs demo
@@ -35,6 +37,9 @@ bench: $(READY) ## images per second beside the bare forward pass; what two of t
 	@$(BIN)/python -m benchmarks.paired_gate
 	@$(BIN)/python -m benchmarks.calibration_gate
 
+bench-peers: $(READY) $(PEERS_READY) ## images per second of other ways to the same answers, Ray Data and Daft among them
+	@$(BIN)/python -m benchmarks.peers --peers-python $(PEERS_VENV)/bin/python
+
 clean: down ## remove .local with all its data, and .venv
 	rm -rf .local $(VENV)
 
@@ -46,3 +51,9 @@ $(READY): requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $(READY)
+
+$(PEERS_READY): benchmarks/peers/requirements.txt | $(READY)
+	@echo "setting up $(PEERS_VENV): a few minutes, the first time only"
+	@$(BIN)/python -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@touch $(PEERS_READY)

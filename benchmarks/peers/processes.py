@@ -1,0 +1,60 @@
+"""The peers, and how one of them is measured."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.materials import Checkpoints
+from jobs.settings import PROJECT_ROOT
+
+PEERS_PYTHON = PROJECT_ROOT / ".local" / "peers-venv" / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A module of this package with its options; some need packages that the project does without."""
+
+    name: str
+    module: str
+    options: tuple[str, ...]
+    needs_own_environment: bool = False
+
+
+@dataclass(frozen=True)
+class PeerReport:
+    """What a peer printed; memory is the peak of it and its children together."""
+
+    images: int
+    seconds: float
+    images_per_second: float
+    peak_memory_bytes: int
+    versions: dict[str, str]
+
+
+PEERS = (
+    Peer("two Hugging Face pipelines, fp32", "huggingface_pipelines", ("--dtype", "fp32")),
+    Peer("two Hugging Face pipelines, bf16", "huggingface_pipelines", ("--dtype", "bf16")),
+    Peer("torch DataLoader, fp32", "dataloader", ("--dtype", "fp32")),
+    Peer("torch DataLoader, bf16", "dataloader", ("--dtype", "bf16")),
+    Peer("torch DataLoader, bf16, 2 workers", "dataloader", ("--dtype", "bf16", "--workers", "2")),
+    Peer("Ray Data, fp32", "ray_data", ("--dtype", "fp32"), needs_own_environment=True),
+    Peer("Ray Data, bf16", "ray_data", ("--dtype", "bf16"), needs_own_environment=True),
+    Peer("Daft, fp32", "daft_udf", ("--dtype", "fp32"), needs_own_environment=True),
+    Peer("Daft, bf16", "daft_udf", ("--dtype", "bf16"), needs_own_environment=True),
+)
+"""The first is what the others are compared with."""
+
+
+def measure(peer: Peer, checkpoints: Checkpoints, photos_folder: Path, peers_python: Path) -> PeerReport | None:
+    """Run a peer on all photos of a folder; None if the environment that it needs is not installed."""
+    python = peers_python if peer.needs_own_environment else Path(sys.executable)
+    if not python.is_file():
+        return None
+    folders = (checkpoints.classifier, checkpoints.encoder, photos_folder)
+    command = [str(python.absolute()), "-m", f"benchmarks.peers.{peer.module}", *map(str, folders), *peer.options]
+    finished = subprocess.run(command, cwd=PROJECT_ROOT, check=False, capture_output=True)
+    if finished.returncode:
+        sys.exit(f"{peer.name} failed: {finished.stderr.decode()[-2000:]}")
+    return PeerReport(**json.loads(finished.stdout.splitlines()[-1]))

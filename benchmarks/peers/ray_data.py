@@ -1,0 +1,88 @@
+"""Ray Data: `read_images`, then `map_batches` by an actor that holds both models; for times see `measurement`.
+
+A data set starts an actor of its own, so the actor says when it was ready, and photos are read only from then on.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.measurement import BATCH_SIZE, Answer, Tagged, Work, measure_peer, read_clock
+
+ACTOR_START_SECONDS = 120
+
+
+class Actor:
+    """Both models, on all cores: Ray gives an actor one thread, and reading takes little."""
+
+    def __init__(self, classifier: Path, encoder: Path, dtype: str, threads: int) -> None:
+        import torch
+
+        from benchmarks.peers.two_models import TwoModels, TwoProcessors
+
+        torch.set_num_threads(threads)
+        self.processors = TwoProcessors.load(classifier, encoder)
+        self.models = TwoModels.load(classifier, encoder, dtype)
+        self.ready = read_clock()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        answers = self.models.answer(self.processors.prepare(batch["image"]))
+        return {
+            "path": batch["path"],
+            "category": [answer.category for answer in answers],
+            "confidence": [answer.confidence for answer in answers],
+            "vector": [answer.vector for answer in answers],
+            "ready": [self.ready] * len(answers),
+        }
+
+
+def tag(work: Work) -> Tagged:
+    """Start Ray on this machine alone, answer, and stop it."""
+    # Otherwise Ray leaves a token in the home folder.
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
+    import ray
+
+    # Not below the present folder: sockets have short names.
+    folder = tempfile.mkdtemp(prefix="ray-")
+    try:
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+            runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
+        )
+        # Until the actors are ready nothing is read.
+        ray.data.DataContext.get_current().wait_for_min_actors_s = ACTOR_START_SECONDS
+        _answer(work, work.warm_up)
+        return _answer(work, work.photos)
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(work: Work, photos: Sequence[Path]) -> Tagged:
+    import ray
+
+    cores = len(os.sched_getaffinity(0))
+    rows = (
+        ray.data.read_images([str(photo) for photo in photos], mode="RGB", include_paths=True)
+        .map_batches(
+            Actor,
+            fn_constructor_args=(work.classifier, work.encoder, work.dtype, cores),
+            batch_size=BATCH_SIZE,
+            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(size=1),
+        )
+        .take_all()
+    )
+    answers = {Path(row["path"]): Answer(row["category"], row["confidence"], row["vector"]) for row in rows}
+    return Tagged(answers, read_clock() - max(row["ready"] for row in rows))
+
+
+if __name__ == "__main__":
+    measure_peer(tag, ["ray", "torch", "transformers", "pyarrow", "pillow"])

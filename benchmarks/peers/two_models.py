@@ -1,0 +1,71 @@
+"""Both models as the documentation of Transformers uses them, for the peers that bring a loop and no models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPVisionModelWithProjection
+
+from benchmarks.peers.measurement import Answer
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the classifier and the encoder see of the same photos, float32 [n, 3, h, w] each."""
+
+    classifier: torch.Tensor
+    encoder: torch.Tensor
+
+
+@dataclass(frozen=True)
+class TwoProcessors:
+    """The preprocessing of both checkpoints, which needs no weights."""
+
+    classifier: Any
+    encoder: Any
+
+    @classmethod
+    def load(cls, classifier: Path, encoder: Path) -> Self:
+        """Read both from their checkpoints."""
+        return cls(*(AutoImageProcessor.from_pretrained(one, local_files_only=True) for one in (classifier, encoder)))
+
+    def prepare(self, photos: Sequence[Any]) -> Inputs:
+        """``photos`` are RGB images of Pillow or uint8 arrays [height, width, 3], of any sizes."""
+        # Without the name of the layout an array would be searched for its channels.
+        options = {"return_tensors": "pt", "input_data_format": "channels_last"}
+        return Inputs(*(one(list(photos), **options)["pixel_values"] for one in (self.classifier, self.encoder)))
+
+
+@dataclass(frozen=True)
+class TwoModels:
+    """A classifier and the image tower of a CLIP, on the CPU."""
+
+    classifier: Any
+    encoder: Any
+    dtype: torch.dtype
+
+    @classmethod
+    def load(cls, classifier: Path, encoder: Path, dtype: str) -> Self:
+        """Load both for inference, their weights in ``dtype``."""
+        options = {"dtype": DTYPES[dtype], "local_files_only": True, "use_safetensors": True}
+        return cls(
+            AutoModelForImageClassification.from_pretrained(classifier, **options).eval(),
+            CLIPVisionModelWithProjection.from_pretrained(encoder, **options).eval(),
+            DTYPES[dtype],
+        )
+
+    @torch.inference_mode()
+    def answer(self, inputs: Inputs) -> list[Answer]:
+        """One answer for each photo, in their order."""
+        logits = self.classifier(pixel_values=inputs.classifier.to(self.dtype)).logits
+        best = logits.float().softmax(1).max(1)
+        vectors = self.encoder(pixel_values=inputs.encoder.to(self.dtype)).image_embeds.float().numpy()
+        names = self.classifier.config.id2label
+        return [
+            Answer(names[int(category)], float(confidence), vector)
+            for category, confidence, vector in zip(best.indices, best.values, vectors, strict=True)
+        ]
