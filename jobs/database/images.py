@@ -1,13 +1,15 @@
 """Queries on ``products`` and ``images``: what the bucket lists, compared with what the catalog knows.
 
-The comparison is made by the database on a temporary table, so that a listing of any length passes through
-the job a page at a time.
+The comparison is made by the database on temporary tables, so that a listing of any length passes through
+the job a page at a time. Images that did not change are read and never written, not even locked.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
+
+from jobs.database.binary_copy import copy_rows, encode_bigints, encode_texts
 
 
 @dataclass(frozen=True)
@@ -47,27 +49,21 @@ class Discovery:
 
 def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]) -> None:
     """Copy a listing into the temporary table ``listed``, which lives until the transaction ends."""
+    # No index: a bucket lists an object once, and whole tables are joined without any.
     connection.execute(
         text("""
-            CREATE TEMPORARY TABLE listed (object_key text PRIMARY KEY, etag text, size_bytes bigint, product_id text)
+            CREATE TEMPORARY TABLE listed (object_key text, etag text, size_bytes bigint, product_id text)
             ON COMMIT DROP
         """)
     )
-    insert = text("""
-        INSERT INTO listed
-        SELECT * FROM unnest(CAST(:keys AS text[]), CAST(:etags AS text[]), CAST(:sizes AS bigint[]),
-                             CAST(:products AS text[]))
-    """)
     for page in pages:
-        connection.execute(
-            insert,
-            {
-                "keys": [image.object_key for image in page],
-                "etags": [image.etag for image in page],
-                "sizes": [image.size_bytes for image in page],
-                "products": [image.product_id for image in page],
-            },
-        )
+        columns = {
+            "object_key": encode_texts(image.object_key for image in page),
+            "etag": encode_texts(image.etag for image in page),
+            "size_bytes": encode_bigints(image.size_bytes for image in page),
+            "product_id": encode_texts(image.product_id for image in page),
+        }
+        copy_rows(connection, "listed", columns)
     connection.execute(text("ANALYZE listed"))
 
 
@@ -99,21 +95,29 @@ def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
     place = {"bucket": bucket, "prefix": prefix}
     connection.execute(
         text("""
-            INSERT INTO catalog.products (product_id) SELECT DISTINCT product_id FROM listed
+            CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
+            SELECT l.* FROM listed l
+            LEFT JOIN catalog.images i ON i.bucket = :bucket AND i.object_key = l.object_key
+            WHERE i.image_id IS NULL OR i.deleted_at IS NOT NULL
+               OR (i.etag, i.size_bytes, i.product_id) <> (l.etag, l.size_bytes, l.product_id)
+        """),
+        place,
+    )
+    connection.execute(
+        text("""
+            INSERT INTO catalog.products (product_id) SELECT DISTINCT product_id FROM differing
             ON CONFLICT DO NOTHING
         """)
     )
     connection.execute(
         text("""
             INSERT INTO catalog.images AS i (bucket, object_key, product_id, etag, size_bytes)
-            SELECT :bucket, object_key, product_id, etag, size_bytes FROM listed ORDER BY object_key
+            SELECT :bucket, object_key, product_id, etag, size_bytes FROM differing ORDER BY object_key
             ON CONFLICT (bucket, object_key) DO UPDATE
             SET etag = excluded.etag, size_bytes = excluded.size_bytes, product_id = excluded.product_id,
                 deleted_at = NULL,
                 content_hash = CASE WHEN (i.etag, i.size_bytes) = (excluded.etag, excluded.size_bytes)
                                     THEN i.content_hash END
-            WHERE (i.etag, i.size_bytes, i.product_id) <> (excluded.etag, excluded.size_bytes, excluded.product_id)
-               OR i.deleted_at IS NOT NULL
         """),
         place,
     )
