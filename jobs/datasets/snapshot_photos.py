@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 
 from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.errors import PermanentError
-from jobs.models.preprocessing import Geometry
+from jobs.models.geometry import Geometry
 from jobs.storage.layout import example_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri

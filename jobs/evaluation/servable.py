@@ -12,7 +12,7 @@ from jobs.datasets.snapshot_file import Snapshot
 from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.errors import PermanentError
 from jobs.evaluation.evaluation_record import Servable
-from jobs.evaluation.served_model import ServedModel, load_served_model
+from jobs.evaluation.served_model import ServedModel, load_trained_model
 from jobs.models.classifier import read_categories
 from jobs.models.device import Device
 from jobs.models.encoder import load_text_encoder
@@ -88,7 +88,7 @@ def _load(folder: Path, kind: ModelKind, device: Device, faults: list[str]) -> S
     try:
         if kind == "encoder":
             load_text_encoder(folder, device)
-        return load_served_model(folder, kind, device)
+        return load_trained_model(folder, kind, device)
     except PermanentError as error:
         faults.append(str(error))
         return None

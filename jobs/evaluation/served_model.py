@@ -1,4 +1,4 @@
-"""The image side of a model of either kind, run as the tagger runs it."""
+"""The image side of a model of either kind, run as the tagger runs it, for those who hold pixels in torch."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,43 +10,64 @@ import numpy as np
 import torch
 
 from jobs.database.model_versions import ModelKind
-from jobs.models.classifier import load_classifier
 from jobs.models.device import Device, prepare_passes
-from jobs.models.encoder import load_image_encoder
-from jobs.models.preprocessing import Geometry
-from jobs.tagging.predict import Forward, forward_halving
+from jobs.models.geometry import Geometry
+from jobs.models.image_model import ImageModel
+from jobs.models.production import read_production
+from jobs.models.torch_model import load_torch_model
 
 
 @dataclass(frozen=True)
 class ServedModel:
     """A loaded model: resized pixels in, probabilities or vectors out; ``categories`` only of a classifier."""
 
-    geometry: Geometry
+    model: ImageModel
     categories: tuple[str, ...]
-    forward: Forward
-    device: Device
+
+    @property
+    def geometry(self) -> Geometry:
+        """How photos are resized for it."""
+        return self.model.geometry
 
     def predict_batch(self, pixels: torch.Tensor) -> np.ndarray:
-        """One forward pass over uint8 pixels [n, 3, side, side]: float32 [n, outputs]."""
-        return forward_halving(lambda part: self.forward(part.to(self.device.torch_device)).cpu(), pixels).numpy()
+        """One batch of uint8 pixels [n, 3, side, side]: float32 [n, outputs]."""
+        return self.model.predict(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
 
     def predict(self, pixels: torch.Tensor) -> np.ndarray:
         """Any number of pixels, at least one, in batches: uint8 [n, 3, side, side] to float32 [n, outputs]."""
-        return map_batches(self.predict_batch, pixels, self.device)
+        return _map_batches(self.predict_batch, pixels, self.model.batch_size, self.model.passes)
 
 
 def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
-    """Load a checkpoint for inference; raises PermanentError if the folder holds no model of this kind."""
-    if kind == "classifier":
-        classifier = load_classifier(folder, device)
-        return ServedModel(classifier.preprocessing.geometry, classifier.categories, classifier.predict, device)
-    encoder = load_image_encoder(folder, device)
-    return ServedModel(encoder.preprocessing.geometry, (), encoder.predict, device)
+    """Load a model in the engine and precision that its folder names, or on a device as it is where it names none.
+
+    Raises:
+        PermanentError: the folder holds no model of this kind, or this machine cannot compute it.
+    """
+    production = read_production(folder)
+    if production is None:
+        return load_trained_model(folder, kind, device)
+    if production.engine == "torch":
+        return load_trained_model(folder, kind, device.in_precision(production.precision))
+    from jobs.models.openvino_model import load_openvino_model
+
+    return ServedModel(load_openvino_model(folder, production), production.categories)
 
 
-def map_batches(work: Callable[[Any], np.ndarray], items: torch.Tensor | Sequence[str], device: Device) -> np.ndarray:
+def load_trained_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
+    """Load a checkpoint in torch, however it is served; raises PermanentError if it holds no model of this kind."""
+    model = load_torch_model(folder, kind, device)
+    return ServedModel(model, model.categories)
+
+
+def map_batches(work: Callable[[Any], np.ndarray], items: Sequence[str], device: Device) -> np.ndarray:
     """Answer batches of the device's size side by side, in order: an array with a row for each item."""
-    size = device.batch_size
+    return _map_batches(work, items, device.batch_size, prepare_passes(device))
+
+
+def _map_batches(
+    work: Callable[[Any], np.ndarray], items: torch.Tensor | Sequence[str], size: int, passes: int
+) -> np.ndarray:
     batches = [items[start : start + size] for start in range(0, len(items), size)]
-    with ThreadPoolExecutor(prepare_passes(device)) as pool:
+    with ThreadPoolExecutor(passes) as pool:
         return np.concatenate(list(pool.map(work, batches)))

@@ -20,7 +20,7 @@ import torch
 from jobs.database.model_versions import ModelKind
 from jobs.evaluation.evaluation_record import Serving
 from jobs.evaluation.served_model import ServedModel, load_served_model
-from jobs.models.device import choose_device, prepare_passes
+from jobs.models.device import choose_device
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
 WARM_UP_PHOTOS = 3
@@ -35,7 +35,6 @@ def probe_serving(model: ServedModel, photos: Sequence[bytes]) -> Serving:
 
     A photo fails where its bytes cannot be decoded or the model's numbers are no numbers.
     """
-    passes = prepare_passes(model.device)
     limits = DecodeLimits.for_labelled_photo(2 * model.geometry.resize_to)
     for photo in photos[:WARM_UP_PHOTOS]:
         _answer(model, photo, limits)
@@ -52,7 +51,7 @@ def probe_serving(model: ServedModel, photos: Sequence[bytes]) -> Serving:
     return Serving(
         images=len(photos),
         mean_latency_milliseconds=1000 * seconds / len(photos) if photos else None,
-        images_per_second=_measure_throughput(model, decoded, passes) if decoded else None,
+        images_per_second=_measure_throughput(model, decoded) if decoded else None,
         failed_share=failed / len(photos) if photos else None,
         peak_memory_bytes=_read_peak_memory(),
     )
@@ -67,17 +66,18 @@ def _answer(model: ServedModel, photo: bytes, limits: DecodeLimits) -> np.ndarra
     return decoded.pixels if np.isfinite(output).all() else None
 
 
-def _measure_throughput(model: ServedModel, decoded: Sequence[np.ndarray], passes: int) -> float:
+def _measure_throughput(model: ServedModel, decoded: Sequence[np.ndarray]) -> float:
     """Images a second, resized and answered in batches side by side, in the best of several rounds.
 
     The best, since other processes of a shared machine can only take away from it.
     """
+    passes = model.model.passes
     with ThreadPoolExecutor(passes) as pool:
 
         def answer_until(deadline: float, photos: Sequence[np.ndarray]) -> int:
             images, source = 0, cycle(photos)
             while time.perf_counter() < deadline:
-                batch = list(islice(source, model.device.batch_size))
+                batch = list(islice(source, model.model.batch_size))
                 model.predict_batch(torch.stack([model.geometry.apply(pixels) for pixels in batch]))
                 images += len(batch)
             return images

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from jobs.connections import Connections
 from jobs.database.examples import Example, find_perceptual_hashes, upsert_examples
@@ -13,7 +14,7 @@ from jobs.labelling.label_row import BadRow, LabelRow
 from jobs.labelling.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
 from jobs.labelling.read_photo import read_photo
 from jobs.storage.layout import example_location
-from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits
+from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
 from jobs.tagging.decode_pool import DecodePool
 
 
@@ -33,7 +34,7 @@ class ExampleMaker:
     connections: Connections
     source: str
     import_id: str
-    decode_pool: DecodePool
+    decode_pool: DecodePool[DecodedImage]
     threads: ThreadPoolExecutor
 
     def make_examples(self, rows: Sequence[LabelRow]) -> list[Example | BadRow]:
@@ -110,7 +111,7 @@ def open_example_maker(connections: Connections, source: str, import_id: str) ->
     settings = connections.settings
     limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, DECODED_SIDE_PIXELS)
     with (
-        DecodePool(settings.decode_processes, limits) as decode_pool,
+        DecodePool(settings.decode_processes, partial(decode_image, limits=limits)) as decode_pool,
         ThreadPoolExecutor(settings.read_threads, "import") as threads,
     ):
         yield ExampleMaker(connections, source, import_id, decode_pool, threads)

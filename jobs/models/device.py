@@ -1,7 +1,7 @@
 """Where the forward pass runs and in which precision."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,6 +21,10 @@ class Device:
     def is_cuda(self) -> bool:
         """Whether batches have to be copied to a GPU."""
         return self.torch_device.type == "cuda"
+
+    def in_precision(self, precision: str) -> "Device":
+        """The same device, computing in another precision."""
+        return replace(self, dtype=PRECISIONS[precision])
 
     @property
     def batch_size(self) -> int:

@@ -7,21 +7,16 @@ only bytes are moved to the device.
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import LOADING_FAULTS, first_line
+from jobs.models.geometry import FILTERS, Geometry
 
-SUPPORTED_INTERPOLATIONS: dict[str, InterpolationMode] = {
-    "bilinear": InterpolationMode.BILINEAR,
-    "bicubic": InterpolationMode.BICUBIC,
-}
 PILLOW_NAMES = {2: "bilinear", 3: "bicubic"}
 PROBE_SIZES = ((211, 300), (397, 260), (40, 47))
 """Height and width of the photos on which a checkpoint's own preprocessing is compared with ours."""
@@ -31,40 +26,6 @@ TOLERATED_SHARE = 0.01
 """Of the values that may be further apart. Both resize one direction after the other, and in between cut off
 what overshoots; Pillow 13 begins with the cheaper direction, torchvision with the rows: 0.3 % of the probes' values.
 """
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How a photo becomes a square input.
-
-    ``resize_to`` is the length in pixels of the shorter side, or without ``keep_aspect`` of both sides, before a
-    centre crop of ``crop_to``. An offset of the crop that ends in half a pixel is rounded "down", as Transformers
-    does, or to an "even" number, as torchvision does.
-    """
-
-    resize_to: int
-    crop_to: int
-    keep_aspect: bool
-    interpolation: str
-    crop_rounding: Literal["down", "even"] = "down"
-
-    def apply(self, pixels: np.ndarray) -> torch.Tensor:
-        """Turn uint8 RGB pixels [height, width, 3] into a uint8 tensor [3, crop_to, crop_to].
-
-        Antialiased, on uint8: equal to Pillow's own resize to within rounding, but see `TOLERATED_SHARE`.
-        """
-        # Pixels that come out of Pillow are read-only, and torch warns of that.
-        image = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)
-        mode = SUPPORTED_INTERPOLATIONS[self.interpolation]
-        size = [self.resize_to] if self.keep_aspect else [self.resize_to, self.resize_to]
-        resized = transforms.resize(image, size, interpolation=mode, antialias=True)
-        top, left = (self._crop_offset(side) for side in resized.shape[-2:])
-        cropped: torch.Tensor = transforms.crop(resized, top, left, self.crop_to, self.crop_to)
-        return cropped
-
-    def _crop_offset(self, side: int) -> int:
-        offset = (side - self.crop_to) / 2
-        return int(offset) if self.crop_rounding == "down" else round(offset)
 
 
 @dataclass(frozen=True)
@@ -164,7 +125,7 @@ def _read_geometry(processor: Any) -> Geometry:
 
 
 def _require_interpolation(name: str) -> str:
-    if name not in SUPPORTED_INTERPOLATIONS:
+    if name not in FILTERS:
         raise PermanentError(f"the preprocessing resizes by {name}: only bilinear and bicubic work")
     return name
 

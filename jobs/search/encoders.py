@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from jobs.connections import Connections
 from jobs.database.model_versions import read_model_version
+from jobs.models.engine import EngineSettings, load_image_model
 
 
 class TextEmbedder(Protocol):
@@ -35,21 +37,18 @@ def load_text_embedder(connections: Connections, model_version_id: int) -> TextE
     from jobs.models.device import choose_device
     from jobs.models.encoder import load_text_encoder
 
-    device = choose_device(connections.settings.device, connections.settings.precision)
+    # Whatever the image tower is served in: the text tower is asked for one line at a time.
+    device = choose_device(connections.settings.device, "fp32")
     return load_text_encoder(_fetch(connections, model_version_id), device)
 
 
 def load_photo_embedder(connections: Connections, model_version_id: int) -> EmbedPhoto:
     """Load the image tower of a registered encoder; raises as `load_text_embedder` does."""
-    from jobs.models.device import choose_device
-    from jobs.models.encoder import load_image_encoder
-
-    device = choose_device(connections.settings.device, connections.settings.precision)
-    encoder = load_image_encoder(_fetch(connections, model_version_id), device)
+    settings = EngineSettings(connections.settings.device, connections.settings.precision)
+    encoder = load_image_model(_fetch(connections, model_version_id), "encoder", settings)
 
     def embed_photo(pixels: np.ndarray) -> np.ndarray:
-        batch = encoder.preprocessing.geometry.apply(pixels).unsqueeze(0).to(device.torch_device)
-        vector: np.ndarray = encoder.predict(batch)[0].cpu().numpy()
+        vector: np.ndarray = encoder.predict(np.stack([encoder.geometry.resize(Image.fromarray(pixels))]))[0]
         return vector
 
     return embed_photo

@@ -9,11 +9,13 @@ import sys
 import time
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from jobs.models.geometry import Geometry
 from jobs.tagging.failures import Reason
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -63,6 +65,26 @@ class DecodedImage:
 
 
 @dataclass(frozen=True)
+class DecodedPhoto:
+    """An upright RGB photo, perhaps shrunken; ``width`` and ``height`` are those of the original, upright."""
+
+    photo: Image.Image
+    width: int
+    height: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """A photo resized for models: uint8 pixels [side, side, 3] of each geometry that was asked for."""
+
+    inputs: tuple[np.ndarray, ...]
+    width: int
+    height: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class DecodeFault:
     """Why these bytes are no photo."""
 
@@ -80,20 +102,38 @@ class _RefusedError(Exception):
 
 
 def decode_image(content: bytes, limits: DecodeLimits) -> DecodedImage | DecodeFault:
-    """Decode one image; every fault of the bytes is returned, none is raised."""
+    """Decode one image into pixels; every fault of the bytes is returned, none is raised."""
+    photo = decode_photo(content, limits)
+    if isinstance(photo, DecodeFault):
+        return photo
+    return DecodedImage(np.asarray(photo.photo), photo.width, photo.height, photo.seconds)
+
+
+def prepare_image(content: bytes, limits: DecodeLimits, geometries: Sequence[Geometry]) -> PreparedImage | DecodeFault:
+    """Decode one image and resize it for models; every fault of the bytes is returned, none is raised."""
+    started = time.perf_counter()
+    photo = decode_photo(content, limits)
+    if isinstance(photo, DecodeFault):
+        return photo
+    inputs = tuple(geometry.resize(photo.photo) for geometry in geometries)
+    return PreparedImage(inputs, photo.width, photo.height, time.perf_counter() - started)
+
+
+def decode_photo(content: bytes, limits: DecodeLimits) -> DecodedPhoto | DecodeFault:
+    """Decode one image, without a copy of its pixels; every fault of the bytes is returned, none is raised."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            pixels, width, height = _decode(content, limits)
+            photo, width, height = _decode(content, limits)
         except _RefusedError as refusal:
             return DecodeFault(refusal.reason, str(refusal), time.perf_counter() - started)
         except DECODER_FAULTS as error:
             return DecodeFault(_name_fault(error), _describe(error), time.perf_counter() - started)
-    return DecodedImage(pixels, width, height, time.perf_counter() - started)
+    return DecodedPhoto(photo, width, height, time.perf_counter() - started)
 
 
-def _decode(content: bytes, limits: DecodeLimits) -> tuple[np.ndarray, int, int]:
+def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int]:
     if not content:
         raise _RefusedError(Reason.EMPTY, "0 bytes")
     # Our own limit is checked from the header; Pillow's would warn or raise by a number of its own.
@@ -110,7 +150,7 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[np.ndarray, int, int]
         upright = _turn_upright(rgb.reduce(factor) if factor > 1 else rgb, orientation)
     if orientation >= 5:
         width, height = height, width
-    return np.asarray(upright), width, height
+    return upright, width, height
 
 
 def _check_size(width: int, height: int, limits: DecodeLimits) -> None:

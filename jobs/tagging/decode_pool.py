@@ -6,26 +6,27 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from jobs.child_process import end_with_parent
-from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.tagging.decode import DecodeFault
 from jobs.tagging.failures import Reason
 
-Decoder = Callable[[bytes, DecodeLimits], DecodedImage | DecodeFault]
+Decoded = TypeVar("Decoded")
 
 
-class DecodePool:
+class DecodePool(Generic[Decoded]):
     """Decodes batches in order; a context manager that ends its processes.
+
+    ``decoder`` is sent to the processes with each image: a function of a module, or a partial one.
 
     When a process dies, the images that were in flight are decoded again one at a time, each in a fresh
     process: the one that kills its process a second time is the culprit.
     """
 
-    def __init__(self, processes: int, limits: DecodeLimits, decoder: Decoder = decode_image) -> None:
+    def __init__(self, processes: int, decoder: Callable[[bytes], Decoded | DecodeFault]) -> None:
         self._processes = processes
         self._decoder = decoder
-        self._limits = limits
         self._lock = threading.Lock()
         self._pool = self._start(processes)
 
@@ -35,21 +36,21 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def decode(self, contents: Sequence[bytes]) -> list[DecodedImage | DecodeFault]:
+    def decode(self, contents: Sequence[bytes]) -> list[Decoded | DecodeFault]:
         """Decode a batch; may be called from several threads."""
         pool = self._pool
         futures = [self._submit(pool, content) for content in contents]
         return [self._settle(pool, future, content) for future, content in zip(futures, contents, strict=True)]
 
-    def _submit(self, pool: ProcessPoolExecutor, content: bytes) -> Future[DecodedImage | DecodeFault] | None:
+    def _submit(self, pool: ProcessPoolExecutor, content: bytes) -> Future[Decoded | DecodeFault] | None:
         try:
-            return pool.submit(self._decoder, content, self._limits)
+            return pool.submit(self._decoder, content)
         except BrokenProcessPool:
             return None
 
     def _settle(
-        self, pool: ProcessPoolExecutor, future: Future[DecodedImage | DecodeFault] | None, content: bytes
-    ) -> DecodedImage | DecodeFault:
+        self, pool: ProcessPoolExecutor, future: Future[Decoded | DecodeFault] | None, content: bytes
+    ) -> Decoded | DecodeFault:
         if future is not None:
             try:
                 return future.result()
@@ -64,10 +65,10 @@ class DecodePool:
                 broken.shutdown(wait=False)
                 self._pool = self._start(self._processes)
 
-    def _decode_alone(self, content: bytes) -> DecodedImage | DecodeFault:
+    def _decode_alone(self, content: bytes) -> Decoded | DecodeFault:
         with self._start(processes=1) as quarantine:
             try:
-                return quarantine.submit(self._decoder, content, self._limits).result()
+                return quarantine.submit(self._decoder, content).result()
             except BrokenProcessPool:
                 return DecodeFault(Reason.DECODER_CRASHED, "the decoder's process died on these bytes", 0.0)
 

@@ -21,7 +21,7 @@ from jobs.database.tagging_results import Embedding, ItemFailure, SeenContent, T
 from jobs.database.tagging_runs import ChunkCounts
 from jobs.database.tagging_work import DueImage
 from jobs.storage.object_store import ObjectStore
-from jobs.tagging.decode import DecodedImage, DecodeFault
+from jobs.tagging.decode import DecodeFault, PreparedImage
 from jobs.tagging.decode_pool import DecodePool
 from jobs.tagging.failures import Stage
 from jobs.tagging.manifest import ShardHeader
@@ -33,7 +33,7 @@ from jobs.tagging.write import NOTHING, Outcome, StageSeconds, write_chunk
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Decoded = tuple[FreshImage, DecodedImage]
+Prepared = tuple[FreshImage, PreparedImage]
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class ReadBatch:
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """A routed batch with the pixels, or the fault, of each of its fresh images."""
+    """A routed batch with the resized pixels, or the fault, of each of its fresh images."""
 
     routed: RoutedBatch
-    decoded: tuple[DecodedImage | DecodeFault, ...]
+    decoded: tuple[PreparedImage | DecodeFault, ...]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class ShardPipeline:
         self,
         store: ObjectStore,
         engine: Engine,
-        decode_pool: DecodePool,
+        decode_pool: DecodePool[PreparedImage],
         predictor: Predictor,
         router: ContentRouter,
         header: ShardHeader,
@@ -173,16 +173,17 @@ class ShardPipeline:
     def _predict(self, batch: DecodedBatch) -> PredictedBatch:
         started = time.perf_counter()
         pairs = list(zip(batch.routed.fresh, batch.decoded, strict=True))
-        good = [(image, decoded) for image, decoded in pairs if isinstance(decoded, DecodedImage)]
+        good = [(image, decoded) for image, decoded in pairs if isinstance(decoded, PreparedImage)]
         failed = {
             image.source.content_hash: _decode_failure(image, decoded)
             for image, decoded in pairs
             if isinstance(decoded, DecodeFault)
         }
+        tags, embeddings = self._answer(good)
         outcome = Outcome(
             contents=tuple(_seen(image, decoded) for image, decoded in good),
-            tags=self._tag(good),
-            embeddings=self._embed(good),
+            tags=tags,
+            embeddings=embeddings,
             tag_copies=(),
             embedding_copies=(),
             failures=tuple(failed.values()),
@@ -193,23 +194,23 @@ class ShardPipeline:
         )
         return PredictedBatch(batch.routed.chunk, batch.routed.settled + outcome, failed)
 
-    def _tag(self, images: Sequence[Decoded]) -> tuple[Tag, ...]:
-        wanted = [(image, decoded) for image, decoded in images if image.compute_tag]
-        if not wanted:
-            return ()
-        probabilities = self._predictor.predict_probabilities([decoded.pixels for _, decoded in wanted])
+    def _answer(self, images: Sequence[Prepared]) -> tuple[tuple[Tag, ...], tuple[Embedding, ...]]:
+        """Ask for those that need both models, and then for those that need one of them."""
+        tags: list[Tag] = []
+        embeddings: list[Embedding] = []
         categories = self._predictor.classifier.categories
-        return tuple(_tag(image, row, categories) for (image, _), row in zip(wanted, probabilities, strict=True))
-
-    def _embed(self, images: Sequence[Decoded]) -> tuple[Embedding, ...]:
-        wanted = [(image, decoded) for image, decoded in images if image.compute_embedding]
-        if not wanted:
-            return ()
-        vectors = self._predictor.predict_vectors([decoded.pixels for _, decoded in wanted])
-        return tuple(
-            Embedding(image.source.image.image_id, image.source.content_hash, vector)
-            for (image, _), vector in zip(wanted, vectors, strict=True)
-        )
+        for tag, embed in ((True, True), (True, False), (False, True)):
+            wanted = [one for one in images if (one[0].compute_tag, one[0].compute_embedding) == (tag, embed)]
+            if not wanted:
+                continue
+            answers = self._predictor.predict([decoded.inputs for _, decoded in wanted], tag=tag, embed=embed)
+            if answers.probabilities is not None:
+                rows = zip(wanted, answers.probabilities, strict=True)
+                tags += [_tag(image, row, categories) for (image, _), row in rows]
+            if answers.vectors is not None:
+                vectors = zip(wanted, answers.vectors, strict=True)
+                embeddings += [_embedding(image, vector) for (image, _), vector in vectors]
+        return tuple(tags), tuple(embeddings)
 
     def _write(self, chunk: FinishedChunk) -> ChunkCounts:
         counts = write_chunk(
@@ -230,7 +231,7 @@ def join_chunks(batches: Iterable[PredictedBatch]) -> Iterator[tuple[int, Outcom
         yield chunk, outcome
 
 
-def _seen(image: FreshImage, decoded: DecodedImage) -> SeenContent:
+def _seen(image: FreshImage, decoded: PreparedImage) -> SeenContent:
     source = image.source
     return SeenContent(source.image.image_id, source.image.etag, source.content_hash, decoded.width, decoded.height)
 
@@ -238,6 +239,10 @@ def _seen(image: FreshImage, decoded: DecodedImage) -> SeenContent:
 def _decode_failure(image: FreshImage, fault: DecodeFault) -> ItemFailure:
     listed = image.source.image
     return ItemFailure(listed.image_id, listed.etag, Stage.DECODE, fault.reason, fault.detail)
+
+
+def _embedding(image: FreshImage, vector: np.ndarray) -> Embedding:
+    return Embedding(image.source.image.image_id, image.source.content_hash, vector)
 
 
 def _tag(image: FreshImage, probabilities: np.ndarray, categories: tuple[str, ...]) -> Tag:

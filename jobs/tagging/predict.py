@@ -1,62 +1,112 @@
-"""Stage 5: pixels to probabilities and vectors, a batch at a time."""
+"""Stage 5: resized photos to probabilities and vectors, a batch at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from jobs.errors import RetryableError
-from jobs.models.classifier import Classifier
-from jobs.models.device import Device
-from jobs.models.encoder import ImageEncoder
-from jobs.models.preprocessing import Geometry
+from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.geometry import Geometry
+from jobs.models.image_model import ImageModel
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
+if TYPE_CHECKING:
+    from jobs.models.openvino_model import Graph, OpenVinoModel
+
+Inputs = tuple[np.ndarray, ...]
+"""One photo for each of the geometries of a `Predictor`: uint8 pixels [side, side, 3]."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Float32 arrays with a row for each photo, or None for what was not asked."""
+
+    probabilities: np.ndarray | None
+    vectors: np.ndarray | None
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A classifier and an encoder on one device; safe to call from several threads."""
+    """A classifier and an encoder; safe to call from several threads.
 
-    classifier: Classifier
-    encoder: ImageEncoder
-    device: Device
+    ``shared`` computes both from one input, where they are graphs of one geometry and precision.
+    """
+
+    classifier: ImageModel
+    encoder: ImageModel
+    shared: "SharedGraph | None" = None
+
+    @property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """How a photo has to be resized, once for each way that differs: the classifier's first, the encoder's last."""
+        return tuple(dict.fromkeys((self.classifier.geometry, self.encoder.geometry)))
 
     @property
     def largest_side(self) -> int:
         """The longest resize target of the two models, in pixels."""
-        return max(self.classifier.preprocessing.geometry.resize_to, self.encoder.preprocessing.geometry.resize_to)
+        return max(geometry.resize_to for geometry in self.geometries)
 
-    def predict_probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Classify uint8 RGB images [height, width, 3] of any sizes: float32 [n, categories]."""
-        return self._predict(images, self.classifier.preprocessing.geometry, self.classifier.predict)
+    @property
+    def batch_size(self) -> int:
+        """Photos that suit both models."""
+        return max(self.classifier.batch_size, self.encoder.batch_size)
 
-    def predict_vectors(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed uint8 RGB images [height, width, 3] of any sizes: unit float32 [n, dimensions]."""
-        return self._predict(images, self.encoder.preprocessing.geometry, self.encoder.predict)
+    @property
+    def passes(self) -> int:
+        """Batches that are best asked for side by side."""
+        return max(self.classifier.passes, self.encoder.passes)
 
-    def _predict(self, images: Sequence[np.ndarray], geometry: Geometry, forward: Forward) -> np.ndarray:
-        batch = torch.stack([geometry.apply(pixels) for pixels in images])
-        if self.device.is_cuda:
-            batch = batch.pin_memory()
-        return forward_halving(lambda part: forward(self._to_device(part)).cpu(), batch).numpy()
+    def predict(self, photos: Sequence[Inputs], *, tag: bool, embed: bool) -> Answers:
+        """Ask one model or both for photos, at least one."""
+        if tag and embed and self.shared:
+            return self.shared.predict(_stack(photos, 0))
+        return Answers(
+            probabilities=self.classifier.predict(_stack(photos, 0)) if tag else None,
+            vectors=self.encoder.predict(_stack(photos, -1)) if embed else None,
+        )
 
-    def _to_device(self, batch: torch.Tensor) -> torch.Tensor:
-        return batch.to(self.device.torch_device, non_blocking=True)
+
+@dataclass(frozen=True)
+class SharedGraph:
+    """Both models in one graph of OpenVINO."""
+
+    graph: "Graph"
+    classifier: "OpenVinoModel"
+    encoder: "OpenVinoModel"
+
+    def predict(self, pixels: np.ndarray) -> Answers:
+        """Turn uint8 pixels [n, side, side, 3] into the answers of both."""
+        from jobs.models.openvino_model import finish
+
+        logits, vectors = self.graph.infer(pixels)
+        return Answers(finish(self.classifier.production, logits), finish(self.encoder.production, vectors))
 
 
-def forward_halving(forward: Forward, batch: torch.Tensor) -> torch.Tensor:
-    """Run a batch, in halves of halves where the GPU's memory does not hold it.
+def load_predictor(classifier: Path, encoder: Path, settings: EngineSettings) -> Predictor:
+    """Load both models as they are served.
 
     Raises:
-        RetryableError: not even one image fits.
+        PermanentError: a folder holds no such model, or this machine cannot compute it.
     """
-    try:
-        return forward(batch)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise RetryableError("the GPU's memory does not hold one image: is another process using it?") from None
-    torch.cuda.empty_cache()
-    half = len(batch) // 2
-    return torch.cat([forward_halving(forward, batch[:half]), forward_halving(forward, batch[half:])])
+    models = load_image_model(classifier, "classifier", settings), load_image_model(encoder, "encoder", settings)
+    return Predictor(*models, _share_graph(*models))
+
+
+def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | None:
+    """One graph for two models that take the same pixels and compute their float layers in the same precision."""
+    if classifier.geometry != encoder.geometry or "torch" in {classifier.engine, encoder.engine}:
+        return None
+    from jobs.models.openvino_model import OpenVinoModel, compile_graphs
+
+    assert isinstance(classifier, OpenVinoModel)
+    assert isinstance(encoder, OpenVinoModel)
+    precisions = {classifier.production.rest_precision, encoder.production.rest_precision}
+    if len(precisions) > 1:
+        return None
+    graph = compile_graphs([classifier.folder, encoder.folder], precisions.pop())
+    return SharedGraph(graph, classifier, encoder)
+
+
+def _stack(photos: Sequence[Inputs], position: int) -> np.ndarray:
+    return np.stack([photo[position] for photo in photos])

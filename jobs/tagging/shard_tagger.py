@@ -35,7 +35,7 @@ class ShardTagger:
             tag_shard(to.engine, to.store, to.artifacts, run_id, shard, settings, self._load)
 
     def _load_predictor(self, models: RunModels) -> "Predictor":
-        from jobs.tagging.tag_shard import TagSettings, load_predictor
+        from jobs.tagging.tag_shard import TagSettings, load_models
 
         to = self._connections
-        return load_predictor(to.engine, to.store, TagSettings.from_settings(to.settings), models)
+        return load_models(to.engine, to.store, TagSettings.from_settings(to.settings), models)

@@ -17,19 +17,17 @@ from jobs.database.model_versions import ModelVersion, read_model_version
 from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chunks
 from jobs.database.tagging_work import DueImage, KnownContent, find_known_content
 from jobs.errors import RetryableError, TerminatedError
-from jobs.models.classifier import load_classifier
-from jobs.models.device import choose_device, prepare_passes
-from jobs.models.encoder import load_image_encoder
+from jobs.models.engine import EngineSettings
 from jobs.models.registry import fetch_checkpoint
 from jobs.settings import Settings
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
-from jobs.tagging.decode import DecodeLimits
+from jobs.tagging.decode import DecodeLimits, prepare_image
 from jobs.tagging.decode_pool import DecodePool
 from jobs.tagging.manifest import Shard, decode_shard
 from jobs.tagging.pipeline import PipelineSettings, ShardPipeline
-from jobs.tagging.predict import Predictor
+from jobs.tagging.predict import Predictor, load_predictor
 from jobs.tagging.reuse import ContentRouter
 
 log = logging.getLogger(__name__)
@@ -127,34 +125,41 @@ def _tag_chunks(
     predictor = load(shard.header.models)
     limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, target_side=2 * predictor.largest_side)
     pipeline_settings = PipelineSettings(
-        batch_size=settings.batch_size or predictor.device.batch_size,
+        batch_size=settings.batch_size or predictor.batch_size,
         read_threads=settings.read_threads,
-        predict_threads=prepare_passes(predictor.device),
+        predict_threads=predictor.passes,
         max_object_bytes=settings.max_object_bytes,
     )
     left = [(number, chunk) for number, chunk in enumerate(shard.chunks) if number not in finished]
     progress = _Progress(shard.header.shard, total=sum(len(chunk) for _, chunk in left))
     router = ContentRouter(partial(_find_known, engine, shard))
-    with DecodePool(settings.decode_processes, limits) as decode_pool:
+    prepare = partial(prepare_image, limits=limits, geometries=predictor.geometries)
+    with DecodePool(settings.decode_processes, prepare) as decode_pool:
         pipeline = ShardPipeline(store, engine, decode_pool, predictor, router, shard.header, pipeline_settings)
         return [progress.report(counts) for counts in pipeline.run(_until(stop, left))]
 
 
-def load_predictor(
+def load_models(
     engine: Engine, store: ObjectStore, settings: TagSettings, models: RunModels, device_index: int = 0
 ) -> Predictor:
     """Fetch and load the versions that a run was planned with; ``device_index`` picks among several GPUs."""
-    device = choose_device(settings.device, settings.precision, device_index)
     with engine.connect() as connection:
         classifier, encoder = (
             read_model_version(connection, version_id)
             for version_id in (models.classifier_version_id, models.encoder_version_id)
         )
     fetch = partial(_fetch, store, settings.model_cache)
-    log.info(
-        "loading classifier %s and encoder %s on %s", classifier.model_version_id, encoder.model_version_id, device
+    predictor = load_predictor(
+        fetch(classifier), fetch(encoder), EngineSettings(settings.device, settings.precision, device_index)
     )
-    return Predictor(load_classifier(fetch(classifier), device), load_image_encoder(fetch(encoder), device), device)
+    log.info(
+        "loaded classifier %d (%s) and encoder %d (%s)",
+        classifier.model_version_id,
+        predictor.classifier.description,
+        encoder.model_version_id,
+        predictor.encoder.description,
+    )
+    return predictor
 
 
 def _fetch(store: ObjectStore, cache: Path, version: ModelVersion) -> Path:

@@ -11,7 +11,7 @@ from jobs.datasets.snapshot_file import Snapshot, SnapshotRow, Split
 from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.errors import PermanentError
 from jobs.models.device import Device
-from jobs.models.preprocessing import Geometry
+from jobs.models.geometry import Geometry
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from jobs.database.model_versions import ModelKind
-from jobs.evaluation.served_model import load_served_model
+from jobs.evaluation.served_model import load_trained_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
@@ -29,9 +29,9 @@ def keep_threads() -> Iterator[None]:
 
 
 def ask_checkpoint(folder: Path, kind: ModelKind, pixels: torch.Tensor, device: Device) -> np.ndarray:
-    """What a checkpoint answers as it is served: float32 probabilities or unit vectors [n, outputs]."""
+    """What a checkpoint answers: float32 probabilities or unit vectors [n, outputs]."""
     with keep_threads():
-        return load_served_model(folder, kind, device).predict(pixels)
+        return load_trained_model(folder, kind, device).predict(pixels)
 
 
 def compute_outputs(model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, device: Device) -> torch.Tensor:

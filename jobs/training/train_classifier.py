@@ -14,7 +14,8 @@ from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import LOADING_FAULTS, first_line
 from jobs.models.classifier import write_temperature
-from jobs.models.preprocessing import Geometry, Preprocessing
+from jobs.models.geometry import Geometry
+from jobs.models.preprocessing import Preprocessing
 from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.calibration import fit_temperature
 from jobs.training.classroom import Classroom

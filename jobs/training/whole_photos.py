@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jobs.models.preprocessing import PILLOW_NAMES, Geometry, Preprocessing
+from jobs.models.geometry import Geometry
+from jobs.models.preprocessing import PILLOW_NAMES, Preprocessing
 
 CONFIG_FILE = "config.json"
 ENLARGEMENT = 8 / 7

@@ -9,7 +9,7 @@ import torch
 
 from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.datasets.snapshot_photos import UNUSED_DAYS, SnapshotPhotos
-from jobs.models.preprocessing import Geometry
+from jobs.models.geometry import Geometry
 from jobs.storage.layout import example_location
 from tests.datasets.scenes import encode_jpeg, make_scene
 from tests.shop import Shop

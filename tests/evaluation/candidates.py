@@ -26,7 +26,7 @@ from jobs.labelling.perceptual_hash import perceptual_hash
 from jobs.models.classifier import load_classifier, write_temperature
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_image_encoder
-from jobs.models.preprocessing import Geometry
+from jobs.models.geometry import Geometry
 from jobs.models.registry import upload_checkpoint
 from jobs.storage.layout import example_location, snapshot_location
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -30,7 +31,7 @@ def candidate(tiny_models: TinyModels) -> ServedModel:
     """The champion, which calls everything by the next name."""
     champion = load_served_model(tiny_models.classifier, "classifier", EXACT)
     names = champion.categories
-    return ServedModel(champion.geometry, (*names[1:], names[0]), champion.forward, EXACT)
+    return replace(champion, categories=(*names[1:], names[0]))
 
 
 def test_the_champion_changes_nothing(tagged_shop: Shop, tiny_models: TinyModels) -> None:

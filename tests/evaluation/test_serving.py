@@ -53,7 +53,7 @@ def test_photos_that_cannot_be_decoded_fail(model: ServedModel) -> None:
 
 def test_answers_that_are_no_numbers_fail(model: ServedModel) -> None:
     with torch.no_grad():
-        next(model.forward.__self__.model.parameters()).fill_(torch.nan)  # type: ignore[attr-defined]
+        next(model.model.forward.__self__.model.parameters()).fill_(torch.nan)  # type: ignore[attr-defined]
     assert probe_serving(model, PHOTOS).failed_share == 1
 
 

@@ -26,7 +26,8 @@ from jobs.errors import PermanentError
 from jobs.local.sample_catalog.garments import CATEGORIES
 from jobs.local.sample_catalog.photo import take_photo
 from jobs.local.sample_catalog.products import design_product
-from jobs.models.preprocessing import Geometry, Preprocessing
+from jobs.models.geometry import Geometry
+from jobs.models.preprocessing import Preprocessing
 from tests.pretrained import require_pretrained
 
 SIZES = [(400, 533), (533, 400), (320, 320), (97, 803), (641, 223), (50, 61), (224, 224), (1200, 1601)]
@@ -62,7 +63,10 @@ def test_our_tensors_are_those_of_transformers(name: str, photo: Image.Image, tm
     PROCESSORS[name].save_pretrained(tmp_path)
     preprocessing = Preprocessing.from_checkpoint(tmp_path)
     for size in SIZES:
-        assert measure_difference(PROCESSORS[name], preprocessing, photo.resize(size)).max() < 0.01, size
+        # They resize by torchvision and we by Pillow, whose rounding differs now and then by a level or two.
+        difference = measure_difference(PROCESSORS[name], preprocessing, photo.resize(size))
+        assert difference.max() < 2.01, size
+        assert difference.mean() < 0.2, size
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,6 @@ def test_our_tensors_are_those_of_timm(changes: dict[str, Any], photo: Image.Ima
     processor = AutoImageProcessor.from_pretrained(folder)
     preprocessing = Preprocessing.from_checkpoint(folder)
     for size in SIZES:
-        # It resizes by Pillow, whose rounding differs now and then by a level or two.
         difference = measure_difference(processor, preprocessing, photo.resize(size))
         assert difference.max() < 2.01, size
         assert difference.mean() < 0.1, size
@@ -162,6 +165,16 @@ def test_pixels_are_left_as_they_are_and_may_be_read_only(photo: Image.Image) ->
     square = Geometry(resize_to=64, crop_to=56, keep_aspect=True, interpolation="bilinear").apply(pixels)
     assert (square.dtype, square.shape) == (torch.uint8, (3, 56, 56))
     assert (pixels == before).all()
+
+
+def test_the_crop_alone_is_computed_and_is_that_of_the_whole(photo: Image.Image) -> None:
+    geometry = Geometry(resize_to=97, crop_to=64, keep_aspect=True, interpolation="bicubic")
+    for size in SIZES:
+        resized = photo.resize(size)
+        width, height = (97 * side // min(size) for side in size)
+        left, top = (width - 64) // 2, (height - 64) // 2
+        whole = resized.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 64, top + 64))
+        assert np.abs(np.asarray(whole, dtype=int) - geometry.resize(resized)).max() <= 2, size
 
 
 def test_normalising_gives_the_dtype_of_the_forward_pass() -> None:

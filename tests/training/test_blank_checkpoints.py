@@ -9,7 +9,7 @@ from jobs.models.checkpoint import hash_weights
 from jobs.models.classifier import load_classifier
 from jobs.models.device import Device, choose_device
 from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
-from jobs.models.preprocessing import Geometry
+from jobs.models.geometry import Geometry
 from jobs.training.blank_checkpoints import MAX_TOKENS, write_blank_clip, write_blank_dual_encoder, write_blank_resnet18
 
 TEXTS = ["a red striped dress", "a blue dotted shirt", "a pair of black shoes"] * 20

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from transformers import CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
 
-from jobs.models.preprocessing import Geometry, Preprocessing
+from jobs.models.geometry import Geometry
+from jobs.models.preprocessing import Preprocessing
 from jobs.training.whole_photos import enlarge, read_whole_photos, write_whole_photos
 
 TALL = np.zeros((400, 300, 3), dtype=np.uint8)

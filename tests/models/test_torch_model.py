@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jobs.errors import RetryableError
-from jobs.tagging.predict import forward_halving
+from jobs.models.torch_model import forward_halving
 
 
 def make_forward(capacity: int, sizes: list[int]):  # type: ignore[no-untyped-def]

@@ -1,0 +1,43 @@
+"""A folder becomes a model that answers, by the engine and in the precision that the folder names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.database.model_versions import ModelKind
+from jobs.models.image_model import ImageModel
+from jobs.models.production import Production, read_production
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The device of torch, and the precision of versions for which none was chosen; both may be ``auto``.
+
+    ``device_index`` picks among several GPUs.
+    """
+
+    device: str
+    precision: str
+    device_index: int = 0
+
+
+def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) -> ImageModel:
+    """Load a model as it is served; torch is imported only for models that it computes.
+
+    Raises:
+        PermanentError: the folder holds no model of this kind, or this machine cannot compute it.
+    """
+    production = read_production(folder)
+    if production and production.engine == "openvino":
+        from jobs.models.openvino_model import load_openvino_model
+
+        return load_openvino_model(folder, production)
+    from jobs.models.device import choose_device
+    from jobs.models.torch_model import load_torch_model
+
+    device = choose_device(settings.device, choose_precision(production, settings), settings.device_index)
+    return load_torch_model(folder, kind, device)
+
+
+def choose_precision(production: Production | None, settings: EngineSettings) -> str:
+    """That which was chosen for the version, or else the machine's own."""
+    return production.precision if production else settings.precision

@@ -1,0 +1,68 @@
+"""How a photo becomes a square input, in Pillow alone: the decoding processes do it, which import nothing slow."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+FILTERS: dict[str, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+"""The interpolations that we reproduce; all of them antialias."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The resize and the crop before a photo is standardised.
+
+    ``resize_to`` is the length in pixels of the shorter side, or without ``keep_aspect`` of both sides, before a
+    centre crop of ``crop_to``. An offset of the crop that ends in half a pixel is rounded "down", as Transformers
+    does, or to an "even" number, as torchvision does.
+    """
+
+    resize_to: int
+    crop_to: int
+    keep_aspect: bool
+    interpolation: str
+    crop_rounding: Literal["down", "even"] = "down"
+
+    def resize(self, photo: Image.Image) -> np.ndarray:
+        """Turn an RGB photo into uint8 pixels [crop_to, crop_to, 3]; where it is too small, black is put around it."""
+        width, height = self._resized_size(*photo.size)
+        left, top = (self._crop_offset(side) for side in (width, height))
+        if left < 0 or top < 0:
+            whole = photo.resize((width, height), FILTERS[self.interpolation])
+            return np.asarray(whole.crop((left, top, left + self.crop_to, top + self.crop_to)))
+        # Pillow computes the crop alone: its box shifts the filter and does not bound it.
+        x_scale, y_scale = photo.width / width, photo.height / height
+        box = (left * x_scale, top * y_scale, (left + self.crop_to) * x_scale, (top + self.crop_to) * y_scale)
+        return np.asarray(photo.resize((self.crop_to, self.crop_to), FILTERS[self.interpolation], _within(box, photo)))
+
+    def apply(self, pixels: np.ndarray) -> "torch.Tensor":
+        """`resize` for those who compute in torch: uint8 [height, width, 3] to a tensor [3, crop_to, crop_to]."""
+        import torch
+
+        resized = self.resize(Image.fromarray(pixels))
+        return torch.from_numpy(resized.transpose(2, 0, 1).copy())
+
+    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height after the resize; the longer side is rounded down, as everywhere in the field."""
+        if not self.keep_aspect:
+            return self.resize_to, self.resize_to
+        shorter = min(width, height)
+        return self.resize_to * width // shorter, self.resize_to * height // shorter
+
+    def _crop_offset(self, side: int) -> int:
+        offset = (side - self.crop_to) / 2
+        return int(offset) if self.crop_rounding == "down" else round(offset)
+
+
+def _within(box: tuple[float, float, float, float], photo: Image.Image) -> tuple[float, float, float, float]:
+    """The box, which rounding may have pushed out of the photo by a hair."""
+    left, top, right, bottom = box
+    return left, top, min(right, float(photo.width)), min(bottom, float(photo.height))

@@ -1,0 +1,178 @@
+"""The CPU engine: graphs of OpenVINO, which need neither torch nor the checkpoint's weights."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from jobs.errors import PermanentError
+from jobs.models.geometry import Geometry
+from jobs.models.production import GRAPH_FILE, EngineName, Precision, Production
+
+BATCH_SIZE = 8
+"""Photos in a pass: a fixed number, for which the graph is planned once, and few, which stay in the caches."""
+PRECISION_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A compiled graph: one uint8 input [8, side, side, 3], and its passes, each with memory of its own."""
+
+    requests: "SimpleQueue[ov.InferRequest]"
+    passes: int
+
+    def infer(self, pixels: np.ndarray) -> list[np.ndarray]:
+        """Run any number of photos, at least one: uint8 [n, side, side, 3] to float32 [n, outputs] of each output."""
+        parts = [self._pass(pixels[start : start + BATCH_SIZE]) for start in range(0, len(pixels), BATCH_SIZE)]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    def _pass(self, pixels: np.ndarray) -> list[np.ndarray]:
+        count = len(pixels)
+        if count < BATCH_SIZE:
+            pixels = np.concatenate([pixels, np.zeros((BATCH_SIZE - count, *pixels.shape[1:]), dtype=np.uint8)])
+        request = self.requests.get()
+        try:
+            results = request.infer({0: np.ascontiguousarray(pixels)}, share_inputs=True)
+            return [results[output][:count].copy() for output in range(len(results))]
+        finally:
+            self.requests.put(request)
+
+
+class OpenVinoModel:
+    """One model in a graph of its own, which is compiled when it is first asked."""
+
+    engine: EngineName = "openvino"
+    batch_size = 4 * BATCH_SIZE
+
+    def __init__(self, folder: Path, production: Production) -> None:
+        self.folder = folder
+        self.production = production
+        self._lock = Lock()
+        self._compiled: Graph | None = None
+
+    @property
+    def description(self) -> str:
+        """Engine and precision, for people."""
+        return self.production.describe()
+
+    @property
+    def geometry(self) -> Geometry:
+        """How photos are resized for it."""
+        return self.production.geometry
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names of a classifier's outputs, in order."""
+        return self.production.categories
+
+    @property
+    def passes(self) -> int:
+        """One for each core, with a single thread."""
+        return count_cores()
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Turn uint8 pixels [n, side, side, 3] into float32 [n, outputs]: calibrated probabilities or unit vectors."""
+        return finish(self.production, self._graph().infer(pixels)[0])
+
+    def _graph(self) -> Graph:
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = compile_graphs([self.folder], self.production.rest_precision)
+            return self._compiled
+
+
+def load_openvino_model(folder: Path, production: Production) -> OpenVinoModel:
+    """Check that a folder holds a graph and that this machine can compute it.
+
+    Raises:
+        PermanentError: the folder holds no graph, or this processor does not compute in its precision.
+    """
+    core = ov.Core()
+    _require_precision(core, production.rest_precision)
+    _read_graph(core, folder / GRAPH_FILE)
+    return OpenVinoModel(folder, production)
+
+
+def compile_graphs(folders: Sequence[Path], precision: Precision) -> Graph:
+    """Compile the graphs of several folders as one, which share their input; ``precision`` is that of float layers.
+
+    Raises:
+        PermanentError: a folder holds no graph, or this processor does not compute in the precision.
+    """
+    core = ov.Core()
+    _require_precision(core, precision)
+    graph = _share_input([_read_graph(core, folder / GRAPH_FILE) for folder in folders])
+    side = graph.input(0).partial_shape[1].get_length()
+    graph.reshape([BATCH_SIZE, side, side, 3])
+    return compile_graph(core, graph, precision)
+
+
+def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph:
+    """Compile a graph of fixed shape: one thread a core, each with a pass of its own."""
+    cores = count_cores()
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
+        "NUM_STREAMS": cores,
+        "INFERENCE_NUM_THREADS": cores,
+        # Two processes that pin their threads would share one core and leave the other idle.
+        "ENABLE_CPU_PINNING": False,
+    }
+    compiled = core.compile_model(graph, "CPU", settings)
+    requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
+    for _ in range(cores):
+        requests.put(compiled.create_infer_request())
+    return Graph(requests, cores)
+
+
+def list_float_precisions(core: ov.Core | None = None) -> tuple[Precision, ...]:
+    """What this processor computes in, the fastest first."""
+    capabilities = (core or ov.Core()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
+
+
+def finish(production: Production, outputs: np.ndarray) -> np.ndarray:
+    """What a graph gives, as it is stored: logits become probabilities, vectors are of unit length already."""
+    if production.kind == "encoder":
+        return outputs
+    logits = outputs / np.float32(production.temperature)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def count_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _require_precision(core: ov.Core, precision: Precision) -> None:
+    if precision not in list_float_precisions(core):
+        raise PermanentError(
+            f"this processor does not compute in {precision}: tag on a machine that does, or train again on one like "
+            "this, with CATALOG_PRECISION=int8 or fp32"
+        )
+
+
+def _read_graph(core: ov.Core, file: Path) -> ov.Model:
+    if not file.is_file():
+        raise PermanentError(f"{file.parent} holds no {GRAPH_FILE}: run `python -m jobs optimize` again")
+    try:
+        return core.read_model(file)
+    except RuntimeError as error:
+        raise PermanentError(f"{file} is no graph of OpenVINO: {str(error).splitlines()[0]}") from None
+
+
+def _share_input(graphs: Sequence[ov.Model]) -> ov.Model:
+    """One graph with the outputs of all, in order, and the input of the first."""
+    first, *others = graphs
+    shared = first.get_parameters()[0]
+    for graph in others:
+        for consumer in list(graph.get_parameters()[0].output(0).get_target_inputs()):
+            consumer.replace_source_output(shared.output(0))
+    return ov.Model([result for graph in graphs for result in graph.get_results()], [shared], "catalog")

@@ -1,0 +1,62 @@
+"""How a model version is served: which engine computes it, in which precision, and what it needs to know for that.
+
+The file lies in the checkpoint's folder and counts in its hash, so that a version is one engine and one precision.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from jobs.database.model_versions import ModelKind
+from jobs.errors import PermanentError
+from jobs.models.geometry import Geometry
+
+EngineName = Literal["torch", "openvino"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+PRODUCTION_FILE = "production.json"
+GRAPH_FILE = "graph.xml"
+"""The graph of OpenVINO; its weights lie beside it, in ``graph.bin``."""
+
+
+@dataclass(frozen=True)
+class Production:
+    """What a process that serves a model reads instead of the checkpoint's own configuration.
+
+    ``rest_precision`` is that of the layers of an int8 model that are not quantised, else ``precision`` itself.
+    ``categories`` are those of a classifier in the order of its outputs, whose logits are divided by ``temperature``.
+    """
+
+    kind: ModelKind
+    engine: EngineName
+    precision: Precision
+    rest_precision: Precision
+    geometry: Geometry
+    categories: tuple[str, ...]
+    temperature: float
+
+    def describe(self) -> str:
+        """The engine and its precision, for people."""
+        rest = f" and {self.rest_precision}" if self.rest_precision != self.precision else ""
+        return f"{self.engine} {self.precision}{rest}"
+
+
+def write_production(folder: Path, production: Production) -> None:
+    """Store the record with a checkpoint."""
+    (folder / PRODUCTION_FILE).write_bytes(TypeAdapter(Production).dump_json(production, indent=1))
+
+
+def read_production(folder: Path) -> Production | None:
+    """The record that a folder carries; None where no precision was chosen, and the machine's own is taken.
+
+    Raises:
+        PermanentError: the file has another form.
+    """
+    file = folder / PRODUCTION_FILE
+    try:
+        return TypeAdapter(Production).validate_json(file.read_bytes()) if file.is_file() else None
+    except ValidationError as error:
+        raise PermanentError(
+            f"{file} has another form ({error.errors()[0]['msg']}): run `python -m jobs optimize` again"
+        ) from None
