@@ -6,6 +6,7 @@ Curated labels become a candidate of each kind, and a candidate becomes the cham
 - **snapshot** freezes the labels into a data set: duplicates dropped, split by group; what was ever in test stays so.
 - **train** fits a candidate, saves a checkpoint each epoch, and goes on from it when it is tried again. The encoder is
   left out where no label has a text.
+- **optimize** builds what serves it: the fastest engine and precision whose answers are those in float32.
 - **evaluate** asks candidate and champion about the same frozen test images, and the stored artifact in a process of
   its own.
 - **gate** decides. *A gate that failed ends the run here*, with the reasons in the log and no retry; its link
@@ -153,6 +154,14 @@ def add_chain(kind: str) -> TaskGroup:
             priority_weight=TRAINING_PRIORITY,
             execution_timeout=timedelta(hours=24),
         )
+        optimize = JobOperator(
+            task_id="optimize",
+            command="optimize",
+            argument=kind,
+            options=RUN,
+            pool=TAGGING_POOL,
+            priority_weight=TRAINING_PRIORITY,
+        )
         evaluate = JobOperator(
             task_id="evaluate",
             command="evaluate",
@@ -170,7 +179,7 @@ def add_chain(kind: str) -> TaskGroup:
         )
         promote = JobOperator(task_id="promote", command="promote", argument=kind, options=RUN, outlets=[PROMOTION])
 
-        train >> evaluate >> gate >> approve >> promote
+        train >> optimize >> evaluate >> gate >> approve >> promote
     return group
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -91,6 +91,7 @@ class Settings(BaseSettings):
     min_side_pixels: Annotated[int, Field(ge=1)] = 8
     max_attempts: Annotated[int, Field(ge=1)] = 5
     device: str = "auto"
+    engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: str = "auto"
 
     model_cache: Path = LOCAL_STACK_FOLDER / "models"

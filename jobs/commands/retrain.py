@@ -96,6 +96,18 @@ def train(
 
 
 @app.command()
+def optimize(kind: KindArgument, run: RunOption) -> None:
+    """Build what serves a candidate: the fastest engine and precision that answer as it does in float32."""
+    from jobs.connections import connect
+    from jobs.gates.gate_policy import load_gate_policy
+    from jobs.production.optimize import optimize_candidate
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections:
+        print_report(optimize_candidate(connections, run, kind, load_gate_policy()))
+
+
+@app.command()
 def evaluate(kind: KindArgument, run: RunOption) -> None:
     """Ask candidate and champion about the same frozen test images, and measure the stored artifact."""
     from jobs.connections import connect

@@ -12,7 +12,10 @@ from jobs.errors import PermanentError
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model version; ``run_id`` is that of its training, times are ISO 8601."""
+    """A model version; ``run_id`` is that of its training, times are ISO 8601.
+
+    ``built_from`` is the trained version of a production artifact; without a ``precision`` machines take their own.
+    """
 
     model_version_id: int
     kind: ModelKind
@@ -21,6 +24,9 @@ class ModelSummary:
     was_live: bool
     run_id: str | None
     data_snapshot: str | None
+    engine: str
+    precision: str | None
+    built_from: int | None
     artifact_uri: str
     created_at: str
 
@@ -79,7 +85,9 @@ SUMMARY = """
     SELECT v.model_version_id, v.kind, coalesce(c.model_version_id = v.model_version_id, false) AS is_champion,
            coalesce(l.model_version_id = v.model_version_id, false) AS is_live,
            EXISTS (SELECT FROM catalog.switches s WHERE s.model_version_id = v.model_version_id) AS was_live,
-           (SELECT min(t.run_id) FROM catalog.trainings t WHERE t.model_version_id = v.model_version_id) AS run_id,
+           (SELECT min(t.run_id) FROM catalog.trainings t
+            WHERE t.model_version_id IN (v.model_version_id, v.built_from)) AS run_id,
+           v.engine, v.precision, v.built_from,
            v.data_snapshot, v.artifact_uri, to_char(v.created_at AT TIME ZONE 'UTC', :time_format) AS created_at
     FROM catalog.model_versions v
     LEFT JOIN catalog.champion_models c USING (kind)

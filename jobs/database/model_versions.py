@@ -10,12 +10,18 @@ from jobs.errors import PermanentError
 
 ModelKind = Literal["classifier", "encoder"]
 MODEL_KINDS: tuple[ModelKind, ...] = ("classifier", "encoder")
-COLUMNS = "v.model_version_id, v.kind, v.artifact_uri, v.weights_sha256, v.categories, v.dimensions"
+COLUMNS = """
+    v.model_version_id, v.kind, v.artifact_uri, v.weights_sha256, v.categories, v.dimensions, v.engine, v.precision
+"""
 
 
 @dataclass(frozen=True)
 class NewModelVersion:
-    """A checkpoint to register: ``categories`` only of a classifier, ``dimensions`` only of an encoder."""
+    """A checkpoint to register: ``categories`` only of a classifier, ``dimensions`` only of an encoder.
+
+    Without a ``precision`` each machine takes its own. ``built_from`` is the trained version of which this one is the
+    production artifact, and ``fidelity`` what was tried for it.
+    """
 
     kind: ModelKind
     artifact_uri: str
@@ -26,11 +32,15 @@ class NewModelVersion:
     data_snapshot: str | None
     code_version: str
     metrics: dict[str, float]
+    engine: str = "torch"
+    precision: str | None = None
+    built_from: int | None = None
+    fidelity: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered checkpoint."""
+    """A registered checkpoint, and how it is computed."""
 
     model_version_id: int
     kind: ModelKind
@@ -38,6 +48,8 @@ class ModelVersion:
     weights_sha256: str
     categories: tuple[str, ...]
     dimensions: int | None
+    engine: str
+    precision: str | None
 
     @property
     def vector_dimensions(self) -> int:
@@ -51,10 +63,13 @@ def insert_model_version(connection: Connection, version: NewModelVersion) -> Mo
     row = connection.execute(
         text(f"""
             INSERT INTO catalog.model_versions AS v (kind, artifact_uri, weights_sha256, preprocessing, categories,
-                dimensions, data_snapshot, code_version, metrics)
+                dimensions, data_snapshot, code_version, metrics, engine, precision, built_from, built_at, fidelity)
             VALUES (:kind, :artifact_uri, :weights_sha256, :preprocessing, :categories,
-                :dimensions, :data_snapshot, :code_version, :metrics)
-            ON CONFLICT (kind, artifact_uri) DO UPDATE SET metrics = excluded.metrics
+                :dimensions, :data_snapshot, :code_version, :metrics, :engine, :precision, :built_from,
+                CASE WHEN CAST(:built_from AS integer) IS NOT NULL THEN clock_timestamp() END, :fidelity)
+            ON CONFLICT (kind, artifact_uri) DO UPDATE
+            SET metrics = excluded.metrics, built_from = coalesce(excluded.built_from, v.built_from),
+                built_at = coalesce(excluded.built_at, v.built_at), fidelity = coalesce(excluded.fidelity, v.fidelity)
             RETURNING {COLUMNS}
         """),
         {
@@ -67,6 +82,10 @@ def insert_model_version(connection: Connection, version: NewModelVersion) -> Mo
             "data_snapshot": version.data_snapshot,
             "code_version": version.code_version,
             "metrics": json.dumps(version.metrics),
+            "engine": version.engine,
+            "precision": version.precision,
+            "built_from": version.built_from,
+            "fidelity": json.dumps(version.fidelity) if version.fidelity is not None else None,
         },
     ).one()
     return _model_version(row)
@@ -76,6 +95,15 @@ def read_model_version(connection: Connection, model_version_id: int) -> ModelVe
     """Look a version up by its id, which comes from a foreign key and therefore exists."""
     statement = text(f"SELECT {COLUMNS} FROM catalog.model_versions v WHERE v.model_version_id = :id")
     return _model_version(connection.execute(statement, {"id": model_version_id}).one())
+
+
+def find_production_version(connection: Connection, trained_version_id: int) -> int | None:
+    """The production artifact that was built last of a trained version, or None before the first."""
+    statement = text("""
+        SELECT model_version_id FROM catalog.model_versions WHERE built_from = :id ORDER BY built_at DESC LIMIT 1
+    """)
+    found: int | None = connection.execute(statement, {"id": trained_version_id}).scalar_one_or_none()
+    return found
 
 
 def read_champion(connection: Connection, kind: ModelKind) -> ModelVersion | None:
@@ -117,4 +145,6 @@ def _model_version(row: Row[Any]) -> ModelVersion:
         row.weights_sha256,
         tuple(row.categories or ()),
         row.dimensions,
+        row.engine,
+        row.precision,
     )

@@ -9,7 +9,13 @@ from pathlib import Path
 from jobs.connections import Connections
 from jobs.database.drift_references import upsert_drift_reference
 from jobs.database.evaluations import NewEvaluation, insert_evaluation
-from jobs.database.model_versions import ModelKind, ModelVersion, read_champion, read_model_version
+from jobs.database.model_versions import (
+    ModelKind,
+    ModelVersion,
+    find_production_version,
+    read_champion,
+    read_model_version,
+)
 from jobs.database.snapshots import RegisteredSnapshot, read_snapshot
 from jobs.database.trainings import read_training
 from jobs.datasets.snapshot_file import load_snapshot
@@ -19,6 +25,7 @@ from jobs.evaluation.data_check import check_data
 from jobs.evaluation.evaluate_classifier import evaluate_classifier
 from jobs.evaluation.evaluate_encoder import evaluate_encoder
 from jobs.evaluation.evaluation_record import EvaluationMetrics, Serving
+from jobs.evaluation.fidelity_record import read_served
 from jobs.evaluation.servable import inspect_artifact
 from jobs.evaluation.serving import MAX_PHOTOS, measure_serving
 from jobs.evaluation.trial import Measured, Trial
@@ -103,7 +110,8 @@ def _read_contest(connections: Connections, run_id: str, kind: ModelKind) -> _Co
         snapshot = read_snapshot(connection, training.snapshot_id)
         # A foreign key holds it.
         assert snapshot is not None
-        candidate = read_model_version(connection, training.model_version_id)
+        built = find_production_version(connection, training.model_version_id)
+        candidate = read_model_version(connection, built or training.model_version_id)
         return _Contest(run_id, kind, candidate, read_champion(connection, kind), snapshot)
 
 
@@ -128,7 +136,13 @@ def _measure(connections: Connections, contest: _Contest, scratch: Path) -> Meas
     serving = _serve(trial, contest.kind, scratch)
     log.info("asking for %d test images on %s", len(snapshot.part("test")), device)
     measured = evaluate_classifier(trial) if contest.kind == "classifier" else evaluate_encoder(trial)
-    metrics = replace(measured.metrics, data=basics.data, servable=basics.servable, serving=serving)
+    metrics = replace(
+        measured.metrics,
+        data=basics.data,
+        servable=basics.servable,
+        served=read_served(inspection.folder),
+        serving=serving,
+    )
     return replace(measured, metrics=metrics)
 
 

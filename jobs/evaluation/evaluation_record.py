@@ -122,11 +122,39 @@ class BlastRadius:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """A model as it is served, beside itself in float32, on the same test images; None is what its kind has not got.
+
+    ``lost_accuracy`` is the share of images that only float32 got right, less those that only it did not; ``agreement``
+    that of the same first answer, where float32 is surer than 0.5; ``neighbour_recall`` that of the ten nearest photos
+    that stay among them; ``lost_recall_at_5`` what finding a photo by its text loses.
+    """
+
+    images: int
+    lost_accuracy: float | None = None
+    agreement: float | None = None
+    mean_cosine: float | None = None
+    worst_cosine: float | None = None
+    neighbour_recall: float | None = None
+    lost_recall_at_5: float | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """How a candidate is served, and what that costs; no ``fidelity`` where it is the checkpoint itself in float32."""
+
+    engine: str
+    precision: str
+    fidelity: Fidelity | None
+
+
+@dataclass(frozen=True)
 class EvaluationMetrics:
     """All that was measured of a candidate, beside the champion where there is one."""
 
     data: DataCheck | None = None
     servable: Servable | None = None
+    served: Served | None = None
     serving: Serving | None = None
     classifier: ClassifierScores | None = None
     champion_classifier: ClassifierScores | None = None

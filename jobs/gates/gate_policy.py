@@ -68,6 +68,21 @@ class GatePolicy(BaseSettings):
     Wider, because two encoders disagree on many more questions than two classifiers do.
     """
 
+    # What serving it faster than in float32 may cost
+
+    max_lost_accuracy: Share = 0.005
+    """Share of the test images, of a classifier."""
+    min_agreement: Share = 0.99
+    """Share of the test images of which float32 is surer than 0.5, of a classifier: the same first answer."""
+    min_mean_cosine: Share = 0.99
+    """Of an encoder's vectors and those in float32, on average."""
+    min_worst_cosine: Share = 0.97
+    """The same, of every test photo."""
+    min_neighbour_recall: Share = 0.95
+    """Share of each photo's ten nearest that stay among the ten nearest."""
+    max_lost_recall: Share = 0.01
+    """Of recall@5 from text to photo."""
+
     # Serving, both kinds
 
     max_latency_milliseconds: Amount = 200.0

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from jobs.database.evaluations import Evaluation, GateDecision
 from jobs.database.model_versions import ModelKind
 from jobs.evaluation.evaluation_record import EvaluationMetrics
-from jobs.gates import data_gates, quality_gates, serving_gates
+from jobs.gates import data_gates, fidelity_gate, quality_gates, serving_gates
 from jobs.gates.gate_findings import Evidence, Finding, Gate
 from jobs.gates.gate_policy import GatePolicy
 
@@ -20,6 +20,7 @@ GATES: dict[ModelKind, dict[str, Gate]] = {
         "artifact_checksum": serving_gates.decide_artifact_checksum,
         "labels_and_preprocessing": serving_gates.decide_labels_and_preprocessing,
         "same_outputs": serving_gates.decide_same_outputs,
+        "fidelity": fidelity_gate.decide_fidelity,
         "accuracy": quality_gates.decide_accuracy,
         "top_3_accuracy": quality_gates.decide_top_3_accuracy,
         "class_recall": quality_gates.decide_class_recall,
@@ -38,6 +39,7 @@ GATES: dict[ModelKind, dict[str, Gate]] = {
         "artifact_checksum": serving_gates.decide_artifact_checksum,
         "preprocessing": serving_gates.decide_preprocessing,
         "same_outputs": serving_gates.decide_same_outputs,
+        "fidelity": fidelity_gate.decide_fidelity,
         "clip_score": quality_gates.decide_clip_score,
         "recall_at_1": quality_gates.decide_recall_at(1),
         "recall_at_5": quality_gates.decide_recall_at(5),

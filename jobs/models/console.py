@@ -15,12 +15,13 @@ def format_model_list(versions: Sequence[ModelSummary]) -> str:
             str(version.model_version_id),
             version.kind,
             _describe_state(version),
+            f"{version.engine} {version.precision or 'auto'}",
             version.created_at,
             version.run_id or "-",
         )
         for version in versions
     ]
-    return _format_table(("version", "kind", "state", "created", "run"), rows)
+    return _format_table(("version", "kind", "state", "served by", "created", "run"), rows)
 
 
 def format_model(details: ModelDetails) -> str:
@@ -34,6 +35,7 @@ def format_model(details: ModelDetails) -> str:
     lines = [
         f"{summary.kind} {summary.model_version_id}: {_describe_state(summary)}",
         f"  {answers}",
+        f"  served by {summary.engine} {summary.precision or 'auto'}{_describe_origin(summary)}",
         f"  artifact  {summary.artifact_uri}",
         f"  weights   {details.weights_sha256}",
         f"  snapshot  {summary.data_snapshot or '-'}",
@@ -78,6 +80,10 @@ def _format_evaluation(evaluation: ListedEvaluation) -> list[str]:
         f"  page {page}",
         *(f"  {decision.verdict:<8} {decision.gate}: {decision.sentence}" for decision in evaluation.gates),
     ]
+
+
+def _describe_origin(version: ModelSummary) -> str:
+    return f", built from {version.built_from}" if version.built_from else ""
 
 
 def _describe_state(version: ModelSummary) -> str:

@@ -2,12 +2,14 @@
 
 import os
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 
 from jobs.errors import PermanentError
+from jobs.models.production import Precision
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,12 @@ class Device:
         """Whether batches have to be copied to a GPU."""
         return self.torch_device.type == "cuda"
 
-    def in_precision(self, precision: str) -> "Device":
+    @property
+    def precision(self) -> Precision:
+        """The name of the dtype."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
+
+    def in_precision(self, precision: Precision) -> "Device":
         """The same device, computing in another precision."""
         return replace(self, dtype=PRECISIONS[precision])
 
@@ -45,12 +52,13 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
     """
     if device not in {"auto", "cpu", "cuda"}:
         raise PermanentError(f"CATALOG_DEVICE={device}: must be auto, cpu or cuda")
-    if precision != "auto" and precision not in PRECISIONS:
-        raise PermanentError(f"CATALOG_PRECISION={precision}: must be auto, {', '.join(PRECISIONS)}")
+    if precision not in {"auto", "int8", *PRECISIONS}:
+        raise PermanentError(f"CATALOG_PRECISION={precision}: must be auto, int8, {', '.join(PRECISIONS)}")
     if device == "cuda" and not torch.cuda.is_available():
         raise PermanentError("CATALOG_DEVICE=cuda, but torch sees no GPU: check the driver, or set it to auto")
     name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    dtype = _native_dtype(name) if precision == "auto" else PRECISIONS[precision]
+    # Torch has no int8 of ours: a production artifact of OpenVINO has.
+    dtype = _native_dtype(name) if precision in {"auto", "int8"} else PRECISIONS[cast(Precision, precision)]
     if name == "cpu":
         return Device(torch.device("cpu"), dtype)
     return Device(torch.device("cuda", index % torch.cuda.device_count()), dtype)

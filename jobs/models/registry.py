@@ -3,13 +3,12 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from jobs.database.model_versions import ModelKind, ModelVersion, NewModelVersion
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files
-from jobs.models.classifier import read_categories
-from jobs.models.encoder import read_dimensions
-from jobs.models.preprocessing import Preprocessing
+from jobs.models.production import read_production
 from jobs.storage.layout import checkpoint_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -25,13 +24,21 @@ def upload_checkpoint(
     kind: ModelKind,
     data_snapshot: str | None = None,
     metrics: dict[str, float] | None = None,
+    built_from: int | None = None,
+    fidelity: list[dict[str, Any]] | None = None,
 ) -> NewModelVersion:
     """Store a checkpoint, ready to be registered; the list of its files is written last."""
+    # Here, since they import torch: those who only fetch may do without.
+    from jobs.models.classifier import read_categories
+    from jobs.models.encoder import read_dimensions
+    from jobs.models.preprocessing import Preprocessing
+
     location = checkpoint_location(artifacts, kind, hash_checkpoint(folder))
     names = [path.relative_to(folder).as_posix() for path in list_files(folder)]
     for name in names:
         store.upload(folder / name, location / name)
     store.write(location / FILE_LIST, "\n".join(names).encode())
+    production = read_production(folder)
     return NewModelVersion(
         kind=kind,
         artifact_uri=str(location),
@@ -42,6 +49,10 @@ def upload_checkpoint(
         data_snapshot=data_snapshot,
         code_version=CODE_VERSION,
         metrics=metrics or {},
+        engine=production.engine if production else "torch",
+        precision=production.precision if production else None,
+        built_from=built_from,
+        fidelity=fidelity,
     )
 
 

@@ -9,11 +9,12 @@ import torch
 
 from jobs.database.model_versions import ModelKind
 from jobs.errors import RetryableError
-from jobs.models.classifier import load_classifier
+from jobs.models.classifier import UNCALIBRATED, load_classifier, read_categories, read_temperature
 from jobs.models.device import Device, prepare_passes
 from jobs.models.encoder import load_image_encoder
 from jobs.models.geometry import Geometry
-from jobs.models.production import EngineName
+from jobs.models.preprocessing import Preprocessing
+from jobs.models.production import EngineName, Production
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
@@ -68,6 +69,14 @@ def load_torch_model(folder: Path, kind: ModelKind, device: Device) -> TorchMode
         return TorchModel(geometry, classifier.categories, classifier.predict, device, passes)
     encoder = load_image_encoder(folder, device)
     return TorchModel(encoder.preprocessing.geometry, (), encoder.predict, device, passes)
+
+
+def describe_checkpoint(folder: Path, kind: ModelKind) -> Production:
+    """How a checkpoint is served before anything faster is tried: by torch, in float32."""
+    categories = read_categories(folder) if kind == "classifier" else ()
+    temperature = (read_temperature(folder) if kind == "classifier" else None) or UNCALIBRATED
+    geometry = Preprocessing.from_checkpoint(folder).geometry
+    return Production(kind, "torch", "fp32", "fp32", geometry, categories, temperature)
 
 
 def forward_halving(forward: Forward, batch: torch.Tensor) -> torch.Tensor:

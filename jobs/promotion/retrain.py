@@ -13,6 +13,7 @@ from jobs.errors import PermanentError
 from jobs.evaluation.evaluate import evaluate_candidate
 from jobs.gates.gate import decide_gates
 from jobs.gates.gate_policy import GatePolicy
+from jobs.production.optimize import optimize_candidate
 from jobs.promotion.promote import PromotionReport, promote_candidate
 from jobs.tagging.retag import RetagReport, retag
 from jobs.training.requests import TrainingRequest
@@ -87,6 +88,7 @@ def _retrain_kind(
     policy: GatePolicy,
 ) -> PromotionReport:
     train_candidate(connections, run_id, snapshot.snapshot_id, request)
+    optimize_candidate(connections, run_id, kind, policy)
     evaluate_candidate(connections, run_id, kind)
     decide_gates(connections, run_id, kind, policy)
     return promote_candidate(connections, run_id, kind, options.promoted_by)

@@ -23,7 +23,9 @@ from jobs.datasets.snapshot_file import load_snapshot
 from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.errors import PermanentError, RetryableError, TerminatedError
 from jobs.models.device import choose_device
+from jobs.models.production import write_production
 from jobs.models.registry import upload_checkpoint
+from jobs.models.torch_model import describe_checkpoint
 from jobs.training.classroom import Classroom
 from jobs.training.history import write_history
 from jobs.training.learned import Learned
@@ -177,6 +179,7 @@ def _save(request: TrainingRequest, classroom: Classroom, learned: Learned, fold
         metrics = save_encoder(learned.model, request, classroom, folder)
     write_history(folder, learned.history)
     settings = _describe(request) | {"base": request.base.name}
+    write_production(folder, describe_checkpoint(folder, request.kind))
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
     return learned.metrics | metrics
 

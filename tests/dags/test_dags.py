@@ -9,7 +9,7 @@ from jobs.settings import PROJECT_ROOT
 from tests.dags.conftest import parse_dags
 
 PARSE_LIMIT_SECONDS = 1.0
-COMMANDS_ON_THE_GPU = {"tag-shard", "train", "evaluate", "complete-retag"}
+COMMANDS_ON_THE_GPU = {"tag-shard", "train", "optimize", "evaluate", "complete-retag"}
 TYPES = {"string", "integer", "number", "boolean", "array", "object"}
 
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-STAGES = ["train", "evaluate", "gate", "approve", "promote"]
+STAGES = ["train", "optimize", "evaluate", "gate", "approve", "promote"]
 
 
 @pytest.fixture

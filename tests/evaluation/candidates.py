@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,16 @@ from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_v
 from jobs.database.snapshots import insert_snapshot
 from jobs.database.trainings import Training, insert_training
 from jobs.datasets.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
+from jobs.errors import PermanentError
 from jobs.labelling.perceptual_hash import perceptual_hash
+from jobs.models.checkpoint import LOADING_FAULTS
 from jobs.models.classifier import load_classifier, write_temperature
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_image_encoder
 from jobs.models.geometry import Geometry
+from jobs.models.production import PRODUCTION_FILE, write_production
 from jobs.models.registry import upload_checkpoint
+from jobs.models.torch_model import describe_checkpoint
 from jobs.storage.layout import example_location, snapshot_location
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.training.linear_head import find_head, fit_head
@@ -147,7 +152,11 @@ def store_labelled_set(connections: Connections, labelled: LabelledSet) -> None:
 def register_candidate(
     connections: Connections, folder: Path, kind: ModelKind, snapshot: Snapshot, run_id: str
 ) -> ModelVersion:
-    """Store and register a checkpoint as what a run has trained."""
+    """Store and register a checkpoint as what a run has trained, served as a training leaves it unless it says so."""
+    # A checkpoint that cannot be described is one that a test has spoilt.
+    with suppress(PermanentError, *LOADING_FAULTS):
+        if not (folder / PRODUCTION_FILE).exists():
+            write_production(folder, describe_checkpoint(folder, kind))
     uploaded = upload_checkpoint(connections.store, connections.artifacts, folder, kind, snapshot.snapshot_id)
     with connections.engine.begin() as connection:
         version = insert_model_version(connection, uploaded)

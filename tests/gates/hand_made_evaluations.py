@@ -13,9 +13,11 @@ from jobs.evaluation.evaluation_record import (
     DataCheck,
     EncoderScores,
     EvaluationMetrics,
+    Fidelity,
     PairedOutcomes,
     ReliabilityBin,
     Servable,
+    Served,
     Serving,
 )
 from tests.catalog_rows import promote_model, register_model
@@ -30,6 +32,7 @@ CONFUSION = [[100, 2, 8], [1, 38, 3], [9, 4, 176]]
 CLASSIFIER = EvaluationMetrics(
     data=DATA,
     servable=SERVABLE,
+    served=Served("openvino", "int8", Fidelity(341, lost_accuracy=0.0029, agreement=0.997)),
     serving=SERVING,
     classifier=ClassifierScores(
         images=341,
@@ -62,6 +65,11 @@ ENCODER_SCORES = EncoderScores(341, 1.1, 31.4, 0.62, 0.41, 0.70, 0.82, 0.54)
 ENCODER = EvaluationMetrics(
     data=DATA,
     servable=SERVABLE,
+    served=Served(
+        "openvino",
+        "bf16",
+        Fidelity(341, mean_cosine=0.9991, worst_cosine=0.991, neighbour_recall=0.97, lost_recall_at_5=-0.003),
+    ),
     serving=SERVING,
     encoder=ENCODER_SCORES,
     encoder_on_train=EncoderScores(1000, 0.4, 33.9, 0.88, 0.61, 0.88, 0.94, 0.73),

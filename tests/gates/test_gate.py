@@ -74,20 +74,20 @@ def test_a_failed_gate_ends_the_job_with_its_reason(shop: Shop, caplog: pytest.L
     with caplog.at_level(logging.INFO), pytest.raises(PermanentError) as refusal:
         decide(shop)
     message = str(refusal.value)
-    assert message.startswith("2 of 17 gates failed; no_leak: test images are in train or validation: 0 by their bytes")
+    assert message.startswith("2 of 18 gates failed; no_leak: test images are in train or validation: 0 by their bytes")
     assert "throughput: the throughput was not measured" in message
     assert "\n" not in message
     assert all(gate in caplog.text for gate in GATES["classifier"])
     with shop.connections.engine.connect() as connection:
         decisions = read_gate_decisions(connection, evaluation.evaluation_id)
     assert [one.gate for one in decisions if one.verdict == "failed"] == ["no_leak", "throughput"]
-    assert len(decisions) == 17
-    assert "failed 2 of 17 gates" in read_page(shop, evaluation)
+    assert len(decisions) == 18
+    assert "failed 2 of 18 gates" in read_page(shop, evaluation)
 
 
 def test_a_record_of_another_form_fails_and_still_has_a_page(shop: Shop) -> None:
     evaluation = put_evaluation(shop, "classifier", {"data": "none"})
-    with pytest.raises(PermanentError, match="16 of 17 gates failed"):
+    with pytest.raises(PermanentError, match="17 of 18 gates failed"):
         decide(shop)
     assert "record cannot be read" in read_page(shop, evaluation)
 
@@ -106,7 +106,7 @@ def test_the_latest_evaluation_counts_and_its_latest_decisions(shop: Shop) -> No
     report = decide(shop)
     with shop.connections.engine.connect() as connection:
         assert read_gate_decisions(connection, report.evaluation_id) == list(report.decisions)
-    assert shop.query("SELECT count(*) FROM catalog.gate_decisions") == [(34,)]
+    assert shop.query("SELECT count(*) FROM catalog.gate_decisions") == [(36,)]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_catalog_with_tags_needs_its_blast_radius(shop: Shop) -> None:
     with shop.connections.engine.begin() as connection:
         add_images(connection, [NewImage("p1")], open_live_space(connection, 3), evaluation.champion_version_id)
         insert_switch(connection, Switch("classifier", evaluation.champion_version_id, None))
-    with pytest.raises(PermanentError, match="1 of 17 gates failed; blast_radius"):
+    with pytest.raises(PermanentError, match="1 of 18 gates failed; blast_radius"):
         decide(shop)
 
 

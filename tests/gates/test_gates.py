@@ -29,6 +29,8 @@ BOUNDS: list[tuple[ModelKind, str, str, Any, Any]] = [
     ("classifier", "labels_and_preprocessing", "servable.has_preprocessing", True, False),
     ("classifier", "same_outputs", "servable.largest_difference", 1e-3, 1.01e-3),
     ("classifier", "same_outputs", "servable.fault", None, "the tokenizer is missing"),
+    ("classifier", "fidelity", "served.fidelity.lost_accuracy", 0.005, 0.0051),
+    ("classifier", "fidelity", "served.fidelity.agreement", 0.99, 0.9899),
     # Wilson's lower bound of 285 of 341 is 0.80016, of 284 it is 0.79702; of 317 it is 0.90329, of 316 it is 0.89996.
     ("classifier", "accuracy", "classifier.correct", 285, 284),
     ("classifier", "top_3_accuracy", "classifier.top_3_correct", 317, 316),
@@ -45,6 +47,10 @@ BOUNDS: list[tuple[ModelKind, str, str, Any, Any]] = [
     ("encoder", "artifact_checksum", "servable.is_checksum_right", True, False),
     ("encoder", "preprocessing", "servable.has_preprocessing", True, False),
     ("encoder", "same_outputs", "servable.largest_difference", 1e-3, 1.01e-3),
+    ("encoder", "fidelity", "served.fidelity.mean_cosine", 0.99, 0.9899),
+    ("encoder", "fidelity", "served.fidelity.worst_cosine", 0.97, 0.9699),
+    ("encoder", "fidelity", "served.fidelity.neighbour_recall", 0.95, 0.9499),
+    ("encoder", "fidelity", "served.fidelity.lost_recall_at_5", 0.01, 0.0101),
     ("encoder", "clip_score", "encoder.clip_score", 30.0, 29.99),
     ("encoder", "latency", "serving.mean_latency_milliseconds", 200.0, 200.1),
     ("encoder", "failures", "serving.failed_share", 0.01, 0.0101),
@@ -89,6 +95,12 @@ def test_each_gate_passes_at_its_bound_and_fails_beyond(
     beyond = decide(kind, spoil(record, path, first))[gate]
     assert beyond.verdict == "failed"
     assert beyond.value is not None
+
+
+@pytest.mark.parametrize(("precision", "verdict"), [("fp32", "passed"), ("bf16", "failed"), ("int8", "failed")])
+def test_only_float32_needs_no_comparison(precision: str, verdict: str) -> None:
+    served = {"engine": "torch", "precision": precision, "fidelity": None}
+    assert decide("encoder", spoil(GOOD["encoder"].as_record(), "served", served))["fidelity"].verdict == verdict
 
 
 def test_every_gate_is_tried_at_its_bound() -> None:

@@ -3,13 +3,15 @@ import torch
 
 from jobs.errors import PermanentError
 from jobs.models.device import PRECISIONS, choose_device
+from jobs.models.production import Precision
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_asked_for_is_given(precision: str) -> None:
+def test_what_is_asked_for_is_given(precision: Precision) -> None:
     device = choose_device("cpu", precision)
     assert (device.torch_device, device.dtype) == (torch.device("cpu"), PRECISIONS[precision])
     assert not device.is_cuda
+    assert device.precision == precision
 
 
 def test_auto_takes_a_gpu_where_there_is_one() -> None:
@@ -27,7 +29,7 @@ def test_auto_computes_in_sixteen_bits_only_where_the_processor_does() -> None:
     [
         ("gpu", "auto", "CATALOG_DEVICE=gpu: must be auto, cpu or cuda"),
         ("", "auto", "CATALOG_DEVICE"),
-        ("cpu", "half", "CATALOG_PRECISION=half: must be auto, fp32, bf16, fp16"),
+        ("cpu", "half", "CATALOG_PRECISION=half: must be auto, int8, fp32, bf16, fp16"),
     ],
 )
 def test_an_unknown_word_is_refused_with_its_setting(device: str, precision: str, words: str) -> None:

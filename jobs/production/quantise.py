@@ -1,0 +1,27 @@
+"""Weights and activations of a graph become integers of 8 bits, after a look at some photos."""
+
+import logging
+
+import nncf
+import numpy as np
+import openvino as ov
+
+CALIBRATION_PHOTOS = 300
+ATTENTION = {"Softmax", "ScaledDotProductAttention"}
+
+
+def quantise(graph: ov.Model, calibration: np.ndarray) -> ov.Model:
+    """Quantise a graph after training (NNCF); the ranges are those that uint8 pixels [n, side, side, 3] lead to.
+
+    Weights have a scale for each channel. In transformers, whose activations have outliers, a part of their range is
+    moved into the weights (SmoothQuant, Xiao et al. 2023) and attention itself stays in floats.
+    """
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    is_transformer = any(operation.get_type_name() in ATTENTION for operation in graph.get_ops())
+    return nncf.quantize(
+        graph,
+        nncf.Dataset([pixels[None] for pixels in calibration]),
+        subset_size=len(calibration),
+        preset=nncf.QuantizationPreset.MIXED,
+        model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
+    )
