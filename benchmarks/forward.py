@@ -1,63 +1,46 @@
-"""The bare forward pass of two checkpoints on ready tensors: the speed that no pipeline can exceed.
+"""The bare forward pass of two models on ready photos: the speed that no pipeline can exceed.
 
-python -m benchmarks.forward CLASSIFIER ENCODER SECONDS
+    python -m benchmarks.forward CLASSIFIER ENCODER SECONDS
+
+Both are computed in the engine and precision that their folders name, in as many passes side by side as when photos are
+tagged.
 """
 
 import json
-import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from jobs.models.classifier import load_classifier
-from jobs.models.device import choose_device
-from jobs.models.encoder import load_image_encoder
+from jobs.models.engine import EngineSettings
+from jobs.tagging.predict import load_predictor
+
+WARM_UP_SECONDS = 1.0
 
 
-def measure_forward(classifier: Path, encoder: Path, seconds: float) -> dict[str, object]:
-    """Images per second of both models together, for each of the usual ways to use the machine.
+def measure_forward(classifier: Path, encoder: Path, seconds: float) -> float:
+    """Images per second of both models together."""
+    predictor = load_predictor(classifier, encoder, EngineSettings("auto", "auto"))
+    random = np.random.default_rng(0)
+    photo = tuple(
+        random.integers(0, 256, (geometry.crop_to, geometry.crop_to, 3), dtype=np.uint8)
+        for geometry in predictor.geometries
+    )
 
-    Ways differ in passes at a time, threads within a pass, and images in a batch.
-    """
-    device = choose_device("auto", "auto")
-    first, second = load_classifier(classifier, device), load_image_encoder(encoder, device)
-    sides = [model.preprocessing.geometry.crop_to for model in (first, second)]
-
-    def make_inputs(batch_size: int) -> list[torch.Tensor]:
-        inputs = [torch.randn(batch_size, 3, side, side).to(device.torch_device, device.dtype) for side in sides]
-        return [inputs[0].contiguous(memory_format=torch.channels_last), inputs[1]]
-
-    @torch.inference_mode()
-    def forward_until(deadline: float, batch_size: int) -> int:
-        inputs = make_inputs(batch_size)
+    def forward_until(deadline: float) -> int:
         images = 0
         while time.perf_counter() < deadline:
-            first.model(pixel_values=inputs[0])
-            second.model.get_image_features(pixel_values=inputs[1])
-            if device.is_cuda:
-                torch.cuda.synchronize()
-            images += batch_size
+            predictor.predict([photo] * predictor.batch_size, tag=True, embed=True)
+            images += predictor.batch_size
         return images
 
-    def measure(passes: int, threads: int, batch_size: int) -> float:
-        torch.set_num_threads(threads)
-        with ThreadPoolExecutor(passes) as pool:
-            list(pool.map(forward_until, [time.perf_counter() + 1] * passes, [batch_size] * passes))
-            started = time.perf_counter()
-            images = sum(pool.map(forward_until, [started + seconds] * passes, [batch_size] * passes))
-            return images / (time.perf_counter() - started)
-
-    cores = len(os.sched_getaffinity(0))
-    ways = (
-        [(1, cores, batch_size) for batch_size in (64, 128)]
-        if device.is_cuda
-        else [(*way, batch_size) for way in ((1, cores), (cores, 1)) for batch_size in (16, 32)]
-    )
-    speeds = {f"{way[0]} x {way[1]} threads, batches of {way[2]}": measure(*way) for way in ways}
-    return {"device": device.torch_device.type, "dtype": str(device.dtype), "images_per_second": speeds}
+    with ThreadPoolExecutor(predictor.passes) as pool:
+        list(pool.map(forward_until, [time.perf_counter() + WARM_UP_SECONDS] * predictor.passes))
+        started = time.perf_counter()
+        images = sum(pool.map(forward_until, [started + seconds] * predictor.passes))
+        return images / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -4,42 +4,43 @@
     python -m benchmarks.ingest --photos 200 --rounds 1
 
 Everything is real: an S3 endpoint, Postgres with a live HNSW index, and the job's own command in a process of its
-own. ResNet-18 and a CLIP of ViT-B/32 size have random weights, on which speed does not depend. A round times the
-pipeline and the forward pass one after the other; ratios are taken inside a round, since machines are noisy.
+own. ResNet-18 and a CLIP of ViT-B/32 size have random weights, on which speed does not depend, as production artifacts
+of each engine and precision that this processor has. A round times the pipeline and the forward pass of one way after
+the other; ratios are taken inside a round, since machines are noisy.
 """
 
 import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
-import torch
+from PIL import Image
 from sqlalchemy import text
 
+from benchmarks.materials import SIDE, Checkpoints, Way, build_artifacts, find_photos, list_ways, write_checkpoints
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.local.ports import WantedPorts
-from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.local.stack import start_stack, stop_stack
+from jobs.models.geometry import Geometry
+from jobs.production.quantise import CALIBRATION_PHOTOS
 from jobs.settings import PROJECT_ROOT, Settings
-from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
 from tests.champions import make_champion
 from tests.local.stack_access import read_environment
 
-REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared/data/clothing-small"))
-CATEGORIES = [f"category-{number}" for number in range(10)]
 FORWARD_SECONDS = 8.0
 WARM_UP_PHOTOS = 16
 
@@ -73,67 +74,66 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench.json")
     arguments = parser.parse_args()
-    photos, kind = _find_photos(arguments.photos)
-    with _open_bench(photos) as bench:
-        rounds = [_measure_round(bench, len(photos)) for _ in range(arguments.rounds)]
+    photos = find_photos(arguments.photos)
+    rounds: dict[str, list[Round]] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ExitStack() as stack:
+        checkpoints = write_checkpoints(Path(scratch))
+        calibration = _load_calibration(photos.paths)
+        benches = {
+            str(way): stack.enter_context(_open_bench(photos.paths, checkpoints, way, calibration, Path(scratch)))
+            for way in list_ways()
+        }
+        for _ in range(arguments.rounds):
+            for way, bench in benches.items():
+                rounds.setdefault(way, []).append(_measure_round(bench, way, len(photos.paths)))
     summary = {
         "processor": name_processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "torch": torch.__version__,
-        "photos": len(photos),
-        "photo_kind": kind,
-        "rounds": [asdict(one) for one in rounds],
+        "versions": {name: version(name) for name in ("torch", "openvino", "nncf")},
+        "photos": len(photos.paths),
+        "photo_kind": photos.kind,
+        "rounds": {way: [asdict(one) for one in measured] for way, measured in rounds.items()},
     }
     arguments.json.parent.mkdir(exist_ok=True)
     arguments.json.write_text(json.dumps(summary, indent=2))
     _print_table(summary, rounds)
 
 
-def _find_photos(count: int) -> tuple[list[Path], str]:
-    if REAL_PHOTOS.is_dir():
-        return sorted(REAL_PHOTOS.glob("*/*/*.jpg"))[:: max(1, 3409 // count)][:count], "real photos of 400 x 533"
-    catalog = render_sample_catalog(
-        PROJECT_ROOT / ".local" / "bench-sample", SampleCatalogSpec(labelled_products=1, unlabelled_products=count // 2)
-    )
-    return sorted(catalog.unlabelled_folder.glob("*.jpg"))[
-        :count
-    ], "rendered photos, since CATALOG_REAL_PHOTOS is absent"
+def _load_calibration(photos: list[Path]) -> np.ndarray:
+    geometry = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")
+    opened = [Image.open(photo).convert("RGB") for photo in photos[:CALIBRATION_PHOTOS]]
+    return np.stack([geometry.resize(photo) for photo in opened])
 
 
 @contextmanager
-def _open_bench(photos: list[Path]) -> Iterator[Bench]:
+def _open_bench(
+    photos: list[Path], checkpoints: Checkpoints, way: Way, calibration: np.ndarray, scratch: Path
+) -> Iterator[Bench]:
     """Start a stack, fill its bucket, and make a live space with an index."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    folder = scratch / f"{way.engine}-{way.precision}"
+    folder.mkdir()
     try:
+        artifacts = build_artifacts(checkpoints, way, calibration, folder)
         start_stack(folder / "stack", WantedPorts(), None)
         environment = read_environment(folder / "stack") | {
             "CATALOG_MODEL_CACHE": str(folder / "models"),
             "CATALOG_FAILED_SHARE_LIMIT": "0",
         }
-        os.environ.update(environment)
         migrate(environment["CATALOG_DATABASE_URL"])
+        os.environ.update(environment)
         with connect(Settings()) as connections:  # type: ignore[call-arg]
-            classifier, encoder = _promote_models(connections, folder)
-            bench = Bench(connections, environment, classifier, encoder)
+            make_champion(connections, artifacts.classifier, "classifier")
+            make_champion(connections, artifacts.encoder, "encoder")
+            bench = Bench(connections, environment, artifacts.classifier, artifacts.encoder)
             for number, photo in enumerate(photos):
                 connections.store.upload(photo, connections.source / f"sku{number:05d}.jpg")
             _run_ingest(bench, "--limit", str(WARM_UP_PHOTOS))
             yield bench
     finally:
         stop_stack(folder / "stack")
-        shutil.rmtree(folder)
 
 
-def _promote_models(connections: Connections, folder: Path) -> tuple[Path, Path]:
-    classifier, encoder = folder / "resnet-18", folder / "clip-vit-b-32"
-    write_blank_resnet18(classifier, 224, CATEGORIES)
-    write_blank_clip(encoder, 224, patch_side=32, width=768, dimensions=512, layers=12, texts=["red striped dress"])
-    make_champion(connections, classifier, "classifier")
-    make_champion(connections, encoder, "encoder")
-    return classifier, encoder
-
-
-def _measure_round(bench: Bench, photos: int) -> Round:
+def _measure_round(bench: Bench, way: str, photos: int) -> Round:
     _forget_answers(bench)
     report, peak, tree_peak = _run_ingest(bench)
     assert report["tagged"] + report["reused"] == photos, report
@@ -141,7 +141,7 @@ def _measure_round(bench: Bench, photos: int) -> Round:
     speed = report["images_per_second"]
     stages = {name: report[f"{name}_seconds"] for name in ("read", "decode", "predict", "write")}
     result = Round(speed, forward, speed / forward, peak, tree_peak, stages)
-    print(f"  pipeline {speed:.1f}, forward {forward:.1f} images/s: {result.share_of_forward:.2f}", flush=True)
+    print(f"  {way}: pipeline {speed:.1f}, forward {forward:.1f} images/s: {result.share_of_forward:.2f}", flush=True)
     return result
 
 
@@ -195,8 +195,8 @@ def _run_forward(bench: Bench) -> float:
         str(FORWARD_SECONDS),
     ]
     finished = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
-    speeds: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])["images_per_second"]
-    return max(speeds.values())
+    speed: float = json.loads(finished.stdout.splitlines()[-1])
+    return speed
 
 
 def name_processor() -> str:
@@ -207,16 +207,21 @@ def name_processor() -> str:
     return platform.processor()
 
 
-def _print_table(summary: dict[str, Any], rounds: list[Round]) -> None:
+def _print_table(summary: dict[str, Any], rounds: dict[str, list[Round]]) -> None:
     def show(values: list[float], digits: int) -> str:
         return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
     print(f"\n{summary['photos']} {summary['photo_kind']}; {summary['cores']} cores of {summary['processor']}")
-    print(f"share of the bare forward   {show([one.share_of_forward for one in rounds], 2)}")
-    print(f"bucket to committed rows    {show([one.images_per_second for one in rounds], 1)} images/s")
-    print(f"bare forward, best way      {show([one.forward_images_per_second for one in rounds], 1)} images/s")
-    print(f"peak memory, tagging process {show([one.peak_memory_bytes / 1e9 for one in rounds], 2)} GB")
-    print(f"  with decoding processes   {show([one.peak_tree_memory_bytes / 1e9 for one in rounds], 2)} GB")
+    print(" | ".join(["way", "share of the forward", "images/s", "forward, images/s", "GB", "GB with decoders"]))
+    for way, measured in rounds.items():
+        cells = (
+            show([one.share_of_forward for one in measured], 2),
+            show([one.images_per_second for one in measured], 1),
+            show([one.forward_images_per_second for one in measured], 1),
+            show([one.peak_memory_bytes / 1e9 for one in measured], 2),
+            show([one.peak_tree_memory_bytes / 1e9 for one in measured], 2),
+        )
+        print(" | ".join([way, *cells]))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,20 @@
 """What is measured on: photos, and two checkpoints of true size with random weights, on which speed does not depend."""
 
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from jobs.database.model_versions import ModelKind
 from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
+from jobs.models.device import choose_device
+from jobs.models.openvino_model import list_float_precisions
+from jobs.models.production import EngineName, Precision, write_production
+from jobs.models.torch_model import describe_checkpoint
+from jobs.production.convert import convert_checkpoint, save_graph
+from jobs.production.quantise import quantise
 from jobs.settings import PROJECT_ROOT
 from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
 
@@ -29,6 +39,17 @@ class Checkpoints:
     encoder: Path
 
 
+@dataclass(frozen=True)
+class Way:
+    """An engine and a precision."""
+
+    engine: EngineName
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
 def find_photos(count: int) -> Photos:
     """Real photos, spread evenly over those that are there, or rendered ones."""
     if REAL_PHOTOS.is_dir():
@@ -39,6 +60,31 @@ def find_photos(count: int) -> Photos:
     )
     rendered = sorted(catalog.unlabelled_folder.glob("*.jpg"))[:count]
     return Photos(rendered, "rendered photos, since CATALOG_REAL_PHOTOS is absent")
+
+
+def list_ways() -> list[Way]:
+    """The engines and precisions that this processor computes in, the fastest last."""
+    native = choose_device("auto", "auto").precision
+    graphs = [Way("openvino", precision) for precision in ("int8", *list_float_precisions())]
+    return [Way("torch", native), *reversed(graphs)]
+
+
+def build_artifacts(checkpoints: Checkpoints, way: Way, calibration: np.ndarray, folder: Path) -> Checkpoints:
+    """Write production artifacts of both checkpoints, without asking what they cost: the weights are random."""
+    artifacts = Checkpoints(folder / "resnet-18", folder / "clip-vit-b-32")
+    kinds: tuple[ModelKind, ModelKind] = ("classifier", "encoder")
+    pairs = ((checkpoints.classifier, artifacts.classifier), (checkpoints.encoder, artifacts.encoder))
+    for kind, (checkpoint, artifact) in zip(kinds, pairs, strict=True):
+        shutil.copytree(checkpoint, artifact)
+        rest: Precision = "fp32" if way.precision == "int8" else way.precision
+        described = replace(
+            describe_checkpoint(checkpoint, kind), engine=way.engine, precision=way.precision, rest_precision=rest
+        )
+        write_production(artifact, described)
+        if way.engine == "openvino":
+            graph = convert_checkpoint(checkpoint, kind)
+            save_graph(quantise(graph, calibration) if way.precision == "int8" else graph, artifact)
+    return artifacts
 
 
 def write_checkpoints(folder: Path) -> Checkpoints:

@@ -13,6 +13,7 @@ from jobs.models.classifier import load_classifier
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_image_encoder
 from jobs.models.preprocessing import Preprocessing
+from jobs.models.production import GRAPH_FILE
 
 EXAMPLE_BATCH = 2
 """Not 1, by which torch.export would take the size of the batch for a constant."""
@@ -52,6 +53,17 @@ def convert_checkpoint(folder: Path, kind: ModelKind) -> ov.Model:
     with torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
     return _take_bytes(ov.convert_model(program), loaded.preprocessing, side)
+
+
+def save_graph(graph: ov.Model, folder: Path) -> None:
+    """Write a graph into a folder, which is created where it is missing; the same graph gives the same bytes."""
+    folder.mkdir(exist_ok=True)
+    # OpenVINO numbers what it names by all that the process has made before; an artifact is known by its bytes.
+    graph.set_friendly_name(GRAPH_FILE)
+    for number, operation in enumerate(graph.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+    # Not halved: in float32 the graph is the checkpoint, and bf16 is made of that when it is compiled.
+    ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
 
 
 def _take_bytes(graph: ov.Model, preprocessing: Preprocessing, side: int) -> ov.Model:

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import torch
 
 from jobs.connections import Connections
@@ -27,10 +26,10 @@ from jobs.gates.gate_policy import GatePolicy
 from jobs.models.device import Device, choose_device
 from jobs.models.encoder import load_text_encoder
 from jobs.models.openvino_model import list_float_precisions
-from jobs.models.production import GRAPH_FILE, Precision, Production, write_production
+from jobs.models.production import Precision, Production, write_production
 from jobs.models.registry import fetch_checkpoint, upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
-from jobs.production.convert import convert_checkpoint
+from jobs.production.convert import convert_checkpoint, save_graph
 from jobs.production.quantise import CALIBRATION_PHOTOS, quantise
 
 log = logging.getLogger(__name__)
@@ -144,9 +143,9 @@ def _list_ways(workshop: _Workshop, connections: Connections) -> Iterator[tuple[
     served = replace(workshop.production, engine="openvino")
     if settings.precision in {"auto", "int8"}:
         quantised = replace(served, precision="int8", rest_precision="fp32")
-        yield quantised, lambda folder: _save(quantise(graph, _load_calibration(workshop)), folder)
+        yield quantised, lambda folder: save_graph(quantise(graph, _load_calibration(workshop)), folder)
     for name in ("fp32",) if settings.precision == "fp32" else list_float_precisions():
-        yield replace(served, precision=name, rest_precision=name), lambda folder: _save(graph, folder)
+        yield replace(served, precision=name, rest_precision=name), lambda folder: save_graph(graph, folder)
 
 
 def _load_calibration(workshop: _Workshop) -> np.ndarray:
@@ -175,16 +174,6 @@ def _prepare_comparison(workshop: _Workshop) -> Callable[[ServedModel], Fidelity
     tower = load_text_encoder(workshop.checkpoint, workshop.exact)
     vectors = map_batches(tower.embed, texts, workshop.exact) if texts else np.empty((0, exact.shape[1]))
     return lambda model: compare_encoders(exact, model.predict(pixels), vectors, texts, with_text)
-
-
-def _save(graph: ov.Model, folder: Path) -> None:
-    folder.mkdir()
-    # OpenVINO numbers what it names by all that the process has made before; an artifact is known by its bytes.
-    graph.set_friendly_name(GRAPH_FILE)
-    for number, operation in enumerate(graph.get_ordered_ops()):
-        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
-    # Not halved: in float32 the graph is the checkpoint, and bf16 is made of that when it is compiled.
-    ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
 
 
 def _copy(checkpoint: Path, folder: Path) -> None:
