@@ -18,6 +18,10 @@ from jobs.models.production import GRAPH_FILE, EngineName, Precision, Production
 BATCH_SIZE = 8
 """Photos in a pass: a fixed number, for which the graph is planned once, and few, which stay in the caches."""
 PRECISION_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+FIRST_PASS = Lock()
+"""OpenVINO's Python binding sets itself up in the first pass of a process, and stands still for ever if two threads come
+upon that at once, each with what the other waits for. So every graph has its first pass while nobody else has one.
+"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def compile_graphs(folders: Sequence[Path], precision: Precision) -> Graph:
 
 
 def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph:
-    """Compile a graph of fixed shape: one thread a core, each with a pass of its own."""
+    """Compile a graph of fixed shape and try it: one thread a core, each with a pass of its own."""
     cores = count_cores()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
@@ -123,11 +127,14 @@ def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph
         # Two processes that pin their threads would share one core and leave the other idle.
         "ENABLE_CPU_PINNING": False,
     }
-    compiled = core.compile_model(graph, "CPU", settings)
     requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
-    for _ in range(cores):
-        requests.put(compiled.create_infer_request())
-    return Graph(requests, cores)
+    with FIRST_PASS:
+        compiled = core.compile_model(graph, "CPU", settings)
+        for _ in range(cores):
+            requests.put(compiled.create_infer_request())
+        compiled_graph = Graph(requests, cores)
+        compiled_graph.infer(np.zeros(compiled.input(0).shape, dtype=np.uint8))
+    return compiled_graph
 
 
 def list_float_precisions(core: ov.Core | None = None) -> tuple[Precision, ...]:
@@ -137,9 +144,13 @@ def list_float_precisions(core: ov.Core | None = None) -> tuple[Precision, ...]:
 
 
 def finish(production: Production, outputs: np.ndarray) -> np.ndarray:
-    """What a graph gives, as it is stored: logits become probabilities, vectors are of unit length already."""
+    """What a graph gives, as it is stored: logits become probabilities, and vectors of unit length.
+
+    A graph's own vectors are so only within the precision in which it divides.
+    """
     if production.kind == "encoder":
-        return outputs
+        unit: np.ndarray = outputs / np.linalg.norm(outputs, axis=1, keepdims=True)
+        return unit
     logits = outputs / np.float32(production.temperature)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)

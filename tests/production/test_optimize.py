@@ -147,7 +147,7 @@ def test_an_encoder_keeps_its_text_tower(
     assert {path.name for path in artifact.iterdir()} >= {path.name for path in folder.iterdir()} | {FIDELITY_FILE}
     model = load_served_model(artifact, "encoder", EXACT)
     vectors = model.predict(load_part(labelled, "test", model.geometry))
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 def test_torch_in_sixteen_bits_is_measured_too(stocked_shop: Shop, tmp_path: Path) -> None:
