@@ -19,8 +19,8 @@ BATCH_SIZE = 8
 """Photos in a pass: a fixed number, for which the graph is planned once, and few, which stay in the caches."""
 PRECISION_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 FIRST_PASS = Lock()
-"""OpenVINO's Python binding sets itself up in the first pass of a process, and stands still for ever if two threads come
-upon that at once, each with what the other waits for. So every graph has its first pass while nobody else has one.
+"""OpenVINO's Python binding sets itself up in the first pass of a process, and stands still for ever if two threads
+come upon that at once, each with what the other waits for. So every graph has its first pass while nobody else has one.
 """
 
 
