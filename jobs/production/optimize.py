@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import torch
 
 from jobs.connections import Connections
@@ -23,6 +24,7 @@ from jobs.evaluation.fidelity_record import Attempt, write_attempts
 from jobs.evaluation.served_model import ServedModel, load_served_model, load_trained_model, map_batches
 from jobs.gates.fidelity_gate import describe_fidelity, find_losses
 from jobs.gates.gate_policy import GatePolicy
+from jobs.models.checkpoint import first_line
 from jobs.models.device import Device, choose_device
 from jobs.models.encoder import load_text_encoder
 from jobs.models.openvino_model import list_float_precisions
@@ -131,7 +133,8 @@ def _list_ways(workshop: _Workshop, connections: Connections) -> Iterator[tuple[
     """The ways that are faster than the checkpoint in float32, the fastest first, as the settings allow."""
     settings = connections.settings
     engine = settings.engine if settings.engine != "auto" else "torch" if workshop.exact.is_cuda else "openvino"
-    if engine == "torch":
+    graph = _convert(workshop) if engine == "openvino" else None
+    if graph is None:
         native = choose_device(settings.device, settings.precision).precision
         if native != "fp32":
             yield (
@@ -139,13 +142,21 @@ def _list_ways(workshop: _Workshop, connections: Connections) -> Iterator[tuple[
                 lambda folder: _copy(workshop.checkpoint, folder),
             )
         return
-    graph = convert_checkpoint(workshop.checkpoint, workshop.kind)
     served = replace(workshop.production, engine="openvino")
     if settings.precision in {"auto", "int8"}:
         quantised = replace(served, precision="int8", rest_precision="fp32")
         yield quantised, lambda folder: save_graph(quantise(graph, _load_calibration(workshop)), folder)
     for name in ("fp32",) if settings.precision == "fp32" else list_float_precisions():
         yield replace(served, precision=name, rest_precision=name), lambda folder: save_graph(graph, folder)
+
+
+def _convert(workshop: _Workshop) -> ov.Model | None:
+    """The graph of the checkpoint, or None where torch.export or OpenVINO cannot express what the model does."""
+    try:
+        return convert_checkpoint(workshop.checkpoint, workshop.kind)
+    except RuntimeError as error:
+        log.warning("the %s cannot become a graph, and stays in torch: %s", workshop.kind, first_line(error))
+        return None
 
 
 def _load_calibration(workshop: _Workshop) -> np.ndarray:

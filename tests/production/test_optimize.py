@@ -159,6 +159,19 @@ def test_torch_in_sixteen_bits_is_measured_too(stocked_shop: Shop, tmp_path: Pat
     assert production.describe() == "torch bf16"
 
 
+def test_what_cannot_become_a_graph_stays_in_torch(
+    stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no operator of this kind\nand much advice")
+
+    monkeypatch.setattr("jobs.production.optimize.convert_checkpoint", fail)
+    connections = stocked_shop.with_settings(engine="auto", precision="fp32", device="cpu")
+    report = optimize_candidate(connections, RUN, "classifier", POLICY)
+    assert (report.engine, report.precision, report.attempts) == ("torch", "fp32", ())
+    assert "stays in torch: no operator of this kind" in caplog.text
+
+
 def test_what_was_not_trained_cannot_be_built(shop: Shop) -> None:
     with pytest.raises(PermanentError, match="run `python -m jobs train classifier` first"):
         optimize_candidate(shop.connections, RUN, "classifier", POLICY)
