@@ -134,7 +134,7 @@ def _measure(connections: Connections, contest: _Contest, scratch: Path) -> Meas
     trial = Trial(connections, snapshot, photos, device, inspection.folder, champion)
     log.info("serving the artifact in a process of its own")
     serving = _serve(trial, contest.kind, scratch)
-    log.info("asking for %d test images on %s", len(snapshot.part("test")), device)
+    log.info("asking for %d test images", len(snapshot.part("test")))
     measured = evaluate_classifier(trial) if contest.kind == "classifier" else evaluate_encoder(trial)
     metrics = replace(
         measured.metrics,

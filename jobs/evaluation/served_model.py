@@ -11,9 +11,9 @@ import torch
 
 from jobs.database.model_versions import ModelKind
 from jobs.models.device import Device, prepare_passes
+from jobs.models.engine import EngineSettings, load_image_model
 from jobs.models.geometry import Geometry
 from jobs.models.image_model import ImageModel
-from jobs.models.production import read_production
 from jobs.models.torch_model import load_torch_model
 
 
@@ -44,14 +44,9 @@ def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedMo
     Raises:
         PermanentError: the folder holds no model of this kind, or this machine cannot compute it.
     """
-    production = read_production(folder)
-    if production is None:
-        return load_trained_model(folder, kind, device)
-    if production.engine == "torch":
-        return load_trained_model(folder, kind, device.in_precision(production.precision))
-    from jobs.models.openvino_model import load_openvino_model
-
-    return ServedModel(load_openvino_model(folder, production), production.categories)
+    place = device.torch_device
+    model = load_image_model(folder, kind, EngineSettings(place.type, device.precision, place.index or 0))
+    return ServedModel(model, model.categories)
 
 
 def load_trained_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs.database.model_versions import ModelKind
 from jobs.models.image_model import ImageModel
-from jobs.models.production import Production, read_production
+from jobs.models.production import read_production
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,5 @@ def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) ->
     from jobs.models.device import choose_device
     from jobs.models.torch_model import load_torch_model
 
-    device = choose_device(settings.device, choose_precision(production, settings), settings.device_index)
-    return load_torch_model(folder, kind, device)
-
-
-def choose_precision(production: Production | None, settings: EngineSettings) -> str:
-    """That which was chosen for the version, or else the machine's own."""
-    return production.precision if production else settings.precision
+    precision = production.precision if production else settings.precision
+    return load_torch_model(folder, kind, choose_device(settings.device, precision, settings.device_index))
