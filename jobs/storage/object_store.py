@@ -74,7 +74,8 @@ class ObjectStore:
         )
         self._endpoint = endpoint_url or "AWS S3"
         try:
-            self._client: S3Client = boto3.client("s3", endpoint_url=endpoint_url, config=config)
+            # A session of its own: the shared one keeps the credentials of the first endpoint for all others.
+            self._client: S3Client = boto3.Session().client("s3", endpoint_url=endpoint_url, config=config)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise PermanentError(f"the S3 client cannot be set up ({error}); check CATALOG_S3_ENDPOINT_URL") from None
 
