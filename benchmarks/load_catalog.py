@@ -63,6 +63,14 @@ def load_catalog(engine: Engine, catalog: MadeUpCatalog) -> Loaded:
     return Loaded(copied, copying(), indexing(), added, adding(), index_bytes, table_bytes)
 
 
+def load_second_space(engine: Engine, vectors: np.ndarray) -> None:
+    """Fill and index a space that is not live with other vectors of the photos that `load_catalog` has loaded."""
+    with engine.begin() as connection:
+        space_id = open_space(connection, _insert_version(connection, "encoder", (), name="second"), DIMENSIONS)
+        copy_vectors(connection, space_id, 1, vectors)
+        create_space_index(connection, space_id)
+
+
 @contextmanager
 def _stopwatch() -> Iterator[Callable[[], float]]:
     """Gives a function that says how many seconds the block took."""
@@ -87,16 +95,17 @@ def copy_vectors(connection: Connection, space_id: int, first_image_id: int, vec
         copy_rows(connection, "catalog.image_embeddings", columns)
 
 
-def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[str, ...]) -> int:
+def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[str, ...], name: str = "first") -> int:
     statement = text("""
         INSERT INTO catalog.model_versions
             (kind, artifact_uri, weights_sha256, preprocessing, categories, dimensions, code_version)
-        VALUES (:kind, 's3://made-up/' || :kind, repeat('0', 64), '{}', :categories, :dimensions, 'benchmark')
+        VALUES (:kind, :uri, repeat('0', 64), '{}', :categories, :dimensions, 'benchmark')
         RETURNING model_version_id
     """)
     is_classifier = kind == "classifier"
     parameters = {
         "kind": kind,
+        "uri": f"s3://made-up/{kind}/{name}",
         "categories": list(categories) if is_classifier else None,
         "dimensions": None if is_classifier else DIMENSIONS,
     }

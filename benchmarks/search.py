@@ -27,6 +27,7 @@ from benchmarks.load_catalog import Loaded, load_catalog
 from benchmarks.made_up_vectors import PHOTOS_PER_PRODUCT, RARE_CATEGORIES, MadeUpCatalog, make_catalog
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
+from jobs.database.spaces import read_live_space
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import start_stack, stop_stack
 from jobs.settings import PROJECT_ROOT
@@ -79,7 +80,7 @@ def main() -> None:
     arguments = parser.parse_args()
     reports = []
     for images in arguments.images:
-        with _open_database() as engine:
+        with open_database() as engine:
             reports.append(measure_size(engine, images, arguments.queries))
         _print_report(reports[-1])
     summary = {
@@ -103,7 +104,7 @@ def measure_size(engine: Engine, images: int, queries: int) -> SizeReport:
             title = f"similar_products, {name} of the images" if name else "similar_products"
             answers.append(_measure(connection, title, catalog, questions, _ask_product))
         texts = ask_texts(catalog, random, 2 * queries)
-        _store_texts(connection, texts)
+        store_texts(connection, read_live_space(connection).space_id, texts)
         answers.append(_measure(connection, "search_products", catalog, texts, _ask_text))
     return SizeReport(len(catalog.vectors), loaded, tuple(answers))
 
@@ -131,13 +132,17 @@ def ask_texts(catalog: MadeUpCatalog, random: np.random.Generator, count: int) -
     ]
 
 
-def _store_texts(connection: Connection, questions: Sequence[Question]) -> None:
+def store_texts(connection: Connection, space_id: int, questions: Sequence[Question]) -> None:
+    """Have the encoder of a space know them as the texts "text 0", "text 1" and so on."""
     statement = text("""
         INSERT INTO catalog.text_queries (query_text, encoder_version_id, embedding)
         SELECT 'text ' || :number, encoder_version_id, CAST(:vector AS halfvec)
-        FROM catalog.embedding_spaces WHERE state = 'live'
+        FROM catalog.embedding_spaces WHERE space_id = :space
     """)
-    rows = [{"number": number, "vector": str(one.vector.tolist())} for number, one in enumerate(questions)]
+    rows = [
+        {"space": space_id, "number": number, "vector": str(one.vector.tolist())}
+        for number, one in enumerate(questions)
+    ]
     connection.execute(statement, rows)
 
 
@@ -192,7 +197,8 @@ def find_nearest(catalog: MadeUpCatalog, questions: Sequence[Question]) -> list[
 
 
 @contextmanager
-def _open_database() -> Iterator[Engine]:
+def open_database() -> Iterator[Engine]:
+    """A Postgres of its own with the schema, which ends and vanishes with the block."""
     with tempfile.TemporaryDirectory(prefix="bench-") as parent:
         folder = Path(parent) / "stack"
         try:
