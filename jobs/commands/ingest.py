@@ -58,13 +58,14 @@ def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="The shard's numb
     """Stages 3 to 6: read, decode, predict and write one shard; again, it goes on where it stopped."""
     from jobs.connections import connect
     from jobs.settings import load_settings
+    from jobs.tagging.decode_pool import DecodePool
     from jobs.tagging.tag_shard import TagSettings, load_models
     from jobs.tagging.tag_shard import tag_shard as tag
 
-    with connect(load_settings()) as connections:
-        settings = TagSettings.from_settings(connections.settings)
-        load = partial(load_models, connections.engine, connections.store, settings, device_index=shard)
-        print_report(tag(connections.engine, connections.store, connections.artifacts, run, shard, settings, load))
+    with connect(load_settings()) as to, DecodePool(to.settings.decode_processes) as decode_pool:
+        settings = TagSettings.from_settings(to.settings)
+        load = partial(load_models, to.engine, to.store, settings, device_index=shard)
+        print_report(tag(to.engine, to.store, to.artifacts, run, shard, settings, load, decode_pool))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class ExampleMaker:
     connections: Connections
     source: str
     import_id: str
-    decode_pool: DecodePool[DecodedImage]
+    decode: Callable[[Sequence[bytes]], Sequence[DecodedImage | DecodeFault]]
     threads: ThreadPoolExecutor
 
     def make_examples(self, rows: Sequence[LabelRow]) -> list[Example | BadRow]:
@@ -63,7 +63,7 @@ class ExampleMaker:
         with self.connections.engine.connect() as connection:
             known = find_perceptual_hashes(connection, list(contents))
         new = [content_hash for content_hash in contents if content_hash not in known]
-        decoded = dict(zip(new, self.decode_pool.decode([contents[key] for key in new]), strict=True))
+        decoded = dict(zip(new, self.decode([contents[key] for key in new]), strict=True))
 
         def finish(content_hash: bytes) -> bytes | DecodeFault:
             if content_hash in decoded:
@@ -111,7 +111,8 @@ def open_example_maker(connections: Connections, source: str, import_id: str) ->
     settings = connections.settings
     limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, DECODED_SIDE_PIXELS)
     with (
-        DecodePool(settings.decode_processes, partial(decode_image, limits=limits)) as decode_pool,
+        DecodePool(settings.decode_processes) as decode_pool,
         ThreadPoolExecutor(settings.read_threads, "import") as threads,
     ):
-        yield ExampleMaker(connections, source, import_id, decode_pool, threads)
+        decode = partial(decode_pool.decode, partial(decode_image, limits=limits))
+        yield ExampleMaker(connections, source, import_id, decode, threads)

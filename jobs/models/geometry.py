@@ -1,4 +1,4 @@
-"""How a photo becomes a square input, in Pillow alone: the decoding processes do it, which import nothing slow."""
+"""How a photo becomes a square input; the decoding processes do it, so that nothing slow is imported."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
+from jobs.models.resample import resample
+
 if TYPE_CHECKING:
     import torch
-
-FILTERS: dict[str, Image.Resampling] = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-"""The interpolations that we reproduce; all of them antialias."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +32,12 @@ class Geometry:
         width, height = self._resized_size(*photo.size)
         left, top = (self._crop_offset(side) for side in (width, height))
         if left < 0 or top < 0:
-            whole = photo.resize((width, height), FILTERS[self.interpolation])
+            whole = Image.fromarray(resample(photo, (0, 0, *photo.size), width, height, self.interpolation))
             return np.asarray(whole.crop((left, top, left + self.crop_to, top + self.crop_to)))
-        # Pillow computes the crop alone: its box shifts the filter and does not bound it.
+        # The crop alone is computed.
         x_scale, y_scale = photo.width / width, photo.height / height
         box = (left * x_scale, top * y_scale, (left + self.crop_to) * x_scale, (top + self.crop_to) * y_scale)
-        return np.asarray(photo.resize((self.crop_to, self.crop_to), FILTERS[self.interpolation], _within(box, photo)))
+        return resample(photo, _within(box, photo), self.crop_to, self.crop_to, self.interpolation)
 
     def apply(self, pixels: np.ndarray) -> "torch.Tensor":
         """`resize` for those who compute in torch: uint8 [height, width, 3] to a tensor [3, crop_to, crop_to]."""

@@ -52,7 +52,7 @@ class OpenVinoModel:
     """One model in a graph of its own, which is compiled when it is first asked."""
 
     engine: EngineName = "openvino"
-    batch_size = 4 * BATCH_SIZE
+    batch_size = 2 * BATCH_SIZE
 
     def __init__(self, folder: Path, production: Production) -> None:
         self.folder = folder

@@ -22,7 +22,6 @@ from jobs.database.tagging_runs import ChunkCounts
 from jobs.database.tagging_work import DueImage
 from jobs.storage.object_store import ObjectStore
 from jobs.tagging.decode import DecodeFault, PreparedImage
-from jobs.tagging.decode_pool import DecodePool
 from jobs.tagging.failures import Stage
 from jobs.tagging.manifest import ShardHeader
 from jobs.tagging.predict import Predictor
@@ -34,13 +33,18 @@ from jobs.tagging.write import NOTHING, Outcome, StageSeconds, write_chunk
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Prepared = tuple[FreshImage, PreparedImage]
+Decode = Callable[[Sequence[bytes]], Sequence[PreparedImage | DecodeFault]]
 
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """How much is in flight: images in a batch, and workers of each kind."""
+    """How much is in flight: images in a batch and their bytes together, and workers of each kind.
+
+    A single image may have more bytes than a batch; it is a batch of its own then.
+    """
 
     batch_size: int
+    batch_bytes: int
     read_threads: int
     predict_threads: int
     max_object_bytes: int
@@ -116,7 +120,7 @@ class ShardPipeline:
         self,
         store: ObjectStore,
         engine: Engine,
-        decode_pool: DecodePool[PreparedImage],
+        decode: Decode,
         predictor: Predictor,
         router: ContentRouter,
         header: ShardHeader,
@@ -124,7 +128,7 @@ class ShardPipeline:
     ) -> None:
         self._store = store
         self._engine = engine
-        self._decode_pool = decode_pool
+        self._decode_contents = decode
         self._predictor = predictor
         self._router = router
         self._header = header
@@ -151,10 +155,9 @@ class ShardPipeline:
             yield from map_ahead(run_in(writer, self._write), finished, 2, wait_for("database"))
 
     def _batches(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[Batch]:
-        size = self._settings.batch_size
         for number, images in chunks:
-            for start in range(0, len(images), size):
-                yield Batch(number, tuple(images[start : start + size]))
+            for members in cut_batches(images, self._settings.batch_size, self._settings.batch_bytes):
+                yield Batch(number, members)
 
     def _read(self, batch: Batch) -> ReadBatch:
         def read(image: DueImage) -> ImageBytes | ItemFailure:
@@ -168,7 +171,7 @@ class ShardPipeline:
 
     def _decode(self, routed: RoutedBatch) -> DecodedBatch:
         contents = [image.source.content for image in routed.fresh]
-        return DecodedBatch(routed, tuple(self._decode_pool.decode(contents)))
+        return DecodedBatch(routed, tuple(self._decode_contents(contents)))
 
     def _predict(self, batch: DecodedBatch) -> PredictedBatch:
         started = time.perf_counter()
@@ -218,6 +221,20 @@ class ShardPipeline:
         )
         self._committed_at = time.perf_counter()
         return counts
+
+
+def cut_batches(images: Iterable[DueImage], most_images: int, most_bytes: int) -> Iterator[tuple[DueImage, ...]]:
+    """Cut a chunk by what the listing says, and by nothing that differs when the shard is resumed."""
+    batch: list[DueImage] = []
+    size_bytes = 0
+    for image in images:
+        if batch and (len(batch) == most_images or size_bytes + image.size_bytes > most_bytes):
+            yield tuple(batch)
+            batch, size_bytes = [], 0
+        batch.append(image)
+        size_bytes += image.size_bytes
+    if batch:
+        yield tuple(batch)
 
 
 def join_chunks(batches: Iterable[PredictedBatch]) -> Iterator[tuple[int, Outcome]]:

@@ -27,12 +27,14 @@ class ShardTagger:
         if not shards:
             return
         # Here, for torch takes seconds to import, and planning or a run without work does without.
+        from jobs.tagging.decode_pool import DecodePool
         from jobs.tagging.tag_shard import TagSettings, tag_shard
 
         to = self._connections
         settings = TagSettings.from_settings(to.settings)
-        for shard in shards:
-            tag_shard(to.engine, to.store, to.artifacts, run_id, shard, settings, self._load)
+        with DecodePool(settings.decode_processes) as decode_pool:
+            for shard in shards:
+                tag_shard(to.engine, to.store, to.artifacts, run_id, shard, settings, self._load, decode_pool)
 
     def _load_predictor(self, models: RunModels) -> "Predictor":
         from jobs.tagging.tag_shard import TagSettings, load_models

@@ -32,6 +32,10 @@ from jobs.tagging.reuse import ContentRouter
 
 log = logging.getLogger(__name__)
 
+BATCH_BYTES = 16_000_000
+"""Of a batch as it lies in the bucket. Up to six are in memory, read and not yet decoded: 100 MB, however large photos
+are, where a usual batch has one or two."""
+
 
 @dataclass(frozen=True)
 class TagSettings:
@@ -81,6 +85,7 @@ def tag_shard(
     shard_number: int,
     settings: TagSettings,
     load: LoadPredictor,
+    decode_pool: DecodePool,
 ) -> ShardReport:
     """Tag one shard of a planned run; called again, it goes on behind the last committed chunk.
 
@@ -98,7 +103,7 @@ def tag_shard(
             finished = read_finished_chunks(connection, run_id, shard_number)
         counts: list[ChunkCounts] = []
         if len(finished) < len(shard.chunks):
-            counts = _tag_chunks(engine, store, shard, finished, stop, settings, load)
+            counts = _tag_chunks(engine, store, shard, finished, stop, settings, load(shard.header.models), decode_pool)
         if len(finished) + len(counts) < len(shard.chunks):
             raise TerminatedError(f"stopped after {len(counts)} chunks of shard {shard_number}; run it again to go on")
     return ShardReport(
@@ -120,12 +125,13 @@ def _tag_chunks(
     finished: frozenset[int],
     stop: threading.Event,
     settings: TagSettings,
-    load: LoadPredictor,
+    predictor: Predictor,
+    decode_pool: DecodePool,
 ) -> list[ChunkCounts]:
-    predictor = load(shard.header.models)
     limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, target_side=2 * predictor.largest_side)
     pipeline_settings = PipelineSettings(
         batch_size=settings.batch_size or predictor.batch_size,
+        batch_bytes=BATCH_BYTES,
         read_threads=settings.read_threads,
         predict_threads=predictor.passes,
         max_object_bytes=settings.max_object_bytes,
@@ -133,10 +139,9 @@ def _tag_chunks(
     left = [(number, chunk) for number, chunk in enumerate(shard.chunks) if number not in finished]
     progress = _Progress(shard.header.shard, total=sum(len(chunk) for _, chunk in left))
     router = ContentRouter(partial(_find_known, engine, shard))
-    prepare = partial(prepare_image, limits=limits, geometries=predictor.geometries)
-    with DecodePool(settings.decode_processes, prepare) as decode_pool:
-        pipeline = ShardPipeline(store, engine, decode_pool, predictor, router, shard.header, pipeline_settings)
-        return [progress.report(counts) for counts in pipeline.run(_until(stop, left))]
+    decode = partial(decode_pool.decode, partial(prepare_image, limits=limits, geometries=predictor.geometries))
+    pipeline = ShardPipeline(store, engine, decode, predictor, router, shard.header, pipeline_settings)
+    return [progress.report(counts) for counts in pipeline.run(_until(stop, left))]
 
 
 def load_models(

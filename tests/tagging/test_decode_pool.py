@@ -27,8 +27,8 @@ def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFault:
 
 def test_batch_keeps_its_order() -> None:
     photos = [make_photo(seed, (40 + seed, 50)) for seed in range(6)]
-    with DecodePool(2, DECODE) as pool:
-        decoded = pool.decode([photos[0], b"", *photos[1:]])
+    with DecodePool(2) as pool:
+        decoded = pool.decode(DECODE, [photos[0], b"", *photos[1:]])
     assert [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded] == [
         40,
         Reason.EMPTY,
@@ -38,9 +38,9 @@ def test_batch_keeps_its_order() -> None:
 
 def test_crash_fails_its_own_image_only() -> None:
     photos = [make_photo(seed) for seed in range(4)]
-    with DecodePool(1, crash_on_deadly_bytes) as pool:
-        first = pool.decode([photos[0], DEADLY, *photos[1:]])
-        second = pool.decode(photos)
+    with DecodePool(1) as pool:
+        first = pool.decode(crash_on_deadly_bytes, [photos[0], DEADLY, *photos[1:]])
+        second = pool.decode(crash_on_deadly_bytes, photos)
     faults = [image.reason for image in first if isinstance(image, DecodeFault)]
     assert faults == [Reason.DECODER_CRASHED]
     assert isinstance(first[1], DecodeFault)
@@ -53,8 +53,8 @@ def test_processes_end_when_the_job_is_killed() -> None:
         "from functools import partial\n"
         "from jobs.tagging.decode import DecodeLimits, decode_image\n"
         "from jobs.tagging.decode_pool import DecodePool\n"
-        "with DecodePool(2, partial(decode_image, limits=DecodeLimits(10**6, 8, 64))) as pool:\n"
-        "    pool.decode([b'', b''])\n"
+        "with DecodePool(2) as pool:\n"
+        "    pool.decode(partial(decode_image, limits=DecodeLimits(10**6, 8, 64)), [b'', b''])\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -68,3 +68,17 @@ def test_processes_end_when_the_job_is_killed() -> None:
     while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
         assert time.monotonic() < deadline, "a decoding process outlived the job"
         time.sleep(0.05)
+
+
+def test_a_crash_in_a_group_fails_none_of_the_others() -> None:
+    photos = [make_photo(seed, (40 + seed, 50)) for seed in range(9)]
+    with DecodePool(1) as pool:
+        decoded = pool.decode(crash_on_deadly_bytes, [*photos[:4], DEADLY, *photos[4:]])
+    widths = [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded]
+    assert widths == [*range(40, 44), Reason.DECODER_CRASHED, *range(44, 49)]
+
+
+def test_processes_are_there_before_the_first_image() -> None:
+    with DecodePool(2):
+        children = psutil.Process().children(recursive=True)
+        assert sum("spawn_main" in " ".join(child.cmdline()) for child in children) >= 2
