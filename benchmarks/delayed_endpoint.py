@@ -32,6 +32,9 @@ class Delays:
     seed: int = 0
 
 
+SLOW_BUCKET = Delays(seconds=0.020, slow_seconds=0.200, slow_share=0.02)
+
+
 @dataclass(frozen=True)
 class DelayedEndpoint:
     """Where the relay listens, and its process."""

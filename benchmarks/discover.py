@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from benchmarks.ingest import name_processor
+from benchmarks.machine import name_processor
 from benchmarks.served_listing import MadeUpBucket, serve_listing
 from jobs.database.engine import driver_url
 from jobs.database.migrations import migrate

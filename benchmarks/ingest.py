@@ -1,70 +1,80 @@
-"""Images per second from bucket to committed rows, beside the bare forward pass of the same models.
+"""Images per second from bucket to committed rows, beside the bare forward pass of the same models and other ways.
 
     make bench                          1,000 photos, three interleaved rounds
     python -m benchmarks.ingest --photos 200 --rounds 1
 
-Everything is real: an S3 endpoint, Postgres with a live HNSW index, and the job's own command in a process of its
-own. ResNet-18 and a CLIP of ViT-B/32 size have random weights, on which speed does not depend, as production artifacts
-of each engine and precision that this processor has. A round times the pipeline and the forward pass of one way after
-the other; ratios are taken inside a round, since machines are noisy.
+Everything of ours is real: an S3 endpoint, Postgres with a live HNSW index, and the job's own command in a process of
+its own. ResNet-18 and a CLIP of ViT-B/32 size have random weights, on which speed does not depend, as production
+artifacts of each engine and precision that this processor has. Plain pipelines of Hugging Face and a DataLoader of
+torch answer some of the same photos beside them, from a folder to memory. A round times all of them, one after the
+other; ratios are taken inside a round, since machines are noisy.
 """
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import psutil
-from PIL import Image
-from sqlalchemy import text
-
-from benchmarks.materials import SIDE, Checkpoints, Way, build_artifacts, find_photos, list_ways, write_checkpoints
-from jobs.connections import Connections, connect
-from jobs.database.migrations import migrate
-from jobs.local.ports import WantedPorts
-from jobs.local.stack import start_stack, stop_stack
-from jobs.models.geometry import Geometry
-from jobs.production.quantise import CALIBRATION_PHOTOS
-from jobs.settings import PROJECT_ROOT, Settings
-from tests.champions import make_champion
-from tests.local.stack_access import read_environment
+from benchmarks.filled_stack import FilledStack, forget_answers, open_filled_stack, run_ingest
+from benchmarks.machine import describe_machine, show_range
+from benchmarks.materials import (
+    Checkpoints,
+    Photos,
+    Way,
+    build_artifacts,
+    enlarge_photos,
+    find_photos,
+    link_photos,
+    list_ways,
+    load_calibration,
+    write_checkpoints,
+)
+from benchmarks.peers.processes import PEERS, PEERS_PYTHON, Peer, PeerReport, measure
+from jobs.settings import PROJECT_ROOT
 
 FORWARD_SECONDS = 8.0
-WARM_UP_PHOTOS = 16
+PEER_PHOTOS = 256
+LARGE_PHOTOS = 400
+COLUMN_WIDTHS = (33, 19, 20, 22, 17, 11)
+LARGE = "openvino int8, 1200 x 1600"
+PLAIN_PEERS = tuple(
+    peer for peer in PEERS if peer.name in {"two Hugging Face pipelines, fp32", "torch DataLoader, bf16"}
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Of one way in one round; memory in bytes, of the tagging process and with its decoding processes."""
+
+    images_per_second: float
+    forward_images_per_second: float
+    peak_memory_bytes: int
+    peak_tree_memory_bytes: int
+    first_batch_seconds: float
+    seconds_by_stage: dict[str, float]
+    waiting_shares: dict[str, float]
+
+    @property
+    def share_of_forward(self) -> float:
+        """Of the bare forward pass, measured right after it."""
+        return self.images_per_second / self.forward_images_per_second
 
 
 @dataclass(frozen=True)
 class Round:
-    """One measurement of both; memory in bytes, of the tagging process and with its decoding processes."""
+    """Everything once; the peer that stands first is what all are compared with."""
 
-    images_per_second: float
-    forward_images_per_second: float
-    share_of_forward: float
-    peak_memory_bytes: int
-    peak_tree_memory_bytes: int
-    seconds_by_stage: dict[str, float]
+    ours: dict[str, Measurement]
+    peers: dict[str, PeerReport]
 
-
-@dataclass(frozen=True)
-class Bench:
-    """A running stack, its photos, and the checkpoints to compare."""
-
-    connections: Connections
-    environment: dict[str, str]
-    classifier: Path
-    encoder: Path
+    def compare(self, images_per_second: float) -> float:
+        """How many times as fast as the first peer."""
+        return images_per_second / self.peers[PLAIN_PEERS[0].name].images_per_second
 
 
 def main() -> None:
@@ -75,153 +85,110 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench.json")
     arguments = parser.parse_args()
     photos = find_photos(arguments.photos)
-    rounds: dict[str, list[Round]] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch, ExitStack() as stack:
-        checkpoints = write_checkpoints(Path(scratch))
-        calibration = _load_calibration(photos.paths)
-        benches = {
-            str(way): stack.enter_context(_open_bench(photos.paths, checkpoints, way, calibration, Path(scratch)))
-            for way in list_ways()
-        }
-        for _ in range(arguments.rounds):
-            for way, bench in benches.items():
-                rounds.setdefault(way, []).append(_measure_round(bench, way, len(photos.paths)))
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        rounds = measure_rounds(photos, arguments.rounds, Path(scratch))
     summary = {
-        "processor": name_processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "versions": {name: version(name) for name in ("torch", "openvino", "nncf")},
+        **describe_machine("torch", "transformers", "openvino", "nncf", "obstore", "pillow"),
         "photos": len(photos.paths),
         "photo_kind": photos.kind,
-        "rounds": {way: [asdict(one) for one in measured] for way, measured in rounds.items()},
+        "rounds": [asdict(one) for one in rounds],
     }
     arguments.json.parent.mkdir(exist_ok=True)
     arguments.json.write_text(json.dumps(summary, indent=2))
-    _print_table(summary, rounds)
+    print(f"\n{len(photos.paths)} {photos.kind}; {summary['cores']} cores of {summary['processor']}")
+    print("\n".join(write_table(rounds)))
 
 
-def _load_calibration(photos: list[Path]) -> np.ndarray:
-    geometry = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")
-    opened = [Image.open(photo).convert("RGB") for photo in photos[:CALIBRATION_PHOTOS]]
-    return np.stack([geometry.resize(photo) for photo in opened])
+def measure_rounds(photos: Photos, count: int, scratch: Path) -> list[Round]:
+    """Build what is measured, and measure it that many times."""
+    checkpoints = write_checkpoints(scratch)
+    peer_photos = link_photos(photos.paths[:PEER_PHOTOS], scratch / "photos")
+    with ExitStack() as opened:
+        stacks = {name: opened.enter_context(stack) for name, stack in _open_stacks(photos.paths, checkpoints, scratch)}
+        return [
+            Round(
+                ours={name: _measure_way(stack, name) for name, stack in stacks.items()},
+                peers={peer.name: _measure_peer(peer, checkpoints, peer_photos) for peer in PLAIN_PEERS},
+            )
+            for _ in range(count)
+        ]
 
 
-@contextmanager
-def _open_bench(
-    photos: list[Path], checkpoints: Checkpoints, way: Way, calibration: np.ndarray, scratch: Path
-) -> Iterator[Bench]:
-    """Start a stack, fill its bucket, and make a live space with an index."""
-    folder = scratch / f"{way.engine}-{way.precision}"
-    folder.mkdir()
-    try:
-        artifacts = build_artifacts(checkpoints, way, calibration, folder)
-        start_stack(folder / "stack", WantedPorts(), None)
-        environment = read_environment(folder / "stack") | {
-            "CATALOG_MODEL_CACHE": str(folder / "models"),
-            "CATALOG_FAILED_SHARE_LIMIT": "0",
-        }
-        migrate(environment["CATALOG_DATABASE_URL"])
-        os.environ.update(environment)
-        with connect(Settings()) as connections:  # type: ignore[call-arg]
-            make_champion(connections, artifacts.classifier, "classifier")
-            make_champion(connections, artifacts.encoder, "encoder")
-            bench = Bench(connections, environment, artifacts.classifier, artifacts.encoder)
-            for number, photo in enumerate(photos):
-                connections.store.upload(photo, connections.source / f"sku{number:05d}.jpg")
-            _run_ingest(bench, "--limit", str(WARM_UP_PHOTOS))
-            yield bench
-    finally:
-        stop_stack(folder / "stack")
+def _open_stacks(
+    photos: list[Path], checkpoints: Checkpoints, scratch: Path
+) -> Iterator[tuple[str, AbstractContextManager[FilledStack]]]:
+    """One for each engine and precision, and one of large photos."""
+    calibration = load_calibration(photos)
+    models: dict[str, Checkpoints] = {}
+    for way in list_ways():
+        models[str(way)] = build_artifacts(checkpoints, way, calibration, scratch / str(way).replace(" ", "-"))
+        yield str(way), open_filled_stack(photos, models[str(way)], scratch / f"stack-{len(models)}")
+    large = enlarge_photos(photos[:LARGE_PHOTOS], scratch / "large")
+    yield LARGE, open_filled_stack(large, models[str(Way("openvino", "int8"))], scratch / "stack-large")
 
 
-def _measure_round(bench: Bench, way: str, photos: int) -> Round:
-    _forget_answers(bench)
-    report, peak, tree_peak = _run_ingest(bench)
-    assert report["tagged"] + report["reused"] == photos, report
-    forward = _run_forward(bench)
-    speed = report["images_per_second"]
-    stages = {name: report[f"{name}_seconds"] for name in ("read", "decode", "predict", "write")}
-    result = Round(speed, forward, speed / forward, peak, tree_peak, stages)
-    print(f"  {way}: pipeline {speed:.1f}, forward {forward:.1f} images/s: {result.share_of_forward:.2f}", flush=True)
+def _measure_way(stack: FilledStack, name: str) -> Measurement:
+    forget_answers(stack)
+    run = run_ingest(stack)
+    report = run.report
+    assert report["failed"] == 0, report
+    result = Measurement(
+        images_per_second=report["images_per_second"],
+        forward_images_per_second=_measure_forward(stack.models),
+        peak_memory_bytes=run.peak,
+        peak_tree_memory_bytes=run.tree_peak,
+        first_batch_seconds=run.first_batch_seconds,
+        seconds_by_stage={stage: report[f"{stage}_seconds"] for stage in ("read", "decode", "predict", "write")},
+        waiting_shares={resource: wait["share"] for resource, wait in report["waiting"].items()},
+    )
+    speed, forward = result.images_per_second, result.forward_images_per_second
+    print(f"  {name}: {speed:.1f} of {forward:.1f} images/s: {result.share_of_forward:.2f}", flush=True)
     return result
 
 
-def _forget_answers(bench: Bench) -> None:
-    """Make every photo due again; the space stays live, with its index."""
-    with bench.connections.engine.begin() as connection:
-        for statement in (
-            "DELETE FROM catalog.image_tags",
-            "DELETE FROM catalog.image_embeddings",
-            "UPDATE catalog.images SET content_hash = NULL",
-        ):
-            connection.execute(text(statement))
-
-
-def _run_ingest(bench: Bench, *options: str) -> tuple[dict[str, Any], int, int]:
-    """The job's report, its own peak of resident memory, and the peak of it and its children together."""
-    command = [sys.executable, "-m", "jobs", "ingest", *options]
-    with subprocess.Popen(
-        command, cwd=PROJECT_ROOT, env=os.environ | bench.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        peaks = [0, 0]
-        while process.poll() is None:
-            own, tree = _measure_memory(process.pid)
-            peaks = [max(peaks[0], own), max(peaks[1], tree)]
-            time.sleep(0.2)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        output, errors = process.stdout.read(), process.stderr.read()
-    if process.returncode:
-        sys.exit(f"the job failed: {errors.decode()[-2000:]}")
-    report: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return report, peaks[0], peaks[1]
-
-
-def _measure_memory(pid: int) -> tuple[int, int]:
-    try:
-        process = psutil.Process(pid)
-        own = process.memory_info().rss
-        return own, own + sum(child.memory_info().rss for child in process.children(recursive=True))
-    except psutil.NoSuchProcess:
-        return 0, 0
-
-
-def _run_forward(bench: Bench) -> float:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.forward",
-        str(bench.classifier),
-        str(bench.encoder),
-        str(FORWARD_SECONDS),
-    ]
-    finished = subprocess.run(command, cwd=PROJECT_ROOT, check=True, capture_output=True)
+def _measure_forward(models: Checkpoints) -> float:
+    command = [sys.executable, "-m", "benchmarks.forward", str(models.classifier), str(models.encoder)]
+    finished = subprocess.run([*command, str(FORWARD_SECONDS)], cwd=PROJECT_ROOT, check=True, capture_output=True)
     speed: float = json.loads(finished.stdout.splitlines()[-1])
     return speed
 
 
-def name_processor() -> str:
-    """The model of this machine's processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+def _measure_peer(peer: Peer, checkpoints: Checkpoints, photos: Path) -> PeerReport:
+    report = measure(peer, checkpoints, photos, PEERS_PYTHON)
+    assert report
+    print(f"  {peer.name}: {report.images_per_second:.1f} images/s", flush=True)
+    return report
 
 
-def _print_table(summary: dict[str, Any], rounds: dict[str, list[Round]]) -> None:
-    def show(values: list[float], digits: int) -> str:
-        return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-    print(f"\n{summary['photos']} {summary['photo_kind']}; {summary['cores']} cores of {summary['processor']}")
-    print(" | ".join(["way", "share of the forward", "images/s", "forward, images/s", "GB", "GB with decoders"]))
-    for way, measured in rounds.items():
-        cells = (
-            show([one.share_of_forward for one in measured], 2),
-            show([one.images_per_second for one in measured], 1),
-            show([one.forward_images_per_second for one in measured], 1),
-            show([one.peak_memory_bytes / 1e9 for one in measured], 2),
-            show([one.peak_tree_memory_bytes / 1e9 for one in measured], 2),
+def write_table(rounds: Sequence[Round]) -> list[str]:
+    """Ratios first; medians, and the range of all rounds."""
+    lines = [_write_line("", "times HF pipelines", "share of forward", "images/s", "GB, with decoders", "first batch")]
+    for name in rounds[0].ours:
+        ours = [one.ours[name] for one in rounds]
+        job = max(one.peak_memory_bytes for one in ours) / 1e9
+        tree = max(one.peak_tree_memory_bytes for one in ours) / 1e9
+        lines.append(
+            _write_line(
+                name,
+                show_range([one.compare(one.ours[name].images_per_second) for one in rounds], 1),
+                show_range([one.share_of_forward for one in ours], 2),
+                show_range([one.images_per_second for one in ours], 1),
+                f"{job:.2f}, {tree:.2f}",
+                f"{max(one.first_batch_seconds for one in ours):.1f} s",
+            )
         )
-        print(" | ".join([way, *cells]))
+    for name in rounds[0].peers:
+        peers = [one.peers[name] for one in rounds]
+        times = show_range([one.compare(one.peers[name].images_per_second) for one in rounds], 1)
+        speed = show_range([one.images_per_second for one in peers], 1)
+        lines.append(
+            _write_line(name, times, "", speed, f"{max(one.peak_memory_bytes for one in peers) / 1e9:.2f}", "")
+        )
+    return lines
+
+
+def _write_line(*cells: str) -> str:
+    return "  ".join(f"{cell:{width}}" for cell, width in zip(cells, COLUMN_WIDTHS, strict=True)).rstrip()
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def load_second_space(engine: Engine, vectors: np.ndarray) -> None:
     with engine.begin() as connection:
         space_id = open_space(connection, _insert_version(connection, "encoder", (), name="second"), DIMENSIONS)
         copy_vectors(connection, space_id, 1, vectors)
+    with engine.begin() as connection:
         create_space_index(connection, space_id)
 
 

@@ -2,14 +2,17 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from jobs.database.model_versions import ModelKind
 from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.models.device import choose_device
+from jobs.models.geometry import Geometry
 from jobs.models.openvino_model import list_float_precisions
 from jobs.models.production import EngineName, Precision, write_production
 from jobs.models.torch_model import describe_checkpoint
@@ -19,6 +22,7 @@ from jobs.settings import PROJECT_ROOT
 from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
 
 REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared/data/clothing-small"))
+CALIBRATION_PHOTOS = 300
 CATEGORIES = [f"category-{number}" for number in range(10)]
 SIDE = 224
 
@@ -62,6 +66,31 @@ def find_photos(count: int) -> Photos:
     return Photos(rendered, "rendered photos, since CATALOG_REAL_PHOTOS is absent")
 
 
+def enlarge_photos(photos: Sequence[Path], folder: Path) -> list[Path]:
+    """The same photos as a camera gives them: 1200 x 1600, some 350 kB each."""
+    folder.mkdir()
+    enlarged = []
+    for photo in photos:
+        enlarged.append(folder / photo.name)
+        large = Image.open(photo).convert("RGB").resize((1200, 1600), Image.Resampling.BICUBIC)
+        large.save(enlarged[-1], "JPEG", quality=90)
+    return enlarged
+
+
+def link_photos(photos: Sequence[Path], folder: Path) -> Path:
+    """A folder of these photos."""
+    folder.mkdir()
+    for number, photo in enumerate(photos):
+        (folder / f"{number:05d}.jpg").symlink_to(photo.absolute())
+    return folder
+
+
+def load_calibration(photos: Sequence[Path]) -> np.ndarray:
+    """Pixels for quantising, as the job resizes them: uint8 [n, side, side, 3]."""
+    geometry = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")
+    return np.stack([geometry.resize(Image.open(photo).convert("RGB")) for photo in photos[:CALIBRATION_PHOTOS]])
+
+
 def list_ways() -> list[Way]:
     """The engines and precisions that this processor computes in, the fastest last."""
     native = choose_device("auto", "auto").precision
@@ -71,6 +100,7 @@ def list_ways() -> list[Way]:
 
 def build_artifacts(checkpoints: Checkpoints, way: Way, calibration: np.ndarray, folder: Path) -> Checkpoints:
     """Write production artifacts of both checkpoints, without asking what they cost: the weights are random."""
+    folder.mkdir()
     artifacts = Checkpoints(folder / "resnet-18", folder / "clip-vit-b-32")
     kinds: tuple[ModelKind, ModelKind] = ("classifier", "encoder")
     pairs = ((checkpoints.classifier, artifacts.classifier), (checkpoints.encoder, artifacts.encoder))

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.ingest import name_processor
 from benchmarks.load_catalog import Loaded, load_catalog
+from benchmarks.machine import name_processor
 from benchmarks.made_up_vectors import PHOTOS_PER_PRODUCT, RARE_CATEGORIES, MadeUpCatalog, make_catalog
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
@@ -112,15 +112,20 @@ def measure_size(engine: Engine, images: int, queries: int) -> SizeReport:
 def ask_about_products(
     catalog: MadeUpCatalog, random: np.random.Generator, count: int, category: int | None
 ) -> list[Question]:
-    """Products and the mean of their photos, as `catalog.product_vector` takes it; see the module about categories."""
+    """Products and the mean of their photos; see the module about categories."""
     products = random.choice(catalog.products, size=count, replace=False)
     if category is not None:
         of_category = np.flatnonzero(catalog.categories == category)
         products[::2] = random.choice(of_category, size=len(products[::2]), replace=len(of_category) < count)
-    photos = catalog.vectors.reshape(catalog.products, PHOTOS_PER_PRODUCT, -1)
-    # Rounded as a halfvec is.
-    means = photos[products].astype(np.float32).mean(1).astype(np.float16).astype(np.float32)
+    means = average_photos(catalog, products)
     return [Question(mean, int(number), category) for mean, number in zip(means, products, strict=True)]
+
+
+def average_photos(catalog: MadeUpCatalog, products: np.ndarray) -> np.ndarray:
+    """What `catalog.product_vector` gives for each product, rounded as a halfvec is."""
+    photos = catalog.vectors.reshape(catalog.products, PHOTOS_PER_PRODUCT, -1)
+    means: np.ndarray = photos[products].astype(np.float32).mean(1).astype(np.float16).astype(np.float32)
+    return means
 
 
 def ask_texts(catalog: MadeUpCatalog, random: np.random.Generator, count: int) -> list[Question]:

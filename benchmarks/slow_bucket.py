@@ -17,14 +17,13 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks.delayed_endpoint import Delays, delay_endpoint
-from benchmarks.ingest import Bench, _forget_answers, _run_ingest, name_processor
-from benchmarks.int8_bench import open_int8_bench
+from benchmarks.delayed_endpoint import SLOW_BUCKET, Delays, delay_endpoint
+from benchmarks.filled_stack import FilledStack, forget_answers, open_int8_stack, run_ingest
+from benchmarks.machine import name_processor
 from benchmarks.materials import find_photos
 from jobs.settings import PROJECT_ROOT
 
 ENDPOINT = "CATALOG_S3_ENDPOINT_URL"
-DELAYS = Delays(seconds=0.020, slow_seconds=0.200, slow_share=0.02)
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench-slow-bucket.json")
     arguments = parser.parse_args()
     photos = find_photos(arguments.photos)
-    with open_int8_bench(photos.paths) as bench:
-        rounds = [_measure_round(bench, len(photos.paths)) for _ in range(arguments.rounds)]
+    with open_int8_stack(photos.paths) as stack:
+        rounds = [_measure_round(stack, len(photos.paths)) for _ in range(arguments.rounds)]
     summary = {
         "processor": name_processor(),
         "cores": len(os.sched_getaffinity(0)),
         "photos": len(photos.paths),
         "photo_kind": photos.kind,
-        "delays": asdict(DELAYS),
+        "delays": asdict(SLOW_BUCKET),
         "rounds": [asdict(one) | {"cost_of_delay": one.cost_of_delay} for one in rounds],
     }
     arguments.json.parent.mkdir(exist_ok=True)
@@ -74,11 +73,11 @@ def main() -> None:
     _print_table(rounds, len(photos.paths))
 
 
-def _measure_round(bench: Bench, photos: int) -> Round:
+def _measure_round(stack: FilledStack, photos: int) -> Round:
     measured = Round(
-        direct=_measure(bench, None, photos),
-        relayed=_measure(bench, Delays(), photos),
-        delayed=_measure(bench, DELAYS, photos),
+        direct=_measure(stack, None, photos),
+        relayed=_measure(stack, Delays(), photos),
+        delayed=_measure(stack, SLOW_BUCKET, photos),
     )
     speeds = (measured.direct, measured.relayed, measured.delayed)
     shown = ", ".join(f"{one.images_per_second:.1f}" for one in speeds)
@@ -86,12 +85,12 @@ def _measure_round(bench: Bench, photos: int) -> Round:
     return measured
 
 
-def _measure(bench: Bench, delays: Delays | None, photos: int) -> Measurement:
-    _forget_answers(bench)
-    with delay_endpoint(bench.environment[ENDPOINT], delays) if delays else nullcontext() as relay:
-        through = replace(bench, environment=bench.environment | {ENDPOINT: relay.url}) if relay else bench
+def _measure(stack: FilledStack, delays: Delays | None, photos: int) -> Measurement:
+    forget_answers(stack)
+    with delay_endpoint(stack.environment[ENDPOINT], delays) if delays else nullcontext() as relay:
+        through = replace(stack, environment=stack.environment | {ENDPOINT: relay.url}) if relay else stack
         started = relay.read_cpu_seconds() if relay else 0.0
-        report, *_ = _run_ingest(through)
+        report = run_ingest(through).report
         used = relay.read_cpu_seconds() - started if relay else 0.0
     assert report["tagged"] + report["reused"] == photos, report
     return Measurement(report["images_per_second"], report["waiting"]["bucket"]["share"], used)

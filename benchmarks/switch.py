@@ -3,10 +3,10 @@
     python -m benchmarks.switch
     python -m benchmarks.switch --images 1000000 --clients 3 --switches 10
 
-Two spaces hold other vectors of the same photos, so that each question has one answer in either. Both are noted while
-nothing else happens; then clients ask, and the last step of a retag switches to and fro: it locks out writers, counts
-that no image and no text lacks an answer, and makes the space live. An answer is right if it is, row by row, the one of
-the space that was live when the question was put, or that went live before it was answered.
+Two spaces hold other vectors of the same photos. Clients ask, and the last step of a retag switches to and fro: it locks
+out writers, counts that no image and no text lacks an answer, and makes the space live. An answer is right if all its
+similarities are those of the question's vector and the photos' vectors in one space, the one that was live when the
+question was put, or that went live before it was answered.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine, exc, text
 
-from benchmarks.ingest import name_processor
 from benchmarks.load_catalog import load_catalog, load_second_space
+from benchmarks.machine import name_processor
 from benchmarks.made_up_vectors import MadeUpCatalog, make_catalog
-from benchmarks.search import K, ask_texts, open_database, store_texts
+from benchmarks.search import K, ask_texts, average_photos, open_database, store_texts
 from jobs.database.engine import POOL_OVERFLOW, POOL_SIZE
 from jobs.database.spaces import read_space
 from jobs.database.tagging_runs import RunModels
@@ -41,8 +41,11 @@ from jobs.tagging.switch_models import (
     switch_models,
 )
 
-Rows = list[tuple[str, float]]
+Rows = tuple[tuple[int, float], ...]
+"""The best photo of each product that was found, and its similarity."""
+
 RARE = "a hundredth"
+ROUNDING = 0.002
 AFTERWARDS_SECONDS = 1.0
 """What is asked so soon after a switch counts as after it: by then the new index may not be in memory."""
 
@@ -59,19 +62,31 @@ class Plan:
 
 @dataclass(frozen=True)
 class Question:
-    """A call of a search function, and its rows in each space."""
+    """A call of a search function, and the vector that it stands for in each space."""
 
     call: str
     parameters: dict[str, Any]
-    answers: dict[int, Rows]
+    vectors: dict[int, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """When a question was put and answered, in seconds, and by which space: None for an answer of neither."""
+    """When a question was put and answered, in seconds; ``failure`` stands where there are no rows."""
+
+    question: Question
+    started: float
+    ended: float
+    rows: Rows = ()
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """``space`` is the one that the rows are of, None for an answer of none and for a failure."""
 
     started: float
     ended: float
+    rows: int
     space: int | None
     failure: str | None = None
 
@@ -98,7 +113,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class SwitchReport:
-    """``mixed`` counts answers that are of neither space as a whole, ``stale`` those of a space not live by then."""
+    """``short`` counts answers of fewer rows than were asked for, ``mixed`` those that are of neither space as a
+    whole, ``stale`` those of a space that was not live by then.
+    """
 
     images: int
     clients: int
@@ -107,6 +124,7 @@ class SwitchReport:
     questions: int
     failures: int
     failure_examples: tuple[str, ...]
+    short: int
     mixed: int
     stale: int
     phases: tuple[Phase, ...]
@@ -132,28 +150,28 @@ def main() -> None:
     arguments.json.parent.mkdir(exist_ok=True)
     arguments.json.write_text(json.dumps(summary, indent=2))
     _print_report(report)
-    if report.failures or report.mixed or report.stale:
+    if report.failures or report.short or report.mixed or report.stale:
         raise SystemExit("the switch was noticed")
 
 
 def measure_switches(engine: Engine, catalogs: Sequence[MadeUpCatalog], plan: Plan) -> SwitchReport:
-    """Note what each space answers, then ask and switch at once."""
+    """Ask everything once in each space, so that both are in memory; then ask and switch at once."""
     targets = _read_targets(engine)
-    questions = _make_questions(engine, catalogs, plan.questions)
+    spaces = {target.space_id: catalog.vectors for target, catalog in zip(targets, catalogs, strict=True)}
+    questions = _make_questions(engine, targets, catalogs, plan.questions)
     for target in targets:
         _switch(engine, target)
         with _connect(engine) as connection:
             for question in questions:
-                question.answers[target.space_id] = _ask(connection, question)
-    same = [one for one in questions if len({str(rows) for rows in one.answers.values()}) < len(targets)]
-    assert not same, f"both spaces give the same answer: {same[0]}"
+                _ask(connection, question)
     switches = []
     with _ask_without_pause(engine, questions, plan.clients) as asked:
         for _, target in zip(range(plan.switches), cycle(targets), strict=False):
             time.sleep(plan.pause_seconds)
             switches.append(_switch(engine, target))
         time.sleep(plan.pause_seconds)
-    return summarise(len(catalogs[0].vectors), plan.clients, targets[-1].space_id, switches, asked)
+    judged = [judge(one, spaces) for one in asked]
+    return summarise(len(catalogs[0].vectors), plan.clients, targets[-1].space_id, switches, judged)
 
 
 def _read_targets(engine: Engine) -> list[RunModels]:
@@ -166,21 +184,32 @@ def _read_targets(engine: Engine) -> list[RunModels]:
         return [RunModels(live.classifier_version_id, space.encoder_version_id, space.space_id) for space in spaces]
 
 
-def _make_questions(engine: Engine, catalogs: Sequence[MadeUpCatalog], number: int) -> list[Question]:
+def _make_questions(
+    engine: Engine, targets: Sequence[RunModels], catalogs: Sequence[MadeUpCatalog], number: int
+) -> list[Question]:
     """A third each: like a product, like a product in a category, by a text that both encoders have embedded."""
     random = np.random.default_rng(2)
-    products = random.choice(catalogs[0].products, size=2 * (number // 3), replace=False).tolist()
+    products = random.choice(catalogs[0].products, size=2 * (number // 3), replace=False)
     texts = number - len(products)
+    vectors = {}
     with engine.begin() as connection:
-        for target, catalog in zip(_read_targets(engine), catalogs, strict=True):
-            store_texts(connection, target.space_id, ask_texts(catalog, random, texts))
+        for target, catalog in zip(targets, catalogs, strict=True):
+            asked = ask_texts(catalog, random, texts)
+            store_texts(connection, target.space_id, asked)
+            vectors[target.space_id] = [*average_photos(catalog, products), *(one.vector for one in asked)]
     similar, searched = "similar_products(:of, :k, :category)", "search_products(:of, :k, :category)"
     calls = [
         *((similar, f"sku{product + 1}", RARE if place % 2 else None) for place, product in enumerate(products)),
         *((searched, f"text {number}", None) for number in range(texts)),
     ]
-    random.shuffle(calls)
-    return [Question(call, {"of": of, "k": K, "category": category}, {}) for call, of, category in calls]
+    questions = [
+        Question(
+            call, {"of": of, "k": K, "category": category}, {space: of_all[i] for space, of_all in vectors.items()}
+        )
+        for i, (call, of, category) in enumerate(calls)
+    ]
+    random.shuffle(questions)  # type: ignore[arg-type]
+    return questions
 
 
 def _switch(engine: Engine, target: RunModels) -> Switched:
@@ -203,8 +232,8 @@ def _connect(engine: Engine) -> Iterator[Connection]:
 
 
 def _ask(connection: Connection, question: Question) -> Rows:
-    statement = text(f"SELECT product_id, similarity FROM catalog.{question.call}")
-    return [(row.product_id, row.similarity) for row in connection.execute(statement, question.parameters)]
+    statement = text(f"SELECT image_id, similarity FROM catalog.{question.call}")
+    return tuple((row.image_id, row.similarity) for row in connection.execute(statement, question.parameters))
 
 
 @contextmanager
@@ -235,41 +264,54 @@ def _time_question(connection: Connection, question: Question) -> Asked:
     try:
         rows = _ask(connection, question)
     except exc.DBAPIError as error:
-        return Asked(started, time.perf_counter(), None, str(error.orig))
-    ended = time.perf_counter()
-    return Asked(started, ended, next((space for space, known in question.answers.items() if known == rows), None))
+        return Asked(question, started, time.perf_counter(), failure=str(error.orig))
+    return Asked(question, started, time.perf_counter(), rows)
+
+
+def judge(asked: Asked, spaces: Mapping[int, np.ndarray]) -> Judged:
+    """Find the space of an answer; ``spaces`` holds the unit vectors of all photos, ids from 1 on."""
+    photos = np.array([image_id for image_id, _ in asked.rows], dtype=int) - 1
+    given = np.array([similarity for _, similarity in asked.rows])
+    found = None
+    for space, vectors in spaces.items():
+        wanted = asked.question.vectors[space]
+        true = vectors[photos].astype(np.float32) @ wanted / np.linalg.norm(wanted)
+        if asked.failure is None and np.abs(true - given).max(initial=0) < ROUNDING:
+            found = space
+    return Judged(asked.started, asked.ended, len(asked.rows), found, asked.failure)
 
 
 def summarise(
-    images: int, clients: int, first_space: int, switches: Sequence[Switched], asked: Sequence[Asked]
+    images: int, clients: int, first_space: int, switches: Sequence[Switched], judged: Sequence[Judged]
 ) -> SwitchReport:
-    """Judge every answer, and sort the questions by when they were open."""
-    failures = [one.failure for one in asked if one.failure is not None]
-    answered = [one for one in asked if one.failure is None]
+    """Count what is wrong, and sort the questions by when they were open."""
+    failures = [one.failure for one in judged if one.failure is not None]
+    answered = [one for one in judged if one.failure is None]
     phases: dict[str, list[float]] = {"before": [], "during a switch": [], "just after": [], "between": []}
-    for one in asked:
+    for one in judged:
         phases[_name_phase(one, switches)].append(1000 * (one.ended - one.started))
     return SwitchReport(
         images,
         clients,
         len(switches),
         round(max(one.ended - one.started for one in switches), 3),
-        len(asked),
+        len(judged),
         len(failures),
         tuple(sorted(set(failures))[:5]),
+        sum(one.rows < K for one in answered),
         sum(one.space is None for one in answered),
         sum(one.space is not None and one.space not in _allowed(one, first_space, switches) for one in answered),
         tuple(_measure_phase(name, milliseconds) for name, milliseconds in phases.items()),
     )
 
 
-def _allowed(asked: Asked, first_space: int, switches: Sequence[Switched]) -> set[int]:
+def _allowed(asked: Judged, first_space: int, switches: Sequence[Switched]) -> set[int]:
     """The spaces that were live at some time while a question was open; a commit falls somewhere in its switch."""
     committed = [first_space, *(one.space for one in switches if one.ended <= asked.started)]
     return {committed[-1], *(one.space for one in switches if asked.started < one.ended and one.started < asked.ended)}
 
 
-def _name_phase(asked: Asked, switches: Sequence[Switched]) -> str:
+def _name_phase(asked: Judged, switches: Sequence[Switched]) -> str:
     if any(asked.started < one.ended and one.started < asked.ended for one in switches):
         return "during a switch"
     if asked.ended <= switches[0].started:
@@ -289,7 +331,7 @@ def _print_report(report: SwitchReport) -> None:
     print(
         f"{report.images:,} images, {report.clients} clients, {report.switches} switches, the longest "
         f"{report.longest_switch_seconds:.2f} s: {report.questions:,} questions, {report.failures} failed, "
-        f"{report.mixed} mixed, {report.stale} stale"
+        f"{report.short} short, {report.mixed} mixed, {report.stale} stale"
     )
     for phase in report.phases:
         print(

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.ingest import Bench, _forget_answers, name_processor
-from benchmarks.int8_bench import open_int8_bench
+from benchmarks.filled_stack import FilledStack, forget_answers, open_int8_stack
+from benchmarks.machine import name_processor
 from benchmarks.materials import find_photos
 from jobs.database.tagging_runs import sum_chunks
 from jobs.settings import PROJECT_ROOT
@@ -57,8 +57,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench-two-shards.json")
     arguments = parser.parse_args()
     photos = find_photos(arguments.photos)
-    with open_int8_bench(photos.paths) as bench:
-        rounds = [_measure_round(bench, number, len(photos.paths)) for number in range(arguments.rounds)]
+    with open_int8_stack(photos.paths) as stack:
+        rounds = [_measure_round(stack, number, len(photos.paths)) for number in range(arguments.rounds)]
     summary = {
         "processor": name_processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -72,20 +72,20 @@ def main() -> None:
     _print_table(rounds)
 
 
-def _measure_round(bench: Bench, number: int, photos: int) -> Round:
+def _measure_round(stack: FilledStack, number: int, photos: int) -> Round:
     measured = Round(
-        alone=_measure(bench, f"alone-{number}", [0], photos), both=_measure(bench, f"both-{number}", [0, 1], photos)
+        alone=_measure(stack, f"alone-{number}", [0], photos), both=_measure(stack, f"both-{number}", [0, 1], photos)
     )
     speeds = f"{measured.alone.images_per_second:.1f}, both {measured.both.images_per_second:.1f}"
     print(f"  alone {speeds} images/s: {measured.share_kept:.2f}", flush=True)
     return measured
 
 
-def _measure(bench: Bench, run: str, shards: Sequence[int], photos: int) -> Measurement:
-    _forget_answers(bench)
+def _measure(stack: FilledStack, run: str, shards: Sequence[int], photos: int) -> Measurement:
+    forget_answers(stack)
     half = -(-photos // 2)
     sizes = {"CATALOG_SHARD_SIZE": str(half), "CATALOG_CHUNK_SIZE": str(min(256, half))}
-    environment = os.environ | bench.environment | sizes
+    environment = os.environ | stack.environment | sizes
     command = [sys.executable, "-m", "jobs"]
     subprocess.run([*command, "discover", "--run", run], env=environment, check=True, capture_output=True)
     processes = [
@@ -100,7 +100,7 @@ def _measure(bench: Bench, run: str, shards: Sequence[int], photos: int) -> Meas
     threads = _watch_threads(processes)
     if any(process.returncode for process in processes):
         sys.exit(f"a shard of {run} failed")
-    with bench.connections.engine.connect() as connection:
+    with stack.connections.engine.connect() as connection:
         totals = sum_chunks(connection, run)
     assert totals.failed == 0
     assert totals.images_per_second is not None

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.ingest import name_processor
-from benchmarks.materials import Photos, find_photos, write_checkpoints
+from benchmarks.machine import name_processor, show_range
+from benchmarks.materials import Photos, find_photos, link_photos, write_checkpoints
 from benchmarks.peers.processes import PEERS, PEERS_PYTHON, Peer, PeerReport, measure
 from jobs.settings import PROJECT_ROOT
 
@@ -57,10 +57,7 @@ def measure_rounds(photos: Photos, count: int, peers_python: Path) -> list[Round
     """Each peer once in every round, one after the other."""
     with tempfile.TemporaryDirectory(prefix="bench-") as parent:
         checkpoints = write_checkpoints(Path(parent))
-        folder = Path(parent) / "photos"
-        folder.mkdir()
-        for number, photo in enumerate(photos.paths):
-            (folder / f"{number:05d}.jpg").symlink_to(photo.absolute())
+        folder = link_photos(photos.paths, Path(parent) / "photos")
         rounds: list[Round] = []
         for _ in range(count):
             rounds.append({})
@@ -78,15 +75,10 @@ def describe(peer: Peer, rounds: Sequence[Round]) -> str:
     measured = [(report, first) for report, first in pairs if report and first]
     if not measured:
         return f"{peer.name:35}  not installed: run make bench-peers"
-    ratios = show([report.images_per_second / first.images_per_second for report, first in measured], 2)
-    speeds = show([report.images_per_second for report, _ in measured], 1)
+    ratios = show_range([report.images_per_second / first.images_per_second for report, first in measured], 2)
+    speeds = show_range([report.images_per_second for report, _ in measured], 1)
     memory = statistics.median(report.peak_memory_bytes / 1e9 for report, _ in measured)
     return f"{peer.name:35}  {ratios:19}  {speeds:20}  {memory:.2f} GB"
-
-
-def show(values: Sequence[float], digits: int) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def collect_versions(rounds: Sequence[Round]) -> list[str]:

@@ -5,6 +5,7 @@
 Batches never cross a chunk and keep their order, so that a resumed shard computes the same batches again.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
+import psutil
 from sqlalchemy import Engine
 
 from jobs.database.tagging_results import Embedding, ItemFailure, SeenContent, Tag
@@ -29,6 +31,8 @@ from jobs.tagging.read import ImageBytes, read_image
 from jobs.tagging.reuse import ContentRouter, FreshImage, RoutedBatch, fail_twins
 from jobs.tagging.waiting import Waiting
 from jobs.tagging.write import NOTHING, Outcome, StageSeconds, write_chunk
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -149,9 +153,8 @@ class ShardPipeline:
             decoded = map_ahead(run_in(decode_stage, self._decode), map(self._route, read), 3, wait_for("decode"))
             ahead = self._settings.predict_threads + 1
             predicted = map_ahead(run_in(predict_stage, self._predict), decoded, ahead, wait_for("forward"))
-            finished = (
-                FinishedChunk(number, outcome, self._waiting.take()) for number, outcome in join_chunks(predicted)
-            )
+            outcomes = join_chunks(announce_first(predicted))
+            finished = (FinishedChunk(number, outcome, self._waiting.take()) for number, outcome in outcomes)
             yield from map_ahead(run_in(writer, self._write), finished, 2, wait_for("database"))
 
     def _batches(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[Batch]:
@@ -237,6 +240,14 @@ def cut_batches(images: Iterable[DueImage], most_images: int, most_bytes: int) -
         yield tuple(batch)
 
 
+def announce_first(batches: Iterable[PredictedBatch]) -> Iterator[PredictedBatch]:
+    """Say how long it took until a first batch was answered: imports, models, processes and one pass of each stage."""
+    for number, batch in enumerate(batches):
+        if number == 0:
+            log.info("first batch was answered %.1f s after this process started", time.time() - _read_start())
+        yield batch
+
+
 def join_chunks(batches: Iterable[PredictedBatch]) -> Iterator[tuple[int, Outcome]]:
     """Add the batches of each chunk up, in order."""
     failed: dict[bytes, ItemFailure] = {}
@@ -246,6 +257,11 @@ def join_chunks(batches: Iterable[PredictedBatch]) -> Iterator[tuple[int, Outcom
             failed |= batch.failed
             outcome += fail_twins(batch.outcome, failed)
         yield chunk, outcome
+
+
+def _read_start() -> float:
+    started: float = psutil.Process().create_time()
+    return started
 
 
 def _seen(image: FreshImage, decoded: PreparedImage) -> SeenContent:
