@@ -24,7 +24,9 @@ GRAPH_FILE = "graph.xml"
 class Production:
     """What a process that serves a model reads instead of the checkpoint's own configuration.
 
-    ``rest_precision`` is that of the layers of an int8 model that are not quantised, else ``precision`` itself.
+    ``rest_precision`` is that of the layers of an int8 model that are not quantised, else ``precision`` itself. Where
+    whole ``float_blocks`` of them are left so on purpose, ``int8_share`` is what remains of the multiply-adds of all
+    layers with weights, between 0 and 1.
     ``categories`` are those of a classifier in the order of its outputs, whose logits are divided by ``temperature``.
     """
 
@@ -35,11 +37,14 @@ class Production:
     geometry: Geometry
     categories: tuple[str, ...]
     temperature: float
+    int8_share: float | None = None
+    float_blocks: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """The engine and its precision, for people."""
+        share = f" for {self.int8_share:.0%}" if self.int8_share is not None else ""
         rest = f" and {self.rest_precision}" if self.rest_precision != self.precision else ""
-        return f"{self.engine} {self.precision}{rest}"
+        return f"{self.engine} {self.precision}{share}{rest}"
 
 
 def write_production(folder: Path, production: Production) -> None:

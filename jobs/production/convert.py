@@ -41,6 +41,8 @@ class _UnitVectors(nn.Module):
 def convert_checkpoint(folder: Path, kind: ModelKind) -> ov.Model:
     """Trace the image side of a checkpoint in float32, with the standardising of pixels inside.
 
+    The same checkpoint gives operations of the same names.
+
     Raises:
         PermanentError: the folder holds no model of this kind.
         torch.export's own and OpenVINO's errors: the model does what they cannot express.
@@ -52,18 +54,24 @@ def convert_checkpoint(folder: Path, kind: ModelKind) -> ov.Model:
     example = torch.zeros(EXAMPLE_BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
-    return _take_bytes(ov.convert_model(program), loaded.preprocessing, side)
+    graph = _take_bytes(ov.convert_model(program), loaded.preprocessing, side)
+    _name_operations(graph)
+    return graph
 
 
 def save_graph(graph: ov.Model, folder: Path) -> None:
     """Write a graph into a folder, which is created where it is missing; the same graph gives the same bytes."""
     folder.mkdir(exist_ok=True)
-    # OpenVINO numbers what it names by all that the process has made before; an artifact is known by its bytes.
+    _name_operations(graph)
+    # Not halved: in float32 the graph is the checkpoint, and bf16 is made of that when it is compiled.
+    ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
+
+
+def _name_operations(graph: ov.Model) -> None:
+    """OpenVINO numbers what it names by all that the process has made before; an artifact is known by its bytes."""
     graph.set_friendly_name(GRAPH_FILE)
     for number, operation in enumerate(graph.get_ordered_ops()):
         operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
-    # Not halved: in float32 the graph is the checkpoint, and bf16 is made of that when it is compiled.
-    ov.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
 
 
 def _take_bytes(graph: ov.Model, preprocessing: Preprocessing, side: int) -> ov.Model:

@@ -1,6 +1,7 @@
 """Weights and activations of a graph become integers of 8 bits, after a look at some photos."""
 
 import logging
+from collections.abc import Collection
 
 import nncf
 import numpy as np
@@ -10,11 +11,15 @@ CALIBRATION_PHOTOS = 300
 ATTENTION = {"Softmax", "ScaledDotProductAttention"}
 
 
-def quantise(graph: ov.Model, calibration: np.ndarray) -> ov.Model:
+def quantise(
+    graph: ov.Model, calibration: np.ndarray, left_in_float: Collection[str] = (), *, stores_integers: bool = True
+) -> ov.Model:
     """Quantise a graph after training (NNCF); the ranges are those that uint8 pixels [n, side, side, 3] lead to.
 
     Weights have a scale for each channel. In transformers, whose activations have outliers, a part of their range is
-    moved into the weights (SmoothQuant, Xiao et al. 2023) and attention itself stays in floats.
+    moved into the weights (SmoothQuant, Xiao et al. 2023) and attention itself stays in floats, as do the operations
+    whose names are ``left_in_float``. Without ``stores_integers`` weights stay as they were, and are rounded when the
+    graph is computed, to the same values.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     is_transformer = any(operation.get_type_name() in ATTENTION for operation in graph.get_ops())
@@ -24,4 +29,8 @@ def quantise(graph: ov.Model, calibration: np.ndarray) -> ov.Model:
         subset_size=len(calibration),
         preset=nncf.QuantizationPreset.MIXED,
         model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
+        ignored_scope=nncf.IgnoredScope(names=sorted(left_in_float)) if left_in_float else None,
+        advanced_parameters=None
+        if stores_integers
+        else nncf.AdvancedQuantizationParameters(backend_params={"compress_weights": False}),
     )
