@@ -3,9 +3,9 @@
     python -m benchmarks.switch
     python -m benchmarks.switch --images 1000000 --clients 3 --switches 10
 
-Two spaces hold other vectors of the same photos. Clients ask, and the last step of a retag switches to and fro: it locks
-out writers, counts that no image and no text lacks an answer, and makes the space live. An answer is right if all its
-similarities are those of the question's vector and the photos' vectors in one space, the one that was live when the
+Two spaces hold other vectors of the same photos. Clients ask, and the last step of a retag switches to and fro: it
+locks out writers, counts that no image and no text lacks an answer, and makes the space live. An answer is right if all
+its similarities are those of the question's vector and the photos' vectors in one space, the one that was live when the
 question was put, or that went live before it was answered.
 """
 
@@ -208,7 +208,7 @@ def _make_questions(
         )
         for i, (call, of, category) in enumerate(calls)
     ]
-    random.shuffle(questions)  # type: ignore[arg-type]
+    random.shuffle(questions)
     return questions
 
 
