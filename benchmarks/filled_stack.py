@@ -19,8 +19,9 @@ from sqlalchemy import text
 from benchmarks.materials import Checkpoints, Way, build_artifacts, load_calibration, write_checkpoints
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
+from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts
-from jobs.local.stack import start_stack, stop_stack
+from jobs.local.stack import StackStatus, start_stack, stop_stack
 from jobs.settings import PROJECT_ROOT, Settings
 from tests.champions import make_champion
 from tests.local.stack_access import read_environment
@@ -36,6 +37,7 @@ class FilledStack:
     connections: Connections
     environment: dict[str, str]
     models: Checkpoints
+    status: StackStatus
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,21 @@ class MeasuredRun:
 
 
 @contextmanager
-def open_filled_stack(photos: list[Path], models: Checkpoints, folder: Path) -> Iterator[FilledStack]:
+def open_filled_stack(
+    photos: list[Path], models: Checkpoints, folder: Path, airflow: AirflowOptions | None = None
+) -> Iterator[FilledStack]:
     """Start a stack, fill its bucket, and make a live space with an index; nothing outlives the block."""
+    chosen = {"CATALOG_MODEL_CACHE": str(folder / "models"), "CATALOG_FAILED_SHARE_LIMIT": "0"}
+    os.environ.update(chosen)
     try:
-        start_stack(folder, WantedPorts(), None)
-        environment = read_environment(folder) | {
-            "CATALOG_MODEL_CACHE": str(folder / "models"),
-            "CATALOG_FAILED_SHARE_LIMIT": "0",
-        }
+        status = start_stack(folder, WantedPorts(), airflow)
+        environment = read_environment(folder) | chosen
         migrate(environment["CATALOG_DATABASE_URL"])
         os.environ.update(environment)
         with connect(Settings()) as connections:  # type: ignore[call-arg]
             make_champion(connections, models.classifier, "classifier")
             make_champion(connections, models.encoder, "encoder")
-            stack = FilledStack(connections, environment, models)
+            stack = FilledStack(connections, environment, models, status)
             for number, photo in enumerate(photos):
                 connections.store.upload(photo, connections.source / f"sku{number:05d}.jpg")
             run_ingest(stack, "--limit", str(WARM_UP_PHOTOS))
@@ -75,13 +78,13 @@ def open_filled_stack(photos: list[Path], models: Checkpoints, folder: Path) -> 
 
 
 @contextmanager
-def open_int8_stack(photos: list[Path]) -> Iterator[FilledStack]:
+def open_int8_stack(photos: list[Path], airflow: AirflowOptions | None = None) -> Iterator[FilledStack]:
     """One whose champions are the fastest that every processor computes: for what asks how photos flow."""
     with tempfile.TemporaryDirectory(prefix="bench-") as parent:
         scratch = Path(parent)
         way = Way("openvino", "int8")
         models = build_artifacts(write_checkpoints(scratch), way, load_calibration(photos), scratch / "int8")
-        with open_filled_stack(photos, models, scratch / "stack") as stack:
+        with open_filled_stack(photos, models, scratch / "stack", airflow) as stack:
             yield stack
 
 

@@ -85,6 +85,16 @@ def link_photos(photos: Sequence[Path], folder: Path) -> Path:
     return folder
 
 
+def multiply_photos(photos: Sequence[Path], count: int, folder: Path) -> list[Path]:
+    """These photos over and over, each with bytes of its own: what stands behind the end of a JPEG is not looked at."""
+    folder.mkdir()
+    multiplied = []
+    for number in range(count):
+        multiplied.append(folder / f"{number:06d}.jpg")
+        multiplied[-1].write_bytes(photos[number % len(photos)].read_bytes() + number.to_bytes(4, "big"))
+    return multiplied
+
+
 def load_calibration(photos: Sequence[Path]) -> np.ndarray:
     """Pixels for quantising, as the job resizes them: uint8 [n, side, side, 3]."""
     geometry = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")

@@ -28,11 +28,13 @@ class ComponentHealth:
 
 @dataclass(frozen=True)
 class DagRun:
-    """``state`` is queued, running, success or failed."""
+    """``state`` is queued, running, success or failed; the times are None before they come."""
 
     dag_id: str
     run_id: str
     state: str
+    started_at: datetime | None
+    ended_at: datetime | None
 
     @property
     def is_finished(self) -> bool:
@@ -42,12 +44,17 @@ class DagRun:
 
 @dataclass(frozen=True)
 class TaskInstance:
-    """One task of a run; ``map_index`` is -1 where the task is not mapped, ``state`` None before it is scheduled."""
+    """One task of a run; ``map_index`` is -1 where the task is not mapped, ``state`` None before it is scheduled.
+
+    The times are those of the latest attempt, and None before they come.
+    """
 
     task_id: str
     map_index: int
     state: str | None
     try_number: int
+    started_at: datetime | None
+    ended_at: datetime | None
 
 
 class AirflowClient:
@@ -121,7 +128,17 @@ class AirflowClient:
     def read_task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
         """Every task of the run as it stands, each mapped one by itself."""
         found = self._list(f"{_locate_run(dag_id, run_id)}/taskInstances", "task_instances")
-        return [TaskInstance(one["task_id"], one["map_index"], one["state"], one["try_number"]) for one in found]
+        return [
+            TaskInstance(
+                task_id=one["task_id"],
+                map_index=one["map_index"],
+                state=one["state"],
+                try_number=one["try_number"],
+                started_at=_read_time(one, "start_date"),
+                ended_at=_read_time(one, "end_date"),
+            )
+            for one in found
+        ]
 
     def read_xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """The value that a task left under ``key``."""
@@ -212,12 +229,22 @@ class AirflowClient:
 
 
 def _read_component(name: str, fields: Mapping[str, str | None]) -> ComponentHealth:
-    heartbeat = fields.get(f"latest_{name}_heartbeat")
-    return ComponentHealth(fields["status"] == "healthy", datetime.fromisoformat(heartbeat) if heartbeat else None)
+    return ComponentHealth(fields["status"] == "healthy", _read_time(fields, f"latest_{name}_heartbeat"))
 
 
 def _read_run(fields: Mapping[str, Any]) -> DagRun:
-    return DagRun(fields["dag_id"], fields["dag_run_id"], fields["state"])
+    return DagRun(
+        dag_id=fields["dag_id"],
+        run_id=fields["dag_run_id"],
+        state=fields["state"],
+        started_at=_read_time(fields, "start_date"),
+        ended_at=_read_time(fields, "end_date"),
+    )
+
+
+def _read_time(fields: Mapping[str, Any], name: str) -> datetime | None:
+    time = fields.get(name)
+    return datetime.fromisoformat(time) if time else None
 
 
 def _locate_run(dag_id: str, run_id: str) -> str:
