@@ -13,6 +13,7 @@ from jobs.database.binary_copy import copy_rows, encode_bigints, encode_halfvecs
 from jobs.database.model_versions import ModelKind
 from jobs.database.spaces import create_space_index, make_space_live, open_space
 from jobs.database.switches import Switch, insert_switch
+from jobs.database.vector_codes import renew_vector_codes
 
 COPY_ROWS = 20_000
 NIGHT = 20_000
@@ -21,15 +22,17 @@ HASH_BYTES = 32
 
 @dataclass(frozen=True)
 class Loaded:
-    """What it took to fill a space, to index it, and to add the photos of a night, ``added``, to the live index."""
+    """What it took to fill a space, index it, add a night's photos, ``added``, to the live index, and make all codes."""
 
     copied: int
     copy_seconds: float
     index_seconds: float
     added: int
     add_seconds: float
+    code_seconds: float
     index_bytes: int
     table_bytes: int
+    code_bytes: int
 
 
 def load_catalog(engine: Engine, catalog: MadeUpCatalog) -> Loaded:
@@ -52,15 +55,28 @@ def load_catalog(engine: Engine, catalog: MadeUpCatalog) -> Loaded:
         make_space_live(connection, space_id)
     with engine.begin() as connection, _stopwatch() as adding:
         copy_vectors(connection, space_id, 1 + copied, catalog.vectors[copied:])
+    with engine.begin() as connection, _stopwatch() as coding:
+        renew_vector_codes(connection, space_id)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
-        index_bytes, table_bytes = connection.execute(
+        index_bytes, table_bytes, code_bytes = connection.execute(
             text(
                 f"SELECT pg_relation_size('catalog.image_embeddings_{space_id:d}_hnsw'), "
-                f"pg_table_size('catalog.image_embeddings_{space_id:d}')"
+                f"pg_table_size('catalog.image_embeddings_{space_id:d}'), "
+                "pg_total_relation_size('catalog.vector_codes')"
             )
         ).one()
-    return Loaded(copied, copying(), indexing(), added, adding(), index_bytes, table_bytes)
+    return Loaded(
+        copied=copied,
+        copy_seconds=copying(),
+        index_seconds=indexing(),
+        added=added,
+        add_seconds=adding(),
+        code_seconds=coding(),
+        index_bytes=index_bytes,
+        table_bytes=table_bytes,
+        code_bytes=code_bytes,
+    )
 
 
 def load_second_space(engine: Engine, vectors: np.ndarray) -> None:

@@ -222,7 +222,8 @@ def _print_report(report: SizeReport) -> None:
     print(
         f"{report.images:,} images: {loaded.copied:,} copied in {loaded.copy_seconds:.0f} s and indexed in "
         f"{loaded.index_seconds:.0f} s, {loaded.added:,} added to the live index in {loaded.add_seconds:.0f} s; "
-        f"table {loaded.table_bytes / 2**20:,.0f} MiB, index {loaded.index_bytes / 2**20:,.0f} MiB"
+        f"table {loaded.table_bytes / 2**20:,.0f} MiB, index {loaded.index_bytes / 2**20:,.0f} MiB, "
+        f"codes made in {loaded.code_seconds:.0f} s, {loaded.code_bytes / 2**20:,.0f} MiB"
     )
     for one in report.answers:
         print(

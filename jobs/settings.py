@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     drift_limit: Annotated[float, Field(gt=0)] = 0.25
     drift_min_images: Annotated[int, Field(ge=1)] = 200
 
-    shard_size: Annotated[int, Field(ge=1)] = 2048
+    shard_size: Annotated[int, Field(ge=1)] = 8192
     chunk_size: Annotated[int, Field(ge=1)] = 256
     batch_size: Annotated[int, Field(ge=1)] | None = None
     read_threads: Annotated[int, Field(ge=1)] = 8

@@ -110,7 +110,7 @@ def create_space_index(connection: Connection, space_id: int) -> None:
     The build runs at thousands of rows a second, several times faster than adding rows to a finished index. A million
     rows take minutes all the same, so that other spaces can be switched during it, as a rollback does.
     """
-    _lock_space(connection, space_id)
+    lock_space(connection, space_id)
     space = _require_space(connection, space_id=space_id)
     if _relation_exists(connection, space.index):
         return
@@ -160,6 +160,7 @@ def drop_space(connection: Connection, space_id: int) -> None:
     if space.state == "live":
         raise PermanentError(f"embedding space {space_id} is live: make another one live before you drop it")
     connection.execute(text(f"DROP TABLE IF EXISTS catalog.{space.partition}"))
+    connection.execute(text("DELETE FROM catalog.vector_codes WHERE space_id = :space"), {"space": space_id})
     _set_state(connection, space, "retired")
 
 
@@ -168,7 +169,7 @@ def lock_spaces(connection: Connection) -> None:
     connection.execute(text("LOCK TABLE catalog.embedding_spaces IN SHARE ROW EXCLUSIVE MODE"))
 
 
-def _lock_space(connection: Connection, space_id: int) -> None:
+def lock_space(connection: Connection, space_id: int) -> None:
     """One job at a time changes this space; those that refer to its row go on."""
     statement = text("SELECT FROM catalog.embedding_spaces WHERE space_id = :space FOR NO KEY UPDATE")
     connection.execute(statement, {"space": space_id})

@@ -8,8 +8,9 @@ from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, read_live_model
 from jobs.database.product_tags import renew_product_tags
 from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
-from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
+from jobs.database.spaces import find_live_space, find_searchable_space, lock_spaces, make_space_live
 from jobs.database.switches import Switch, find_latest_other, insert_switch, was_live
+from jobs.database.vector_codes import renew_vector_codes
 from jobs.errors import PermanentError
 from jobs.promotion.promote import PromotionReport, report_champion
 from jobs.search.carry_texts import carry_texts
@@ -46,7 +47,17 @@ def roll_back(
         )
     if kind == "encoder" and report.is_live:
         carry_texts(connections, report.model_version_id)
+    if report.is_live:
+        _renew_codes(connections)
     return report
+
+
+def _renew_codes(connections: Connections) -> None:
+    """After the switch, as it takes long in a large catalog; searches in large categories take longer until then."""
+    with connections.engine.begin() as connection:
+        space_id = find_live_space(connection)
+        if space_id is not None:
+            renew_vector_codes(connection, space_id)
 
 
 def _roll_back(

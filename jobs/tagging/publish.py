@@ -9,6 +9,7 @@ from jobs.database.product_tags import renew_product_tags
 from jobs.database.spaces import create_space_index, find_live_space, lock_spaces, make_space_live
 from jobs.database.tagging_runs import read_run
 from jobs.database.tagging_work import count_unanswered
+from jobs.database.vector_codes import renew_vector_codes
 from jobs.errors import PermanentError
 
 
@@ -49,6 +50,8 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
         if live is None:
             make_space_live(connection, space_id)
             live = space_id
+    with engine.begin() as connection:
+        renew_vector_codes(connection, live)
     with engine.connect() as connection:
         missing = count_unanswered(connection, classifier=None, space=space_id)
     return PublishReport(run_id, renewed, space_id, live == space_id, missing)

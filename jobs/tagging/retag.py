@@ -27,6 +27,7 @@ from jobs.database.tagging_runs import (
     sum_run_and_parts,
 )
 from jobs.database.tagging_work import list_live_buckets
+from jobs.database.vector_codes import renew_vector_codes
 from jobs.errors import PermanentError, RetryableError
 from jobs.search.carry_texts import carry_texts
 from jobs.storage.layout import manifest_location, report_location
@@ -191,6 +192,8 @@ class _Completion:
                 self._prepare(live, switches)
             report = self._try_to_switch()
             if report:
+                if report.state == "switched":
+                    self._renew_codes()
                 return report
         raise RetryableError(
             f"photos arrive faster than they are tagged: {MOST_ROUNDS} rounds left some out; answers come from the "
@@ -227,10 +230,16 @@ class _Completion:
         if any(switch.kind == "encoder" for switch in switches):
             with self._engine.begin() as connection:
                 create_space_index(connection, self._targets.space_id)
+            self._renew_codes()
             carry_texts(self._connections, self._targets.encoder_version_id)
             if self._agreement is None and live.space_id is not None:
                 self._agreement = measure_agreement(self._engine, live.space_id, self._targets.space_id)
                 log.info("old and new space: %s", self._agreement)
+
+    def _renew_codes(self) -> None:
+        """By the answers of now: before a switch of encoders, so that the new space has any, and again after it."""
+        with self._engine.begin() as connection:
+            renew_vector_codes(connection, self._targets.space_id)
 
     def _try_to_switch(self) -> RetagReport | None:
         """Switch, or say why there is nothing to switch; None if something changed in the last moment."""

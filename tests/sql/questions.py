@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import Connection, Row, exc, text
 
 from jobs.database.migrations import SQL_FOLDER
+from jobs.database.spaces import read_live_space
+from jobs.database.vector_codes import renew_vector_codes
 
 
 def find_nearest(
@@ -36,22 +38,23 @@ def refused(connection: Connection, sqlstate: str, message: str, hint: str = "")
     assert hint in hints[0]
 
 
-ROUTES = ["few candidates", "index", "index, then all"]
+ROUTES = ["few candidates", "near codes or index", "near codes or index, then all"]
 
 
 def take_route(connection: Connection, route: str) -> None:
-    """Have the ranking of a small catalog go the way that it goes in a large one."""
+    """Have the ranking go the way that it goes in a large catalog, by codes as a run that is published leaves them."""
     if route == "few candidates":
         return
-    definition = (SQL_FOLDER / "functions" / "rank_images.sql").read_text()
-    changes = {"few constant integer := 20000": "few constant integer := 0"}
-    if route == "index, then all":
-        changes |= {
-            "max_scan_tuples = 20000": "max_scan_tuples = 1",
-            "max_scan_tuples', '1000'": "max_scan_tuples', '1'",
-        }
-    for present, wanted in changes.items():
+    renew_vector_codes(connection, read_live_space(connection).space_id)
+    redefinitions = [("rank_images", "few constant integer := 5000", "few constant integer := 0")]
+    if route == "near codes or index, then all":
+        redefinitions += [
+            ("images_by_code", "LIMIT $4", "LIMIT $4 * 0 + 1"),
+            ("images_by_index", "max_scan_tuples = 20000", "max_scan_tuples = 1"),
+        ]
+    for function, present, wanted in redefinitions:
+        definition = (SQL_FOLDER / "functions" / f"{function}.sql").read_text()
         assert present in definition
-        definition = definition.replace(present, wanted)
-    connection.exec_driver_sql(definition, execution_options={"no_parameters": True})
+        changed = definition.replace(present, wanted)
+        connection.exec_driver_sql(changed, execution_options={"no_parameters": True})
     connection.execute(text("SET LOCAL enable_seqscan = off"))

@@ -106,9 +106,9 @@ def test_deleted_images_are_in_no_answer_and_make_none_shorter(
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_label_moves_an_image_to_its_category(connection: Connection, models: Models, route: str) -> None:
-    take_route(connection, route)
     images = [NewImage("p", "dress", [1, 0, 0]), NewImage("p", "dress", [0, 1, 0]), NewImage("p", None, [0, 0, 1])]
     dress, hat, untagged = add_images(connection, images, models.space_id, models.classifier)
+    take_route(connection, route)
     label_image(connection, hat, "shoes")
     label_image(connection, hat, "hat")
     label_image(connection, untagged, "hat")

@@ -30,9 +30,9 @@ def find_similar_products(
 def test_an_image_is_not_similar_to_itself_but_to_its_copy(
     connection: Connection, models: Models, category: str | None, route: str
 ) -> None:
-    take_route(connection, route)
     new = [NewImage("p1", vector=[1, 0, 0]), NewImage("p2", vector=[1, 0, 0]), NewImage("p3", vector=[0, 1, 0])]
     image, copy, other = add_images(connection, new, models.space_id, models.classifier)
+    take_route(connection, route)
     rows = find_similar_images(connection, image, 10, category)
     assert [(row.image_id, row.similarity) for row in rows] == [(copy, 1), (other, 0)]
     assert [row.image_id for row in find_similar_images(connection, image, 1, category)] == [copy]
@@ -127,10 +127,10 @@ def test_deleted_photos_neither_ask_nor_answer(connection: Connection, models: M
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_label_moves_a_product_to_its_category(connection: Connection, models: Models, route: str) -> None:
-    take_route(connection, route)
     new = [NewImage(product, "hat", [1, 0, 0]) for product in ("asked", "hat", "moved", "moved", "untagged")]
     _, _, moved, _, untagged = add_images(connection, new, models.space_id, models.classifier)
     tag_products(connection, models.classifier, {"asked": "hat", "hat": "hat", "moved": "hat"})
+    take_route(connection, route)
     label_image(connection, moved, "shoes")
     label_image(connection, untagged, "hat")
     hats = {row.product_id: row.category for row in find_similar_products(connection, "asked", 10, "hat")}

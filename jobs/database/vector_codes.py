@@ -1,0 +1,39 @@
+"""Queries on ``vector_codes``: which vectors of a large category are worth comparing with a question's."""
+
+from sqlalchemy import Connection, text
+
+from jobs.database.spaces import lock_space
+
+
+def renew_vector_codes(connection: Connection, space_id: int) -> None:
+    """Bring the codes of a space to its vectors and to the current tags; reads all of them, writes what differs.
+
+    Until then, searches in a large category miss what came since, and are slow where they find too little.
+    """
+    lock_space(connection, space_id)
+    connection.execute(text(UPSERT), {"space": space_id})
+    connection.execute(text(DELETE), {"space": space_id})
+
+
+UPSERT = """
+    INSERT INTO catalog.vector_codes AS known (space_id, image_id, image_category, product_category, code)
+    SELECT e.space_id, e.image_id, t.category, p.category, binary_quantize(e.embedding)
+    FROM catalog.image_embeddings e
+    JOIN catalog.images i USING (image_id)
+    LEFT JOIN catalog.current_image_tags t USING (image_id)
+    LEFT JOIN catalog.current_product_tags p ON p.product_id = i.product_id
+    WHERE e.space_id = :space AND i.deleted_at IS NULL
+    -- Together by category, so that a search reads few pages; the order of locks is the same for all.
+    ORDER BY p.category, e.image_id
+    ON CONFLICT (space_id, image_id) DO UPDATE
+    SET image_category = excluded.image_category, product_category = excluded.product_category, code = excluded.code
+    WHERE (known.image_category, known.product_category, known.code)
+        IS DISTINCT FROM (excluded.image_category, excluded.product_category, excluded.code)
+"""
+DELETE = """
+    DELETE FROM catalog.vector_codes c
+    WHERE c.space_id = :space AND NOT EXISTS (
+        SELECT FROM catalog.images i JOIN catalog.image_embeddings e USING (image_id)
+        WHERE i.image_id = c.image_id AND i.deleted_at IS NULL AND e.space_id = :space
+    )
+"""
