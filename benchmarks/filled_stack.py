@@ -27,6 +27,7 @@ from tests.champions import make_champion
 from tests.local.stack_access import read_environment
 
 WARM_UP_PHOTOS = 16
+FORWARD_SECONDS = 8.0
 FIRST_BATCH = re.compile(r"first batch was answered ([0-9.]+) s after")
 
 
@@ -125,6 +126,14 @@ def run_ingest(stack: FilledStack, *options: str) -> MeasuredRun:
     first_batch = FIRST_BATCH.search(errors)
     assert first_batch, errors
     return MeasuredRun(json.loads(output.splitlines()[-1]), peaks[0], peaks[1], float(first_batch[1]))
+
+
+def measure_forward(models: Checkpoints) -> float:
+    """Images per second of the bare forward pass of the same models, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.forward", str(models.classifier), str(models.encoder)]
+    finished = subprocess.run([*command, str(FORWARD_SECONDS)], cwd=PROJECT_ROOT, check=True, capture_output=True)
+    speed: float = json.loads(finished.stdout.splitlines()[-1])
+    return speed
 
 
 def _measure_memory(pid: int) -> tuple[int, int]:

@@ -12,15 +12,13 @@ other; ratios are taken inside a round, since machines are noisy.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.filled_stack import FilledStack, forget_answers, open_filled_stack, run_ingest
+from benchmarks.filled_stack import FilledStack, forget_answers, measure_forward, open_filled_stack, run_ingest
 from benchmarks.machine import describe_machine, show_range
 from benchmarks.materials import (
     Checkpoints,
@@ -37,7 +35,6 @@ from benchmarks.materials import (
 from benchmarks.peers.processes import PEERS, PEERS_PYTHON, Peer, PeerReport, measure
 from jobs.settings import PROJECT_ROOT
 
-FORWARD_SECONDS = 8.0
 PEER_PHOTOS = 256
 LARGE_PHOTOS = 400
 COLUMN_WIDTHS = (33, 19, 20, 22, 17, 11)
@@ -134,7 +131,7 @@ def _measure_way(stack: FilledStack, name: str) -> Measurement:
     assert report["failed"] == 0, report
     result = Measurement(
         images_per_second=report["images_per_second"],
-        forward_images_per_second=_measure_forward(stack.models),
+        forward_images_per_second=measure_forward(stack.models),
         peak_memory_bytes=run.peak,
         peak_tree_memory_bytes=run.tree_peak,
         first_batch_seconds=run.first_batch_seconds,
@@ -144,13 +141,6 @@ def _measure_way(stack: FilledStack, name: str) -> Measurement:
     speed, forward = result.images_per_second, result.forward_images_per_second
     print(f"  {name}: {speed:.1f} of {forward:.1f} images/s: {result.share_of_forward:.2f}", flush=True)
     return result
-
-
-def _measure_forward(models: Checkpoints) -> float:
-    command = [sys.executable, "-m", "benchmarks.forward", str(models.classifier), str(models.encoder)]
-    finished = subprocess.run([*command, str(FORWARD_SECONDS)], cwd=PROJECT_ROOT, check=True, capture_output=True)
-    speed: float = json.loads(finished.stdout.splitlines()[-1])
-    return speed
 
 
 def _measure_peer(peer: Peer, checkpoints: Checkpoints, photos: Path) -> PeerReport:

@@ -22,7 +22,7 @@ HASH_BYTES = 32
 
 @dataclass(frozen=True)
 class Loaded:
-    """What it took to fill a space, index it, add a night's photos, ``added``, to the live index, and make all codes."""
+    """What it took to fill a space, index it, add a night's photos (``added``) to the index, and make all codes."""
 
     copied: int
     copy_seconds: float

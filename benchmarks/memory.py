@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.filled_stack import FilledStack, forget_answers, open_filled_stack
+from benchmarks.filled_stack import FilledStack, forget_answers, measure_forward, open_filled_stack
 from benchmarks.machine import describe_machine
 from benchmarks.materials import (
     Way,
@@ -62,6 +62,15 @@ class Memory:
     decoding_growth: int
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """One run, and the bare forward pass of its models right after it."""
+
+    memory: Memory
+    images_per_second: float
+    forward_images_per_second: float
+
+
 def main() -> None:
     """Run the benchmark, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,24 +90,25 @@ def main() -> None:
             models = build_artifacts(checkpoints, way, calibration, scratch / way.engine)
             with open_filled_stack(photos, models, scratch / f"stack-{way.engine}") as stack:
                 measured[way] = _measure(stack, len(photos))
-            _print_memory(way, measured[way])
+            _print_measurement(way, measured[way])
     summary = {
         **describe_machine("torch", "openvino"),
         "photo_kind": real.kind,
-        "ways": {str(way): asdict(memory) for way, memory in measured.items()},
+        "ways": {str(way): asdict(one) for way, one in measured.items()},
     }
     arguments.json.parent.mkdir(exist_ok=True)
     arguments.json.write_text(json.dumps(summary, indent=2))
     print(f"{real.kind}; {summary['cores']} cores of {summary['processor']}")
 
 
-def _measure(stack: FilledStack, photos: int) -> Memory:
+def _measure(stack: FilledStack, photos: int) -> Measurement:
     forget_answers(stack)
     environment = os.environ | stack.environment | {"CATALOG_SHARD_SIZE": str(photos)}
     command = [sys.executable, "-m", "jobs", "ingest"]
     with subprocess.Popen(
-        command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
+        assert process.stdout is not None
         assert process.stderr is not None
         progress = _Progress(process.stderr)
         samples: list[Sample] = []
@@ -106,9 +116,14 @@ def _measure(stack: FilledStack, photos: int) -> Memory:
             samples += _take_sample(process.pid, progress.photos)
             time.sleep(SECONDS_BETWEEN_SAMPLES)
         progress.join()
+        output = process.stdout.read()
     if process.returncode or progress.photos != photos:
         sys.exit(f"the job failed after {progress.photos} photos: {''.join(progress.lines[-20:])}")
-    return summarise(samples)
+    return Measurement(
+        memory=summarise(samples),
+        images_per_second=json.loads(output.splitlines()[-1])["images_per_second"],
+        forward_images_per_second=measure_forward(stack.models),
+    )
 
 
 def summarise(samples: Sequence[Sample]) -> Memory:
@@ -154,11 +169,12 @@ def _take_sample(pid: int, photos: int) -> list[Sample]:
         return []
 
 
-def _print_memory(way: Way, memory: Memory) -> None:
+def _print_measurement(way: Way, measured: Measurement) -> None:
+    memory, speed, forward = measured.memory, measured.images_per_second, measured.forward_images_per_second
     print(
         f"{way}, {memory.photos} photos: peak {memory.peak / 1e6:.0f} MB, with decoding processes "
         f"{memory.tree_peak / 1e6:.0f}; after {SETTLED} photos {memory.growth / 1e6:+.0f} MB, the decoding processes "
-        f"{memory.decoding_growth / 1e6:+.0f}",
+        f"{memory.decoding_growth / 1e6:+.0f}; {speed:.1f} of {forward:.1f} images/s: {speed / forward:.2f}",
         flush=True,
     )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,12 @@ def list_files(folder: Path) -> list[Path]:
 
 def hash_checkpoint(folder: Path) -> str:
     """sha256 over the names and contents of all files: equal if and only if the checkpoints are."""
+    files = list_files(folder)
     digest = hashlib.sha256()
-    for path in list_files(folder):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{hash_file(path)}\n".encode())
+    # Hashing lets other threads run, and every start of a shard waits for it.
+    with ThreadPoolExecutor() as pool:
+        for path, file_hash in zip(files, pool.map(hash_file, files), strict=True):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{file_hash}\n".encode())
     return digest.hexdigest()
 
 
