@@ -54,6 +54,21 @@ class Shop:
         """Delete an object."""
         self.connections.store._client.delete_object(Bucket=self.connections.source.bucket, Key=key)
 
+    def assert_codes_are_current(self) -> None:
+        """Whether searches in large categories know every vector of the live space by its categories of now."""
+        codes = self.query("""
+            SELECT image_id, image_category, product_category FROM catalog.vector_codes
+            WHERE space_id = catalog.live_space() ORDER BY 1
+        """)
+        assert codes
+        assert codes == self.query("""
+            SELECT e.image_id, t.category, p.category
+            FROM catalog.image_embeddings e
+            JOIN catalog.current_image_tags t USING (image_id)
+            JOIN catalog.current_product_tags p USING (product_id)
+            WHERE e.space_id = catalog.live_space() ORDER BY 1
+        """)
+
     def query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
         with self.connections.engine.connect() as connection:

@@ -11,8 +11,11 @@ def renew_vector_codes(connection: Connection, space_id: int) -> None:
     Until then, searches in a large category miss what came since, and are slow where they find too little.
     """
     lock_space(connection, space_id)
+    # Right after a load the planner believes its tables to be small, and would look each image up in all of them.
+    connection.execute(text("SET LOCAL enable_nestloop = off"))
     connection.execute(text(UPSERT), {"space": space_id})
     connection.execute(text(DELETE), {"space": space_id})
+    connection.execute(text("SET LOCAL enable_nestloop = on"))
 
 
 UPSERT = """

@@ -30,7 +30,7 @@ def test_a_classifier_answers_again_at_once(shop: Shop) -> None:
     _, space_id = add_encoder(shop)
     with shop.connections.engine.begin() as connection:
         old = promote_model(connection, "classifier")
-        add_images(connection, [NewImage("p", "dress"), NewImage("q", "dress")], space_id, old)
+        add_images(connection, [NewImage("p", "dress", [1, 0, 0]), NewImage("q", "dress", [0, 1, 0])], space_id, old)
         tag_products(connection, old, {"p": "dress", "q": "dress"})
         new = promote_model(connection, "classifier")
         add_images(connection, [NewImage("r", "hat")], space_id, new)
@@ -40,6 +40,7 @@ def test_a_classifier_answers_again_at_once(shop: Shop) -> None:
     assert (report.is_new, report.is_live) == (True, True)
     assert shop.query(CATEGORIES) == [("dress", 2)]
     assert shop.query("SELECT category FROM catalog.current_product_tags") == [("dress",), ("dress",)]
+    shop.assert_codes_are_current()
     ((evaluation, by, reason),) = shop.query(
         "SELECT evaluation_id, promoted_by, reason FROM catalog.promotions ORDER BY promotion_id DESC LIMIT 1"
     )

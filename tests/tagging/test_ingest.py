@@ -107,6 +107,7 @@ def test_changed_photo_is_tagged_anew_and_vanished_leaves_every_answer(tagging_s
     report = ingest(tagging_shop.connections, IngestOptions())
     assert (report.entries, report.tagged) == (1, 1)
     assert tagging_shop.query(TAGGED) == [(10,)]
+    tagging_shop.assert_codes_are_current()
     answers = tagging_shop.query(
         "SELECT object_key FROM catalog.similar_images(:image, 50)", image=image_id(tagging_shop, keys[3])
     )

@@ -87,6 +87,7 @@ def test_the_catalog_answers_at_every_moment(promoted_catalog: Shop) -> None:
         ("retired",),
         ("live",),
     ]
+    promoted_catalog.assert_codes_are_current()
 
 
 def test_a_new_classifier_renews_tags_alone(open_catalog: Shop, tiny_models: TinyModels) -> None:

@@ -1,0 +1,17 @@
+"""What the benchmark of memory calls growth."""
+
+from benchmarks.memory import Sample, summarise
+
+
+def test_growth_is_what_comes_after_the_first_2000_photos() -> None:
+    samples = [
+        Sample(0, 900, 10),
+        Sample(1000, 500, 20),
+        Sample(1900, 520, 30),
+        Sample(2000, 510, 40),
+        Sample(20000, 560, 60),
+        Sample(20000, 300, 5),
+    ]
+    memory = summarise(samples)
+    assert (memory.photos, memory.peak, memory.tree_peak) == (20000, 900, 910)
+    assert (memory.growth, memory.decoding_growth) == (40, 30)
