@@ -1,6 +1,8 @@
 """Where the forward pass runs and in which precision."""
 
 import os
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -10,6 +12,8 @@ from jobs.errors import PermanentError
 from jobs.models.production import Precision
 
 PRECISIONS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_streams = threading.local()
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,23 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
 def prepare_passes(device: Device) -> int:
     """The number of batches to predict at a time; on a CPU passes have a single thread from here on.
 
-    For a GPU two: one is resized while the other is computed. On a CPU one for each core: threads inside one pass
+    For a GPU two: one is copied while the other is computed. On a CPU one for each core: threads inside one pass
     would wait for each other whenever decoding takes a core.
     """
     if device.is_cuda:
         return 2
     torch.set_num_threads(1)
     return len(os.sched_getaffinity(0))
+
+
+def use_own_stream(device: Device) -> AbstractContextManager[object]:
+    """On a GPU, a stream of this thread's own: one batch is copied while that of another thread is computed."""
+    if not device.is_cuda:
+        return nullcontext()
+    streams: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("by_device", {})
+    stream = streams.get(device.torch_device) or torch.cuda.Stream(device.torch_device)  # type: ignore[no-untyped-call]
+    streams[device.torch_device] = stream
+    return torch.cuda.stream(stream)
 
 
 def _native_dtype(device: str) -> torch.dtype:

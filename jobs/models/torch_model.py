@@ -10,7 +10,7 @@ import torch
 from jobs.database.model_versions import ModelKind
 from jobs.errors import RetryableError
 from jobs.models.classifier import UNCALIBRATED, load_classifier, read_categories, read_temperature
-from jobs.models.device import Device, prepare_passes
+from jobs.models.device import Device, prepare_passes, use_own_stream
 from jobs.models.encoder import load_image_encoder
 from jobs.models.geometry import Geometry
 from jobs.models.preprocessing import Preprocessing
@@ -50,7 +50,8 @@ class TorchModel:
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if self.device.is_cuda:
             batch = batch.pin_memory()
-        return forward_halving(lambda part: self.forward(self._to_device(part)).cpu(), batch).numpy()
+        with use_own_stream(self.device):
+            return forward_halving(lambda part: self.forward(self._to_device(part)).cpu(), batch).numpy()
 
     def _to_device(self, batch: torch.Tensor) -> torch.Tensor:
         return batch.to(self.device.torch_device, non_blocking=True)
