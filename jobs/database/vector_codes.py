@@ -19,19 +19,21 @@ def renew_vector_codes(connection: Connection, space_id: int) -> None:
 
 
 UPSERT = """
-    INSERT INTO catalog.vector_codes AS known (space_id, image_id, image_category, product_category, code)
+    INSERT INTO catalog.vector_codes (space_id, image_id, image_category, product_category, code)
     SELECT e.space_id, e.image_id, t.category, p.category, binary_quantize(e.embedding)
     FROM catalog.image_embeddings e
     JOIN catalog.images i USING (image_id)
     LEFT JOIN catalog.current_image_tags t USING (image_id)
     LEFT JOIN catalog.current_product_tags p ON p.product_id = i.product_id
+    LEFT JOIN catalog.vector_codes c ON c.space_id = e.space_id AND c.image_id = e.image_id
     WHERE e.space_id = :space AND i.deleted_at IS NULL
-    -- Together by category, so that a search reads few pages; the order of locks is the same for all.
+        -- Here, since an upsert locks the rows that it leaves as they are, and would undo a label of this moment.
+        AND (c.image_category, c.product_category, c.code)
+            IS DISTINCT FROM (t.category, p.category, CAST(binary_quantize(e.embedding) AS bit varying))
+    -- Together by category, so that a search reads few pages.
     ORDER BY p.category, e.image_id
     ON CONFLICT (space_id, image_id) DO UPDATE
     SET image_category = excluded.image_category, product_category = excluded.product_category, code = excluded.code
-    WHERE (known.image_category, known.product_category, known.code)
-        IS DISTINCT FROM (excluded.image_category, excluded.product_category, excluded.code)
 """
 DELETE = """
     DELETE FROM catalog.vector_codes c

@@ -106,6 +106,20 @@ def test_a_label_counts_before_codes_are_renewed(connection: Connection, classif
     assert read_codes(connection) == at_once
 
 
+def test_a_label_that_is_being_given_is_neither_waited_for_nor_undone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        classifier, space = promote_model(connection, "classifier"), open_live_space(connection, 3)
+        (image,) = add_images(connection, [NewImage("p", "dress", [1, 0, 0])], space, classifier)
+        renew_vector_codes(connection, space)
+    with engine.connect() as labelling, engine.connect() as renewing:
+        label_image(labelling, image, "hat")
+        renewing.execute(text("SET lock_timeout = '1s'"))
+        renew_vector_codes(renewing, space)
+        labelling.commit()
+        renewing.commit()
+        assert read_codes(renewing) == [(space, image, "hat", "hat", "100")]
+
+
 def test_codes_find_what_is_near_within_a_category(connection: Connection, classifier: int) -> None:
     space = open_live_space(connection, 256)
     vectors = unit_vectors(400, 256, clusters=20, seed=1)
