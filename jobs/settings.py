@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     min_side_pixels: Annotated[int, Field(ge=1)] = 8
     max_attempts: Annotated[int, Field(ge=1)] = 5
     device: str = "auto"
+    jpeg_decoder: Literal["cpu", "gpu"] = "cpu"
+    compile_torch: bool = False
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: str = "auto"
 

@@ -36,7 +36,7 @@ class Classifier:
     device: Device
     temperature: float = UNCALIBRATED
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels [n, 3, h, w] on the device into float32 probabilities [n, categories]."""
         inputs = self.preprocessing.normalise(pixels, self.device.dtype).contiguous(memory_format=torch.channels_last)

@@ -23,7 +23,7 @@ class ImageEncoder:
     preprocessing: Preprocessing
     device: Device
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels [n, 3, h, w] on the device into unit float32 vectors [n, dimensions]."""
         inputs = self.preprocessing.normalise(pixels, self.device.dtype)

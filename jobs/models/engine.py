@@ -12,12 +12,13 @@ from jobs.models.production import read_production
 class EngineSettings:
     """The device of torch, and the precision of versions for which none was chosen; both may be ``auto``.
 
-    ``device_index`` picks among several GPUs.
+    ``device_index`` picks among several GPUs; ``compile_torch`` lets torch compile what it computes.
     """
 
     device: str
     precision: str
     device_index: int = 0
+    compile_torch: bool = False
 
 
 def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) -> ImageModel:
@@ -35,4 +36,5 @@ def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) ->
     from jobs.models.torch_model import load_torch_model
 
     precision = production.precision if production else settings.precision
-    return load_torch_model(folder, kind, choose_device(settings.device, precision, settings.device_index))
+    device = choose_device(settings.device, precision, settings.device_index)
+    return load_torch_model(folder, kind, device, compiled=settings.compile_torch)

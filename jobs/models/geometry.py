@@ -29,8 +29,7 @@ class Geometry:
 
     def resize(self, photo: Image.Image) -> np.ndarray:
         """Turn an RGB photo into uint8 pixels [crop_to, crop_to, 3]; where it is too small, black is put around it."""
-        width, height = self._resized_size(*photo.size)
-        left, top = (self._crop_offset(side) for side in (width, height))
+        width, height, left, top = self.place(*photo.size)
         if left < 0 or top < 0:
             whole = Image.fromarray(resample(photo, (0, 0, *photo.size), width, height, self.interpolation))
             return np.asarray(whole.crop((left, top, left + self.crop_to, top + self.crop_to)))
@@ -45,6 +44,11 @@ class Geometry:
 
         resized = self.resize(Image.fromarray(pixels))
         return torch.from_numpy(resized.transpose(2, 0, 1).copy())
+
+    def place(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Width and height to resize a photo to, then left and top edge of the crop, negative where it is smaller."""
+        width, height = self._resized_size(width, height)
+        return width, height, self._crop_offset(width), self._crop_offset(height)
 
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Width and height after the resize; the longer side is rounded down, as everywhere in the field."""

@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,11 @@ class DecodeFault:
     seconds: float
 
 
-class _RefusedError(Exception):
+Decode = Callable[[Sequence[bytes]], Sequence[PreparedImage | DecodeFault]]
+"""Prepares a batch, in its order."""
+
+
+class RefusedError(Exception):
     """An image that breaks a limit."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -126,7 +130,7 @@ def decode_photo(content: bytes, limits: DecodeLimits) -> DecodedPhoto | DecodeF
         warnings.simplefilter("ignore")
         try:
             photo, width, height = _decode(content, limits)
-        except _RefusedError as refusal:
+        except RefusedError as refusal:
             return DecodeFault(refusal.reason, str(refusal), time.perf_counter() - started)
         except DECODER_FAULTS as error:
             return DecodeFault(_name_fault(error), _describe(error), time.perf_counter() - started)
@@ -135,14 +139,14 @@ def decode_photo(content: bytes, limits: DecodeLimits) -> DecodedPhoto | DecodeF
 
 def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int]:
     if not content:
-        raise _RefusedError(Reason.EMPTY, "0 bytes")
+        raise RefusedError(Reason.EMPTY, "0 bytes")
     # Our own limit is checked from the header; Pillow's would warn or raise by a number of its own.
     Image.MAX_IMAGE_PIXELS = None
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
-        _check_size(width, height, limits)
+        check_size(width, height, limits)
         # Pillow turns a TIFF upright by itself when it loads it, and swaps its sides as soon as it is opened.
-        orientation = 1 if image.format == "TIFF" else _read_orientation(image)
+        orientation = 1 if image.format == "TIFF" else read_orientation(image)
         image.draft(None, _shrunken_size(width, height, limits.target_side))
         rgb = _to_rgb(image)
         # Other formats than JPEG cannot shrink while they decode; what leaves this process is small all the same.
@@ -153,11 +157,12 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int
     return upright, width, height
 
 
-def _check_size(width: int, height: int, limits: DecodeLimits) -> None:
+def check_size(width: int, height: int, limits: DecodeLimits) -> None:
+    """Raise RefusedError for a photo that is too large or too small."""
     if width * height > limits.max_pixels:
-        raise _RefusedError(Reason.TOO_MANY_PIXELS, f"{width} x {height} exceeds {limits.max_pixels} pixels")
+        raise RefusedError(Reason.TOO_MANY_PIXELS, f"{width} x {height} exceeds {limits.max_pixels} pixels")
     if min(width, height) < limits.min_side_pixels:
-        raise _RefusedError(Reason.TOO_SMALL, f"{width} x {height}: a side is under {limits.min_side_pixels} pixels")
+        raise RefusedError(Reason.TOO_SMALL, f"{width} x {height}: a side is under {limits.min_side_pixels} pixels")
 
 
 def _shrunken_size(width: int, height: int, target_side: int) -> tuple[int, int]:
@@ -166,7 +171,7 @@ def _shrunken_size(width: int, height: int, target_side: int) -> tuple[int, int]
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _read_orientation(image: Image.Image) -> int:
+def read_orientation(image: Image.Image) -> int:
     """EXIF orientation 1 to 8; broken EXIF counts as upright."""
     try:
         orientation = image.getexif().get(0x0112, 1)

@@ -23,7 +23,7 @@ from jobs.database.tagging_results import Embedding, ItemFailure, SeenContent, T
 from jobs.database.tagging_runs import ChunkCounts
 from jobs.database.tagging_work import DueImage
 from jobs.storage.object_store import ObjectStore
-from jobs.tagging.decode import DecodeFault, PreparedImage
+from jobs.tagging.decode import Decode, DecodeFault, PreparedImage
 from jobs.tagging.failures import Stage
 from jobs.tagging.manifest import ShardHeader
 from jobs.tagging.predict import Predictor
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Prepared = tuple[FreshImage, PreparedImage]
-Decode = Callable[[Sequence[bytes]], Sequence[PreparedImage | DecodeFault]]
 
 
 @dataclass(frozen=True)

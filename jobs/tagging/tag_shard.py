@@ -18,12 +18,13 @@ from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chu
 from jobs.database.tagging_work import DueImage, KnownContent, find_known_content
 from jobs.errors import RetryableError, TerminatedError
 from jobs.models.engine import EngineSettings
+from jobs.models.geometry import Geometry
 from jobs.models.registry import fetch_checkpoint
 from jobs.settings import Settings
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
-from jobs.tagging.decode import DecodeLimits, prepare_image
+from jobs.tagging.decode import Decode, DecodeLimits, prepare_image
 from jobs.tagging.decode_pool import DecodePool
 from jobs.tagging.manifest import Shard, decode_shard
 from jobs.tagging.pipeline import PipelineSettings, ShardPipeline
@@ -46,6 +47,8 @@ class TagSettings:
 
     device: str
     precision: str
+    jpeg_decoder: str
+    compile_torch: bool
     batch_size: int | None
     read_threads: int
     decode_processes: int
@@ -139,9 +142,20 @@ def _tag_chunks(
     left = [(number, chunk) for number, chunk in enumerate(shard.chunks) if number not in finished]
     progress = _Progress(shard.header.shard, total=sum(len(chunk) for _, chunk in left))
     router = ContentRouter(partial(_find_known, engine, shard))
-    decode = partial(decode_pool.decode, partial(prepare_image, limits=limits, geometries=predictor.geometries))
+    decode = _choose_decoder(settings, limits, predictor.geometries, decode_pool, shard.header.shard)
     pipeline = ShardPipeline(store, engine, decode, predictor, router, shard.header, pipeline_settings)
     return [progress.report(counts) for counts in pipeline.run(_until(stop, left))]
+
+
+def _choose_decoder(
+    settings: TagSettings, limits: DecodeLimits, geometries: tuple[Geometry, ...], decode_pool: DecodePool, shard: int
+) -> Decode:
+    on_cpu = partial(decode_pool.decode, partial(prepare_image, limits=limits, geometries=geometries))
+    if settings.jpeg_decoder == "cpu":
+        return on_cpu
+    from jobs.tagging.decode_on_gpu import GpuDecoder, require_gpu
+
+    return GpuDecoder(require_gpu(settings.device, shard), limits, geometries, on_cpu).decode
 
 
 def load_models(
@@ -154,9 +168,8 @@ def load_models(
             for version_id in (models.classifier_version_id, models.encoder_version_id)
         )
     fetch = partial(_fetch, store, settings.model_cache)
-    predictor = load_predictor(
-        fetch(classifier), fetch(encoder), EngineSettings(settings.device, settings.precision, device_index)
-    )
+    how = EngineSettings(settings.device, settings.precision, device_index, settings.compile_torch)
+    predictor = load_predictor(fetch(classifier), fetch(encoder), how)
     log.info(
         "loaded classifier %d (%s) and encoder %d (%s)",
         classifier.model_version_id,
