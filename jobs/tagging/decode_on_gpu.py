@@ -69,6 +69,8 @@ class GpuDecoder:
         """None for what is no whole JPEG in colours or grey, has to be turned upright, or breaks a limit."""
         if not content.rstrip(b"\0").endswith(END_OF_IMAGE):
             return None
+        # Our own limit decides, as for the decoding processes: Pillow's would raise what is no fault of a decoder.
+        Image.MAX_IMAGE_PIXELS = None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -104,6 +104,13 @@ def test_a_mixed_batch_keeps_its_order_and_its_reasons(decoder: GpuDecoder, proc
     assert_alike(prepared[8], prepare_image(make_photo(3, (90, 120)), LIMITS, GEOMETRIES))
 
 
+def test_a_bomb_is_refused_by_our_own_limit(decoder: GpuDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    prepared = decoder.decode([encode(Image.new("L", (1001, 1000)), "JPEG")])
+    assert isinstance(prepared[0], DecodeFault)
+    assert prepared[0].reason is Reason.TOO_MANY_PIXELS
+
+
 def test_grey_photos_have_three_channels(decoder: GpuDecoder, processes: Processes) -> None:
     content = encode(Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)), "JPEG")
     assert_alike(decoder.decode([content])[0], prepare_image(content, LIMITS, GEOMETRIES))
