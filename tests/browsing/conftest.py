@@ -1,0 +1,62 @@
+"""A small catalog to browse, in a transaction that is rolled back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from jobs.database.engine import create_database_engine
+from tests.catalog_rows import NewImage, add_images, label_image, open_live_space, promote_model, tag_products
+from tests.postgres import create_database
+
+
+@dataclass(frozen=True)
+class SmallCatalog:
+    """Seven photos of four products; ``image_ids`` are by the names that the tests use."""
+
+    classifier: int
+    space_id: int
+    image_ids: dict[str, int]
+
+    def name(self, image_id: int) -> str:
+        """The name of an image."""
+        return next(name for name, known in self.image_ids.items() if known == image_id)
+
+
+PHOTOS = {
+    "red": NewImage("P1", "dress", (1, 0, 0), 0.9),
+    "blue": NewImage("P1", "hat", (0.9, 0.1, 0), 0.4),
+    "hat": NewImage("P2", "hat", (0, 1, 0), 0.95),
+    "boot": NewImage("P_3", "shoes", (0, 0, 1), 0.6),
+    "sandal": NewImage("P_3", "shoes", (0, 0.1, 1), 0.6),
+    "labelled": NewImage("PX4", "hat", (0, 0.2, 1), 0.3),
+    "untagged": NewImage("PX4", None, None),
+}
+
+
+@pytest.fixture(scope="session")
+def browsed_engine(postgres_server: str, template_database: str) -> Iterator[Engine]:
+    """A catalog shared by all tests of a process, which leave nothing in it."""
+    with create_database(postgres_server, template_database) as url:
+        engine = create_database_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def connection(browsed_engine: Engine) -> Iterator[Connection]:
+    """A transaction on an empty catalog, rolled back."""
+    with browsed_engine.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def catalog(connection: Connection) -> SmallCatalog:
+    """The catalog; the photos of P1 disagree, and a human called ``labelled`` a dress."""
+    classifier, space_id = promote_model(connection, "classifier"), open_live_space(connection, 3)
+    image_ids = dict(zip(PHOTOS, add_images(connection, list(PHOTOS.values()), space_id, classifier), strict=True))
+    tag_products(connection, classifier, {"P1": "dress"}, disagree=True)
+    tag_products(connection, classifier, {"P2": "hat", "P_3": "shoes"})
+    label_image(connection, image_ids["labelled"], "dress")
+    return SmallCatalog(classifier, space_id, image_ids)

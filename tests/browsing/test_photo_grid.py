@@ -1,0 +1,121 @@
+"""Filters combine, and pages neither repeat nor leave out a photo."""
+
+import dataclasses
+
+import pytest
+from sqlalchemy import Connection, text
+
+from jobs.browsing.cursor import BadCursorError, write_cursor
+from jobs.browsing.photo_grid import PhotoFilter, read_photo_page
+from tests.browsing.conftest import PHOTOS, SmallCatalog
+from tests.catalog_rows import register_model
+
+EVERYTHING = ["untagged", "labelled", "sandal", "boot", "hat", "blue", "red"]
+
+
+def read_names(connection: Connection, catalog: SmallCatalog, wanted: PhotoFilter, size: int = 100) -> list[str]:
+    """The names of all photos, read page by page."""
+    names: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = read_photo_page(connection, wanted, cursor, size)
+        assert len(page.photos) <= size
+        names += [catalog.name(photo.image_id) for photo in page.photos]
+        cursor = page.next_cursor
+        if cursor is None:
+            return names
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (PhotoFilter(), EVERYTHING),
+        (PhotoFilter(category="hat"), ["hat", "blue"]),
+        (PhotoFilter(category="dress"), ["labelled", "red"]),
+        (PhotoFilter(min_confidence=0.5), ["boot", "sandal", "red", "hat", "labelled"]),
+        (PhotoFilter(max_confidence=0.5), ["blue"]),
+        (PhotoFilter(min_confidence=0.5, category="shoes"), ["boot", "sandal"]),
+        (PhotoFilter(photos_disagree=True), ["blue", "red"]),
+        (PhotoFilter(photos_disagree=True, category="dress"), ["red"]),
+        (PhotoFilter(text="p2"), ["hat"]),
+        (PhotoFilter(text="PX"), ["untagged", "labelled"]),
+        (PhotoFilter(text="name P1"), ["blue", "red"]),
+        (PhotoFilter(text="P_3", category="shoes", min_confidence=0.1), ["boot", "sandal"]),
+        (PhotoFilter(category="no such"), []),
+        (PhotoFilter(deleted=True), []),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_filters_combine_on_every_page(
+    connection: Connection, catalog: SmallCatalog, wanted: PhotoFilter, names: list[str], size: int
+) -> None:
+    assert read_names(connection, catalog, wanted, size) == names
+
+
+@pytest.mark.parametrize("hostile", ["%", "_", "P_", "<script>alert(1)</script>", "'; DROP", "../", "\0", "\\", '"'])
+def test_a_hostile_text_is_only_a_text(connection: Connection, catalog: SmallCatalog, hostile: str) -> None:
+    names = read_names(connection, catalog, PhotoFilter(text=hostile))
+    # A text of nothing asks for nothing; a wildcard is a letter like others.
+    assert names == {"P_": ["sandal", "boot"], "\0": EVERYTHING}.get(hostile, [])
+
+
+def test_a_deleted_photo_is_among_the_deleted_alone(connection: Connection, catalog: SmallCatalog) -> None:
+    connection.execute(
+        text("UPDATE catalog.images SET deleted_at = now() WHERE image_id = :id"), {"id": catalog.image_ids["hat"]}
+    )
+    assert "hat" not in read_names(connection, catalog, PhotoFilter())
+    page = read_photo_page(connection, PhotoFilter(deleted=True, category="hat"), None, 9)
+    assert [(catalog.name(photo.image_id), photo.is_deleted) for photo in page.photos] == [("hat", True)]
+
+
+def test_a_card_says_whose_answer_it_shows(connection: Connection, catalog: SmallCatalog) -> None:
+    cards = {catalog.name(card.image_id): card for card in read_photo_page(connection, PhotoFilter(), None, 99).photos}
+    assert (cards["labelled"].category, cards["labelled"].source, cards["labelled"].confidence) == ("dress", "human", 1)
+    assert (cards["red"].category, cards["red"].source) == ("dress", "model")
+    assert cards["red"].confidence == pytest.approx(0.9)
+    assert dataclasses.astuple(cards["untagged"])[3:] == (None, None, None, False)
+    assert cards["hat"].display_name == "Name of P2"
+
+
+def test_a_version_shows_its_own_tags(connection: Connection, catalog: SmallCatalog) -> None:
+    own = read_names(connection, catalog, PhotoFilter(classifier_version_id=catalog.classifier, category="hat"))
+    assert own == ["labelled", "hat", "blue"]
+    other = register_model(connection, "classifier")
+    assert read_names(connection, catalog, PhotoFilter(classifier_version_id=other)) == []
+
+
+def test_a_run_shows_what_was_tagged_while_it_went_on(connection: Connection, catalog: SmallCatalog) -> None:
+    encoder = connection.execute(text("SELECT encoder_version_id FROM catalog.embedding_spaces")).scalar_one()
+    for run, start in (("now", "-1 minute"), ("later", "1 minute")):
+        connection.execute(
+            text("""
+                INSERT INTO catalog.tagging_runs (run_id, source_uri, manifest_uri, classifier_version_id,
+                    encoder_version_id, space_id, discovered, entries, entries_by_reason, started_at, finished_at)
+                VALUES (:run, '', '', :classifier, :encoder, :space, '{}', 0, '{}',
+                        now() + CAST(:start AS interval), now() + CAST(:start AS interval) + interval '1 hour')
+            """),
+            {
+                "run": run,
+                "start": start,
+                "classifier": catalog.classifier,
+                "encoder": encoder,
+                "space": catalog.space_id,
+            },
+        )
+    tagged = [name for name, photo in reversed(PHOTOS.items()) if photo.category]
+    assert read_names(connection, catalog, PhotoFilter(run_id="now"), size=2) == tagged
+    assert read_names(connection, catalog, PhotoFilter(run_id="later")) == []
+    assert read_names(connection, catalog, PhotoFilter(run_id="never")) == []
+
+
+@pytest.mark.parametrize("cursor", ["x", "", "%%%", "W10", write_cursor("a", 1), write_cursor(0.5, -1)])
+def test_a_damaged_cursor_is_refused(connection: Connection, cursor: str) -> None:
+    with pytest.raises(BadCursorError, match="start again"):
+        read_photo_page(connection, PhotoFilter(), cursor, 5)
+
+
+def test_a_cursor_of_another_order_is_refused(connection: Connection) -> None:
+    with pytest.raises(BadCursorError, match="does not fit"):
+        read_photo_page(connection, PhotoFilter(min_confidence=0.5), write_cursor(None, 5), 5)
+    with pytest.raises(BadCursorError, match="does not fit"):
+        read_photo_page(connection, PhotoFilter(run_id="x"), write_cursor("no time", 5), 5)

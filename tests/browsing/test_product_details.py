@@ -1,0 +1,45 @@
+"""A product's page: its photos, and everything that was ever said of them."""
+
+from sqlalchemy import Connection
+
+from jobs.browsing.product_details import read_product
+from tests.browsing.conftest import SmallCatalog
+from tests.catalog_rows import promote_model
+
+
+def test_a_product_with_its_photos_and_answers(connection: Connection, catalog: SmallCatalog) -> None:
+    product = read_product(connection, "P1")
+    assert product is not None
+    assert (product.display_name, product.category, product.source, product.photos_disagree) == (
+        "Name of P1",
+        "dress",
+        "model",
+        True,
+    )
+    assert {(catalog.name(photo.image_id), photo.category) for photo in product.photos} == {
+        ("red", "dress"),
+        ("blue", "hat"),
+    }
+    assert all(answer.is_live and answer.classifier_version_id == catalog.classifier for answer in product.answers)
+
+
+def test_a_label_wins_and_the_tag_stays_in_the_history(connection: Connection, catalog: SmallCatalog) -> None:
+    product = read_product(connection, "PX4")
+    assert product is not None
+    assert (product.category, product.source, product.confidence) == ("dress", "human", 1)
+    said = {(answer.category, answer.labelled_by, answer.classifier_version_id) for answer in product.answers}
+    assert said == {("dress", "tester", None), ("hat", None, catalog.classifier)}
+    untagged = next(photo for photo in product.photos if photo.image_id == catalog.image_ids["untagged"])
+    assert (untagged.category, untagged.source) == (None, None)
+
+
+def test_answers_of_a_replaced_model_stay_and_are_not_live(connection: Connection, catalog: SmallCatalog) -> None:
+    promote_model(connection, "classifier")
+    product = read_product(connection, "P2")
+    assert product is not None
+    assert (product.category, product.photos[0].category) == (None, None)
+    assert [(answer.category, answer.is_live) for answer in product.answers] == [("hat", False)]
+
+
+def test_there_is_no_such_product(connection: Connection) -> None:
+    assert read_product(connection, "../<script>'") is None

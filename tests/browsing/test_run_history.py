@@ -1,0 +1,112 @@
+"""What the pages say of runs is what the ledger holds."""
+
+import json
+
+import pytest
+from sqlalchemy import Connection, text
+
+from jobs.browsing.category_list import list_categories
+from jobs.browsing.overview import read_overview
+from jobs.browsing.run_history import list_runs, read_run_details
+from jobs.browsing.thumbnail_source import find_thumbnail_source
+from jobs.database.tagging_runs import (
+    ChunkCounts,
+    PlannedShard,
+    RunModels,
+    TaggingRun,
+    finish_run,
+    insert_chunk,
+    insert_run,
+)
+from tests.browsing.conftest import SmallCatalog
+
+
+@pytest.fixture
+def run_id(connection: Connection, catalog: SmallCatalog) -> str:
+    """A run of two chunks, with a photo that failed, and a drift."""
+    encoder = connection.execute(text("SELECT encoder_version_id FROM catalog.embedding_spaces")).scalar_one()
+    models = RunModels(catalog.classifier, encoder, catalog.space_id)
+    run = TaggingRun("catalog_ingest/1", "s3://shop/", "s3://m", models, {"new": 7}, 7, {"new_bytes": 7}, 1)
+    insert_run(connection, run, [PlannedShard(7, 2)])
+    for chunk, (tagged, failed, confidence) in enumerate([(4, 1, [0, 4]), (2, 0, [1, 1])]):
+        counts = ChunkCounts(
+            entries=tagged + failed,
+            tagged=tagged,
+            reused=0,
+            failed=failed,
+            failure_reasons={"corrupt": failed} if failed else {},
+            read_seconds=1,
+            decode_seconds=2,
+            predict_seconds=3,
+            write_seconds=0.5,
+            wall_seconds=4,
+            category_counts={"dress": 1, "hat": tagged - 1},
+            confidence_counts=confidence,
+            waiting_seconds={"decode": 1.5, "bucket": 0.5},
+        )
+        insert_chunk(connection, run.run_id, 0, chunk, counts)
+    connection.execute(
+        text("""
+            INSERT INTO catalog.item_failures (image_id, etag, stage, reason, detail, run_id)
+            VALUES (:id, 'etag', 'decode', 'corrupt', 'broken', :run)
+        """),
+        {"id": catalog.image_ids["untagged"], "run": run.run_id},
+    )
+    finish_run(connection, run.run_id, "succeeded", {"drift": {"is_flagged": True, "sentence": "it differs"}})
+    return run.run_id
+
+
+def test_a_run_adds_up(connection: Connection, run_id: str) -> None:
+    (run,) = list_runs(connection, 5)
+    assert (run.run_id, run.state, run.entries, run.tagged, run.failed) == (run_id, "succeeded", 7, 6, 1)
+    assert (run.decode_seconds, run.predict_seconds) == (4, 6)
+    assert run.waiting_seconds == {"decode": 3.0, "bucket": 1.0}
+    assert run.category_counts == {"dress": 2, "hat": 4}
+    assert run.confidence_counts == [1, 5]
+    assert run.failure_reasons == {"corrupt": 1}
+    assert (run.has_drifted, run.drift_sentence) == (True, "it differs")
+    assert run.images_per_second is not None
+    json.dumps(run.category_counts)
+
+
+def test_a_run_shows_its_photos(connection: Connection, run_id: str, catalog: SmallCatalog) -> None:
+    details = read_run_details(connection, run_id)
+    assert details is not None
+    assert details.photos.failed == (catalog.image_ids["untagged"],)
+    assert set(details.photos.tagged) == set(catalog.image_ids.values()) - {catalog.image_ids["untagged"]}
+    assert details.discovered == {"new": 7}
+
+
+def test_a_run_without_chunks_is_shown(connection: Connection, run_id: str) -> None:
+    connection.execute(text("DELETE FROM catalog.run_chunks"))
+    (run,) = list_runs(connection, 5)
+    assert (run.entries, run.images_per_second, run.category_counts, run.confidence_counts) == (0, None, {}, [])
+    assert read_run_details(connection, "never") is None
+
+
+def test_the_overview(connection: Connection, run_id: str, catalog: SmallCatalog) -> None:
+    overview = read_overview(connection)
+    classifier, encoder = overview.champions
+    assert (classifier.kind, classifier.model_version_id, classifier.live_version_id) == (
+        "classifier",
+        catalog.classifier,
+        catalog.classifier,
+    )
+    assert (classifier.promoted_by, classifier.all_gates, encoder.kind) == ("tester", 0, "encoder")
+    assert [(failure.reason, failure.images) for failure in overview.failures] == [("corrupt", 1)]
+    assert (overview.catalog.images, overview.catalog.products) == (7, 4)
+
+
+def test_categories_of_models_and_people(connection: Connection, catalog: SmallCatalog) -> None:
+    connection.execute(
+        text("INSERT INTO catalog.labels (image_id, category, labelled_by) VALUES (:id, 'apron', 'me')"),
+        {"id": catalog.image_ids["hat"]},
+    )
+    assert list_categories(connection) == ("apron", "dress", "hat", "shoes")
+
+
+def test_where_the_bytes_lie(connection: Connection, catalog: SmallCatalog) -> None:
+    source = find_thumbnail_source(connection, catalog.image_ids["hat"])
+    assert source is not None
+    assert (source.bucket, source.etag, source.is_deleted) == ("shop", "etag", False)
+    assert find_thumbnail_source(connection, 0) is None
