@@ -35,19 +35,30 @@ def connect(settings: Settings) -> Iterator[Connections]:
         RetryableError: the database goes away, at the start or later.
         PermanentError: it has not our schema.
     """
-    engine = create_database_engine(settings.database_url)
-    store = ObjectStore(settings.s3_endpoint_url, connections=settings.read_threads + 2)
+    connections = open_connections(settings)
     try:
-        with translate_database_faults(settings.database_url), _require_schema(settings.database_url):
-            yield Connections(
-                settings,
-                engine,
-                store,
-                S3Uri.parse(settings.source_uri).as_folder(),
-                S3Uri.parse(settings.artifacts_uri).as_folder(),
-            )
+        with translate_faults(settings):
+            yield connections
     finally:
-        engine.dispose()
+        connections.engine.dispose()
+
+
+def open_connections(settings: Settings) -> Connections:
+    """Connections for a server, which keeps them until it ends; nothing is opened yet."""
+    return Connections(
+        settings,
+        create_database_engine(settings.database_url),
+        ObjectStore(settings.s3_endpoint_url, connections=settings.read_threads + 2),
+        S3Uri.parse(settings.source_uri).as_folder(),
+        S3Uri.parse(settings.artifacts_uri).as_folder(),
+    )
+
+
+@contextmanager
+def translate_faults(settings: Settings) -> Iterator[None]:
+    """Turn the faults of the database into one line; raises as `connect` does."""
+    with translate_database_faults(settings.database_url), _require_schema(settings.database_url):
+        yield
 
 
 @contextmanager

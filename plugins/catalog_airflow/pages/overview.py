@@ -1,0 +1,42 @@
+"""The first page: how the catalog is doing."""
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from catalog_airflow.pages import charts
+from catalog_airflow.pages.access import AnyViewer
+from catalog_airflow.pages.catalog_access import read_catalog
+from catalog_airflow.pages.templating import make_url, render_page
+from jobs.browsing.overview import read_overview
+from jobs.browsing.run_history import list_runs
+
+RUNS_SHOWN = 20
+
+router = APIRouter()
+
+
+@router.get("/")
+def open_first_page() -> RedirectResponse:
+    """Whoever asks for the pages as such gets the overview."""
+    return RedirectResponse(make_url("overview"), 303)
+
+
+@router.get("/overview")
+def show_overview(viewer: AnyViewer) -> HTMLResponse:
+    """Champions, runs, failures and drift."""
+    with read_catalog() as connection:
+        overview, runs = read_overview(connection), list_runs(connection, RUNS_SHOWN)
+    return render_page(
+        "overview.html",
+        viewer,
+        overview=overview,
+        runs=runs,
+        # A run that had nothing to do says nothing of speed or classes.
+        entries=charts.draw_entries(runs),
+        speed=charts.draw_speed(runs),
+        waiting=charts.draw_waiting([run for run in runs if run.waiting_seconds]),
+        class_mix=charts.draw_class_mix([run for run in runs if run.category_counts]),
+        confidence=charts.draw_confidence([run for run in runs if run.category_counts]),
+        drifted=[run for run in runs if run.has_drifted],
+        chart=(charts.WIDTH, charts.HEIGHT),
+    )

@@ -1,0 +1,73 @@
+"""The grid of photos, with filters that combine."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from catalog_airflow.pages.access import AnyViewer
+from catalog_airflow.pages.catalog_access import read_catalog
+from catalog_airflow.pages.templating import make_url, render_page
+from jobs.browsing.category_list import list_categories
+from jobs.browsing.photo_grid import PhotoFilter, read_photo_page
+
+PAGE_SIZE = 60
+
+router = APIRouter()
+
+# A form sends what was left empty as an empty text.
+Bound = Annotated[
+    Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(lambda value: None if value == "" else value)
+]
+Version = Annotated[
+    Annotated[int, Field(ge=1, lt=2**31)] | None, BeforeValidator(lambda value: None if value == "" else value)
+]
+
+
+class GridQuery(BaseModel):
+    """The address of a page of the grid."""
+
+    model_config = ConfigDict(frozen=True)
+
+    category: Annotated[str, Field(max_length=200)] = ""
+    min_confidence: Bound = None
+    max_confidence: Bound = None
+    disagree: bool = False
+    run: Annotated[str, Field(max_length=500)] = ""
+    version: Version = None
+    deleted: bool = False
+    text: Annotated[str, Field(max_length=500)] = ""
+    after: Annotated[str, Field(max_length=500)] = ""
+
+    def make_filter(self) -> PhotoFilter:
+        """As the query wants it."""
+        return PhotoFilter(
+            category=self.category or None,
+            min_confidence=self.min_confidence,
+            max_confidence=self.max_confidence,
+            photos_disagree=self.disagree,
+            run_id=self.run or None,
+            classifier_version_id=self.version,
+            deleted=self.deleted,
+            text=self.text,
+        )
+
+
+@router.get("/photos")
+def show_photos(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
+    """One page of the grid."""
+    with read_catalog() as connection:
+        categories = list_categories(connection)
+        page = read_photo_page(connection, query.make_filter(), query.after or None, PAGE_SIZE)
+    address = query.model_dump()
+    return render_page(
+        "photos.html",
+        viewer,
+        query=query,
+        categories=categories,
+        photos=page.photos,
+        is_filtered=query != GridQuery(after=query.after),
+        next_url=make_url("photos", **{**address, "after": page.next_cursor}) if page.next_cursor else None,
+        first_url=make_url("photos", **{**address, "after": ""}) if query.after else None,
+    )

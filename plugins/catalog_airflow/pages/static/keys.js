@@ -1,0 +1,33 @@
+// What bears data-key is pressed, or given the focus, by that key, unless somebody is writing.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const writes = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select");
+  if (writes) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  if (!target) return;
+  event.preventDefault();
+  if (target.matches("input, select, textarea")) target.focus();
+  else target.click();
+});
+
+// A form is sent once, and says that it is on its way.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.dataset.sent) {
+    event.preventDefault();
+    return;
+  }
+  form.dataset.sent = "yes";
+  form.setAttribute("aria-busy", "true");
+});
+
+// Back from another page, a form may be sent again.
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) {
+    delete form.dataset.sent;
+    form.removeAttribute("aria-busy");
+  }
+});

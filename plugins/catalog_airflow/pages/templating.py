@@ -1,0 +1,128 @@
+"""Templates to answers: everything is escaped, and nothing is loaded from elsewhere."""
+
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from airflow.configuration import conf
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from catalog_airflow.defaults import PAGES_PREFIX
+from catalog_airflow.pages.access import Viewer
+from catalog_airflow.pages.forgery import make_token
+
+TEMPLATES = Path(__file__).parent / "templates"
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self'",
+        "base-uri 'none'",
+    )
+)
+"""Content-Security-Policy: no script, style or picture but our own, and no frame but Airflow's."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def locate_pages() -> str:
+    """The path of our pages as the browser knows it: a proxy may serve Airflow below a path of its own."""
+    base: str = conf.get("api", "base_url", fallback="") or ""
+    path = "/" + base.partition("://")[2].partition("/")[2].strip("/")
+    return f"{path.rstrip('/')}{PAGES_PREFIX}"
+
+
+def make_url(page: str, **query: object) -> str:
+    """The address of one of our pages; values that are empty are left out of the query."""
+    wanted = {name: value for name, value in query.items() if value not in (None, "", False)}
+    return f"{locate_pages()}/{page}" + (f"?{urlencode(wanted)}" if wanted else "")
+
+
+def render_page(template: str, viewer: Viewer | None, *, status_code: int = 200, **values: Any) -> HTMLResponse:
+    """Fill a template; without a viewer it has neither navigation nor forms."""
+    content = (
+        _open_templates()
+        .get_template(template)
+        .render(viewer=viewer, token=make_token(viewer.name) if viewer else "", **values)
+    )
+    return HTMLResponse(content, status_code=status_code, headers=HEADERS)
+
+
+@cache
+def _open_templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["url"] = make_url
+    environment.filters |= {
+        "time": format_time,
+        "ago": format_age,
+        "share": format_share,
+        "number": format_number,
+        "duration": format_duration,
+        "size": format_size,
+        "words": format_words,
+    }
+    return environment
+
+
+def format_time(moment: datetime | None) -> str:
+    """Minutes are enough; always UTC, as in Airflow's logs."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if moment else "-"
+
+
+def format_age(moment: datetime | None) -> str:
+    """How long ago, in the largest unit that fits."""
+    if moment is None:
+        return "-"
+    seconds = (datetime.now(UTC) - moment).total_seconds()
+    return f"{format_duration(max(0.0, seconds))} ago"
+
+
+def format_share(share: float | None) -> str:
+    """A share from 0 to 1 as whole percents, but never 100 % for what is less."""
+    if share is None:
+        return "-"
+    return f"{min(round(100 * share), 99) if share < 1 else 100} %"
+
+
+def format_number(number: float | None) -> str:
+    """Thousands apart; one digit behind the point for small ones that are not whole."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.1f}"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Seconds in the unit that people would use."""
+    if seconds is None:
+        return "-"
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length or (unit != "days" and seconds >= length):
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def format_size(size_bytes: int) -> str:
+    """Bytes in kB or MB."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1_000_000 else f"{size_bytes / 1e3:.1f} kB"
+
+
+def format_words(name: str) -> str:
+    """An identifier of ours as people read it."""
+    return name.replace("_", " ")

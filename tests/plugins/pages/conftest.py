@@ -1,0 +1,168 @@
+"""The pages under Airflow's own accounts, on a shop with photos, without the rest of Airflow."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import pytest
+
+from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
+from tests.s3_server import S3Server
+from tests.shop import Shop, make_photo, open_shop
+
+Role = Literal["viewer", "user", "op", "admin"]
+HOSTILE = "\"'><script>alert(1)</script>../../%00"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Somebody with a browser; without a role they are not logged in."""
+
+    client: Any
+
+    def get(self, page: str, **query: object) -> Any:
+        """Ask for a page."""
+        return self.client.get(f"/catalog/{page}", params=query, follow_redirects=False)
+
+    def post(self, page: str, data: dict[str, Any] | None = None, *, token: str | None = None, **files: Any) -> Any:
+        """Send a form, with the token of a page that was loaded just now unless another is given."""
+        if token is None:
+            token = self.find_token()
+        return self.client.post(
+            f"/catalog/{page}", data={**(data or {}), "token": token}, files=files or None, follow_redirects=False
+        )
+
+    def find_token(self) -> str:
+        """What the forms of this visitor carry."""
+        from catalog_airflow.pages.forgery import make_token
+
+        return make_token(self.client.headers["x-test-name"])
+
+
+@dataclass(frozen=True)
+class BrowsedShop:
+    """A shop whose photos are in its bucket and in its catalog."""
+
+    shop: Shop
+    image_ids: list[int]
+    classifier: int
+
+
+@pytest.fixture(scope="session")
+def airflow_accounts(airflow_home: None) -> Iterator[Any]:
+    """Airflow's auth manager, with the one table that it asks."""
+    with patch.dict(
+        os.environ,
+        {
+            "AIRFLOW__API__SECRET_KEY": "a secret of these tests",
+            "AIRFLOW__API_AUTH__JWT_SECRET": "another secret of these tests, which is long enough to sign with",
+        },
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from airflow import settings
+            from airflow.api_fastapi.app import create_auth_manager
+            from airflow.models.revoked_token import RevokedToken
+
+            RevokedToken.__table__.create(settings.engine, checkfirst=True)
+            manager = create_auth_manager()
+        yield manager
+
+
+@pytest.fixture
+def browsed(
+    s3_server: S3Server, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[BrowsedShop]:
+    """Five photos of three products; the last photo has no tag, and the first product a hostile name."""
+    from catalog_airflow.pages import catalog_access, thumbnails
+
+    with open_shop(s3_server, database_url, tmp_path) as shop:
+        for name, value in shop.environment.items():
+            monkeypatch.setenv(name, value)
+        image_ids, classifier = _fill(shop)
+        catalog_access.open_catalog.cache_clear()
+        thumbnails.open_cache.cache_clear()
+        yield BrowsedShop(shop, image_ids, classifier)
+        catalog_access.open_catalog().engine.dispose()
+        catalog_access.open_catalog.cache_clear()
+
+
+def _fill(shop: Shop) -> tuple[list[int], int]:
+    from sqlalchemy import text
+
+    photos = [
+        NewImage("P1", "dress", (1, 0, 0), 0.9, "P1_1.jpg"),
+        NewImage("P1", "hat", (0.9, 0.1, 0), 0.4, "P1_2.jpg"),
+        NewImage("P2", "hat", (0, 1, 0), 0.95, f"{HOSTILE.replace('%00', '')}.jpg"),
+        NewImage("P3", "shoes", (0, 0, 1), 0.6, "P3_1.jpg"),
+        NewImage("P3", None, None, object_key="P3_2.jpg"),
+    ]
+    with shop.connections.engine.begin() as connection:
+        classifier, space_id = promote_model(connection, "classifier"), open_live_space(connection, 3)
+        image_ids = add_images(connection, photos, space_id, classifier)
+        tag_products(connection, classifier, {"P1": "dress"}, disagree=True)
+        tag_products(connection, classifier, {"P2": "hat", "P3": "shoes"})
+        connection.execute(
+            text("UPDATE catalog.products SET display_name = :name WHERE product_id = 'P1'"),
+            {"name": HOSTILE.replace("%00", "")},
+        )
+    for number, photo in enumerate(photos):
+        if photo.product_id != "P2":
+            assert photo.object_key is not None
+            shop.put(photo.object_key, make_photo(number, (600, 800)))
+    _adopt_bucket(shop)
+    return image_ids, classifier
+
+
+def _adopt_bucket(shop: Shop) -> None:
+    """Give the rows the bucket and the etags that the endpoint lists."""
+    from sqlalchemy import text
+
+    listed = [item for page in shop.connections.store.list_pages(shop.connections.source) for item in page]
+    with shop.connections.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE catalog.images SET bucket = :bucket"), {"bucket": shop.connections.source.bucket}
+        )
+        for item in listed:
+            connection.execute(
+                text("UPDATE catalog.images SET etag = :etag, size_bytes = :size WHERE object_key = :key"),
+                {"etag": item.etag, "size": item.size_bytes, "key": item.key},
+            )
+
+
+@pytest.fixture
+def visit(airflow_accounts: Any, browsed: BrowsedShop) -> Iterator[Callable[[Role | None], Visitor]]:
+    """Makes visitors by their role in Airflow."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+        from fastapi import FastAPI
+        from starlette.testclient import TestClient
+
+    from catalog_airflow.pages.app import create_pages_app
+
+    airflow = FastAPI()
+    airflow.mount("/catalog", create_pages_app())
+
+    def make(role: Role | None) -> Visitor:
+        client = TestClient(airflow, raise_server_exceptions=False)
+        if role:
+            name = f"{role}@example.test"
+            user = SimpleAuthManagerUser(username=name, role=role)
+            client.cookies.set("_token", airflow_accounts.generate_jwt(user))
+            client.headers["x-test-name"] = name
+        else:
+            client.headers["x-test-name"] = "nobody"
+        return Visitor(client)
+
+    return make
+
+
+def read_text(html: str) -> str:
+    """The words of a page, without its tags."""
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())

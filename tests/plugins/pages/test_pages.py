@@ -1,0 +1,183 @@
+"""What pages show, and that nothing hostile gets through them."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+import pytest
+from PIL import Image
+from sqlalchemy import text
+
+from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text
+from tests.shop import make_photo
+
+Visit = Callable[[Role | None], Visitor]
+
+
+def test_photos_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    page = viewer.get("photos").text
+    assert all(f"/catalog/thumbnails/{image_id}" in page for image_id in browsed.image_ids)
+    hats = viewer.get("photos", category="hat").text
+    assert f"/thumbnails/{browsed.image_ids[1]}" in hats
+    assert f"/thumbnails/{browsed.image_ids[0]}" not in hats
+    # What a browser sends of an untouched form.
+    empty = viewer.get("photos", text="", category="", min_confidence="", max_confidence="", run="", version="")
+    assert empty.status_code == 200
+    assert "No photo fits" in viewer.get("photos", category="no such").text
+
+
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        ("photos", {"min_confidence": "2"}),
+        ("photos", {"version": "x"}),
+        ("photos", {"after": "nonsense"}),
+        ("failures", {"after": "-1"}),
+        ("models/0", {}),
+        ("models/99999999999", {}),
+    ],
+)
+def test_wrong_requests_are_explained(visit: Visit, page: str, query: dict[str, str]) -> None:
+    answer = visit("viewer").get(page, **query)
+    assert answer.status_code == 422
+    assert "Go back" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("page", "query"),
+    [
+        ("photos", {"text": HOSTILE}),
+        ("photos", {"category": HOSTILE + "\0"}),
+        ("photos", {"run": HOSTILE + "\0"}),
+        ("product", {"id": "P1"}),
+        ("product", {"id": "P2"}),
+        ("product", {"id": HOSTILE + "\0"}),
+        ("run", {"run": HOSTILE + "\0"}),
+        ("failures", {"reason": HOSTILE + "\0"}),
+        ("evaluations/classifier", {"run": HOSTILE + "\0"}),
+    ],
+)
+def test_hostile_words_stay_words(visit: Visit, page: str, query: dict[str, str]) -> None:
+    answer = visit("viewer").get(page, **query)
+    assert answer.status_code in ((422,) if any("\0" in value for value in query.values()) else (200, 404))
+    assert "<script>alert" not in answer.text
+
+
+def test_a_product_shows_all_that_is_known(visit: Visit, browsed: BrowsedShop) -> None:
+    words = read_text(visit("viewer").get("product", id="P1").text)
+    assert "photos disagree" in words
+    assert "P1_1.jpg" in words
+    assert f"classifier {browsed.classifier}" in words
+    assert "similarity" in words
+    missing = visit("viewer").get("product", id="none")
+    assert missing.status_code == 404
+
+
+def test_a_thumbnail_is_a_small_jpeg(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    answer = viewer.get(f"thumbnails/{browsed.image_ids[0]}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    with Image.open(BytesIO(answer.content)) as photo:
+        assert photo.size == (240, 320)
+    assert "private" in answer.headers["cache-control"]
+    again = viewer.client.get(
+        f"/catalog/thumbnails/{browsed.image_ids[0]}", headers={"if-none-match": answer.headers["etag"]}
+    )
+    assert again.status_code == 304
+
+
+def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    before = viewer.get(f"thumbnails/{browsed.image_ids[0]}").content
+    browsed.shop.put("P1_1.jpg", make_photo(77, (600, 800)))
+    # The bucket has other bytes than the catalog knows of.
+    assert viewer.get(f"thumbnails/{browsed.image_ids[0]}").content == before
+    listed = [
+        item for page in browsed.shop.connections.store.list_pages(browsed.shop.connections.source) for item in page
+    ]
+    etag = next(item.etag for item in listed if item.key == "P1_1.jpg")
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE catalog.images SET etag = :etag WHERE image_id = :id"),
+            {"etag": etag, "id": browsed.image_ids[0]},
+        )
+    assert viewer.get(f"thumbnails/{browsed.image_ids[0]}").content not in (before, b"")
+
+
+@pytest.mark.parametrize("image_id", ["0", "-1", "999", str(2**70)])
+def test_a_photo_that_is_not_there_is_a_picture_of_that(visit: Visit, image_id: str) -> None:
+    answer = visit("viewer").get(f"thumbnails/{image_id}")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "image/svg+xml")
+
+
+def test_the_reason_is_shown_where_there_is_no_thumbnail(visit: Visit, browsed: BrowsedShop) -> None:
+    browsed.shop.remove("P3_2.jpg")
+    answer = visit("viewer").get(f"thumbnails/{browsed.image_ids[4]}")
+    assert answer.status_code == 404
+    assert "object missing" in answer.text
+
+
+def test_thumbnails_are_decoded_under_limits(browsed: BrowsedShop) -> None:
+    from catalog_airflow.pages.thumbnails import shrink_photo
+
+    settings = browsed.shop.connections.settings
+    bomb = BytesIO()
+    Image.new("1", (6000, 5000)).save(bomb, "PNG")
+    assert shrink_photo(bomb.getvalue(), settings).fault == "too many pixels"
+    assert shrink_photo(b"<svg onload=alert(1)>", settings).fault == "unsupported format"
+    assert shrink_photo(make_photo(1)[:-200], settings).fault == "truncated"
+
+
+def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -> None:
+    from catalog_airflow.pages.thumbnails import ThumbnailCache
+
+    cache = ThumbnailCache(size_bytes=4_000)
+    from jobs.browsing.thumbnail_source import find_thumbnail_source
+
+    for image_id in browsed.image_ids[:2] + browsed.image_ids[3:]:
+        with browsed.shop.connections.engine.connect() as connection:
+            source = find_thumbnail_source(connection, image_id)
+        assert source is not None
+        assert cache.get(image_id, source).content
+        assert cache._kept.currsize <= 4_000
+
+
+def test_a_database_without_our_schema_is_a_page_that_says_what_to_do(
+    visit: Visit, browsed: BrowsedShop, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog_airflow.pages import catalog_access
+
+    monkeypatch.setenv("CATALOG_DATABASE_URL", empty_database_url)
+    catalog_access.open_catalog().engine.dispose()
+    catalog_access.open_catalog.cache_clear()
+    for page in ("overview", "photos", "models", "failures", "product", "run"):
+        answer = visit("viewer").get(page, id="x", run="x")
+        assert answer.status_code == 503
+        assert "python -m jobs migrate" in answer.text
+        assert "Traceback" not in answer.text
+
+
+def test_an_error_of_ours_prints_no_trace(visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalog_airflow.pages import photos
+
+    def break_down(*_: object) -> None:
+        raise ZeroDivisionError("a secret of the code")
+
+    monkeypatch.setattr(photos, "read_photo_page", break_down)
+    answer = visit("viewer").get("photos")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_an_empty_catalog_says_what_to_do(visit: Visit, browsed: BrowsedShop) -> None:
+    tables = "reviews, labels, image_tags, product_tags, image_embeddings, vector_codes, images, products"
+    with browsed.shop.connections.engine.begin() as connection:
+        present = [
+            name for name in tables.split(", ") if connection.scalar(text(f"SELECT to_regclass('catalog.{name}')"))
+        ]
+        connection.execute(text(f"TRUNCATE {', '.join(f'catalog.{name}' for name in present)} CASCADE"))
+    viewer = visit("viewer")
+    for page in ("overview", "photos"):
+        assert "catalog_ingest" in viewer.get(page).text
+    assert "No photo has failed" in read_text(viewer.get("failures").text)
