@@ -38,7 +38,7 @@ def connect(settings: Settings) -> Iterator[Connections]:
     engine = create_database_engine(settings.database_url)
     store = ObjectStore(settings.s3_endpoint_url, connections=settings.read_threads + 2)
     try:
-        with translate_database_faults(settings.database_url), _require_schema(settings.database_url):
+        with translate_faults(settings.database_url):
             yield Connections(
                 settings,
                 engine,
@@ -48,6 +48,13 @@ def connect(settings: Settings) -> Iterator[Connections]:
             )
     finally:
         engine.dispose()
+
+
+@contextmanager
+def translate_faults(database_url: str) -> Iterator[None]:
+    """Turn faults of the database, and a schema of another version, into the errors that `connect` raises."""
+    with translate_database_faults(database_url), _require_schema(database_url):
+        yield
 
 
 @contextmanager

@@ -51,13 +51,13 @@ class TextEncoder:
 
 def load_image_encoder(folder: Path, device: Device) -> ImageEncoder:
     """Load the image tower for inference; raises PermanentError if the folder holds no such encoder."""
-    model = load_towers(folder, device.dtype).eval().to(device.torch_device)
+    model = _drop_tower(load_towers(folder, device.dtype), "text_model").eval().to(device.torch_device)
     return ImageEncoder(model, Preprocessing.from_checkpoint(folder), device)
 
 
 def load_text_encoder(folder: Path, device: Device) -> TextEncoder:
     """Load the text tower for inference; raises PermanentError if the folder holds no such encoder."""
-    model = load_towers(folder, device.dtype).eval().to(device.torch_device)
+    model = _drop_tower(load_towers(folder, device.dtype), "vision_model").eval().to(device.torch_device)
     return TextEncoder(model, load_tokenizer(folder), model.config.text_config.max_position_embeddings, device)
 
 
@@ -100,6 +100,13 @@ def load_tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in names):
         raise PermanentError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")
     return tokenizer
+
+
+def _drop_tower(model: Any, name: str) -> Any:
+    """Free the memory of the tower that is not asked."""
+    if hasattr(model, name):
+        setattr(model, name, None)
+    return model
 
 
 def _unit_vectors(features: Any) -> torch.Tensor:
