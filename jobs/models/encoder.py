@@ -14,6 +14,9 @@ from jobs.models.checkpoint import LOADING_FAULTS, first_line, load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
+CAUSAL_TEXT_TOWERS = frozenset({"clip_text_model"})
+"""Each token sees those before it alone, and the vector is that of the text's end: a short text needs no padding."""
+
 
 @dataclass(frozen=True)
 class ImageEncoder:
@@ -39,12 +42,17 @@ class TextEncoder:
     max_tokens: int
     device: Device
 
+    @property
+    def padding(self) -> str:
+        """Fixed length, since SigLIP was trained on padded texts; CLIP never sees what stands behind a text."""
+        is_causal = self.model.config.text_config.model_type in CAUSAL_TEXT_TOWERS
+        return "longest" if is_causal else "max_length"
+
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Turn texts into unit float32 vectors [n, dimensions]; what exceeds ``max_tokens`` is cut off."""
-        # Fixed length, since SigLIP was trained on padded texts; CLIP masks the padding.
         tokens = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            list(texts), padding=self.padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device.torch_device)
         return _unit_vectors(self.model.get_text_features(**tokens)).cpu().numpy()
 

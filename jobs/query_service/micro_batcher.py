@@ -83,10 +83,11 @@ class MicroBatcher(Generic[Question, Answer]):
             work.add_done_callback(partial(self._hand_out, batch))
 
     def _take_batch(self) -> list[_Asked[Question, Answer]]:
-        """The next questions of one model, without those that were taken back."""
+        """The next questions of one model, without those that were taken back: a fair share for each free pass."""
         batch: list[_Asked[Question, Answer]] = []
         model = self._waiting[0].model
-        while self._waiting and self._waiting[0].model is model and len(batch) < model.batch_size:
+        share = -(-len(self._waiting) // (model.passes - self._running))
+        while self._waiting and self._waiting[0].model is model and len(batch) < min(share, model.batch_size):
             asked = self._waiting.popleft()
             if not asked.answer.done():
                 batch.append(asked)

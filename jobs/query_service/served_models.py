@@ -20,6 +20,9 @@ from jobs.tagging.predict import rank_categories
 log = logging.getLogger(__name__)
 
 TEXT_BATCH_SIZE = 8
+PHOTOS_IN_A_GRAPH = 1
+"""A graph takes as long for eight photos when seven are blank; for one it gives as many a second, and eight times
+sooner (docs/decisions/query-service.md)."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,9 @@ def _load_image_model(connections: Connections, model_version_id: int) -> ImageM
     with connections.engine.connect() as connection:
         version = read_model_version(connection, model_version_id)
     folder = fetch_checkpoint(connections.store, version, settings.model_cache)
-    how = EngineSettings(settings.device, settings.precision, compile_torch=settings.compile_torch)
+    how = EngineSettings(
+        settings.device, settings.precision, compile_torch=settings.compile_torch, pass_size=PHOTOS_IN_A_GRAPH
+    )
     return load_image_model(folder, version.kind, how)
 
 
