@@ -2,15 +2,13 @@
 
 import io
 import json
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 
 from tests.query_service.conftest import RunningService, run_service
+from tests.query_service.half_a_question import read_status, send_half_a_photo
 from tests.shop import Shop, make_photo
 
 PHOTO_PATHS = ("/classify", "/embed-image")
@@ -21,24 +19,6 @@ def make_bomb() -> bytes:
     buffer = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-@contextmanager
-def send_half_a_photo(service: RunningService, content: bytes) -> Iterator[socket.socket]:
-    """A client that stops in the middle of its body."""
-    address = urlsplit(service.url)
-    with socket.create_connection((address.hostname, address.port)) as client:
-        head = f"POST /classify HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
-        client.sendall(head.encode() + content[: len(content) // 2])
-        name = 'catalog_query_queue_length{path="/classify"}'
-        while service.read_metrics()[name] == 0:
-            pass
-        yield client
-
-
-def read_status(client: socket.socket) -> int:
-    client.settimeout(30)
-    return int(client.recv(1000).split()[1])
 
 
 @pytest.fixture(scope="module")
