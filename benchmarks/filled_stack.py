@@ -115,7 +115,7 @@ def run_ingest(stack: FilledStack, *options: str) -> MeasuredRun:
     ) as process:
         peaks = [0, 0]
         while process.poll() is None:
-            own, tree = _measure_memory(process.pid)
+            own, tree = measure_memory(process.pid)
             peaks = [max(peaks[0], own), max(peaks[1], tree)]
             time.sleep(0.2)
         assert process.stdout is not None
@@ -136,7 +136,8 @@ def measure_forward(models: Checkpoints) -> float:
     return speed
 
 
-def _measure_memory(pid: int) -> tuple[int, int]:
+def measure_memory(pid: int) -> tuple[int, int]:
+    """Resident bytes of a process, and of it with all that it started; 0 once it has ended."""
     try:
         process = psutil.Process(pid)
         own = process.memory_info().rss

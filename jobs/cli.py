@@ -10,13 +10,13 @@ import sys
 
 import typer
 
-from jobs.commands import ingest, local, models, retag, retrain, search, setup
+from jobs.commands import ingest, local, models, retag, retrain, search, serve, setup
 from jobs.errors import JobError
 
 app = typer.Typer(
     help="Jobs of the catalog tagger.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
-for part in (setup, ingest, retrain, retag, models, search, local):
+for part in (setup, ingest, retrain, retag, models, search, serve, local):
     app.add_typer(part.app)
 
 

@@ -37,7 +37,7 @@ def connect(settings: Settings) -> Iterator[Connections]:
     """
     connections = open_connections(settings)
     try:
-        with translate_faults(settings):
+        with translate_faults(settings.database_url):
             yield connections
     finally:
         connections.engine.dispose()
@@ -55,9 +55,9 @@ def open_connections(settings: Settings) -> Connections:
 
 
 @contextmanager
-def translate_faults(settings: Settings) -> Iterator[None]:
-    """Turn the faults of the database into one line; raises as `connect` does."""
-    with translate_database_faults(settings.database_url), _require_schema(settings.database_url):
+def translate_faults(database_url: str) -> Iterator[None]:
+    """Turn faults of the database, and a schema of another version, into the errors that `connect` raises."""
+    with translate_database_faults(database_url), _require_schema(database_url):
         yield
 
 

@@ -96,6 +96,12 @@ class Settings(BaseSettings):
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: str = "auto"
 
+    serve_host: str = "127.0.0.1"
+    serve_port: Annotated[int, Field(ge=1, le=65535)] = 8091
+    serve_queue_length: Annotated[int, Field(ge=1)] = 64
+    serve_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
+    query_service_url: str = "http://127.0.0.1:8091"
+
     model_cache: Path = LOCAL_STACK_FOLDER / "models"
 
     test_share: ShareUpToHalf = 0.1

@@ -39,6 +39,7 @@ COMMANDS = (
     "embed-text",
     "search",
     "similar",
+    "serve",
     "demo",
     "stack",
 )

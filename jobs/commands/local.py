@@ -9,9 +9,11 @@ app = typer.Typer()
 PostgresPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_POSTGRES_PORT")]
 S3PortOption = Annotated[int | None, typer.Option(envvar="CATALOG_S3_PORT")]
 AirflowPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_AIRFLOW_PORT")]
+QueryPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_SERVE_PORT")]
 
 stack_app = typer.Typer(
-    help="The local stack: Postgres, an S3 endpoint and Airflow on this machine.", no_args_is_help=True
+    help="The local stack: Postgres, S3 endpoint, query service and Airflow on this machine.",
+    no_args_is_help=True,
 )
 app.add_typer(stack_app, name="stack")
 
@@ -21,7 +23,8 @@ def stack_up(
     postgres_port: PostgresPortOption = None,
     s3_port: S3PortOption = None,
     airflow_port: AirflowPortOption = None,
-    airflow: Annotated[bool, typer.Option(help="Start Airflow too.")] = True,
+    query_port: QueryPortOption = None,
+    airflow: Annotated[bool, typer.Option(help="Start Airflow and the query service too.")] = True,
 ) -> None:
     """Start what does not run yet; data of earlier starts are found again."""
     from jobs.local.airflow_services import AirflowOptions
@@ -32,7 +35,7 @@ def stack_up(
 
     uses_stack = not names_locations(PROJECT_ROOT)
     options = AirflowOptions(pool_slots=count_gpus() or 1, jobs_use_stack=uses_stack) if airflow else None
-    status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port), options)
+    status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port, query_port), options)
     typer.echo(format_status(status))
 
 
@@ -61,9 +64,10 @@ def demo(
     postgres_port: PostgresPortOption = None,
     s3_port: S3PortOption = None,
     airflow_port: AirflowPortOption = None,
+    query_port: QueryPortOption = None,
 ) -> None:
     """Show the whole circle on a rendered catalog: labels, training, gates, promotion, tagging, answers."""
     from jobs.local.demo import run_demo
     from jobs.local.ports import WantedPorts
 
-    run_demo(typer.echo, WantedPorts(postgres_port, s3_port, airflow_port))
+    run_demo(typer.echo, WantedPorts(postgres_port, s3_port, airflow_port, query_port))

@@ -8,6 +8,7 @@ from jobs.errors import PermanentError
 
 LOOPBACK = "127.0.0.1"
 _USUAL_AIRFLOW_PORT = 8080
+_USUAL_QUERY_PORT = 8091
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class WantedPorts:
     postgres: int | None = None
     s3: int | None = None
     airflow: int | None = None
+    query: int | None = None
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,25 @@ class StackPorts:
     postgres: int
     s3: int
     airflow: int
+    # Stacks that were started before there was a query service remember none.
+    query: int = _USUAL_QUERY_PORT
 
 
 def choose_ports(wanted: WantedPorts, remembered: StackPorts | None) -> StackPorts:
     """What was asked for, else what was used before, else a free port."""
-    postgres, s3, airflow = find_free_ports(3)
+    postgres, s3, airflow, query = find_free_ports(4)
     before = remembered or StackPorts(
-        postgres, s3, _USUAL_AIRFLOW_PORT if is_port_free(_USUAL_AIRFLOW_PORT) else airflow
+        postgres,
+        s3,
+        _USUAL_AIRFLOW_PORT if is_port_free(_USUAL_AIRFLOW_PORT) else airflow,
+        _USUAL_QUERY_PORT if is_port_free(_USUAL_QUERY_PORT) else query,
     )
-    return StackPorts(wanted.postgres or before.postgres, wanted.s3 or before.s3, wanted.airflow or before.airflow)
+    return StackPorts(
+        wanted.postgres or before.postgres,
+        wanted.s3 or before.s3,
+        wanted.airflow or before.airflow,
+        wanted.query or before.query,
+    )
 
 
 def find_free_port() -> int:

@@ -1,4 +1,4 @@
-"""The local stack: Postgres, an S3 endpoint and Airflow in one folder, started, looked at and stopped."""
+"""The local stack in one folder: Postgres, S3 endpoint, query service and Airflow, started, looked at and stopped."""
 
 import fcntl
 import logging
@@ -34,6 +34,7 @@ from jobs.local.postgres import (
 )
 from jobs.local.private_files import write_private_file
 from jobs.local.processes import end_processes, find_stack_process, find_stack_processes, find_strays, identify_stack
+from jobs.local.query_service import QUERY_SERVICE, QUERY_URL_SETTING, format_query_url, make_query_service
 from jobs.local.s3_endpoint import S3_ENDPOINT, create_buckets, make_s3_environment, make_s3_service
 from jobs.local.services import Service, start_service, wait_until_ready
 from jobs.local.stack_record import StackRecord, read_record, write_record
@@ -108,7 +109,7 @@ def read_status(folder: Path) -> StackStatus:
     """What of the stack in ``folder`` runs now."""
     record, credentials = read_record(folder), read_credentials(folder)
     services = []
-    for name in (*_STORAGE_SERVICES, *AIRFLOW_SERVICES):
+    for name in (*_STORAGE_SERVICES, QUERY_SERVICE, *AIRFLOW_SERVICES):
         process = find_stack_process(record.pids.get(name), identify_stack(folder)) if record else None
         services.append(ServiceStatus(name, process.pid if process else None))
     return StackStatus(
@@ -160,6 +161,7 @@ def _settle_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
             (POSTGRES, before.ports.postgres, ports.postgres),
             (S3_ENDPOINT, before.ports.s3, ports.s3),
             (API_SERVER, before.ports.airflow, ports.airflow),
+            (QUERY_SERVICE, before.ports.query, ports.query),
         ):
             if old != new and find_stack_process(before.pids.get(name), stack.stack_id):
                 raise PermanentError(f"{name} runs on port {old}, not {new}: run `python -m jobs stack down` first")
@@ -185,12 +187,14 @@ def _start_storage(stack: _Stack, record: StackRecord) -> StackRecord:
 
 
 def _start_airflow(stack: _Stack, record: StackRecord, options: AirflowOptions) -> None:
-    """Airflow's tables, its four processes and its pool."""
+    """Airflow's tables, its four processes and its pool, and the query service, which its pages ask."""
     ports, credentials = record.ports, stack.credentials
     database_url = format_database_url(ports.postgres, credentials.postgres_password, "airflow", "postgresql+psycopg2")
     write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
     job_environment = _make_job_environment(stack, record) if options.jobs_use_stack else {}
     environment = make_airflow_environment(stack.folder, job_environment)
+    # Also where the jobs use another database: there may be a service of that elsewhere, else it is this one.
+    environment.setdefault(QUERY_URL_SETTING, format_query_url(ports.query))
     version = read_airflow_version()
     if record.airflow_version != version:
         logger.info("preparing the tables of Airflow %s", version)
@@ -198,7 +202,8 @@ def _start_airflow(stack: _Stack, record: StackRecord, options: AirflowOptions) 
         record = replace(record, airflow_version=version)
         write_record(stack.folder, record)
     with AirflowClient(format_airflow_url(ports.airflow), ADMIN_USER, credentials.airflow_password) as client:
-        _start_missing(stack, record, make_airflow_services(environment, client, ports.airflow))
+        services = make_airflow_services(environment, client, ports.airflow)
+        _start_missing(stack, record, (make_query_service(environment, ports.query), *services))
         client.set_pool(GPU_POOL, options.pool_slots, "One slot for each GPU, or for the processor where there is none")
 
 
@@ -223,6 +228,7 @@ def _make_job_environment(stack: _Stack, record: StackRecord) -> Mapping[str, st
             record.ports.postgres, stack.credentials.postgres_password, "catalog"
         ),
         **make_s3_environment(record.ports.s3, stack.credentials),
+        QUERY_URL_SETTING: format_query_url(record.ports.query),
     }
 
 

@@ -14,6 +14,9 @@ from jobs.models.checkpoint import LOADING_FAULTS, first_line, load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
+CAUSAL_TEXT_TOWERS = frozenset({"clip_text_model"})
+"""Each token sees those before it alone, and the vector is that of the text's end: a short text needs no padding."""
+
 
 @dataclass(frozen=True)
 class ImageEncoder:
@@ -39,25 +42,30 @@ class TextEncoder:
     max_tokens: int
     device: Device
 
+    @property
+    def padding(self) -> str:
+        """Fixed length, since SigLIP was trained on padded texts; CLIP never sees what stands behind a text."""
+        is_causal = self.model.config.text_config.model_type in CAUSAL_TEXT_TOWERS
+        return "longest" if is_causal else "max_length"
+
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Turn texts into unit float32 vectors [n, dimensions]; what exceeds ``max_tokens`` is cut off."""
-        # Fixed length, since SigLIP was trained on padded texts; CLIP masks the padding.
         tokens = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            list(texts), padding=self.padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(self.device.torch_device)
         return _unit_vectors(self.model.get_text_features(**tokens)).cpu().numpy()
 
 
 def load_image_encoder(folder: Path, device: Device) -> ImageEncoder:
     """Load the image tower for inference; raises PermanentError if the folder holds no such encoder."""
-    model = load_towers(folder, device.dtype).eval().to(device.torch_device)
+    model = _drop_tower(load_towers(folder, device.dtype), "text_model").eval().to(device.torch_device)
     return ImageEncoder(model, Preprocessing.from_checkpoint(folder), device)
 
 
 def load_text_encoder(folder: Path, device: Device) -> TextEncoder:
     """Load the text tower for inference; raises PermanentError if the folder holds no such encoder."""
-    model = load_towers(folder, device.dtype).eval().to(device.torch_device)
+    model = _drop_tower(load_towers(folder, device.dtype), "vision_model").eval().to(device.torch_device)
     return TextEncoder(model, load_tokenizer(folder), model.config.text_config.max_position_embeddings, device)
 
 
@@ -100,6 +108,13 @@ def load_tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in names):
         raise PermanentError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")
     return tokenizer
+
+
+def _drop_tower(model: Any, name: str) -> Any:
+    """Free the memory of the tower that is not asked."""
+    if hasattr(model, name):
+        setattr(model, name, None)
+    return model
 
 
 def _unit_vectors(features: Any) -> torch.Tensor:

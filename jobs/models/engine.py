@@ -13,12 +13,14 @@ class EngineSettings:
     """The device of torch, and the precision of versions for which none was chosen; both may be ``auto``.
 
     ``device_index`` picks among several GPUs; ``compile_torch`` lets torch compile what it computes.
+    A graph of OpenVINO takes ``pass_size`` photos at a time, never fewer; without it as many as suit large batches.
     """
 
     device: str
     precision: str
     device_index: int = 0
     compile_torch: bool = False
+    pass_size: int | None = None
 
 
 def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) -> ImageModel:
@@ -31,7 +33,7 @@ def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) ->
     if production and production.engine == "openvino":
         from jobs.models.openvino_model import load_openvino_model
 
-        return load_openvino_model(folder, production)
+        return load_openvino_model(folder, production, settings.pass_size)
     from jobs.models.device import choose_device
     from jobs.models.torch_model import load_torch_model
 

@@ -26,20 +26,23 @@ come upon that at once, each with what the other waits for. So every graph has i
 
 @dataclass(frozen=True)
 class Graph:
-    """A compiled graph: one uint8 input [8, side, side, 3], and its passes, each with memory of its own."""
+    """A compiled graph: one uint8 input [pass_size, side, side, 3], and its passes, each with memory of its own."""
 
     requests: "SimpleQueue[ov.InferRequest]"
     passes: int
+    pass_size: int
 
     def infer(self, pixels: np.ndarray) -> list[np.ndarray]:
         """Run any number of photos, at least one: uint8 [n, side, side, 3] to float32 [n, outputs] of each output."""
-        parts = [self._pass(pixels[start : start + BATCH_SIZE]) for start in range(0, len(pixels), BATCH_SIZE)]
+        starts = range(0, len(pixels), self.pass_size)
+        parts = [self._pass(pixels[start : start + self.pass_size]) for start in starts]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def _pass(self, pixels: np.ndarray) -> list[np.ndarray]:
         count = len(pixels)
-        if count < BATCH_SIZE:
-            pixels = np.concatenate([pixels, np.zeros((BATCH_SIZE - count, *pixels.shape[1:]), dtype=np.uint8)])
+        if count < self.pass_size:
+            rest = np.zeros((self.pass_size - count, *pixels.shape[1:]), dtype=np.uint8)
+            pixels = np.concatenate([pixels, rest])
         request = self.requests.get()
         try:
             results = request.infer({0: np.ascontiguousarray(pixels)}, share_inputs=True)
@@ -52,11 +55,11 @@ class OpenVinoModel:
     """One model in a graph of its own, which is compiled when it is first asked."""
 
     engine: EngineName = "openvino"
-    batch_size = 2 * BATCH_SIZE
 
-    def __init__(self, folder: Path, production: Production) -> None:
+    def __init__(self, folder: Path, production: Production, pass_size: int = BATCH_SIZE) -> None:
         self.folder = folder
         self.production = production
+        self._pass_size = pass_size
         self._lock = Lock()
         self._compiled: Graph | None = None
 
@@ -76,6 +79,11 @@ class OpenVinoModel:
         return self.production.categories
 
     @property
+    def batch_size(self) -> int:
+        """Two passes."""
+        return 2 * self._pass_size
+
+    @property
     def passes(self) -> int:
         """One for each core, with a single thread."""
         return count_cores()
@@ -87,12 +95,12 @@ class OpenVinoModel:
     def _graph(self) -> Graph:
         with self._lock:
             if self._compiled is None:
-                self._compiled = compile_graphs([self.folder], self.production.rest_precision)
+                self._compiled = compile_graphs([self.folder], self.production.rest_precision, self._pass_size)
             return self._compiled
 
 
-def load_openvino_model(folder: Path, production: Production) -> OpenVinoModel:
-    """Check that a folder holds a graph and that this machine can compute it.
+def load_openvino_model(folder: Path, production: Production, pass_size: int | None = None) -> OpenVinoModel:
+    """Check that a folder holds a graph and that this machine can compute it, ``pass_size`` photos at a time.
 
     Raises:
         PermanentError: the folder holds no graph, or this processor does not compute in its precision.
@@ -100,10 +108,10 @@ def load_openvino_model(folder: Path, production: Production) -> OpenVinoModel:
     core = ov.Core()
     _require_precision(core, production.rest_precision)
     _read_graph(core, folder / GRAPH_FILE)
-    return OpenVinoModel(folder, production)
+    return OpenVinoModel(folder, production, pass_size or BATCH_SIZE)
 
 
-def compile_graphs(folders: Sequence[Path], precision: Precision) -> Graph:
+def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int = BATCH_SIZE) -> Graph:
     """Compile the graphs of several folders as one, which share their input; ``precision`` is that of float layers.
 
     Raises:
@@ -113,7 +121,7 @@ def compile_graphs(folders: Sequence[Path], precision: Precision) -> Graph:
     _require_precision(core, precision)
     graph = _share_input([_read_graph(core, folder / GRAPH_FILE) for folder in folders])
     side = graph.input(0).partial_shape[1].get_length()
-    graph.reshape([BATCH_SIZE, side, side, 3])
+    graph.reshape([pass_size, side, side, 3])
     return compile_graph(core, graph, precision)
 
 
@@ -132,8 +140,9 @@ def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph
         compiled = core.compile_model(graph, "CPU", settings)
         for _ in range(cores):
             requests.put(compiled.create_infer_request())
-        compiled_graph = Graph(requests, cores)
-        compiled_graph.infer(np.zeros(compiled.input(0).shape, dtype=np.uint8))
+        shape = list(compiled.input(0).shape)
+        compiled_graph = Graph(requests, cores, pass_size=shape[0])
+        compiled_graph.infer(np.zeros(shape, dtype=np.uint8))
     return compiled_graph
 
 

@@ -10,10 +10,8 @@ from jobs.database.text_queries import insert_text_vectors, is_text_known
 from jobs.errors import PermanentError
 from jobs.search.encoders import LoadTextEmbedder, load_text_embedder
 from jobs.search.hits import ProductHit, read_product_hits
+from jobs.search.query_text import find_text_fault
 from jobs.settings import Settings, load_settings
-
-MAX_QUERY_CHARACTERS = 500
-"""More than any encoder reads, and little enough for the primary key of ``catalog.text_queries``."""
 
 
 def search_products(
@@ -51,7 +49,8 @@ def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text:
     Raises:
         PermanentError: the text is empty or too long, or no space is live.
     """
-    _check_query_text(query_text)
+    if (fault := find_text_fault(query_text)) is not None:
+        raise PermanentError(fault)
     is_new = False
     # Asked again, since another space may go live while the encoder is loaded; it brings the texts that it finds.
     while (encoder_version_id := _find_encoder_without(engine, query_text)) is not None:
@@ -68,12 +67,3 @@ def _find_encoder_without(engine: Engine, query_text: str) -> int | None:
         encoder_version_id = read_live_space(connection).encoder_version_id
         is_known = is_text_known(connection, encoder_version_id, query_text)
     return None if is_known else encoder_version_id
-
-
-def _check_query_text(query_text: str) -> None:
-    if not query_text.strip():
-        raise PermanentError("the query is empty: say what to look for")
-    if len(query_text) > MAX_QUERY_CHARACTERS:
-        raise PermanentError(f"the query has {len(query_text)} characters, at most {MAX_QUERY_CHARACTERS} are read")
-    if "\0" in query_text or any("\ud800" <= character <= "\udfff" for character in query_text):
-        raise PermanentError("the query holds characters that are in no text: NUL, or half of a surrogate pair")

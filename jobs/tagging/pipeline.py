@@ -26,7 +26,7 @@ from jobs.storage.object_store import ObjectStore
 from jobs.tagging.decode import Decode, DecodeFault, PreparedImage
 from jobs.tagging.failures import Stage
 from jobs.tagging.manifest import ShardHeader
-from jobs.tagging.predict import Predictor
+from jobs.tagging.predict import Predictor, rank_categories
 from jobs.tagging.read import ImageBytes, read_image
 from jobs.tagging.reuse import ContentRouter, FreshImage, RoutedBatch, fail_twins
 from jobs.tagging.waiting import Waiting
@@ -278,6 +278,5 @@ def _embedding(image: FreshImage, vector: np.ndarray) -> Embedding:
 
 
 def _tag(image: FreshImage, probabilities: np.ndarray, categories: tuple[str, ...]) -> Tag:
-    best = np.argsort(-probabilities, kind="stable")[:3]
-    top_3 = tuple((categories[index], float(probabilities[index])) for index in best)
+    top_3 = rank_categories(probabilities, categories)
     return Tag(image.source.image.image_id, image.source.content_hash, *top_3[0], top_3, probabilities)

@@ -108,5 +108,11 @@ def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | N
     return SharedGraph(graph, classifier, encoder)
 
 
+def rank_categories(probabilities: np.ndarray, categories: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """The three likeliest categories with their probabilities, the best first; of equal ones the first in order."""
+    best = np.argsort(-probabilities, kind="stable")[:3]
+    return tuple((categories[index], float(probabilities[index])) for index in best)
+
+
 def _stack(photos: Sequence[Inputs], position: int) -> np.ndarray:
     return np.stack([photo[position] for photo in photos])

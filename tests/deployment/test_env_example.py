@@ -39,7 +39,7 @@ def read_default(field: FieldInfo) -> Any:
 
 
 def test_it_lists_what_is_read_and_nothing_else() -> None:
-    assert len(LOCAL_PORTS) == 3
+    assert len(LOCAL_PORTS) == 4
     compose = {variable.name for variable in find_variables()}
     assert set(read_entries()) == SETTINGS.keys() | GATES.keys() | LOCAL_PORTS | AWS_NAMES | compose
 

@@ -1,4 +1,5 @@
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -16,25 +17,28 @@ from jobs.local.ports import (
 
 
 def test_remembered_ports_are_kept_and_wanted_ones_win() -> None:
-    remembered = StackPorts(postgres=1111, s3=2222, airflow=3333)
+    remembered = StackPorts(postgres=1111, s3=2222, airflow=3333, query=5555)
 
-    assert choose_ports(WantedPorts(s3=4444), remembered) == StackPorts(postgres=1111, s3=4444, airflow=3333)
+    assert choose_ports(WantedPorts(s3=4444), remembered) == replace(remembered, s3=4444)
+    assert choose_ports(WantedPorts(query=6666), remembered) == replace(remembered, query=6666)
 
 
 def test_without_memory_every_port_is_free_and_its_own() -> None:
     ports = choose_ports(WantedPorts(), None)
 
-    assert len({ports.postgres, ports.s3, ports.airflow}) == 3
-    assert all(is_port_free(port) for port in (ports.postgres, ports.s3, ports.airflow))
+    chosen = {ports.postgres, ports.s3, ports.airflow, ports.query}
+    assert len(chosen) == 4
+    assert all(is_port_free(port) for port in chosen)
 
 
-def test_airflow_gets_another_port_where_the_usual_one_is_taken() -> None:
+@pytest.mark.parametrize(("name", "usual_port"), [("airflow", 8080), ("query", 8091)])
+def test_another_port_is_chosen_where_the_usual_one_is_taken(name: str, usual_port: int) -> None:
     with socket.socket() as holder:
-        if is_port_free(8080):
-            holder.bind((LOOPBACK, 8080))
+        if is_port_free(usual_port):
+            holder.bind((LOOPBACK, usual_port))
             holder.listen()
 
-        assert choose_ports(WantedPorts(), None).airflow != 8080
+        assert getattr(choose_ports(WantedPorts(), None), name) != usual_port
 
 
 def test_taken_port_is_refused_with_the_setting_that_changes_it() -> None:

@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import httpx
 import psutil
 import pytest
 
+from jobs.database.migrations import migrate
 from jobs.errors import PermanentError
 from jobs.local.airflow_client import AirflowClient
 from jobs.local.airflow_services import GPU_POOL, AirflowOptions
@@ -123,6 +125,29 @@ def test_run_works_on_the_stack_in_the_pool(airflow_stack: StackStatus, client: 
     assert "word hello" in client.read_log("tell", run.run_id, tasks[0])
     assert looks[-1] == "success 1"
     assert client.read_pool_slots(GPU_POOL) == 3
+
+
+def test_query_service_waits_for_models_where_airflow_looks_for_it(airflow_stack: StackStatus) -> None:
+    environment = read_environment(airflow_stack.folder)
+    migrate(environment["CATALOG_DATABASE_URL"])
+    pids = read_pids(airflow_stack.folder)
+    url = environment["CATALOG_QUERY_SERVICE_URL"]
+    assert psutil.Process(pids["airflow-api-server"]).environ()["CATALOG_QUERY_SERVICE_URL"] == url
+    deadline = time.monotonic() + 30
+    while "no classifier is live yet" not in (health := httpx.get(f"{url}/health", trust_env=False)).text:
+        assert time.monotonic() < deadline, health.text
+        time.sleep(0.2)
+    assert health.status_code == 503
+
+
+def test_query_service_that_died_is_replaced_alone_on_its_port(airflow_stack: StackStatus) -> None:
+    before, url = read_pids(airflow_stack.folder), read_environment(airflow_stack.folder)["CATALOG_QUERY_SERVICE_URL"]
+    os.kill(before["query-service"], signal.SIGKILL)
+    start_stack(airflow_stack.folder, WantedPorts(), AirflowOptions())
+    after = read_pids(airflow_stack.folder)
+
+    assert {name for name in before if before[name] != after[name]} == {"query-service"}
+    assert httpx.get(f"{url}/health", trust_env=False).json()["reason"] == "not_ready"
 
 
 def test_dag_that_cannot_be_loaded_is_named(client: AirflowClient) -> None:

@@ -2,9 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import openvino as ov
 import pytest
+from openvino import opset13
 
+from jobs.models.openvino_model import compile_graphs
+from jobs.production.convert import save_graph
 from jobs.settings import PROJECT_ROOT
 
 FIRST_PASSES = """
@@ -39,3 +45,14 @@ def test_the_first_passes_of_a_process_may_come_from_many_threads(attempt: int) 
         [sys.executable, "-c", FIRST_PASSES], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("pass_size", [1, 3, 8])
+def test_answers_do_not_depend_on_the_photos_of_a_pass(tmp_path: Path, pass_size: int) -> None:
+    pixels = opset13.parameter([-1, 2, 2, 3], ov.Type.u8)
+    sums = opset13.reduce_sum(opset13.convert(pixels, "f32"), opset13.constant(np.array([1, 2, 3])))
+    save_graph(ov.Model([sums], [pixels], "sums"), tmp_path)
+    graph = compile_graphs([tmp_path], "fp32", pass_size)
+    photos = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3), dtype=np.uint8)
+    for count in (1, 2, 11):
+        assert graph.infer(photos[:count])[0].tolist() == photos[:count].sum((1, 2, 3)).tolist()

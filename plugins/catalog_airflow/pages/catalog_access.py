@@ -23,7 +23,7 @@ def open_catalog() -> Connections:
 def read_catalog() -> Iterator[Connection]:
     """One consistent view of the database, in which nothing can be written; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
-    with translate_faults(catalog.settings), catalog.engine.connect() as connection, connection.begin():
+    with translate_faults(catalog.settings.database_url), catalog.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         yield connection
@@ -33,6 +33,6 @@ def read_catalog() -> Iterator[Connection]:
 def change_catalog() -> Iterator[Connection]:
     """One transaction; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
-    with translate_faults(catalog.settings), catalog.engine.begin() as connection:
+    with translate_faults(catalog.settings.database_url), catalog.engine.begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         yield connection

@@ -136,7 +136,7 @@ def _adopt_bucket(shop: Shop) -> None:
 
 
 @pytest.fixture
-def visit(airflow_accounts: Any, browsed: BrowsedShop) -> Iterator[Callable[[Role | None], Visitor]]:
+def visit(airflow_accounts: Any, browsed: BrowsedShop) -> Callable[[Role | None], Visitor]:
     """Makes visitors by their role in Airflow."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,0 +1,100 @@
+"""Texts and photos become answers of the models that are live when they arrive."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from jobs.query_service.answers import Classification, EmbeddedQuery
+from jobs.query_service.follower import LiveModelFollower
+from jobs.query_service.metrics import ServiceMetrics
+from jobs.query_service.micro_batcher import MicroBatcher
+from jobs.query_service.photo_decoder import PhotoDecoder
+from jobs.query_service.refusals import NotNowError, UnfitQuestionError
+from jobs.query_service.served_models import ServedClassifier, ServedEncoder
+from jobs.search.query_text import find_text_fault
+from jobs.settings import Settings
+from jobs.tagging.decode_pool import DecodePool
+
+
+@dataclass(frozen=True)
+class ServiceHealth:
+    """The versions that answer, None before the first, and what keeps newer ones from it."""
+
+    classifier: int | None
+    encoder: int | None
+    trouble: tuple[str, ...]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every kind of question is answered."""
+        return self.classifier is not None and self.encoder is not None
+
+
+class QueryService:
+    """Methods raise RequestRefusedError where there is no answer, and JobError where a model cannot compute."""
+
+    def __init__(self, follower: LiveModelFollower, pool: DecodePool, settings: Settings) -> None:
+        self.metrics = ServiceMetrics()
+        self._follower = follower
+        self._decoder = PhotoDecoder(pool, settings)
+        sizes = self.metrics.batch_sizes
+        self._texts = MicroBatcher[str, EmbeddedQuery]("embed-text", sizes.labels("embed_text").observe)
+        self._images = MicroBatcher[np.ndarray, EmbeddedQuery]("embed-image", sizes.labels("embed_image").observe)
+        self._tags = MicroBatcher[np.ndarray, Classification]("classify", sizes.labels("classify").observe)
+        self.metrics.follow_version("classifier", lambda: self.describe_health().classifier or 0)
+        self.metrics.follow_version("encoder", lambda: self.describe_health().encoder or 0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in (self._decoder, self._texts, self._images, self._tags):
+            part.close()
+
+    async def embed_text(self, query_text: str) -> EmbeddedQuery:
+        """The vector of a text, by the encoder of the live space."""
+        if (fault := find_text_fault(query_text)) is not None:
+            raise UnfitQuestionError("unfit_text", fault)
+        return await self._texts.ask(self._require_encoder().texts, query_text)
+
+    async def embed_image(self, content: bytes) -> EmbeddedQuery:
+        """The vector of a photo, by the encoder of the live space."""
+        tower = self._require_encoder().images
+        pixels = await self._decoder.prepare(content, tower.geometry, self._find_largest_side())
+        return await self._images.ask(tower, pixels)
+
+    async def classify(self, content: bytes) -> Classification:
+        """The tag of a photo, by the live classifier."""
+        classifier = self._require_classifier()
+        pixels = await self._decoder.prepare(content, classifier.geometry, self._find_largest_side())
+        return await self._tags.ask(classifier, pixels)
+
+    def describe_health(self) -> ServiceHealth:
+        """What answers now."""
+        follower = self._follower
+        classifier, encoder = follower.classifier.served, follower.encoder.served
+        trouble = (follower.database_trouble, follower.classifier.trouble, follower.encoder.trouble)
+        return ServiceHealth(
+            classifier.model_version_id if classifier else None,
+            encoder.live.model_version_id if encoder else None,
+            tuple(words for words in trouble if words),
+        )
+
+    def _require_classifier(self) -> ServedClassifier:
+        served = self._follower.classifier.served
+        if served is None:
+            raise NotNowError("no_live_model", "; ".join(self.describe_health().trouble))
+        return served
+
+    def _require_encoder(self) -> ServedEncoder:
+        served = self._follower.encoder.served
+        if served is None:
+            raise NotNowError("no_live_model", "; ".join(self.describe_health().trouble))
+        return served
+
+    def _find_largest_side(self) -> int:
+        follower = self._follower
+        sides = [follower.classifier.served.geometry.resize_to] if follower.classifier.served else []
+        sides += [follower.encoder.served.images.geometry.resize_to] if follower.encoder.served else []
+        return max(sides)
