@@ -1,6 +1,7 @@
 """Which products look like the photo in this file."""
 
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,25 @@ from sqlalchemy import Engine
 from jobs.connections import connect
 from jobs.database.spaces import find_live_space, read_live_space
 from jobs.errors import PermanentError
-from jobs.search.encoders import LoadPhotoEmbedder, load_photo_embedder
+from jobs.search.encoders import load_photo_embedder
 from jobs.search.hits import ProductHit, read_product_hits
 from jobs.settings import Settings, load_settings
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
+EmbedBy = Callable[[int], np.ndarray]
+"""The unit vector [dimensions] of one photo, by the encoder of a model version's id."""
+
 SHRUNKEN_SIDE = 1024
 """At least twice the input of any common encoder, so that shrinking while decoding changes no vector."""
+
+
+@dataclass(frozen=True)
+class PhotoAnswer:
+    """The hits, the most similar first, and the photo's vector as pgvector writes it, with the space it belongs to."""
+
+    space_id: int
+    vector: str
+    hits: tuple[ProductHit, ...]
 
 
 def similar_products_by_image(
@@ -31,28 +44,30 @@ def similar_products_by_image(
     settings = settings or load_settings()
     pixels = read_photo(image_path, settings)
     with connect(settings) as connections:
-        load_encoder = partial(load_photo_embedder, connections)
-        return find_products_by_pixels(connections.engine, load_encoder, pixels, k, category)
+
+        def embed(encoder_version_id: int) -> np.ndarray:
+            return load_photo_embedder(connections, encoder_version_id)(pixels)
+
+        return list(find_products_by_photo(connections.engine, embed, k, category).hits)
 
 
-def find_products_by_pixels(
-    engine: Engine, load_encoder: LoadPhotoEmbedder, pixels: np.ndarray, k: int, category: str | None
-) -> list[ProductHit]:
-    """`similar_products_by_image` for uint8 RGB pixels [height, width, 3] on an open engine."""
+def find_products_by_photo(engine: Engine, embed: EmbedBy, k: int, category: str | None) -> PhotoAnswer:
+    """`similar_products_by_image` on an open engine; ``embed`` is asked again if another space goes live meanwhile."""
     while True:
         with engine.connect() as connection:
             space = read_live_space(connection)
-        vector = load_encoder(space.encoder_version_id)(pixels)
+        vector = HalfVector(embed(space.encoder_version_id)).to_text()
         # One snapshot for the check and the search: another space may have gone live while the photo was embedded.
         with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
             if find_live_space(connection) != space.space_id:
                 continue
-            return read_product_hits(
+            hits = read_product_hits(
                 connection,
                 "SELECT * FROM "
                 "catalog.nearest_products(CAST(:vector AS halfvec), :space, CAST(:k AS integer), :category)",
-                {"vector": HalfVector(vector).to_text(), "space": space.space_id, "k": k, "category": category},
+                {"vector": vector, "space": space.space_id, "k": k, "category": category},
             )
+            return PhotoAnswer(space.space_id, vector, tuple(hits))
 
 
 def read_photo(image_path: Path, settings: Settings) -> np.ndarray:

@@ -23,8 +23,7 @@ EmbedPhoto = Callable[[np.ndarray], np.ndarray]
 """An image tower: uint8 RGB pixels [height, width, 3] to a unit float32 vector [dimensions]."""
 
 LoadTextEmbedder = Callable[[int], TextEmbedder]
-LoadPhotoEmbedder = Callable[[int], EmbedPhoto]
-"""Both are given the id of a model version."""
+"""Is given the id of a model version."""
 
 
 def load_text_embedder(connections: Connections, model_version_id: int) -> TextEmbedder:

@@ -6,21 +6,16 @@ from PIL import Image
 from sqlalchemy import Engine
 
 from jobs.errors import PermanentError
-from jobs.search.by_image import find_products_by_pixels, read_photo
-from jobs.search.encoders import EmbedPhoto
+from jobs.search.by_image import find_products_by_photo, read_photo
 from jobs.settings import Settings
 from tests.catalog_rows import NewImage, add_images, open_live_space
 
 
-def load_colour_encoder(_: int) -> EmbedPhoto:
-    """An encoder whose axes are the mean red, green and blue of a photo."""
-
-    def embed(pixels: np.ndarray) -> np.ndarray:
-        mean = pixels.reshape(-1, 3).mean(axis=0) + 1
-        unit: np.ndarray = mean / np.linalg.norm(mean)
-        return unit
-
-    return embed
+def embed_colour(pixels: np.ndarray) -> np.ndarray:
+    """A vector whose axes are the mean red, green and blue of a photo."""
+    mean = pixels.reshape(-1, 3).mean(axis=0) + 1
+    unit: np.ndarray = mean / np.linalg.norm(mean)
+    return unit
 
 
 def test_products_like_a_photo(stocked: Engine, settings: Settings, tmp_path: Path) -> None:
@@ -28,32 +23,32 @@ def test_products_like_a_photo(stocked: Engine, settings: Settings, tmp_path: Pa
     Image.new("RGB", (40, 30), "lime").save(path)
     pixels = read_photo(path, settings)
     assert pixels.shape == (30, 40, 3)
-    hits = find_products_by_pixels(stocked, load_colour_encoder, pixels, 2, None)
+    hits = find_products_by_photo(stocked, lambda _: embed_colour(pixels), 2, None).hits
     assert hits[0].product_id == "hat"
     assert hits[0].similarity == pytest.approx(1, abs=0.01)
-    assert [hit.product_id for hit in find_products_by_pixels(stocked, load_colour_encoder, pixels, 2, "shoes")] == [
-        "shoes"
-    ]
+    shoes = find_products_by_photo(stocked, lambda _: embed_colour(pixels), 2, "shoes").hits
+    assert [hit.product_id for hit in shoes] == ["shoes"]
 
 
 def test_an_encoder_of_other_dimensions_is_refused(stocked: Engine) -> None:
     with pytest.raises(PermanentError, match=r"2 dimensions, but embedding space .* has 3"):
-        find_products_by_pixels(stocked, lambda _: lambda _: np.ones(2), np.zeros((9, 9, 3), np.uint8), 1, None)
+        find_products_by_photo(stocked, lambda _: np.ones(2), 1, None)
 
 
 def test_a_switch_while_a_photo_is_embedded_loses_no_answer(stocked: Engine) -> None:
     loaded_for: list[int] = []
 
-    def load(encoder_version_id: int) -> EmbedPhoto:
+    def embed(encoder_version_id: int) -> np.ndarray:
         loaded_for.append(encoder_version_id)
         if len(loaded_for) == 1:
             with stocked.begin() as connection:
                 space_id = open_live_space(connection, 2)
                 add_images(connection, [NewImage("new", None, [1, 0])], space_id, classifier=1)
         dimensions = 3 if len(loaded_for) == 1 else 2
-        return lambda _: np.eye(dimensions)[0]
+        first_axis: np.ndarray = np.eye(dimensions)[0]
+        return first_axis
 
-    hits = find_products_by_pixels(stocked, load, np.zeros((9, 9, 3), np.uint8), 5, None)
+    hits = find_products_by_photo(stocked, embed, 5, None).hits
     assert [hit.product_id for hit in hits] == ["new"]
     assert len(set(loaded_for)) == 2
 

@@ -17,9 +17,11 @@ from catalog_airflow.pages import (
     photos,
     products,
     runs,
+    search,
     thumbnails,
 )
 from catalog_airflow.pages.access import identify_viewer
+from catalog_airflow.pages.body_limit import BodyLimit
 from catalog_airflow.pages.templating import render_page
 from jobs.browsing.cursor import BadCursorError
 from jobs.errors import PermanentError, RetryableError
@@ -44,8 +46,9 @@ def create_pages_app() -> FastAPI:
         # For all routes, those that somebody adds included.
         dependencies=[Depends(identify_viewer), Depends(_refuse_nul)],
     )
-    for part in (overview, runs, photos, products, models, failures, evaluations, thumbnails, assets):
+    for part in (overview, runs, photos, products, search, models, failures, evaluations, thumbnails, assets):
         app.include_router(part.router)
+    app.add_middleware(BodyLimit)
     app.add_exception_handler(AnyHTTPException, _explain_refusal)
     app.add_exception_handler(RequestValidationError, _explain_wrong_request)
     app.add_exception_handler(BadCursorError, _explain_wrong_request)

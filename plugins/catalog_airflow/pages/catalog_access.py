@@ -7,6 +7,7 @@ from functools import cache
 from sqlalchemy import Connection
 
 from jobs.connections import Connections, open_connections, translate_faults
+from jobs.query_service.client import QueryClient
 from jobs.settings import load_settings
 
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
@@ -19,11 +20,24 @@ def open_catalog() -> Connections:
     return open_connections(load_settings())
 
 
+@cache
+def open_query_client() -> QueryClient:
+    """The query service, which holds the models that must not live in this server."""
+    return QueryClient(open_catalog().settings.query_service_url)
+
+
+@contextmanager
+def use_catalog() -> Iterator[Connections]:
+    """The connections, for what opens its own transactions; raises as `jobs.connections.connect`."""
+    catalog = open_catalog()
+    with translate_faults(catalog.settings.database_url):
+        yield catalog
+
+
 @contextmanager
 def read_catalog() -> Iterator[Connection]:
     """One consistent view of the database, in which nothing can be written; raises as `jobs.connections.connect`."""
-    catalog = open_catalog()
-    with translate_faults(catalog.settings.database_url), catalog.engine.connect() as connection, connection.begin():
+    with use_catalog() as catalog, catalog.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         yield connection

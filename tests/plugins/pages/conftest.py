@@ -4,6 +4,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,17 +80,28 @@ def browsed(
     s3_server: S3Server, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BrowsedShop]:
     """Five photos of three products; the last photo has no tag, and the first product a hostile name."""
+    with open_shop(s3_server, database_url, tmp_path) as shop:
+        image_ids, classifier = _fill(shop)
+        with show_shop(shop, monkeypatch):
+            yield BrowsedShop(shop, image_ids, classifier)
+
+
+@contextmanager
+def show_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the pages be those of this shop."""
     from catalog_airflow.pages import catalog_access, thumbnails
 
-    with open_shop(s3_server, database_url, tmp_path) as shop:
-        for name, value in shop.environment.items():
-            monkeypatch.setenv(name, value)
-        image_ids, classifier = _fill(shop)
-        catalog_access.open_catalog.cache_clear()
-        thumbnails.open_cache.cache_clear()
-        yield BrowsedShop(shop, image_ids, classifier)
-        catalog_access.open_catalog().engine.dispose()
-        catalog_access.open_catalog.cache_clear()
+    def forget() -> None:
+        for kept in (catalog_access.open_query_client, catalog_access.open_catalog, thumbnails.open_cache):
+            kept.cache_clear()
+
+    for name, value in shop.environment.items():
+        monkeypatch.setenv(name, value)
+    forget()
+    yield
+    catalog_access.open_query_client().close()
+    catalog_access.open_catalog().engine.dispose()
+    forget()
 
 
 def _fill(shop: Shop) -> tuple[list[int], int]:
@@ -136,8 +148,14 @@ def _adopt_bucket(shop: Shop) -> None:
 
 
 @pytest.fixture
-def visit(airflow_accounts: Any, browsed: BrowsedShop) -> Callable[[Role | None], Visitor]:
-    """Makes visitors by their role in Airflow."""
+def visit(enter: Callable[[Role | None], Visitor], browsed: BrowsedShop) -> Callable[[Role | None], Visitor]:
+    """Makes visitors of the browsed shop by their role in Airflow."""
+    return enter
+
+
+@pytest.fixture
+def enter(airflow_accounts: Any) -> Callable[[Role | None], Visitor]:
+    """Makes visitors of whichever shop is shown."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser

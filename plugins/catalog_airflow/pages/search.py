@@ -1,0 +1,143 @@
+"""Search by words, by an uploaded photo, or for more of the same."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+import numpy as np
+from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from catalog_airflow.pages.access import AnyViewer, Viewer
+from catalog_airflow.pages.catalog_access import open_query_client, read_catalog, use_catalog
+from catalog_airflow.pages.forgery import require_token
+from catalog_airflow.pages.templating import render_page
+from catalog_airflow.pages.thumbnails import shrink_photo
+from jobs.browsing.category_list import list_categories
+from jobs.errors import PermanentError, RetryableError
+from jobs.query_service.answers import EmbeddedQuery
+from jobs.query_service.client import QueryRefused
+from jobs.search.by_image import find_products_by_photo
+from jobs.search.by_product import find_similar_products
+from jobs.search.by_text import find_products_by_text
+from jobs.search.equivalent_sql import write_photo_search, write_similar_search, write_text_search
+from jobs.search.hits import ProductHit
+from jobs.search.query_text import MAX_QUERY_BYTES, find_text_fault
+
+HITS_SHOWN = 24
+
+router = APIRouter()
+
+
+class SearchQuery(BaseModel):
+    """The address of a search: words, or the product that others shall be like."""
+
+    model_config = ConfigDict(frozen=True)
+
+    q: Annotated[str, Field(max_length=MAX_QUERY_BYTES)] = ""
+    like: Annotated[str, Field(max_length=1000)] = ""
+    category: Annotated[str, Field(max_length=200)] = ""
+
+
+@dataclass(frozen=True)
+class SearchAnswer:
+    """The hits, the most similar first, and the SQL that finds the same."""
+
+    hits: Sequence[ProductHit]
+    sql: str
+
+
+@dataclass(frozen=True)
+class _ServiceEncoder:
+    """The text tower of one encoder, in the query service."""
+
+    encoder_version_id: int
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return np.stack([_read_vector(open_query_client().embed_text(text), self.encoder_version_id) for text in texts])
+
+
+@router.get("/search")
+def show_search(viewer: AnyViewer, query: Annotated[SearchQuery, Query()]) -> HTMLResponse:
+    """The forms, and the answer to the words or the product in the address."""
+    category = query.category or None
+    if query.like:
+        return _render_search(viewer, query, partial(_search_like, query.like, category))
+    if query.q:
+        return _render_search(viewer, query, partial(_search_words, query.q, category))
+    return _render_search(viewer, query, None)
+
+
+@router.post("/search", dependencies=[Depends(require_token)])
+def search_by_photo(
+    viewer: AnyViewer, photo: Annotated[UploadFile, File()], category: Annotated[str, Form(max_length=200)] = ""
+) -> HTMLResponse:
+    """What looks like an uploaded photo, which is kept nowhere."""
+    content = photo.file.read()
+    return _render_search(
+        viewer, SearchQuery(category=category), partial(_search_photo, content, category or None), content
+    )
+
+
+def _search_words(query_text: str, category: str | None) -> SearchAnswer:
+    if (fault := find_text_fault(query_text)) is not None:
+        raise QueryRefused("unfit_text", fault)
+    with use_catalog() as catalog:
+        hits = find_products_by_text(catalog.engine, _ServiceEncoder, query_text, HITS_SHOWN, category)
+    return SearchAnswer(hits, write_text_search(query_text, HITS_SHOWN, category))
+
+
+def _search_like(product_id: str, category: str | None) -> SearchAnswer:
+    with read_catalog() as connection:
+        hits = find_similar_products(connection, product_id, HITS_SHOWN, category)
+    return SearchAnswer(hits, write_similar_search(product_id, HITS_SHOWN, category))
+
+
+def _search_photo(content: bytes, category: str | None) -> SearchAnswer:
+    def embed(encoder_version_id: int) -> np.ndarray:
+        return _read_vector(open_query_client().embed_image(content), encoder_version_id)
+
+    with use_catalog() as catalog:
+        answer = find_products_by_photo(catalog.engine, embed, HITS_SHOWN, category)
+    return SearchAnswer(answer.hits, write_photo_search(answer.vector, answer.space_id, HITS_SHOWN, category))
+
+
+def _read_vector(answer: EmbeddedQuery, encoder_version_id: int) -> np.ndarray:
+    if answer.model_version_id != encoder_version_id:
+        raise RetryableError("another encoder is going live at this moment: ask again in a few seconds")
+    return np.asarray(answer.vector, np.float32)
+
+
+def _render_search(
+    viewer: Viewer, query: SearchQuery, search: Callable[[], SearchAnswer] | None, photo: bytes = b""
+) -> HTMLResponse:
+    """Answer in place what went wrong, so that nobody has to type their question again."""
+    with read_catalog() as connection:
+        categories = list_categories(connection)
+    answer, fault, status_code = None, "", 200
+    try:
+        answer = search() if search else None
+    except QueryRefused as refused:
+        fault, status_code = f"This cannot be searched for: {refused.detail}", 422
+    except (PermanentError, RetryableError) as error:
+        fault, status_code = str(error), 503
+    return render_page(
+        "search.html",
+        viewer,
+        status_code=status_code,
+        query=query,
+        categories=categories,
+        answer=answer,
+        fault=fault,
+        uploaded=_draw_upload(photo) if answer and photo else None,
+    )
+
+
+def _draw_upload(photo: bytes) -> str:
+    """The photo as an address that holds it, since it lies nowhere to be asked for."""
+    with use_catalog() as catalog:
+        thumbnail = shrink_photo(photo, catalog.settings)
+    return f"data:image/jpeg;base64,{base64.b64encode(thumbnail.content).decode()}"

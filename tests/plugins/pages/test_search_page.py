@@ -1,0 +1,134 @@
+"""The search page over a real query service, which is a thread of the test's own here."""
+
+import html
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from jobs.tagging.ingest import IngestOptions, ingest
+from tests.plugins.pages.conftest import HOSTILE, Role, Visitor, read_text, show_shop
+from tests.query_service.conftest import run_service
+from tests.shop import Shop, make_photo
+
+Enter = Callable[[Role | None], Visitor]
+WORDS = 'it\'s a "red" \\ striped <dress>; -- %(x)s'
+
+
+@dataclass(frozen=True)
+class SearchedShop:
+    """A shop of two products, shown by the pages, whose query service answers."""
+
+    shop: Shop
+
+    def run_sql(self, page: str) -> list[str]:
+        """The products that the SQL on a page finds, as somebody would run it who copied it."""
+        found = re.search(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)
+        assert found
+        with self.shop.connections.engine.connect() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute(html.unescape(found[1]))
+            return [row[0] for row in cursor.fetchall()]
+
+
+@pytest.fixture
+def searched(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[SearchedShop]:
+    tagging_shop.put_photos(4)
+    ingest(tagging_shop.connections, IngestOptions())
+    with run_service(tagging_shop.connections) as service:
+        service.wait_until_ready()
+        monkeypatch.setenv("CATALOG_QUERY_SERVICE_URL", service.url)
+        with show_shop(tagging_shop, monkeypatch):
+            yield SearchedShop(tagging_shop)
+
+
+def list_products(page: str) -> list[str]:
+    """The products that a page shows, first to last."""
+    return re.findall(r'href="/catalog/search\?like=([^"]+)"', page)
+
+
+def test_words_photos_and_products_find_what_their_sql_finds(enter: Enter, searched: SearchedShop) -> None:
+    viewer = enter("viewer")
+    by_words = viewer.get("search", q=WORDS)
+    assert by_words.status_code == 200
+    assert sorted(list_products(by_words.text)) == ["p0000", "p0001"]
+    assert searched.run_sql(by_words.text) == list_products(by_words.text)
+
+    by_photo = viewer.post("search", photo=("x.jpg", make_photo(2), "image/jpeg"))
+    assert by_photo.status_code == 200, read_text(by_photo.text)
+    assert "data:image/jpeg;base64,/9j" in by_photo.text
+    assert searched.run_sql(by_photo.text) == list_products(by_photo.text)
+    [[owner]] = searched.shop.query("SELECT product_id FROM catalog.images ORDER BY object_key LIMIT 1 OFFSET 2")
+    assert list_products(by_photo.text)[0] == owner
+
+    alike = viewer.get("search", like=owner)
+    assert len(list_products(alike.text)) == 1
+    assert searched.run_sql(alike.text) == list_products(alike.text)
+
+
+def test_a_category_narrows_all_three(enter: Enter, searched: SearchedShop) -> None:
+    viewer = enter("viewer")
+    tags = searched.shop.query("SELECT product_id, category FROM catalog.current_product_tags ORDER BY product_id")
+    product, category = tags[0]
+    page = viewer.get("search", q="a dress", category=category).text
+    assert sorted(list_products(page)) == [one for one, tag in tags if tag == category]
+    assert searched.run_sql(page) == list_products(page)
+    photo = ("x.jpg", make_photo(0), "image/jpeg")
+    assert "Nothing is found" in viewer.post("search", {"category": "no such"}, photo=photo).text
+    assert "Nothing is found" in viewer.get("search", like=product, category="no such").text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.jpg", b"<script>alert(1)</script>", "cannot be searched for"),
+        ("../../x.svg", b"<svg onload=alert(1)>", "cannot be searched for"),
+        (HOSTILE, make_photo(1)[:-300], "cannot be searched for"),
+        ("x.jpg", b"", "cannot be searched for"),
+    ],
+)
+def test_a_file_that_is_no_photo_is_explained(
+    enter: Enter, searched: SearchedShop, name: str, content: bytes, words: str
+) -> None:
+    answer = enter("viewer").post("search", photo=(name, content, "image/jpeg"))
+    assert answer.status_code == 422
+    assert words in answer.text
+    assert "alert(1)" not in answer.text.replace("&lt;script&gt;", "")
+
+
+def test_questions_that_cannot_be_asked_keep_their_words(enter: Enter, searched: SearchedShop) -> None:
+    viewer = enter("viewer")
+    spaces = viewer.get("search", q="   ")
+    assert (spaces.status_code, "say what to look for" in spaces.text) == (422, True)
+    long = viewer.get("search", q="\u20ac" * 1500)
+    assert (long.status_code, "at most 2000 are read" in long.text) == (422, True)
+    unknown = viewer.get("search", like=HOSTILE.replace("%00", ""))
+    assert unknown.status_code == 503
+    assert "<script>" not in unknown.text.replace('<script src="/catalog/static', "")
+
+
+def test_a_service_that_is_away_is_named_and_nothing_else_stops(
+    enter: Enter, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagging_shop.put_photos(1)
+    ingest(tagging_shop.connections, IngestOptions())
+    monkeypatch.setenv("CATALOG_QUERY_SERVICE_URL", "http://127.0.0.1:9")
+    with show_shop(tagging_shop, monkeypatch):
+        viewer = enter("viewer")
+        answer = viewer.get("search", q="a new question")
+        assert answer.status_code == 503
+        assert "python -m jobs serve" in answer.text
+        assert 'value="a new question"' in answer.text
+        assert viewer.get("search").status_code == 200
+        assert viewer.get("photos").status_code == 200
+
+
+def test_a_body_of_any_size_is_cut_off(enter: Enter, searched: SearchedShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalog_airflow.pages import body_limit
+
+    monkeypatch.setattr(body_limit, "MAX_BODY_BYTES", 100_000)
+    for role in ("viewer", None):
+        answer = enter(role).post("search", photo=("x.jpg", b"\xff" * 200_000, "image/jpeg"))
+        assert answer.status_code == 413
+        assert "more than 0 MB" in answer.text
