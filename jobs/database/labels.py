@@ -8,6 +8,9 @@ from sqlalchemy import Connection, text
 CATALOG_SOURCE = "catalog"
 """The source of the examples that are the catalog's own images."""
 
+NOT_CLOTHING = "not clothing"
+"""The label of a photo that shows no product. It is no category: nothing learns it. The views know the word too."""
+
 
 @dataclass(frozen=True)
 class DueLabel:
@@ -26,7 +29,8 @@ class DueLabel:
 def stream_due_labels(connection: Connection) -> Iterator[DueLabel]:
     """Yield the labelled images that no example says as they are; its key is their bucket and key, joined by a slash.
 
-    Images that are gone from the bucket, or whose bytes no run has read yet, are left out.
+    Images that are gone from the bucket, or whose bytes no run has read yet, are left out, and so is what is not
+    clothing.
     """
     statement = text("""
         SELECT i.bucket, i.object_key, i.etag, i.size_bytes, i.product_id, l.category,
@@ -35,22 +39,25 @@ def stream_due_labels(connection: Connection) -> Iterator[DueLabel]:
         JOIN catalog.images i USING (image_id)
         JOIN catalog.products p USING (product_id)
         LEFT JOIN catalog.examples e ON e.source = :source AND e.source_key = i.bucket || '/' || i.object_key
-        WHERE i.deleted_at IS NULL AND i.content_hash IS NOT NULL
+        WHERE i.deleted_at IS NULL AND i.content_hash IS NOT NULL AND l.category <> :not_clothing
           AND (e.content_hash, e.category, e.title, e.description, e.group_name) IS DISTINCT FROM
               (i.content_hash, l.category, coalesce(p.display_name, ''), coalesce(p.description, ''), i.product_id)
         ORDER BY i.bucket, i.object_key
     """)
-    for row in connection.execute(statement, {"source": CATALOG_SOURCE}, execution_options={"yield_per": 1000}):
+    parameters = {"source": CATALOG_SOURCE, "not_clothing": NOT_CLOTHING}
+    for row in connection.execute(statement, parameters, execution_options={"yield_per": 1000}):
         yield DueLabel(**row._mapping)
 
 
 def prune_unlabelled_examples(connection: Connection) -> int:
-    """Delete the examples of the catalog whose image has no label any more; returns how many."""
+    """Delete the examples of the catalog whose image has no label any more, or is not clothing; returns how many."""
     statement = text("""
         DELETE FROM catalog.examples e
         WHERE source = :source AND NOT EXISTS (
-            SELECT FROM catalog.images i JOIN catalog.labels l USING (image_id)
-            WHERE i.bucket || '/' || i.object_key = e.source_key
+            SELECT FROM catalog.images i
+            WHERE i.bucket || '/' || i.object_key = e.source_key AND :not_clothing <> (
+                SELECT category FROM catalog.labels l WHERE l.image_id = i.image_id ORDER BY label_id DESC LIMIT 1
+            )
         )
     """)
-    return connection.execute(statement, {"source": CATALOG_SOURCE}).rowcount
+    return connection.execute(statement, {"source": CATALOG_SOURCE, "not_clothing": NOT_CLOTHING}).rowcount

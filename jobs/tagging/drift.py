@@ -98,6 +98,14 @@ def compute_psi(expected: Sequence[int], actual: Sequence[int]) -> float:
     return sum((a - e) * math.log(a / e) for e, a in zip(expected_shares, actual_shares, strict=True))
 
 
+def rank_shifted_categories(reference: DriftReference, seen: DriftReference) -> list[tuple[str, float]]:
+    """Each category with its part of the index, the largest first."""
+    names = sorted(reference.category_counts.keys() | seen.category_counts.keys())
+    expected, actual = (_smooth(counts) for counts in _align(reference.category_counts, seen.category_counts))
+    parts = [(a - e) * math.log(a / e) for e, a in zip(expected, actual, strict=True)]
+    return sorted(zip(names, parts, strict=True), key=lambda part: (-part[1], part[0]))
+
+
 def bound_by_chance(expected: Sequence[int], actual: Sequence[int]) -> float:
     """What the index of two histograms of one and the same distribution exceeds with the probability `CHANCE`.
 

@@ -17,6 +17,14 @@ LEFT JOIN (
     FROM catalog.labels l
     JOIN catalog.images i USING (image_id)
     WHERE i.deleted_at IS NULL
+        -- A photo of something else, a table of sizes say, makes its product no other one while there are more photos.
+        AND (l.category <> 'not clothing' OR NOT EXISTS (
+            SELECT FROM catalog.images o
+            WHERE o.product_id = i.product_id AND o.deleted_at IS NULL AND 'not clothing' IS DISTINCT FROM (
+                SELECT n.category FROM catalog.labels n WHERE n.image_id = o.image_id ORDER BY n.label_id DESC LIMIT 1
+            )
+        ))
+        AND NOT EXISTS (SELECT FROM catalog.labels n WHERE n.image_id = l.image_id AND n.label_id > l.label_id)
     ORDER BY i.product_id, l.label_id DESC
 ) l ON l.product_id = p.product_id
 WHERE coalesce(l.category, t.category) IS NOT NULL
@@ -24,7 +32,7 @@ WHERE coalesce(l.category, t.category) IS NOT NULL
 
 COMMENT ON VIEW catalog.current_product_tags IS
     'The category of each product with a photo in the bucket: the latest label of its photos, else the tag of the '
-    'live classifier';
+    'live classifier; "not clothing" only if all of its photos are labelled so';
 COMMENT ON COLUMN catalog.current_product_tags.confidence IS '0 to 1; 1 where a human said so';
 COMMENT ON COLUMN catalog.current_product_tags.photos IS 'Photos that the live classifier has tagged';
 COMMENT ON COLUMN catalog.current_product_tags.photos_disagree IS

@@ -138,3 +138,14 @@ def test_an_image_without_a_label_any_more_is_no_example_and_one_that_is_gone_st
     assert import_catalog_labels(connections).pruned == 1
     assert list(read_examples(labelled_shop)) == ["b_1.jpg"]
     assert labelled_shop.query("SELECT count(*) FROM catalog.examples") == [(2,)]
+
+
+def test_a_photo_that_is_not_clothing_teaches_nothing(labelled_shop: Shop) -> None:
+    import_catalog_labels(labelled_shop.connections)
+    label(labelled_shop, "a_1.jpg", "not clothing")
+    label(labelled_shop, "a_2.jpg", "not clothing")
+    report = import_catalog_labels(labelled_shop.connections)
+    assert (report.rows, report.pruned) == (0, 1)
+    assert list(read_examples(labelled_shop)) == ["b_1.jpg"]
+    label(labelled_shop, "a_1.jpg", "hat")
+    assert import_catalog_labels(labelled_shop.connections).imported == 1

@@ -1,0 +1,189 @@
+"""Which photos a person's answer is worth most for, and some at random, so that accuracy can be told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import Any, Literal
+
+from sqlalchemy import Connection, text
+
+from jobs.review.audit_order import AUDIT_SEGMENTS
+from jobs.review.drifted_categories import find_drifted_categories
+from jobs.tagging.drift import DriftSettings
+
+Reason = Literal["low_confidence", "photos_disagree", "label_error", "drifted_class", "audit"]
+REASONS: tuple[Reason, ...] = ("low_confidence", "photos_disagree", "audit", "label_error", "drifted_class")
+
+UNSURE_BELOW = 0.7
+"""A calibrated classifier is wrong in at least three of ten such answers."""
+SURE_FROM = 0.8
+"""A calibrated classifier that contradicts a label like this is right more often than such labels are."""
+LABELS_CHECKED = 20_000
+"""The latest of them, so that the time is bounded."""
+AUDIT_TARGET = 200
+"""Random answers that tell the accuracy to within seven points at worst (Wilson's interval at 95 %)."""
+MOST_COUNTED = 1_000
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A category, and the classifier's confidence in it from 0 to 1."""
+
+    category: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class ReviewItem:
+    """A photo to be looked at; ``label`` is what a person has said of it, where that is in doubt."""
+
+    image_id: int
+    product_id: str
+    display_name: str | None
+    reason: Reason
+    category: str
+    confidence: float
+    top_3: tuple[Guess, ...]
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Photos that wait for one reason; counted up to `MOST_COUNTED`."""
+
+    reason: Reason
+    images: int
+
+
+def read_review_queue(
+    connection: Connection, reason: Reason | None, size: int, drift: DriftSettings
+) -> tuple[ReviewItem, ...]:
+    """What to ask about next, of one reason or of all in turn; empty while no classifier is live."""
+    version = read_live_classifier(connection)
+    if version is None:
+        return ()
+    by_reason = [
+        [(image_id, each) for image_id in _find_images(connection, each, version, size, drift)]
+        for each in ([reason] if reason else REASONS)
+    ]
+    mixed: dict[int, Reason] = {}
+    for image_id, each in (pair for pair in chain.from_iterable(zip_longest(*by_reason)) if pair):
+        mixed.setdefault(image_id, each)
+    return _describe(connection, version, dict(list(mixed.items())[:size]))
+
+
+def read_backlog(connection: Connection, drift: DriftSettings) -> tuple[Backlog, ...]:
+    """How many photos wait, by reason; of the audit those that its sample lacks."""
+    version = read_live_classifier(connection)
+    if version is None:
+        return ()
+    counts = {
+        reason: len(_find_images(connection, reason, version, MOST_COUNTED, drift))
+        for reason in REASONS
+        if reason != "audit"
+    }
+    answered = connection.execute(
+        text("""
+            SELECT count(*) FROM catalog.reviews
+            WHERE classifier_version_id = :version AND reason = 'audit' AND undone_at IS NULL
+        """),
+        {"version": version},
+    ).scalar_one()
+    waiting = len(_find_images(connection, "audit", version, max(AUDIT_TARGET - answered, 0), drift))
+    return tuple(Backlog(reason, waiting if reason == "audit" else counts[reason]) for reason in REASONS)
+
+
+def read_live_classifier(connection: Connection) -> int | None:
+    """The version whose answers are reviewed."""
+    statement = text("SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'")
+    version: int | None = connection.execute(statement).scalar_one_or_none()
+    return version
+
+
+TAGGED = "JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :version"
+UNANSWERED = "i.deleted_at IS NULL AND NOT EXISTS (SELECT FROM catalog.labels l WHERE l.image_id = i.image_id)"
+FINDERS: dict[Reason, str] = {
+    "low_confidence": f"""
+        SELECT i.image_id FROM catalog.images i {TAGGED}
+        WHERE t.confidence < :unsure AND {UNANSWERED}
+        ORDER BY t.confidence, t.image_id LIMIT :limit
+    """,
+    # An answer about one photo settles its product.
+    "photos_disagree": f"""
+        SELECT i.image_id
+        FROM catalog.product_tags d JOIN catalog.images i USING (product_id) {TAGGED}
+        WHERE d.classifier_version_id = :version AND d.photos_disagree AND t.category <> d.category AND {UNANSWERED}
+          AND NOT EXISTS (
+              SELECT FROM catalog.images o JOIN catalog.labels l USING (image_id) WHERE o.product_id = d.product_id
+          )
+        ORDER BY d.product_id, i.image_id LIMIT :limit
+    """,
+    # What the same classifier contradicted before, and a person confirmed, is not asked again.
+    "label_error": f"""
+        SELECT i.image_id
+        FROM (SELECT * FROM catalog.labels ORDER BY label_id DESC LIMIT :labels) l
+        JOIN catalog.images i USING (image_id) {TAGGED}
+        WHERE t.category <> l.category AND t.confidence >= :sure AND i.deleted_at IS NULL
+          AND l.category = ANY (SELECT unnest(categories) FROM catalog.model_versions
+                                WHERE model_version_id = :version)
+          AND NOT EXISTS (SELECT FROM catalog.labels n WHERE n.image_id = l.image_id AND n.label_id > l.label_id)
+          AND NOT EXISTS (SELECT FROM catalog.reviews r WHERE r.image_id = l.image_id
+                          AND r.classifier_version_id = :version AND r.undone_at IS NULL)
+        ORDER BY t.confidence DESC, i.image_id LIMIT :limit
+    """,
+    # The latest, since it is what came last that has drifted.
+    "drifted_class": f"""
+        SELECT found.image_id
+        FROM unnest(CAST(:drifted AS text[])) AS drifted (name)
+        CROSS JOIN LATERAL (
+            SELECT i.image_id FROM catalog.images i {TAGGED}
+            WHERE t.category = drifted.name AND {UNANSWERED} ORDER BY t.image_id DESC LIMIT :limit
+        ) found
+        ORDER BY found.image_id DESC LIMIT :limit
+    """,
+    "audit": f"""
+        SELECT i.image_id FROM (
+            {AUDIT_SEGMENTS.format(columns="i.image_id", joins=TAGGED, condition=UNANSWERED)}
+        ) i ORDER BY segment, place LIMIT :limit
+    """,
+}
+
+
+def _find_images(
+    connection: Connection, reason: Reason, classifier_version_id: int, limit: int, drift: DriftSettings
+) -> Sequence[int]:
+    parameters: dict[str, Any] = {"version": classifier_version_id, "limit": limit}
+    if reason == "low_confidence":
+        parameters["unsure"] = UNSURE_BELOW
+    elif reason == "label_error":
+        parameters |= {"sure": SURE_FROM, "labels": LABELS_CHECKED}
+    elif reason == "drifted_class":
+        parameters["drifted"] = find_drifted_categories(connection, classifier_version_id, drift)
+    return connection.execute(text(FINDERS[reason]), parameters).scalars().all()
+
+
+def _describe(connection: Connection, classifier_version_id: int, reasons: dict[int, Reason]) -> tuple[ReviewItem, ...]:
+    rows = connection.execute(
+        text(f"""
+            SELECT i.image_id, i.product_id, p.display_name, t.category, t.confidence, t.top_3,
+                   (SELECT l.category FROM catalog.labels l WHERE l.image_id = i.image_id
+                    ORDER BY l.label_id DESC LIMIT 1) AS label
+            FROM unnest(CAST(:ids AS bigint[])) WITH ORDINALITY AS asked (image_id, place)
+            JOIN catalog.images i USING (image_id) JOIN catalog.products p USING (product_id) {TAGGED}
+            ORDER BY asked.place
+        """),
+        {"ids": list(reasons), "version": classifier_version_id},
+    )
+    return tuple(
+        ReviewItem(
+            image_id=row.image_id,
+            product_id=row.product_id,
+            display_name=row.display_name,
+            reason=reasons[row.image_id],
+            category=row.category,
+            confidence=row.confidence,
+            top_3=tuple(Guess(**guess) for guess in row.top_3) or (Guess(row.category, row.confidence),),
+            label=row.label,
+        )
+        for row in rows
+    )

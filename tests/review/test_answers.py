@@ -1,0 +1,145 @@
+import pytest
+from sqlalchemy import Connection, text
+
+from jobs.database.labels import NOT_CLOTHING
+from jobs.database.vector_codes import renew_vector_codes
+from jobs.review.answers import (
+    Answer,
+    ReviewRefusedError,
+    list_answers,
+    read_past_answers,
+    record_answers,
+    undo_answer,
+)
+from tests.browsing.conftest import SmallCatalog
+from tests.catalog_rows import delete_images, label_image
+
+Tag = tuple[str, str] | None
+
+
+def read_tags(connection: Connection, catalog: SmallCatalog, name: str) -> tuple[Tag, Tag]:
+    """Category and source in force, of a photo and of its product."""
+    image_id = catalog.image_ids[name]
+    image = connection.execute(
+        text("SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"), {"id": image_id}
+    ).one_or_none()
+    product = connection.execute(
+        text("""
+            SELECT category, source FROM catalog.current_product_tags
+            WHERE product_id = (SELECT product_id FROM catalog.images WHERE image_id = :id)
+        """),
+        {"id": image_id},
+    ).one_or_none()
+    return (tuple(image) if image else None, tuple(product) if product else None)
+
+
+def read_codes(connection: Connection, catalog: SmallCatalog) -> dict[str, tuple[str, str]]:
+    rows = connection.execute(text("SELECT image_id, image_category, product_category FROM catalog.vector_codes"))
+    return {catalog.name(row[0]): (row[1], row[2]) for row in rows}
+
+
+def answer(connection: Connection, catalog: SmallCatalog, name: str, category: str, person: str = "ann") -> int:
+    [review_id] = record_answers(connection, [Answer(catalog.image_ids[name], "low_confidence", category)], person)
+    return review_id
+
+
+def test_an_answer_wins_at_once_and_undone_it_never_was(connection: Connection, catalog: SmallCatalog) -> None:
+    renew_vector_codes(connection, catalog.space_id)
+    tags, codes = read_tags(connection, catalog, "blue"), read_codes(connection, catalog)
+    assert tags == (("hat", "model"), ("dress", "model"))
+    review_id = answer(connection, catalog, "blue", "shoes")
+    assert read_tags(connection, catalog, "blue") == (("shoes", "human"), ("shoes", "human"))
+    assert read_codes(connection, catalog) == codes | {"blue": ("shoes", "shoes"), "red": ("dress", "shoes")}
+    row = connection.execute(
+        text("""
+            SELECT l.category, l.labelled_by, r.model_category, r.reason, r.answer, r.reviewed_by
+            FROM catalog.reviews r JOIN catalog.labels l USING (label_id) WHERE review_id = :id
+        """),
+        {"id": review_id},
+    ).one()
+    assert tuple(row) == ("shoes", "ann", "hat", "low_confidence", "shoes", "ann")
+    undo_answer(connection, review_id, "bob")
+    assert read_tags(connection, catalog, "blue") == tags
+    assert read_codes(connection, catalog) == codes
+    [past] = read_past_answers(connection, "ann", 10)
+    assert (past.review_id, past.answer, past.is_undone) == (review_id, "shoes", True)
+    assert read_past_answers(connection, "bob", 10) == ()
+
+
+def test_undone_the_label_before_is_in_force_again(connection: Connection, catalog: SmallCatalog) -> None:
+    renew_vector_codes(connection, catalog.space_id)
+    codes = read_codes(connection, catalog)
+    review_id = answer(connection, catalog, "labelled", "hat")
+    assert read_tags(connection, catalog, "labelled")[0] == ("hat", "human")
+    undo_answer(connection, review_id, "ann")
+    assert read_tags(connection, catalog, "labelled")[0] == ("dress", "human")
+    assert read_codes(connection, catalog) == codes
+
+
+def test_what_cannot_be_undone_is_explained(connection: Connection, catalog: SmallCatalog) -> None:
+    review_id = answer(connection, catalog, "blue", "shoes")
+    answer(connection, catalog, "blue", "dress", "bob")
+    with pytest.raises(ReviewRefusedError, match="bob has answered since"):
+        undo_answer(connection, review_id, "ann")
+    other = answer(connection, catalog, "hat", "shoes")
+    undo_answer(connection, other, "bob")
+    with pytest.raises(ReviewRefusedError, match="undone already, by bob"):
+        undo_answer(connection, other, "ann")
+    with pytest.raises(ReviewRefusedError, match="no answer 999"):
+        undo_answer(connection, 999, "ann")
+    assert read_tags(connection, catalog, "blue")[0] == ("dress", "human")
+
+
+def test_what_is_no_answer_is_refused_whole(connection: Connection, catalog: SmallCatalog) -> None:
+    images = catalog.image_ids
+    delete_images(connection, [images["sandal"]])
+    for image_id, category, words in (
+        (images["blue"], "<script>", "no category '<script>'"),
+        (images["untagged"], "hat", "has not tagged it"),
+        (images["sandal"], "hat", "is gone"),
+        (10**12, "hat", "is gone"),
+    ):
+        savepoint = connection.begin_nested()
+        with pytest.raises(ReviewRefusedError, match=words):
+            record_answers(
+                connection, [Answer(images["hat"], "audit", "hat"), Answer(image_id, "audit", category)], "ann"
+            )
+        savepoint.rollback()
+    assert connection.execute(text("SELECT count(*) FROM catalog.reviews")).scalar_one() == 0
+
+
+def test_many_are_accepted_together(connection: Connection, catalog: SmallCatalog) -> None:
+    names = ["blue", "boot", "sandal"]
+    tags = [read_tags(connection, catalog, name)[0] for name in names]
+    answers = [
+        Answer(catalog.image_ids[name], "low_confidence", tag[0]) for name, tag in zip(names, tags, strict=True) if tag
+    ]
+    assert len(set(record_answers(connection, answers, "ann"))) == 3
+    assert [read_tags(connection, catalog, name)[0] for name in names] == [(tag[0], "human") for tag in tags if tag]
+    assert [past.answer for past in read_past_answers(connection, "ann", 2)] == ["shoes", "shoes"]
+
+
+def test_a_photo_of_no_product_leaves_the_product_to_its_other_photos(
+    connection: Connection, catalog: SmallCatalog
+) -> None:
+    renew_vector_codes(connection, catalog.space_id)
+    answer(connection, catalog, "blue", NOT_CLOTHING)
+    assert read_tags(connection, catalog, "blue") == ((NOT_CLOTHING, "human"), ("dress", "model"))
+    assert read_codes(connection, catalog)["blue"] == (NOT_CLOTHING, "dress")
+    review_id = answer(connection, catalog, "red", NOT_CLOTHING)
+    assert read_tags(connection, catalog, "red") == ((NOT_CLOTHING, "human"), (NOT_CLOTHING, "human"))
+    undo_answer(connection, review_id, "ann")
+    answer(connection, catalog, "red", "hat")
+    answer(connection, catalog, "blue", NOT_CLOTHING)
+    assert read_tags(connection, catalog, "blue")[1] == ("hat", "human")
+    assert NOT_CLOTHING not in list_answers(connection)
+    # What is corrected counts no more.
+    answer(connection, catalog, "red", NOT_CLOTHING)
+    answer(connection, catalog, "blue", "shoes")
+    assert read_tags(connection, catalog, "red")[1] == ("shoes", "human")
+
+
+def test_categories_are_those_of_the_classifier_and_of_labels(connection: Connection, catalog: SmallCatalog) -> None:
+    label_image(connection, catalog.image_ids["hat"], "kimono")
+    assert list_answers(connection) == ("dress", "hat", "kimono", "shoes")
+    answer(connection, catalog, "boot", "kimono")
