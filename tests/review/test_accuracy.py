@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sqlalchemy import Connection, text
 
 from jobs.review.accuracy import Stratum, estimate_by_strata, estimate_share, read_reviewed_accuracy
@@ -55,10 +56,11 @@ def test_strata_without_reviews_are_judged_by_their_neighbour() -> None:
     assert 0.5 < certain.low < 0.9
 
 
-def test_wilson_s_interval() -> None:
-    # Wilson's interval of 9 in 10, by hand: (9 + z^2 / 2 +- z sqrt(0.9 + z^2 / 4)) / (10 + z^2).
-    estimate = estimate_share(9, 10)
-    assert (estimate.share, estimate.low, estimate.high) == pytest.approx((0.9, 0.596, 0.982), abs=0.001)
+@pytest.mark.parametrize(("right", "of_all"), [(0, 1), (9, 10), (200, 200), (137, 212)])
+def test_the_interval_is_wilson_s(right: int, of_all: int) -> None:
+    wilson = binomtest(right, of_all).proportion_ci(0.95, method="wilson")
+    estimate = estimate_share(right, of_all)
+    assert (estimate.share, estimate.low, estimate.high) == pytest.approx((right / of_all, wilson.low, wilson.high))
 
 
 def test_the_accuracy_of_a_catalog_whose_truth_is_known(connection: Connection, catalog: SmallCatalog) -> None:

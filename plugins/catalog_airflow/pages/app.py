@@ -16,6 +16,7 @@ from catalog_airflow.pages import (
     overview,
     photos,
     products,
+    review,
     runs,
     search,
     thumbnails,
@@ -46,7 +47,7 @@ def create_pages_app() -> FastAPI:
         # For all routes, those that somebody adds included.
         dependencies=[Depends(identify_viewer), Depends(_refuse_nul)],
     )
-    for part in (overview, runs, photos, products, search, models, failures, evaluations, thumbnails, assets):
+    for part in (overview, runs, photos, products, search, review, models, failures, evaluations, thumbnails, assets):
         app.include_router(part.router)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(AnyHTTPException, _explain_refusal)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from jobs.connections import Connections, open_connections, translate_faults
 from jobs.query_service.client import QueryClient
 from jobs.settings import load_settings
+from jobs.tagging.drift import DriftSettings
 
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 """Nobody waits longer for a page, and the night's run shall not wait for a page either."""
@@ -18,6 +19,11 @@ STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 def open_catalog() -> Connections:
     """The connections; raises PermanentError where the settings are wrong, and is asked again then."""
     return open_connections(load_settings())
+
+
+def read_drift_settings() -> DriftSettings:
+    """When categories count as drifted, by the settings."""
+    return DriftSettings.from_settings(open_catalog().settings)
 
 
 @cache

@@ -5,10 +5,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from catalog_airflow.pages import charts
 from catalog_airflow.pages.access import AnyViewer
-from catalog_airflow.pages.catalog_access import read_catalog
+from catalog_airflow.pages.catalog_access import read_catalog, read_drift_settings
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.browsing.overview import read_overview
 from jobs.browsing.run_history import list_runs
+from jobs.review.queue import MOST_COUNTED, read_backlog
 
 RUNS_SHOWN = 20
 
@@ -26,11 +27,14 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
     """Champions, runs, failures and drift."""
     with read_catalog() as connection:
         overview, runs = read_overview(connection), list_runs(connection, RUNS_SHOWN)
+        backlog = read_backlog(connection, read_drift_settings())
     return render_page(
         "overview.html",
         viewer,
         overview=overview,
         runs=runs,
+        backlog=backlog,
+        most_counted=MOST_COUNTED,
         # A run that had nothing to do says nothing of speed or classes.
         entries=charts.draw_entries(runs),
         speed=charts.draw_speed(runs),

@@ -37,7 +37,7 @@ def test_a_broken_or_foreign_token_is_no_login(visit: Callable[[Role | None], Vi
 
 def test_whoever_may_look_may_look(visit: Callable[[Role | None], Visitor]) -> None:
     viewer = visit("viewer")
-    for page in ("overview", "photos", "search", "models", "failures", "static/pages.css"):
+    for page in ("overview", "photos", "search", "review", "models", "failures", "static/pages.css"):
         assert viewer.get(page).status_code == 200, page
 
 
@@ -63,7 +63,7 @@ READING_POSTS = {"/search"}
 """An uploaded photo is a question."""
 
 
-@pytest.mark.parametrize("page", ["overview", "photos", "search", "models", "failures"])
+@pytest.mark.parametrize("page", ["overview", "photos", "search", "review", "models", "failures"])
 def test_pages_bear_a_strict_policy(visit: Callable[[Role | None], Visitor], page: str) -> None:
     answer = visit("viewer").get(page)
     policy = answer.headers["content-security-policy"]

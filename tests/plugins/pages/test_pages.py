@@ -152,7 +152,7 @@ def test_a_database_without_our_schema_is_a_page_that_says_what_to_do(
     monkeypatch.setenv("CATALOG_DATABASE_URL", empty_database_url)
     catalog_access.open_catalog().engine.dispose()
     catalog_access.open_catalog.cache_clear()
-    for page in ("overview", "photos", "models", "failures", "search", "product", "run"):
+    for page in ("overview", "photos", "models", "failures", "search", "review", "product", "run"):
         answer = visit("viewer").get(page, id="x", run="x")
         assert answer.status_code == 503
         assert "python -m jobs migrate" in answer.text

@@ -1,6 +1,7 @@
 // What bears data-key is pressed, or given the focus, by that key, unless somebody is writing.
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  // A key that is held down must not answer the next page, too.
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const writes = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select");
   if (writes) {
     if (event.key === "Escape") event.target.blur();
@@ -44,4 +45,13 @@ document.addEventListener("click", async (event) => {
   } catch {
     button.textContent = "Selected: copy it now";
   }
+});
+
+// What bears data-check checks all boxes of that name, or none if all were checked.
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-check]");
+  if (!button) return;
+  const boxes = [...document.querySelectorAll(`input[type=checkbox][name="${CSS.escape(button.dataset.check)}"]`)];
+  const all = boxes.every((box) => box.checked);
+  for (const box of boxes) box.checked = !all;
 });

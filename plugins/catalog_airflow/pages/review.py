@@ -1,0 +1,147 @@
+"""Photos that a person's answer is worth most for, one after the other, by one key each."""
+
+from dataclasses import dataclass
+from typing import Annotated, get_args
+
+from fastapi import APIRouter, Depends, Form, HTTPException, Path, Query
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from catalog_airflow.pages.access import AnyViewer, Reviewer, Viewer
+from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_drift_settings
+from catalog_airflow.pages.forgery import require_token
+from catalog_airflow.pages.templating import make_url, render_page
+from jobs.database.labels import NOT_CLOTHING
+from jobs.review.accuracy import read_reviewed_accuracy
+from jobs.review.answers import (
+    Answer,
+    ReviewRefusedError,
+    list_answers,
+    read_past_answers,
+    record_answers,
+    undo_answer,
+)
+from jobs.review.queue import MOST_COUNTED, Reason, read_backlog, read_review_queue
+
+QUEUE_SIZE = 24
+PAST_SHOWN = 8
+
+router = APIRouter()
+
+Only = Annotated[Reason | None, BeforeValidator(lambda value: value or None)]
+Place = Annotated[int, Field(ge=0, lt=QUEUE_SIZE)]
+ReviewId = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+class ReviewQuery(BaseModel):
+    """The address of the page: of which reason only, and how many photos of the queue were passed over."""
+
+    model_config = ConfigDict(frozen=True)
+
+    only: Only = None
+    at: Place = 0
+
+    @property
+    def address(self) -> str:
+        """Of this page."""
+        return make_url("review", only=self.only, at=self.at)
+
+
+@dataclass(frozen=True)
+class ReviewForm:
+    """Where a form of this page leads back to."""
+
+    query: ReviewQuery
+
+    @classmethod
+    def read(cls, only: Annotated[str, Form()] = "", at: Annotated[int, Form()] = 0) -> "ReviewForm":
+        """What the form says, and the first page where that makes no sense."""
+        is_known = only in get_args(Reason)
+        return cls(ReviewQuery.model_validate({"only": only if is_known else None, "at": at % QUEUE_SIZE}))
+
+
+AnyForm = Annotated[ReviewForm, Depends(ReviewForm.read)]
+
+
+@router.get("/review")
+def show_review(viewer: AnyViewer, query: Annotated[ReviewQuery, Query()]) -> HTMLResponse:
+    """The photo to be answered now, and those that follow."""
+    return _render_review(viewer, query)
+
+
+@router.post("/review", dependencies=[Depends(require_token)])
+def take_answer(
+    viewer: Reviewer,
+    form: AnyForm,
+    image_id: Annotated[int, Form(ge=1, lt=2**63)],
+    reason: Annotated[Reason, Form()],
+    answer: Annotated[str, Form(max_length=200)],
+) -> Response:
+    """One answer to one photo."""
+    return _take_answers(viewer, form.query, [Answer(image_id, reason, answer.strip())])
+
+
+@router.post("/review/accept", dependencies=[Depends(require_token)])
+def accept_answers(
+    viewer: Reviewer, form: AnyForm, accepted: Annotated[list[str], Form(max_length=QUEUE_SIZE)]
+) -> Response:
+    """The model's answers to several photos, as they were shown."""
+    return _take_answers(viewer, form.query, [_parse_accepted(value) for value in accepted])
+
+
+@router.post("/review/answers/{review_id}/undo", dependencies=[Depends(require_token)])
+def take_back(viewer: Reviewer, form: AnyForm, review_id: ReviewId) -> Response:
+    """Undo an answer."""
+    try:
+        with change_catalog() as connection:
+            undo_answer(connection, review_id, viewer.name)
+    except ReviewRefusedError as refused:
+        return _render_review(viewer, form.query, fault=str(refused))
+    return RedirectResponse(form.query.address, 303)
+
+
+def _take_answers(viewer: Viewer, query: ReviewQuery, answers: list[Answer]) -> Response:
+    try:
+        with change_catalog() as connection:
+            record_answers(connection, answers, viewer.name)
+    except ReviewRefusedError as refused:
+        return _render_review(viewer, query, fault=str(refused))
+    return RedirectResponse(query.address, 303)
+
+
+def _parse_accepted(value: str) -> Answer:
+    """A checkbox says which photo, why it was asked about, and what was shown as the model's answer."""
+    image_id, _, rest = value.partition(" ")
+    reason, _, category = rest.partition(" ")
+    for known in get_args(Reason):
+        if reason == known and image_id.isascii() and image_id.isdecimal() and len(image_id) < 19:
+            return Answer(int(image_id), known, category)
+    raise HTTPException(422, "What was accepted is no photo of this page.")
+
+
+def _render_review(viewer: Viewer, query: ReviewQuery, fault: str = "") -> HTMLResponse:
+    drift = read_drift_settings()
+    with read_catalog() as connection:
+        queue = read_review_queue(connection, query.only, QUEUE_SIZE, drift)
+        backlog = read_backlog(connection, drift)
+        accuracy = read_reviewed_accuracy(connection)
+        past = read_past_answers(connection, viewer.name, PAST_SHOWN)
+        categories = list_answers(connection)
+    at = query.at if query.at < len(queue) else 0
+    return render_page(
+        "review.html",
+        viewer,
+        status_code=409 if fault else 200,
+        query=query,
+        item=queue[at] if queue else None,
+        others=[item for place, item in enumerate(queue) if place != at],
+        pass_url=make_url("review", only=query.only, at=at + 1) if at + 1 < len(queue) else None,
+        backlog=backlog,
+        most_counted=MOST_COUNTED,
+        accuracy=accuracy,
+        past=past,
+        undoable=next((answer.review_id for answer in past if not answer.is_undone), None),
+        categories=categories,
+        not_clothing=NOT_CLOTHING,
+        fault=fault,
+    )

@@ -1,0 +1,108 @@
+"""Reviewing through the page: answers reach the catalog in the name of whoever gave them."""
+
+import html
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text
+
+Visit = Callable[[Role | None], Visitor]
+IN_FORCE = "SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"
+
+
+def read_forms(page: str) -> list[tuple[str, dict[str, str]]]:
+    """The address of each form, and what its fields and checkboxes hold."""
+    forms = []
+    for action, body in re.findall(r'<form[^>]*action="/catalog/([^"]+)"[^>]*>(.*?)</form>', page, re.DOTALL):
+        fields = re.findall(r'<input type="(?:hidden|checkbox)" name="([^"]+)" value="([^"]*)"', body)
+        forms.append((action, {name: html.unescape(value) for name, value in fields if name != "token"}))
+    return forms
+
+
+def ask(visitor: Visitor, reason: str = "low_confidence") -> tuple[str, dict[str, str]]:
+    return next(form for form in read_forms(visitor.get("review", only=reason).text) if form[0] == "review")
+
+
+def test_an_answer_is_in_force_and_can_be_undone(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    action, fields = ask(reviewer)
+    assert int(fields["image_id"]) == browsed.image_ids[1]
+    answer = reviewer.post(action, fields | {"answer": "shoes"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/catalog/review?only=low_confidence")
+    assert browsed.shop.query(IN_FORCE, id=browsed.image_ids[1]) == [("shoes", "human")]
+    assert browsed.shop.query("SELECT labelled_by FROM catalog.labels") == [("user@example.test",)]
+    page = reviewer.get("review").text
+    assert "photo" in read_text(page)
+    assert ": shoes , not hat" in read_text(page)
+    [undo] = {action for action, _ in read_forms(page) if action.endswith("/undo")}
+    assert reviewer.post(undo).status_code == 303
+    assert browsed.shop.query(IN_FORCE, id=browsed.image_ids[1]) == [("hat", "model")]
+    again = reviewer.post(undo)
+    assert (again.status_code, "undone already" in again.text) == (409, True)
+
+
+def test_several_are_accepted_together(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    page = reviewer.get("review").text
+    accepted = [html.unescape(value) for value in re.findall(r'name="accepted" value="([^"]+)"', page)]
+    assert len(accepted) == 3
+    assert reviewer.post("review/accept", {"accepted": accepted}).status_code == 303
+    rows = browsed.shop.query("""
+        SELECT l.image_id, l.category = t.category, l.labelled_by
+        FROM catalog.labels l JOIN catalog.image_tags t USING (image_id) ORDER BY 1
+    """)
+    assert [(str(row[0]), row[1], row[2]) for row in rows] == sorted(
+        (value.split()[0], True, "user@example.test") for value in accepted
+    )
+
+
+def test_passing_over_shows_the_next(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    first = ask(reviewer, "audit")[1]["image_id"]
+    page = reviewer.get("review", only="audit", at=1).text
+    second = next(fields for action, fields in read_forms(page) if action == "review")
+    assert second["image_id"] != first
+    assert second["at"] == "1"
+    answer = reviewer.post("review", second | {"answer": "not clothing"})
+    assert answer.headers["location"] == "/catalog/review?only=audit&at=1"
+    assert "1 more were passed over" in read_text(reviewer.get("review").text)
+
+
+@pytest.mark.parametrize(
+    ("page", "data", "status_code", "words"),
+    [
+        ("review", {"image_id": "1", "reason": "audit", "answer": HOSTILE}, 409, "There is no category"),
+        ("review", {"image_id": "999999", "reason": "audit", "answer": "hat"}, 409, "is gone"),
+        ("review", {"image_id": "x", "reason": "audit", "answer": "hat"}, 422, "Go back"),
+        ("review", {"image_id": "1", "reason": "because", "answer": "hat"}, 422, "Go back"),
+        ("review", {"image_id": "1", "reason": "audit", "answer": "hat", "only": HOSTILE, "at": "-7"}, 303, ""),
+        ("review/accept", {}, 422, "Go back"),
+        ("review/accept", {"accepted": [f"1 audit {HOSTILE}"]}, 409, "There is no category"),
+        ("review/accept", {"accepted": ["1"]}, 422, "no photo of this page"),
+        ("review/accept", {"accepted": ["1\u0663 audit hat"]}, 422, "no photo of this page"),
+        ("review/answers/12345/undo", {}, 409, "no answer 12345"),
+    ],
+)
+def test_forms_that_make_no_sense_are_explained(
+    visit: Visit, browsed: BrowsedShop, page: str, data: dict[str, str], status_code: int, words: str
+) -> None:
+    known = str(browsed.image_ids[0])
+    answer = visit("user").post(page, {**data, **({"image_id": known} if data.get("image_id") == "1" else {})})
+    assert answer.status_code == status_code
+    assert words in html.unescape(answer.text)
+    assert "<script>alert" not in answer.text
+    assert answer.headers.get("location", "/catalog/review").startswith("/catalog/review")
+
+
+def test_whoever_may_only_look_sees_no_forms(visit: Visit, browsed: BrowsedShop) -> None:
+    page = visit("viewer").get("review").text
+    assert read_forms(page) == [("review/accept", {"only": "", "at": "0"})]
+    assert "You may look" in page
+    assert "<button" not in page
+
+
+def test_the_overview_tells_what_waits(visit: Visit, browsed: BrowsedShop) -> None:
+    words = read_text(visit("viewer").get("overview").text)
+    assert "photos to review 7 low confidence , photos disagree , audit" in words
