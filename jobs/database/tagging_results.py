@@ -218,6 +218,9 @@ def record_failures(connection: Connection, run_id: str, failures: Sequence[Item
             ON CONFLICT (image_id) DO UPDATE
             SET etag = excluded.etag, stage = excluded.stage, reason = excluded.reason, detail = excluded.detail,
                 run_id = excluded.run_id, last_failed_at = now(), resolved_at = NULL,
+                retry_asked_by = NULL, retry_asked_at = NULL,
+                ignored_by = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.ignored_by END,
+                ignored_at = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.ignored_at END,
                 attempts = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.attempts + 1 ELSE 1 END,
                 first_failed_at = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL
                                        THEN f.first_failed_at ELSE now() END
@@ -253,7 +256,8 @@ def resolve_failures(connection: Connection, image_ids: Sequence[int]) -> None:
     """Close the failures of images that were tagged after all."""
     connection.execute(
         text("""
-            UPDATE catalog.item_failures SET resolved_at = now()
+            UPDATE catalog.item_failures
+            SET resolved_at = now(), retry_asked_by = NULL, retry_asked_at = NULL, ignored_by = NULL, ignored_at = NULL
             WHERE image_id = ANY (:ids) AND resolved_at IS NULL
         """),
         {"ids": list(image_ids)},

@@ -5,9 +5,9 @@ SELECT
     max(f.attempts) AS most_attempts, min(f.first_failed_at) AS oldest, max(f.last_failed_at) AS newest
 FROM catalog.item_failures f
 JOIN catalog.images i USING (image_id)
-WHERE f.resolved_at IS NULL AND i.deleted_at IS NULL
+WHERE f.resolved_at IS NULL AND f.ignored_at IS NULL AND i.deleted_at IS NULL
 GROUP BY f.reason, f.stage;
 
-COMMENT ON VIEW catalog.item_failure_summary IS 'Images in the bucket that could not be tagged, counted by reason';
+COMMENT ON VIEW catalog.item_failure_summary IS 'Images in the bucket that could not be tagged, counted by reason; without those that somebody ignores';
 COMMENT ON COLUMN catalog.item_failure_summary.time_cures IS
     'Whether runs ask again: CATALOG_MAX_ATTEMPTS times, then once a week; if not, only changed bytes are asked again';
