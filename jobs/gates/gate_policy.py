@@ -2,11 +2,11 @@
 
 import math
 import os
+from statistics import NormalDist
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from scipy.stats import norm
 
 from jobs.errors import PermanentError
 from jobs.gates.paired_test import CONFIDENCE
@@ -107,7 +107,7 @@ class GatePolicy(BaseSettings):
         The smallest n whose one-sided 95 % error of the share a, 1.645 sqrt(a (1 - a) / n), is no more than the
         resolution r: n = 1.645^2 a (1 - a) / r^2, which is 174 by default.
         """
-        error = float(norm.ppf(CONFIDENCE)) / self.accuracy_resolution
+        error = NormalDist().inv_cdf(CONFIDENCE) / self.accuracy_resolution
         return math.ceil(error**2 * self.min_accuracy * (1 - self.min_accuracy))
 
 

@@ -1,9 +1,7 @@
 """Whether a candidate is no worse than the champion: both are asked the very same questions, and the pairs compared."""
 
 import math
-
-from scipy.optimize import brentq
-from scipy.stats import norm
+from statistics import NormalDist
 
 from jobs.evaluation.evaluation_record import PairedOutcomes
 
@@ -22,6 +20,9 @@ def bound_difference(paired: PairedOutcomes, confidence: float = CONFIDENCE) -> 
     Raises:
         ValueError: nothing was asked, or a count is negative.
     """
+    # Here: the pages of Airflow's API server know the gates' names, and shall not pay for scipy.
+    from scipy.optimize import brentq
+
     counts = (paired.both, paired.only_candidate, paired.only_champion, paired.neither)
     asked = sum(counts)
     if min(counts) < 0 or asked == 0:
@@ -29,7 +30,7 @@ def bound_difference(paired: PairedOutcomes, confidence: float = CONFIDENCE) -> 
     observed = (paired.only_candidate - paired.only_champion) / asked
     if observed <= LEAST_DIFFERENCE:
         return -1.0
-    quantile = float(norm.ppf(confidence))
+    quantile = NormalDist().inv_cdf(confidence)
     # The score falls as the supposed difference grows, to 0 at the observed one.
     return float(brentq(lambda supposed: _score(paired, asked, supposed) - quantile, LEAST_DIFFERENCE, observed))
 

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Callable
 
-from scipy.stats import binomtest
-
 from jobs.evaluation.evaluation_record import PairedOutcomes
 from jobs.gates.gate_findings import (
     Evidence,
@@ -126,6 +124,9 @@ def decide_recall_at(depth: int) -> Callable[[Evidence, GatePolicy], Finding]:
 
 def _require_share(subject: str, right: int | None, bound: float, evidence: Evidence) -> Finding:
     """Pass by the lower bound of Wilson's score interval (1927), which holds where all were right, too."""
+    # Here: the pages of Airflow's API server know the gates' names, and shall not pay for scipy.
+    from scipy.stats import binomtest
+
     images = evidence.metrics.classifier.images if evidence.metrics.classifier else 0
     if right is None or images <= 0 or not 0 <= right <= images:
         return fail_unmeasured(bound, subject, f"{bound:.3f} is needed")

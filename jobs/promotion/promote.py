@@ -50,8 +50,6 @@ def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, pr
         PermanentError: nothing was evaluated, a gate failed or is missing, another version than the candidate was
             compared with is the champion now, or the candidate was rolled back before.
     """
-    from jobs.gates.gate_verdict import require_passed_gates
-
     with connections.engine.begin() as connection:
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
@@ -63,9 +61,7 @@ def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, pr
         if latest and latest.model_version_id == evaluation.candidate_version_id:
             log.info("%s %d is the champion already", kind, latest.model_version_id)
             return report_champion(connection, kind, is_new=False)
-        require_passed_gates(connection, evaluation)
-        _require_compared_champion(evaluation, latest.model_version_id if latest else None)
-        _refuse_what_was_rolled_back(connection, evaluation)
+        require_promotable(connection, evaluation, latest.model_version_id if latest else None)
         promotion = NewPromotion(
             kind=kind,
             model_version_id=evaluation.candidate_version_id,
@@ -78,6 +74,19 @@ def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, pr
         if kind == "classifier" and read_live_model(connection, kind) is None:
             insert_switch(connection, Switch(kind, promotion.model_version_id, None))
         return report_champion(connection, kind, is_new=True)
+
+
+def require_promotable(connection: Connection, evaluation: Evaluation, champion_version_id: int | None) -> None:
+    """Let a candidate through that passed its gates beside the present champion, and was never rolled back.
+
+    Raises:
+        PermanentError: it may not be promoted; the message says why, and what to do.
+    """
+    from jobs.gates.gate_verdict import require_passed_gates
+
+    require_passed_gates(connection, evaluation)
+    _require_compared_champion(evaluation, champion_version_id)
+    _refuse_what_was_rolled_back(connection, evaluation)
 
 
 def _require_compared_champion(evaluation: Evaluation, champion_version_id: int | None) -> None:

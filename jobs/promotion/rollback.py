@@ -64,19 +64,11 @@ def _roll_back(
     connection: Connection, kind: ModelKind, to_version: int | None, promoted_by: str, reason: str
 ) -> PromotionReport:
     champion = read_latest_promotion(connection, kind)
-    if champion is None:
-        raise PermanentError(f"no {kind} was promoted yet, so that there is none to go back to")
-    version = to_version or find_latest_other(connection, kind, champion.model_version_id)
-    if version is None:
-        raise PermanentError(f"{kind} {champion.model_version_id} is the first that was live: there is none before it")
+    version = choose_rollback(connection, kind, to_version)
+    assert champion is not None
     if version == champion.model_version_id:
         log.info("%s %d is the champion already", kind, version)
         return report_champion(connection, kind, is_new=False)
-    if not was_live(connection, kind, version):
-        raise PermanentError(
-            f"{kind} {version} was never live, so that it has not answered the catalog: evaluate and promote it "
-            "instead; `python -m jobs models list` shows those that were"
-        )
     _go_live(connection, kind, version, report={"promoted_by": promoted_by, "reason": reason})
     insert_promotion(
         connection,
@@ -92,6 +84,40 @@ def _roll_back(
     return report_champion(connection, kind, is_new=True)
 
 
+def choose_rollback(connection: Connection, kind: ModelKind, to_version: int | None = None) -> int:
+    """The version to go back to, which has answered the catalog; the champion itself only if it was asked for.
+
+    Raises:
+        PermanentError: there is none, or it cannot answer at once.
+    """
+    champion = read_latest_promotion(connection, kind)
+    if champion is None:
+        raise PermanentError(f"no {kind} was promoted yet, so that there is none to go back to")
+    version = to_version or find_latest_other(connection, kind, champion.model_version_id)
+    if version is None:
+        raise PermanentError(f"{kind} {champion.model_version_id} is the first that was live: there is none before it")
+    if version == champion.model_version_id:
+        return version
+    if not was_live(connection, kind, version):
+        raise PermanentError(
+            f"{kind} {version} was never live, so that it has not answered the catalog: evaluate and promote it "
+            "instead; `python -m jobs models list` shows those that were"
+        )
+    if kind == "encoder":
+        _require_searchable_space(connection, version)
+    return version
+
+
+def _require_searchable_space(connection: Connection, encoder_version_id: int) -> int:
+    space_id = find_searchable_space(connection, encoder_version_id)
+    if space_id is None:
+        raise PermanentError(
+            f"the space of encoder {encoder_version_id} was dropped, and its vectors with it: evaluate and promote the "
+            "encoder again, and a retag fills a new one"
+        )
+    return space_id
+
+
 def _go_live(connection: Connection, kind: ModelKind, version: int, report: dict[str, str]) -> None:
     live = read_live_model(connection, kind)
     if live is not None and live.model_version_id == version:
@@ -102,10 +128,4 @@ def _go_live(connection: Connection, kind: ModelKind, version: int, report: dict
         insert_switch(connection, Switch(kind, version, live.model_version_id if live else None), report)
         return
     lock_spaces(connection)
-    space_id = find_searchable_space(connection, version)
-    if space_id is None:
-        raise PermanentError(
-            f"the space of encoder {version} was dropped, and its vectors with it: evaluate and promote the encoder "
-            "again, and a retag fills a new one"
-        )
-    make_space_live(connection, space_id, report)
+    make_space_live(connection, _require_searchable_space(connection, version), report)

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 from sqlalchemy import Connection, text
 
-from jobs.review.audit_order import AUDIT_SEGMENTS
+from jobs.database.random_images import RANDOM_IMAGES
 from jobs.review.queue import TAGGED, read_live_classifier
 
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)
@@ -127,9 +127,7 @@ def _count_audit(connection: Connection, classifier_version_id: int) -> tuple[in
     row = connection.execute(
         text(f"""
             WITH drawn AS MATERIALIZED (
-                {
-            AUDIT_SEGMENTS.format(columns="i.image_id, t.category", joins=TAGGED, condition="i.deleted_at IS NULL")
-        }
+                {RANDOM_IMAGES.format(columns="i.image_id, t.category", joins=TAGGED, condition="i.deleted_at IS NULL")}
             ), placed AS (
                 SELECT image_id, category, row_number() OVER (ORDER BY segment, place) AS number FROM drawn
             ), answered AS (
@@ -166,7 +164,7 @@ def _read_strata(connection: Connection, classifier_version_id: int) -> list[Str
     rows = connection.execute(
         text(f"""
             WITH drawn AS (
-                {AUDIT_SEGMENTS.format(columns=f"{STRATUM} AS stratum", joins=TAGGED, condition="i.deleted_at IS NULL")}
+                {RANDOM_IMAGES.format(columns=f"{STRATUM} AS stratum", joins=TAGGED, condition="i.deleted_at IS NULL")}
             ), shares AS (
                 SELECT stratum, count(*) / sum(count(*)) OVER () AS share
                 FROM (SELECT stratum FROM drawn ORDER BY segment, place LIMIT :limit) first_ones GROUP BY stratum

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
-from jobs.review.audit_order import AUDIT_SEGMENTS
+from jobs.database.random_images import RANDOM_IMAGES
 from jobs.review.drifted_categories import find_drifted_categories
 from jobs.tagging.drift import DriftSettings
 
@@ -143,7 +143,7 @@ FINDERS: dict[Reason, str] = {
     """,
     "audit": f"""
         SELECT i.image_id FROM (
-            {AUDIT_SEGMENTS.format(columns="i.image_id", joins=TAGGED, condition=UNANSWERED)}
+            {RANDOM_IMAGES.format(columns="i.image_id", joins=TAGGED, condition=UNANSWERED)}
         ) i ORDER BY segment, place LIMIT :limit
     """,
 }

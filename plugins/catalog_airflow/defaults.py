@@ -6,6 +6,9 @@ from typing import Any
 TAGGING_POOL = "catalog_gpu"
 """One slot for each GPU, or for each model that the CPUs can run at a time."""
 
+DECISION_DAG = "model_decision"
+"""What the pages start when somebody promotes or rolls back."""
+
 PAGES_PREFIX = "/catalog"
 """Where the API server has our pages."""
 

@@ -1,7 +1,7 @@
 """Who is there, and what they may do, as Airflow's auth manager says.
 
 Whoever may see the DAG ``catalog_ingest`` may look; whoever may start it may review and see to failures; whoever may
-announce an asset, which starts DAGs, may promote and roll back.
+start ``model_decision``, and announce assets as its promotion does, may promote and roll back.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import AssetDetails, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, HTTPException
+
+from catalog_airflow.defaults import DECISION_DAG
 
 DAG_ID = "catalog_ingest"
 
@@ -36,7 +38,10 @@ def identify_viewer(user: Annotated[BaseUser, Depends(get_user)]) -> Viewer:
         may_review=manager.is_authorized_dag(
             method="POST", access_entity=DagAccessEntity.RUN, details=details, user=user
         ),
-        may_promote=manager.is_authorized_asset(method="POST", details=AssetDetails(), user=user),
+        may_promote=manager.is_authorized_dag(
+            method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=DECISION_DAG), user=user
+        )
+        and manager.is_authorized_asset(method="POST", details=AssetDetails(), user=user),
     )
 
 
@@ -53,7 +58,10 @@ def require_reviewer(viewer: AnyViewer) -> Viewer:
 def require_promoter(viewer: AnyViewer) -> Viewer:
     """Let those pass who may decide which model answers."""
     if not viewer.may_promote:
-        raise HTTPException(403, "You may not promote or roll back: that takes the right to create asset events.")
+        raise HTTPException(
+            403,
+            "You may not promote or roll back: that takes the right to start model_decision and announce assets.",
+        )
     return viewer
 
 

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from catalog_airflow.pages import (
     assets,
+    decisions,
     evaluations,
     failures,
     models,
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 NEXT_STEP = {
     401: "Log in to Airflow, then load this page again.",
     403: "Ask the administrator of this Airflow for the right.",
+    409: "Go back and load the page again: something else holds now.",
     404: "Go to the overview, or search for it.",
     422: "Go back and correct what you entered.",
 }
@@ -47,7 +49,20 @@ def create_pages_app() -> FastAPI:
         # For all routes, those that somebody adds included.
         dependencies=[Depends(identify_viewer), Depends(_refuse_nul)],
     )
-    for part in (overview, runs, photos, products, search, review, models, failures, evaluations, thumbnails, assets):
+    for part in (
+        overview,
+        runs,
+        photos,
+        products,
+        search,
+        review,
+        models,
+        decisions,
+        failures,
+        evaluations,
+        thumbnails,
+        assets,
+    ):
         app.include_router(part.router)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(AnyHTTPException, _explain_refusal)
