@@ -2,25 +2,11 @@
 
 from collections.abc import Collection
 from typing import ClassVar
-from urllib.parse import quote
 
-from airflow.sdk import BaseOperator, BaseOperatorLink
-from airflow.sdk.types import TaskInstanceKey
+from airflow.sdk import BaseOperatorLink
 
-from catalog_airflow.defaults import PAGES_PREFIX
 from catalog_airflow.job_operator import JobOperator
-
-
-class EvaluationPageLink(BaseOperatorLink):  # type: ignore[misc]
-    """Leads to the page of the candidate that a gate decided on, whether it passed or failed."""
-
-    name = "Evaluation"
-
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The path of the page at the API server."""
-        assert isinstance(operator, GateOperator)
-        options = operator.options or {}
-        return f"{PAGES_PREFIX}/evaluations/{operator.argument}?run={quote(str(options['run']), safe='')}"
+from catalog_airflow.page_links import EvaluationPageLink
 
 
 class GateOperator(JobOperator):

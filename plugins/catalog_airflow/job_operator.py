@@ -2,15 +2,17 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from catalog_airflow.page_links import CatalogPageLink
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +31,7 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
     """
 
     template_fields: Sequence[str] = ("command", "argument", "options", "skip_when")
+    operator_extra_links: ClassVar[Collection[BaseOperatorLink]] = (CatalogPageLink(),)
     ui_color = "#dbeafe"
 
     def __init__(

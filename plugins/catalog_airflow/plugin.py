@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from catalog_airflow.defaults import PAGES_PREFIX
-from catalog_airflow.gate_operator import EvaluationPageLink
 from catalog_airflow.lazy_app import App, LazyApp
+from catalog_airflow.page_links import CatalogPageLink, EvaluationPageLink
 
 
 def make_pages_app() -> App:
@@ -21,7 +21,7 @@ class CatalogPlugin(AirflowPlugin):  # type: ignore[misc]
     """The pages of the catalog, where they are in the UI, and the links that lead to them."""
 
     name = "catalog"
-    operator_extra_links: ClassVar[list[Any]] = [EvaluationPageLink()]
+    operator_extra_links: ClassVar[list[Any]] = [CatalogPageLink(), EvaluationPageLink()]
     fastapi_apps: ClassVar[list[dict[str, Any]]] = [
         {"app": LazyApp(make_pages_app), "url_prefix": PAGES_PREFIX, "name": "Catalog tagger"}
     ]

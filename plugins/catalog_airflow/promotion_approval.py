@@ -2,12 +2,14 @@
 
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import Context
+from airflow.sdk import BaseOperatorLink, Context
 from airflow.sdk.exceptions import AirflowFailException
+
+from catalog_airflow.page_links import CatalogPageLink
 
 TIME_LIMIT = timedelta(days=3)
 
@@ -19,6 +21,10 @@ class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
     """
 
     template_fields: Collection[str] = (*ApprovalOperator.template_fields, "is_required")
+    operator_extra_links: ClassVar[Collection[BaseOperatorLink]] = (
+        *ApprovalOperator.operator_extra_links,
+        CatalogPageLink(),
+    )
     ui_color = "#dcfce7"
 
     def __init__(self, *, is_required: bool | str, **kwargs: Any) -> None:

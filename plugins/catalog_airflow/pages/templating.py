@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from airflow.configuration import conf
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from catalog_airflow.defaults import PAGES_PREFIX
+from catalog_airflow.page_address import locate_pages
 from catalog_airflow.pages.access import Viewer
 from catalog_airflow.pages.forgery import make_token
 
@@ -34,13 +33,6 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-
-
-def locate_pages() -> str:
-    """The path of our pages as the browser knows it: a proxy may serve Airflow below a path of its own."""
-    base: str = conf.get("api", "base_url", fallback="") or ""
-    path = "/" + base.partition("://")[2].partition("/")[2].strip("/")
-    return f"{path.rstrip('/')}{PAGES_PREFIX}"
 
 
 def make_url(page: str, **query: object) -> str:

@@ -1,0 +1,39 @@
+"""From a task in Airflow's UI to the page of the catalog that shows what the task does."""
+
+from urllib.parse import quote
+
+from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.types import TaskInstanceKey
+
+from catalog_airflow.page_address import locate_pages
+
+TAGGING_COMMANDS = frozenset({"discover", "tag-shard", "publish", "report", "plan-retag", "complete-retag"})
+MODEL_COMMANDS = frozenset({"snapshot", "train", "optimize", "evaluate", "gate", "promote", "rollback"})
+
+
+class CatalogPageLink(BaseOperatorLink):  # type: ignore[misc]
+    """Leads to the report of the run, to the models, or to the overview."""
+
+    name = "Catalog"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The path of the page at the API server."""
+        command = getattr(operator, "command", None)
+        if command in TAGGING_COMMANDS:
+            return f"{locate_pages()}/run?run={_quote_run(operator)}"
+        return f"{locate_pages()}/{'models' if command in MODEL_COMMANDS else 'overview'}"
+
+
+class EvaluationPageLink(BaseOperatorLink):  # type: ignore[misc]
+    """Leads to the page of the candidate that a gate decided on, whether it passed or failed."""
+
+    name = "Evaluation"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The path of the page at the API server."""
+        return f"{locate_pages()}/evaluations/{getattr(operator, 'argument', '')}?run={_quote_run(operator)}"
+
+
+def _quote_run(operator: BaseOperator) -> str:
+    options = getattr(operator, "options", None) or {}
+    return quote(str(options["run"]), safe="")
