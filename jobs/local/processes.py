@@ -40,10 +40,13 @@ def find_stack_process(pid: int | None, stack_id: str) -> psutil.Process | None:
         return None
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        deadline = time.monotonic() + _EXEC_SECONDS
-        while _is_between_programs(process) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        return process if _is_marked(process, stack_id) else None
+        # Twice: between the two questions it may have become another program, whose marks were not there yet.
+        for _ in range(2):
+            deadline = time.monotonic() + _EXEC_SECONDS
+            while _is_between_programs(process) and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+            if _is_marked(process, stack_id):
+                return process
     return None
 
 

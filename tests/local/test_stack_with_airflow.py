@@ -55,11 +55,17 @@ def airflow_port() -> int:
     return find_free_port()
 
 
+@pytest.fixture(scope="module")
+def query_port() -> int:
+    """Not the usual one, which a test of another worker may hold."""
+    return find_free_port()
+
+
 @pytest.fixture
-def airflow_stack(airflow_folder: Path, airflow_port: int) -> StackStatus:
+def airflow_stack(airflow_folder: Path, airflow_port: int, query_port: int) -> StackStatus:
     """The one stack of this module, started again where a test stopped it."""
     options = AirflowOptions(dags_folder=airflow_folder.parent / "dags", pool_slots=3)
-    return start_stack(airflow_folder, WantedPorts(airflow=airflow_port), options)
+    return start_stack(airflow_folder, WantedPorts(airflow=airflow_port, query=query_port), options)
 
 
 @pytest.fixture
