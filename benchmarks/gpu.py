@@ -120,13 +120,16 @@ def _measure_predict(predictor: Predictor, batch: int, seconds: float) -> float:
     with ThreadPoolExecutor(predictor.passes) as pool:
         for duration in (WARM_UP_SECONDS, seconds):
             started = time.perf_counter()
-            batches = itertools.takewhile(
-                lambda _, end=started + duration: time.perf_counter() < end, itertools.repeat(photos)
-            )
+            batches = _repeat_until(started + duration, photos)
             predict = run_in(pool, partial(_answer, predictor))
             images = sum(map_ahead(predict, batches, predictor.passes + 1, lambda future: future.result()))
             rate = images / (time.perf_counter() - started)
     return rate
+
+
+def _repeat_until(deadline: float, photos: Sequence[Inputs]) -> Iterator[Sequence[Inputs]]:
+    while time.perf_counter() < deadline:
+        yield photos
 
 
 def _answer(predictor: Predictor, photos: Sequence[Inputs]) -> int:
