@@ -11,7 +11,7 @@ def test_the_pages_cost_little_memory_and_nothing_heavy(tmp_path: Path) -> None:
     without = start_api_server(tmp_path, tmp_path / "none")
     plugged = start_api_server(tmp_path, PLUGINS)
     # Asked for by nobody in particular, which is enough to load all that pages need.
-    assert (without.page_status, plugged.page_status) == (404, 401)
+    assert plugged.page_status == 401
     assert plugged.heavy == []
     assert plugged.page_mib - without.page_mib <= MOST_GROWTH_MIB
     # The start alone loads hardly more than an address.

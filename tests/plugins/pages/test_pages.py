@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text
-from tests.shop import make_photo
+from jobs.tagging.ingest import IngestOptions, ingest
+from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text, show_shop
+from tests.shop import Shop, make_photo
 
 Visit = Callable[[Role | None], Visitor]
 
@@ -183,3 +184,24 @@ def test_an_empty_catalog_says_what_to_do(visit: Visit, browsed: BrowsedShop) ->
     for page in ("overview", "photos"):
         assert "catalog_ingest" in viewer.get(page).text
     assert "No photo has failed" in read_text(viewer.get("failures").text)
+
+
+def test_a_night_is_shown_by_every_page(enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    tagging_shop.put_photos(6)
+    tagging_shop.put("broken.jpg", b"<html>")
+    run_id = ingest(tagging_shop.connections, IngestOptions()).run_id
+    with show_shop(tagging_shop, monkeypatch):
+        viewer = enter("viewer")
+        overview = viewer.get("overview")
+        assert overview.status_code == 200
+        assert run_id in overview.text
+        assert "<svg" in overview.text
+        assert "unsupported format" in overview.text
+        run = read_text(viewer.get("run", run=run_id).text)
+        assert "unsupported format" in run
+        assert "What the run waited for" in run or "waited" in run
+        assert viewer.get("photos", run=run_id).text.count('class="thumbnail') == 6
+        assert viewer.get("photos", run=run_id, min_confidence="0", category="dress").status_code == 200
+        assert "broken.jpg" in viewer.get("failures").text
+        assert viewer.get("models").status_code == 200
+        assert viewer.get("review").status_code == 200
