@@ -1,0 +1,263 @@
+"""What the team does with the pages after `make demo`, in a real browser at a real Airflow."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from axe_core_python.sync_playwright import Axe
+from playwright.sync_api import expect
+from sqlalchemy import Engine, create_engine, text
+
+from jobs.database.engine import driver_url
+from jobs.local.ports import find_free_ports
+from jobs.local.stack import StackStatus, read_status
+from jobs.settings import PROJECT_ROOT
+from jobs.storage.object_store import ObjectStore
+from jobs.storage.uri import S3Uri
+from tests.end_to_end.conftest import wait_until
+from tests.end_to_end.pages_browser import CHROMIUM, PagesBrowser, open_browser
+from tests.promotion.judged_candidates import judge_candidate
+
+pytestmark = [
+    pytest.mark.end_to_end,
+    pytest.mark.alone,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium"),
+]
+PARTS = ("jobs", "dags", "plugins", "sql")
+
+
+@dataclass(frozen=True)
+class DemoSite:
+    """A copy of the project whose demo has run."""
+
+    folder: Path
+
+    def run(self, *words: str) -> None:
+        """Run one of its commands."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CATALOG_", "AIRFLOW"))}
+        log = self.folder / "commands.log"
+        with log.open("ab") as output:
+            finished = subprocess.run(
+                [sys.executable, "-m", "jobs", *words],
+                cwd=self.folder,
+                env=kept,
+                stdout=output,
+                stderr=output,
+                timeout=1400,
+                check=False,
+            )
+        assert finished.returncode == 0, log.read_text()[-3000:]
+
+    @property
+    def status(self) -> StackStatus:
+        """Where its stack answers."""
+        return read_status(self.folder / ".local")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its jobs are told."""
+        lines = (self.folder / ".local" / "stack.env").read_text().splitlines()
+        return {name: value.strip("'\"") for name, _, value in (line.partition("=") for line in lines) if value}
+
+    def connect(self) -> Engine:
+        """Its database."""
+        return create_engine(driver_url(self.environment["CATALOG_DATABASE_URL"]))
+
+    def query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of a statement."""
+        engine = self.connect()
+        with engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(text(statement), parameters)]
+        engine.dispose()
+        return rows
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[DemoSite]:
+    """`make demo`, beside whatever the developer's own stack does; Postgres needs a short path."""
+    folder = Path(f"/tmp/demo-{os.getpid()}")
+    folder.mkdir()
+    for part in PARTS:
+        shutil.copytree(PROJECT_ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    site = DemoSite(folder)
+    ports = zip(("--postgres-port", "--s3-port", "--airflow-port", "--query-port"), find_free_ports(4), strict=True)
+    try:
+        site.run("demo", *(word for name, port in ports for word in (name, str(port))))
+        yield site
+    finally:
+        site.run("stack", "down")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def browser(demo: DemoSite) -> Iterator[PagesBrowser]:
+    """Logged in as the administrator; nothing may leave the machine, and no script may fail."""
+    status = demo.status
+    assert status.airflow_url is not None
+    assert status.password is not None
+    with open_browser(status.airflow_url, status.username, status.password) as browser:
+        yield browser
+    assert browser.outside == []
+    assert browser.faults == []
+
+
+def test_the_overview_stands_in_airflow_s_navigation(browser: PagesBrowser) -> None:
+    browser.page.get_by_role("link", name="Catalog", exact=True).click()
+    frame = browser.page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name="Overview")).to_be_visible()
+    expect(frame.get_by_text("classifier, champion")).to_be_visible()
+
+
+def test_red_striped_dresses_come_first_and_lead_to_their_product(browser: PagesBrowser) -> None:
+    page = browser.page
+    browser.open("search")
+    page.keyboard.press("/")
+    page.keyboard.type("red striped dress")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="red striped dress")).to_be_visible()
+    first = page.locator("ul.grid > li").first
+    expect(first).to_contain_text("Striped Dress Red")
+    expect(page.locator("textarea.sql")).to_have_value(
+        "SELECT * FROM catalog.search_products('red striped dress', 24);"
+    )
+    first.locator("a").first.click()
+    expect(page.get_by_role("heading", name="Striped Dress Red")).to_be_visible()
+    expect(page.get_by_role("heading", name="Similar products")).to_be_visible()
+    expect(page.locator("section img").first).to_have_js_property("complete", True)
+    page.get_by_role("link", name="search for more like this").click()
+    expect(page.get_by_role("heading", name="More like")).to_be_visible()
+
+
+def test_five_photos_are_reviewed_by_keyboard(browser: PagesBrowser, demo: DemoSite) -> None:
+    page = browser.page
+    browser.open("review")
+    expected = []
+    for key in ("1", "2", "0", "/", "3"):
+        image_id = page.locator("form.answers input[name=image_id]").get_attribute("value")
+        assert image_id is not None
+        if key == "/":
+            page.keyboard.press("/")
+            page.keyboard.type("hoodie")
+            answer = "hoodie"
+            page.keyboard.press("Enter")
+        else:
+            answer = page.locator(f'form.answers [data-key="{key}"]').get_attribute("value") or ""
+            page.keyboard.press(key)
+        expected.append((int(image_id), answer))
+        expect(page.locator("ul.past > li").first).to_contain_text(f"photo {image_id}: {answer}")
+    statement = """
+        SELECT l.image_id, l.category FROM catalog.labels l JOIN catalog.reviews r USING (label_id)
+        WHERE l.labelled_by = 'admin' AND r.reviewed_by = 'admin' ORDER BY review_id
+    """
+    assert demo.query(statement) == expected
+    page.keyboard.press("u")
+    expect(page.locator("ul.past > li").first).to_contain_text("undone")
+    assert demo.query(statement) == expected[:-1]
+    in_force = dict(demo.query("SELECT image_id, category FROM catalog.current_image_tags WHERE source = 'human'"))
+    assert in_force == dict(expected[:-1])
+
+
+def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, demo: DemoSite) -> None:
+    page = browser.page
+    candidate, champion = add_twin(demo)
+    browser.open(f"models/{champion}")
+    expect(page.locator("table.gates")).to_contain_text("not worse than champion")
+    expect(page.locator("table.gates")).to_contain_text("passed")
+    browser.open("models")
+    page.get_by_role("link", name="Promote it").click()
+    expect(page.get_by_role("heading", name=f"Promote classifier {candidate}?")).to_be_visible()
+    page.get_by_role("button", name="Promote").click()
+    expect(page.get_by_text("It is done")).to_be_visible(timeout=120_000)
+    wait_until_live(demo, candidate)
+    browser.open("models")
+    page.get_by_role("link", name=f"Roll back to classifier {champion}").click()
+    expect(page.get_by_text("category changes for")).to_be_visible()
+    page.get_by_label("why").fill("a twin is enough of one")
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_text("It is done")).to_be_visible(timeout=120_000)
+    wait_until_live(demo, champion)
+    browser.open("models")
+    latest = page.locator("ol.timeline > li").first
+    expect(latest).to_contain_text("rollback")
+    expect(latest).to_contain_text("by admin: a twin is enough of one")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_page_has_a_serious_accessibility_fault(browser: PagesBrowser, demo: DemoSite, theme: str) -> None:
+    [(run,)] = demo.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
+    [(product,)] = demo.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
+    [(version,)] = demo.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
+    paths = ["overview", "photos", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
+    paths += [f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
+    browser.choose_theme(theme)
+    faults = {}
+    for path in paths:
+        browser.open(path)
+        found = Axe().run(browser.page)
+        assert found["passes"], path
+        serious = [fault for fault in found["violations"] if fault["impact"] in {"serious", "critical"}]
+        if serious:
+            faults[path] = [(fault["id"], [node["html"][:200] for node in fault["nodes"][:3]]) for fault in serious]
+    assert not faults, json.dumps(faults, indent=1)
+
+
+def add_twin(demo: DemoSite) -> tuple[int, int]:
+    """A candidate with the champion's weights and answers, which passed its gates; ids of both."""
+    engine = demo.connect()
+    with patch.dict(os.environ, demo.environment), engine.begin() as connection:
+        store = ObjectStore(demo.environment["CATALOG_S3_ENDPOINT_URL"])
+        champion, uri = connection.execute(
+            text("SELECT model_version_id, artifact_uri FROM catalog.live_models WHERE kind = 'classifier'")
+        ).one()
+        original, copy = S3Uri.parse(uri).as_folder(), S3Uri.parse(f"{uri.rstrip('/')}-twin").as_folder()
+        for listed in (item for items in store.list_pages(original) for item in items):
+            name = listed.key.removeprefix(original.key)
+            store.write(copy / name, store.read(original / name))
+        candidate = connection.execute(
+            text("""
+                INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories,
+                                                    dimensions, metrics, data_snapshot, code_version, engine, precision,
+                                                    built_from)
+                SELECT kind, replace(artifact_uri, :old, :new), weights_sha256, preprocessing, categories,
+                       dimensions, metrics, data_snapshot, code_version, engine, precision, built_from
+                FROM catalog.model_versions WHERE model_version_id = :champion
+                RETURNING model_version_id
+            """),
+            {"old": uri, "new": f"{uri.rstrip('/')}-twin" + ("/" if uri.endswith("/") else ""), "champion": champion},
+        ).scalar_one()
+        for table in ("image_tags", "product_tags"):
+            columns = [
+                row[0]
+                for row in connection.execute(
+                    text("""
+                        SELECT column_name FROM information_schema.columns
+                        WHERE table_schema = 'catalog' AND table_name = :table ORDER BY ordinal_position
+                    """),
+                    {"table": table},
+                )
+            ]
+            values = ", ".join(":candidate" if name == "classifier_version_id" else name for name in columns)
+            connection.execute(
+                text(f"""
+                    INSERT INTO catalog.{table} ({", ".join(columns)})
+                    SELECT {values} FROM catalog.{table} WHERE classifier_version_id = :champion
+                """),
+                {"candidate": candidate, "champion": champion},
+            )
+        judge_candidate(connection, "twin/1", "classifier", candidate)
+    engine.dispose()
+    return candidate, champion
+
+
+def wait_until_live(demo: DemoSite, version: int) -> None:
+    live = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
+    wait_until(lambda: demo.query(live) == [(version,)], 180)
