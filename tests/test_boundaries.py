@@ -175,6 +175,6 @@ def test_what_runs_no_model_needs_no_torch(module: str) -> None:
 
 def test_the_package_of_the_plugins_has_a_name_of_its_own() -> None:
     """The plugins folder is on the path of every task: a common name would hide somebody else's package."""
-    packages = {path.name for path in (PROJECT_ROOT / "plugins").iterdir() if path.name != "__pycache__"}
+    packages = {path.name for path in (PROJECT_ROOT / "plugins").iterdir() if path.is_dir()} - {"__pycache__"}
     assert packages
     assert all(name.startswith("catalog_") for name in packages)
