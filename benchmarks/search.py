@@ -12,7 +12,6 @@ that category, half from any other: the photos nearest to those are all of the w
 import argparse
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,16 +21,13 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Connection, Engine, text
 
+from benchmarks.empty_stack import open_empty_stack
 from benchmarks.load_catalog import Loaded, load_catalog
 from benchmarks.machine import name_processor
 from benchmarks.made_up_vectors import PHOTOS_PER_PRODUCT, RARE_CATEGORIES, MadeUpCatalog, make_catalog
 from jobs.database.engine import create_database_engine
-from jobs.database.migrations import migrate
 from jobs.database.spaces import read_live_space
-from jobs.local.ports import WantedPorts
-from jobs.local.stack import start_stack, stop_stack
 from jobs.settings import PROJECT_ROOT
-from tests.local.stack_access import read_environment
 
 Ask = Callable[[Connection, int, "Question", str | None], list[int]]
 """Asks the question of a number, in a category or in all; returns the numbers of products."""
@@ -204,17 +200,10 @@ def find_nearest(catalog: MadeUpCatalog, questions: Sequence[Question]) -> list[
 @contextmanager
 def open_database() -> Iterator[Engine]:
     """A Postgres of its own with the schema, which ends and vanishes with the block."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as parent:
-        folder = Path(parent) / "stack"
-        try:
-            start_stack(folder, WantedPorts(), None)
-            url = read_environment(folder)["CATALOG_DATABASE_URL"]
-            migrate(url)
-            engine = create_database_engine(url)
-            yield engine
-            engine.dispose()
-        finally:
-            stop_stack(folder)
+    with open_empty_stack() as environment:
+        engine = create_database_engine(environment["CATALOG_DATABASE_URL"])
+        yield engine
+        engine.dispose()
 
 
 def _print_report(report: SizeReport) -> None:
