@@ -1,0 +1,39 @@
+"""The benchmark of the pages asks for all of them, and for each filter of the grid."""
+
+from urllib.parse import parse_qs, urlsplit
+
+from sqlalchemy import Engine
+from starlette.routing import Match
+
+from benchmarks.lived_in_catalog import live_in
+from benchmarks.load_catalog import load_catalog
+from benchmarks.made_up_vectors import make_catalog
+from benchmarks.page_addresses import list_grids, list_pages
+
+IMAGES = 3_000
+TIMED_OTHERWISE = {"/", "/evaluations/{kind}", "/thumbnails/{image_id}", "/static/{name}"}
+"""An address that leads on, files, and what is read from the bucket."""
+
+
+def test_every_page_and_every_filter_is_asked_for(engine: Engine) -> None:
+    from catalog_airflow.pages.app import create_pages_app
+    from catalog_airflow.pages.photos import GridQuery
+    from fastapi.routing import APIRoute
+
+    catalog = make_catalog(IMAGES)
+    load_catalog(engine, catalog)
+    live_in(engine, catalog)
+    paths = [one.path for one in (*list_pages(engine, IMAGES), *list_grids(engine, IMAGES))]
+
+    routes = [route for route in create_pages_app().routes if isinstance(route, APIRoute) and "GET" in route.methods]
+    for route in routes:
+        asked = [path for path in paths if _leads_to(route, path)]
+        assert asked or route.path in TIMED_OTHERWISE, route.path
+    grid = [set(parse_qs(urlsplit(path).query)) for path in paths if path.startswith("photos?")]
+    assert set().union(*grid) == set(GridQuery.model_fields)
+    assert {"category", "max_confidence", "disagree", "run", "version", "deleted", "text", "after"} in grid
+
+
+def _leads_to(route: object, path: str) -> bool:
+    scope = {"type": "http", "method": "GET", "path": f"/{urlsplit(path).path}", "headers": []}
+    return route.matches(scope)[0] is Match.FULL  # type: ignore[attr-defined]
