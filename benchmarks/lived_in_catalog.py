@@ -23,6 +23,8 @@ NIGHT = 20_000
 CHUNK = 128
 VERSIONS = 30
 RUN_SHOWN = "catalog_ingest/night 0"
+RETAG_SHOWN = "catalog_retag/all"
+"""All photos in one run of five hours."""
 ANSWERS_BY_REASON = 144
 
 
@@ -145,8 +147,8 @@ CHUNKS = """
            '{"bucket": 0.1, "decode": 0.2, "forward": 1.9, "database": 0.1}'
     FROM catalog.run_shards s JOIN catalog.tagging_runs r USING (run_id)
     CROSS JOIN generate_series(0, s.chunks - 1) AS chunk
-    CROSS JOIN (
-        SELECT jsonb_object_agg(category, 1 + number % 7) AS counts
+    CROSS JOIN LATERAL (
+        SELECT jsonb_object_agg(category, 1 + (number + chunk) % 7) AS counts
         FROM catalog.model_versions v CROSS JOIN unnest(v.categories) WITH ORDINALITY AS c (category, number)
         WHERE v.model_version_id = :live
     ) c
@@ -158,7 +160,7 @@ TAGS = """
            jsonb_build_array(jsonb_build_object('category', category, 'confidence', confidence),
                              jsonb_build_object('category', 'a tenth', 'confidence', (1 - confidence) / 2),
                              jsonb_build_object('category', 'a hundredth', 'confidence', (1 - confidence) / 3)),
-           '{{}}', content_hash, {tagged_at} + (image_id % :night) * interval '50 milliseconds'
+           '{{}}', content_hash, {tagged_at}
     FROM (
         SELECT i.image_id, i.content_hash,
                CASE WHEN {noise} % {disagreeing} = 0 THEN 'category 0' || image_id % 10 ELSE d.category END AS category,
@@ -173,14 +175,15 @@ LIVE_TAGS = TAGS.format(
     noise=NOISE.format(seed=7),
     disagreeing=40,
     condition="",
-    tagged_at="now() - ((:images - 1) / :night - image_id / :night) * interval '1 day'",
+    tagged_at="""now() - ((:images - 1) / :night - image_id / :night) * interval '1 day'
+                 + (image_id % :night) * interval '50 milliseconds'""",
 )
 EARLIER_TAGS = TAGS.format(
     version="earlier",
     noise=NOISE.format(seed=8),
     disagreeing=12,
     condition="AND image_id % 20 <> 11",
-    tagged_at="now() - interval '60 hours'",
+    tagged_at="now() - interval '60 hours' + CAST(image_id AS float) / :images * interval '5 hours'",
 )
 PRODUCT_TAGS = """
     INSERT INTO catalog.product_tags

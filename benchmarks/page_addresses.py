@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import Engine, text
 
-from benchmarks.lived_in_catalog import RUN_SHOWN
+from benchmarks.lived_in_catalog import RETAG_SHOWN, RUN_SHOWN
 from benchmarks.made_up_vectors import PHOTOS_PER_PRODUCT
 from jobs.browsing.cursor import write_cursor
 from jobs.database.model_versions import MODEL_KINDS
@@ -29,7 +29,7 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
     # Settings are read and connections opened for it.
     yield Address("the server's first page", "failures")
     yield Address("overview", "overview")
-    for run in (RUN_SHOWN, "catalog_retag/all"):
+    for run in (RUN_SHOWN, RETAG_SHOWN):
         yield Address("a run", f"run?{urlencode({'run': run})}")
     for number in range(1, products, products // 40):
         yield Address("a product", f"product?id=sku{number}")
@@ -68,12 +68,12 @@ def list_grids(engine: Engine, images: int) -> Iterator[Address]:
             {"min_confidence": "0.999"},
         ],
         "disagree": [{}, {"disagree": "true"}],
-        "run": [{}, {"run": RUN_SHOWN}],
+        "run": [{}, {"run": RUN_SHOWN}, {"run": RETAG_SHOWN}],
         "version": [{}, {"version": str(find_earlier(engine, "classifier"))}],
         "deleted": [{}, {"deleted": "true"}],
         "text": [{}, {"text": "red"}, {"text": "red striped dress"}, {"text": "sku1234"}, {"text": "no such words"}],
     }
-    middle_of_run = _find_middle(engine)
+    middles = {run: _find_middle(engine, run) for run in (RUN_SHOWN, RETAG_SHOWN)}
     for chosen in itertools.product(*choices.values()):
         query = {name: value for one in chosen for name, value in one.items()}
         filters = sum(bool(one) for one in chosen)
@@ -82,7 +82,7 @@ def list_grids(engine: Engine, images: int) -> Iterator[Address]:
         if chosen[1]:
             key = {"": 0.45, "0.5": 0.8, "0.999": 0.9995}[query.get("min_confidence", "")]
         elif "run" in query:
-            key = middle_of_run
+            key = middles[query["run"]]
         yield Address(group, f"photos?{urlencode(query)}")
         yield Address(group, f"photos?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
 
@@ -104,11 +104,11 @@ def _list_versions(engine: Engine, kind: str) -> list[int]:
         return list(connection.execute(statement, {"kind": kind}).scalars())
 
 
-def _find_middle(engine: Engine) -> str:
-    """Of the run that is shown, as the key of a cursor."""
+def _find_middle(engine: Engine, run: str) -> str:
+    """Of a run's time, as the key of a cursor."""
     statement = text("SELECT started_at, finished_at FROM catalog.tagging_runs WHERE run_id = :run")
     with engine.connect() as connection:
-        started_at, finished_at = connection.execute(statement, {"run": RUN_SHOWN}).one()
+        started_at, finished_at = connection.execute(statement, {"run": run}).one()
     length: timedelta = finished_at - started_at
     middle: str = (started_at + length / 2).isoformat()
     return middle

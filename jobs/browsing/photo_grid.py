@@ -1,6 +1,6 @@
 """Photos with their tags, filtered, page by page."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -10,6 +10,9 @@ from jobs.browsing.cursor import BadCursorError, read_cursor, write_cursor
 
 MOST_PRODUCTS = 5_000
 """Of so many products that fit a text the photos are shown; a text that more of them fit finds some, not all."""
+
+MOST_SORTED = 30_000
+"""Of so many tags of a run those of a confidence are found by reading them all."""
 
 Order = Literal["image", "confidence", "time"]
 
@@ -82,20 +85,31 @@ KEYS: dict[Order, tuple[str, str, str]] = {
 """For each order the key of a row, the condition for what follows another, and the SQL that sorts."""
 
 MATCHED = """
-    matched AS MATERIALIZED (
+    named AS MATERIALIZED (
         (SELECT product_id FROM catalog.products
          WHERE to_tsvector('simple', coalesce(display_name, '')) @@ plainto_tsquery('simple', :text)
          LIMIT :most_products)
         UNION
         (SELECT product_id FROM catalog.products WHERE product_id LIKE :prefix LIMIT :most_products)
     ),
+    matched AS MATERIALIZED (SELECT image_id, product_id, deleted_at FROM named JOIN catalog.images USING (product_id)),
 """
-WINDOW = """
-    run AS MATERIALIZED (
-        SELECT started_at, coalesce(finished_at, now()) AS finished_at, classifier_version_id
-        FROM catalog.tagging_runs WHERE run_id = :run
+SHORT_RUN = """
+    of_run AS MATERIALIZED (
+        SELECT image_id, category, confidence, tagged_at, classifier_version_id FROM catalog.image_tags
+        WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished
     ),
 """
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """Whose tags are read; of a run those of its time, which are few enough to be sorted if it ``is_short``."""
+
+    version: int | None
+    started: datetime | None = None
+    finished: datetime | None = None
+    is_short: bool = False
 
 
 def read_photo_page(connection: Connection, wanted: PhotoFilter, after: str | None, size: int) -> PhotoPage:
@@ -104,18 +118,58 @@ def read_photo_page(connection: Connection, wanted: PhotoFilter, after: str | No
     Raises:
         BadCursorError: ``after`` is none of ours, or belongs to another order.
     """
-    parameters = _collect_parameters(wanted, size)
+    follows = {}
     if after is not None:
         key, image_id = read_cursor(after)
-        parameters |= {"after_key": _check_key(wanted.order, key), "after_image": image_id}
-    build = _select_tagged if wanted.asks_for_tags else _select_all
-    rows = connection.execute(text(build(wanted, after is not None)), parameters).all()
+        follows = {"after_key": _check_key(wanted.order, key), "after_image": image_id}
+    scope = _find_scope(connection, wanted)
+    if scope is None:
+        return PhotoPage((), None)
+    parameters = _collect_parameters(wanted, size) | asdict(scope) | follows
+    if wanted.asks_for_tags:
+        statement = _select_tagged(wanted, scope, bool(follows))
+    else:
+        statement = _select_all(wanted, bool(follows))
+    rows = connection.execute(text(statement), parameters).all()
     photos = tuple(PhotoCard(*row[:7]) for row in rows[:size])
     if len(rows) <= size:
         return PhotoPage(photos, None)
     last = rows[size - 1]
     key = last.key.isoformat() if isinstance(last.key, datetime) else last.key
     return PhotoPage(photos, write_cursor(key, last.image_id))
+
+
+def _find_scope(connection: Connection, wanted: PhotoFilter) -> _Scope | None:
+    """None if the run was never planned."""
+    if wanted.run_id is None:
+        live = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
+        return _Scope(wanted.classifier_version_id or connection.execute(text(live)).scalar_one_or_none())
+    run = connection.execute(
+        text("""
+            SELECT classifier_version_id, started_at, coalesce(finished_at, now()) AS finished_at
+            FROM catalog.tagging_runs WHERE run_id = :run
+        """),
+        {"run": wanted.run_id},
+    ).one_or_none()
+    if run is None:
+        return None
+    version = wanted.classifier_version_id or run.classifier_version_id
+    scope = _Scope(version, run.started_at, run.finished_at)
+    return replace(scope, is_short=wanted.order == "confidence" and _is_short(connection, scope))
+
+
+def _is_short(connection: Connection, scope: _Scope) -> bool:
+    # The planner, which does not know how the tags of a version lie in time, would look for them by confidence.
+    tags = connection.execute(
+        text("""
+            SELECT count(*) FROM (
+                SELECT FROM catalog.image_tags
+                WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished LIMIT :limit
+            ) counted
+        """),
+        {**asdict(scope), "limit": MOST_SORTED + 1},
+    ).scalar_one()
+    return bool(tags <= MOST_SORTED)
 
 
 def _collect_parameters(wanted: PhotoFilter, size: int) -> dict[str, Any]:
@@ -127,8 +181,6 @@ def _collect_parameters(wanted: PhotoFilter, size: int) -> dict[str, Any]:
         "category": wanted.category,
         "lowest": wanted.min_confidence if wanted.min_confidence is not None else 0.0,
         "highest": wanted.max_confidence if wanted.max_confidence is not None else 1.0,
-        "run": wanted.run_id,
-        "version": wanted.classifier_version_id,
         "text": words,
         "prefix": f"{escaped}%",
         "most_products": MOST_PRODUCTS,
@@ -149,17 +201,16 @@ def _check_key(order: Order, key: str | float | None) -> str | float | None:
 
 def _select_all(wanted: PhotoFilter, is_later: bool) -> str:
     """Every photo, tagged or not."""
-    conditions = [*_product_conditions(wanted), *(["i.image_id < :after_image"] if is_later else [])]
+    conditions = [*_image_conditions(wanted), *(["i.image_id < :after_image"] if is_later else [])]
     return f"""
-        WITH {MATCHED if wanted.text.strip() else ""} live AS MATERIALIZED ({_classifier(wanted)})
+        {"WITH " + MATCHED.rstrip().rstrip(",") if wanted.text.strip() else ""}
         SELECT i.image_id, i.product_id, p.display_name, coalesce(l.category, t.category) AS category,
                CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
                CASE WHEN l.category IS NOT NULL THEN 'human' WHEN t.category IS NOT NULL THEN 'model' END AS source,
                i.deleted_at IS NOT NULL AS is_deleted, CAST(NULL AS text) AS key
-        FROM catalog.images i
+        FROM {_images(wanted)} i
         JOIN catalog.products p USING (product_id)
-        LEFT JOIN catalog.image_tags t
-            ON t.image_id = i.image_id AND t.classifier_version_id = (SELECT version FROM live)
+        LEFT JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :version
         LEFT JOIN LATERAL (
             SELECT category FROM catalog.labels WHERE image_id = i.image_id ORDER BY label_id DESC LIMIT 1
         ) l ON true
@@ -168,16 +219,15 @@ def _select_all(wanted: PhotoFilter, is_later: bool) -> str:
     """
 
 
-def _select_tagged(wanted: PhotoFilter, is_later: bool) -> str:
+def _select_tagged(wanted: PhotoFilter, scope: _Scope, is_later: bool) -> str:
     """Photos by the tags in force, from models and from people, each read in order and then merged."""
     key, follows, order = KEYS[wanted.order]
-    parts = [_select_by_model(wanted, follows if is_later else None, order)]
+    parts = [_select_by_model(wanted, scope, follows if is_later else None, order)]
     # A confidence of 1 is what a human's word counts as; a version's own tags and runs know no labels.
     if wanted.classifier_version_id is None and wanted.run_id is None:
         parts.append(_select_by_human(wanted, follows if is_later else None, order))
     return f"""
-        WITH {MATCHED if wanted.text.strip() else ""} {WINDOW if wanted.run_id else ""}
-             live AS MATERIALIZED ({_classifier(wanted)}),
+        WITH {MATCHED if wanted.text.strip() else ""} {SHORT_RUN if scope.is_short else ""}
              hit AS MATERIALIZED ({" UNION ALL ".join(f"({part})" for part in parts)})
         SELECT h.image_id, i.product_id, p.display_name, h.category, h.confidence, h.source,
                i.deleted_at IS NOT NULL AS is_deleted, {key} AS key
@@ -186,30 +236,48 @@ def _select_tagged(wanted: PhotoFilter, is_later: bool) -> str:
     """
 
 
-def _select_by_model(wanted: PhotoFilter, follows: str | None, order: str) -> str:
-    conditions = ["t.classifier_version_id = (SELECT version FROM live)", *_product_conditions(wanted)]
+def _select_by_model(wanted: PhotoFilter, scope: _Scope, follows: str | None, order: str) -> str:
+    conditions = ["t.classifier_version_id = :version", *_image_conditions(wanted)]
     if wanted.order == "confidence":
         conditions.append("t.confidence BETWEEN CAST(:lowest AS real) AND CAST(:highest AS real)")
     if wanted.category:
         conditions.append("t.category = :category")
     if wanted.run_id:
-        conditions += ["t.tagged_at >= (SELECT started_at FROM run)", "t.tagged_at <= (SELECT finished_at FROM run)"]
+        conditions.append("t.tagged_at BETWEEN :started AND :finished")
     elif wanted.classifier_version_id is None:
-        conditions.append("NOT EXISTS (SELECT FROM catalog.labels l WHERE l.image_id = t.image_id)")
+        conditions.append("NOT EXISTS (SELECT FROM catalog.labels l WHERE l.image_id = i.image_id)")
     if follows:
         conditions.append(_qualify(follows, "t"))
+        if wanted.order == "image":
+            conditions.append(_qualify(follows, "i"))
     return f"""
-        SELECT t.image_id, t.category, t.confidence, 'model' AS source, t.tagged_at
-        FROM catalog.image_tags t JOIN catalog.images i ON i.image_id = t.image_id
+        SELECT i.image_id, t.category, t.confidence, 'model' AS source, t.tagged_at
+        FROM {_join_tags(wanted, scope)}
         WHERE {" AND ".join(conditions)}
-        ORDER BY {_qualify(order, "t")} LIMIT :limit
+        ORDER BY {_qualify(order, "i" if wanted.order == "image" else "t")} LIMIT :limit
     """
+
+
+def _join_tags(wanted: PhotoFilter, scope: _Scope) -> str:
+    """Images ``i`` and their tags ``t``; the few of a text or of a short run are looked up one by one."""
+    if wanted.text.strip():
+        return """
+            matched i CROSS JOIN LATERAL (
+                SELECT * FROM catalog.image_tags
+                WHERE image_id = i.image_id AND classifier_version_id = :version LIMIT 1
+            ) t
+        """
+    if scope.is_short:
+        return "of_run t CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = t.image_id LIMIT 1) i"
+    return (
+        "catalog.image_tags t JOIN catalog.images i ON i.image_id = t.image_id AND t.classifier_version_id = :version"
+    )
 
 
 def _select_by_human(wanted: PhotoFilter, follows: str | None, order: str) -> str:
     conditions = [
         "NOT EXISTS (SELECT FROM catalog.labels l2 WHERE l2.image_id = l.image_id AND l2.label_id > l.label_id)",
-        *_product_conditions(wanted),
+        *_image_conditions(wanted),
     ]
     if wanted.order == "confidence":
         conditions.append("CAST(:highest AS real) = 1")
@@ -219,7 +287,7 @@ def _select_by_human(wanted: PhotoFilter, follows: str | None, order: str) -> st
     return f"""
         SELECT * FROM (
             SELECT l.image_id, l.category, CAST(1 AS real) AS confidence, 'human' AS source, l.labelled_at AS tagged_at
-            FROM catalog.labels l JOIN catalog.images i ON i.image_id = l.image_id
+            FROM catalog.labels l JOIN {_images(wanted)} i ON i.image_id = l.image_id
             WHERE {" AND ".join(conditions)}
         ) labelled {" ".join(follow)}
         ORDER BY {order} LIMIT :limit
@@ -233,20 +301,14 @@ def _qualify(sql: str, alias: str) -> str:
     return sql
 
 
-def _classifier(wanted: PhotoFilter) -> str:
-    if wanted.classifier_version_id is not None:
-        return "SELECT CAST(:version AS integer) AS version"
-    if wanted.run_id:
-        return "SELECT classifier_version_id AS version FROM run"
-    return "SELECT model_version_id AS version FROM catalog.live_models WHERE kind = 'classifier'"
+def _images(wanted: PhotoFilter) -> str:
+    return "matched" if wanted.text.strip() else "catalog.images"
 
 
-def _product_conditions(wanted: PhotoFilter) -> list[str]:
+def _image_conditions(wanted: PhotoFilter) -> list[str]:
     conditions = [f"i.deleted_at IS {'NOT NULL' if wanted.deleted else 'NULL'}"]
     if wanted.photos_disagree:
         conditions.append("""i.product_id IN (
             SELECT d.product_id FROM catalog.product_tags d
-            WHERE d.photos_disagree AND d.classifier_version_id = (SELECT version FROM live))""")
-    if wanted.text.strip():
-        conditions.append("i.product_id IN (SELECT product_id FROM matched)")
+            WHERE d.photos_disagree AND d.classifier_version_id = :version)""")
     return conditions

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.database.tagging_runs import read_totals
+
 MeasuredOn = Literal["test", "catalog"]
 CONFIDENCE_BINS = 10
 
@@ -65,24 +67,8 @@ def settle_drift_reference(connection: Connection, classifier_version_id: int) -
 
 def count_run_answers(connection: Connection, run_id: str) -> DriftReference:
     """What the classifier of a run answered in it, by the ledger; answers that were copied are left out."""
-    categories = connection.execute(
-        text("""
-            SELECT category, sum(images::integer)
-            FROM catalog.run_chunks, jsonb_each_text(category_counts) AS c (category, images)
-            WHERE run_id = :run GROUP BY category ORDER BY category
-        """),
-        {"run": run_id},
-    )
-    confidences = connection.execute(
-        text("""
-            SELECT bin, sum(images::integer)
-            FROM catalog.run_chunks,
-                 jsonb_array_elements_text(confidence_counts) WITH ORDINALITY AS c (images, bin)
-            WHERE run_id = :run GROUP BY bin
-        """),
-        {"run": run_id},
-    )
-    return _make_reference(categories, confidences)
+    totals = read_totals(connection, run_id)
+    return _make_reference(totals.category_counts.items(), enumerate(totals.confidence_counts, start=1))
 
 
 def count_catalog_answers(connection: Connection, classifier_version_id: int) -> DriftReference:

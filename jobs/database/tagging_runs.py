@@ -74,7 +74,7 @@ class ChunkCounts:
 
 @dataclass(frozen=True)
 class RunTotals:
-    """The sums over all chunks of a run, and how much of the plan they cover."""
+    """The sums over all chunks of a run, and how much of the plan they cover; see `ChunkCounts`."""
 
     entries: int
     tagged: int
@@ -87,6 +87,8 @@ class RunTotals:
     write_seconds: float
     wall_seconds: float
     waiting_seconds: dict[str, float]
+    category_counts: dict[str, int]
+    confidence_counts: list[int]
     images_per_second: float | None
     planned_entries: int
     duration_seconds: float
@@ -216,35 +218,48 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
         """),
         {"run": run_id},
     ).one()
+    waiting = _sum_by_name(connection, run_id, "waiting_seconds")
     return RunTotals(
         **row._mapping,
-        failure_reasons=_sum_reasons(connection, run_id),
-        waiting_seconds=_sum_waiting(connection, run_id),
+        failure_reasons=_to_counts(_sum_by_name(connection, run_id, "failure_reasons")),
+        waiting_seconds=dict(sorted(waiting.items(), key=lambda wait: -wait[1])),
+        category_counts=_to_counts(_sum_by_name(connection, run_id, "category_counts")),
+        confidence_counts=_sum_confidences(connection, run_id),
     )
 
 
-def _sum_reasons(connection: Connection, run_id: str) -> dict[str, int]:
+def read_totals(connection: Connection, run_id: str) -> RunTotals:
+    """As they were when the run was finished, or as far as it has come."""
+    statement = text("SELECT totals FROM catalog.tagging_runs WHERE run_id = :run")
+    totals = connection.execute(statement, {"run": run_id}).scalar_one()
+    return RunTotals(**totals) if totals else sum_chunks(connection, run_id)
+
+
+def _sum_by_name(connection: Connection, run_id: str, column: str) -> dict[str, float]:
     rows = connection.execute(
-        text("""
-            SELECT reason, sum(images::int)
-            FROM catalog.run_chunks, jsonb_each_text(failure_reasons) AS f (reason, images)
-            WHERE run_id = :run GROUP BY reason ORDER BY reason
+        text(f"""
+            SELECT name, sum(number::float) FROM catalog.run_chunks, jsonb_each_text({column}) AS one (name, number)
+            WHERE run_id = :run GROUP BY name ORDER BY name
         """),
         {"run": run_id},
     )
-    return {reason: int(images) for reason, images in rows}
+    return {name: float(number) for name, number in rows}
 
 
-def _sum_waiting(connection: Connection, run_id: str) -> dict[str, float]:
+def _to_counts(sums: dict[str, float]) -> dict[str, int]:
+    return {name: int(number) for name, number in sums.items()}
+
+
+def _sum_confidences(connection: Connection, run_id: str) -> list[int]:
     rows = connection.execute(
         text("""
-            SELECT resource, sum(seconds::float)
-            FROM catalog.run_chunks, jsonb_each_text(waiting_seconds) AS w (resource, seconds)
-            WHERE run_id = :run GROUP BY resource ORDER BY sum(seconds::float) DESC, resource
+            SELECT sum(images::integer)
+            FROM catalog.run_chunks, jsonb_array_elements_text(confidence_counts) WITH ORDINALITY AS c (images, bin)
+            WHERE run_id = :run GROUP BY bin ORDER BY bin
         """),
         {"run": run_id},
     )
-    return {resource: float(seconds) for resource, seconds in rows}
+    return [int(images) for images in rows.scalars()]
 
 
 @dataclass(frozen=True)
@@ -282,13 +297,20 @@ def sum_run_and_parts(connection: Connection, run_id: str) -> WorkCounts:
     return WorkCounts(*connection.execute(statement, {"run": run_id}).one())
 
 
-def finish_run(connection: Connection, run_id: str, state: RunState, report: dict[str, Any]) -> None:
-    """Close a run with its report."""
+def finish_run(connection: Connection, run_id: str, state: RunState, report: dict[str, Any], totals: RunTotals) -> None:
+    """Close a run with its report, and keep its totals if no more chunks can come."""
+    is_complete = totals.entries == totals.planned_entries
     connection.execute(
         text("""
-            UPDATE catalog.tagging_runs SET state = :state, report = :report, finished_at = now() WHERE run_id = :run
+            UPDATE catalog.tagging_runs SET state = :state, report = :report, totals = :totals, finished_at = now()
+            WHERE run_id = :run
         """),
-        {"run": run_id, "state": state, "report": json.dumps(report)},
+        {
+            "run": run_id,
+            "state": state,
+            "report": json.dumps(report),
+            "totals": json.dumps(asdict(totals)) if is_complete else None,
+        },
     )
 
 

@@ -96,7 +96,7 @@ def report_run(
         asks = has_drifted and not has_asked_for_retraining(connection, run_id, DAYS_BETWEEN_REQUESTS)
         index = read_index_filling(connection, run_id, run.models.space_id)
         report = _build_report(run, totals, index, drift, asks, "failed" if fault else "succeeded")
-        finish_run(connection, run_id, report.state, asdict(report))
+        finish_run(connection, run_id, report.state, asdict(report), totals)
     content = json.dumps(asdict(report), indent=2)
     store.write(report_location(artifacts, run_id), content.encode())
     log.info("report of run %s:\n%s", run_id, content)

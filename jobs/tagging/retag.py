@@ -218,7 +218,8 @@ class _Completion:
         log.info("top-up %d: %d images arrived or failed meanwhile", self._top_ups, plan.entries)
         self._tagger.tag(run_id, plan.shards)
         with self._engine.begin() as connection:
-            finish_run(connection, run_id, "succeeded", asdict(sum_chunks(connection, run_id)))
+            totals = sum_chunks(connection, run_id)
+            finish_run(connection, run_id, "succeeded", asdict(totals), totals)
 
     def _name_top_up(self, number: int) -> str:
         return f"{self._run.run_id}/top-up-{number}"
@@ -268,7 +269,7 @@ class _Completion:
         self, connection: Connection, run_state: RunState, state: RetagState, switched: tuple[Switch, ...]
     ) -> RetagReport:
         """Close the run in the transaction of the switch, so that the one is never without the other."""
-        counts = sum_run_and_parts(connection, self._run.run_id)
+        counts, totals = sum_run_and_parts(connection, self._run.run_id), sum_chunks(connection, self._run.run_id)
         report = RetagReport(
             run_id=self._run.run_id,
             state=state,
@@ -277,8 +278,8 @@ class _Completion:
             failed=counts.failed,
             top_up_rounds=self._top_ups,
             neighbour_overlap_at_10=self._agreement.overlap if self._agreement and switched else None,
-            seconds=round(sum_chunks(connection, self._run.run_id).duration_seconds, 1),
+            seconds=round(totals.duration_seconds, 1),
             index=read_index_filling(connection, self._run.run_id, self._targets.space_id),
         )
-        finish_run(connection, self._run.run_id, run_state, asdict(report))
+        finish_run(connection, self._run.run_id, run_state, asdict(report), totals)
         return report

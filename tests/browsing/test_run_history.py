@@ -17,6 +17,7 @@ from jobs.database.tagging_runs import (
     finish_run,
     insert_chunk,
     insert_run,
+    sum_chunks,
 )
 from tests.browsing.conftest import SmallCatalog
 
@@ -52,7 +53,8 @@ def run_id(connection: Connection, catalog: SmallCatalog) -> str:
         """),
         {"id": catalog.image_ids["untagged"], "run": run.run_id},
     )
-    finish_run(connection, run.run_id, "succeeded", {"drift": {"is_flagged": True, "sentence": "it differs"}})
+    report = {"drift": {"is_flagged": True, "sentence": "it differs"}}
+    finish_run(connection, run.run_id, "succeeded", report, sum_chunks(connection, run.run_id))
     return run.run_id
 
 
@@ -77,10 +79,23 @@ def test_a_run_shows_its_photos(connection: Connection, run_id: str, catalog: Sm
     assert details.discovered == {"new": 7}
 
 
-def test_a_run_without_chunks_is_shown(connection: Connection, run_id: str) -> None:
+def test_a_finished_run_is_not_added_up_again(connection: Connection, run_id: str) -> None:
+    before = list_runs(connection, 5)
+    connection.execute(text("DELETE FROM catalog.run_chunks"))
+    assert list_runs(connection, 5) == before
+
+
+def test_a_run_is_added_up_as_long_as_it_goes_on(connection: Connection, run_id: str) -> None:
+    connection.execute(text("DELETE FROM catalog.run_chunks WHERE chunk = 1"))
+    finish_run(connection, run_id, "failed", {}, sum_chunks(connection, run_id))
+    (run,) = list_runs(connection, 5)
+    assert (run.state, run.entries, run.planned_entries, run.confidence_counts) == ("failed", 5, 7, [0, 4])
     connection.execute(text("DELETE FROM catalog.run_chunks"))
     (run,) = list_runs(connection, 5)
     assert (run.entries, run.images_per_second, run.category_counts, run.confidence_counts) == (0, None, {}, [])
+
+
+def test_a_run_that_was_never_planned_has_no_page(connection: Connection) -> None:
     assert read_run_details(connection, "never") is None
 
 

@@ -26,7 +26,7 @@ def test_a_run_is_the_sum_of_its_chunks(connection: Connection, models: Models) 
 def test_the_view_and_the_report_agree(connection: Connection, models: Models) -> None:
     start_run(connection, models.classifier, models.space_id, entries=30)
     insert_chunk(connection, "run", 0, 0, CHUNK)
-    finish_run(connection, "run", "succeeded", {})
+    finish_run(connection, "run", "succeeded", {}, sum_chunks(connection, "run"))
     row = connection.execute(text("SELECT * FROM catalog.tagging_run_summary")).one()._mapping
     report = sum_chunks(connection, "run")
     for name, value in vars(report).items():
