@@ -4,6 +4,9 @@ What `load_catalog` left is one classifier with the same answer everywhere. Here
 unsure, of most products the same of each photo; some photos are gone, some failed, some have a person's label.
 """
 
+import json
+from dataclasses import asdict
+
 from sqlalchemy import Connection, Engine, text
 
 from benchmarks.load_catalog import copy_vectors
@@ -13,8 +16,9 @@ from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_live_model
 from jobs.database.promotions import NewPromotion, insert_promotion
 from jobs.database.spaces import create_space_index, open_space
 from jobs.database.switches import Switch, insert_switch
+from jobs.database.tagging_runs import sum_chunks
 from jobs.review.answers import Answer, record_answers
-from jobs.review.queue import REASONS, read_review_queue
+from jobs.review.queue import REASONS, find_waiting, read_review_queue
 from jobs.tagging.drift import DriftSettings
 from tests.promotion.judged_candidates import judge_candidate
 
@@ -25,6 +29,8 @@ VERSIONS = 30
 RUN_SHOWN = "catalog_ingest/night 0"
 RETAG_SHOWN = "catalog_retag/all"
 """All photos in one run of five hours."""
+RUN_UNDER_WAY = "catalog_ingest/now"
+"""All photos again, half of them done."""
 ANSWERS_BY_REASON = 144
 
 
@@ -44,6 +50,7 @@ def live_in(engine: Engine, catalog: MadeUpCatalog) -> None:
         }
         for statement in STATEMENTS:
             connection.execute(text(statement), parameters)
+        _keep_totals(connection)
         space_id = open_space(connection, earlier["encoder"], DIMENSIONS)
         copy_vectors(connection, space_id, 1, catalog.vectors[: len(catalog.vectors) // 2])
         create_space_index(connection, space_id)
@@ -90,10 +97,20 @@ def _promote(connection: Connection, earlier: dict[ModelKind, int], live: dict[M
             judge_candidate(connection, f"model_retrain/{number}", kind, _register(connection, kind, f"week {number}"))
 
 
+def _keep_totals(connection: Connection) -> None:
+    """Of each run that ended, as `finish_run` does."""
+    statement = text("UPDATE catalog.tagging_runs SET totals = :totals WHERE run_id = :run")
+    for run_id in (
+        connection.execute(text("SELECT run_id FROM catalog.tagging_runs WHERE state = 'succeeded'")).scalars().all()
+    ):
+        totals = json.dumps(asdict(sum_chunks(connection, run_id)))
+        connection.execute(statement, {"run": run_id, "totals": totals})
+
+
 def _answer_questions(connection: Connection) -> None:
     """A person answers what the review page asks, one time in eight otherwise than the model."""
     for reason in REASONS:
-        queue = read_review_queue(connection, reason, ANSWERS_BY_REASON, DriftSettings())
+        queue = read_review_queue(connection, find_waiting(connection, DriftSettings()), reason, ANSWERS_BY_REASON)
         record_answers(
             connection,
             [
@@ -125,13 +142,17 @@ RUNS = """
            now() - (last - night) * interval '1 day', now() - (last - night) * interval '1 day' + interval '20 minutes'
     FROM (SELECT (:images - 1) / :night AS last) l CROSS JOIN LATERAL generate_series(0, last) AS night
 """
-RETAG = """
+WHOLE_CATALOG = f"""
     INSERT INTO catalog.tagging_runs
         (run_id, purpose, source_uri, manifest_uri, classifier_version_id, encoder_version_id, space_id, state,
          discovered, entries, entries_by_reason, report, started_at, finished_at)
-    SELECT 'catalog_retag/all', 'retag', 's3://photos', 's3://artifacts/all', :earlier, :encoder, space_id, 'succeeded',
-           '{}', :images, '{}', '{}', now() - interval '60 hours', now() - interval '55 hours'
-    FROM catalog.embedding_spaces WHERE state = 'live'
+    SELECT run_id, purpose, 's3://photos', 's3://artifacts/all', classifier, :encoder, space_id, run_state,
+           '{{}}', :images, '{{}}', '{{}}', now() - started, now() - finished
+    FROM catalog.embedding_spaces s CROSS JOIN (
+        VALUES ('{RETAG_SHOWN}', 'retag', :earlier, 'succeeded', interval '60 hours', interval '55 hours'),
+               ('{RUN_UNDER_WAY}', 'ingest', :live, 'running', interval '2 hours', NULL)
+    ) AS r (run_id, purpose, classifier, run_state, started, finished)
+    WHERE s.state = 'live'
 """
 SHARDS = """
     INSERT INTO catalog.run_shards (run_id, shard, entries, chunks)
@@ -146,7 +167,7 @@ CHUNKS = """
            r.started_at + chunk * interval '2 seconds', counts, '[0, 0, 1, 2, 3, 5, 8, 13, 30, 58]',
            '{"bucket": 0.1, "decode": 0.2, "forward": 1.9, "database": 0.1}'
     FROM catalog.run_shards s JOIN catalog.tagging_runs r USING (run_id)
-    CROSS JOIN generate_series(0, s.chunks - 1) AS chunk
+    CROSS JOIN generate_series(0, CASE r.state WHEN 'running' THEN s.chunks / 2 ELSE s.chunks END - 1) AS chunk
     CROSS JOIN LATERAL (
         SELECT jsonb_object_agg(category, 1 + (number + chunk) % 7) AS counts
         FROM catalog.model_versions v CROSS JOIN unnest(v.categories) WITH ORDINALITY AS c (category, number)
@@ -218,7 +239,7 @@ STATEMENTS = (
     NAMES,
     GONE,
     RUNS,
-    RETAG,
+    WHOLE_CATALOG,
     SHARDS,
     CHUNKS,
     "TRUNCATE catalog.image_tags",

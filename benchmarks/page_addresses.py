@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from sqlalchemy import Engine, text
 
-from benchmarks.lived_in_catalog import RETAG_SHOWN, RUN_SHOWN
+from benchmarks.lived_in_catalog import RETAG_SHOWN, RUN_SHOWN, RUN_UNDER_WAY
 from benchmarks.made_up_vectors import PHOTOS_PER_PRODUCT
 from jobs.browsing.cursor import write_cursor
 from jobs.database.model_versions import MODEL_KINDS
@@ -29,7 +29,7 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
     # Settings are read and connections opened for it.
     yield Address("the server's first page", "failures")
     yield Address("overview", "overview")
-    for run in (RUN_SHOWN, RETAG_SHOWN):
+    for run in (RUN_SHOWN, RETAG_SHOWN, RUN_UNDER_WAY):
         yield Address("a run", f"run?{urlencode({'run': run})}")
     for number in range(1, products, products // 40):
         yield Address("a product", f"product?id=sku{number}")

@@ -92,8 +92,13 @@ MATCHED = """
         UNION
         (SELECT product_id FROM catalog.products WHERE product_id LIKE :prefix LIMIT :most_products)
     ),
-    matched AS MATERIALIZED (SELECT image_id, product_id, deleted_at FROM named JOIN catalog.images USING (product_id)),
+    matched AS MATERIALIZED (
+        SELECT i.* FROM named CROSS JOIN LATERAL (
+            SELECT image_id, product_id, deleted_at FROM catalog.images WHERE product_id = named.product_id OFFSET 0
+        ) i
+    ),
 """
+"""``OFFSET 0`` keeps Postgres from reading the whole table to join it."""
 SHORT_RUN = """
     of_run AS MATERIALIZED (
         SELECT image_id, category, confidence, tagged_at, classifier_version_id FROM catalog.image_tags
@@ -208,14 +213,16 @@ def _select_all(wanted: PhotoFilter, is_later: bool) -> str:
                CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
                CASE WHEN l.category IS NOT NULL THEN 'human' WHEN t.category IS NOT NULL THEN 'model' END AS source,
                i.deleted_at IS NOT NULL AS is_deleted, CAST(NULL AS text) AS key
-        FROM {_images(wanted)} i
+        FROM (
+            SELECT i.image_id, i.product_id, i.deleted_at FROM {_images(wanted)} i
+            WHERE {" AND ".join(conditions)} ORDER BY i.image_id DESC LIMIT :limit
+        ) i
         JOIN catalog.products p USING (product_id)
         LEFT JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :version
         LEFT JOIN LATERAL (
             SELECT category FROM catalog.labels WHERE image_id = i.image_id ORDER BY label_id DESC LIMIT 1
         ) l ON true
-        WHERE {" AND ".join(conditions)}
-        ORDER BY i.image_id DESC LIMIT :limit
+        ORDER BY i.image_id DESC
     """
 
 
@@ -264,11 +271,11 @@ def _join_tags(wanted: PhotoFilter, scope: _Scope) -> str:
         return """
             matched i CROSS JOIN LATERAL (
                 SELECT * FROM catalog.image_tags
-                WHERE image_id = i.image_id AND classifier_version_id = :version LIMIT 1
+                WHERE image_id = i.image_id AND classifier_version_id = :version OFFSET 0
             ) t
         """
     if scope.is_short:
-        return "of_run t CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = t.image_id LIMIT 1) i"
+        return "of_run t CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = t.image_id OFFSET 0) i"
     return (
         "catalog.image_tags t JOIN catalog.images i ON i.image_id = t.image_id AND t.classifier_version_id = :version"
     )

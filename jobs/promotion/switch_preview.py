@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from jobs.browsing.overview import count_roughly
 from jobs.database.model_versions import ModelKind, read_live_model
-from jobs.database.random_images import RANDOM_IMAGES
+from jobs.database.random_images import select_random_images
 from jobs.database.spaces import find_space
 
 SAMPLE = 4_000
@@ -55,9 +55,7 @@ def preview_switch(connection: Connection, kind: ModelKind, other_version_id: in
 
 DRAWN = f"""
     WITH drawn AS MATERIALIZED (
-        SELECT image_id FROM (
-            {RANDOM_IMAGES.format(columns="i.image_id", joins="", condition="i.deleted_at IS NULL")}
-        ) circle ORDER BY segment, place LIMIT :limit
+        {select_random_images("i.image_id", "", "i.deleted_at IS NULL")}
     )
 """
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 from sqlalchemy import Connection, text
 
-from jobs.database.random_images import RANDOM_IMAGES
+from jobs.database.random_images import FIRST_PLACE, LAST_PLACE, PLACE, START, select_random_images
 from jobs.review.queue import TAGGED, read_live_classifier
 
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)
@@ -124,28 +124,37 @@ def _merge_unreviewed(strata: Sequence[Stratum]) -> list[Stratum]:
 
 def _count_audit(connection: Connection, classifier_version_id: int) -> tuple[int, int, int]:
     """Answered, right and passed over, among the photos up to the last that an audit asked about."""
+    last = connection.execute(
+        text(f"""
+            SELECT CAST({PLACE} < {START} AS integer) AS segment, {PLACE} AS place
+            FROM catalog.reviews i
+            WHERE classifier_version_id = :version AND reason = 'audit' AND undone_at IS NULL
+            ORDER BY segment DESC, place DESC LIMIT 1
+        """),
+        {"version": classifier_version_id},
+    ).one_or_none()
+    if last is None:
+        return 0, 0, 0
+    drawn = select_random_images("i.image_id, t.category", TAGGED, "i.deleted_at IS NULL", is_bounded=True)
     row = connection.execute(
         text(f"""
-            WITH drawn AS MATERIALIZED (
-                {RANDOM_IMAGES.format(columns="i.image_id, t.category", joins=TAGGED, condition="i.deleted_at IS NULL")}
-            ), placed AS (
-                SELECT image_id, category, row_number() OVER (ORDER BY segment, place) AS number FROM drawn
-            ), answered AS (
-                SELECT number, category, (
-                    SELECT l.category FROM catalog.labels l WHERE l.image_id = placed.image_id
+            WITH answered AS (
+                SELECT category, (
+                    SELECT l.category FROM catalog.labels l WHERE l.image_id = drawn.image_id
                     ORDER BY l.label_id DESC LIMIT 1
                 ) AS truth
-                FROM placed
-                WHERE number <= (
-                    SELECT max(number) FROM placed JOIN catalog.reviews r USING (image_id)
-                    WHERE r.classifier_version_id = :version AND r.reason = 'audit' AND r.undone_at IS NULL
-                )
+                FROM ({drawn}) drawn
             )
             SELECT count(truth) AS answered, count(*) FILTER (WHERE truth = category) AS right_ones,
                    count(*) FILTER (WHERE truth IS NULL) AS unanswered
             FROM answered
         """),
-        {"version": classifier_version_id, "limit": SHARES_SAMPLE},
+        {
+            "version": classifier_version_id,
+            "limit": SHARES_SAMPLE,
+            "last_0": last.place if last.segment == 0 else LAST_PLACE,
+            "last_1": last.place if last.segment == 1 else FIRST_PLACE,
+        },
     ).one()
     return row.answered, row.right_ones, row.unanswered
 
@@ -164,10 +173,10 @@ def _read_strata(connection: Connection, classifier_version_id: int) -> list[Str
     rows = connection.execute(
         text(f"""
             WITH drawn AS (
-                {RANDOM_IMAGES.format(columns=f"{STRATUM} AS stratum", joins=TAGGED, condition="i.deleted_at IS NULL")}
+                {select_random_images(f"{STRATUM} AS stratum", TAGGED, "i.deleted_at IS NULL")}
             ), shares AS (
                 SELECT stratum, count(*) / sum(count(*)) OVER () AS share
-                FROM (SELECT stratum FROM drawn ORDER BY segment, place LIMIT :limit) first_ones GROUP BY stratum
+                FROM drawn GROUP BY stratum
             ), reviewed AS (
                 SELECT {STRATUM} AS stratum, count(*) AS reviewed,
                        count(*) FILTER (WHERE t.category = (

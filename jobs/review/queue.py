@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
-from jobs.database.random_images import RANDOM_IMAGES
+from jobs.database.random_images import select_random_images
 from jobs.review.drifted_categories import find_drifted_categories
 from jobs.tagging.drift import DriftSettings
 
@@ -18,11 +18,12 @@ UNSURE_BELOW = 0.7
 """A calibrated classifier is wrong in at least three of ten such answers."""
 SURE_FROM = 0.8
 """A calibrated classifier that contradicts a label like this is right more often than such labels are."""
-LABELS_CHECKED = 20_000
+LABELS_CHECKED = 10_000
 """The latest of them, so that the time is bounded."""
 AUDIT_TARGET = 200
 """Random answers that tell the accuracy to within seven points at worst (Wilson's interval at 95 %)."""
 MOST_COUNTED = 1_000
+"""Of the photos that wait for one reason."""
 
 
 @dataclass(frozen=True)
@@ -48,49 +49,59 @@ class ReviewItem:
 
 
 @dataclass(frozen=True)
+class WaitingPhotos:
+    """Those of each reason in the order in which they are asked, for the live classifier."""
+
+    classifier_version_id: int | None
+    by_reason: dict[Reason, Sequence[int]]
+
+
+@dataclass(frozen=True)
 class Backlog:
-    """Photos that wait for one reason; counted up to `MOST_COUNTED`."""
+    """How many photos wait for one reason; `MOST_COUNTED` may be more."""
 
     reason: Reason
     images: int
 
 
-def read_review_queue(
-    connection: Connection, reason: Reason | None, size: int, drift: DriftSettings
-) -> tuple[ReviewItem, ...]:
-    """What to ask about next, of one reason or of all in turn; empty while no classifier is live."""
+def find_waiting(connection: Connection, drift: DriftSettings) -> WaitingPhotos:
+    """Up to `MOST_COUNTED` of each reason; none while no classifier is live."""
     version = read_live_classifier(connection)
     if version is None:
+        return WaitingPhotos(None, {})
+    by_reason = {reason: _find_images(connection, reason, version, drift) for reason in REASONS}
+    return WaitingPhotos(version, by_reason)
+
+
+def read_review_queue(
+    connection: Connection, waiting: WaitingPhotos, reason: Reason | None, size: int
+) -> tuple[ReviewItem, ...]:
+    """What to ask about next, of one reason or of all in turn."""
+    if waiting.classifier_version_id is None:
         return ()
     by_reason = [
-        [(image_id, each) for image_id in _find_images(connection, each, version, size, drift)]
-        for each in ([reason] if reason else REASONS)
+        [(image_id, each) for image_id in waiting.by_reason[each]] for each in ([reason] if reason else REASONS)
     ]
     mixed: dict[int, Reason] = {}
     for image_id, each in (pair for pair in chain.from_iterable(zip_longest(*by_reason)) if pair):
         mixed.setdefault(image_id, each)
-    return _describe(connection, version, dict(list(mixed.items())[:size]))
+    return _describe(connection, waiting.classifier_version_id, dict(islice(mixed.items(), size)))
 
 
-def read_backlog(connection: Connection, drift: DriftSettings) -> tuple[Backlog, ...]:
+def read_backlog(connection: Connection, waiting: WaitingPhotos) -> tuple[Backlog, ...]:
     """How many photos wait, by reason; of the audit those that its sample lacks."""
-    version = read_live_classifier(connection)
-    if version is None:
-        return ()
-    counts = {
-        reason: len(_find_images(connection, reason, version, MOST_COUNTED, drift))
-        for reason in REASONS
-        if reason != "audit"
-    }
     answered = connection.execute(
         text("""
             SELECT count(*) FROM catalog.reviews
             WHERE classifier_version_id = :version AND reason = 'audit' AND undone_at IS NULL
         """),
-        {"version": version},
+        {"version": waiting.classifier_version_id},
     ).scalar_one()
-    waiting = len(_find_images(connection, "audit", version, max(AUDIT_TARGET - answered, 0), drift))
-    return tuple(Backlog(reason, waiting if reason == "audit" else counts[reason]) for reason in REASONS)
+    lacking = max(AUDIT_TARGET - answered, 0)
+    return tuple(
+        Backlog(reason, min(len(images), lacking) if reason == "audit" else len(images))
+        for reason, images in waiting.by_reason.items()
+    )
 
 
 def read_live_classifier(connection: Connection) -> int | None:
@@ -119,17 +130,22 @@ FINDERS: dict[Reason, str] = {
         ORDER BY d.product_id, i.image_id LIMIT :limit
     """,
     # What the same classifier contradicted before, and a person confirmed, is not asked again.
-    "label_error": f"""
-        SELECT i.image_id
-        FROM (SELECT * FROM catalog.labels ORDER BY label_id DESC LIMIT :labels) l
-        JOIN catalog.images i USING (image_id) {TAGGED}
-        WHERE t.category <> l.category AND t.confidence >= :sure AND i.deleted_at IS NULL
-          AND l.category = ANY (SELECT unnest(categories) FROM catalog.model_versions
-                                WHERE model_version_id = :version)
-          AND NOT EXISTS (SELECT FROM catalog.labels n WHERE n.image_id = l.image_id AND n.label_id > l.label_id)
-          AND NOT EXISTS (SELECT FROM catalog.reviews r WHERE r.image_id = l.image_id
+    "label_error": """
+        WITH contradicted AS MATERIALIZED (
+            SELECT l.label_id, l.image_id, t.confidence
+            FROM (SELECT * FROM catalog.labels ORDER BY label_id DESC LIMIT :labels) l
+            JOIN catalog.image_tags t ON t.image_id = l.image_id AND t.classifier_version_id = :version
+            WHERE t.category <> l.category AND t.confidence >= :sure
+              AND l.category = ANY (CAST((SELECT categories FROM catalog.model_versions
+                                          WHERE model_version_id = :version) AS text[]))
+        )
+        SELECT c.image_id
+        FROM contradicted c CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = c.image_id OFFSET 0) i
+        WHERE i.deleted_at IS NULL
+          AND NOT EXISTS (SELECT FROM catalog.labels n WHERE n.image_id = c.image_id AND n.label_id > c.label_id)
+          AND NOT EXISTS (SELECT FROM catalog.reviews r WHERE r.image_id = c.image_id
                           AND r.classifier_version_id = :version AND r.undone_at IS NULL)
-        ORDER BY t.confidence DESC, i.image_id LIMIT :limit
+        ORDER BY c.confidence DESC, c.image_id LIMIT :limit
     """,
     # The latest, since it is what came last that has drifted.
     "drifted_class": f"""
@@ -142,17 +158,15 @@ FINDERS: dict[Reason, str] = {
         ORDER BY found.image_id DESC LIMIT :limit
     """,
     "audit": f"""
-        SELECT i.image_id FROM (
-            {RANDOM_IMAGES.format(columns="i.image_id", joins=TAGGED, condition=UNANSWERED)}
-        ) i ORDER BY segment, place LIMIT :limit
+        SELECT image_id FROM ({select_random_images("i.image_id", TAGGED, UNANSWERED)}) i ORDER BY segment, place
     """,
 }
 
 
 def _find_images(
-    connection: Connection, reason: Reason, classifier_version_id: int, limit: int, drift: DriftSettings
+    connection: Connection, reason: Reason, classifier_version_id: int, drift: DriftSettings
 ) -> Sequence[int]:
-    parameters: dict[str, Any] = {"version": classifier_version_id, "limit": limit}
+    parameters: dict[str, Any] = {"version": classifier_version_id, "limit": MOST_COUNTED}
     if reason == "low_confidence":
         parameters["unsure"] = UNSURE_BELOW
     elif reason == "label_error":

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from jobs.review.accuracy import Stratum, estimate_by_strata, estimate_share, read_reviewed_accuracy
 from jobs.review.answers import Answer, record_answers, undo_answer
-from jobs.review.queue import read_review_queue
+from jobs.review.queue import find_waiting, read_review_queue
 from jobs.tagging.drift import DriftSettings
 from tests.browsing.conftest import SmallCatalog
 from tests.catalog_rows import NewImage, add_images
@@ -76,7 +76,7 @@ def test_the_accuracy_of_a_catalog_whose_truth_is_known(connection: Connection, 
     assert (before.audited, before.audit, before.reviewed, before.corrected) == (0, None, 0, None)
     review_ids = []
     for reason, size in (("low_confidence", 150), ("audit", 120)):
-        asked = read_review_queue(connection, reason, size, DRIFT)  # type: ignore[arg-type]
+        asked = read_review_queue(connection, find_waiting(connection, DRIFT), reason, size)  # type: ignore[arg-type]
         answers = [
             Answer(item.image_id, item.reason, "dress" if is_right.get(item.image_id, True) else "hat")
             for item in asked
@@ -102,7 +102,7 @@ def test_the_accuracy_of_a_catalog_whose_truth_is_known(connection: Connection, 
 
 
 def test_photos_that_were_passed_over_are_told(connection: Connection, catalog: SmallCatalog) -> None:
-    asked = read_review_queue(connection, "audit", 10, DRIFT)
+    asked = read_review_queue(connection, find_waiting(connection, DRIFT), "audit", 10)
     record_answers(connection, [Answer(asked[2].image_id, "audit", "not clothing")], "ann")
     accuracy = read_reviewed_accuracy(connection)
     assert accuracy is not None

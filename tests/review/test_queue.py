@@ -5,7 +5,7 @@ from sqlalchemy import Connection, text
 from jobs.database.drift_references import DriftReference, upsert_drift_reference
 from jobs.database.switches import Switch, insert_switch
 from jobs.review.answers import Answer, record_answers
-from jobs.review.queue import Reason, read_backlog, read_review_queue
+from jobs.review.queue import Reason, ReviewItem, find_waiting, read_backlog, read_review_queue
 from jobs.tagging.drift import DriftSettings
 from tests.browsing.conftest import SmallCatalog
 from tests.catalog_rows import (
@@ -21,8 +21,12 @@ from tests.catalog_rows import (
 DRIFT = DriftSettings()
 
 
+def read_queue(connection: Connection, reason: Reason | None, size: int) -> tuple[ReviewItem, ...]:
+    return read_review_queue(connection, find_waiting(connection, DRIFT), reason, size)
+
+
 def list_queue(connection: Connection, catalog: SmallCatalog, reason: Reason | None, size: int = 50) -> list[str]:
-    return [catalog.name(item.image_id) for item in read_review_queue(connection, reason, size, DRIFT)]
+    return [catalog.name(item.image_id) for item in read_queue(connection, reason, size)]
 
 
 def test_the_least_confident_come_first(connection: Connection, catalog: SmallCatalog) -> None:
@@ -36,7 +40,7 @@ def test_the_least_confident_come_first(connection: Connection, catalog: SmallCa
 def test_a_photo_that_contradicts_its_product_is_asked_until_one_is_answered(
     connection: Connection, catalog: SmallCatalog
 ) -> None:
-    [item] = read_review_queue(connection, "photos_disagree", 50, DRIFT)
+    [item] = read_queue(connection, "photos_disagree", 50)
     assert catalog.name(item.image_id) == "blue"
     assert (item.product_id, item.category, item.label) == ("P1", "hat", None)
     assert item.confidence > 0.39
@@ -52,7 +56,7 @@ def test_a_label_that_a_sure_classifier_contradicts_is_asked_once(
     connection.execute(
         text("UPDATE catalog.image_tags SET confidence = 0.9 WHERE image_id = :image"), {"image": image_id}
     )
-    [item] = read_review_queue(connection, "label_error", 50, DRIFT)
+    [item] = read_queue(connection, "label_error", 50)
     assert (catalog.name(item.image_id), item.category, item.label) == ("labelled", "hat", "dress")
     record_answers(connection, [Answer(image_id, "label_error", "dress")], "ann")
     assert list_queue(connection, catalog, "label_error") == []
@@ -71,18 +75,18 @@ def test_the_audit_draws_at_random_and_the_next_classifier_draws_others(
 ) -> None:
     more = [NewImage(f"Q{number}", "dress", None, 0.99) for number in range(300)]
     image_ids = add_images(connection, more, catalog.space_id, catalog.classifier)
-    first = [item.image_id for item in read_review_queue(connection, "audit", 40, DRIFT)]
-    assert first == [item.image_id for item in read_review_queue(connection, "audit", 40, DRIFT)]
+    first = [item.image_id for item in read_queue(connection, "audit", 40)]
+    assert first == [item.image_id for item in read_queue(connection, "audit", 40)]
     assert len(set(first)) == 40
     assert first != sorted(first)
     # From all of the catalog, as chance would have it: 40 of some 305, in three thirds.
     thirds = [sum(1 for image_id in first if image_ids[100 * n] <= image_id < image_ids[100 * n] + 100) for n in (0, 2)]
     assert min(thirds) > 3
-    everything = read_review_queue(connection, "audit", 1000, DRIFT)
+    everything = read_queue(connection, "audit", 1000)
     assert len({item.image_id for item in everything}) == 305
     # Answered photos go, and the order of the others stays.
     record_answers(connection, [Answer(first[0], "audit", "hat"), Answer(first[1], "audit", "hat")], "ann")
-    assert [item.image_id for item in read_review_queue(connection, "audit", 38, DRIFT)] == first[2:]
+    assert [item.image_id for item in read_queue(connection, "audit", 38)] == first[2:]
     successor = register_model(connection, "classifier")
     connection.execute(
         text("""
@@ -93,7 +97,7 @@ def test_the_audit_draws_at_random_and_the_next_classifier_draws_others(
         {"successor": successor},
     )
     insert_switch(connection, Switch("classifier", successor, None))
-    others = [item.image_id for item in read_review_queue(connection, "audit", 38, DRIFT)]
+    others = [item.image_id for item in read_queue(connection, "audit", 38)]
     assert others != first[2:]
 
 
@@ -121,20 +125,20 @@ def test_photos_of_drifted_categories_are_asked_the_latest_first(connection: Con
 
 
 def test_all_reasons_take_turns_and_no_photo_comes_twice(connection: Connection, catalog: SmallCatalog) -> None:
-    queue = read_review_queue(connection, None, 50, DRIFT)
+    queue = read_queue(connection, None, 50)
     assert len({item.image_id for item in queue}) == len(queue) == 5
     assert "audit" in {item.reason for item in queue[:3]}
     assert queue[0].reason == "low_confidence"
 
 
 def test_the_backlog_counts_what_waits(connection: Connection, catalog: SmallCatalog) -> None:
-    counts = {backlog.reason: backlog.images for backlog in read_backlog(connection, DRIFT)}
+    counts = {backlog.reason: backlog.images for backlog in read_backlog(connection, find_waiting(connection, DRIFT))}
     assert counts == {"low_confidence": 3, "photos_disagree": 1, "audit": 5, "label_error": 0, "drifted_class": 0}
 
 
 def test_without_a_live_classifier_nothing_waits(connection: Connection) -> None:
-    assert read_review_queue(connection, None, 10, DRIFT) == ()
-    assert read_backlog(connection, DRIFT) == ()
+    assert read_queue(connection, None, 10) == ()
+    assert read_backlog(connection, find_waiting(connection, DRIFT)) == ()
 
 
 def test_the_top_3_of_a_photo_are_shown(connection: Connection, catalog: SmallCatalog) -> None:
@@ -144,5 +148,5 @@ def test_the_top_3_of_a_photo_are_shown(connection: Connection, catalog: SmallCa
         {"top": json.dumps(top_3), "image": catalog.image_ids["blue"]},
     )
     tag_products(connection, catalog.classifier, {"PX4": "hat"})
-    [item] = read_review_queue(connection, "low_confidence", 1, DRIFT)
+    [item] = read_queue(connection, "low_confidence", 1)
     assert [(guess.category, guess.confidence) for guess in item.top_3] == [("hat", 0.4), ("dress", 0.35)]

@@ -9,7 +9,7 @@ from catalog_airflow.pages.catalog_access import read_catalog, read_drift_settin
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.browsing.overview import read_overview
 from jobs.browsing.run_history import list_runs
-from jobs.review.queue import MOST_COUNTED, read_backlog
+from jobs.review.queue import MOST_COUNTED, find_waiting, read_backlog
 
 RUNS_SHOWN = 20
 
@@ -27,7 +27,7 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
     """Champions, runs, failures and drift."""
     with read_catalog() as connection:
         overview, runs = read_overview(connection), list_runs(connection, RUNS_SHOWN)
-        backlog = read_backlog(connection, read_drift_settings())
+        backlog = read_backlog(connection, find_waiting(connection, read_drift_settings()))
     return render_page(
         "overview.html",
         viewer,

@@ -21,7 +21,7 @@ from jobs.review.answers import (
     record_answers,
     undo_answer,
 )
-from jobs.review.queue import MOST_COUNTED, Reason, read_backlog, read_review_queue
+from jobs.review.queue import MOST_COUNTED, Reason, find_waiting, read_backlog, read_review_queue
 
 QUEUE_SIZE = 24
 PAST_SHOWN = 8
@@ -120,10 +120,10 @@ def _parse_accepted(value: str) -> Answer:
 
 
 def _render_review(viewer: Viewer, query: ReviewQuery, fault: str = "") -> HTMLResponse:
-    drift = read_drift_settings()
     with read_catalog() as connection:
-        queue = read_review_queue(connection, query.only, QUEUE_SIZE, drift)
-        backlog = read_backlog(connection, drift)
+        waiting = find_waiting(connection, read_drift_settings())
+        queue = read_review_queue(connection, waiting, query.only, QUEUE_SIZE)
+        backlog = read_backlog(connection, waiting)
         accuracy = read_reviewed_accuracy(connection)
         past = read_past_answers(connection, viewer.name, PAST_SHOWN)
         categories = list_answers(connection)
