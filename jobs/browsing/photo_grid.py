@@ -12,7 +12,7 @@ MOST_PRODUCTS = 5_000
 """Of so many products that fit a text the photos are shown; a text that more of them fit finds some, not all."""
 
 MOST_SORTED = 30_000
-"""Of so many tags of a run those of a confidence are found by reading them all."""
+"""So many deleted photos, or tags of a run, are all read and sorted for a page."""
 
 Order = Literal["image", "confidence", "time"]
 
@@ -84,37 +84,59 @@ KEYS: dict[Order, tuple[str, str, str]] = {
 }
 """For each order the key of a row, the condition for what follows another, and the SQL that sorts."""
 
-MATCHED = """
-    named AS MATERIALIZED (
-        (SELECT product_id FROM catalog.products
-         WHERE to_tsvector('simple', coalesce(display_name, '')) @@ plainto_tsquery('simple', :text)
-         LIMIT :most_products)
-        UNION
-        (SELECT product_id FROM catalog.products WHERE product_id LIKE :prefix LIMIT :most_products)
-    ),
-    matched AS MATERIALIZED (
-        SELECT i.* FROM named CROSS JOIN LATERAL (
-            SELECT image_id, product_id, deleted_at FROM catalog.images WHERE product_id = named.product_id OFFSET 0
-        ) i
-    ),
+Source = Literal["named", "deleted", "run", "all"]
+FEW: dict[Source, str] = {
+    "named": """
+        named AS MATERIALIZED (
+            (SELECT product_id FROM catalog.products
+             WHERE to_tsvector('simple', coalesce(display_name, '')) @@ plainto_tsquery('simple', :text)
+             LIMIT :most_products)
+            UNION
+            (SELECT product_id FROM catalog.products WHERE product_id LIKE :prefix LIMIT :most_products)
+        ),
+        few AS MATERIALIZED (
+            SELECT i.* FROM named CROSS JOIN LATERAL (
+                SELECT image_id, product_id, deleted_at FROM catalog.images WHERE product_id = named.product_id OFFSET 0
+            ) i
+        ),
+    """,
+    "deleted": """
+        few AS MATERIALIZED (SELECT image_id, product_id, deleted_at FROM catalog.images WHERE deleted_at IS NOT NULL),
+    """,
+    "run": """
+        few_tags AS MATERIALIZED (
+            SELECT image_id, category, confidence, tagged_at, classifier_version_id FROM catalog.image_tags
+            WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished
+        ),
+    """,
+    "all": "",
+}
+"""What is read first where that is little. ``OFFSET 0`` keeps Postgres from reading a whole table to join it."""
+OF_FEW_IMAGES = """
+    few i CROSS JOIN LATERAL (
+        SELECT * FROM catalog.image_tags WHERE image_id = i.image_id AND classifier_version_id = :version OFFSET 0
+    ) t
 """
-"""``OFFSET 0`` keeps Postgres from reading the whole table to join it."""
-SHORT_RUN = """
-    of_run AS MATERIALIZED (
-        SELECT image_id, category, confidence, tagged_at, classifier_version_id FROM catalog.image_tags
-        WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished
-    ),
-"""
+TAGGED_IMAGES: dict[Source, str] = {
+    "named": OF_FEW_IMAGES,
+    "deleted": OF_FEW_IMAGES,
+    "run": "few_tags t CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = t.image_id OFFSET 0) i",
+    "all": "catalog.image_tags t JOIN catalog.images i ON i.image_id = t.image_id",
+}
+COUNTED: dict[Source, str] = {
+    "deleted": "catalog.images WHERE deleted_at IS NOT NULL",
+    "run": "catalog.image_tags WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished",
+}
 
 
 @dataclass(frozen=True)
 class _Scope:
-    """Whose tags are read; of a run those of its time, which are few enough to be sorted if it ``is_short``."""
+    """Whose tags are read, of which time, and from where."""
 
     version: int | None
     started: datetime | None = None
     finished: datetime | None = None
-    is_short: bool = False
+    source: Source = "all"
 
 
 def read_photo_page(connection: Connection, wanted: PhotoFilter, after: str | None, size: int) -> PhotoPage:
@@ -134,7 +156,7 @@ def read_photo_page(connection: Connection, wanted: PhotoFilter, after: str | No
     if wanted.asks_for_tags:
         statement = _select_tagged(wanted, scope, bool(follows))
     else:
-        statement = _select_all(wanted, bool(follows))
+        statement = _select_all(wanted, scope, bool(follows))
     rows = connection.execute(text(statement), parameters).all()
     photos = tuple(PhotoCard(*row[:7]) for row in rows[:size])
     if len(rows) <= size:
@@ -148,33 +170,38 @@ def _find_scope(connection: Connection, wanted: PhotoFilter) -> _Scope | None:
     """None if the run was never planned."""
     if wanted.run_id is None:
         live = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
-        return _Scope(wanted.classifier_version_id or connection.execute(text(live)).scalar_one_or_none())
-    run = connection.execute(
-        text("""
-            SELECT classifier_version_id, started_at, coalesce(finished_at, now()) AS finished_at
-            FROM catalog.tagging_runs WHERE run_id = :run
-        """),
-        {"run": wanted.run_id},
-    ).one_or_none()
-    if run is None:
-        return None
-    version = wanted.classifier_version_id or run.classifier_version_id
-    scope = _Scope(version, run.started_at, run.finished_at)
-    return replace(scope, is_short=wanted.order == "confidence" and _is_short(connection, scope))
+        scope = _Scope(wanted.classifier_version_id or connection.execute(text(live)).scalar_one_or_none())
+    else:
+        run = connection.execute(
+            text("""
+                SELECT classifier_version_id, started_at, coalesce(finished_at, now()) AS finished_at
+                FROM catalog.tagging_runs WHERE run_id = :run
+            """),
+            {"run": wanted.run_id},
+        ).one_or_none()
+        if run is None:
+            return None
+        scope = _Scope(wanted.classifier_version_id or run.classifier_version_id, run.started_at, run.finished_at)
+    return replace(scope, source=_choose_source(connection, wanted, scope))
 
 
-def _is_short(connection: Connection, scope: _Scope) -> bool:
-    # The planner, which does not know how the tags of a version lie in time, would look for them by confidence.
-    tags = connection.execute(
-        text("""
-            SELECT count(*) FROM (
-                SELECT FROM catalog.image_tags
-                WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished LIMIT :limit
-            ) counted
-        """),
+def _choose_source(connection: Connection, wanted: PhotoFilter, scope: _Scope) -> Source:
+    """The planner, which does not know how tags lie in time or among deleted photos, is not left to guess."""
+    if wanted.text.strip():
+        return "named"
+    if wanted.deleted and wanted.asks_for_tags and _are_few(connection, "deleted", scope):
+        return "deleted"
+    if wanted.run_id and wanted.order == "confidence" and _are_few(connection, "run", scope):
+        return "run"
+    return "all"
+
+
+def _are_few(connection: Connection, source: Source, scope: _Scope) -> bool:
+    counted = connection.execute(
+        text(f"SELECT count(*) FROM (SELECT FROM {COUNTED[source]} LIMIT :limit) counted"),
         {**asdict(scope), "limit": MOST_SORTED + 1},
     ).scalar_one()
-    return bool(tags <= MOST_SORTED)
+    return bool(counted <= MOST_SORTED)
 
 
 def _collect_parameters(wanted: PhotoFilter, size: int) -> dict[str, Any]:
@@ -204,19 +231,19 @@ def _check_key(order: Order, key: str | float | None) -> str | float | None:
     return key
 
 
-def _select_all(wanted: PhotoFilter, is_later: bool) -> str:
+def _select_all(wanted: PhotoFilter, scope: _Scope, is_later: bool) -> str:
     """Every photo, tagged or not."""
     conditions = [*_image_conditions(wanted), *(["i.image_id < :after_image"] if is_later else [])]
     return f"""
-        {"WITH " + MATCHED.rstrip().rstrip(",") if wanted.text.strip() else ""}
+        WITH {FEW[scope.source]} shown AS (
+            SELECT i.image_id, i.product_id, i.deleted_at FROM {_images(scope)} i
+            WHERE {" AND ".join(conditions)} ORDER BY i.image_id DESC LIMIT :limit
+        )
         SELECT i.image_id, i.product_id, p.display_name, coalesce(l.category, t.category) AS category,
                CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
                CASE WHEN l.category IS NOT NULL THEN 'human' WHEN t.category IS NOT NULL THEN 'model' END AS source,
                i.deleted_at IS NOT NULL AS is_deleted, CAST(NULL AS text) AS key
-        FROM (
-            SELECT i.image_id, i.product_id, i.deleted_at FROM {_images(wanted)} i
-            WHERE {" AND ".join(conditions)} ORDER BY i.image_id DESC LIMIT :limit
-        ) i
+        FROM shown i
         JOIN catalog.products p USING (product_id)
         LEFT JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :version
         LEFT JOIN LATERAL (
@@ -232,10 +259,9 @@ def _select_tagged(wanted: PhotoFilter, scope: _Scope, is_later: bool) -> str:
     parts = [_select_by_model(wanted, scope, follows if is_later else None, order)]
     # A confidence of 1 is what a human's word counts as; a version's own tags and runs know no labels.
     if wanted.classifier_version_id is None and wanted.run_id is None:
-        parts.append(_select_by_human(wanted, follows if is_later else None, order))
+        parts.append(_select_by_human(wanted, scope, follows if is_later else None, order))
     return f"""
-        WITH {MATCHED if wanted.text.strip() else ""} {SHORT_RUN if scope.is_short else ""}
-             hit AS MATERIALIZED ({" UNION ALL ".join(f"({part})" for part in parts)})
+        WITH {FEW[scope.source]} hit AS MATERIALIZED ({" UNION ALL ".join(f"({part})" for part in parts)})
         SELECT h.image_id, i.product_id, p.display_name, h.category, h.confidence, h.source,
                i.deleted_at IS NOT NULL AS is_deleted, {key} AS key
         FROM hit h JOIN catalog.images i USING (image_id) JOIN catalog.products p USING (product_id)
@@ -259,29 +285,13 @@ def _select_by_model(wanted: PhotoFilter, scope: _Scope, follows: str | None, or
             conditions.append(_qualify(follows, "i"))
     return f"""
         SELECT i.image_id, t.category, t.confidence, 'model' AS source, t.tagged_at
-        FROM {_join_tags(wanted, scope)}
+        FROM {TAGGED_IMAGES[scope.source]}
         WHERE {" AND ".join(conditions)}
         ORDER BY {_qualify(order, "i" if wanted.order == "image" else "t")} LIMIT :limit
     """
 
 
-def _join_tags(wanted: PhotoFilter, scope: _Scope) -> str:
-    """Images ``i`` and their tags ``t``; the few of a text or of a short run are looked up one by one."""
-    if wanted.text.strip():
-        return """
-            matched i CROSS JOIN LATERAL (
-                SELECT * FROM catalog.image_tags
-                WHERE image_id = i.image_id AND classifier_version_id = :version OFFSET 0
-            ) t
-        """
-    if scope.is_short:
-        return "of_run t CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = t.image_id OFFSET 0) i"
-    return (
-        "catalog.image_tags t JOIN catalog.images i ON i.image_id = t.image_id AND t.classifier_version_id = :version"
-    )
-
-
-def _select_by_human(wanted: PhotoFilter, follows: str | None, order: str) -> str:
+def _select_by_human(wanted: PhotoFilter, scope: _Scope, follows: str | None, order: str) -> str:
     conditions = [
         "NOT EXISTS (SELECT FROM catalog.labels l2 WHERE l2.image_id = l.image_id AND l2.label_id > l.label_id)",
         *_image_conditions(wanted),
@@ -294,7 +304,7 @@ def _select_by_human(wanted: PhotoFilter, follows: str | None, order: str) -> st
     return f"""
         SELECT * FROM (
             SELECT l.image_id, l.category, CAST(1 AS real) AS confidence, 'human' AS source, l.labelled_at AS tagged_at
-            FROM catalog.labels l JOIN {_images(wanted)} i ON i.image_id = l.image_id
+            FROM catalog.labels l JOIN {_images(scope)} i ON i.image_id = l.image_id
             WHERE {" AND ".join(conditions)}
         ) labelled {" ".join(follow)}
         ORDER BY {order} LIMIT :limit
@@ -308,8 +318,8 @@ def _qualify(sql: str, alias: str) -> str:
     return sql
 
 
-def _images(wanted: PhotoFilter) -> str:
-    return "matched" if wanted.text.strip() else "catalog.images"
+def _images(scope: _Scope) -> str:
+    return "few" if scope.source in ("named", "deleted") else "catalog.images"
 
 
 def _image_conditions(wanted: PhotoFilter) -> list[str]:

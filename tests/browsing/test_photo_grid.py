@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 from sqlalchemy import Connection, text
 
+from jobs.browsing import photo_grid
 from jobs.browsing.cursor import BadCursorError, write_cursor
 from jobs.browsing.photo_grid import PhotoFilter, read_photo_page
 from tests.browsing.conftest import PHOTOS, SmallCatalog
-from tests.catalog_rows import register_model
+from tests.catalog_rows import delete_images, register_model
 
 EVERYTHING = ["untagged", "labelled", "sandal", "boot", "hat", "blue", "red"]
 
@@ -59,13 +60,23 @@ def test_a_hostile_text_is_only_a_text(connection: Connection, catalog: SmallCat
     assert names == {"P_": ["sandal", "boot"], "\0": EVERYTHING}.get(hostile, [])
 
 
-def test_a_deleted_photo_is_among_the_deleted_alone(connection: Connection, catalog: SmallCatalog) -> None:
-    connection.execute(
-        text("UPDATE catalog.images SET deleted_at = now() WHERE image_id = :id"), {"id": catalog.image_ids["hat"]}
-    )
-    assert "hat" not in read_names(connection, catalog, PhotoFilter())
+@pytest.mark.parametrize("most_sorted", [100, 0])
+def test_a_deleted_photo_is_among_the_deleted_alone(
+    connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
+) -> None:
+    monkeypatch.setattr(photo_grid, "MOST_SORTED", most_sorted)
+    delete_images(connection, [catalog.image_ids[name] for name in ("hat", "labelled", "blue", "untagged")])
+    assert read_names(connection, catalog, PhotoFilter()) == ["sandal", "boot", "red"]
+    for wanted, names in (
+        (PhotoFilter(), ["untagged", "labelled", "hat", "blue"]),
+        (PhotoFilter(category="hat"), ["hat", "blue"]),
+        (PhotoFilter(min_confidence=0.1), ["blue", "hat", "labelled"]),
+        (PhotoFilter(photos_disagree=True), ["blue"]),
+        (PhotoFilter(text="PX", min_confidence=0.1), ["labelled"]),
+    ):
+        assert read_names(connection, catalog, dataclasses.replace(wanted, deleted=True), size=1) == names
     page = read_photo_page(connection, PhotoFilter(deleted=True, category="hat"), None, 9)
-    assert [(catalog.name(photo.image_id), photo.is_deleted) for photo in page.photos] == [("hat", True)]
+    assert [photo.is_deleted for photo in page.photos] == [True, True]
 
 
 def test_a_card_says_whose_answer_it_shows(connection: Connection, catalog: SmallCatalog) -> None:
@@ -84,7 +95,11 @@ def test_a_version_shows_its_own_tags(connection: Connection, catalog: SmallCata
     assert read_names(connection, catalog, PhotoFilter(classifier_version_id=other)) == []
 
 
-def test_a_run_shows_what_was_tagged_while_it_went_on(connection: Connection, catalog: SmallCatalog) -> None:
+@pytest.mark.parametrize("most_sorted", [100, 0])
+def test_a_run_shows_what_was_tagged_while_it_went_on(
+    connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
+) -> None:
+    monkeypatch.setattr(photo_grid, "MOST_SORTED", most_sorted)
     encoder = connection.execute(text("SELECT encoder_version_id FROM catalog.embedding_spaces")).scalar_one()
     for run, start in (("now", "-1 minute"), ("later", "1 minute")):
         connection.execute(
@@ -105,6 +120,9 @@ def test_a_run_shows_what_was_tagged_while_it_went_on(connection: Connection, ca
     tagged = [name for name, photo in reversed(PHOTOS.items()) if photo.category]
     assert read_names(connection, catalog, PhotoFilter(run_id="now"), size=2) == tagged
     assert read_names(connection, catalog, PhotoFilter(run_id="later")) == []
+    sure = PhotoFilter(run_id="now", min_confidence=0.5, category="shoes")
+    assert read_names(connection, catalog, sure, size=1) == ["boot", "sandal"]
+    assert read_names(connection, catalog, dataclasses.replace(sure, run_id="later")) == []
     assert read_names(connection, catalog, PhotoFilter(run_id="never")) == []
 
 
