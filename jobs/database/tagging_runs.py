@@ -74,7 +74,10 @@ class ChunkCounts:
 
 @dataclass(frozen=True)
 class RunTotals:
-    """The sums over all chunks of a run, and how much of the plan they cover; see `ChunkCounts`."""
+    """The sums over all chunks of a run, and how much of the plan they cover; see `ChunkCounts`.
+
+    They are kept as JSON in ``tagging_runs.totals``: a field that joins later needs a default.
+    """
 
     entries: int
     tagged: int
