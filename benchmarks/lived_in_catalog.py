@@ -100,9 +100,8 @@ def _promote(connection: Connection, earlier: dict[ModelKind, int], live: dict[M
 def _keep_totals(connection: Connection) -> None:
     """Of each run that ended, as `finish_run` does."""
     statement = text("UPDATE catalog.tagging_runs SET totals = :totals WHERE run_id = :run")
-    for run_id in (
-        connection.execute(text("SELECT run_id FROM catalog.tagging_runs WHERE state = 'succeeded'")).scalars().all()
-    ):
+    ended = text("SELECT run_id FROM catalog.tagging_runs WHERE state = 'succeeded'")
+    for run_id in connection.execute(ended).scalars().all():
         totals = json.dumps(asdict(sum_chunks(connection, run_id)))
         connection.execute(statement, {"run": run_id, "totals": totals})
 

@@ -85,6 +85,11 @@ KEYS: dict[Order, tuple[str, str, str]] = {
 """For each order the key of a row, the condition for what follows another, and the SQL that sorts."""
 
 Source = Literal["named", "deleted", "run", "all"]
+COUNTED: dict[Source, str] = {
+    "deleted": "catalog.images WHERE deleted_at IS NOT NULL",
+    "run": "catalog.image_tags WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished",
+}
+"""Rows that are read first if they are at most `MOST_SORTED`."""
 FEW: dict[Source, str] = {
     "named": """
         named AS MATERIALIZED (
@@ -100,13 +105,10 @@ FEW: dict[Source, str] = {
             ) i
         ),
     """,
-    "deleted": """
-        few AS MATERIALIZED (SELECT image_id, product_id, deleted_at FROM catalog.images WHERE deleted_at IS NOT NULL),
-    """,
-    "run": """
+    "deleted": f"few AS MATERIALIZED (SELECT image_id, product_id, deleted_at FROM {COUNTED['deleted']}),",
+    "run": f"""
         few_tags AS MATERIALIZED (
-            SELECT image_id, category, confidence, tagged_at, classifier_version_id FROM catalog.image_tags
-            WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished
+            SELECT image_id, category, confidence, tagged_at, classifier_version_id FROM {COUNTED["run"]}
         ),
     """,
     "all": "",
@@ -122,10 +124,6 @@ TAGGED_IMAGES: dict[Source, str] = {
     "deleted": OF_FEW_IMAGES,
     "run": "few_tags t CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = t.image_id OFFSET 0) i",
     "all": "catalog.image_tags t JOIN catalog.images i ON i.image_id = t.image_id",
-}
-COUNTED: dict[Source, str] = {
-    "deleted": "catalog.images WHERE deleted_at IS NOT NULL",
-    "run": "catalog.image_tags WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished",
 }
 
 

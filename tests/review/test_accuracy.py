@@ -111,6 +111,19 @@ def test_photos_that_were_passed_over_are_told(connection: Connection, catalog: 
     assert accuracy.audit.share < 1
 
 
+def test_the_audit_is_counted_all_around_the_circle(connection: Connection, catalog: SmallCatalog) -> None:
+    add_images(
+        connection, [NewImage(f"Q{n}", "dress", None, 0.99) for n in range(60)], catalog.space_id, catalog.classifier
+    )
+    asked = read_review_queue(connection, find_waiting(connection, DRIFT), "audit", 100)
+    assert len(asked) > 60
+    for answered, place in enumerate((0, 12, 24, 36, 48, len(asked) - 1)):
+        record_answers(connection, [Answer(asked[place].image_id, "audit", "dress")], "ann")
+        accuracy = read_reviewed_accuracy(connection)
+        assert accuracy is not None
+        assert accuracy.unanswered == place - answered
+
+
 def test_without_a_live_classifier_there_is_no_accuracy(connection: Connection) -> None:
     assert read_reviewed_accuracy(connection) is None
     assert connection.execute(text("SELECT count(*) FROM catalog.reviews")).scalar_one() == 0
