@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1.7
 
 # Not apache/airflow:3.3.2, which brings its own versions of SQLAlchemy and of much else: this image holds those of the
-# constraints, which were run together.
+# lock file, which were tested together.
 FROM python:3.11.15-slim-bookworm
 
 ENV AIRFLOW_HOME=/opt/airflow \
@@ -14,14 +14,14 @@ RUN useradd --uid 10001 --user-group --create-home catalog \
     && install --directory --owner=catalog --group=catalog /opt/airflow /opt/airflow/logs /var/cache/catalog
 
 # The slow layer: built again only when a requirement changes. torch's usual wheel for Linux brings CUDA, so that one
-# image serves CPUs and GPUs; an index of CPU wheels makes it several GB smaller:
-#   docker compose build --build-arg PIP_EXTRA_INDEX_URL=...
-ARG PIP_EXTRA_INDEX_URL
+# image serves CPUs and GPUs.
 WORKDIR /opt/requirements
-COPY requirements.txt constraints.txt requirements-compose.txt requirements-compose-lock.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --requirement=requirements.txt --constraint=constraints.txt \
-    --requirement=requirements-compose.txt --constraint=requirements-compose-lock.txt
+COPY requirements.txt requirements-compose.txt requirements.lock ./
+RUN --mount=type=cache,target=/root/.cache \
+    sed -n '/^uv==/,/[^\\]$/p' requirements.lock > uv.txt \
+    && pip install --require-hashes --requirement=uv.txt \
+    && uv pip install --system --link-mode=copy --require-hashes --constraint=requirements.lock \
+    --requirement=requirements.txt --requirement=requirements-compose.txt
 
 WORKDIR /opt/catalog
 COPY sql sql

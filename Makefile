@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+INSTALL = $(BIN)/uv pip install --python
 PEERS_VENV := .local/peers-venv
 PEERS_READY := $(PEERS_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui down test check bench bench-peers clean
+.PHONY: help demo ui down test check bench bench-peers lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,20 +41,26 @@ bench: $(READY) ## images per second beside the bare forward pass; what two of t
 bench-peers: $(READY) $(PEERS_READY) ## images per second of other ways to the same answers, Ray Data and Daft among them
 	@$(BIN)/python -m benchmarks.peers --peers-python $(PEERS_VENV)/bin/python
 
+lock: $(READY) ## write requirements.lock anew after an edit of requirements*.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements.lock requirements-dev.txt requirements-compose.txt
+
 clean: down ## remove .local with all its data, and .venv
 	rm -rf .local $(VENV)
 
-$(READY): requirements.txt requirements-dev.txt constraints.txt
-	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here: install Python 3.11 or 3.12, or run make PYTHON=/path/to/python"; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, $(PYTHON) is {v[0]}.{v[1]}: install one and run make PYTHON=python3.11 ...")'
+$(READY): requirements.txt requirements-dev.txt requirements.lock
+	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here: install Python 3.11, 3.12 or 3.13, or run make PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: install one and run make PYTHON=python3.11 ...")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) has no venv module: on Debian and Ubuntu run apt-get install python3-venv"; exit 1; }
-	@echo "setting up $(VENV): a few minutes, the first time only"
+	@echo "-- installing into $(VENV): about a minute, the first time only"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@$(INSTALL) $(VENV) -r requirements-dev.txt -c requirements.lock --require-hashes
 	@touch $(READY)
 
 $(PEERS_READY): benchmarks/peers/requirements.txt | $(READY)
-	@echo "setting up $(PEERS_VENV): a few minutes, the first time only"
+	@echo "-- installing into $(PEERS_VENV), the first time only"
 	@$(BIN)/python -m venv $(PEERS_VENV)
-	@$(PEERS_VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r benchmarks/peers/requirements.txt
+	@$(INSTALL) $(PEERS_VENV) -r benchmarks/peers/requirements.txt
 	@touch $(PEERS_READY)
