@@ -28,13 +28,13 @@ def stack_up(
 ) -> None:
     """Start what does not run yet; data of earlier starts are found again."""
     from jobs.local.airflow_services import AirflowOptions
-    from jobs.local.console import count_gpus, format_status
+    from jobs.local.console import choose_task_slots, format_status
     from jobs.local.ports import WantedPorts
     from jobs.local.stack import start_stack
     from jobs.settings import LOCAL_STACK_FOLDER, PROJECT_ROOT, names_locations
 
     uses_stack = not names_locations(PROJECT_ROOT)
-    options = AirflowOptions(pool_slots=count_gpus() or 1, jobs_use_stack=uses_stack) if airflow else None
+    options = AirflowOptions(pool_slots=choose_task_slots(), jobs_use_stack=uses_stack) if airflow else None
     status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port, query_port), options)
     typer.echo(format_status(status))
 

@@ -24,8 +24,8 @@ from jobs.models.device import choose_device
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
 WARM_UP_PHOTOS = 3
-ROUNDS = 4
-ROUND_SECONDS = 1.5
+ROUNDS = 5
+ROUND_SECONDS = 0.5
 MAX_DECODED_PHOTOS = 64
 """Kept in memory to measure the throughput; a shard has about as many decoded at a time."""
 

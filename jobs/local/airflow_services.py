@@ -123,9 +123,9 @@ def _make_configuration(
     }
 
 
-def make_airflow_environment(folder: Path, job_environment: Mapping[str, str]) -> dict[str, str]:
+def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], pool_slots: int) -> dict[str, str]:
     """The caller's environment with what Airflow and the jobs that it starts need; settings of another Airflow
-    that the caller may have are left out.
+    that the caller may have are left out. The tasks that may compute at a time share the cores.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     if job_environment:
@@ -140,6 +140,7 @@ def make_airflow_environment(folder: Path, job_environment: Mapping[str, str]) -
         "PATH": os.pathsep.join(paths),
         "PYTHONPATH": str(PROJECT_ROOT),
         "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // pool_slots)),
         "NO_PROXY": LOOPBACK,
         "no_proxy": LOOPBACK,
         # Airflow's processes write their titles where their environment was, by which they are found.

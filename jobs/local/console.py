@@ -1,8 +1,14 @@
 """What the local stack's commands print."""
 
+import os
 from pathlib import Path
 
+import psutil
+
 from jobs.local.stack import StackStatus
+
+TASK_BYTES = 3_000_000_000
+"""Memory for each task, with its share of what Airflow and Postgres take."""
 
 
 def format_status(status: StackStatus) -> str:
@@ -24,6 +30,11 @@ def format_login(status: StackStatus) -> str:
     )
 
 
-def count_gpus() -> int:
-    """NVIDIA GPUs that this machine shows, without loading CUDA."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*")))
+def choose_task_slots() -> int:
+    """Return how many models this machine computes at a time: one on each GPU, else up to two on its cores.
+
+    Two, because one task leaves cores idle while it starts, reads or writes; each takes some 2 GB.
+    """
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    fitting = min(len(os.sched_getaffinity(0)), psutil.virtual_memory().total // TASK_BYTES)
+    return gpus or max(1, min(2, fitting))

@@ -17,7 +17,7 @@ from jobs.database.model_versions import read_champion
 from jobs.errors import PermanentError
 from jobs.local.airflow_client import AirflowClient, DagRun, TaskInstance
 from jobs.local.airflow_services import AirflowOptions
-from jobs.local.console import count_gpus, format_login
+from jobs.local.console import choose_task_slots, format_login
 from jobs.local.ports import WantedPorts
 from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from jobs.local.stack import StackStatus, start_stack
@@ -54,7 +54,7 @@ def run_demo(write: Write, ports: WantedPorts, files: DemoFiles | None = None) -
     with _step(write, "starting Postgres, S3 and Airflow"):
         if names_locations(PROJECT_ROOT):
             raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
-        status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=count_gpus() or 1))
+        status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=choose_task_slots()))
         settings = load_settings()
         migrate(settings.database_url)
     with _step(write, "rendering a sample catalog"):

@@ -192,7 +192,7 @@ def _start_airflow(stack: _Stack, record: StackRecord, options: AirflowOptions) 
     database_url = format_database_url(ports.postgres, credentials.postgres_password, "airflow", "postgresql+psycopg2")
     write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
     job_environment = _make_job_environment(stack, record) if options.jobs_use_stack else {}
-    environment = make_airflow_environment(stack.folder, job_environment)
+    environment = make_airflow_environment(stack.folder, job_environment, options.pool_slots)
     # Also where the jobs use another database: there may be a service of that elsewhere, else it is this one.
     environment.setdefault(QUERY_URL_SETTING, format_query_url(ports.query))
     version = read_airflow_version()

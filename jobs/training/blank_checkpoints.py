@@ -23,8 +23,11 @@ from transformers import (
 
 MAX_TOKENS = 24
 VOCABULARY = 1000
-SAMPLE_SIDE = 56
-RESNET_WIDTH = 512
+SAMPLE_SIDE = 64
+SAMPLE_WIDTHS = (24, 48, 96, 192)
+"""Channels of the four stages of the sample catalog's networks, a third of a ResNet-18's: as quick to train as the
+rendered garments allow."""
+SAMPLE_STEM_WIDTH = 8
 HEAD_WIDTH = 64
 SEED = 7
 
@@ -42,17 +45,24 @@ def write_blank_bases(folder: Path, categories: Sequence[str], texts: Iterable[s
     bases = BlankBases(folder / "blank-classifier", folder / "blank-encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        write_blank_resnet18(bases.classifier, SAMPLE_SIDE, categories)
-        write_blank_dual_encoder(bases.encoder, SAMPLE_SIDE, dimensions=128, texts=texts)
+        _write_blank_resnet(bases.classifier, SAMPLE_SIDE, categories, SAMPLE_WIDTHS, blocks=1)
+        write_blank_dual_encoder(bases.encoder, SAMPLE_SIDE, dimensions=64, texts=texts)
     return bases
 
 
 def write_blank_resnet18(folder: Path, image_side: int, categories: Sequence[str]) -> None:
-    """A ResNet-18 (He et al. 2015) with random weights, for photos of ``image_side`` pixels."""
+    """Write a ResNet-18 (He et al. 2015) with random weights, for photos of ``image_side`` pixels."""
+    _write_blank_resnet(folder, image_side, categories, (64, 128, 256, 512), blocks=2)
+
+
+def _write_blank_resnet(
+    folder: Path, image_side: int, categories: Sequence[str], widths: Sequence[int], blocks: int
+) -> None:
+    """Write a ResNet with this many basic blocks in each stage, whose channels are ``widths``."""
     config = ResNetConfig(
-        embedding_size=64,
-        hidden_sizes=[64, 128, 256, 512],
-        depths=[2, 2, 2, 2],
+        embedding_size=widths[0],
+        hidden_sizes=list(widths),
+        depths=[blocks] * len(widths),
         layer_type="basic",
         id2label=dict(enumerate(categories)),
         label2id={category: index for index, category in enumerate(categories)},
@@ -72,9 +82,11 @@ def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, tex
     A vision transformer that starts at random needs far more (Dosovitskiy et al. 2020, section 4.3).
     """
     tokenizer = _train_tokenizer(texts)
-    image_tower = TimmWrapperConfig(architecture="resnet10t")
+    image_tower = TimmWrapperConfig(
+        architecture="resnet10t", model_args={"channels": list(SAMPLE_WIDTHS), "stem_width": SAMPLE_STEM_WIDTH}
+    )
     # Timm's configurations do not name the width, which the projection needs.
-    image_tower.hidden_size = RESNET_WIDTH
+    image_tower.hidden_size = SAMPLE_WIDTHS[-1]
     text_tower = CLIPTextConfig(**_describe_text_tower(tokenizer, dimensions, layers=2))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(image_tower, text_tower, projection_dim=dimensions)
     VisionTextDualEncoderModel(config).save_pretrained(folder)

@@ -105,7 +105,7 @@ def make_request(kind: ModelKind, base: Path, options: TrainingOptions) -> Train
 
 def _make_classifier_request(base: Path, options: TrainingOptions) -> ClassifierTraining:
     if options.from_scratch:
-        settings = TrainingSettings(epochs=8, batch_size=32, learning_rate=1e-3, patience=8)
+        settings = TrainingSettings(epochs=6, batch_size=32, learning_rate=3e-3, patience=6)
         request = ClassifierTraining(base, "nothing", settings, FLIP_AND_CROP)
     else:
         # Training all layers takes 1.6 times as long, and was no better on real photos: docs/benchmarks.md.
@@ -122,7 +122,7 @@ def _make_encoder_request(base: Path, options: TrainingOptions) -> EncoderTraini
     if options.freeze == "backbone":
         raise PermanentError("an encoder has no head to train alone: freeze early layers or nothing")
     if options.from_scratch:
-        settings = TrainingSettings(epochs=8, batch_size=64, learning_rate=1e-3, patience=8)
+        settings = TrainingSettings(epochs=8, batch_size=64, learning_rate=3e-3, patience=8)
         request = EncoderTraining(base, settings, FLIP_AND_CROP, category_weight=1.0)
     else:
         request = EncoderTraining(base, TrainingSettings(epochs=5, batch_size=32, learning_rate=5e-6))

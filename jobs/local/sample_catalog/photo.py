@@ -12,7 +12,7 @@ from jobs.local.sample_catalog.fabric import Fabric
 from jobs.local.sample_catalog.marks import Garment, collect_points
 from jobs.local.sample_catalog.placement import Placement, Pose, Size
 
-_DRAWN_SIDE_PIXELS = 640
+_DRAWN_SIDE_PIXELS = 480
 """Larger photos are enlarged from this: drawing costs by the pixel, and the garments have no finer detail."""
 _FRAME_RATIOS = (2 / 3, 3 / 4, 4 / 5, 1.0, 5 / 4, 4 / 3, 3 / 2)
 """Width over height."""

@@ -42,10 +42,10 @@ class Part:
     retells: bool
 
 
-LABELLED = Part("lab", (SideRange(1, 300, 420),), is_sorted=True, retells=True)
+LABELLED = Part("lab", (SideRange(1, 120, 176),), is_sorted=True, retells=True)
 UNLABELLED = Part(
     "sku",
-    (SideRange(0.8, 400, 600), SideRange(0.15, 600, 1100), SideRange(0.05, 1100, 1600)),
+    (SideRange(0.8, 320, 480), SideRange(0.15, 480, 900), SideRange(0.05, 900, 1600)),
     is_sorted=False,
     retells=False,
 )

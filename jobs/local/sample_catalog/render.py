@@ -45,7 +45,7 @@ class SampleCatalogSpec:
     """
 
     seed: int = 7
-    labelled_products: int = 960
+    labelled_products: int = 1500
     unlabelled_products: int = 260
     duplicates: int = 12
 

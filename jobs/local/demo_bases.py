@@ -1,0 +1,59 @@
+"""The checkpoints that the demo's models start from, and why these."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.database.model_versions import MODEL_KINDS, ModelKind
+from jobs.errors import PermanentError
+from jobs.local.demo_photos import DemoPhotos
+from jobs.models.checkpoint import resolve_base
+from jobs.settings import Settings
+
+
+@dataclass(frozen=True)
+class DemoBase:
+    """The folder of a checkpoint; one with random weights learns from scratch or, untrained, compares pixels only."""
+
+    folder: Path
+    has_random_weights: bool
+    reason: str
+
+
+def choose_bases(photos: DemoPhotos, settings: Settings, folder: Path) -> dict[ModelKind, DemoBase]:
+    """Choose a base for each kind: the configured ones for the user's photos, small random ones for the sample.
+
+    A configured base that cannot be had is replaced by random weights; ``folder`` keeps those.
+    """
+    # Here, since torch takes seconds to import and a second demo does without.
+    from jobs.training.blank_checkpoints import write_blank_bases
+
+    blank = write_blank_bases(folder, *_read_vocabulary(photos))
+    blanks: dict[ModelKind, Path] = {"classifier": blank.classifier.resolve(), "encoder": blank.encoder.resolve()}
+    if photos.is_sample:
+        reason = "a small network with random weights, enough for rendered garments and nothing to download"
+        return {kind: DemoBase(blanks[kind], True, reason) for kind in MODEL_KINDS}
+    configured: dict[ModelKind, str] = {"classifier": settings.classifier_base, "encoder": settings.encoder_base}
+    return {kind: _choose_base(kind, configured[kind], blanks[kind]) for kind in MODEL_KINDS}
+
+
+def _choose_base(kind: ModelKind, configured: str, blank: Path) -> DemoBase:
+    setting = f"CATALOG_{kind.upper()}_BASE"
+    try:
+        return DemoBase(resolve_base(configured, setting), False, f"{configured}, from {setting}")
+    except PermanentError as error:
+        return DemoBase(blank, True, f"random weights, because {error}")
+
+
+def _read_vocabulary(photos: DemoPhotos) -> tuple[Sequence[str], Sequence[str]]:
+    """The categories, and texts to make a tokenizer of."""
+    if photos.labels is None:
+        return ["photo", "other"], ["photo"]
+    name, source = photos.labels
+    if name == "csv":
+        with source.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return sorted({row["label"] for row in rows}), [row["text"] for row in rows]
+    categories = sorted({path.relative_to(source).parts[0] for path in photos.files if path.parent != source})
+    return categories, categories
