@@ -9,13 +9,15 @@ PEERS_VENV := .local/peers-venv
 PEERS_READY := $(PEERS_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui down test check bench bench-peers lock clean
+.PHONY: help demo install ui down test check bench bench-peers lock reset clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## the whole flow on a rendered catalog: bucket -> Airflow -> SQL
-	@$(BIN)/python -m jobs demo
+demo: $(READY) ## the whole flow on a rendered catalog, or on your own: make demo PHOTOS=folder
+	@$(BIN)/python -m jobs demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+
+install: $(READY) ## install into .venv, which all other targets do by themselves
 
 ui: $(READY) ## start the local stack with Airflow, print URL and login
 	@$(BIN)/python -m jobs stack up
@@ -45,8 +47,11 @@ lock: $(READY) ## write requirements.lock anew after an edit of requirements*.tx
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements.lock requirements-dev.txt requirements-compose.txt
 
-clean: down ## remove .local with all its data, and .venv
-	rm -rf .local $(VENV)
+reset: down ## stop the local stack and delete its data
+	rm -rf .local
+
+clean: reset ## reset, and remove .venv
+	rm -rf $(VENV)
 
 $(READY): requirements.txt requirements-dev.txt requirements.lock
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here: install Python 3.11, 3.12 or 3.13, or run make PYTHON=/path/to/python"; exit 1; }

@@ -41,7 +41,7 @@ class Timing:
     seconds: float
 
 
-class CommandFailed(Exception):
+class CommandFailedError(Exception):
     """A command of the README ended with an error."""
 
 
@@ -95,7 +95,7 @@ def _time_stages(clone: Path, words: Sequence[str], environment: Mapping[str, st
                 timings.append(Timing(command, stage, time.monotonic() - started))
                 stage, started = line.removeprefix(STAGE).strip(" .\n"), time.monotonic()
             if time.monotonic() > deadline:
-                raise CommandFailed(f"{command} is still running after {DEADLINE_SECONDS} s")
+                raise CommandFailedError(f"{command} is still running after {DEADLINE_SECONDS} s")
         exit_code = process.wait(timeout=60)
     finally:
         if process.poll() is None:
@@ -103,7 +103,7 @@ def _time_stages(clone: Path, words: Sequence[str], environment: Mapping[str, st
             process.wait(timeout=60)
         process.stdout.close()
     if exit_code:
-        raise CommandFailed(f"{command} ended with {exit_code}")
+        raise CommandFailedError(f"{command} ended with {exit_code}")
     timings.append(Timing(command, stage, time.monotonic() - started))
     return timings
 

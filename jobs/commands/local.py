@@ -1,5 +1,6 @@
 """Commands of the local stack, and the demo that runs on it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -61,13 +62,16 @@ def stack_down() -> None:
 
 @app.command()
 def demo(
+    photos: Annotated[
+        Path | None, typer.Option(help="A folder of your own photos, in a subfolder for each label or without labels.")
+    ] = None,
     postgres_port: PostgresPortOption = None,
     s3_port: S3PortOption = None,
     airflow_port: AirflowPortOption = None,
     query_port: QueryPortOption = None,
 ) -> None:
-    """Show the whole circle on a rendered catalog: labels, training, gates, promotion, tagging, answers."""
+    """Show the whole circle: labels, training, gates, promotion, tagging, answers."""
     from jobs.local.demo import run_demo
     from jobs.local.ports import WantedPorts
 
-    run_demo(typer.echo, WantedPorts(postgres_port, s3_port, airflow_port, query_port))
+    run_demo(typer.echo, WantedPorts(postgres_port, s3_port, airflow_port, query_port), photos)

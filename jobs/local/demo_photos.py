@@ -68,9 +68,9 @@ def reserve_stack(stack_folder: Path, own_photos: Path | None) -> None:
     wanted = str(own_photos.expanduser().resolve()) if own_photos else None
     held = json.loads(record.read_text(encoding="utf-8"))["photos"] if record.exists() else wanted
     if held != wanted:
-        again = f"`make demo PHOTOS={held}`" if held else "`make demo`"
+        same = f"make demo PHOTOS={held}" if held else "make demo"
         raise PermanentError(
-            f"the local stack holds {held or 'the sample catalog'}: run `make reset` to delete it, or go on with {again}"
+            f"the local stack holds {held or 'the sample catalog'}: run `make reset` to delete it, or `{same}` again"
         )
     record.write_text(json.dumps({"photos": wanted}), encoding="utf-8")
 
