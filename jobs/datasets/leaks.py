@@ -73,7 +73,7 @@ def fingerprint_photos(photos: "SnapshotPhotos", rows: Sequence[SnapshotRow], th
         return PhotoFingerprint(bytes.fromhex(row.content_hash), perceptual_hash(decoded.pixels), row.group_name)
 
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(fingerprint, rows))
+        return list(photos.progress.track("checking photos for leaks", pool.map(fingerprint, rows), len(rows)))
 
 
 def require_no_leak(snapshot: Snapshot, near_duplicate_bits: int) -> None:

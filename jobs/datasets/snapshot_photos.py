@@ -17,6 +17,7 @@ from numpy.lib.format import open_memmap
 from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.errors import PermanentError
 from jobs.models.geometry import Geometry
+from jobs.progress import SILENT, Progress
 from jobs.storage.layout import example_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -35,6 +36,7 @@ class SnapshotPhotos:
     store: ObjectStore
     artifacts: S3Uri
     cache: Path
+    progress: Progress = SILENT
 
     def read(self, content_hash: str) -> bytes:
         """The bytes of a photo.
@@ -76,7 +78,8 @@ class SnapshotPhotos:
                 pixels[position] = self._decode(rows[position], geometry).numpy()
 
             with ThreadPoolExecutor(2 * len(os.sched_getaffinity(0))) as pool:
-                list(pool.map(decode, range(len(rows))))
+                decoded = pool.map(decode, range(len(rows)))
+                list(self.progress.track("decoding photos", decoded, len(rows)))
             pixels.flush()
             staged.rename(path)
 

@@ -16,6 +16,7 @@ from jobs.evaluation.evaluation_files import MAX_THUMBNAILS, Flip
 from jobs.evaluation.evaluation_record import BlastRadius
 from jobs.evaluation.served_model import ServedModel
 from jobs.evaluation.thumbnails import make_thumbnail
+from jobs.progress import SILENT, Progress
 from jobs.storage.faults import ObjectFault
 from jobs.storage.uri import S3Uri
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
@@ -45,7 +46,7 @@ class _LivePhoto:
 
 
 def measure_blast_radius(
-    connections: Connections, candidate: ServedModel, images: int = SAMPLE_IMAGES
+    connections: Connections, candidate: ServedModel, images: int = SAMPLE_IMAGES, progress: Progress = SILENT
 ) -> CatalogChange | None:
     """Ask the candidate for a sample of the catalog; None where no image has a tag, or it answers no numbers, or so
     few photos can be read that they say nothing of the catalog.
@@ -55,14 +56,15 @@ def measure_blast_radius(
     with connections.engine.connect() as connection:
         tags = sample_live_tags(connection, images)
     with ThreadPoolExecutor(connections.settings.read_threads) as pool:
-        loaded = list(pool.map(partial(_load_photo, connections, candidate), tags))
+        read = pool.map(partial(_load_photo, connections, candidate), tags)
+        loaded = list(progress.track("reading photos of the catalog", read, len(tags)))
     photos = [photo for photo in loaded if photo is not None]
     if len(photos) < LEAST_SHARE_READ * len(tags):
         log.warning("of a sample of %d photos of the catalog only %d can be read", len(tags), len(photos))
         return None
     if not photos:
         return None
-    probabilities = candidate.predict(torch.stack([photo.pixels for photo in photos]))
+    probabilities = candidate.predict(torch.stack([photo.pixels for photo in photos]), progress)
     if not np.isfinite(probabilities).all():
         return None
     flips = _find_flips(photos, ClassifierAnswers(probabilities, candidate.categories))

@@ -31,6 +31,7 @@ from jobs.evaluation.serving import MAX_PHOTOS, measure_serving
 from jobs.evaluation.trial import Measured, Trial
 from jobs.models.device import choose_device
 from jobs.models.registry import fetch_checkpoint
+from jobs.progress import Progress, open_progress
 from jobs.storage.layout import evaluation_location
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,11 @@ def evaluate_candidate(connections: Connections, run_id: str, kind: ModelKind) -
         RetryableError: bucket or database away.
     """
     contest = _read_contest(connections, run_id, kind)
-    with tempfile.TemporaryDirectory(prefix="evaluation-") as scratch:
-        measured = _measure(connections, contest, Path(scratch))
+    with (
+        tempfile.TemporaryDirectory(prefix="evaluation-") as scratch,
+        open_progress(connections.engine, run_id, f"{kind}.evaluate") as progress,
+    ):
+        measured = _measure(connections, contest, Path(scratch), progress)
     location = evaluation_location(connections.artifacts, run_id, kind, datetime.now(UTC))
     for name, content in measured.files.items():
         connections.store.write(location / name, content)
@@ -115,11 +119,12 @@ def _read_contest(connections: Connections, run_id: str, kind: ModelKind) -> _Co
         return _Contest(run_id, kind, candidate, read_champion(connection, kind), snapshot)
 
 
-def _measure(connections: Connections, contest: _Contest, scratch: Path) -> Measured:
+def _measure(connections: Connections, contest: _Contest, scratch: Path, progress: Progress) -> Measured:
     settings, store = connections.settings, connections.store
     snapshot = load_snapshot(store, connections.artifacts, contest.snapshot.snapshot_id)
-    photos = SnapshotPhotos(store, connections.artifacts, settings.model_cache)
+    photos = SnapshotPhotos(store, connections.artifacts, settings.model_cache, progress)
     log.info("reading %s %d back from the bucket", contest.kind, contest.candidate.model_version_id)
+    progress.report("reading the artifact back from the bucket")
     exact = choose_device(settings.device, "fp32")
     inspection = inspect_artifact(store, contest.candidate, snapshot, photos, exact, scratch / "artifact")
     log.info("checking %d photos for leaks", len(snapshot.rows))
@@ -131,8 +136,9 @@ def _measure(connections: Connections, contest: _Contest, scratch: Path) -> Meas
         return Measured(basics)
     champion = fetch_checkpoint(store, contest.champion, settings.model_cache) if contest.champion else None
     device = choose_device(settings.device, settings.precision)
-    trial = Trial(connections, snapshot, photos, device, inspection.folder, champion)
+    trial = Trial(connections, snapshot, photos, device, inspection.folder, champion, progress)
     log.info("serving the artifact in a process of its own")
+    progress.report("measuring how the artifact serves")
     serving = _serve(trial, contest.kind, scratch)
     log.info("asking for %d test images", len(snapshot.part("test")))
     measured = evaluate_classifier(trial) if contest.kind == "classifier" else evaluate_encoder(trial)

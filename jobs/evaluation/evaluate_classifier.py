@@ -39,7 +39,7 @@ def evaluate_classifier(trial: Trial) -> Measured:
     champion, change = None, None
     if trial.champion is not None:
         champion = _answer(trial, load_served_model(trial.champion, "classifier", trial.device), rows)
-        change = measure_blast_radius(trial.connections, model)
+        change = measure_blast_radius(trial.connections, model, progress=trial.progress)
     paired = pair_outcomes(candidate.is_right(labels), champion.is_right(labels)) if champion else None
     metrics = EvaluationMetrics(
         classifier=_score(trial, trial.candidate, candidate, labels),
@@ -65,7 +65,7 @@ def count_answers(answers: ClassifierAnswers) -> DriftReference:
 
 def _answer(trial: Trial, model: ServedModel, rows: Sequence[SnapshotRow]) -> ClassifierAnswers:
     pixels = trial.photos.load_pixels(rows, model.geometry)
-    return ClassifierAnswers(model.predict(pixels), model.categories)
+    return ClassifierAnswers(model.predict(pixels, trial.progress), model.categories)
 
 
 def _score(trial: Trial, folder: Path, answers: ClassifierAnswers, labels: Sequence[str]) -> ClassifierScores:

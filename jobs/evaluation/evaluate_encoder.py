@@ -57,7 +57,7 @@ def _ask(trial: Trial, folder: Path, rows: Sequence[SnapshotRow]) -> _Answers:
         return _Answers(nothing[:, 0], score_encoder(nothing, nothing, [], logit_scale=1))
     images = load_served_model(folder, "encoder", trial.device)
     texts = load_text_encoder(folder, trial.device.in_precision("fp32"))
-    image_vectors = images.predict(trial.photos.load_pixels(rows, images.geometry))
+    image_vectors = images.predict(trial.photos.load_pixels(rows, images.geometry), trial.progress)
     full_texts = [row.full_text for row in rows]
     text_vectors = map_batches(texts.embed, full_texts, trial.device)
     logit_scale = float(texts.model.logit_scale.exp()) if hasattr(texts.model, "logit_scale") else None

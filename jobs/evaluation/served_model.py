@@ -15,6 +15,7 @@ from jobs.models.engine import EngineSettings, load_image_model
 from jobs.models.geometry import Geometry
 from jobs.models.image_model import ImageModel
 from jobs.models.torch_model import load_torch_model
+from jobs.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class ServedModel:
         """One batch of uint8 pixels [n, 3, side, side]: float32 [n, outputs]."""
         return self.model.predict(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
 
-    def predict(self, pixels: torch.Tensor) -> np.ndarray:
+    def predict(self, pixels: torch.Tensor, progress: Progress = SILENT, stage: str = "scoring photos") -> np.ndarray:
         """Any number of pixels, at least one, in batches: uint8 [n, 3, side, side] to float32 [n, outputs]."""
-        return _map_batches(self.predict_batch, pixels, self.model.batch_size, self.model.passes)
+        return _map_batches(self.predict_batch, pixels, self.model.batch_size, self.model.passes, progress, stage)
 
 
 def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
@@ -61,8 +62,14 @@ def map_batches(work: Callable[[Any], np.ndarray], items: Sequence[str], device:
 
 
 def _map_batches(
-    work: Callable[[Any], np.ndarray], items: torch.Tensor | Sequence[str], size: int, passes: int
+    work: Callable[[Any], np.ndarray],
+    items: torch.Tensor | Sequence[str],
+    size: int,
+    passes: int,
+    progress: Progress = SILENT,
+    stage: str = "",
 ) -> np.ndarray:
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(passes) as pool:
-        return np.concatenate(list(pool.map(work, batches)))
+        answers = progress.track(stage, pool.map(work, batches), len(items), size=size)
+        return np.concatenate(list(answers))

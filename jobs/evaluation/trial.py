@@ -15,6 +15,7 @@ from jobs.datasets.snapshot_file import Snapshot
 from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.evaluation.evaluation_record import EvaluationMetrics
 from jobs.models.device import Device
+from jobs.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Trial:
     device: Device
     candidate: Path
     champion: Path | None
+    progress: Progress = SILENT
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A client of Airflow's REST API, for the demo and the tests: trigger a DAG, follow it, read what it left."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -16,6 +16,8 @@ _API = "/api/v2"
 _PAGE_SIZE = 100
 _POLL_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
+_LOGIN_SECONDS = 3600.0
+"""A token is used for this long; it is valid for a day."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class TaskInstance:
     started_at: datetime | None
     ended_at: datetime | None
 
+    @property
+    def name(self) -> str:
+        """The id, and the number of a mapped task in brackets."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
 
 class AirflowClient:
     """A session with a name and a password.
@@ -67,6 +74,7 @@ class AirflowClient:
         # A proxy named in the environment has no business between two processes of one machine.
         self._http = httpx.Client(base_url=base_url, timeout=_TIMEOUT_SECONDS, trust_env=False)
         self._login = {"username": username, "password": password}
+        self._logged_in: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -168,9 +176,10 @@ class AirflowClient:
         links: dict[str, str | None] = self._call("GET", path)["extra_links"]
         return links
 
-    def list_runs(self, dag_id: str) -> list[DagRun]:
-        """All runs of a DAG, the oldest first."""
-        runs = self._list(f"{_API}/dags/{quote(dag_id)}/dagRuns", "dag_runs", order_by="id")
+    def list_runs(self, dag_id: str, states: Sequence[str] = ()) -> list[DagRun]:
+        """The runs of a DAG, or those in one of the states; the oldest first."""
+        path = f"{_API}/dags/{quote(dag_id)}/dagRuns"
+        runs = self._list(path, "dag_runs", order_by="id", state=list(states))
         return [_read_run(run) for run in runs]
 
     def read_page(self, path: str) -> str:
@@ -178,26 +187,22 @@ class AirflowClient:
         self._log_in()
         return self._send("GET", path).text
 
-    def wait_for_run(
-        self,
-        run: DagRun,
-        timeout_seconds: float,
-        show_progress: Callable[[DagRun, list[TaskInstance]], None] = lambda _run, _tasks: None,
-    ) -> DagRun:
-        """Follow a run to its end, whatever that is; ``show_progress`` is called at every look.
+    def make_run_url(self, run: DagRun) -> str:
+        """Return the address of a run in Airflow's UI."""
+        return f"{self._http.base_url}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id)}"
+
+    def wait_for_run(self, run: DagRun, timeout_seconds: float) -> DagRun:
+        """Wait for the end of a run, whatever that is.
 
         Raises:
             RetryableError: it has not ended in time.
         """
         deadline = time.monotonic() + timeout_seconds
-        while True:
-            now = self.read_run(run.dag_id, run.run_id)
-            show_progress(now, self.read_task_instances(run.dag_id, run.run_id))
-            if now.is_finished:
-                return now
+        while not (now := self.read_run(run.dag_id, run.run_id)).is_finished:
             if time.monotonic() > deadline:
                 raise RetryableError(f"{run.dag_id} is still {now.state} after {timeout_seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
+        return now
 
     def _list(self, path: str, field: str, **params: Any) -> list[dict[str, Any]]:
         entries: list[dict[str, Any]] = []
@@ -212,9 +217,10 @@ class AirflowClient:
         return self._send(method, path, **request).json()
 
     def _log_in(self) -> None:
-        if "Authorization" not in self._http.headers:
+        if self._logged_in is None or time.monotonic() - self._logged_in > _LOGIN_SECONDS:
             token = self._send("POST", "/auth/token", json=self._login).json()["access_token"]
             self._http.headers["Authorization"] = f"Bearer {token}"
+            self._logged_in = time.monotonic()
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:
         try:

@@ -199,5 +199,10 @@ def _make_command(environment: Mapping[str, str], *words: str) -> Command:
     return Command((sys.executable, "-m", "airflow", *words), environment, PROJECT_ROOT)
 
 
+def locate_task_logs(folder: Path) -> Path:
+    """Return the folder of the tasks' logs in that of the stack."""
+    return _locate_home(folder) / "logs"
+
+
 def _locate_home(folder: Path) -> Path:
     return folder.resolve() / "airflow"

@@ -15,9 +15,10 @@ from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.database.model_versions import read_champion
 from jobs.errors import PermanentError
-from jobs.local.airflow_client import AirflowClient, DagRun, TaskInstance
+from jobs.local.airflow_client import AirflowClient, DagRun
 from jobs.local.airflow_services import AirflowOptions
 from jobs.local.console import choose_task_slots, format_login
+from jobs.local.follow_run import RunFollower, hold_preparation_lock
 from jobs.local.ports import WantedPorts
 from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from jobs.local.stack import StackStatus, start_stack
@@ -27,7 +28,6 @@ from jobs.storage.uri import S3Uri
 
 INGEST_DAG = "catalog_ingest"
 RETRAIN_DAG = "model_retrain"
-DAG_TIMEOUT_SECONDS = 900.0
 TEXT_QUERY = "red striped dress"
 
 Write = Callable[[str], None]
@@ -57,22 +57,29 @@ def run_demo(write: Write, ports: WantedPorts, files: DemoFiles | None = None) -
         status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=choose_task_slots()))
         settings = load_settings()
         migrate(settings.database_url)
-    with _step(write, "rendering a sample catalog"):
-        catalog = render_sample_catalog(files.sample, SampleCatalogSpec())
     with connect(settings) as connections:
-        with _step(write, "putting its photos into the bucket"):
-            write(f"   {_upload_photos(connections, catalog)} files were new")
+        with hold_preparation_lock(status.folder):
+            with _step(write, "rendering a sample catalog"):
+                catalog = render_sample_catalog(files.sample, SampleCatalogSpec())
+            with _step(write, "putting its photos into the bucket"):
+                uploaded = _upload_photos(connections, catalog)
+                write(f"   {uploaded} files were new")
         with _open_airflow(status) as airflow:
+            follower = RunFollower(airflow, connections.engine, status.folder)
             if _has_champions(connections):
                 write("-- champions are there already")
             else:
-                with _step(write, "importing the labels of its labelled part"):
-                    write(f"   {_import_labels(connections, catalog)} photos to learn from")
                 with _step(write, f"running the DAG {RETRAIN_DAG} in Airflow"):
-                    run = _run_dag(status, airflow, RETRAIN_DAG, _write_bases(files, catalog), write)
+
+                    def prepare() -> Mapping[str, Any]:
+                        write(f"   {_import_labels(connections, catalog)} photos to learn from")
+                        return _write_bases(files, catalog)
+
+                    run = follower.run_dag(RETRAIN_DAG, prepare, write)
                     _show_gates(airflow, run, write)
             with _step(write, f"running the DAG {INGEST_DAG} in Airflow"):
-                run = _run_dag(status, airflow, INGEST_DAG, {}, write)
+                # A run that was active before the upload may have listed the bucket without the new photos.
+                run = follower.run_dag(INGEST_DAG, dict, write, attach=not uploaded)
                 report = airflow.read_xcom(INGEST_DAG, run.run_id, "report")
         _show_report(report, write)
         _show_answers(connections, files, write)
@@ -133,20 +140,6 @@ def _open_airflow(status: StackStatus) -> AirflowClient:
     return AirflowClient(status.airflow_url, status.username, status.password)
 
 
-def _run_dag(
-    status: StackStatus, airflow: AirflowClient, dag_id: str, parameters: Mapping[str, Any], write: Write
-) -> DagRun:
-    airflow.wait_for_dag(dag_id, timeout_seconds=120)
-    run = airflow.wait_for_run(airflow.trigger_dag(dag_id, parameters), DAG_TIMEOUT_SECONDS, _Progress(write))
-    if run.state != "success":
-        failed = [task.task_id for task in airflow.read_task_instances(dag_id, run.run_id) if task.state == "failed"]
-        raise PermanentError(
-            f"the run {run.run_id} ended as {run.state}; look at the log of {', '.join(failed) or 'its tasks'} "
-            f"at {status.airflow_url}/dags/{dag_id}/runs/{run.run_id}"
-        )
-    return run
-
-
 def _show_gates(airflow: AirflowClient, run: DagRun, write: Write) -> None:
     """The gates of each kind, as they decided."""
     for kind in ("classifier", "encoder"):
@@ -154,23 +147,6 @@ def _show_gates(airflow: AirflowClient, run: DagRun, write: Write) -> None:
         write(f"   gates of the {kind}:")
         for decision in report["decisions"]:
             write(f"     {decision['verdict']:<8}{decision['sentence']}")
-
-
-class _Progress:
-    """Tells each task's state once it changes."""
-
-    def __init__(self, write: Write) -> None:
-        self._write = write
-        self._told: dict[tuple[str, int], str | None] = {}
-
-    def __call__(self, _: DagRun, tasks: list[TaskInstance]) -> None:
-        for task in tasks:
-            if task.state in {"running", "success", "failed", "skipped", "up_for_retry"} and (
-                self._told.get((task.task_id, task.map_index)) != task.state
-            ):
-                self._told[task.task_id, task.map_index] = task.state
-                name = task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
-                self._write(f"   {name}: {task.state}")
 
 
 def _show_report(report: dict[str, Any], write: Write) -> None:

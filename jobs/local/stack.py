@@ -1,10 +1,8 @@
 """The local stack in one folder: Postgres, S3 endpoint, query service and Airflow, started, looked at and stopped."""
 
-import fcntl
 import logging
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from jobs.local.airflow_services import (
     write_airflow_configuration,
 )
 from jobs.local.credentials import StackCredentials, load_credentials, read_credentials
+from jobs.local.lock import hold_lock
 from jobs.local.ports import WantedPorts, choose_ports, require_free_port
 from jobs.local.postgres import (
     POSTGRES,
@@ -95,7 +94,7 @@ def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None
         RetryableError: a server does not answer in time.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _hold_lock(folder):
+    with hold_lock(folder / _LOCK_FILE, f"another command starts or stops the stack in {folder}"):
         stack = _Stack(folder.resolve(), identify_stack(folder), load_credentials(folder))
         record = _settle_ports(stack, ports)
         end_processes(find_strays(stack.stack_id, record.pids.values()), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
@@ -130,7 +129,7 @@ def stop_stack(folder: Path) -> None:
     if not folder.exists():
         _end_stack(identify_stack(folder), {})
         return
-    with _hold_lock(folder):
+    with hold_lock(folder / _LOCK_FILE, f"another command starts or stops the stack in {folder}"):
         record = read_record(folder)
         _end_stack(identify_stack(folder), record.pids if record else {})
         if record:
@@ -230,15 +229,3 @@ def _make_job_environment(stack: _Stack, record: StackRecord) -> Mapping[str, st
         **make_s3_environment(record.ports.s3, stack.credentials),
         QUERY_URL_SETTING: format_query_url(record.ports.query),
     }
-
-
-@contextmanager
-def _hold_lock(folder: Path) -> Iterator[None]:
-    """Let one command at a time work on the stack; the lock ends with the process that holds it."""
-    with (folder / _LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another command that starts or stops the stack in %s", folder)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

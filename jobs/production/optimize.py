@@ -21,6 +21,7 @@ from jobs.models.production import Precision, Production, write_production
 from jobs.models.registry import upload_checkpoint
 from jobs.production.ways import Way, convert, list_float_ways, list_mixed_ways, list_torch_ways, quantise_whole
 from jobs.production.workshop import Workshop, open_workshop, prepare_comparison
+from jobs.progress import open_progress
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,14 +73,18 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
         if training is None:
             raise PermanentError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
         trained = read_model_version(connection, training.model_version_id)
-    with tempfile.TemporaryDirectory(prefix="production-") as scratch:
-        workshop = open_workshop(connections, kind, trained, training.snapshot_id)
+    with (
+        tempfile.TemporaryDirectory(prefix="production-") as scratch,
+        open_progress(connections.engine, run_id, f"{kind}.optimize") as progress,
+    ):
+        workshop = open_workshop(connections, kind, trained, training.snapshot_id, progress)
         tried = _try_ways(workshop, connections.settings, policy, Path(scratch))
         # More than one passes only of those that are partly in int8.
         passing = sorted((one for one in tried if one.passes), key=lambda one: one.production.int8_share or 0)
         chosen = passing[-1].production if passing else workshop.production
         attempts = [one.attempt for one in tried]
         artifact = Path(scratch) / "artifact"
+        progress.report("storing the artifact")
         _assemble(workshop, passing[-1].folder if passing else None, attempts, artifact)
         version = _register(connections, trained, artifact, training.snapshot_id, attempts)
     log.info("%s %d is served by %s", kind, version.model_version_id, chosen.describe())
@@ -101,9 +106,11 @@ def _try_ways(workshop: Workshop, settings: Settings, policy: GatePolicy, scratc
     tried: list[_Tried] = []
 
     def passes(way: Way) -> bool:
+        workshop.progress.report(f"build {len(tried) + 1}: {way.production.describe()}")
         tried.append(_try_way(workshop, way, compare, policy, scratch / f"way-{len(tried)}"))
         return tried[-1].passes
 
+    workshop.progress.report("converting the checkpoint")
     graph = convert(workshop, settings)
     if graph and settings.precision in {"auto", "int8"} and not passes(quantise_whole(workshop, graph)):
         # What follows a part that passes has less in int8, and is taken to pass, too.

@@ -9,12 +9,17 @@ from jobs.models.openvino_model import BATCH_SIZE, compile_graph
 from jobs.models.production import Precision
 from jobs.production.blocks import Block
 from jobs.production.quantise import quantise
+from jobs.progress import SILENT, Progress
 
 RANKING_PHOTOS = 64
 
 
 def rank_blocks(
-    graph: ov.Model, blocks: Sequence[Block], calibration: np.ndarray, rest: Precision
+    graph: ov.Model,
+    blocks: Sequence[Block],
+    calibration: np.ndarray,
+    rest: Precision,
+    progress: Progress = SILENT,
 ) -> tuple[Block, ...]:
     """Order blocks by the noise of int8 that goes when one of them alone is not rounded, for each of its multiply-adds.
 
@@ -29,7 +34,8 @@ def rank_blocks(
         return float(np.square(_ask(candidate, pixels, rest) - exact).sum() / np.square(exact).sum())
 
     noise = measure_noise(quantised)
-    gains = [(noise - measure_noise(_spare(quantised, block))) / block.multiply_adds for block in blocks]
+    ranked = progress.track("ranking blocks by their noise in int8", blocks, len(blocks), unit="blocks")
+    gains = [(noise - measure_noise(_spare(quantised, block))) / block.multiply_adds for block in ranked]
     return tuple(blocks[number] for number in np.argsort(np.negative(gains), kind="stable"))
 
 

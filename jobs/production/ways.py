@@ -77,4 +77,5 @@ def list_mixed_ways(workshop: Workshop, graph: ov.Model) -> tuple[Way, ...]:
         production = replace(served, int8_share=mixture.int8_share, float_blocks=mixture.float_blocks)
         return Way(production, lambda folder: save_graph(quantise(graph, calibration, mixture.operations), folder))
 
-    return tuple(make_way(mixture) for mixture in list_mixtures(blocks, rank_blocks(graph, blocks, calibration, rest)))
+    ranked = rank_blocks(graph, blocks, calibration, rest, workshop.progress)
+    return tuple(make_way(mixture) for mixture in list_mixtures(blocks, ranked))

@@ -22,6 +22,7 @@ from jobs.models.production import Production
 from jobs.models.registry import fetch_checkpoint
 from jobs.models.torch_model import describe_checkpoint
 from jobs.production.quantise import CALIBRATION_PHOTOS
+from jobs.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Workshop:
     test: tuple[SnapshotRow, ...]
     production: Production
     exact: Device
+    progress: Progress = SILENT
 
     def load_calibration(self) -> np.ndarray:
         """Photos that the model learned from, the first by their hashes and therefore a random sample.
@@ -49,7 +51,9 @@ class Workshop:
         return self.photos.load_pixels(rows, self.production.geometry)
 
 
-def open_workshop(connections: Connections, kind: ModelKind, trained: ModelVersion, snapshot_id: str) -> Workshop:
+def open_workshop(
+    connections: Connections, kind: ModelKind, trained: ModelVersion, snapshot_id: str, progress: Progress = SILENT
+) -> Workshop:
     """Fetch what is needed to build and compare copies of a trained version.
 
     Raises:
@@ -65,11 +69,12 @@ def open_workshop(connections: Connections, kind: ModelKind, trained: ModelVersi
     return Workshop(
         kind=kind,
         checkpoint=folder,
-        photos=SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache),
+        photos=SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache, progress),
         snapshot=snapshot,
         test=test,
         production=describe_checkpoint(folder, kind),
         exact=choose_device(settings.device, "fp32"),
+        progress=progress,
     )
 
 
@@ -77,15 +82,17 @@ def prepare_comparison(workshop: Workshop) -> Callable[[ServedModel], Fidelity]:
     """Ask the checkpoint in float32 for all test photos, once; what is returned compares another way with it."""
     exact_model = load_trained_model(workshop.checkpoint, workshop.kind, workshop.exact)
     pixels = workshop.load_pixels(workshop.test)
-    exact = exact_model.predict(pixels)
+
+    def score(model: ServedModel) -> np.ndarray:
+        return model.predict(pixels, workshop.progress, f"scoring test photos by {model.model.description}")
+
+    exact = score(exact_model)
     if workshop.kind == "classifier":
         answers = ClassifierAnswers(exact, exact_model.categories)
         labels = [row.category for row in workshop.test]
-        return lambda model: compare_classifiers(
-            answers, ClassifierAnswers(model.predict(pixels), model.categories), labels
-        )
+        return lambda model: compare_classifiers(answers, ClassifierAnswers(score(model), model.categories), labels)
     with_text = [number for number, row in enumerate(workshop.test) if row.full_text]
     texts = [workshop.test[number].full_text for number in with_text]
     tower = load_text_encoder(workshop.checkpoint, workshop.exact)
     vectors = map_batches(tower.embed, texts, workshop.exact) if texts else np.empty((0, exact.shape[1]))
-    return lambda model: compare_encoders(exact, model.predict(pixels), vectors, texts, with_text)
+    return lambda model: compare_encoders(exact, score(model), vectors, texts, with_text)

@@ -20,6 +20,7 @@ from jobs.database.images import (
     stage_listing,
 )
 from jobs.errors import PermanentError
+from jobs.progress import SILENT, Progress
 from jobs.settings import Settings
 from jobs.storage.object_store import ListedObject, ObjectStore
 from jobs.storage.uri import S3Uri
@@ -47,13 +48,20 @@ class DiscoverSettings:
         return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
 
 
-def discover_images(connection: Connection, store: ObjectStore, source: S3Uri, settings: DiscoverSettings) -> Discovery:
+def discover_images(
+    connection: Connection,
+    store: ObjectStore,
+    source: S3Uri,
+    settings: DiscoverSettings,
+    progress: Progress = SILENT,
+) -> Discovery:
     """Compare the bucket with the catalog and record the differences, in the caller's transaction.
 
     Raises:
         PermanentError: more images vanished at once than the limit allows; nothing should be committed.
     """
-    stage_listing(connection, _list_images(store, source, settings))
+    stage_listing(connection, _list_images(store, source, settings, progress))
+    progress.report("comparing the bucket with the catalog")
     discovery = compare_listing(connection, source.bucket, source.key)
     _check_vanished(discovery, source, settings.vanished_share_limit)
     record_listing(connection, source.bucket, source.key)
@@ -61,9 +69,14 @@ def discover_images(connection: Connection, store: ObjectStore, source: S3Uri, s
     return discovery
 
 
-def _list_images(store: ObjectStore, source: S3Uri, settings: DiscoverSettings) -> Iterator[list[ListedImage]]:
+def _list_images(
+    store: ObjectStore, source: S3Uri, settings: DiscoverSettings, progress: Progress
+) -> Iterator[list[ListedImage]]:
     pattern = re.compile(settings.product_id_pattern)
+    listed = 0
     for page in store.list_pages(source):
+        listed += len(page)
+        progress.report("listing the bucket", listed, unit="objects")
         yield [
             ListedImage(item.key, item.etag, item.size_bytes, _read_product_id(item.key, source, pattern))
             for item in page

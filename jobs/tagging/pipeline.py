@@ -139,8 +139,10 @@ class ShardPipeline:
         self._committed_at = time.perf_counter()
         self._waiting = Waiting()
 
-    def run(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[ChunkCounts]:
-        """Tag chunks and yield the counts of each once it is committed."""
+    def run(
+        self, chunks: Iterable[tuple[int, Sequence[DueImage]]], report: Callable[[int], None] = lambda _: None
+    ) -> Iterator[ChunkCounts]:
+        """Tag chunks and yield the counts of each once it is committed; ``report`` gets the photos answered so far."""
         with ExitStack() as stack:
             self._readers = stack.enter_context(ThreadPoolExecutor(self._settings.read_threads, "read"))
             read_stage = stack.enter_context(ThreadPoolExecutor(2, "read-batch"))
@@ -152,7 +154,7 @@ class ShardPipeline:
             decoded = map_ahead(run_in(decode_stage, self._decode), map(self._route, read), 3, wait_for("decode"))
             ahead = self._settings.predict_threads + 1
             predicted = map_ahead(run_in(predict_stage, self._predict), decoded, ahead, wait_for("forward"))
-            outcomes = join_chunks(announce_first(predicted))
+            outcomes = join_chunks(count_photos(announce_first(predicted), report))
             finished = (FinishedChunk(number, outcome, self._waiting.take()) for number, outcome in outcomes)
             yield from map_ahead(run_in(writer, self._write), finished, 2, wait_for("database"))
 
@@ -244,6 +246,15 @@ def announce_first(batches: Iterable[PredictedBatch]) -> Iterator[PredictedBatch
     for number, batch in enumerate(batches):
         if number == 0:
             log.info("first batch was answered %.1f s after this process started", time.time() - _read_start())
+        yield batch
+
+
+def count_photos(batches: Iterable[PredictedBatch], report: Callable[[int], None]) -> Iterator[PredictedBatch]:
+    """Report after each batch how many photos were answered or failed so far."""
+    photos = 0
+    for batch in batches:
+        photos += len(batch.outcome.contents) + len(batch.outcome.failures)
+        report(photos)
         yield batch
 
 

@@ -20,6 +20,7 @@ from jobs.database.tagging_runs import (
     read_run,
 )
 from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
+from jobs.progress import open_progress
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -91,11 +92,11 @@ def plan_run(
     Raises:
         PermanentError: no champion yet, or too many images vanished.
     """
-    with engine.begin() as connection:
+    with open_progress(engine, run_id, "discover") as progress, engine.begin() as connection:
         known = read_run(connection, run_id)
         if known is not None:
             return recall_plan(connection, known)
-        discovery = discover_images(connection, store, source, discover_settings)
+        discovery = discover_images(connection, store, source, discover_settings, progress)
         # After the listing was recorded: whoever switches the live models waits for this transaction, or is done.
         answering = _read_answering_models(connection)
         encoder = answering.encoder

@@ -1,5 +1,6 @@
 """Stage 7: make what was tagged findable: product tags, the vector index, and the very first live space."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -7,10 +8,11 @@ from sqlalchemy import Engine
 from jobs.database.model_versions import read_live_model
 from jobs.database.product_tags import renew_product_tags
 from jobs.database.spaces import create_space_index, find_live_space, lock_spaces, make_space_live
-from jobs.database.tagging_runs import read_run
+from jobs.database.tagging_runs import TaggingRun, read_run
 from jobs.database.tagging_work import count_unanswered
 from jobs.database.vector_codes import renew_vector_codes
 from jobs.errors import PermanentError
+from jobs.progress import Progress, open_progress
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,14 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
         raise PermanentError(f"run {run_id!r} was never planned")
     # A retag may have switched since the run was planned, and what failed in the run left every answer.
     classifiers = {run.models.classifier_version_id, *([live_classifier.model_version_id] if live_classifier else [])}
-    renewed = sum(_renew_product_tags(engine, classifier) for classifier in sorted(classifiers))
+    with open_progress(engine, run_id, "publish") as progress:
+        return _publish(engine, run, sorted(classifiers), progress)
+
+
+def _publish(engine: Engine, run: TaggingRun, classifiers: Sequence[int], progress: Progress) -> PublishReport:
+    progress.report("renewing product tags")
+    renewed = sum(_renew_product_tags(engine, classifier) for classifier in classifiers)
+    progress.report("building the vector index")
     space_id = run.models.space_id
     with engine.begin() as connection:
         create_space_index(connection, space_id)
@@ -50,11 +59,12 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
         if live is None:
             make_space_live(connection, space_id)
             live = space_id
+    progress.report("renewing the codes of vectors")
     with engine.begin() as connection:
         renew_vector_codes(connection, live)
     with engine.connect() as connection:
         missing = count_unanswered(connection, classifier=None, space=space_id)
-    return PublishReport(run_id, renewed, space_id, live == space_id, missing)
+    return PublishReport(run.run_id, renewed, space_id, live == space_id, missing)
 
 
 def _renew_product_tags(engine: Engine, classifier_version_id: int) -> int:

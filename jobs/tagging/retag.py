@@ -29,6 +29,7 @@ from jobs.database.tagging_runs import (
 from jobs.database.tagging_work import list_live_buckets
 from jobs.database.vector_codes import renew_vector_codes
 from jobs.errors import PermanentError, RetryableError
+from jobs.progress import Progress, open_progress
 from jobs.search.carry_texts import carry_texts
 from jobs.storage.layout import manifest_location, report_location
 from jobs.storage.uri import S3Uri
@@ -146,7 +147,8 @@ def _complete(connections: Connections, run_id: str, tagger: ShardTagger) -> Ret
     if run.state == "succeeded" and run.report is not None:
         report = _recall_report(run.report)
     else:
-        report = _Completion(connections, run, tagger).run()
+        with open_progress(connections.engine, run_id, "complete_retag") as progress:
+            report = _Completion(connections, run, tagger, progress).run()
     content = json.dumps(asdict(report), indent=2)
     connections.store.write(report_location(connections.artifacts, run_id), content.encode())
     log.info("report of run %s:\n%s", run_id, content)
@@ -168,12 +170,13 @@ def _recall_report(record: dict[str, Any]) -> RetagReport:
 class _Completion:
     """The end of one retag: rounds of topping up, preparing and trying to switch."""
 
-    def __init__(self, connections: Connections, run: TaggingRun, tagger: ShardTagger) -> None:
+    def __init__(self, connections: Connections, run: TaggingRun, tagger: ShardTagger, progress: Progress) -> None:
         self._connections = connections
         self._engine = connections.engine
         self._run = run
         self._targets = run.models
         self._tagger = tagger
+        self._progress = progress
         self._top_ups = 0
         self._agreement: NeighbourAgreement | None = None
 
@@ -216,6 +219,7 @@ class _Completion:
             plan = recall_plan(connection, known) if known else None
         plan = plan or _plan(self._connections, run_id, self._targets)
         log.info("top-up %d: %d images arrived or failed meanwhile", self._top_ups, plan.entries)
+        self._progress.report(f"tagging {plan.entries} photos that arrived or failed meanwhile")
         self._tagger.tag(run_id, plan.shards)
         with self._engine.begin() as connection:
             totals = sum_chunks(connection, run_id)
@@ -226,14 +230,17 @@ class _Completion:
 
     def _prepare(self, live: LiveModels, switches: tuple[Switch, ...]) -> None:
         """All that can be done before the switch, so that writers wait for it only a moment."""
+        self._progress.report("renewing product tags")
         with self._engine.begin() as connection:
             renew_product_tags(connection, self._targets.classifier_version_id)
         if any(switch.kind == "encoder" for switch in switches):
+            self._progress.report("building the vector index")
             with self._engine.begin() as connection:
                 create_space_index(connection, self._targets.space_id)
             self._renew_codes()
             carry_texts(self._connections, self._targets.encoder_version_id)
             if self._agreement is None and live.space_id is not None:
+                self._progress.report("comparing the old and the new space")
                 self._agreement = measure_agreement(self._engine, live.space_id, self._targets.space_id)
                 log.info("old and new space: %s", self._agreement)
 
@@ -245,6 +252,7 @@ class _Completion:
     def _try_to_switch(self) -> RetagReport | None:
         """Switch, or say why there is nothing to switch; None if something changed in the last moment."""
         limit = self._connections.settings.failed_share_limit
+        self._progress.report("switching")
         try:
             with self._engine.begin() as connection:
                 lock_for_switch(connection)

@@ -20,6 +20,7 @@ from jobs.errors import RetryableError, TerminatedError
 from jobs.models.engine import EngineSettings
 from jobs.models.geometry import Geometry
 from jobs.models.registry import fetch_checkpoint
+from jobs.progress import Progress, open_progress
 from jobs.settings import Settings
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.storage.object_store import ObjectStore
@@ -101,12 +102,18 @@ def tag_shard(
     started = time.perf_counter()
     location = shard_location(manifest_location(artifacts, run_id), shard_number)
     shard = decode_shard(store.read(location))
-    with _own_shard(engine, run_id, shard_number), _stop_on_sigterm() as stop:
+    with (
+        _own_shard(engine, run_id, shard_number),
+        _stop_on_sigterm() as stop,
+        open_progress(engine, run_id, f"tag_shard[{shard_number}]") as progress,
+    ):
         with engine.connect() as connection:
             finished = read_finished_chunks(connection, run_id, shard_number)
         counts: list[ChunkCounts] = []
         if len(finished) < len(shard.chunks):
-            counts = _tag_chunks(engine, store, shard, finished, stop, settings, load(shard.header.models), decode_pool)
+            progress.report("loading the models")
+            predictor = load(shard.header.models)
+            counts = _tag_chunks(engine, store, shard, finished, stop, settings, predictor, decode_pool, progress)
         if len(finished) + len(counts) < len(shard.chunks):
             raise TerminatedError(f"stopped after {len(counts)} chunks of shard {shard_number}; run it again to go on")
     return ShardReport(
@@ -130,6 +137,7 @@ def _tag_chunks(
     settings: TagSettings,
     predictor: Predictor,
     decode_pool: DecodePool,
+    progress: Progress,
 ) -> list[ChunkCounts]:
     limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, target_side=2 * predictor.largest_side)
     pipeline_settings = PipelineSettings(
@@ -140,11 +148,17 @@ def _tag_chunks(
         max_object_bytes=settings.max_object_bytes,
     )
     left = [(number, chunk) for number, chunk in enumerate(shard.chunks) if number not in finished]
-    progress = _Progress(shard.header.shard, total=sum(len(chunk) for _, chunk in left))
     router = ContentRouter(partial(_find_known, engine, shard))
     decode = _choose_decoder(settings, limits, predictor.geometries, decode_pool, shard.header.shard)
     pipeline = ShardPipeline(store, engine, decode, predictor, router, shard.header, pipeline_settings)
-    return [progress.report(counts) for counts in pipeline.run(_until(stop, left))]
+    photos = sum(map(len, shard.chunks))
+    before = photos - sum(len(chunk) for _, chunk in left)
+
+    def report(answered: int) -> None:
+        progress.report("tagging", before + answered, photos)
+
+    report(0)
+    return list(pipeline.run(_until(stop, left), report))
 
 
 def _choose_decoder(
@@ -224,29 +238,3 @@ def _stop_on_sigterm() -> Iterator[threading.Event]:
         yield stop
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-class _Progress:
-    """One log line for each committed chunk: how far, how fast, how long still."""
-
-    def __init__(self, shard: int, total: int) -> None:
-        self._shard = shard
-        self._total = total
-        self._done = 0
-        self._started = time.perf_counter()
-
-    def report(self, counts: ChunkCounts) -> ChunkCounts:
-        self._done += counts.entries
-        rate = self._done / (time.perf_counter() - self._started)
-        log.info(
-            "shard %d: %d of %d images, %.1f images/s, %.0f s left (chunk: %d tagged, %d reused, %d failed)",
-            self._shard,
-            self._done,
-            self._total,
-            rate,
-            (self._total - self._done) / rate,
-            counts.tagged,
-            counts.reused,
-            counts.failed,
-        )
-        return counts

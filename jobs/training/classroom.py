@@ -12,6 +12,7 @@ from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.errors import PermanentError
 from jobs.models.device import Device
 from jobs.models.geometry import Geometry
+from jobs.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Classroom:
     photos: SnapshotPhotos
     device: Device
     folder: Path
+    progress: Progress = SILENT
 
     def require_rows(self, split: Split, with_text: bool = False) -> tuple[SnapshotRow, ...]:
         """The rows of a part, or those of them that have a text.

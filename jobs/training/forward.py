@@ -14,6 +14,7 @@ from jobs.database.model_versions import ModelKind
 from jobs.evaluation.served_model import load_trained_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
+from jobs.progress import SILENT, Progress
 
 BATCH_SIZE = 32
 
@@ -28,13 +29,17 @@ def keep_threads() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def ask_checkpoint(folder: Path, kind: ModelKind, pixels: torch.Tensor, device: Device) -> np.ndarray:
+def ask_checkpoint(
+    folder: Path, kind: ModelKind, pixels: torch.Tensor, device: Device, progress: Progress = SILENT
+) -> np.ndarray:
     """What a checkpoint answers: float32 probabilities or unit vectors [n, outputs]."""
     with keep_threads():
-        return load_trained_model(folder, kind, device).predict(pixels)
+        return load_trained_model(folder, kind, device).predict(pixels, progress)
 
 
-def compute_outputs(model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, device: Device) -> torch.Tensor:
+def compute_outputs(
+    model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, device: Device, progress: Progress = SILENT
+) -> torch.Tensor:
     """The logits of a model in memory, float32 on the CPU; there, one single-threaded pass for each core."""
     model.eval().to(device.torch_device, memory_format=torch.channels_last)
 
@@ -50,4 +55,5 @@ def compute_outputs(model: Any, preprocessing: Preprocessing, pixels: torch.Tens
     with keep_threads():
         torch.set_num_threads(1)
         with ThreadPoolExecutor(1 if device.is_cuda else len(os.sched_getaffinity(0))) as pool:
-            return torch.cat(list(pool.map(forward, torch.split(pixels, BATCH_SIZE))))
+            outputs = pool.map(forward, torch.split(pixels, BATCH_SIZE))
+            return torch.cat(list(progress.track("computing features", outputs, len(pixels), size=BATCH_SIZE)))

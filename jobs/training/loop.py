@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerState
 
 from jobs.errors import PermanentError
 from jobs.models.device import Device
+from jobs.progress import SILENT, Progress
 from jobs.training.augmentation import AugmentedPhotos, Photos
 from jobs.training.history import EpochRecord
 from jobs.training.requests import TrainingSettings
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
 """The last file that the Trainer writes of a checkpoint."""
-PROGRESS_PER_EPOCH = 5
 MOST_WORKERS = 8
 
 
@@ -72,12 +72,15 @@ class _Student(nn.Module):
     def __init__(self, model: nn.Module, lesson: Lesson) -> None:
         super().__init__()
         self.model = model
+        self.latest_loss: torch.Tensor | None = None
         self._objective = lesson.objective
         self._frozen = tuple(lesson.frozen)
         self.register_state_dict_post_hook(_make_contiguous)  # type: ignore[no-untyped-call]
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
         outcome = self._objective(self.model, batch)
+        if self.training:
+            self.latest_loss = outcome.loss.detach()
         return {"loss": outcome.loss, "hits": outcome.hits}
 
     def train(self, mode: bool = True) -> "_Student":
@@ -104,13 +107,14 @@ class _OrderedTrainer(Trainer):  # type: ignore[misc]
         return self._order if self._order is not None else super()._get_train_sampler(*arguments)
 
 
-class _Progress(TrainerCallback):  # type: ignore[misc]
-    """Tells the photos which epoch it is, and logs how far, how well, how fast, and how long still."""
+class _EpochWatch(TrainerCallback):  # type: ignore[misc]
+    """Tells the photos which epoch it is, reports how far the training is, and measures its speed."""
 
-    def __init__(self, lesson: Lesson, photos_per_step: int) -> None:
+    def __init__(self, lesson: Lesson, student: _Student, photos_per_step: int, progress: Progress) -> None:
         self._lesson = lesson
+        self._student = student
         self._photos_per_step = photos_per_step
-        self._started = time.perf_counter()
+        self._progress = progress
         self._first_step = 0
         self._epoch_started = 0.0
         self._seconds_in_epochs = 0.0
@@ -124,7 +128,6 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         return round(self._steps_in_epochs * self._photos_per_step / self._seconds_in_epochs, 1)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._started = time.perf_counter()
         self._first_step = state.global_step
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -136,18 +139,21 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         self._steps_in_epochs = state.global_step - self._first_step
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        steps_per_epoch = state.max_steps // args.num_train_epochs
-        if not state.is_world_process_zero or state.global_step % math.ceil(steps_per_epoch / PROGRESS_PER_EPOCH):
-            return
-        seconds = time.perf_counter() - self._started
-        steps = state.global_step - self._first_step
-        log.info(
-            "%s: epoch %.1f of %d, %.0f photos/s, %.0f s left",
-            self._lesson.name,
-            state.epoch,
-            args.num_train_epochs,
-            steps * self._photos_per_step / seconds,
-            seconds / steps * (state.max_steps - state.global_step),
+        self._report(args, state)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Validation is a part of the training, whose speed and end would jump if it were a stage of its own.
+        self._report(args, state)
+
+    def _report(self, args: Any, state: Any) -> None:
+        photos, epochs = len(self._lesson.train), round(args.num_train_epochs)
+        self._progress.report(
+            "training",
+            round(state.epoch * photos),
+            epochs * photos,
+            epoch=max(1, math.ceil(state.epoch)),
+            epochs=epochs,
+            loss=self._student.latest_loss,
         )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -174,7 +180,14 @@ class _EarlyStop(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
-def train(model: nn.Module, lesson: Lesson, settings: TrainingSettings, device: Device, folder: Path) -> Trained:
+def train(
+    model: nn.Module,
+    lesson: Lesson,
+    settings: TrainingSettings,
+    device: Device,
+    folder: Path,
+    progress: Progress = SILENT,
+) -> Trained:
     """Train a model in place and leave it with the weights of its best epoch.
 
     ``folder`` keeps a checkpoint of each epoch; called again after a kill, the training goes on from the latest.
@@ -191,23 +204,24 @@ def train(model: nn.Module, lesson: Lesson, settings: TrainingSettings, device: 
         if is_patience_spent(read_epochs(done.log_history), settings.patience):
             epochs = round(done.epoch or 0)
     arguments = _make_arguments(settings, epochs, len(lesson.train), device, folder)
-    progress = _Progress(lesson, settings.batch_size * arguments.world_size)
+    student = _Student(model, lesson)
+    watch = _EpochWatch(lesson, student, settings.batch_size * arguments.world_size, progress)
     trainer = _OrderedTrainer(
         lesson.order,
-        model=_Student(model, lesson),
+        model=student,
         args=arguments,
         train_dataset=lesson.train,
         eval_dataset=lesson.validation,
         data_collator=torch.utils.data.default_collate,
         compute_metrics=_count_hits,
-        callbacks=[progress, _EarlyStop(settings.patience)],
+        callbacks=[watch, _EarlyStop(settings.patience)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = read_epochs(trainer.state.log_history)
     if not all(math.isfinite(loss) for record in history for loss in (record.train_loss, record.validation_loss)):
         raise PermanentError(f"{lesson.name}: the loss is not a number; lower the learning rate")
-    return Trained(history, progress.images_per_second)
+    return Trained(history, watch.images_per_second)
 
 
 def _make_arguments(

@@ -26,6 +26,7 @@ from jobs.models.device import choose_device
 from jobs.models.production import write_production
 from jobs.models.registry import upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
+from jobs.progress import Progress, open_progress
 from jobs.training.classroom import Classroom
 from jobs.training.history import write_history
 from jobs.training.learned import Learned
@@ -77,8 +78,14 @@ def train_candidate(
         return finished
     started = time.perf_counter()
     folder = _choose_folder(connections, run_id, request.kind)
-    with _hold_folder(folder), _end_on_sigterm():
-        classroom = _open_classroom(connections, snapshot_id, request, folder)
+    # Of the processes of torchrun the first reports for all.
+    reported = run_id if _is_first_process() else None
+    with (
+        _hold_folder(folder),
+        _end_on_sigterm(),
+        open_progress(connections.engine, reported, f"{request.kind}.train") as progress,
+    ):
+        classroom = _open_classroom(connections, snapshot_id, request, folder, progress)
         if not _needs_all_processes(request) and not _is_first_process():
             return _wait_for_report(connections, run_id, request.kind)
         learned = _train(request, classroom)
@@ -150,15 +157,17 @@ def _end_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _open_classroom(connections: Connections, snapshot_id: str, request: TrainingRequest, folder: Path) -> Classroom:
+def _open_classroom(
+    connections: Connections, snapshot_id: str, request: TrainingRequest, folder: Path, progress: Progress
+) -> Classroom:
     settings = connections.settings
     device = choose_device(settings.device, settings.precision, int(os.environ.get("LOCAL_RANK", "0")))
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
-    photos = SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache)
+    photos = SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache, progress)
     # A checkpoint of other settings is no place to go on from.
     plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
     checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"
-    return Classroom(snapshot, photos, device, checkpoints)
+    return Classroom(snapshot, photos, device, checkpoints, progress)
 
 
 def _describe(request: TrainingRequest) -> dict[str, Any]:
@@ -197,6 +206,7 @@ def _register(
     shutil.rmtree(output, ignore_errors=True)
     metrics = _save(request, classroom, learned, output)
     snapshot_id = classroom.snapshot.snapshot_id
+    classroom.progress.report("storing the checkpoint")
     uploaded = upload_checkpoint(
         connections.store, connections.artifacts, output, request.kind, data_snapshot=snapshot_id, metrics=metrics
     )

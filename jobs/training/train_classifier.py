@@ -76,7 +76,11 @@ def save_classifier(model: Any, request: ClassifierTraining, classroom: Classroo
     rows, categories = classroom.require_rows("validation"), classroom.snapshot.categories
     labels = _number_labels(rows, categories)
     probabilities = ask_checkpoint(
-        folder, "classifier", classroom.photos.load_pixels(rows, preprocessing.geometry), classroom.device
+        folder,
+        "classifier",
+        classroom.photos.load_pixels(rows, preprocessing.geometry),
+        classroom.device,
+        classroom.progress,
     )
     # Logits but for a constant of each photo, which no temperature sees.
     logits = torch.from_numpy(probabilities).clamp(min=1e-30).log()
@@ -166,7 +170,7 @@ def _fine_tune(
     photos = AugmentedPhotos(train_part.pixels, {"labels": train_part.labels}, augmentation, request.settings.seed)
     validation = Photos(validation_part.pixels, {"labels": validation_part.labels})
     lesson = Lesson("classifier", photos, validation, ask, frozen=frozen)
-    trained = train(model, lesson, request.settings, classroom.device, classroom.folder)
+    trained = train(model, lesson, request.settings, classroom.device, classroom.folder, classroom.progress)
     return Learned(model, trained.history, trained.images_per_second)
 
 
@@ -184,10 +188,11 @@ def _replace_head(
     name, head = find_head(model)
     model.set_submodule(name, nn.Identity())
     plain, mirrored, validation = (
-        compute_outputs(model, preprocessing, pixels, classroom.device)
+        compute_outputs(model, preprocessing, pixels, classroom.device, classroom.progress)
         for pixels in (train_part.pixels, train_part.pixels.flip(3), validation_part.pixels)
     )
     model.set_submodule(name, head)
+    classroom.progress.report("fitting the head")
     weight_decay = fit_best_head(
         head,
         (torch.cat([plain, mirrored]), train_part.labels.repeat(2)),

@@ -63,7 +63,7 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
         order=_order_by_hardness(request, rows, pixels, classroom) if request.mine_hard_negatives else None,
         frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
     )
-    trained = train(model, lesson, request.settings, classroom.device, classroom.folder)
+    trained = train(model, lesson, request.settings, classroom.device, classroom.folder, classroom.progress)
     return Learned(model, trained.history, trained.images_per_second)
 
 
@@ -145,7 +145,7 @@ def _order_by_hardness(
     request: EncoderTraining, rows: Sequence[SnapshotRow], pixels: torch.Tensor, classroom: Classroom
 ) -> HardNegativeOrder:
     log.info("encoder: looking for photos that the base confuses")
-    vectors = ask_checkpoint(request.base, "encoder", pixels, classroom.device)
+    vectors = ask_checkpoint(request.base, "encoder", pixels, classroom.device, classroom.progress)
     items = [Item(row.group_name, row.category, row.full_text) for row in rows]
     return HardNegativeOrder(items, vectors, request.settings.batch_size, request.settings.seed)
 
@@ -155,7 +155,7 @@ def _measure(
 ) -> EncoderScores:
     texts = [row.full_text for row in rows]
     pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
-    image_vectors = ask_checkpoint(folder, "encoder", pixels, classroom.device)
+    image_vectors = ask_checkpoint(folder, "encoder", pixels, classroom.device, classroom.progress)
     encoder = load_text_encoder(folder, classroom.device)
     with keep_threads():
         text_vectors: np.ndarray = map_batches(encoder.embed, texts, classroom.device)

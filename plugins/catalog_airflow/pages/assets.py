@@ -10,6 +10,7 @@ FILES = {
     "pages.css": "text/css",
     "theme.js": "text/javascript",
     "keys.js": "text/javascript",
+    "progress.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "icon_dark.svg": "image/svg+xml",
 }

@@ -9,6 +9,7 @@ from catalog_airflow.pages.catalog_access import read_catalog, read_drift_settin
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.browsing.overview import read_overview
 from jobs.browsing.run_history import list_runs
+from jobs.database.job_progress import list_running_jobs
 from jobs.review.queue import MOST_COUNTED, find_waiting, read_backlog
 
 RUNS_SHOWN = 20
@@ -27,12 +28,15 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
     """Champions, runs, failures and drift."""
     with read_catalog() as connection:
         overview, runs = read_overview(connection), list_runs(connection, RUNS_SHOWN)
+        jobs = list_running_jobs(connection)
         backlog = read_backlog(connection, find_waiting(connection, read_drift_settings()))
     return render_page(
         "overview.html",
         viewer,
         overview=overview,
         runs=runs,
+        jobs=jobs,
+        run_id=None,
         backlog=backlog,
         most_counted=MOST_COUNTED,
         # A run that had nothing to do says nothing of speed or classes.

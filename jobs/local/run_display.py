@@ -1,0 +1,177 @@
+"""What people see of a run that goes on: a live table on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from jobs.database.job_progress import JobProgress
+
+PROGRESS_SECONDS = 10.0
+"""Plain lines about the progress of running tasks come this far apart."""
+_ENDS = frozenset({"success", "failed", "skipped", "up_for_retry"})
+_STYLES = {"success": "green", "failed": "red", "up_for_retry": "yellow"}
+_FIGURES_WIDTH = 46
+"""Speed, epoch, loss and time left; names, stages and bars share the rest of a line."""
+
+Write = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A task as Airflow sees it, with what its job reports; ``seconds`` are those of its latest attempt."""
+
+    name: str
+    state: str | None
+    seconds: float | None
+    progress: JobProgress | None = None
+
+
+@dataclass(frozen=True)
+class RunView:
+    """The tasks of a run, and the jobs of other runs that work at the same time."""
+
+    tasks: tuple[TaskView, ...]
+    others: tuple[TaskView, ...] = ()
+
+    @property
+    def running(self) -> tuple[TaskView, ...]:
+        """All that is at work."""
+        return tuple(task for task in self.tasks if task.state == "running") + self.others
+
+
+class RunDisplay(Protocol):
+    """Shows a run from one look to the next."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, view: RunView) -> None:
+        """Show the run as it stands."""
+
+
+def choose_display(write: Write) -> RunDisplay:
+    """Return a live table if standard output is a terminal that can show one, else plain lines."""
+    console = Console()
+    # Not the console alone, which takes a file for a terminal where FORCE_COLOR is set.
+    return LiveDisplay(console) if sys.stdout.isatty() and console.is_interactive else PlainDisplay(write)
+
+
+class PlainDisplay:
+    """A line when a task changes its state, and every ten seconds one for each task at work."""
+
+    def __init__(self, write: Write, progress_seconds: float = PROGRESS_SECONDS) -> None:
+        self._write = write
+        self._progress_seconds = progress_seconds
+        self._changes = _StateChanges()
+        self._shown: tuple[TaskView, ...] = ()
+        self._shown_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def show(self, view: RunView) -> None:
+        """Write what is new."""
+        for task in self._changes.take(view):
+            self._write(f"   {_describe_state(task)}")
+        if time.monotonic() - self._shown_at < self._progress_seconds:
+            return
+        for task in view.running:
+            if task.progress and all(task.progress != before.progress for before in self._shown):
+                self._write(f"   {task.name}: {task.progress.describe()}")
+        self._shown, self._shown_at = view.running, time.monotonic()
+
+
+class LiveDisplay:
+    """A table with a line for each task at work; tasks that ended stand above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._changes = _StateChanges()
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, view: RunView) -> None:
+        """Print what ended, and draw the table again."""
+        for task in self._changes.take(view):
+            if task.state in _ENDS:
+                style = _STYLES.get(task.state or "", "")
+                self._console.print(Text(f"   {_describe_state(task)}", style=style), soft_wrap=True)
+        self._live.update(self._draw(view), refresh=True)
+
+    def _draw(self, view: RunView) -> Table:
+        table = Table.grid(padding=(0, 1))
+        if not view.running:
+            waiting = [task.name for task in view.tasks if task.state in {"queued", "scheduled", "up_for_retry"}]
+            table.add_row(Text(f" waiting for {', '.join(waiting) or 'Airflow'}", style="dim"))
+            return table
+        name_width = 1 + max(len(task.name) for task in view.running)
+        rest = max(0, self._console.width - name_width - _FIGURES_WIDTH)
+        bar_width = max(4, min(30, rest // 3))
+        table.add_column(no_wrap=True, min_width=name_width)
+        table.add_column(width=bar_width)
+        table.add_column(no_wrap=True, max_width=max(8, rest - bar_width))
+        for _ in range(4):
+            table.add_column(no_wrap=True)
+        for task in view.running:
+            table.add_row(*_draw_task(task, bar_width))
+        return table
+
+
+class _StateChanges:
+    """Remembers the state of each task, to tell which of them are new."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str | None] = {}
+
+    def take(self, view: RunView) -> Iterator[TaskView]:
+        for task in view.tasks:
+            if (task.state == "running" or task.state in _ENDS) and self._known.get(task.name) != task.state:
+                self._known[task.name] = task.state
+                yield task
+
+
+def _describe_state(task: TaskView) -> str:
+    seconds = f", {task.seconds:.0f} s" if task.seconds is not None and task.state in {"success", "failed"} else ""
+    return f"{task.name}: {task.state}{seconds}"
+
+
+def _draw_task(task: TaskView, bar_width: int) -> Iterator[Text | ProgressBar]:
+    yield Text(f" {task.name}", style="bold")
+    progress = task.progress
+    if progress is None:
+        yield ProgressBar(pulse=True, width=bar_width)
+        yield Text("running")
+        yield from (Text(), Text(), Text())
+        yield Text(f"{task.seconds:.0f} s" if task.seconds is not None else "", style="dim")
+        return
+    yield ProgressBar(progress.total, progress.done, bar_width, pulse=progress.total is None)
+    yield Text(progress.stage)
+    yield Text(progress.describe_speed(), style="cyan")
+    yield Text(f"epoch {progress.epoch}/{progress.epochs}" if progress.epoch else "")
+    yield Text(progress.describe_loss())
+    yield Text(progress.describe_time_left(), style="cyan")

@@ -1,0 +1,142 @@
+"""How far a job is: reported by the job, stored for whoever watches, and logged now and then."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import SupportsFloat, TypeVar
+
+import psycopg2
+from sqlalchemy import Engine, exc
+
+from jobs.database.job_progress import JobProgress, delete_job_progress, upsert_job_progress
+
+log = logging.getLogger(__name__)
+
+REPORT_SECONDS = 0.5
+"""Reports of the same stage that follow sooner are dropped."""
+WRITE_SECONDS = 1.5
+LOG_SECONDS = 12.0
+CLOSE_SECONDS = 5.0
+"""A job waits this long for its last write, then ends without it."""
+
+Item = TypeVar("Item")
+
+
+class Progress:
+    """Takes the reports of one job, all from the same thread, and keeps the latest."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.latest: JobProgress | None = None
+        self._clock = clock
+        self._reported = self._stage_started = 0.0
+        self._stage_start = 0
+
+    def report(
+        self,
+        stage: str,
+        done: int = 0,
+        total: int | None = None,
+        unit: str = "photos",
+        *,
+        epoch: int | None = None,
+        epochs: int | None = None,
+        loss: SupportsFloat | None = None,
+    ) -> None:
+        """Report how far the current stage is; cheap enough for each batch."""
+        now, before = self._clock(), self.latest
+        if before is None or before.stage != stage or done < before.done:
+            self._stage_started, self._stage_start = now, done
+        elif now - self._reported < REPORT_SECONDS:
+            return
+        self._reported = now
+        counted, seconds = done - self._stage_start, now - self._stage_started
+        speed = counted / seconds if counted and seconds else None
+        self.latest = JobProgress(
+            stage,
+            done,
+            total,
+            unit,
+            epoch,
+            epochs,
+            None if loss is None else float(loss),
+            images_per_second=speed if unit == "photos" else None,
+            seconds_left=(total - done) / speed if total is not None and speed else None,
+        )
+
+    def track(
+        self, stage: str, items: Iterable[Item], total: int, *, size: int = 1, unit: str = "photos"
+    ) -> Iterator[Item]:
+        """Pass items on, and report each once the consumer asks for the next; an item is a batch of ``size`` units."""
+        self.report(stage, 0, total, unit)
+        for number, item in enumerate(items, start=1):
+            yield item
+            self.report(stage, min(number * size, total), total, unit)
+
+
+SILENT = Progress()
+"""For jobs that nobody watches."""
+
+
+@contextmanager
+def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Progress]:
+    """Store the progress of a task, named as in its DAG, while the task runs; without a run nothing is stored.
+
+    A database that is away neither ends nor delays the job: the reports are lost, and the log says so once.
+    """
+    progress = Progress()
+    if run_id is None:
+        yield progress
+        return
+    is_over = threading.Event()
+    writer = _Writer(engine, run_id, task, progress)
+    # A daemon: a database that hangs must not keep the process alive.
+    thread = threading.Thread(target=writer.write_until, args=(is_over,), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield progress
+    finally:
+        is_over.set()
+        thread.join(CLOSE_SECONDS)
+
+
+class _Writer:
+    """Writes the latest report every second or two, and removes it at the end."""
+
+    def __init__(self, engine: Engine, run_id: str, task: str, progress: Progress) -> None:
+        self._engine = engine
+        self._run_id = run_id
+        self._task = task
+        self._progress = progress
+        self._started = time.monotonic()
+        self._has_failed = False
+
+    def write_until(self, is_over: threading.Event) -> None:
+        """Write and log, until the job is over."""
+        written, logged = None, self._started
+        while not is_over.wait(WRITE_SECONDS):
+            latest, now = self._progress.latest, time.monotonic()
+            if latest is None or latest is written:
+                continue
+            self._store(latest)
+            written = latest
+            if now - logged >= LOG_SECONDS:
+                log.info("%s: %s", self._task, latest.describe())
+                logged = now
+        if written is not None:
+            self._store(None)
+
+    def _store(self, progress: JobProgress | None) -> None:
+        try:
+            with self._engine.begin() as connection:
+                if progress is None:
+                    delete_job_progress(connection, self._run_id, self._task)
+                else:
+                    seconds = time.monotonic() - self._started
+                    upsert_job_progress(connection, self._run_id, self._task, progress, seconds)
+        except (exc.SQLAlchemyError, psycopg2.Error) as error:
+            if not self._has_failed:
+                reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
+                log.warning("the progress of this job is not shown, and the job goes on: %s", reason)
+            self._has_failed = True
