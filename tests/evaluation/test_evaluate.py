@@ -33,6 +33,7 @@ from tests.evaluation.candidates import (
     write_classifier,
     write_reference,
 )
+from tests.recorded_progress import record_progress
 from tests.shop import CATEGORIES, Shop, TinyModels
 
 RUN = "run-1"
@@ -63,13 +64,21 @@ def read_metrics(connections: Connections, kind: str) -> EvaluationMetrics:
     return EvaluationMetrics.from_record(evaluation.metrics)
 
 
-def test_a_classifier_beside_the_champion(tagging_shop: Shop, labelled: LabelledSet, trained: Path) -> None:
+def test_a_classifier_beside_the_champion(
+    tagging_shop: Shop, labelled: LabelledSet, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(6)
     ingest(connections, IngestOptions())
     store_labelled_set(connections, labelled)
     candidate = register_candidate(connections, trained, "classifier", labelled.snapshot, RUN)
+    recorded = record_progress(monkeypatch, "jobs.evaluation.evaluate")
     report = evaluate_candidate(connections, RUN, "classifier")
+    assert recorded.tasks == ["classifier.evaluate"]
+    # 32 test photos by candidate and champion.
+    assert [one.done for one in recorded.of("scoring photos")].count(32) >= 2
+    assert recorded.of("checking photos for leaks")[-1].total == 64
+    assert recorded.of("reading photos of the catalog")[-1].done == 6
     assert report.candidate_version_id == candidate.model_version_id
     assert report.champion_version_id is not None
     assert report.fault is None

@@ -32,6 +32,7 @@ from tests.evaluation.candidates import (
     write_classifier,
     write_reference,
 )
+from tests.recorded_progress import record_progress
 from tests.shop import Shop, TinyModels
 
 RUN = "run-1"
@@ -134,7 +135,7 @@ def spoil_for_integers(folder: Path) -> None:
 
 
 def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
-    shop: Shop, labelled: LabelledSet, trained: Path, tmp_path: Path
+    shop: Shop, labelled: LabelledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "spoilt"
     shutil.copytree(trained, checkpoint)
@@ -142,7 +143,13 @@ def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
     store_labelled_set(shop.connections, labelled)
     register_candidate(shop.connections, checkpoint, "classifier", labelled.snapshot, RUN)
     connections = shop.with_settings(engine="openvino", precision="auto")
+    recorded = record_progress(monkeypatch, "jobs.production.optimize")
     report = optimize_candidate(connections, RUN, "classifier", STRICT)
+    builds = [stage for stage in recorded.stages() if stage.startswith("build ")]
+    assert len(builds) == len(report.attempts)
+    assert builds[0] == "build 1: openvino int8 and fp32"
+    ranking = recorded.of("ranking blocks by their noise in int8")
+    assert (recorded.tasks, ranking[-1].done, ranking[-1].unit) == (["classifier.optimize"], ranking[0].total, "blocks")
     whole, *mixed = report.attempts
     assert (whole.float_blocks, whole.int8_share, bool(whole.losses)) == ((), None, True)
     assert all(attempt.precision == "int8" and attempt.float_blocks for attempt in mixed)

@@ -12,6 +12,7 @@ from jobs.errors import PermanentError
 from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
 from tests.champions import make_champion
+from tests.recorded_progress import record_progress
 from tests.shop import Shop, TinyModels, make_photo
 
 TAGGED = "SELECT count(*) FROM catalog.current_image_tags"
@@ -228,6 +229,21 @@ def test_photo_replaced_by_a_broken_file_leaves_every_answer(tagging_shop: Shop)
     assert ingest(tagging_shop.connections, IngestOptions()).failed == 1
     assert keys[0] not in {key for (key,) in tagging_shop.query("SELECT object_key FROM catalog.current_image_tags")}
     assert tagging_shop.query(VECTORS) == [(5,)]
+
+
+def test_every_stage_reports_how_far_it_is(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """26 photos are two shards; each is counted batch by batch, whatever becomes of a photo."""
+    tagging_shop.put_photos(24)
+    tagging_shop.put("copy_1.jpg", make_photo(1))
+    tagging_shop.put("broken_1.jpg", b"<html>")
+    modules = ("plan", "tag_shard", "publish")
+    recorded = record_progress(monkeypatch, *(f"jobs.tagging.{module}" for module in modules))
+    ingest(tagging_shop.connections, IngestOptions())
+    assert recorded.tasks == ["discover", "tag_shard[0]", "tag_shard[1]", "publish"]
+    assert recorded.of("listing the bucket")[-1].done == 26
+    counts = [(report.done, report.total) for report in recorded.of("tagging")]
+    assert counts == [*((done, 24) for done in range(0, 25, 4)), (0, 2), (2, 2)]
+    assert recorded.stages()[-1] == "renewing the codes of vectors"
 
 
 def test_run_that_stopped_halfway_goes_on(tagging_shop: Shop) -> None:

@@ -24,6 +24,7 @@ from jobs.tagging.shard_tagger import ShardTagger
 from tests.catalog_rows import label_image
 from tests.champions import make_champion
 from tests.lock_waits import count_waiting, wait_until
+from tests.recorded_progress import record_progress
 from tests.shop import Shop, TinyModels, make_photo
 from tests.tagging.catalog_watch import watch_catalog
 
@@ -69,11 +70,14 @@ def count_unanswered_by_champions(shop: Shop) -> int:
         return count_unanswered(connection, classifier, space)
 
 
-def test_the_catalog_answers_at_every_moment(promoted_catalog: Shop) -> None:
+def test_the_catalog_answers_at_every_moment(promoted_catalog: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = record_progress(monkeypatch, "jobs.tagging.retag")
     before = promoted_catalog.query(LIVE)
     with watch_catalog(promoted_catalog, WORDS) as watch:
         report = retag(promoted_catalog.connections)
     watch.assert_whole_and_unmixed()
+    assert recorded.tasks == ["complete_retag"]
+    assert recorded.stages()[-1] == "switching"
     first, last = watch.answers[0], watch.answers[-1]
     assert (first.images, first.found, first.similar) == (30, 15, 29)
     assert first.image_classifiers != last.image_classifiers

@@ -20,6 +20,7 @@ from jobs.settings import PROJECT_ROOT
 from jobs.training.requests import ClassifierTraining, EncoderTraining, TrainingSettings
 from jobs.training.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
 from tests.evaluation.candidates import LabelledSet, make_labelled_set, store_labelled_set
+from tests.recorded_progress import record_progress
 from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from tests.training.classrooms import write_small_classifier, write_small_clip
 
@@ -144,6 +145,25 @@ def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
     }
     assert str(tmp_path) not in (folder / "training" / "settings.json").read_text()
     assert not list((school.connections.settings.model_cache / "trainings").iterdir())
+
+
+def test_a_training_reports_how_far_it_is(
+    school: Shop, labelled: LabelledSet, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = record_progress(monkeypatch, "jobs.training.train")
+    request = ClassifierTraining(base, "nothing", replace(SETTINGS, epochs=2))
+    train_candidate(school.connections, "run", labelled.snapshot.snapshot_id, request)
+    assert recorded.tasks == ["classifier.train"]
+    assert recorded.stages() == ["decoding photos", "training", "scoring photos", "storing the checkpoint"]
+    training = recorded.of("training")
+    # 96 photos in steps of 16, and a report for each batch of validation.
+    assert sorted({report.done for report in training}) == list(range(16, 193, 16))
+    assert {report.total for report in training} == {192}
+    assert len(training) > 12
+    assert {(report.epoch, report.epochs) for report in training if report.done <= 96} == {(1, 2)}
+    assert {(report.epoch, report.epochs) for report in training if report.done > 96} == {(2, 2)}
+    assert all(report.loss is not None and report.loss > 0 for report in training)
+    assert all(report.images_per_second and report.seconds_left is not None for report in training[1:])
 
 
 def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: LabelledSet, base: Path) -> None:

@@ -17,6 +17,7 @@ from jobs.training.train_classifier import save_classifier, train_classifier
 from jobs.training.whole_photos import read_whole_photos
 from tests.evaluation.candidates import LabelledSet, make_labelled_set
 from tests.pretrained import require_pretrained
+from tests.recorded_progress import RecordedProgress
 from tests.shop import CATEGORIES, Shop, TinyModels
 from tests.training.classrooms import EXACT, change_rows, measure_accuracy, open_classroom, write_small_classifier
 
@@ -61,7 +62,10 @@ def find_changed_weights(base: Path, output: Path) -> set[str]:
 
 
 def test_with_a_frozen_backbone_only_the_head_changes(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+    recorded = RecordedProgress()
+    classroom = replace(classroom, progress=recorded)
     learned, metrics = train_and_save(make_training(base, "backbone"), classroom, tmp_path / "output")
+    assert recorded.stages() == ["computing features", "fitting the head", "scoring photos"]
     assert find_changed_weights(base, tmp_path / "output") == {"classifier.1.weight", "classifier.1.bias"}
     assert learned.history == ()
     assert metrics["validation_accuracy"] == metrics["validation_top_3_accuracy"] == 1.0
