@@ -138,7 +138,6 @@ def _measure(connections: Connections, contest: _Contest, scratch: Path, progres
     device = choose_device(settings.device, settings.precision)
     trial = Trial(connections, snapshot, photos, device, inspection.folder, champion, progress)
     log.info("serving the artifact in a process of its own")
-    progress.report("measuring how the artifact serves")
     serving = _serve(trial, contest.kind, scratch)
     log.info("asking for %d test images", len(snapshot.part("test")))
     measured = evaluate_classifier(trial) if contest.kind == "classifier" else evaluate_encoder(trial)
@@ -156,7 +155,7 @@ def _serve(trial: Trial, kind: ModelKind, scratch: Path) -> Serving:
     folder = scratch / "photos"
     folder.mkdir()
     photos = [trial.photos.read(row.content_hash) for row in trial.snapshot.part("test")[:MAX_PHOTOS]]
-    return measure_serving(trial.candidate, kind, photos, trial.connections.settings, folder)
+    return measure_serving(trial.candidate, kind, photos, trial.connections.settings, folder, trial.progress)
 
 
 def summarise(metrics: EvaluationMetrics) -> dict[str, float | None]:

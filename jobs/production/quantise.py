@@ -2,17 +2,25 @@
 
 import logging
 from collections.abc import Collection
+from itertools import count
 
 import nncf
 import numpy as np
 import openvino as ov
+
+from jobs.progress import SILENT, Progress
 
 CALIBRATION_PHOTOS = 300
 ATTENTION = {"Softmax", "ScaledDotProductAttention"}
 
 
 def quantise(
-    graph: ov.Model, calibration: np.ndarray, left_in_float: Collection[str] = (), *, stores_integers: bool = True
+    graph: ov.Model,
+    calibration: np.ndarray,
+    left_in_float: Collection[str] = (),
+    *,
+    stores_integers: bool = True,
+    progress: Progress = SILENT,
 ) -> ov.Model:
     """Quantise a graph after training (NNCF); the ranges are those that uint8 pixels [n, side, side, 3] lead to.
 
@@ -23,9 +31,16 @@ def quantise(
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
     is_transformer = any(operation.get_type_name() in ATTENTION for operation in graph.get_ops())
+    numbers = count(1)
+
+    def take(pixels: np.ndarray) -> np.ndarray:
+        # NNCF takes photos more than once; how often depends on the graph.
+        progress.report("calibrating int8", next(numbers))
+        return pixels[None]
+
     return nncf.quantize(
         graph,
-        nncf.Dataset([pixels[None] for pixels in calibration]),
+        nncf.Dataset(list(calibration), take),
         subset_size=len(calibration),
         preset=nncf.QuantizationPreset.MIXED,
         model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,

@@ -27,7 +27,7 @@ def rank_blocks(
     is not in int8. Noise is the squared error of the outputs, as a share of their own squares.
     """
     pixels = calibration[:RANKING_PHOTOS]
-    quantised = quantise(graph, pixels, stores_integers=False)
+    quantised = quantise(graph, pixels, stores_integers=False, progress=progress)
     exact = _ask(graph, pixels, "fp32")
 
     def measure_noise(candidate: ov.Model) -> float:

@@ -63,7 +63,11 @@ def list_float_ways(workshop: Workshop, settings: Settings, graph: ov.Model) -> 
 def quantise_whole(workshop: Workshop, graph: ov.Model) -> Way:
     """The graph in int8, and in float32 what NNCF does not quantise."""
     production = replace(workshop.production, engine="openvino", precision="int8", rest_precision="fp32")
-    return Way(production, lambda folder: save_graph(quantise(graph, workshop.load_calibration()), folder))
+
+    def build(folder: Path) -> None:
+        save_graph(quantise(graph, workshop.load_calibration(), progress=workshop.progress), folder)
+
+    return Way(production, build)
 
 
 def list_mixed_ways(workshop: Workshop, graph: ov.Model) -> tuple[Way, ...]:
@@ -75,7 +79,11 @@ def list_mixed_ways(workshop: Workshop, graph: ov.Model) -> tuple[Way, ...]:
 
     def make_way(mixture: Mixture) -> Way:
         production = replace(served, int8_share=mixture.int8_share, float_blocks=mixture.float_blocks)
-        return Way(production, lambda folder: save_graph(quantise(graph, calibration, mixture.operations), folder))
+
+        def build(folder: Path) -> None:
+            save_graph(quantise(graph, calibration, mixture.operations, progress=workshop.progress), folder)
+
+        return Way(production, build)
 
     ranked = rank_blocks(graph, blocks, calibration, rest, workshop.progress)
     return tuple(make_way(mixture) for mixture in list_mixtures(blocks, ranked))

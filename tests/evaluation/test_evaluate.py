@@ -79,6 +79,7 @@ def test_a_classifier_beside_the_champion(
     assert [one.done for one in recorded.of("scoring photos")].count(32) >= 2
     assert recorded.of("checking photos for leaks")[-1].total == 64
     assert recorded.of("reading photos of the catalog")[-1].done == 6
+    assert recorded.of("measuring how the artifact serves")
     assert report.candidate_version_id == candidate.model_version_id
     assert report.champion_version_id is not None
     assert report.fault is None

@@ -148,6 +148,7 @@ def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
     builds = [stage for stage in recorded.stages() if stage.startswith("build ")]
     assert len(builds) == len(report.attempts)
     assert builds[0] == "build 1: openvino int8 and fp32"
+    assert recorded.of("calibrating int8")[-1].done >= 48
     ranking = recorded.of("ranking blocks by their noise in int8")
     assert (recorded.tasks, ranking[-1].done, ranking[-1].unit) == (["classifier.optimize"], ranking[0].total, "blocks")
     whole, *mixed = report.attempts
