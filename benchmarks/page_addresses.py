@@ -29,8 +29,10 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
     # Settings are read and connections opened for it.
     yield Address("the server's first page", "failures")
     yield Address("overview", "overview")
+    yield Address("running jobs", "progress")
     for run in (RUN_SHOWN, RETAG_SHOWN, RUN_UNDER_WAY):
         yield Address("a run", f"run?{urlencode({'run': run})}")
+        yield Address("running jobs", f"progress?{urlencode({'run': run})}")
     for number in range(1, products, products // 40):
         yield Address("a product", f"product?id=sku{number}")
     for category in ("", "a tenth", "a thousandth", "category 03"):
