@@ -1,7 +1,5 @@
-"""``make demo``: the real flow on a rendered catalog, from an empty machine to answers."""
+"""``make demo``: the real flow on a rendered catalog or on the user's own photos, from an empty machine to answers."""
 
-import csv
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,22 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import text
-
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
-from jobs.database.model_versions import read_champion
+from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_champion
 from jobs.errors import PermanentError
 from jobs.local.airflow_client import AirflowClient, DagRun
 from jobs.local.airflow_services import AirflowOptions
-from jobs.local.console import choose_task_slots, format_login
+from jobs.local.console import choose_task_slots
+from jobs.local.demo_answers import DemoQuestions, show_answers, show_next_steps
+from jobs.local.demo_bases import DemoBase, choose_bases
+from jobs.local.demo_photos import (
+    DemoPhotos,
+    DemoRecord,
+    describe_sample,
+    find_own_photos,
+    read_demo_record,
+    reserve_stack,
+    upload_photos,
+    write_demo_record,
+)
 from jobs.local.follow_run import RunFollower, hold_preparation_lock
 from jobs.local.ports import WantedPorts
-from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
+from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.local.stack import StackStatus, start_stack
-from jobs.search.console import show_similar_products, show_text_search
-from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, PROJECT_ROOT, load_settings, names_locations
-from jobs.storage.uri import S3Uri
+from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, PROJECT_ROOT, Settings, load_settings, names_locations
 
 INGEST_DAG = "catalog_ingest"
 RETRAIN_DAG = "model_retrain"
@@ -43,47 +49,51 @@ class DemoFiles:
     product_sheet: Path = LOCAL_STACK_FOLDER / "similar.png"
 
 
-def run_demo(write: Write, ports: WantedPorts, files: DemoFiles | None = None) -> None:
-    """Run the demo on the local stack.
+@dataclass(frozen=True)
+class _Demo:
+    """What the steps of a demo work with."""
+
+    connections: Connections
+    airflow: AirflowClient
+    follower: RunFollower
+    photos: DemoPhotos
+    folder: Path
+    files: DemoFiles
+    write: Write
+
+
+def run_demo(write: Write, ports: WantedPorts, own_photos: Path | None = None) -> None:
+    """Run the demo on the local stack, on rendered photos unless a folder of ``own_photos`` is given.
 
     Raises:
-        PermanentError: the environment names other places, or the run in Airflow failed; the message names the
-            task to look at.
+        PermanentError: the environment names other places, the folder holds no photos, the stack holds those of
+            another demo, or a run in Airflow failed; the message names the task and its log.
+        RetryableError: a run in Airflow stands still.
     """
-    files = files or DemoFiles()
+    files = DemoFiles()
+    own = find_own_photos(own_photos, Settings.model_fields["image_suffixes"].default) if own_photos else None
     with _step(write, "starting Postgres, S3 and Airflow"):
         if names_locations(PROJECT_ROOT):
             raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
+        LOCAL_STACK_FOLDER.mkdir(mode=0o700, exist_ok=True)
+        reserve_stack(LOCAL_STACK_FOLDER, own_photos)
         status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=choose_task_slots()))
         settings = load_settings()
         migrate(settings.database_url)
-    with connect(settings) as connections:
+    with connect(settings) as connections, _open_airflow(status) as airflow:
+        follower = RunFollower(airflow, connections.engine, status.folder)
         with hold_preparation_lock(status.folder):
-            with _step(write, "rendering a sample catalog"):
-                catalog = render_sample_catalog(files.sample, SampleCatalogSpec())
-            with _step(write, "putting its photos into the bucket"):
-                uploaded = _upload_photos(connections, catalog)
-                write(f"   {uploaded} files were new")
-        with _open_airflow(status) as airflow:
-            follower = RunFollower(airflow, connections.engine, status.folder)
-            if _has_champions(connections):
-                write("-- champions are there already")
-            else:
-                with _step(write, f"running the DAG {RETRAIN_DAG} in Airflow"):
-
-                    def prepare() -> Mapping[str, Any]:
-                        write(f"   {_import_labels(connections, catalog)} photos to learn from")
-                        return _write_bases(files, catalog)
-
-                    run = follower.run_dag(RETRAIN_DAG, prepare, write)
-                    _show_gates(airflow, run, write)
-            with _step(write, f"running the DAG {INGEST_DAG} in Airflow"):
-                # A run that was active before the upload may have listed the bucket without the new photos.
-                run = follower.run_dag(INGEST_DAG, dict, write, attach=not uploaded)
-                report = airflow.read_xcom(INGEST_DAG, run.run_id, "report")
-        _show_report(report, write)
-        _show_answers(connections, files, write)
-    write(f"\n{format_login(status)}")
+            photos = own or _render_sample(files, write)
+            with _step(write, f"putting {len(photos.files)} files into the bucket"):
+                uploaded = upload_photos(connections, photos)
+        demo = _Demo(connections, airflow, follower, photos, status.folder, files, write)
+        _bring_champions(demo)
+        _ingest(demo, attach=not uploaded)
+        record = read_demo_record(status.folder)
+        reads_texts = record is not None and record.reads_texts
+        questions = DemoQuestions(TEXT_QUERY if reads_texts else None, files.text_sheet, files.product_sheet)
+        show_answers(connections, questions, write)
+        show_next_steps(connections, questions, status, write)
 
 
 @contextmanager
@@ -94,85 +104,104 @@ def _step(write: Write, title: str) -> Iterator[None]:
     write(f"   done in {time.monotonic() - started:.1f} s")
 
 
-def _upload_photos(connections: Connections, catalog: SampleCatalog) -> int:
-    """Bring the unlabelled part into the bucket; what is there with the same bytes stays as it is."""
-    store, source = connections.store, connections.source
-    present = {item.key: item.etag for page in store.list_pages(source) for item in page}
-    uploaded = 0
-    for path in sorted(path for path in catalog.unlabelled_folder.rglob("*") if path.is_file()):
-        key = source.key + path.relative_to(catalog.unlabelled_folder).as_posix()
-        # The local endpoint's etags are MD5 sums.
-        if present.get(key) != hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest():
-            store.upload(path, S3Uri(source.bucket, key))
-            uploaded += 1
-    return uploaded
-
-
-def _has_champions(connections: Connections) -> bool:
-    with connections.engine.connect() as connection:
-        return all(read_champion(connection, kind) for kind in ("classifier", "encoder"))
-
-
-def _import_labels(connections: Connections, catalog: SampleCatalog) -> int:
-    from jobs.labelling.import_labels import import_labels
-
-    return import_labels(connections, "csv", catalog.labels_file, name="sample").imported
-
-
-def _write_bases(files: DemoFiles, catalog: SampleCatalog) -> dict[str, Any]:
-    """Random weights to start from, as no pretrained ones can be counted on; returns the run's parameters."""
-    # Here, since torch takes seconds to import and a second demo does without.
-    from jobs.training.blank_checkpoints import write_blank_bases
-
-    with catalog.labels_file.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    bases = write_blank_bases(files.bases, sorted({row["label"] for row in rows}), [row["text"] for row in rows])
-    return {
-        "classifier_base": str(bases.classifier.resolve()),
-        "encoder_base": str(bases.encoder.resolve()),
-        "from_scratch": True,
-    }
-
-
 def _open_airflow(status: StackStatus) -> AirflowClient:
     assert status.airflow_url is not None
     assert status.password is not None
     return AirflowClient(status.airflow_url, status.username, status.password)
 
 
-def _show_gates(airflow: AirflowClient, run: DagRun, write: Write) -> None:
-    """The gates of each kind, as they decided."""
-    for kind in ("classifier", "encoder"):
-        report = airflow.read_xcom(RETRAIN_DAG, run.run_id, f"{kind}.gate")
-        write(f"   gates of the {kind}:")
+def _render_sample(files: DemoFiles, write: Write) -> DemoPhotos:
+    with _step(write, "rendering a sample catalog"):
+        return describe_sample(render_sample_catalog(files.sample, SampleCatalogSpec()))
+
+
+def _bring_champions(demo: _Demo) -> None:
+    """Train what can be trained, and adopt an encoder where there are no texts to train one on."""
+    wanted = _list_wanted_kinds(demo.photos)
+    missing = [kind for kind in wanted if not _has_champion(demo.connections, kind)]
+    if not missing:
+        demo.write("-- champions are there already")
+        return
+    bases = choose_bases(demo.photos, demo.connections.settings, demo.files.bases)
+    for kind in wanted:
+        demo.write(f"   {kind}: {bases[kind].reason}")
+    if "classifier" in missing:
+        _retrain(demo, bases)
+    if not _has_champion(demo.connections, "encoder"):
+        _adopt_encoder(demo, bases["encoder"])
+
+
+def _list_wanted_kinds(photos: DemoPhotos) -> list[ModelKind]:
+    return list(MODEL_KINDS) if photos.labels else ["encoder"]
+
+
+def _has_champion(connections: Connections, kind: ModelKind) -> bool:
+    with connections.engine.connect() as connection:
+        return read_champion(connection, kind) is not None
+
+
+def _retrain(demo: _Demo, bases: Mapping[ModelKind, DemoBase]) -> None:
+    """Run the retraining; photos of the user's own may be too few to pass, which ends no demo."""
+
+    def prepare() -> Mapping[str, Any]:
+        demo.write(f"   {_import_labels(demo)} photos to learn from")
+        return {
+            "kinds": "both" if demo.photos.is_sample else "classifier",
+            "classifier_base": str(bases["classifier"].folder),
+            "encoder_base": str(bases["encoder"].folder),
+            "from_scratch": bases["classifier"].has_random_weights,
+        }
+
+    with _step(demo.write, f"running the DAG {RETRAIN_DAG} in Airflow"):
+        try:
+            run = demo.follower.run_dag(RETRAIN_DAG, prepare, demo.write)
+        except PermanentError as error:
+            if demo.photos.is_sample:
+                raise
+            demo.write(f"{error}\n   no classifier was promoted: the photos get vectors and no categories")
+        else:
+            _show_gates(demo, run)
+
+
+def _import_labels(demo: _Demo) -> int:
+    from jobs.labelling.import_labels import import_labels
+
+    assert demo.photos.labels is not None
+    format_name, source = demo.photos.labels
+    name = "sample" if demo.photos.is_sample else source.name
+    return import_labels(demo.connections, format_name, source, name=name).imported
+
+
+def _show_gates(demo: _Demo, run: DagRun) -> None:
+    for kind in MODEL_KINDS if demo.photos.is_sample else ("classifier",):
+        report = demo.airflow.read_xcom(RETRAIN_DAG, run.run_id, f"{kind}.gate")
+        demo.write(f"   gates of the {kind}:")
         for decision in report["decisions"]:
-            write(f"     {decision['verdict']:<8}{decision['sentence']}")
+            demo.write(f"     {decision['verdict']:<8}{decision['sentence']}")
 
 
-def _show_report(report: dict[str, Any], write: Write) -> None:
+def _adopt_encoder(demo: _Demo, base: DemoBase) -> None:
+    # Here, since torch takes seconds to import.
+    from jobs.gates.gate_policy import load_gate_policy
+    from jobs.promotion.adopt import adopt_encoder
+
+    with _step(demo.write, "adopting an encoder as it is, since no photo has a text to train one on"):
+        adopt_encoder(demo.connections, str(base.folder), "make demo", load_gate_policy())
+    own_photos = str(demo.photos.folder)
+    write_demo_record(demo.folder, DemoRecord(own_photos, reads_texts=not base.has_random_weights))
+
+
+def _ingest(demo: _Demo, *, attach: bool) -> None:
+    """Tag the bucket; without ``attach`` in a new run, as an active one may have listed it without the new files."""
+    with _step(demo.write, f"running the DAG {INGEST_DAG} in Airflow"):
+        run = demo.follower.run_dag(INGEST_DAG, dict, demo.write, attach=attach)
+        report = demo.airflow.read_xcom(INGEST_DAG, run.run_id, "report")
     if not report["entries"]:
         unchanged = report["discovered"]["unchanged"]
-        write(f"\nNothing new: all {unchanged} photos in the bucket are tagged or known to be bad.")
+        demo.write(f"\nNothing new: all {unchanged} photos in the bucket are tagged or known to be bad.")
         return
     reasons = ", ".join(f"{reason} {count}" for reason, count in report["failure_reasons"].items())
-    write(
+    demo.write(
         f"\nRun {report['run_id']}: {report['entries']} photos = {report['tagged']} tagged + {report['reused']} reused "
-        f"+ {report['failed']} failed ({reasons}), {report['images_per_second']} images/s"
+        f"+ {report['failed']} failed{f' ({reasons})' if reasons else ''}, {report['images_per_second']} images/s"
     )
-
-
-def _show_answers(connections: Connections, files: DemoFiles, write: Write) -> None:
-    """Three questions: by words, by product, and a count in plain SQL."""
-    write(f"\nSELECT * FROM catalog.search_products('{TEXT_QUERY}', k => 5);")
-    show_text_search(connections, TEXT_QUERY, 5, None, files.text_sheet, write)
-    with connections.engine.connect() as connection:
-        rows = connection.execute(
-            text("SELECT category, count(*) FROM catalog.current_image_tags GROUP BY category ORDER BY 2 DESC, 1")
-        ).all()
-        product_id = connection.execute(
-            text("SELECT min(product_id) FROM catalog.current_product_tags WHERE photos > 1")
-        ).scalar_one()
-    write(f"\nSELECT * FROM catalog.similar_products('{product_id}', k => 5);")
-    show_similar_products(connections, product_id, 5, None, files.product_sheet, write)
-    write("\nSELECT category, count(*) FROM catalog.current_image_tags GROUP BY category ORDER BY 2 DESC;")
-    write("\n".join(f"  {category:<10} {count:5d}" for category, count in rows))

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from jobs.connections import Connections
 from jobs.errors import PermanentError
+from jobs.local.private_files import write_private_file
 from jobs.local.sample_catalog import SampleCatalog
 from jobs.storage.uri import S3Uri
 
@@ -25,6 +26,17 @@ class DemoPhotos:
     files: tuple[Path, ...]
     labels: tuple[str, Path] | None
     is_sample: bool
+
+
+@dataclass(frozen=True)
+class DemoRecord:
+    """What a demo left in the local stack: its own ``photos`` or None for the sample, and an encoder.
+
+    An encoder with random weights that nobody trained does not read texts.
+    """
+
+    photos: str | None
+    reads_texts: bool = True
 
 
 def describe_sample(catalog: SampleCatalog) -> DemoPhotos:
@@ -64,15 +76,26 @@ def reserve_stack(stack_folder: Path, own_photos: Path | None) -> None:
     Raises:
         PermanentError: it holds others.
     """
-    record = stack_folder / _RECORD_FILE
-    wanted = str(own_photos.expanduser().resolve()) if own_photos else None
-    held = json.loads(record.read_text(encoding="utf-8"))["photos"] if record.exists() else wanted
-    if held != wanted:
-        same = f"make demo PHOTOS={held}" if held else "make demo"
+    wanted = DemoRecord(str(own_photos.expanduser().resolve()) if own_photos else None)
+    held = read_demo_record(stack_folder) or wanted
+    if held.photos != wanted.photos:
+        same = f"make demo PHOTOS={held.photos}" if held.photos else "make demo"
         raise PermanentError(
-            f"the local stack holds {held or 'the sample catalog'}: run `make reset` to delete it, or `{same}` again"
+            f"the local stack holds {held.photos or 'the sample catalog'}: run `make reset` to delete it, "
+            f"or `{same}` again"
         )
-    record.write_text(json.dumps({"photos": wanted}), encoding="utf-8")
+    write_demo_record(stack_folder, held)
+
+
+def read_demo_record(stack_folder: Path) -> DemoRecord | None:
+    """Return what the last demo noted, or None before the first."""
+    record = stack_folder / _RECORD_FILE
+    return DemoRecord(**json.loads(record.read_text(encoding="utf-8"))) if record.exists() else None
+
+
+def write_demo_record(stack_folder: Path, record: DemoRecord) -> None:
+    """Note what this demo runs on."""
+    write_private_file(stack_folder / _RECORD_FILE, json.dumps(asdict(record)))
 
 
 def upload_photos(connections: Connections, photos: DemoPhotos) -> int:
