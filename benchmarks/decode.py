@@ -30,7 +30,7 @@ from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import start_stack, stop_stack
-from jobs.settings import PROJECT_ROOT, Settings
+from jobs.settings import PROJECT_ROOT, load_settings
 from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
 from tests.champions import make_champion
 from tests.local.stack_access import read_environment
@@ -96,7 +96,7 @@ def _open_stack() -> Iterator[tuple[dict[str, str], Connections]]:
             environment = os.environ | read_environment(folder)
             migrate(environment["CATALOG_DATABASE_URL"])
             os.environ.update(environment)
-            with connect(Settings()) as connections:  # type: ignore[call-arg]
+            with connect(load_settings()) as connections:
                 _make_champions(connections, Path(parent))
                 yield environment, connections
         finally:

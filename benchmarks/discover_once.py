@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.connections import Connections, connect
-from jobs.settings import Settings
+from jobs.settings import load_settings
 from jobs.tagging.discover import DiscoverSettings, discover_images
 
 
@@ -29,7 +29,7 @@ def discover_once(connections: Connections) -> dict[str, int]:
 
 def measure(command: str) -> dict[str, Any]:
     """What was counted, in how many seconds, and the most memory that was resident, that of all imports included."""
-    with connect(Settings()) as connections:  # type: ignore[call-arg]
+    with connect(load_settings()) as connections:
         started = time.perf_counter()
         counts = {"list": list_once, "discover": discover_once}[command](connections)
         seconds = time.perf_counter() - started

@@ -20,7 +20,7 @@ from jobs.connections import Connections, connect
 from jobs.database.tagging_work import DueImage
 from jobs.models.geometry import Geometry
 from jobs.models.production import EngineName
-from jobs.settings import Settings
+from jobs.settings import load_settings
 from jobs.tagging.decode import DecodeFault, DecodeLimits, PreparedImage, prepare_image
 from jobs.tagging.decode_pool import DecodePool
 from jobs.tagging.predict import Predictor
@@ -202,7 +202,7 @@ def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
 
 def main(command: str, *arguments: str) -> None:
     """Print what was measured as JSON."""
-    with connect(Settings()) as connections:  # type: ignore[call-arg]
+    with connect(load_settings()) as connections:
         if command == "rates":
             measured: Rates | Feeding = measure_rates(connections)
         else:

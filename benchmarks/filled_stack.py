@@ -22,7 +22,7 @@ from jobs.database.migrations import migrate
 from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import StackStatus, start_stack, stop_stack
-from jobs.settings import PROJECT_ROOT, Settings
+from jobs.settings import PROJECT_ROOT, load_settings
 from tests.champions import make_champion
 from tests.local.stack_access import read_environment
 
@@ -66,7 +66,7 @@ def open_filled_stack(
         environment = read_environment(folder) | chosen
         migrate(environment["CATALOG_DATABASE_URL"])
         os.environ.update(environment)
-        with connect(Settings()) as connections:  # type: ignore[call-arg]
+        with connect(load_settings()) as connections:
             make_champion(connections, models.classifier, "classifier")
             make_champion(connections, models.encoder, "encoder")
             stack = FilledStack(connections, environment, models, status)

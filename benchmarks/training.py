@@ -34,7 +34,7 @@ from jobs.local.ports import WantedPorts
 from jobs.local.stack import start_stack, stop_stack
 from jobs.models.device import Device, choose_device
 from jobs.models.preprocessing import Preprocessing
-from jobs.settings import Settings
+from jobs.settings import load_settings
 from jobs.storage.layout import example_location, snapshot_location
 from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.loop import Lesson, Outcome, train
@@ -159,7 +159,7 @@ def _open_stack() -> Iterator[Connections]:
         os.environ.update(read_environment(folder / "stack"))
         os.environ["CATALOG_MODEL_CACHE"] = str(folder / "models")
         migrate(os.environ["CATALOG_DATABASE_URL"])
-        with connect(Settings()) as connections:  # type: ignore[call-arg]
+        with connect(load_settings()) as connections:
             yield connections
     finally:
         stop_stack(folder / "stack")

@@ -33,10 +33,10 @@ def main() -> None:
     # Read when torch is imported. By default its threads spin while they wait for each other: as soon as something
     # else takes a core, a training needs ten times the processor time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from jobs.settings import load_env_file
+    from jobs.settings import find_ignored_variables
 
-    # Before the options are read, whose defaults come from the environment.
-    load_env_file()
+    if ignored := find_ignored_variables():
+        logging.warning("%s in .env has no effect: export it instead", ", ".join(ignored))
     try:
         app()
     except JobError as error:

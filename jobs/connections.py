@@ -48,7 +48,7 @@ def open_connections(settings: Settings) -> Connections:
     return Connections(
         settings,
         create_database_engine(settings.database_url),
-        ObjectStore(settings.s3_endpoint_url, connections=settings.read_threads + 2),
+        ObjectStore(settings.s3_endpoint_url, settings.credentials, connections=settings.read_threads + 2),
         S3Uri.parse(settings.source_uri).as_folder(),
         S3Uri.parse(settings.artifacts_uri).as_folder(),
     )

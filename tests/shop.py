@@ -14,7 +14,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from jobs.connections import Connections, connect
-from jobs.settings import Settings
+from jobs.settings import make_settings
 from tests.s3_server import S3Server
 
 CATEGORIES = ("dress", "hat", "shirt", "shoe")
@@ -101,9 +101,7 @@ def open_shop(server: S3Server, database_url: str, model_cache: Path) -> Iterato
         "CATALOG_DECODE_PROCESSES": "1",
         "CATALOG_FAILED_SHARE_LIMIT": "1",
     }
-    values = {name.removeprefix("CATALOG_").lower(): value for name, value in environment.items()}
-    fields = {name: value for name, value in values.items() if name in Settings.model_fields}
-    with connect(Settings.model_validate(fields)) as connections:
+    with connect(make_settings(environment)) as connections:
         for folder in folders:
             connections.store._client.create_bucket(Bucket=folder.name)
         yield Shop(connections, folders[0], environment)

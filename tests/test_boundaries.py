@@ -18,6 +18,11 @@ VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"
 PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 WITHOUT_WEIGHTS = {"AutoConfig", "AutoTokenizer", "AutoImageProcessor"}
 LONGEST_FILE_LINES = 400
+SWITCHES_OF_LIBRARIES = {
+    "jobs/cli.py": "Transformers and the hub's client read theirs on import, also in the processes that a job starts",
+    "jobs/production/__init__.py": "NNCF reads its own on import",
+}
+"""The files that may write to the environment, each with why."""
 
 
 def find_files(*parts: str) -> list[Path]:
@@ -67,6 +72,25 @@ def loads_more_than_safetensors(node: ast.AST) -> bool:
             options = {keyword.arg for keyword in keywords}
             has_weights = not (isinstance(owner, ast.Name) and owner.id in WITHOUT_WEIGHTS)
             return "local_files_only" not in options or (has_weights and "use_safetensors" not in options)
+    return False
+
+
+def writes_to_the_environment(node: ast.AST) -> bool:
+    """Tell whether a node changes ``os.environ``, or makes another name of it that could."""
+    match node:
+        case (
+            ast.Subscript(value=ast.Attribute(attr="environ"), ctx=ast.Store() | ast.Del())
+            | ast.AugAssign(target=ast.Attribute(attr="environ"))
+            | ast.Assign(value=ast.Attribute(attr="environ"))
+            | ast.Attribute(value=ast.Name(id="os"), attr="putenv" | "unsetenv" | "environb")
+            | ast.Attribute(attr="load_dotenv")
+            | ast.alias(name="load_dotenv")
+        ):
+            return True
+        case ast.Attribute(value=ast.Attribute(attr="environ"), attr=used):
+            return used in {"update", "setdefault", "pop", "popitem", "clear", "__setitem__", "__ior__"}
+        case ast.ImportFrom(module="os", names=names):
+            return any(name.name in {"environ", "environb", "putenv", "unsetenv"} for name in names)
     return False
 
 
@@ -144,6 +168,33 @@ def test_nothing_that_runs_code_of_strangers_is_loaded() -> None:
 def test_models_come_from_disk_and_from_safetensors() -> None:
     files = parse_files("jobs").items()
     assert [name for name, module in files if any(map(loads_more_than_safetensors, ast.walk(module)))] == []
+
+
+def test_the_environment_is_only_read() -> None:
+    files = parse_files("jobs", "plugins", "dags").items()
+    writers = {name for name, module in files if any(map(writes_to_the_environment, ast.walk(module)))}
+    assert writers == SWITCHES_OF_LIBRARIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("code", "is_written"),
+    [
+        ("os.environ['A'] = '1'", True),
+        ("del os.environ['A']", True),
+        ("os.environ |= values", True),
+        ("os.environ.update(values)", True),
+        ("os.environ.pop('A', None)", True),
+        ("variables = os.environ", True),
+        ("from os import environ", True),
+        ("os.putenv('A', '1')", True),
+        ("dotenv.load_dotenv()", True),
+        ("from dotenv import load_dotenv", True),
+        ("a = os.environ['A'] + os.environ.get('B', '')", False),
+        ("b = dict(os.environ) | values", False),
+    ],
+)
+def test_what_writes_to_the_environment_is_recognised(code: str, is_written: bool) -> None:
+    assert any(map(writes_to_the_environment, ast.walk(ast.parse(code)))) is is_written
 
 
 @pytest.mark.parametrize(

@@ -1,27 +1,37 @@
+import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from jobs.errors import PermanentError
-from jobs.settings import LOCATIONS, Settings, load_environment, load_settings
+from jobs.gates.gate_policy import load_gate_policy
+from jobs.settings import (
+    HOME,
+    LOCAL_STACK_FOLDER,
+    LOCATIONS,
+    PROJECT_ROOT,
+    Settings,
+    find_ignored_variables,
+    load_settings,
+    make_settings,
+    read_own_variables,
+    read_variables,
+)
+from jobs.storage.credentials import AwsCredentials
+from tests.shop import Shop
 
 NEEDED = {
     "CATALOG_DATABASE_URL": "postgresql://shop:hush@db/catalog",
     "CATALOG_SOURCE_URI": "s3://photos/",
     "CATALOG_ARTIFACTS_URI": "s3://artifacts/catalog",
 }
-
-
-@pytest.fixture(autouse=True)
-def bare_environment() -> Iterator[None]:
-    """No setting of the machine reaches a test, and none of a test's reaches the next."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("CATALOG_", "AWS_"))}
-    with patch.dict(os.environ, inherited, clear=True):
-        yield
 
 
 @pytest.fixture
@@ -31,75 +41,123 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / ".local").mkdir()
     (tmp_path / ".local" / "stack.env").write_text(
         "CATALOG_BATCH_SIZE=2\nCATALOG_SHARD_SIZE=22\nCATALOG_DATABASE_URL=postgresql://localhost/catalog\n"
-        "AWS_ACCESS_KEY_ID=stack\n"
+        "AWS_ACCESS_KEY_ID=stack\nAWS_SECRET_ACCESS_KEY=secret\n"
     )
     return tmp_path
 
 
 def read_settings(**values: str) -> Settings:
-    with patch.dict(os.environ, NEEDED | {f"CATALOG_{name.upper()}": value for name, value in values.items()}):
-        return load_settings()
+    return make_settings(NEEDED | {f"CATALOG_{name.upper()}": value for name, value in values.items()})
 
 
-def test_the_environment_wins_over_the_file_and_the_file_over_the_local_stack(folder: Path) -> None:
-    os.environ["CATALOG_CHUNK_SIZE"] = "111"
-    load_environment(folder)
-    assert os.environ["CATALOG_CHUNK_SIZE"] == "111"
-    assert os.environ["CATALOG_BATCH_SIZE"] == "1"
-    assert os.environ["CATALOG_DATABASE_URL"] == "postgresql://localhost/catalog"
-    assert os.environ["AWS_ACCESS_KEY_ID"] == "stack"
+def read_credentials(folder: Path) -> AwsCredentials:
+    return AwsCredentials.from_variables(read_variables(folder))
+
+
+def test_the_suite_does_not_see_the_files_of_the_developer() -> None:
+    assert HOME != PROJECT_ROOT
+    assert not {".env", ".local"} & {path.name for path in HOME.iterdir()}
+    assert LOCAL_STACK_FOLDER.parent == HOME
+
+
+def test_the_environment_wins_over_the_file_and_the_file_over_the_local_stack(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATALOG_CHUNK_SIZE", "111")
+    variables = read_variables(folder)
+    assert variables["CATALOG_CHUNK_SIZE"] == "111"
+    assert variables["CATALOG_BATCH_SIZE"] == "1"
+    assert variables["CATALOG_DATABASE_URL"] == "postgresql://localhost/catalog"
+    assert variables["AWS_ACCESS_KEY_ID"] == "stack"
 
 
 def test_an_empty_line_in_the_file_sets_nothing(folder: Path) -> None:
-    load_environment(folder)
-    assert os.environ["CATALOG_SHARD_SIZE"] == "22"
+    assert read_variables(folder)["CATALOG_SHARD_SIZE"] == "22"
+
+
+def test_an_empty_variable_of_the_environment_brings_the_default_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATALOG_BATCH_SIZE", "")
+    assert make_settings(NEEDED | read_variables(folder)).batch_size == Settings.model_fields["batch_size"].default
 
 
 @pytest.mark.parametrize("name", LOCATIONS)
 @pytest.mark.parametrize("where", ["environment", "file"])
-def test_one_location_keeps_the_local_stack_out(folder: Path, name: str, where: str) -> None:
+def test_one_location_keeps_the_local_stack_out(
+    folder: Path, name: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if where == "environment":
-        os.environ[name] = "s3://own/"
+        monkeypatch.setenv(name, "s3://own/")
     else:
         (folder / ".env").write_text(f"{name}=s3://own/")
-    load_environment(folder)
-    assert {name for name in LOCATIONS if name in os.environ} == {name}
-    assert "AWS_ACCESS_KEY_ID" not in os.environ
-    assert "CATALOG_SHARD_SIZE" not in os.environ
+    variables = read_variables(folder)
+    assert {name for name in LOCATIONS if name in variables} == {name}
+    assert "AWS_ACCESS_KEY_ID" not in variables
+    assert "CATALOG_SHARD_SIZE" not in variables
 
 
 def test_empty_locations_in_the_file_let_the_local_stack_in(folder: Path) -> None:
     (folder / ".env").write_text("".join(f"{name}=\n" for name in LOCATIONS))
-    load_environment(folder)
-    assert os.environ["CATALOG_DATABASE_URL"] == "postgresql://localhost/catalog"
+    assert read_variables(folder)["CATALOG_DATABASE_URL"] == "postgresql://localhost/catalog"
 
 
-def test_only_the_keys_of_the_local_stack_open_its_bucket(folder: Path) -> None:
-    os.environ.update(AWS_ACCESS_KEY_ID="own", AWS_PROFILE="own", AWS_SESSION_TOKEN="own")
-    load_environment(folder)
-    assert {name: value for name, value in os.environ.items() if name.startswith("AWS_")} == {
-        "AWS_ACCESS_KEY_ID": "stack"
-    }
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_only_the_key_of_the_local_stack_opens_its_bucket(
+    folder: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {"AWS_ACCESS_KEY_ID": "own", "AWS_SECRET_ACCESS_KEY": "own", "AWS_PROFILE": "own", "AWS_SESSION_TOKEN": "own"}
+    if where == "environment":
+        for name, value in own.items():
+            monkeypatch.setenv(name, value)
+    else:
+        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in own.items()))
+    assert read_credentials(folder) == AwsCredentials("stack", "secret")
 
 
-def test_own_locations_keep_their_own_keys(folder: Path) -> None:
-    own = {"AWS_ACCESS_KEY_ID": "own", "AWS_PROFILE": "own", "CATALOG_SOURCE_URI": "s3://own/"}
-    os.environ.update(own)
-    load_environment(folder)
-    assert {name: os.environ[name] for name in own} == own
+def test_own_locations_keep_their_own_key(folder: Path) -> None:
+    (folder / ".env").write_text(
+        "CATALOG_SOURCE_URI=s3://own/\nAWS_ACCESS_KEY_ID=own\nAWS_SECRET_ACCESS_KEY=hush\nAWS_SESSION_TOKEN=hush\n"
+        "AWS_DEFAULT_REGION=eu-west-3\nAWS_PROFILE=shop\n"
+    )
+    credentials = read_credentials(folder)
+    assert credentials == AwsCredentials("own", "hush", "hush", "eu-west-3", "shop")
+    assert "hush" not in repr(credentials)
+    assert "own" not in repr(make_settings(NEEDED | {"AWS_ACCESS_KEY_ID": "own", "AWS_SECRET_ACCESS_KEY": "hush"}))
+
+
+def test_a_key_does_not_mix_with_the_profile_and_token_of_a_weaker_source(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_text("AWS_PROFILE=shop\nAWS_SESSION_TOKEN=old\nAWS_DEFAULT_REGION=eu-west-3\n")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
+    variables = read_own_variables(folder)
+    assert AwsCredentials.from_variables(variables) == AwsCredentials("mine", "hush", region="eu-west-3")
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+def test_half_a_key_is_refused(name: str) -> None:
+    other = ({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} - {name}).pop()
+    with pytest.raises(PermanentError, match=f"^{other} is not set"):
+        make_settings(NEEDED | {name: "x"})
 
 
 def test_a_project_without_files_is_fine(tmp_path: Path) -> None:
-    before = dict(os.environ)
-    load_environment(tmp_path)
-    assert dict(os.environ) == before
+    assert read_variables(tmp_path) == dict(os.environ)
+
+
+def test_variables_of_libraries_in_the_file_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (folder / ".env").open("a") as file:
+        file.write("HF_TOKEN=hush\nHTTPS_PROXY=http://proxy\nHF_HOME=\nPOSTGRES_PASSWORD=hush\nAWS_PROFILE=shop\n")
+    assert find_ignored_variables(folder) == ["HF_TOKEN", "HTTPS_PROXY"]
+    monkeypatch.setenv("HF_TOKEN", "hush")
+    assert find_ignored_variables(folder) == ["HTTPS_PROXY"]
 
 
 def test_what_is_missing_is_named_by_its_variable() -> None:
-    os.environ["CATALOG_S3_ENDPOINT_URL"] = "http://127.0.0.1:1"
-    os.environ.update(dict.fromkeys(NEEDED, ""))
     with pytest.raises(PermanentError) as caught:
-        load_settings()
+        make_settings({"CATALOG_S3_ENDPOINT_URL": "http://127.0.0.1:1", **dict.fromkeys(NEEDED, "")})
     assert all(f"{name} is not set" in str(caught.value) for name in NEEDED)
     assert ".env.example" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -182,3 +240,36 @@ def test_values_are_read_into_their_types() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         read_settings().batch_size = 1
+
+
+def test_a_command_warns_of_variables_of_libraries_in_the_file(env_file: Path) -> None:
+    env_file.write_text("HF_TOKEN=hush\n")
+    command = [sys.executable, "-m", "jobs", "stack", "status"]
+    answer = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert answer.stderr.splitlines()[0].endswith("WARNING HF_TOKEN in .env has no effect: export it instead")
+
+
+@pytest.mark.parametrize("where", [".env", ".local/stack.env"])
+def test_a_job_takes_everything_from_a_file_and_leaves_the_environment_alone(
+    tagging_shop: Shop, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = HOME / where
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    if where == ".env":
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    tagging_shop.put_photos(2)
+    before = dict(os.environ)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(f"{name}={value}\n" for name, value in tagging_shop.environment.items()))
+    try:
+        answer = CliRunner().invoke(app, ["ingest", "--plan"])
+        load_gate_policy()
+    finally:
+        file.unlink()
+        if file.parent != HOME:
+            file.parent.rmdir()
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["entries_by_reason"] == {"new": 2}
+    assert dict(os.environ) == before

@@ -1,16 +1,28 @@
 """Commands of the local stack, and the demo that runs on it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 app = typer.Typer()
 
-PostgresPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_POSTGRES_PORT")]
-S3PortOption = Annotated[int | None, typer.Option(envvar="CATALOG_S3_PORT")]
-AirflowPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_AIRFLOW_PORT")]
-QueryPortOption = Annotated[int | None, typer.Option(envvar="CATALOG_SERVE_PORT")]
+
+def _port_option(*, envvar: str) -> Any:
+    """Make an option that ``.env`` sets, too."""
+
+    def read() -> str | None:
+        from jobs.settings import read_own_variables
+
+        return read_own_variables().get(envvar) or None
+
+    return typer.Option(envvar=envvar, default_factory=read, show_default=False)
+
+
+PostgresPortOption = Annotated[int | None, _port_option(envvar="CATALOG_POSTGRES_PORT")]
+S3PortOption = Annotated[int | None, _port_option(envvar="CATALOG_S3_PORT")]
+AirflowPortOption = Annotated[int | None, _port_option(envvar="CATALOG_AIRFLOW_PORT")]
+QueryPortOption = Annotated[int | None, _port_option(envvar="CATALOG_SERVE_PORT")]
 
 stack_app = typer.Typer(
     help="The local stack: Postgres, S3 endpoint, query service and Airflow on this machine.",
@@ -21,10 +33,10 @@ app.add_typer(stack_app, name="stack")
 
 @stack_app.command("up")
 def stack_up(
-    postgres_port: PostgresPortOption = None,
-    s3_port: S3PortOption = None,
-    airflow_port: AirflowPortOption = None,
-    query_port: QueryPortOption = None,
+    postgres_port: PostgresPortOption,
+    s3_port: S3PortOption,
+    airflow_port: AirflowPortOption,
+    query_port: QueryPortOption,
     airflow: Annotated[bool, typer.Option(help="Start Airflow and the query service too.")] = True,
 ) -> None:
     """Start what does not run yet; data of earlier starts are found again."""
@@ -32,9 +44,9 @@ def stack_up(
     from jobs.local.console import choose_task_slots, format_status
     from jobs.local.ports import WantedPorts
     from jobs.local.stack import start_stack
-    from jobs.settings import LOCAL_STACK_FOLDER, PROJECT_ROOT, names_locations
+    from jobs.settings import LOCAL_STACK_FOLDER, names_locations
 
-    uses_stack = not names_locations(PROJECT_ROOT)
+    uses_stack = not names_locations()
     options = AirflowOptions(pool_slots=choose_task_slots(), jobs_use_stack=uses_stack) if airflow else None
     status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port, query_port), options)
     typer.echo(format_status(status))
@@ -62,13 +74,13 @@ def stack_down() -> None:
 
 @app.command()
 def demo(
+    postgres_port: PostgresPortOption,
+    s3_port: S3PortOption,
+    airflow_port: AirflowPortOption,
+    query_port: QueryPortOption,
     photos: Annotated[
         Path | None, typer.Option(help="A folder of your own photos, in a subfolder for each label or without labels.")
     ] = None,
-    postgres_port: PostgresPortOption = None,
-    s3_port: S3PortOption = None,
-    airflow_port: AirflowPortOption = None,
-    query_port: QueryPortOption = None,
 ) -> None:
     """Show the whole circle: labels, training, gates, promotion, tagging, answers."""
     from jobs.local.demo import run_demo

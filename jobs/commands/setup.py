@@ -25,4 +25,4 @@ def create_buckets() -> None:
 
     settings = load_settings()
     locations = [S3Uri.parse(uri) for uri in (settings.source_uri, settings.artifacts_uri)]
-    print_report({"created": create_missing_buckets(settings.s3_endpoint_url, locations)})
+    print_report({"created": create_missing_buckets(settings.s3_endpoint_url, locations, settings.credentials)})

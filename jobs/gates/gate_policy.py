@@ -1,16 +1,14 @@
 """What a candidate must show before it may go live: every threshold of the gates, each a setting."""
 
 import math
-import os
 from statistics import NormalDist
 from typing import Annotated
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.errors import PermanentError
 from jobs.gates.paired_test import CONFIDENCE
-from jobs.settings import Share, load_environment
+from jobs.settings import Share, name_variables, read_variables, select_fields
 
 ENVIRONMENT_PREFIX = "CATALOG_GATE_"
 
@@ -20,15 +18,13 @@ Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
 
-class GatePolicy(BaseSettings):
+class GatePolicy(BaseModel):
     """The thresholds, from variables of the prefix ``CATALOG_GATE_``; shares are from 0 to 1.
 
     Accuracies count by their lower bound of 95 % confidence, so that a lucky test set does not pass.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, frozen=True, env_ignore_empty=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     # The data set
 
@@ -117,14 +113,14 @@ def load_gate_policy() -> GatePolicy:
     Raises:
         PermanentError: one of them is wrong, or a variable names none; the message names each.
     """
-    load_environment()
-    known = {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in GatePolicy.model_fields}
+    variables = read_variables()
+    known = name_variables(GatePolicy, ENVIRONMENT_PREFIX).values()
     # A threshold under a misspelt name would silently not count.
-    unknown = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    unknown = sorted(name for name in variables if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
         raise PermanentError(f"{', '.join(unknown)} is no threshold of the gates (see .env.example)")
     try:
-        return GatePolicy()
+        return GatePolicy.model_validate(select_fields(GatePolicy, ENVIRONMENT_PREFIX, variables))
     except ValidationError as error:
         faults = [f"{ENVIRONMENT_PREFIX}{fault['loc'][0]}".upper() + f": {fault['msg']}" for fault in error.errors()]
         raise PermanentError(f"{'; '.join(faults)} (see .env.example)") from None

@@ -22,7 +22,7 @@ from jobs.local.credentials import StackCredentials
 from jobs.local.ports import LOOPBACK
 from jobs.local.private_files import write_private_file
 from jobs.local.services import Command, Service, run_command
-from jobs.settings import PROJECT_ROOT
+from jobs.settings import PROJECT_ROOT, merge_variables, read_own_variables
 
 API_SERVER = "airflow-api-server"
 SCHEDULER = "airflow-scheduler"
@@ -124,18 +124,15 @@ def _make_configuration(
 
 
 def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], pool_slots: int) -> dict[str, str]:
-    """The caller's environment with what Airflow and the jobs that it starts need; settings of another Airflow
-    that the caller may have are left out. The tasks that may compute at a time share the cores.
+    """Return the caller's environment and ``.env`` with what Airflow and the jobs that it starts need.
+
+    Settings of another Airflow that the caller may have are left out. The tasks that may compute at a time share
+    the cores.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    if job_environment:
-        # Credentials that would win over, or not go with, those of the stack.
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-            inherited.pop(name, None)
+    inherited = {name: value for name, value in read_own_variables().items() if not name.startswith("AIRFLOW")}
     paths = [sysconfig.get_path("scripts"), *filter(None, [os.environ.get("PATH")])]
     return {
-        **inherited,
-        **job_environment,
+        **merge_variables(inherited, job_environment),
         "AIRFLOW_HOME": str(_locate_home(folder)),
         "PATH": os.pathsep.join(paths),
         "PYTHONPATH": str(PROJECT_ROOT),

@@ -30,7 +30,7 @@ from jobs.local.follow_run import RunFollower, hold_preparation_lock
 from jobs.local.ports import WantedPorts
 from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.local.stack import StackStatus, start_stack
-from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, PROJECT_ROOT, Settings, load_settings, names_locations
+from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, Settings, load_settings, names_locations
 
 INGEST_DAG = "catalog_ingest"
 RETRAIN_DAG = "model_retrain"
@@ -73,7 +73,7 @@ def run_demo(write: Write, ports: WantedPorts, own_photos: Path | None = None) -
     files = DemoFiles()
     own = find_own_photos(own_photos, Settings.model_fields["image_suffixes"].default) if own_photos else None
     with _step(write, "starting Postgres, S3 and Airflow"):
-        if names_locations(PROJECT_ROOT):
+        if names_locations():
             raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
         LOCAL_STACK_FOLDER.mkdir(mode=0o700, exist_ok=True)
         reserve_stack(LOCAL_STACK_FOLDER, own_photos)

@@ -2,18 +2,21 @@
 
 from collections.abc import Iterable
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from jobs.storage.credentials import AwsCredentials
 from jobs.storage.uri import S3Uri
 
 
-def create_missing_buckets(endpoint_url: str | None, locations: Iterable[S3Uri]) -> list[str]:
+def create_missing_buckets(
+    endpoint_url: str | None, locations: Iterable[S3Uri], credentials: AwsCredentials | None = None
+) -> list[str]:
     """Create the buckets of these locations, unless they exist; returns those that are new."""
     if endpoint_url is None:
         return []
-    client = boto3.client("s3", endpoint_url=endpoint_url, config=Config(s3={"addressing_style": "path"}))
+    session = (credentials or AwsCredentials()).open_session()
+    client = session.client("s3", endpoint_url=endpoint_url, config=Config(s3={"addressing_style": "path"}))
     missing = []
     for bucket in sorted({location.bucket for location in locations}):
         try:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
 import boto3.exceptions
 import botocore.exceptions
 from botocore.config import Config
 
 from jobs.errors import PermanentError, RetryableError
+from jobs.storage.credentials import AwsCredentials
 from jobs.storage.faults import ObjectFault
 from jobs.storage.quick_reader import QuickReader
 from jobs.storage.uri import S3Uri
@@ -60,9 +60,16 @@ class ListedObject:
 
 
 class ObjectStore:
-    """A thread-safe client of one S3 endpoint; credentials come by boto3's own chain."""
+    """A thread-safe client of one S3 endpoint."""
 
-    def __init__(self, endpoint_url: str | None, connections: int = 10) -> None:
+    def __init__(
+        self, endpoint_url: str | None, credentials: AwsCredentials | None = None, connections: int = 10
+    ) -> None:
+        """Set up the client; without ``credentials``, boto3 finds them by its own chain.
+
+        Raises:
+            PermanentError: the endpoint or the profile is wrong.
+        """
         config = Config(
             connect_timeout=CONNECTION_TIMEOUT_SECONDS,
             read_timeout=READ_TIMEOUT_SECONDS,
@@ -75,11 +82,12 @@ class ObjectStore:
         )
         self._endpoint = endpoint_url or "AWS S3"
         try:
-            # A session of its own: the shared one keeps the credentials of the first endpoint for all others.
-            session = boto3.Session()
+            session = (credentials or AwsCredentials()).open_session()
             self._client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            raise PermanentError(f"the S3 client cannot be set up ({error}); check CATALOG_S3_ENDPOINT_URL") from None
+            raise PermanentError(
+                f"the S3 client cannot be set up ({error}); check CATALOG_S3_ENDPOINT_URL and AWS_PROFILE"
+            ) from None
         self._quick_reader = QuickReader(session, endpoint_url, CONNECTION_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
 
     def list_pages(self, location: S3Uri) -> Iterator[list[ListedObject]]:

@@ -5,27 +5,38 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from cryptography.fernet import Fernet
 from dotenv import dotenv_values
 from pydantic.fields import FieldInfo
 
 from jobs.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
-from jobs.settings import LOCATIONS, PROJECT_ROOT, Settings, load_settings
+from jobs.settings import (
+    HOME,
+    HOME_VARIABLE,
+    LOCATIONS,
+    PROJECT_ROOT,
+    Settings,
+    load_settings,
+    make_settings,
+    name_variables,
+)
+from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
 from tests.deployment.compose_file import find_variables
 
 EXAMPLE = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
 ENTRY = re.compile(r"^# ([A-Z][A-Z0-9_]*=.*)$", re.MULTILINE)
 RECIPE = re.compile(r"^#   \$ (.+)$", re.MULTILINE)
-SETTINGS = {f"CATALOG_{name}".upper(): field for name, field in Settings.model_fields.items()}
-GATES = {f"{ENVIRONMENT_PREFIX}{name}".upper(): field for name, field in GatePolicy.model_fields.items()}
+SETTINGS = {variable: Settings.model_fields[name] for name, variable in name_variables(Settings).items()}
+GATES = {
+    variable: GatePolicy.model_fields[name] for name, variable in name_variables(GatePolicy, ENVIRONMENT_PREFIX).items()
+}
 LOCAL_PORTS = set(
     re.findall(
         r'envvar="(CATALOG_\w+_PORT)"', (PROJECT_ROOT / "jobs" / "commands" / "local.py").read_text(encoding="utf-8")
     )
 )
-AWS_NAMES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_PROFILE"}
+AWS_NAMES = set(AWS_VARIABLES.values())
 
 
 def read_entries() -> dict[str, str]:
@@ -41,7 +52,8 @@ def read_default(field: FieldInfo) -> Any:
 def test_it_lists_what_is_read_and_nothing_else() -> None:
     assert len(LOCAL_PORTS) == 4
     compose = {variable.name for variable in find_variables()}
-    assert set(read_entries()) == SETTINGS.keys() | GATES.keys() | LOCAL_PORTS | AWS_NAMES | compose
+    expected = SETTINGS.keys() | GATES.keys() | LOCAL_PORTS | AWS_NAMES | compose | {HOME_VARIABLE}
+    assert set(read_entries()) == expected
 
 
 def test_each_is_listed_once() -> None:
@@ -64,7 +76,7 @@ def test_settings_are_listed_with_their_default(name: str, monkeypatch: pytest.M
         monkeypatch.setenv(location, "postgresql://h/d" if "DATABASE" in location else "s3://b/")
     monkeypatch.setenv(name, written)
     value = getattr(load_settings(), name.removeprefix("CATALOG_").lower())
-    assert (PROJECT_ROOT / value if isinstance(value, Path) else value) == read_default(SETTINGS[name])
+    assert (HOME / value if isinstance(value, Path) else value) == read_default(SETTINGS[name])
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -86,11 +98,10 @@ def test_ports_of_compose_are_told() -> None:
             assert f"; Compose: {variable.rest}\n# {variable.name}=\n" in EXAMPLE
 
 
-def test_boto3_reads_these_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    for name in AWS_NAMES - {"AWS_PROFILE"}:
-        monkeypatch.setenv(name, name.lower())
-    session = boto3.Session()
+def test_clients_use_these_credentials() -> None:
+    locations = {name: "postgresql://h/d" if "DATABASE" in name else "s3://b/" for name in LOCATIONS[:3]}
+    written = {name: name.lower() for name in AWS_NAMES - {"AWS_PROFILE"}}
+    session = make_settings(locations | written).credentials.open_session()
     credentials = session.get_credentials()
     assert credentials
     assert credentials.get_frozen_credentials()[:3] == (

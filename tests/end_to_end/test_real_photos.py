@@ -4,13 +4,12 @@ import csv
 import json
 import os
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
 from jobs.connections import connect
 from jobs.local.airflow_client import DagRun
-from jobs.settings import PROJECT_ROOT, Settings
+from jobs.settings import PROJECT_ROOT, make_settings
 from tests.champions import make_champion
 from tests.end_to_end.conftest import PATIENCE_SECONDS, LiveStack, wait_until
 from tests.local.stack_access import connect_s3
@@ -67,7 +66,7 @@ def labels(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="module")
 def encoder(stack: LiveStack, tiny_models: TinyModels) -> None:
     """Some encoder in use, as no pretrained one can be had here."""
-    with patch.dict(os.environ, stack.environment), connect(Settings()) as connections:  # type: ignore[call-arg]
+    with connect(make_settings(stack.environment)) as connections:
         make_champion(connections, tiny_models.encoder, "encoder")
 
 

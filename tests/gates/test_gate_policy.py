@@ -1,6 +1,4 @@
-import os
-from collections.abc import Iterator
-from unittest.mock import patch
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -8,14 +6,6 @@ from scipy.stats import norm
 
 from jobs.errors import PermanentError
 from jobs.gates.gate_policy import GatePolicy, load_gate_policy
-
-
-@pytest.fixture(autouse=True)
-def bare_environment() -> Iterator[None]:
-    """No threshold of the machine reaches a test."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CATALOG_GATE_")}
-    with patch.dict(os.environ, inherited, clear=True):
-        yield
 
 
 def test_the_defaults() -> None:
@@ -76,6 +66,21 @@ def test_a_wrong_threshold_is_named(name: str, value: str, monkeypatch: pytest.M
 
 def test_a_misspelt_threshold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CATALOG_GATE_MINIMUM_ACCURACY", "0.9")
+    with pytest.raises(PermanentError, match="CATALOG_GATE_MINIMUM_ACCURACY is no threshold"):
+        load_gate_policy()
+
+
+def test_thresholds_come_from_the_file_where_the_environment_has_none(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env_file.write_text("CATALOG_GATE_MIN_ACCURACY=0.7\nCATALOG_GATE_MIN_CLIP_SCORE=20\n")
+    monkeypatch.setenv("CATALOG_GATE_MIN_CLIP_SCORE", "25")
+    policy = load_gate_policy()
+    assert (policy.min_accuracy, policy.min_clip_score) == (0.7, 25)
+
+
+def test_a_misspelt_threshold_in_the_file_is_named(env_file: Path) -> None:
+    env_file.write_text("CATALOG_GATE_MINIMUM_ACCURACY=0.9\n")
     with pytest.raises(PermanentError, match="CATALOG_GATE_MINIMUM_ACCURACY is no threshold"):
         load_gate_policy()
 

@@ -34,7 +34,7 @@ def test_configuration_stays_the_same_as_long_as_the_secrets_do(tmp_path: Path) 
 def test_settings_of_another_airflow_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__HOST", "0.0.0.0")
     monkeypatch.setenv("AIRFLOW_HOME", "/somewhere/else")
-    environment = make_airflow_environment(tmp_path, {})
+    environment = make_airflow_environment(tmp_path, {}, 1)
 
     assert "AIRFLOW__API__HOST" not in environment
     assert environment["AIRFLOW_HOME"] == str(tmp_path.resolve() / "airflow")
@@ -45,9 +45,16 @@ def test_credentials_of_the_caller_do_not_mix_with_those_of_the_stack(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "mine")
-    stack = make_airflow_environment(tmp_path, {"AWS_ACCESS_KEY_ID": "of the stack"})
-    own = make_airflow_environment(tmp_path, {})
+    stack = make_airflow_environment(tmp_path, {"AWS_ACCESS_KEY_ID": "of the stack"}, 1)
+    own = make_airflow_environment(tmp_path, {}, 1)
 
     assert stack["AWS_ACCESS_KEY_ID"] == "of the stack"
     assert "AWS_SESSION_TOKEN" not in stack
     assert (own["AWS_ACCESS_KEY_ID"], own["AWS_SESSION_TOKEN"]) == ("mine", "mine")
+
+
+def test_what_stands_in_the_env_file_reaches_airflow_and_its_tasks(tmp_path: Path, env_file: Path) -> None:
+    env_file.write_text("CATALOG_BATCH_SIZE=3\nHF_TOKEN=mine\nAIRFLOW_FERNET_KEY=of Compose\n")
+    environment = make_airflow_environment(tmp_path, {}, 1)
+    assert (environment["CATALOG_BATCH_SIZE"], environment["HF_TOKEN"]) == ("3", "mine")
+    assert "AIRFLOW_FERNET_KEY" not in environment

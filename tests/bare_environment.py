@@ -1,0 +1,61 @@
+"""Hides the developer's settings from the suite and from the processes that it starts, as soon as it is imported.
+
+`jobs.settings` reads the folder of ``.env`` and ``.local`` when it is imported, so this module comes first.
+"""
+
+import atexit
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+SETTINGS = ("CATALOG_", "AWS_", "AIRFLOW", "PG")
+INPUTS_OF_TESTS = {"CATALOG_REAL_PHOTOS", "CATALOG_PRETRAINED_WEIGHTS"}
+
+
+def _hide_settings() -> None:
+    for name in os.environ.keys() - INPUTS_OF_TESTS:
+        if name.startswith(SETTINGS):
+            del os.environ[name]
+    home = tempfile.mkdtemp(prefix="home-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ["CATALOG_HOME"] = home
+    # Profiles of the developer's own.
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        os.environ[name] = os.devnull
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+
+@contextmanager
+def keep_process_state() -> Iterator[None]:
+    """Fail where a test leaves something to the next; restore what jobs set for the rest of their process."""
+    before = _read_process_state()
+    torch, max_pixels = sys.modules.get("torch"), Image.MAX_IMAGE_PIXELS
+    threads = torch.get_num_threads() if torch else None
+    yield
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    if torch:
+        torch.set_num_threads(threads)
+    assert _read_process_state() == before
+
+
+def _read_process_state() -> dict[str, object]:
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "settings": {name: value for name, value in os.environ.items() if name.startswith(SETTINGS)},
+        "folder": Path.cwd(),
+        "umask": umask,
+        "signals": [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],
+        "logging": (logging.root.level, logging.root.manager.disable),
+    }
+
+
+_hide_settings()

@@ -1,0 +1,78 @@
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from jobs.errors import PermanentError
+from jobs.storage.credentials import AwsCredentials
+from jobs.storage.object_store import ObjectStore
+from jobs.storage.uri import S3Uri
+from tests.s3_server import S3Server
+
+SHARED = "[profile shop]\nregion = eu-west-3\naws_access_key_id = kept\naws_secret_access_key = hush\n"
+
+
+@pytest.fixture
+def shared_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile in the place of the user's own, and no key in the environment."""
+    (tmp_path / "config").write_text(SHARED)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def read_key(credentials: AwsCredentials) -> tuple[str | None, ...] | None:
+    """The key that boto3 would sign with, its token and its region."""
+    session = credentials.open_session()
+    found = session.get_credentials()
+    return (*found.get_frozen_credentials()[:3], session.region_name) if found else None
+
+
+def test_a_key_needs_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.setenv(name, "of the environment")
+    assert read_key(AwsCredentials("id", "secret", region="eu-west-1")) == ("id", "secret", None, "eu-west-1")
+    assert read_key(AwsCredentials("id", "secret", "token"))[:3] == ("id", "secret", "token")  # type: ignore[index]
+
+
+@pytest.mark.usefixtures("shared_configuration")
+def test_a_profile_is_looked_up_in_the_shared_configuration() -> None:
+    assert read_key(AwsCredentials(profile="shop")) == ("kept", "hush", None, "eu-west-3")
+    assert read_key(AwsCredentials(profile="shop", region="us-east-1")) == ("kept", "hush", None, "us-east-1")
+
+
+@pytest.mark.usefixtures("shared_configuration")
+def test_without_credentials_boto3_searches_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_key(AwsCredentials()) is None
+    monkeypatch.setenv("AWS_PROFILE", "shop")
+    assert read_key(AwsCredentials()) == ("kept", "hush", None, "eu-west-3")
+
+
+@pytest.mark.usefixtures("shared_configuration")
+def test_a_profile_leaves_the_roles_of_the_environment_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a cluster that gives each container a role."""
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/tagger")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere")
+    with pytest.raises(FileNotFoundError, match="/nowhere"):
+        read_key(AwsCredentials(profile="shop"))
+
+
+def test_a_profile_that_does_not_exist_is_named() -> None:
+    with pytest.raises(PermanentError, match=r"nobody.*AWS_PROFILE"):
+        ObjectStore(None, AwsCredentials(profile="nobody"))
+
+
+def test_both_clients_sign_with_the_key_that_they_are_given(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = AwsCredentials.from_variables(s3_server.environment)
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.setenv(name, "x" * 20)
+    store = ObjectStore(s3_server.url, key)
+    photo = S3Uri(f"signed-{uuid4().hex[:12]}", "1.jpg")
+    store._client.create_bucket(Bucket=photo.bucket)
+    store.write(photo, b"photo")
+    [[listed]] = store.list_pages(photo)
+    assert store.read(photo) == b"photo"
+    assert store._quick_reader.read(photo, listed.etag, 5) == b"photo"
