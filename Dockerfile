@@ -6,6 +6,7 @@ FROM python:3.11.15-slim-bookworm
 
 ENV AIRFLOW_HOME=/opt/airflow \
     CATALOG_MODEL_CACHE=/var/cache/catalog \
+    HF_HOME=/var/cache/catalog/hub \
     PYTHONPATH=/opt/catalog \
     PYTHONUNBUFFERED=1
 

@@ -16,6 +16,7 @@ PARTS = ("jobs", "dags", "plugins", "benchmarks", "deploy", "tests")
 HEAVY = {"torch", "torchvision", "transformers", "timm", "jobs"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
 PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNPICKLER = "jobs/models/unpickle.py"
 WITHOUT_WEIGHTS = {"AutoConfig", "AutoTokenizer", "AutoImageProcessor"}
 LONGEST_FILE_LINES = 400
 SWITCHES_OF_LIBRARIES = {
@@ -54,6 +55,19 @@ def walk_module_level(node: ast.AST) -> Iterator[ast.AST]:
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield child
             yield from walk_module_level(child)
+
+
+def loads_weights_alone(node: ast.AST) -> bool:
+    """A call of ``torch.load`` that takes tensors from a pickle, and does nothing else that it asks for."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="torch"), attr="load"), keywords=keywords):
+            return any(
+                keyword.arg == "weights_only"
+                and isinstance(keyword.value, ast.Constant)
+                and keyword.value.value is True
+                for keyword in keywords
+            )
+    return False
 
 
 def runs_code_of_strangers(node: ast.AST) -> bool:
@@ -162,7 +176,14 @@ def test_nothing_that_runs_code_of_strangers_is_loaded() -> None:
         for name, module in parse_files(*PARTS).items()
         if find_imports(ast.walk(module)) & PICKLING or any(map(runs_code_of_strangers, ast.walk(module)))
     ]
-    assert found == []
+    assert found == [UNPICKLER]
+
+
+def test_the_process_that_reads_pickles_takes_weights_alone() -> None:
+    nodes = list(ast.walk(parse_files("jobs")[UNPICKLER]))
+    assert not find_imports(nodes) & PICKLING
+    loading = [node for node in nodes if runs_code_of_strangers(node)]
+    assert len(loading) == len([node for node in nodes if loads_weights_alone(node)]) > 0
 
 
 def test_models_come_from_disk_and_from_safetensors() -> None:
@@ -204,6 +225,11 @@ def test_what_writes_to_the_environment_is_recognised(code: str, is_written: boo
 def test_what_runs_code_of_strangers_is_recognised(code: str) -> None:
     nodes = list(ast.walk(ast.parse(code)))
     assert find_imports(nodes) & PICKLING or any(map(runs_code_of_strangers, nodes))
+
+
+@pytest.mark.parametrize("options", ["", "weights_only=False", "weights_only=chosen", "map_location='cpu'"])
+def test_what_takes_more_than_weights_is_recognised(options: str) -> None:
+    assert not any(map(loads_weights_alone, ast.walk(ast.parse(f"torch.load(path, {options})"))))
 
 
 @pytest.mark.parametrize("module", ["jobs.tagging.decode", "jobs.tagging.decode_pool"])

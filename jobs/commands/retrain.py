@@ -198,5 +198,5 @@ def _make_request(settings: "Settings", kind: Kind, base: str | None, options: "
     from jobs.training.requests import make_request
 
     configured = settings.classifier_base if kind == "classifier" else settings.encoder_base
-    folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE")
+    folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.model_cache)
     return make_request(kind, folder, options)

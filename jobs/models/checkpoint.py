@@ -1,7 +1,9 @@
 """A checkpoint on disk: a folder in the Hugging Face layout, weights in safetensors only."""
 
 import hashlib
+import json
 import re
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,50 +11,61 @@ from typing import Any
 from safetensors import SafetensorError
 
 from jobs.errors import PermanentError
+from jobs.models.pickled_weights import convert_pickled
+from jobs.models.weight_files import choose_small_files, choose_weights
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-NEEDED_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 LOADING_FAULTS = (OSError, ValueError, SafetensorError)
 """What Transformers raises when a folder does not hold what it is asked for."""
 
 
-def resolve_base(base: str, setting: str) -> Path:
+def resolve_base(base: str, setting: str, cache: Path) -> Path:
     """The folder of a starting point, which is a directory or a hub id (``owner/name[@revision]``).
 
+    Pickled weights are converted to safetensors in a folder of ``cache``, once.
+
     Raises:
-        PermanentError: neither a directory nor a model that the hub hands out; never a substitute.
+        PermanentError: neither a directory nor a model that the hub hands out, or one whose weights do not load; never
+            a substitute.
+        RetryableError: another process is converting it.
     """
+    # Here, since the hub's client is slow to import.
+    from jobs.models.hub import download
+
     folder = Path(base).expanduser()
-    if folder.is_dir():
-        return _require_safetensors(folder, setting)
-    if not HUB_ID.fullmatch(base) or base.startswith((".", "/", "~")):
-        raise PermanentError(f"{setting}={base}: no such directory")
-    return _require_safetensors(_download(base, setting), setting)
+    if not folder.is_dir():
+        if not HUB_ID.fullmatch(base) or base.startswith((".", "/", "~")):
+            raise PermanentError(f"{setting}={base}: no such directory")
+        folder = download(base, setting)
+    names = [path.name for path in folder.iterdir() if path.is_file()]
+    weights = choose_weights(names)
+    _require_layout(folder, names, weights, f"{setting}={base}")
+    if weights[0].startswith("model."):
+        return folder
+    others = choose_small_files(names)
+    target = cache / "converted" / _hash_files(folder, [folder / name for name in (*weights, *others)])
+    convert_pickled(folder, weights, others, target)
+    return target
 
 
-def _download(base: str, setting: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    name, _, revision = base.partition("@")
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=NEEDED_FILES))
-    except HFValidationError as error:
-        raise PermanentError(f"{setting}={base}: neither a directory nor a hub id ({error})") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+def _require_layout(folder: Path, names: Collection[str], weights: Collection[str], base: str) -> None:
+    if not weights or "config.json" not in names:
+        found = "is in the layout of OpenCLIP alone" if OPEN_CLIP_CONFIG in names else "holds no checkpoint"
         raise PermanentError(
-            f"{setting}={base}: cannot be downloaded ({first_line(error)}); on a machine with network run "
-            f"`hf download {name} --local-dir FOLDER`, copy the folder here and set {setting}=FOLDER"
-        ) from None
-
-
-def _require_safetensors(folder: Path, setting: str) -> Path:
-    if not any(folder.glob("*.safetensors")):
-        raise PermanentError(
-            f"{setting}: {folder} holds no *.safetensors; pickled weights are never loaded, "
-            "convert them with `save_pretrained` on a machine that you trust"
+            f"{base} {found}: a config.json with model.safetensors or pytorch_model.bin is needed, the layout of "
+            "Transformers; docs/models.md names models that have it"
         )
-    return folder
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" not in config:
+        return
+    from transformers import CONFIG_MAPPING
+
+    if config.get("model_type") not in CONFIG_MAPPING:
+        raise PermanentError(
+            f"{base} needs Python code of its own (auto_map in config.json), which is never run; docs/models.md names "
+            "models that need none"
+        )
 
 
 def load_model(auto_class: Any, folder: Path, dtype: Any) -> Any:
@@ -88,7 +101,10 @@ def list_files(folder: Path) -> list[Path]:
 
 def hash_checkpoint(folder: Path) -> str:
     """sha256 over the names and contents of all files: equal if and only if the checkpoints are."""
-    files = list_files(folder)
+    return _hash_files(folder, list_files(folder))
+
+
+def _hash_files(folder: Path, files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     # Hashing lets other threads run, and every start of a shard waits for it.
     with ThreadPoolExecutor() as pool:

@@ -78,6 +78,7 @@ def test_paths_of_image_and_compose_agree() -> None:
     environment = read_environment()
     for name, volume in (("AIRFLOW_HOME", "/opt/airflow/logs"), ("CATALOG_MODEL_CACHE", "/var/cache/catalog")):
         assert volume.startswith(environment[name])
+    assert environment["HF_HOME"].startswith(environment["CATALOG_MODEL_CACHE"])
     variables = SERVICES["init"]["environment"]
     assert variables["AIRFLOW__CORE__DAGS_FOLDER"] == f"{environment['PYTHONPATH']}/dags"
     assert variables["AIRFLOW__CORE__PLUGINS_FOLDER"] == f"{environment['PYTHONPATH']}/plugins"

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import socket
@@ -7,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files, resolve_base
@@ -16,10 +19,11 @@ from tests.shop import TinyModels
 SETTING = "CATALOG_ENCODER_BASE"
 RESOLVE = f"""
 import sys
+from pathlib import Path
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import resolve_base
 try:
-    print(resolve_base(sys.argv[1], "{SETTING}"))
+    print(resolve_base(sys.argv[1], "{SETTING}", Path("cache")))
 except PermanentError as error:
     print("refused:", error)
 """
@@ -50,21 +54,63 @@ def resolve_elsewhere(base: str, hub_cache: Path, environment: Mapping[str, str]
     return answer.stdout
 
 
-def test_a_directory_is_taken_as_it_is(checkpoint: Path) -> None:
-    assert resolve_base(str(checkpoint), SETTING) == checkpoint
+def test_a_directory_is_taken_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
+    assert resolve_base(str(checkpoint), SETTING, tmp_path / "cache") == checkpoint
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("base", ["./no/such", "/no/such", "~/no-such-folder", "nowhere", "a/b/c", "", "https://hub/a"])
-def test_what_is_neither_directory_nor_hub_id_is_named_with_its_setting(base: str) -> None:
+def test_what_is_neither_directory_nor_hub_id_is_named_with_its_setting(base: str, tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match=SETTING) as caught:
-        resolve_base(base, SETTING)
+        resolve_base(base, SETTING, tmp_path)
     assert base in str(caught.value)
 
 
-def test_pickled_weights_are_refused(checkpoint: Path) -> None:
-    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
-    with pytest.raises(PermanentError, match=r"CATALOG_ENCODER_BASE.*no \*\.safetensors.*save_pretrained"):
-        resolve_base(str(checkpoint), SETTING)
+def test_pickled_weights_of_a_folder_are_converted_elsewhere(
+    tiny_models: TinyModels, tmp_path: Path, checkpoint: Path
+) -> None:
+    weights = load_file(tiny_models.classifier / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(weights, checkpoint / "pytorch_model.bin")
+    before = hash_checkpoint(checkpoint)
+    folder = resolve_base(str(checkpoint), SETTING, tmp_path / "cache")
+    assert folder.is_relative_to(tmp_path / "cache" / "converted")
+    assert resolve_base(str(checkpoint), SETTING, tmp_path / "cache") == folder
+    assert hash_checkpoint(checkpoint) == before
+    assert load_file(folder / "model.safetensors").keys() == weights.keys()
+    torch.save({"changed": torch.ones(1)}, checkpoint / "pytorch_model.bin")
+    other = resolve_base(str(checkpoint), SETTING, tmp_path / "cache")
+    assert load_file(other / "model.safetensors").keys() == {"changed"}
+
+
+@pytest.mark.parametrize(
+    ("removed", "added", "words"),
+    [
+        ("model.safetensors", "tf_model.h5", "holds no checkpoint: a config.json with model.safetensors"),
+        ("model.safetensors", "open_clip_config.json", "is in the layout of OpenCLIP alone"),
+        ("config.json", "notes.txt", "holds no checkpoint: a config.json with model.safetensors"),
+    ],
+)
+def test_a_folder_in_another_layout_is_refused(
+    checkpoint: Path, tmp_path: Path, removed: str, added: str, words: str
+) -> None:
+    (checkpoint / removed).unlink()
+    (checkpoint / added).write_text("{}")
+    with pytest.raises(PermanentError, match=f"{SETTING}.*{words}.*docs/models.md"):
+        resolve_base(str(checkpoint), SETTING, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("shards", [[], ["pytorch_model-00001-of-00002.bin"]])
+def test_a_folder_that_lacks_shards_is_refused(checkpoint: Path, tmp_path: Path, shards: list[str]) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    names = {"first": "pytorch_model-00001-of-00002.bin", "second": "../outside-00002-of-00002.bin"}
+    (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    for name in shards:
+        torch.save({"first": torch.ones(1)}, checkpoint / name)
+    with pytest.raises(
+        PermanentError, match=r"lacks \.\./outside-00002-of-00002\.bin" if shards else "holds no checkpoint"
+    ):
+        resolve_base(str(checkpoint), SETTING, tmp_path / "cache")
 
 
 @pytest.mark.parametrize("offline", [True, False])

@@ -1,0 +1,63 @@
+"""What a process that was confined can still do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jobs.settings import PROJECT_ROOT
+
+CONFINED = """
+import os, resource, socket, sys
+from jobs.models.confinement import confine, leave_network
+{before}
+confine(seconds=60, more_memory_bytes=2**27, file_bytes=2**20)
+def attempt(action):
+    try:
+        action()
+    except (OSError, MemoryError, ValueError) as error:
+        return type(error).__name__
+    return "done"
+print(attempt(lambda: socket.socket()))
+print(attempt(lambda: socket.socket(socket.AF_UNIX)))
+print(attempt(lambda: open("/etc/hostname")))
+print(attempt(lambda: os.pipe()))
+print(attempt(lambda: bytearray(2**28)))
+print(attempt(lambda: bytearray(2**26)))
+print(attempt(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))))
+"""
+NOTHING = ["OSError", "OSError", "OSError", "OSError", "MemoryError", "done", "ValueError"]
+
+
+def run(before: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", CONFINED.format(before=before)],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_no_network_no_files_and_bounded_memory() -> None:
+    finished = run("leave_network()")
+    assert finished.stdout.split() == NOTHING, finished.stderr
+
+
+def test_without_a_namespace_limits_are_enough_or_the_process_ends() -> None:
+    """As in a container, whose usual filter of system calls refuses new namespaces."""
+    finished = run("")
+    if finished.returncode == 0:
+        assert finished.stdout.split() == NOTHING
+    else:
+        # With the capability to raise its limits again.
+        assert os.geteuid() == 0
+        assert finished.stderr.startswith("its process cannot be kept from the network")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_limits_are_enough_for_another_user_than_root() -> None:
+    finished = run("os.setgroups([]); os.setgid(65534); os.setuid(65534)")
+    assert finished.stdout.split() == NOTHING, finished.stderr

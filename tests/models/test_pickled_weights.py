@@ -1,0 +1,180 @@
+"""Weights that come pickled: what is written is what was read, and nothing that a pickle asks for is done."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from jobs.errors import PermanentError
+from jobs.models import pickled_weights
+from jobs.models.pickled_weights import convert_pickled
+from jobs.settings import PROJECT_ROOT
+
+BIN = "pytorch_model.bin"
+WEIGHTS = {
+    "matrix": torch.rand(3, 5),
+    "half": torch.rand(7).half(),
+    "brain": torch.rand(2, 2).bfloat16(),
+    "position_ids": torch.arange(5)[None],
+    "mask": torch.tensor([True, False, True]),
+    "scale": torch.tensor(2.5),
+    "empty": torch.zeros(0, 4),
+}
+SHARED = WEIGHTS | {"tied": WEIGHTS["matrix"], "transposed": WEIGHTS["matrix"].T, "a_row": WEIGHTS["matrix"][1]}
+
+
+class Malicious:
+    """What a pickle of this does when it is loaded as pickles are: it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self._folder),)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def convert(folder: Path, content: object, is_zip: bool = True) -> Path:
+    """Pickle something as the weights of a folder, and convert it."""
+    torch.save(content, folder / BIN, _use_new_zipfile_serialization=is_zip)
+    target = folder.parent / "cache" / "converted"
+    convert_pickled(folder, [BIN], ["config.json"], target)
+    return target
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "the format before torch 1.6"])
+def test_every_tensor_is_written_as_it_was_read(folder: Path, is_zip: bool) -> None:
+    before = sorted(path.name for path in folder.iterdir())
+    target = convert(folder, SHARED | {"parameter": torch.nn.Parameter(torch.ones(2))}, is_zip)
+    found = load_file(target / "model.safetensors")
+    assert found.keys() == SHARED.keys() | {"parameter"}
+    for name, expected in SHARED.items():
+        assert found[name].dtype is expected.dtype
+        assert torch.equal(found[name], expected)
+    assert sorted(path.name for path in target.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, BIN])
+
+
+def test_what_a_pickle_asks_for_is_never_done(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(PermanentError, match=r"cannot be converted: .*mkdir") as caught:
+        convert(folder, WEIGHTS | {"weight": Malicious(tmp_path / "made by the pickle")})
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "made by the pickle").exists()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["converted.lock"]
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "a tensor alone": (torch.ones(2), "it holds a Tensor instead of tensors by their names"),
+    "weights one level down": ({"state_dict": WEIGHTS}, "the entry 'state_dict' is a dict and not a tensor"),
+    "a number": (WEIGHTS | {"epoch": 3}, "the entry 'epoch' is a int and not a tensor"),
+    "a dtype of its own": ({"c": torch.zeros(2, dtype=torch.complex64)}, "cannot hold c, which is torch.complex64"),
+    "sparse weights": ({"s": torch.eye(3).to_sparse()}, "cannot hold s, which is torch.float32 in the layout"),
+    "far more memory than bytes": ({"w": torch.zeros(1).expand(10**10)}, "memory"),
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_checkpoint_is_refused_in_one_line(folder: Path, content: Any, reason: str) -> None:
+    with pytest.raises(PermanentError) as caught:
+        convert(folder, content)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_file_is_refused_in_one_line(folder: Path) -> None:
+    torch.save(WEIGHTS, folder / BIN)
+    (folder / BIN).write_bytes((folder / BIN).read_bytes()[:-300])
+    with pytest.raises(PermanentError, match="cannot be converted") as caught:
+        convert_pickled(folder, [BIN], [], folder.parent / "cache" / "converted")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_takes_too_long_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickled_weights, "START_SECONDS", 0)
+    with pytest.raises(PermanentError, match="were not read in 0 s"):
+        convert(folder, WEIGHTS)
+
+
+def test_what_was_written_is_compared_with_what_was_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(path: Path, report: dict[str, Any]) -> None:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        compare(path, report)
+
+    compare = pickled_weights._compare
+    monkeypatch.setattr(pickled_weights, "_compare", spoil)
+    with pytest.raises(PermanentError, match="does not hold what was read"):
+        convert(folder, WEIGHTS)
+    assert not (folder.parent / "cache" / "converted").exists()
+
+
+def test_of_two_at_once_one_converts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with ThreadPoolExecutor(2) as pool:
+        targets = list(pool.map(lambda _: convert(folder, WEIGHTS), range(2)))
+    assert len(set(targets)) == 1
+    assert len([record for record in caplog.records if "converting the weights" in record.message]) == 1
+    assert load_file(targets[0] / "model.safetensors").keys() == WEIGHTS.keys()
+
+
+CONVERT = f"""
+import sys
+from pathlib import Path
+from jobs.models.pickled_weights import convert_pickled
+convert_pickled(Path(sys.argv[1]), ["{BIN}"], ["config.json"], Path(sys.argv[2]))
+"""
+
+
+def test_a_conversion_that_is_killed_leaves_nothing_that_looks_whole(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "converted"
+    # The process that reads waits at a pipe to which nobody writes.
+    os.mkfifo(folder / BIN)
+    arguments = [sys.executable, "-c", CONVERT, str(folder), str(target)]
+    with subprocess.Popen(arguments, cwd=PROJECT_ROOT) as process:
+        wait_until(lambda: list_processes(str(folder / BIN)))
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not list_processes(str(folder / BIN)))
+    assert not target.exists()
+    (folder / BIN).unlink()
+    assert convert(folder, WEIGHTS) == target
+    assert [path.name for path in sorted(target.parent.iterdir())] == ["converted", "converted.lock"]
+
+
+def list_processes(argument: str) -> list[str]:
+    """The processes that were started with an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if argument in arguments:
+            found.append(path.parent.name)
+    return found
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for something that takes as long as a busy machine needs."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
