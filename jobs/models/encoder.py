@@ -14,8 +14,9 @@ from jobs.models.checkpoint import LOADING_FAULTS, first_line, load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
-CAUSAL_TEXT_TOWERS = frozenset({"clip_text_model"})
-"""Each token sees those before it alone, and the vector is that of the text's end: a short text needs no padding."""
+PADDED_TEXT_TOWERS = frozenset({"siglip_text_model", "siglip2_text_model"})
+"""Trained on texts that are padded to a fixed length, which every token sees. Elsewhere padding changes nothing: it is
+masked, or comes after all that a token sees."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class TextEncoder:
 
     @property
     def padding(self) -> str:
-        """Fixed length, since SigLIP was trained on padded texts; CLIP never sees what stands behind a text."""
-        is_causal = self.model.config.text_config.model_type in CAUSAL_TEXT_TOWERS
-        return "longest" if is_causal else "max_length"
+        """How texts of different lengths become one batch, in the words of the tokenizer."""
+        is_padded = self.model.config.text_config.model_type in PADDED_TEXT_TOWERS
+        return "max_length" if is_padded else "longest"
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> np.ndarray:
@@ -102,7 +103,8 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except LOADING_FAULTS as error:
+    # Some need a package that is not installed.
+    except (*LOADING_FAULTS, ImportError) as error:
         raise PermanentError(f"{folder} holds no tokenizer: {first_line(error)}") from None
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):

@@ -111,6 +111,11 @@ def _channel_values(values: tuple[float, float, float], device: torch.device) ->
 
 def _read_geometry(processor: Any) -> Geometry:
     """What the fields of a processor of Transformers ask for."""
+    if hasattr(processor, "max_num_patches"):
+        raise PermanentError(
+            "the preprocessing makes patches of photos of any shape, and only square inputs are supported: take the "
+            "checkpoint of a fixed size, such as google/siglip2-base-patch16-224"
+        )
     size = dict(processor.size or {})
     crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
     interpolation = _require_interpolation(PILLOW_NAMES.get(processor.resample, str(processor.resample)))

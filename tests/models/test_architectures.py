@@ -1,0 +1,160 @@
+"""One small checkpoint of each architecture that docs/models.md names, through all that serves it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
+
+from jobs.database.model_versions import ModelKind
+from jobs.errors import PermanentError
+from jobs.models.classifier import load_classifier
+from jobs.models.device import Device
+from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
+from jobs.models.openvino_model import compile_graphs, finish
+from jobs.models.torch_model import describe_checkpoint
+from jobs.production.convert import convert_checkpoint, save_graph
+from jobs.settings import PROJECT_ROOT
+from jobs.training.learned import copy_preprocessing
+from tests.models.tiny_architectures import CLASSIFIERS, ENCODERS, write_siglip2_naflex
+from tests.shop import CATEGORIES
+
+DEVICE = Device(torch.device("cpu"), torch.float32)
+TEXTS = ["red striped dress", "a hat"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An architecture by its name, and a folder with it."""
+
+    name: str
+    folder: Path
+
+
+def write(writers: dict[str, Callable[[Path], None]], name: str, factory: pytest.TempPathFactory) -> Checkpoint:
+    folder = factory.mktemp("architecture") / "checkpoint"
+    torch.manual_seed(0)
+    writers[name](folder)
+    return Checkpoint(name, folder)
+
+
+@pytest.fixture(scope="module", params=CLASSIFIERS)
+def classifier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return write(CLASSIFIERS, request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return write(ENCODERS, request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[Image.Image]:
+    """Smooth, so that the two ways to resize differ by rounding alone."""
+    rng = np.random.default_rng(0)
+    blocks = [Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)) for _ in range(3)]
+    return [block.resize((96, 80), Image.Resampling.BICUBIC) for block in blocks]
+
+
+def ask_transformers(folder: Path, model: Any, photos: list[Image.Image]) -> Any:
+    """What the checkpoint's own preprocessing and model make of photos."""
+    inputs = AutoImageProcessor.from_pretrained(folder)(photos, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**inputs)
+
+
+def load_pixels(geometry: Any, photos: list[Image.Image]) -> torch.Tensor:
+    return torch.stack([geometry.apply(np.asarray(photo)) for photo in photos])
+
+
+def test_a_classifier_answers_as_in_transformers(classifier: Checkpoint, photos: list[Image.Image]) -> None:
+    ours = load_classifier(classifier.folder, DEVICE)
+    assert ours.categories == CATEGORIES
+    probabilities = ours.predict(load_pixels(ours.preprocessing.geometry, photos))
+    model = AutoModelForImageClassification.from_pretrained(classifier.folder).eval()
+    expected = ask_transformers(classifier.folder, model, photos).logits.softmax(-1)
+    torch.testing.assert_close(probabilities, expected, atol=2e-2, rtol=0)
+    # Of the same pixels, the same numbers.
+    inputs = ours.preprocessing.normalise(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
+    with torch.inference_mode():
+        torch.testing.assert_close(probabilities, model(inputs).logits.softmax(-1), atol=1e-5, rtol=1e-4)
+
+
+def test_an_encoder_answers_as_in_transformers(encoder: Checkpoint, photos: list[Image.Image]) -> None:
+    ours = load_image_encoder(encoder.folder, DEVICE)
+    vectors = ours.predict(load_pixels(ours.preprocessing.geometry, photos))
+    model = AutoModel.from_pretrained(encoder.folder).eval()
+    expected = ask_transformers(encoder.folder, model.get_image_features, photos).pooler_output
+    assert vectors.shape == (len(photos), read_dimensions(encoder.folder))
+    assert (vectors * functional.normalize(expected, dim=-1)).sum(-1).min() > 0.999
+    inputs = ours.preprocessing.normalise(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
+    with torch.inference_mode():
+        same = functional.normalize(model.get_image_features(inputs).pooler_output, dim=-1)
+    torch.testing.assert_close(vectors, same, atol=1e-5, rtol=1e-4)
+
+
+def test_texts_are_embedded_as_in_transformers(encoder: Checkpoint) -> None:
+    ours = load_text_encoder(encoder.folder, DEVICE)
+    vectors = ours.embed(TEXTS)
+    # One by one, and padded: how SigLIP is used, and of no effect on the others.
+    tokenizer, model = AutoTokenizer.from_pretrained(encoder.folder), AutoModel.from_pretrained(encoder.folder).eval()
+    longest = model.config.text_config.max_position_embeddings
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        tokens = tokenizer(text, padding="max_length", max_length=longest, return_tensors="pt")
+        with torch.inference_mode():
+            expected = functional.normalize(model.get_text_features(**tokens).pooler_output, dim=-1)[0]
+        np.testing.assert_allclose(vector, expected.numpy(), atol=1e-5)
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def ask_graph(folder: Path, kind: ModelKind, pixels: torch.Tensor, work: Path) -> np.ndarray:
+    """The answers of a graph of OpenVINO, built as `optimize` builds it."""
+    save_graph(convert_checkpoint(folder, kind), work)
+    graph = compile_graphs([work], "fp32", pass_size=2)
+    outputs = graph.infer(pixels.permute(0, 2, 3, 1).contiguous().numpy())[0]
+    return finish(describe_checkpoint(folder, kind), outputs)
+
+
+def test_a_classifier_becomes_a_graph(classifier: Checkpoint, photos: list[Image.Image], tmp_path: Path) -> None:
+    ours = load_classifier(classifier.folder, DEVICE)
+    pixels = load_pixels(ours.preprocessing.geometry, photos)
+    answers = ask_graph(classifier.folder, "classifier", pixels, tmp_path / "graph")
+    np.testing.assert_allclose(answers, ours.predict(pixels).numpy(), atol=1e-4)
+
+
+def test_an_encoder_becomes_a_graph(encoder: Checkpoint, photos: list[Image.Image], tmp_path: Path) -> None:
+    ours = load_image_encoder(encoder.folder, DEVICE)
+    pixels = load_pixels(ours.preprocessing.geometry, photos)
+    answers = ask_graph(encoder.folder, "encoder", pixels, tmp_path / "graph")
+    np.testing.assert_allclose(answers, ours.predict(pixels).numpy(), atol=1e-4)
+
+
+def test_what_is_saved_sees_photos_and_texts_as_its_base(encoder: Checkpoint, tmp_path: Path) -> None:
+    """As a trained encoder is stored."""
+    AutoModel.from_pretrained(encoder.folder).save_pretrained(tmp_path)
+    copy_preprocessing(encoder.folder, tmp_path)
+    AutoTokenizer.from_pretrained(encoder.folder).save_pretrained(tmp_path)
+    before, after = load_image_encoder(encoder.folder, DEVICE), load_image_encoder(tmp_path, DEVICE)
+    assert after.preprocessing == before.preprocessing
+    texts = [load_text_encoder(folder, DEVICE).embed(TEXTS) for folder in (encoder.folder, tmp_path)]
+    np.testing.assert_allclose(texts[0], texts[1], atol=1e-6)
+
+
+def test_patches_of_any_shape_are_refused_with_what_to_take_instead(tmp_path: Path) -> None:
+    write_siglip2_naflex(tmp_path / "checkpoint")
+    with pytest.raises(PermanentError, match="take the checkpoint of a fixed size") as caught:
+        load_image_encoder(tmp_path / "checkpoint", DEVICE)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_architecture_is_documented() -> None:
+    document = (PROJECT_ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = [line for line in document.splitlines() if line.startswith("|")]
+    for name in (*CLASSIFIERS, *ENCODERS):
+        assert any(row.startswith(f"| {name} |") for row in rows), name
