@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
@@ -9,9 +10,14 @@ from typing import cast
 import torch
 
 from jobs.errors import PermanentError
-from jobs.models.production import Precision
+from jobs.models.production import Precision, choose_float
 
 PRECISIONS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_FEATURES: dict[Precision, frozenset[str]] = {
+    "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    "fp16": frozenset({"avx512_fp16", "amx_fp16"}),
+}
+"""The instructions, by torch's names, of which one is needed."""
 
 _streams = threading.local()
 
@@ -49,6 +55,7 @@ class Device:
 def choose_device(device: str, precision: str, index: int = 0) -> Device:
     """Resolve ``auto``: a GPU when there is one, 16 bits where the processor computes in them.
 
+    On a CPU that does not compute in the precision, float32 takes its place.
     ``index`` spreads tasks over several GPUs: it is taken modulo their number.
 
     Raises:
@@ -61,11 +68,40 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
     if device == "cuda" and not torch.cuda.is_available():
         raise PermanentError("CATALOG_DEVICE=cuda, but torch sees no GPU: check the driver, or set it to auto")
     name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    # Torch has no int8 of ours: a production artifact of OpenVINO has.
-    dtype = _native_dtype(name) if precision in {"auto", "int8"} else PRECISIONS[cast(Precision, precision)]
     if name == "cpu":
-        return Device(torch.device("cpu"), dtype)
+        native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())
+        return Device(torch.device("cpu"), PRECISIONS[choose_cpu_precision(precision, native)])
+    # Torch has no int8 of ours: a production artifact of OpenVINO has.
+    dtype = _native_gpu_dtype() if precision in {"auto", "int8"} else PRECISIONS[cast(Precision, precision)]
     return Device(torch.device("cuda", index % torch.cuda.device_count()), dtype)
+
+
+def list_native_precisions(features: Mapping[str, object], onednn: Collection[Precision]) -> tuple[Precision, ...]:
+    """The precisions of 16 bits in which a CPU computes: it has the instructions, and torch's kernels use them.
+
+    ``features`` are what the processor has, and ``onednn`` what the library of the kernels may use of it.
+    """
+    return tuple(
+        precision
+        for precision, names in CPU_FEATURES.items()
+        if precision in onednn and any(features.get(name) for name in names)
+    )
+
+
+def choose_cpu_precision(precision: str, native: Collection[Precision]) -> Precision:
+    """The precision in which a CPU computes what was asked for in another."""
+    if precision in {"auto", "int8"}:
+        return "bf16" if "bf16" in native else "fp32"
+    return choose_float(cast(Precision, precision), native)
+
+
+def list_onednn_precisions() -> tuple[Precision, ...]:
+    """Unlike the features of the processor, this heeds ONEDNN_MAX_CPU_ISA."""
+    supported: dict[Precision, bool] = {
+        "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+    }
+    return tuple(precision for precision, is_supported in supported.items() if is_supported)
 
 
 def prepare_passes(device: Device) -> int:
@@ -90,8 +126,5 @@ def use_own_stream(device: Device) -> AbstractContextManager[object]:
     return torch.cuda.stream(stream)
 
 
-def _native_dtype(device: str) -> torch.dtype:
-    if device == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    capabilities = torch.cpu.get_capabilities()
-    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("bf16") else torch.float32
+def _native_gpu_dtype() -> torch.dtype:
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -10,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import openvino as ov
+from openvino import opset13 as opset
 
 from jobs.errors import PermanentError
 from jobs.models.geometry import Geometry
-from jobs.models.production import GRAPH_FILE, EngineName, Precision, Production
+from jobs.models.production import GRAPH_FILE, EngineName, Precision, Production, choose_float
 
 BATCH_SIZE = 8
 """Photos in a pass: a fixed number, for which the graph is planned once, and few, which stay in the caches."""
@@ -100,14 +102,16 @@ class OpenVinoModel:
 
 
 def load_openvino_model(folder: Path, production: Production, pass_size: int | None = None) -> OpenVinoModel:
-    """Check that a folder holds a graph and that this machine can compute it, ``pass_size`` photos at a time.
+    """Check that a folder holds a graph, which is computed ``pass_size`` photos at a time.
+
+    Where this processor does not compute in the precision of its float layers, float32 takes its place.
 
     Raises:
-        PermanentError: the folder holds no graph, or this processor does not compute in its precision.
+        PermanentError: the folder holds no graph.
     """
-    core = ov.Core()
-    _require_precision(core, production.rest_precision)
-    _read_graph(core, folder / GRAPH_FILE)
+    _read_graph(ov.Core(), folder / GRAPH_FILE)
+    if production.rest_precision != "fp32":
+        production = production.with_float(choose_float(production.rest_precision, list_float_precisions()))
     return OpenVinoModel(folder, production, pass_size or BATCH_SIZE)
 
 
@@ -115,10 +119,9 @@ def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int
     """Compile the graphs of several folders as one, which share their input; ``precision`` is that of float layers.
 
     Raises:
-        PermanentError: a folder holds no graph, or this processor does not compute in the precision.
+        PermanentError: a folder holds no graph.
     """
     core = ov.Core()
-    _require_precision(core, precision)
     graph = _share_input([_read_graph(core, folder / GRAPH_FILE) for folder in folders])
     side = graph.input(0).partial_shape[1].get_length()
     graph.reshape([pass_size, side, side, 3])
@@ -146,10 +149,20 @@ def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph
     return compiled_graph
 
 
-def list_float_precisions(core: ov.Core | None = None) -> tuple[Precision, ...]:
+@cache
+def list_float_precisions() -> tuple[Precision, ...]:
     """What this processor computes in, the fastest first."""
-    capabilities = (core or ov.Core()).get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("bf16", "fp32") if "BF16" in capabilities else ("fp32",)
+    core = ov.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return ("fp32",)
+    # The capabilities do not heed ONEDNN_MAX_CPU_ISA, and the kernels do: there may be none.
+    numbers = opset.parameter([1, 64], ov.Type.f32)
+    product = opset.matmul(numbers, opset.constant(np.ones((64, 64), dtype=np.float32)), False, False)
+    try:
+        core.compile_model(ov.Model([product], [numbers], "probe"), "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    except RuntimeError:
+        return ("fp32",)
+    return ("bf16", "fp32")
 
 
 def finish(production: Production, outputs: np.ndarray) -> np.ndarray:
@@ -169,14 +182,6 @@ def finish(production: Production, outputs: np.ndarray) -> np.ndarray:
 def count_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def _require_precision(core: ov.Core, precision: Precision) -> None:
-    if precision not in list_float_precisions(core):
-        raise PermanentError(
-            f"this processor does not compute in {precision}: tag on a machine that does, or train again on one like "
-            "this, with CATALOG_PRECISION=int8 or fp32"
-        )
 
 
 def _read_graph(core: ov.Core, file: Path) -> ov.Model:

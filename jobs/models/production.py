@@ -3,7 +3,10 @@
 The file lies in the checkpoint's folder and counts in its hash, so that a version is one engine and one precision.
 """
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from jobs.database.model_versions import ModelKind
 from jobs.errors import PermanentError
 from jobs.models.geometry import Geometry
+
+log = logging.getLogger(__name__)
 
 EngineName = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
@@ -45,6 +50,28 @@ class Production:
         share = f" for {self.int8_share:.0%}" if self.int8_share is not None else ""
         rest = f" and {self.rest_precision}" if self.rest_precision != self.precision else ""
         return f"{self.engine} {self.precision}{share}{rest}"
+
+    def with_float(self, precision: Precision) -> "Production":
+        """The same, with its float layers in another precision."""
+        return replace(self, precision="int8" if self.precision == "int8" else precision, rest_precision=precision)
+
+
+def choose_float(precision: Precision, native: Collection[Precision]) -> Precision:
+    """The precision of floats in which a processor serves what was built in ``precision``.
+
+    Where it does not compute in that, it is float32, with which every other was compared before it was taken: the
+    answers stay within the bounds of the fidelity gate. Emulated, 16 bits take two to five times as long as float32.
+    """
+    if precision == "fp32" or precision in native:
+        return precision
+    _log_replaced(precision)
+    return "fp32"
+
+
+@cache
+def _log_replaced(precision: Precision) -> None:
+    """Once in a process."""
+    log.warning("this processor does not compute in %s, which would be slow: float32 takes its place", precision)
 
 
 def write_production(folder: Path, production: Production) -> None:

@@ -17,7 +17,8 @@ from jobs.models.classifier import (
     read_temperature,
     write_temperature,
 )
-from jobs.models.device import Device, choose_device
+from jobs.models.device import PRECISIONS, Device, choose_device
+from jobs.models.production import Precision
 from tests.pretrained import require_pretrained
 from tests.shop import CATEGORIES, IMAGE_SIDE, TinyModels
 
@@ -66,10 +67,12 @@ def test_more_than_ten_categories_keep_their_order(tmp_path: Path, tiny_models: 
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_sixteen_bits_give_nearly_the_same(tiny_models: TinyModels, device: Device, precision: str) -> None:
+def test_sixteen_bits_give_nearly_the_same(tiny_models: TinyModels, device: Device, precision: Precision) -> None:
     pixels = make_pixels(3, IMAGE_SIDE)
     exact = load_classifier(tiny_models.classifier, device).predict(pixels)
-    rounded = load_classifier(tiny_models.classifier, choose_device("cpu", precision)).predict(pixels)
+    rounded = load_classifier(tiny_models.classifier, Device(torch.device("cpu"), PRECISIONS[precision])).predict(
+        pixels
+    )
     assert rounded.dtype is torch.float32
     torch.testing.assert_close(rounded, exact, atol=0.03, rtol=0)
     torch.testing.assert_close(rounded.sum(-1), torch.ones(3))

@@ -2,16 +2,74 @@ import pytest
 import torch
 
 from jobs.errors import PermanentError
-from jobs.models.device import PRECISIONS, choose_device
-from jobs.models.production import Precision
+from jobs.models import production
+from jobs.models.device import (
+    PRECISIONS,
+    choose_cpu_precision,
+    choose_device,
+    list_native_precisions,
+    list_onednn_precisions,
+)
+from jobs.models.production import Precision, choose_float
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_asked_for_is_given(precision: Precision) -> None:
+def test_a_precision_is_taken_where_the_processor_computes_in_it(precision: Precision) -> None:
+    native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())
     device = choose_device("cpu", precision)
-    assert (device.torch_device, device.dtype) == (torch.device("cpu"), PRECISIONS[precision])
+    assert device.precision == (precision if precision in native else "fp32")
+    assert (device.torch_device, device.dtype) == (torch.device("cpu"), PRECISIONS[device.precision])
     assert not device.is_cuda
-    assert device.precision == precision
+
+
+PROCESSORS: dict[str, tuple[dict[str, bool], tuple[Precision, ...], tuple[Precision, ...]]] = {
+    "AVX2": ({"avx2": True}, (), ()),
+    "AVX-512, whose bf16 oneDNN emulates": ({"avx512_f": True, "avx512_vnni": True}, ("bf16",), ()),
+    "Zen 4": ({"avx512_bf16": True}, ("bf16",), ("bf16",)),
+    "Zen 4, kept to AVX2": ({"avx512_bf16": True}, (), ()),
+    "Sapphire Rapids": (
+        {"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True},
+        ("bf16", "fp16"),
+        ("bf16", "fp16"),
+    ),
+    "Graviton 2": ({"neon": True, "fp16_arith": True}, ("fp16",), ()),
+    "Graviton 3": ({"neon": True, "fp16_arith": True, "bf16": True}, ("bf16", "fp16"), ("bf16",)),
+}
+
+
+@pytest.mark.parametrize(("features", "onednn", "native"), PROCESSORS.values(), ids=PROCESSORS)
+def test_sixteen_bits_need_instructions_and_kernels(
+    features: dict[str, bool], onednn: tuple[Precision, ...], native: tuple[Precision, ...]
+) -> None:
+    assert list_native_precisions(features, onednn) == native
+
+
+@pytest.mark.parametrize(
+    ("precision", "native", "chosen"),
+    [
+        ("auto", (), "fp32"),
+        ("auto", ("bf16", "fp16"), "bf16"),
+        ("auto", ("fp16",), "fp32"),
+        ("int8", ("bf16",), "bf16"),
+        ("fp32", ("bf16",), "fp32"),
+        ("bf16", ("bf16",), "bf16"),
+        ("bf16", (), "fp32"),
+        ("fp16", ("bf16",), "fp32"),
+        ("fp16", ("bf16", "fp16"), "fp16"),
+    ],
+)
+def test_a_cpu_computes_in_the_precision_or_in_float32(
+    precision: str, native: tuple[Precision, ...], chosen: Precision
+) -> None:
+    assert choose_cpu_precision(precision, native) == chosen
+
+
+def test_a_precision_that_is_replaced_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    production._log_replaced.cache_clear()
+    assert [choose_float("fp16", ()) for _ in range(3)] == ["fp32"] * 3
+    assert [record.message for record in caplog.records] == [
+        "this processor does not compute in fp16, which would be slow: float32 takes its place"
+    ]
 
 
 def test_auto_takes_a_gpu_where_there_is_one() -> None:
@@ -19,9 +77,8 @@ def test_auto_takes_a_gpu_where_there_is_one() -> None:
 
 
 def test_auto_computes_in_sixteen_bits_only_where_the_processor_does() -> None:
-    capabilities = torch.cpu.get_capabilities()
-    native = bool(capabilities.get("avx512_bf16") or capabilities.get("bf16"))
-    assert choose_device("cpu", "auto").dtype is (torch.bfloat16 if native else torch.float32)
+    native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())
+    assert choose_device("cpu", "auto").dtype is (torch.bfloat16 if "bf16" in native else torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
 
 from jobs.errors import PermanentError
-from jobs.models.device import Device, choose_device
+from jobs.models.device import PRECISIONS, Device, choose_device
 from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
+from jobs.models.production import Precision
 from tests.shop import IMAGE_SIDE, TinyModels
 
 SIGLIP_TOKENS = 16
@@ -115,8 +116,8 @@ def test_what_is_too_long_is_cut_off(encoder: Path, device: Device) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_sixteen_bits_give_nearly_the_same_vectors(encoder: Path, device: Device, precision: str) -> None:
-    pixels, rounded = make_pixels(3), choose_device("cpu", precision)
+def test_sixteen_bits_give_nearly_the_same_vectors(encoder: Path, device: Device, precision: Precision) -> None:
+    pixels, rounded = make_pixels(3), Device(torch.device("cpu"), PRECISIONS[precision])
     exact = load_image_encoder(encoder, device).predict(pixels)
     assert (exact * load_image_encoder(encoder, rounded).predict(pixels)).sum(-1).min() > 0.999
     texts = ["red striped dress", "hat"]

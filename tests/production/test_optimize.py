@@ -17,6 +17,7 @@ from jobs.evaluation.evaluate import evaluate_candidate
 from jobs.evaluation.fidelity_record import FIDELITY_FILE, read_served
 from jobs.evaluation.served_model import load_served_model, load_trained_model
 from jobs.gates.gate_policy import GatePolicy
+from jobs.models.device import choose_device
 from jobs.models.openvino_model import list_float_precisions
 from jobs.models.production import GRAPH_FILE, read_production
 from jobs.models.registry import fetch_checkpoint
@@ -203,12 +204,22 @@ def test_an_encoder_keeps_its_text_tower(
 
 
 def test_torch_in_sixteen_bits_is_measured_too(stocked_shop: Shop, tmp_path: Path) -> None:
-    connections = stocked_shop.with_settings(engine="torch", precision="bf16")
+    if choose_device("cpu", "bf16").precision != "bf16":
+        pytest.skip("this processor does not compute in bf16")
+    connections = stocked_shop.with_settings(engine="torch", precision="bf16", device="cpu")
     report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
     assert (report.engine, report.precision) == ("torch", "bf16")
     production = read_production(fetch_artifact(connections, report, tmp_path))
     assert production is not None
     assert production.describe() == "torch bf16"
+
+
+def test_sixteen_bits_in_which_the_processor_does_not_compute_are_not_tried(stocked_shop: Shop) -> None:
+    if choose_device("cpu", "fp16").precision != "fp32":
+        pytest.skip("this processor computes in fp16")
+    connections = stocked_shop.with_settings(engine="torch", precision="fp16", device="cpu")
+    report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
+    assert (report.engine, report.precision, report.attempts) == ("torch", "fp32", ())
 
 
 def test_what_cannot_become_a_graph_stays_in_torch(

@@ -1,0 +1,142 @@
+"""Models that were built on one processor and are served on another, which computes in less.
+
+The other is this machine, kept to AVX2 by the variables of `benchmarks/avx2.py`, which only a process of its own reads.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.avx2 import AVX2
+from jobs.database.model_versions import ModelKind
+from jobs.models.device import Device
+from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.production import EngineName, Precision, write_production
+from jobs.models.torch_model import describe_checkpoint, load_torch_model
+from jobs.production.convert import convert_checkpoint, save_graph
+from jobs.production.quantise import quantise
+from jobs.settings import PROJECT_ROOT
+from tests.models.tiny_architectures import SIDE, write_clip, write_resnet, write_vit
+
+pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are those of x86-64")
+
+WAYS: tuple[tuple[EngineName, Precision], ...] = (("torch", "bf16"), ("openvino", "bf16"), ("openvino", "int8"))
+SERVE = """
+import json, logging, sys
+from pathlib import Path
+import numpy as np
+logging.basicConfig(format="%(message)s", stream=sys.stderr, level="WARNING")
+from jobs.models.engine import EngineSettings, load_image_model
+answers = []
+for folder, kind in zip(sys.argv[2::2], sys.argv[3::2]):
+    model = load_image_model(Path(folder), kind, EngineSettings("cpu", "auto"))
+    answers.append((model.description, model.predict(np.load(sys.argv[1])).tolist()))
+print(json.dumps(answers))
+"""
+REPLACED = "this processor does not compute in bf16, which would be slow: float32 takes its place"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A production artifact in a folder."""
+
+    folder: Path
+    kind: ModelKind
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """What it answers in this process."""
+        return load_image_model(self.folder, self.kind, EngineSettings("cpu", "auto")).predict(pixels)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What versions answer in a process that is kept to AVX2, by their names, and what it logs."""
+
+    versions: dict[str, Version]
+    pixels: np.ndarray
+    descriptions: dict[str, str]
+    answers: dict[str, np.ndarray]
+    log: str
+
+
+def write_version(folder: Path, source: Path, kind: ModelKind, engine: EngineName, precision: Precision) -> Version:
+    """A production artifact in an engine and a precision; int8 has its other layers in float32."""
+    copytree(source, folder)
+    rest: Precision = "fp32" if precision == "int8" else precision
+    production = describe_checkpoint(folder, kind)
+    write_production(folder, replace(production, engine=engine, precision=precision, rest_precision=rest))
+    if engine == "openvino":
+        graph = convert_checkpoint(folder, kind)
+        calibration = np.random.default_rng(1).integers(0, 256, (64, SIDE, SIDE, 3), dtype=np.uint8)
+        save_graph(quantise(graph, calibration) if precision == "int8" else graph, folder)
+    return Version(folder, kind)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    work = tmp_path_factory.mktemp("restricted")
+    torch.manual_seed(0)
+    sources: dict[str, tuple[Callable[[Path], None], ModelKind]] = {
+        "ResNet": (write_resnet, "classifier"),
+        "ViT": (write_vit, "classifier"),
+        "CLIP": (write_clip, "encoder"),
+    }
+    versions: dict[str, Version] = {}
+    for name, (write, kind) in sources.items():
+        write(work / name)
+        for engine, precision in WAYS:
+            folder = work / f"{name}-{engine}-{precision}"
+            versions[f"{name} {engine} {precision}"] = write_version(folder, work / name, kind, engine, precision)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, SIDE, SIDE, 3), dtype=np.uint8)
+    np.save(work / "pixels.npy", pixels)
+    arguments = [str(value) for version in versions.values() for value in (version.folder, version.kind)]
+    finished = subprocess.run(
+        [sys.executable, "-c", SERVE, str(work / "pixels.npy"), *arguments],
+        cwd=PROJECT_ROOT,
+        env=os.environ | AVX2,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    answers = dict(zip(versions, json.loads(finished.stdout), strict=True))
+    return Served(
+        versions=versions,
+        pixels=pixels,
+        descriptions={name: description for name, (description, _) in answers.items()},
+        answers={name: np.array(values, dtype=np.float32) for name, (_, values) in answers.items()},
+        log=finished.stderr,
+    )
+
+
+def test_what_was_built_in_bf16_is_served_in_float32(served: Served) -> None:
+    names = [name for name in served.versions if name.endswith("bf16")]
+    assert len(names) == 6
+    device = Device(torch.device("cpu"), torch.float32)
+    for name in names:
+        assert served.descriptions[name] == ("torch float32 on cpu" if "torch" in name else "openvino fp32")
+        version = served.versions[name]
+        exact = load_torch_model(version.folder, version.kind, device).predict(served.pixels)
+        np.testing.assert_allclose(served.answers[name], exact, atol=1e-4)
+    assert served.log.count(REPLACED) == 1
+
+
+def test_integers_give_the_same_answers_on_every_processor(served: Served) -> None:
+    names = [name for name in served.versions if name.endswith("int8")]
+    assert len(names) == 3
+    for name in names:
+        assert served.descriptions[name] == "openvino int8 and fp32"
+        here = served.versions[name].predict(served.pixels)
+        # Products that saturate, as with weights of 8 bits, give a mean of 0.008.
+        assert np.abs(here - served.answers[name]).mean() < 1e-3
