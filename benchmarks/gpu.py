@@ -137,7 +137,7 @@ def _answer(predictor: Predictor, photos: Sequence[Inputs]) -> int:
     answers = predictor.predict(photos, tag=True, embed=True)
     assert answers.probabilities is not None
     for row in answers.probabilities:
-        rank_categories(row, predictor.classifier.categories)
+        rank_categories(row, predictor.categories)
     return len(photos)
 
 

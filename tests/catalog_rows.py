@@ -60,10 +60,11 @@ def open_live_space(connection: Connection, dimensions: int) -> int:
     return space_id
 
 
-def add_images(connection: Connection, images: Sequence[NewImage], space_id: int, classifier: int) -> list[int]:
+def add_images(connection: Connection, images: Sequence[NewImage], space_id: int, classifier: int | None) -> list[int]:
     """Insert photos with their products, tags and vectors; returns the ids in the order given."""
     image_ids = _insert_images(connection, images)
     tagged = [(image_id, image) for image_id, image in zip(image_ids, images, strict=True) if image.category]
+    assert classifier or not tagged
     connection.execute(
         text("""
             INSERT INTO catalog.image_tags (image_id, classifier_version_id, category, confidence, top_3,
@@ -167,7 +168,9 @@ def store_text(connection: Connection, query_text: str, vector: str, space_id: i
     )
 
 
-def start_run(connection: Connection, classifier: int, space_id: int, run_id: str = "run", entries: int = 0) -> None:
+def start_run(
+    connection: Connection, classifier: int | None, space_id: int, run_id: str = "run", entries: int = 0
+) -> None:
     """Plan a run of one shard."""
     encoder: int = connection.execute(
         text("SELECT encoder_version_id FROM catalog.embedding_spaces WHERE space_id = :space"), {"space": space_id}

@@ -38,7 +38,7 @@ class RunDetails:
 
     summary: RunSummary
     source_uri: str
-    classifier_version_id: int
+    classifier_version_id: int | None
     encoder_version_id: int
     discovered: dict[str, int]
     entries_by_reason: dict[str, int]
@@ -73,7 +73,7 @@ def _summarise(connection: Connection, run: Row[Any]) -> RunSummary:
     return RunSummary(**{**vars(totals), **run._mapping})
 
 
-def _read_photos(connection: Connection, run: RunSummary, classifier_version_id: int) -> RunPhotos:
+def _read_photos(connection: Connection, run: RunSummary, classifier_version_id: int | None) -> RunPhotos:
     parameters = {
         "run": run.run_id,
         "version": classifier_version_id,

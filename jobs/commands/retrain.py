@@ -142,6 +142,22 @@ def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retr
 
 
 @app.command()
+def adopt(
+    kind: Annotated[Literal["encoder"], typer.Argument(help="encoder.")],
+    base: Annotated[str | None, typer.Argument(help="Directory or hub id instead of CATALOG_ENCODER_BASE.")] = None,
+    by: PromoterOption = "adopt",
+) -> None:
+    """Make a base the first champion as it is, where there are no labels to judge it: photos can then be searched."""
+    from jobs.connections import connect
+    from jobs.gates.gate_policy import load_gate_policy
+    from jobs.promotion.adopt import adopt_encoder
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections:
+        print_report(adopt_encoder(connections, base, by, load_gate_policy()))
+
+
+@app.command()
 def retrain(
     kinds: Annotated[Literal["both", "classifier", "encoder"], typer.Option(help="What to train.")] = "both",
     run: Annotated[str | None, typer.Option(help="Go on with this run, which stopped halfway.")] = None,

@@ -133,7 +133,8 @@ def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
     """
     champion = read_champion(connection, kind)
     if champion is None:
-        raise PermanentError(f"no {kind} was promoted yet: run `python -m jobs retrain` first")
+        adoption = " or, without labels, `python -m jobs adopt encoder`" if kind == "encoder" else ""
+        raise PermanentError(f"no {kind} was promoted yet: run `python -m jobs retrain`{adoption} first")
     return champion
 
 

@@ -118,8 +118,8 @@ def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> 
     )
 
 
-def upsert_tags(connection: Connection, classifier_version_id: int, tags: Sequence[Tag]) -> None:
-    """Store a classifier's answers."""
+def upsert_tags(connection: Connection, classifier_version_id: int | None, tags: Sequence[Tag]) -> None:
+    """Store a classifier's answers; without a classifier there are none."""
     if not tags:
         return
     columns = {
@@ -145,8 +145,10 @@ def upsert_tags(connection: Connection, classifier_version_id: int, tags: Sequen
     )
 
 
-def copy_tags(connection: Connection, classifier_version_id: int, copies: Sequence[ContentCopy]) -> None:
+def copy_tags(connection: Connection, classifier_version_id: int | None, copies: Sequence[ContentCopy]) -> None:
     """Give images the tag that the classifier gave to the same bytes."""
+    if not copies:
+        return
     copied = connection.execute(
         text("""
             INSERT INTO catalog.image_tags (image_id, classifier_version_id, category, confidence, top_3,

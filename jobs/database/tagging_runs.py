@@ -13,9 +13,9 @@ RunState = Literal["running", "succeeded", "failed"]
 
 @dataclass(frozen=True)
 class RunModels:
-    """The versions that a run uses from its first image to its last."""
+    """The versions that a run uses from its first image to its last; without a classifier, images get no tags."""
 
-    classifier_version_id: int
+    classifier_version_id: int | None
     encoder_version_id: int
     space_id: int
 
@@ -49,6 +49,7 @@ class PlannedShard:
 class ChunkCounts:
     """What became of a chunk: ``entries == tagged + reused + failed``.
 
+    ``tagged`` counts the images that a model answered, also those that only the encoder did.
     The stage seconds are summed over parallel workers; ``wall_seconds`` is the time between two commits. The counts
     of categories and confidences are of the images that the classifier itself answered, as in `DriftReference`.
     ``waiting_seconds`` says for what nothing else could go on before this chunk was written. ``embedded`` counts the

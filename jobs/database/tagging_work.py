@@ -14,7 +14,7 @@ DUE_IMAGES = """
            ON e.image_id = i.image_id AND e.space_id = :space AND e.content_hash = i.content_hash
     LEFT JOIN catalog.item_failures f ON f.image_id = i.image_id AND f.resolved_at IS NULL
     WHERE i.bucket = :bucket AND starts_with(i.object_key, :prefix) AND i.deleted_at IS NULL
-      AND (:force OR ((t.image_id IS NULL OR e.image_id IS NULL)
+      AND (:force OR ((CAST(:classifier AS integer) IS NOT NULL AND t.image_id IS NULL OR e.image_id IS NULL)
                       AND (f.image_id IS NULL OR f.etag <> i.etag OR f.retry_asked_at IS NOT NULL
                            OR (f.ignored_at IS NULL AND f.reason = ANY (:retryable)
                                AND (f.attempts < :max_attempts OR f.last_failed_at < now() - interval '7 days')))))
@@ -23,11 +23,14 @@ DUE_IMAGES = """
 
 @dataclass(frozen=True)
 class WorkQuery:
-    """What to ask for: ``space`` is None while the encoder has none, ``limit`` None for all."""
+    """Which images are due.
+
+    ``classifier`` is None where no tags are due, ``space`` while the encoder has none, ``limit`` for all.
+    """
 
     bucket: str
     prefix: str
-    classifier: int
+    classifier: int | None
     space: int | None
     force: bool
     retryable: tuple[str, ...]
@@ -53,13 +56,13 @@ def stream_due_images(connection: Connection, query: WorkQuery) -> Iterator[DueI
     statement = text(f"""
         SELECT i.image_id, i.object_key, i.etag, i.size_bytes,
                CASE WHEN f.etag = i.etag THEN 'retry'
-                    WHEN i.content_hash IS NOT NULL AND t.image_id IS NULL THEN 'not_tagged'
+                    WHEN i.content_hash IS NOT NULL AND t.image_id IS NULL
+                         AND CAST(:classifier AS integer) IS NOT NULL THEN 'not_tagged'
                     WHEN i.content_hash IS NOT NULL AND e.image_id IS NULL THEN 'not_embedded'
                     WHEN i.content_hash IS NOT NULL THEN 'forced'
-                    WHEN f.image_id IS NOT NULL
-                      OR EXISTS (SELECT FROM catalog.image_tags s WHERE s.image_id = i.image_id) THEN 'changed'
+                    WHEN f.image_id IS NOT NULL OR i.width IS NOT NULL THEN 'changed'
                     ELSE 'new' END AS reason,
-               :force OR t.image_id IS NULL AS needs_tag,
+               CAST(:classifier AS integer) IS NOT NULL AND (:force OR t.image_id IS NULL) AS needs_tag,
                :force OR e.image_id IS NULL AS needs_embedding
         {DUE_IMAGES}
         ORDER BY needs_tag DESC, needs_embedding DESC, i.etag, i.image_id
@@ -78,7 +81,9 @@ class KnownContent:
     embedded: frozenset[bytes]
 
 
-def find_known_content(connection: Connection, hashes: Sequence[bytes], classifier: int, space: int) -> KnownContent:
+def find_known_content(
+    connection: Connection, hashes: Sequence[bytes], classifier: int | None, space: int
+) -> KnownContent:
     """Which of these bytes the classifier has tagged, and which have a vector in the space, under any key.
 
     Answers of images whose bytes have changed do not count: this very run is about to overwrite them.

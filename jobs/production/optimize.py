@@ -111,7 +111,7 @@ def _try_ways(workshop: Workshop, settings: Settings, policy: GatePolicy, scratc
         return tried[-1].passes
 
     workshop.progress.report("converting the checkpoint")
-    graph = convert(workshop, settings)
+    graph = convert(workshop.checkpoint, workshop.kind, workshop.exact, settings)
     if graph and settings.precision in {"auto", "int8"} and not passes(quantise_whole(workshop, graph)):
         # What follows a part that passes has less in int8, and is taken to pass, too.
         bisect_left(list_mixed_ways(workshop, graph), True, key=passes)

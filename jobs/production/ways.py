@@ -8,8 +8,9 @@ from pathlib import Path
 
 import openvino as ov
 
+from jobs.database.model_versions import ModelKind
 from jobs.models.checkpoint import first_line
-from jobs.models.device import choose_device
+from jobs.models.device import Device, choose_device
 from jobs.models.openvino_model import list_float_precisions
 from jobs.models.production import Production
 from jobs.production.blocks import list_blocks
@@ -31,17 +32,17 @@ class Way:
     build: Callable[[Path], object]
 
 
-def convert(workshop: Workshop, settings: Settings) -> ov.Model | None:
+def convert(checkpoint: Path, kind: ModelKind, device: Device, settings: Settings) -> ov.Model | None:
     """The checkpoint as a graph; None where torch serves, since a GPU is there, a setting asks for it, or torch.export
     or OpenVINO cannot express what the model does.
     """
-    engine = settings.engine if settings.engine != "auto" else "torch" if workshop.exact.is_cuda else "openvino"
+    engine = settings.engine if settings.engine != "auto" else "torch" if device.is_cuda else "openvino"
     if engine == "torch":
         return None
     try:
-        return convert_checkpoint(workshop.checkpoint, workshop.kind)
+        return convert_checkpoint(checkpoint, kind)
     except RuntimeError as error:
-        log.warning("the %s cannot become a graph, and stays in torch: %s", workshop.kind, first_line(error))
+        log.warning("the %s cannot become a graph, and stays in torch: %s", kind, first_line(error))
         return None
 
 

@@ -31,11 +31,13 @@ Served = TypeVar("Served")
 class FollowedModel(Generic[Version, Served]):
     """One kind of model: the version that answers now, and why a newer one does not yet.
 
+    ``is_live`` says whether a version of this kind is live, loaded or not, by the last look at the database.
     ``served`` is replaced in one step, by the thread that follows; whoever has read it may go on using it.
     """
 
     def __init__(self, kind: str, load: Callable[[Version], Served], when_none: str) -> None:
         self.served: Served | None = None
+        self.is_live = False
         self.trouble: str | None = when_none
         self._kind = kind
         self._load = load
@@ -45,6 +47,7 @@ class FollowedModel(Generic[Version, Served]):
 
     def follow(self, version: Version | None) -> None:
         """Have this version answer from now on; until it is loaded, and if that fails, the one before does."""
+        self.is_live = version is not None
         if version is None:
             return
         if version == self._loaded:

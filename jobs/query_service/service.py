@@ -1,12 +1,12 @@
 """Texts and photos become answers of the models that are live when they arrive."""
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from jobs.query_service.answers import Classification, EmbeddedQuery
-from jobs.query_service.follower import LiveModelFollower
+from jobs.query_service.follower import FollowedModel, LiveModelFollower
 from jobs.query_service.metrics import ServiceMetrics
 from jobs.query_service.micro_batcher import MicroBatcher
 from jobs.query_service.photo_decoder import PhotoDecoder
@@ -19,16 +19,15 @@ from jobs.tagging.decode_pool import DecodePool
 
 @dataclass(frozen=True)
 class ServiceHealth:
-    """The versions that answer, None before the first, and what keeps newer ones from it."""
+    """The versions that answer, None before the first, and what keeps newer ones from it.
+
+    The service is ready when it has loaded all that is live. That may be an encoder alone, but no classifier alone.
+    """
 
     classifier: int | None
     encoder: int | None
     trouble: tuple[str, ...]
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether every kind of question is answered."""
-        return self.classifier is not None and self.encoder is not None
+    is_ready: bool
 
 
 class QueryService:
@@ -74,24 +73,31 @@ class QueryService:
         """What answers now."""
         follower = self._follower
         classifier, encoder = follower.classifier.served, follower.encoder.served
-        trouble = (follower.database_trouble, follower.classifier.trouble, follower.encoder.trouble)
+        # A catalog without labels has no classifier, and nothing is wrong with it.
+        needs_classifier = encoder is None or follower.classifier.is_live
+        troubled = (follower.classifier, follower.encoder) if needs_classifier else (follower.encoder,)
         return ServiceHealth(
             classifier.model_version_id if classifier else None,
             encoder.live.model_version_id if encoder else None,
-            tuple(words for words in trouble if words),
+            self._list_trouble(*troubled),
+            is_ready=encoder is not None and (classifier is not None or not needs_classifier),
         )
 
     def _require_classifier(self) -> ServedClassifier:
-        served = self._follower.classifier.served
-        if served is None:
-            raise NotNowError("no_live_model", "; ".join(self.describe_health().trouble))
-        return served
+        followed = self._follower.classifier
+        if followed.served is None:
+            raise NotNowError("no_live_model", "; ".join(self._list_trouble(followed)))
+        return followed.served
 
     def _require_encoder(self) -> ServedEncoder:
-        served = self._follower.encoder.served
-        if served is None:
-            raise NotNowError("no_live_model", "; ".join(self.describe_health().trouble))
-        return served
+        followed = self._follower.encoder
+        if followed.served is None:
+            raise NotNowError("no_live_model", "; ".join(self._list_trouble(followed)))
+        return followed.served
+
+    def _list_trouble(self, *followed: FollowedModel[Any, Any]) -> tuple[str, ...]:
+        words = (self._follower.database_trouble, *(model.trouble for model in followed))
+        return tuple(word for word in words if word)
 
     def _find_largest_side(self) -> int:
         follower = self._follower

@@ -47,16 +47,16 @@ class DriftReport:
 
 
 def measure_drift(
-    connection: Connection, run_id: str, classifier_version_id: int, settings: DriftSettings
+    connection: Connection, run_id: str, classifier_version_id: int | None, settings: DriftSettings
 ) -> DriftReport | None:
-    """Compare a run with the reference of its classifier; None where that was never measured.
+    """Compare a run with the reference of its classifier; None where that was never measured, or nothing was tagged.
 
     The first run that is large enough is compared with the test images that the classifier was accepted on, and the
     catalog is the reference from then on. Only what the classifier answered itself in this run counts: labels of
     humans are no answers, and copies of known bytes are no news.
     """
-    reference = read_drift_reference(connection, classifier_version_id)
-    if reference is None:
+    reference = read_drift_reference(connection, classifier_version_id) if classifier_version_id else None
+    if classifier_version_id is None or reference is None:
         return None
     report = compare_answers(reference, count_run_answers(connection, run_id), settings)
     if report.category_psi is not None:

@@ -205,7 +205,7 @@ class ShardPipeline:
         """Ask for those that need both models, and then for those that need one of them."""
         tags: list[Tag] = []
         embeddings: list[Embedding] = []
-        categories = self._predictor.classifier.categories
+        categories = self._predictor.categories
         for tag, embed in ((True, True), (True, False), (False, True)):
             wanted = [one for one in images if (one[0].compute_tag, one[0].compute_embedding) == (tag, embed)]
             if not wanted:

@@ -8,7 +8,13 @@ from itertools import islice
 
 from sqlalchemy import Connection, Engine
 
-from jobs.database.model_versions import MODEL_KINDS, ModelKind, ModelVersion, read_live_model, require_champion
+from jobs.database.model_versions import (
+    ModelKind,
+    ModelVersion,
+    read_champion,
+    read_live_model,
+    require_champion,
+)
 from jobs.database.spaces import find_space, open_space
 from jobs.database.tagging_runs import (
     PlannedShard,
@@ -63,7 +69,7 @@ def preview_run(
         discovery = discover_images(connection, store, source, discover_settings)
         models = _read_answering_models(connection)
         space_id = find_space(connection, models.encoder.model_version_id)
-        images = stream_due(connection, source, models.classifier.model_version_id, space_id, settings)
+        images = stream_due(connection, source, models.classifier_version_id, space_id, settings)
         due = Counter(image.reason for image in images)
         plan = Plan(
             run_id="",
@@ -90,7 +96,7 @@ def plan_run(
     """Discover, choose and write the manifest in one transaction; a run that has a plan keeps it.
 
     Raises:
-        PermanentError: no champion yet, or too many images vanished.
+        PermanentError: no encoder was promoted yet, or too many images vanished.
     """
     with open_progress(engine, run_id, "discover") as progress, engine.begin() as connection:
         known = read_run(connection, run_id)
@@ -102,7 +108,7 @@ def plan_run(
         encoder = answering.encoder
         # Opened after the listing: it locks the partitioned table, and a listing may take minutes.
         space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
-        models = RunModels(answering.classifier.model_version_id, encoder.model_version_id, space_id)
+        models = RunModels(answering.classifier_version_id, encoder.model_version_id, space_id)
         manifest = ManifestWriter(store, manifest_location(artifacts, run_id), settings)
         due = stream_due(connection, source, models.classifier_version_id, space_id, settings)
         manifest.write(ShardHeader(run_id, 0, source.bucket, models, settings.force), due)
@@ -111,32 +117,41 @@ def plan_run(
 
 @dataclass(frozen=True)
 class _AnsweringModels:
-    """The versions whose answers a run adds to."""
+    """The versions whose answers a run adds to; a catalog without a classifier gets vectors alone."""
 
-    classifier: ModelVersion
+    classifier: ModelVersion | None
     encoder: ModelVersion
+
+    @property
+    def classifier_version_id(self) -> int | None:
+        return self.classifier.model_version_id if self.classifier else None
 
 
 def _read_answering_models(connection: Connection) -> _AnsweringModels:
     """The live version of each kind, so that new photos are in the answers at once; before the first, the champion."""
-    answering: dict[ModelKind, ModelVersion] = {}
-    for kind in MODEL_KINDS:
-        champion = require_champion(connection, kind)
-        live = read_live_model(connection, kind)
-        if live not in {None, champion}:
-            log.warning(
-                "%s %d was promoted, but is not live: run `python -m jobs retag` to bring the catalog over to it",
-                kind,
-                champion.model_version_id,
-            )
-        answering[kind] = live or champion
-    return _AnsweringModels(**answering)
+    encoder = require_champion(connection, "encoder")
+    classifier = read_champion(connection, "classifier")
+    return _AnsweringModels(
+        _prefer_live(connection, "classifier", classifier) if classifier else None,
+        _prefer_live(connection, "encoder", encoder),
+    )
+
+
+def _prefer_live(connection: Connection, kind: ModelKind, champion: ModelVersion) -> ModelVersion:
+    live = read_live_model(connection, kind)
+    if live not in {None, champion}:
+        log.warning(
+            "%s %d was promoted, but is not live: run `python -m jobs retag` to bring the catalog over to it",
+            kind,
+            champion.model_version_id,
+        )
+    return live or champion
 
 
 def stream_due(
-    connection: Connection, place: S3Uri, classifier: int, space: int | None, settings: PlanSettings
+    connection: Connection, place: S3Uri, classifier: int | None, space: int | None, settings: PlanSettings
 ) -> Iterator[DueImage]:
-    """The images below a bucket and prefix that a classifier or a space has not answered; None: no space yet."""
+    """The images below a bucket and prefix that a classifier or a space has not answered; None: there is none yet."""
     query = WorkQuery(
         bucket=place.bucket,
         prefix=place.key,

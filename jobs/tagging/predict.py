@@ -28,41 +28,51 @@ class Answers:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A classifier and an encoder; safe to call from several threads.
+    """An encoder, and a classifier where the catalog has one; safe to call from several threads.
 
     ``shared`` computes both from one input, where they are graphs of one geometry and precision.
     """
 
-    classifier: ImageModel
+    classifier: ImageModel | None
     encoder: ImageModel
     shared: "SharedGraph | None" = None
 
     @property
+    def models(self) -> tuple[ImageModel, ...]:
+        """Those that there are, the encoder last."""
+        return (self.classifier, self.encoder) if self.classifier else (self.encoder,)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The names of the classifier's outputs, in order; none without one."""
+        return self.classifier.categories if self.classifier else ()
+
+    @property
     def geometries(self) -> tuple[Geometry, ...]:
         """How a photo has to be resized, once for each way that differs: the classifier's first, the encoder's last."""
-        return tuple(dict.fromkeys((self.classifier.geometry, self.encoder.geometry)))
+        return tuple(dict.fromkeys(model.geometry for model in self.models))
 
     @property
     def largest_side(self) -> int:
-        """The longest resize target of the two models, in pixels."""
+        """The longest resize target of the models, in pixels."""
         return max(geometry.resize_to for geometry in self.geometries)
 
     @property
     def batch_size(self) -> int:
-        """Photos that suit both models."""
-        return max(self.classifier.batch_size, self.encoder.batch_size)
+        """Photos that suit all models."""
+        return max(model.batch_size for model in self.models)
 
     @property
     def passes(self) -> int:
         """Batches that are best asked for side by side."""
-        return max(self.classifier.passes, self.encoder.passes)
+        return max(model.passes for model in self.models)
 
     def predict(self, photos: Sequence[Inputs], *, tag: bool, embed: bool) -> Answers:
-        """Ask one model or both for photos, at least one."""
+        """Run one model or both on photos, at least one; ``tag`` needs a classifier."""
         if tag and embed and self.shared:
             return self.shared.predict(_stack(photos, 0))
         return Answers(
-            probabilities=self.classifier.predict(_stack(photos, 0)) if tag else None,
+            probabilities=self.classifier.predict(_stack(photos, 0)) if tag and self.classifier else None,
             vectors=self.encoder.predict(_stack(photos, -1)) if embed else None,
         )
 
@@ -83,14 +93,15 @@ class SharedGraph:
         return Answers(finish(self.classifier.production, logits), finish(self.encoder.production, vectors))
 
 
-def load_predictor(classifier: Path, encoder: Path, settings: EngineSettings) -> Predictor:
-    """Load both models as they are served.
+def load_predictor(classifier: Path | None, encoder: Path, settings: EngineSettings) -> Predictor:
+    """Load the models as they are served.
 
     Raises:
         PermanentError: a folder holds no such model, or this machine cannot compute it.
     """
-    models = load_image_model(classifier, "classifier", settings), load_image_model(encoder, "encoder", settings)
-    return Predictor(*models, _share_graph(*models))
+    tagger = load_image_model(classifier, "classifier", settings) if classifier else None
+    embedder = load_image_model(encoder, "encoder", settings)
+    return Predictor(tagger, embedder, _share_graph(tagger, embedder) if tagger else None)
 
 
 def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | None:

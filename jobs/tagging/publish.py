@@ -41,9 +41,9 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
     if run is None:
         raise PermanentError(f"run {run_id!r} was never planned")
     # A retag may have switched since the run was planned, and what failed in the run left every answer.
-    classifiers = {run.models.classifier_version_id, *([live_classifier.model_version_id] if live_classifier else [])}
+    classifiers = {run.models.classifier_version_id, live_classifier.model_version_id if live_classifier else None}
     with open_progress(engine, run_id, "publish") as progress:
-        return _publish(engine, run, sorted(classifiers), progress)
+        return _publish(engine, run, sorted(filter(None, classifiers)), progress)
 
 
 def _publish(engine: Engine, run: TaggingRun, classifiers: Sequence[int], progress: Progress) -> PublishReport:

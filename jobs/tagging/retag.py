@@ -96,18 +96,19 @@ def retag(connections: Connections, run_id: str | None = None) -> RetagReport:
 def plan_retag(connections: Connections, run_id: str) -> Plan:
     """Choose the images that the champions have not answered, and write the manifest; a run that has a plan keeps it.
 
-    Until there is a champion of each kind there is nothing to do, and nothing is stored.
+    Until there is a champion encoder there is nothing to do, and nothing is stored.
     """
     with connections.engine.begin() as connection:
         known = read_run(connection, run_id)
         if known is not None:
             return recall_plan(connection, known)
         classifier, encoder = read_champion(connection, "classifier"), read_champion(connection, "encoder")
-        if classifier is None or encoder is None:
+        if encoder is None:
             return Plan(run_id, "", {}, 0, {}, None, [])
         # In a transaction of its own: a new space keeps others from writing to catalog.images until it ends.
         space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
-    return _plan(connections, run_id, RunModels(classifier.model_version_id, encoder.model_version_id, space_id))
+    classifier_version_id = classifier.model_version_id if classifier else None
+    return _plan(connections, run_id, RunModels(classifier_version_id, encoder.model_version_id, space_id))
 
 
 def _plan(connections: Connections, run_id: str, models: RunModels) -> Plan:
@@ -156,7 +157,7 @@ def _complete(connections: Connections, run_id: str, tagger: ShardTagger) -> Ret
 
 
 def _report_nothing_planned(connection: Connection, run_id: str) -> RetagReport:
-    if read_champion(connection, "classifier") and read_champion(connection, "encoder"):
+    if read_champion(connection, "encoder"):
         raise PermanentError(f"run {run_id!r} was never planned: run `python -m jobs plan-retag --run {run_id}` first")
     return RetagReport(run_id, "nothing to do", (), 0, 0, 0, None, 0.0)
 
@@ -195,7 +196,8 @@ class _Completion:
                 self._prepare(live, switches)
             report = self._try_to_switch()
             if report:
-                if report.state == "switched":
+                # The first classifier is live before it has tagged anything, and needs no switch.
+                if report.state == "switched" or (report.state == "nothing to do" and report.entries):
                     self._renew_codes()
                 return report
         raise RetryableError(
@@ -231,8 +233,9 @@ class _Completion:
     def _prepare(self, live: LiveModels, switches: tuple[Switch, ...]) -> None:
         """All that can be done before the switch, so that writers wait for it only a moment."""
         self._progress.report("renewing product tags")
-        with self._engine.begin() as connection:
-            renew_product_tags(connection, self._targets.classifier_version_id)
+        if self._targets.classifier_version_id is not None:
+            with self._engine.begin() as connection:
+                renew_product_tags(connection, self._targets.classifier_version_id)
         if any(switch.kind == "encoder" for switch in switches):
             self._progress.report("building the vector index")
             with self._engine.begin() as connection:

@@ -54,7 +54,7 @@ def read_live_models(connection: Connection) -> LiveModels:
 def find_switches(live: LiveModels, targets: RunModels) -> tuple[Switch, ...]:
     """What a retag has to switch; the very first space is not its business, but that of publishing."""
     switches = []
-    if live.classifier_version_id != targets.classifier_version_id:
+    if targets.classifier_version_id is not None and live.classifier_version_id != targets.classifier_version_id:
         switches.append(Switch("classifier", targets.classifier_version_id, live.classifier_version_id))
     if live.space_id not in {None, targets.space_id}:
         switches.append(Switch("encoder", targets.encoder_version_id, live.encoder_version_id))

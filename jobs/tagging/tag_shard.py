@@ -13,7 +13,7 @@ from typing import Self
 
 from sqlalchemy import Engine, text
 
-from jobs.database.model_versions import ModelVersion, read_model_version
+from jobs.database.model_versions import read_model_version
 from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chunks
 from jobs.database.tagging_work import DueImage, KnownContent, find_known_content
 from jobs.errors import RetryableError, TerminatedError
@@ -176,26 +176,15 @@ def load_models(
     engine: Engine, store: ObjectStore, settings: TagSettings, models: RunModels, device_index: int = 0
 ) -> Predictor:
     """Fetch and load the versions that a run was planned with; ``device_index`` picks among several GPUs."""
+    version_ids = [version_id for version_id in (models.classifier_version_id, models.encoder_version_id) if version_id]
     with engine.connect() as connection:
-        classifier, encoder = (
-            read_model_version(connection, version_id)
-            for version_id in (models.classifier_version_id, models.encoder_version_id)
-        )
-    fetch = partial(_fetch, store, settings.model_cache)
+        versions = [read_model_version(connection, version_id) for version_id in version_ids]
+    folders = {version.kind: fetch_checkpoint(store, version, settings.model_cache) for version in versions}
     how = EngineSettings(settings.device, settings.precision, device_index, settings.compile_torch)
-    predictor = load_predictor(fetch(classifier), fetch(encoder), how)
-    log.info(
-        "loaded classifier %d (%s) and encoder %d (%s)",
-        classifier.model_version_id,
-        predictor.classifier.description,
-        encoder.model_version_id,
-        predictor.encoder.description,
-    )
+    predictor = load_predictor(folders.get("classifier"), folders["encoder"], how)
+    loaded = zip(versions, predictor.models, strict=True)
+    log.info("loaded %s", " and ".join(f"{v.kind} {v.model_version_id} ({model.description})" for v, model in loaded))
     return predictor
-
-
-def _fetch(store: ObjectStore, cache: Path, version: ModelVersion) -> Path:
-    return fetch_checkpoint(store, version, cache)
 
 
 def _find_known(engine: Engine, shard: Shard, hashes: Sequence[bytes]) -> KnownContent:

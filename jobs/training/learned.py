@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.models.encoder import load_tokenizer
 from jobs.training.history import EpochRecord
 
 
@@ -27,3 +28,10 @@ def copy_preprocessing(base: Path, folder: Path) -> None:
     from transformers import AutoImageProcessor
 
     AutoImageProcessor.from_pretrained(base, local_files_only=True).save_pretrained(folder)
+
+
+def write_encoder(model: Any, base: Path, folder: Path) -> None:
+    """Write both towers, with the preprocessing and the tokenizer of their base."""
+    write_weights(model, folder)
+    copy_preprocessing(base, folder)
+    load_tokenizer(base).save_pretrained(folder)

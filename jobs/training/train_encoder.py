@@ -21,7 +21,7 @@ from jobs.training.classroom import Classroom
 from jobs.training.forward import ask_checkpoint, keep_threads
 from jobs.training.freezing import freeze_early_layers
 from jobs.training.hard_negatives import HardNegativeOrder, Item
-from jobs.training.learned import Learned, copy_preprocessing, write_weights
+from jobs.training.learned import Learned, write_encoder
 from jobs.training.loop import Lesson, Objective, Outcome, train
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from jobs.training.requests import EncoderTraining
@@ -69,9 +69,7 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
 
 def save_encoder(model: Any, request: EncoderTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
     """Write the checkpoint with its reference outputs; returns metrics on validation and on a sample of train."""
-    write_weights(model, folder)
-    copy_preprocessing(request.base, folder)
-    load_tokenizer(request.base).save_pretrained(folder)
+    write_encoder(model, request.base, folder)
     preprocessing = Preprocessing.from_checkpoint(request.base)
     _write_reference(model, preprocessing, classroom, folder)
     metrics: dict[str, float] = {}

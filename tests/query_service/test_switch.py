@@ -71,6 +71,29 @@ def test_it_waits_for_the_first_models_and_says_for_which(tagging_shop: Shop) ->
         assert client.embed_text("hat").model_version_id == health["encoder"]
 
 
+def test_a_catalog_without_a_classifier_is_searched_and_the_first_classifier_is_followed(
+    shop: Shop, tiny_models: TinyModels
+) -> None:
+    make_champion(shop.connections, tiny_models.encoder, "encoder")
+    shop.put_photos(2)
+    ingest(shop.connections, IngestOptions())
+    with run_service(shop.connections) as service, QueryClient(service.url) as client:
+        health = service.wait_until_ready()
+        assert health == {"classifier": None, "encoder": client.embed_text("hat").model_version_id}
+        assert client.embed_image(make_photo(1)).model_version_id == health["encoder"]
+        refused = service.http.post("/classify", content=make_photo(1))
+        assert (refused.status_code, refused.json()) == (
+            503,
+            {
+                "reason": "no_live_model",
+                "detail": "no classifier is live yet: run `python -m jobs retrain` first",
+            },
+        )
+        first = make_champion(shop.connections, tiny_models.classifier, "classifier")
+        service.wait_until(lambda health: health.get("classifier") == first.model_version_id)
+        assert client.classify(make_photo(1)).category
+
+
 def test_it_waits_for_the_schema(empty_database_url: str, shop: Shop) -> None:
     settings = shop.connections.settings.model_copy(update={"database_url": empty_database_url})
     with connect(settings) as connections, run_service(connections) as service:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, Row, text
 
-from tests.catalog_rows import NewImage, add_images, delete_images, label_image, tag_products
+from tests.catalog_rows import (
+    NewImage,
+    add_images,
+    delete_images,
+    label_image,
+    open_live_space,
+    store_text,
+    tag_products,
+)
 from tests.sql.conftest import LargeCatalog, Models
 from tests.sql.questions import ROUTES, refused, take_route
 
@@ -170,3 +178,25 @@ def test_hostile_product_ids_are_only_text(connection: Connection, models: Model
     assert [row.product_id for row in find_similar_products(connection, hostile, 10, hostile)] == ["other"]
     with refused(connection, "P0002", "has no photo in the catalog"):
         find_similar_products(connection, hostile + "'")
+
+
+def test_a_catalog_without_a_classifier_is_searched_without_categories(connection: Connection) -> None:
+    space_id = open_live_space(connection, 3)
+    new = [NewImage(f"p{number}", None, vector=[1, number, 0]) for number in range(3)]
+    image_ids = add_images(connection, new, space_id, classifier=None)
+    images = find_similar_images(connection, image_ids[0])
+    assert [(row.image_id, row.category, row.confidence) for row in images] == [
+        (image_ids[1], None, None),
+        (image_ids[2], None, None),
+    ]
+    assert [(row.product_id, row.category) for row in find_similar_products(connection, "p0")] == [
+        ("p1", None),
+        ("p2", None),
+    ]
+    store_text(connection, "a hat", "[1, 0, 0]", space_id)
+    found = connection.execute(text("SELECT product_id, category FROM catalog.search_products('a hat')"))
+    assert [tuple(row) for row in found] == [("p0", None), ("p1", None), ("p2", None)]
+    # A person's label is a category all the same.
+    assert find_similar_images(connection, image_ids[0], 10, "dress") == []
+    label_image(connection, image_ids[2], "dress")
+    assert [row.image_id for row in find_similar_images(connection, image_ids[0], 10, "dress")] == [image_ids[2]]

@@ -58,7 +58,7 @@ def test_only_what_is_asked_for_is_answered(graphs: dict[ModelKind, Path]) -> No
     assert vectors.probabilities is None
     assert tags.probabilities is not None
     assert vectors.vectors is not None
-    assert tags.probabilities.shape == (3, len(predictor.classifier.categories))
+    assert tags.probabilities.shape == (3, len(predictor.categories))
     assert len(vectors.vectors) == 3
 
 

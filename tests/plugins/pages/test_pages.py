@@ -8,6 +8,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from jobs.tagging.ingest import IngestOptions, ingest
+from tests.catalog_rows import NewImage, add_images, open_live_space, start_run
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text, show_shop
 from tests.shop import Shop, make_photo
 
@@ -205,3 +206,36 @@ def test_a_night_is_shown_by_every_page(enter: Visit, tagging_shop: Shop, monkey
         assert "broken.jpg" in viewer.get("failures").text
         assert viewer.get("models").status_code == 200
         assert viewer.get("review").status_code == 200
+
+
+def test_a_catalog_without_a_classifier_has_all_its_pages(
+    shop: Shop, enter: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("P1_1.jpg", make_photo(1))
+    with shop.connections.engine.begin() as connection:
+        space_id = open_live_space(connection, 3)
+        photos = [NewImage("P1", None, (1, 0, 0), object_key="P1_1.jpg"), NewImage("P2", None, (0, 1, 0))]
+        add_images(connection, photos, space_id, classifier=None)
+        start_run(connection, None, space_id, entries=2)
+    with show_shop(shop, monkeypatch):
+        viewer = enter("viewer")
+        pages: list[tuple[str, dict[str, object]]] = [
+            ("overview", {}),
+            ("run", {"run": "run"}),
+            ("photos", {}),
+            ("photos", {"run": "run", "max_confidence": "0.5"}),
+            ("photos", {"category": "dress"}),
+            ("product", {"id": "P1"}),
+            ("search", {}),
+            ("search", {"like": "P1"}),
+            ("review", {}),
+            ("failures", {}),
+            ("models", {}),
+        ]
+        for page, query in pages:
+            answer = viewer.get(page, **query)
+            assert answer.status_code == 200, (page, query, read_text(answer.text))
+        assert "had no classifier" in viewer.get("run", run="run").text
+        assert "classifier None" not in read_text(viewer.get("run", run="run").text)
+        assert "No classifier answers yet" in viewer.get("review").text
+        assert "P2" in viewer.get("search", like="P1").text
