@@ -110,8 +110,8 @@ def _refuse_second(connection: Connection) -> None:
     if champion is not None:
         raise PermanentError(
             f"encoder {champion.model_version_id} is the champion already, and only the first is adopted without "
-            "gates: import labels with texts and run `python -m jobs retrain --kinds encoder` (`--encoder-epochs 0` takes a "
-            "base as it is)"
+            "gates: import labels with texts and run `python -m jobs retrain --kinds encoder`; with "
+            "`--encoder-epochs 0` it takes a base as it is"
         )
 
 
