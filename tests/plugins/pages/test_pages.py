@@ -217,6 +217,7 @@ def test_a_catalog_without_a_classifier_has_all_its_pages(
         photos = [NewImage("P1", None, (1, 0, 0), object_key="P1_1.jpg"), NewImage("P2", None, (0, 1, 0))]
         add_images(connection, photos, space_id, classifier=None)
         start_run(connection, None, space_id, entries=2)
+        encoder = connection.execute(text("SELECT max(model_version_id) FROM catalog.model_versions")).scalar_one()
     with show_shop(shop, monkeypatch):
         viewer = enter("viewer")
         pages: list[tuple[str, dict[str, object]]] = [
@@ -231,6 +232,7 @@ def test_a_catalog_without_a_classifier_has_all_its_pages(
             ("review", {}),
             ("failures", {}),
             ("models", {}),
+            (f"models/{encoder}", {}),
         ]
         for page, query in pages:
             answer = viewer.get(page, **query)
