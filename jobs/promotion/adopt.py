@@ -89,7 +89,8 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
             _refuse_second(connection)
             version = insert_model_version(connection, uploaded)
             log.info("reading encoder %d back from the bucket", version.model_version_id)
-            fetch_checkpoint(connections.store, version, Path(scratch) / "read-back")
+            # Into the cache, since the next run on this machine loads it from there.
+            fetch_checkpoint(connections.store, version, settings.model_cache)
             promotion = NewPromotion("encoder", version.model_version_id, None, None, adopted_by, reason)
             insert_promotion(connection, promotion)
             report = report_champion(connection, "encoder", is_new=True)
