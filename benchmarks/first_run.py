@@ -18,15 +18,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.avx2 import AVX2
 from benchmarks.machine import describe_machine
 from jobs.settings import PROJECT_ROOT
 
-AVX2 = {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "OPENBLAS_CORETYPE": "Haswell",
-    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
-}
 STAGE = "-- "
 """How lines of `make demo` start that open a stage."""
 DEADLINE_SECONDS = 3600

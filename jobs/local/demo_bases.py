@@ -34,14 +34,14 @@ def choose_bases(photos: DemoPhotos, settings: Settings, folder: Path) -> dict[M
     if photos.is_sample:
         reason = "a small network with random weights, enough for rendered garments and nothing to download"
         return {kind: DemoBase(blanks[kind], True, reason) for kind in MODEL_KINDS}
-    configured: dict[ModelKind, str] = {"classifier": settings.classifier_base, "encoder": settings.encoder_base}
-    return {kind: _choose_base(kind, configured[kind], blanks[kind]) for kind in MODEL_KINDS}
+    return {kind: _choose_base(kind, settings, blanks[kind]) for kind in MODEL_KINDS}
 
 
-def _choose_base(kind: ModelKind, configured: str, blank: Path) -> DemoBase:
+def _choose_base(kind: ModelKind, settings: Settings, blank: Path) -> DemoBase:
+    configured = settings.classifier_base if kind == "classifier" else settings.encoder_base
     setting = f"CATALOG_{kind.upper()}_BASE"
     try:
-        return DemoBase(resolve_base(configured, setting), False, f"{configured}, from {setting}")
+        return DemoBase(resolve_base(configured, setting, settings.model_cache), False, f"{configured}, from {setting}")
     except PermanentError as error:
         return DemoBase(blank, True, f"random weights, because {error}")
 

@@ -74,7 +74,7 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     base = base or settings.encoder_base
     with connections.engine.connect() as connection:
         _refuse_second(connection)
-    folder = resolve_base(base, "CATALOG_ENCODER_BASE")
+    folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.model_cache)
     with tempfile.TemporaryDirectory(prefix="adoption-") as scratch:
         artifact = Path(scratch) / "artifact"
         production = _build(folder, artifact, settings)
