@@ -31,6 +31,10 @@ def _hide_settings() -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         os.environ[name] = os.devnull
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    # Read when torch is imported. Every core has a test of its own, and threads that spin while they wait for a core
+    # would take that of another.
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @contextmanager
