@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,14 +118,14 @@ def _render_sample(files: DemoFiles, write: Write) -> DemoPhotos:
 def _bring_champions(demo: _Demo) -> None:
     """Train what can be trained, and adopt an encoder where there are no texts to train one on."""
     wanted = _list_wanted_kinds(demo.photos)
-    missing = [kind for kind in wanted if not _has_champion(demo.connections, kind)]
-    if not missing:
+    if all(_has_champion(demo.connections, kind) for kind in wanted):
         demo.write("-- champions are there already")
         return
-    bases = choose_bases(demo.photos, demo.connections.settings, demo.files.bases)
+    with hold_preparation_lock(demo.folder):
+        bases = choose_bases(demo.photos, demo.connections.settings, demo.files.bases)
     for kind in wanted:
         demo.write(f"   {kind}: {bases[kind].reason}")
-    if "classifier" in missing:
+    if demo.photos.labels:
         _retrain(demo, bases)
     if not _has_champion(demo.connections, "encoder"):
         _adopt_encoder(demo, bases["encoder"])
@@ -173,11 +173,13 @@ def _import_labels(demo: _Demo) -> int:
 
 
 def _show_gates(demo: _Demo, run: DagRun) -> None:
-    for kind in MODEL_KINDS if demo.photos.is_sample else ("classifier",):
-        report = demo.airflow.read_xcom(RETRAIN_DAG, run.run_id, f"{kind}.gate")
-        demo.write(f"   gates of the {kind}:")
-        for decision in report["decisions"]:
-            demo.write(f"     {decision['verdict']:<8}{decision['sentence']}")
+    for kind in MODEL_KINDS:
+        # A run that leaves out a kind has no gates of it.
+        with suppress(PermanentError):
+            report = demo.airflow.read_xcom(RETRAIN_DAG, run.run_id, f"{kind}.gate")
+            demo.write(f"   gates of the {kind}:")
+            for decision in report["decisions"]:
+                demo.write(f"     {decision['verdict']:<8}{decision['sentence']}")
 
 
 def _adopt_encoder(demo: _Demo, base: DemoBase) -> None:

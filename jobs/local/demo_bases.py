@@ -1,6 +1,7 @@
 """The checkpoints that the demo's models start from, and why these."""
 
 import csv
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +25,25 @@ class DemoBase:
 def choose_bases(photos: DemoPhotos, settings: Settings, folder: Path) -> dict[ModelKind, DemoBase]:
     """Choose a base for each kind: the configured ones for the user's photos, small random ones for the sample.
 
-    A configured base that cannot be had is replaced by random weights; ``folder`` keeps those.
+    A configured base that cannot be loaded is replaced by random weights; ``folder`` keeps those.
     """
-    # Here, since torch takes seconds to import and a second demo does without.
-    from jobs.training.blank_checkpoints import write_blank_bases
-
-    blank = write_blank_bases(folder, *_read_vocabulary(photos))
-    blanks: dict[ModelKind, Path] = {"classifier": blank.classifier.resolve(), "encoder": blank.encoder.resolve()}
+    blanks = _write_random_weights(photos, folder)
     if photos.is_sample:
         reason = "a small network with random weights, enough for rendered garments and nothing to download"
         return {kind: DemoBase(blanks[kind], True, reason) for kind in MODEL_KINDS}
     return {kind: _choose_base(kind, settings, blanks[kind]) for kind in MODEL_KINDS}
+
+
+def _write_random_weights(photos: DemoPhotos, folder: Path) -> dict[ModelKind, Path]:
+    """Write both kinds once; a run may be reading them when a second demo starts."""
+    if not folder.exists():
+        # Here, since torch takes seconds to import and a second demo does without.
+        from jobs.training.blank_checkpoints import write_blank_bases
+
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="bases-") as scratch:
+            write_blank_bases(Path(scratch) / "bases", *_read_vocabulary(photos))
+            (Path(scratch) / "bases").rename(folder)
+    return {kind: (folder / f"blank-{kind}").resolve() for kind in MODEL_KINDS}
 
 
 def _choose_base(kind: ModelKind, settings: Settings, blank: Path) -> DemoBase:
