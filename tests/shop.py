@@ -120,11 +120,12 @@ def make_photo(seed: int, size: tuple[int, int] = (96, 128), image_format: str =
 def write_tiny_models(folder: Path) -> TinyModels:
     """Write the checkpoints."""
     # Here, so that tests that need no model do not pay for importing torch.
-    from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
+    from jobs.training.blank_checkpoints import write_blank_clip
+    from tests.small_classifier import write_small_classifier
 
     models = TinyModels(*(folder / name for name in ("classifier", "other-classifier", "encoder", "other-encoder")))
     for classifier in (models.classifier, models.other_classifier):
-        write_blank_resnet18(classifier, IMAGE_SIDE, CATEGORIES)
+        write_small_classifier(classifier, CATEGORIES)
     for encoder in (models.encoder, models.other_encoder):
         write_blank_clip(
             encoder, IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=["red striped dress", "hat"]

@@ -1,19 +1,15 @@
 """The command line as a scheduler and a person meet it: exit codes, one line for each fault, JSON on request."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from jobs.errors import EXIT_PERMANENT, EXIT_RETRY
-from jobs.settings import PROJECT_ROOT, Settings
+from tests.command_line import run_job, run_process
 from tests.shop import Shop
 
 COMMANDS = (
@@ -46,38 +42,6 @@ COMMANDS = (
 WRONG_USAGE = 2
 
 
-@dataclass(frozen=True)
-class Answer:
-    exit_code: int
-    output: str
-    messages: list[str]
-
-    @property
-    def error(self) -> str:
-        """The one line that says what is wrong."""
-        errors = [line for line in self.messages if line.startswith("error: ")]
-        assert len(errors) == 1, self.messages
-        assert not any("Traceback" in line for line in self.messages), self.messages
-        assert self.messages[-1] == errors[0]
-        return errors[0]
-
-
-def run_job(*words: str, environment: Mapping[str, str], typed: str = "") -> Answer:
-    """Run ``python -m jobs``; no setting reaches it from the machine, neither by a variable nor by a file."""
-    unset = dict.fromkeys((f"CATALOG_{name.upper()}" for name in Settings.model_fields), "")
-    answer = subprocess.run(
-        [sys.executable, "-m", "jobs", *words],
-        check=False,
-        cwd=PROJECT_ROOT,
-        env={**os.environ, "COLUMNS": "200", **unset, **environment},
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    return Answer(answer.returncode, answer.stdout, answer.stderr.splitlines())
-
-
 def make_environment(**changes: str) -> dict[str, str]:
     """Settings of a shop that nobody keeps: a test changes what it asks about."""
     return {
@@ -98,6 +62,17 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         yield unused.getsockname()[1]
+
+
+def test_a_process_gives_the_exit_code_and_streams_of_its_command(closed_port: int) -> None:
+    down = make_environment(CATALOG_DATABASE_URL=f"postgresql://shop:hush@127.0.0.1:{closed_port}/catalog")
+    endings = {}
+    for words, environment in ((("--help",), {}), (("report",), {}), (("migrate",), {}), (("migrate",), down)):
+        answer = run_process(*words, environment=environment)
+        assert answer == run_job(*words, environment=environment)
+        endings[answer.exit_code] = (bool(answer.output), bool(answer.messages))
+    on_output, on_errors = (True, False), (False, True)
+    assert endings == {0: on_output, WRONG_USAGE: on_errors, EXIT_PERMANENT: on_errors, EXIT_RETRY: on_errors}
 
 
 def test_help_lists_every_command() -> None:
@@ -219,7 +194,8 @@ def test_a_shop_without_models_says_which_command_makes_them(shop: Shop) -> None
 def test_a_starting_point_that_is_not_there_is_named_with_its_setting(shop: Shop, tmp_path: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     words = ("train", "classifier", "--run", "1", "--snapshot", "0" * 64)
-    answer = run_job(*words, environment=shop.environment | offline)
+    # The hub's client reads these variables once, on import.
+    answer = run_process(*words, environment=shop.environment | offline)
     assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
     assert "CATALOG_CLASSIFIER_BASE=microsoft/resnet-18" in answer.error
     assert "hf download microsoft/resnet-18" in answer.error
@@ -254,7 +230,7 @@ def test_the_whole_flow_from_a_shell(tagging_shop: Shop, tmp_path: Path) -> None
     planned = run_job("ingest", "--plan", environment=environment)
     assert json.loads(planned.output)["entries_by_reason"] == {"new": 6}
 
-    ingested = run_job("ingest", environment=environment)
+    ingested = run_process("ingest", environment=environment)
     assert ingested.exit_code == 0, ingested.messages
     report = json.loads(ingested.output.splitlines()[-1])
     assert (report["entries"], report["tagged"], report["state"]) == (6, 6, "succeeded")

@@ -1,7 +1,7 @@
 """The process that serves a checkpoint and measures itself: ``python -m jobs.evaluation.serving_probe``.
 
-Arguments: kind, folder of the checkpoint, folder of photos, device, precision. The last line of standard output is a
-`jobs.evaluation.evaluation_record.Serving` in JSON.
+Arguments: kind, folder of the checkpoint, folder of photos, device, precision, seconds of a round. The last line of
+standard output is a `jobs.evaluation.evaluation_record.Serving` in JSON.
 """
 
 import json
@@ -25,12 +25,11 @@ from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
 WARM_UP_PHOTOS = 3
 ROUNDS = 5
-ROUND_SECONDS = 0.5
 MAX_DECODED_PHOTOS = 64
 """Kept in memory to measure the throughput; a shard has about as many decoded at a time."""
 
 
-def probe_serving(model: ServedModel, photos: Sequence[bytes]) -> Serving:
+def probe_serving(model: ServedModel, photos: Sequence[bytes], round_seconds: float) -> Serving:
     """Ask for every photo by itself, then for batches of those that could be answered.
 
     A photo fails where its bytes cannot be decoded or the model's numbers are no numbers.
@@ -51,7 +50,7 @@ def probe_serving(model: ServedModel, photos: Sequence[bytes]) -> Serving:
     return Serving(
         images=len(photos),
         mean_latency_milliseconds=1000 * seconds / len(photos) if photos else None,
-        images_per_second=_measure_throughput(model, decoded) if decoded else None,
+        images_per_second=_measure_throughput(model, decoded, round_seconds) if decoded else None,
         failed_share=failed / len(photos) if photos else None,
         peak_memory_bytes=_read_peak_memory(),
     )
@@ -66,7 +65,7 @@ def _answer(model: ServedModel, photo: bytes, limits: DecodeLimits) -> np.ndarra
     return decoded.pixels if np.isfinite(output).all() else None
 
 
-def _measure_throughput(model: ServedModel, decoded: Sequence[np.ndarray]) -> float:
+def _measure_throughput(model: ServedModel, decoded: Sequence[np.ndarray], round_seconds: float) -> float:
     """Images a second, resized and answered in batches side by side, in the best of several rounds.
 
     The best, since other processes of a shared machine can only take away from it.
@@ -84,7 +83,7 @@ def _measure_throughput(model: ServedModel, decoded: Sequence[np.ndarray]) -> fl
 
         def measure_round() -> float:
             started = time.perf_counter()
-            workers = [pool.submit(answer_until, started + ROUND_SECONDS, decoded) for _ in range(passes)]
+            workers = [pool.submit(answer_until, started + round_seconds, decoded) for _ in range(passes)]
             return sum(worker.result() for worker in workers) / (time.perf_counter() - started)
 
         return max(measure_round() for _ in range(ROUNDS))
@@ -103,9 +102,10 @@ def _read_peak_memory() -> int | None:
 
 def main() -> None:
     """Serve what the arguments name, and print what was measured."""
-    kind, checkpoint, photos, device, precision = sys.argv[1:]
+    kind, checkpoint, photos, device, precision, round_seconds = sys.argv[1:]
     model = load_served_model(Path(checkpoint), cast(ModelKind, kind), choose_device(device, precision))
-    serving = probe_serving(model, [path.read_bytes() for path in sorted(Path(photos).iterdir())])
+    contents = [path.read_bytes() for path in sorted(Path(photos).iterdir())]
+    serving = probe_serving(model, contents, float(round_seconds))
     print(json.dumps(asdict(serving)))  # noqa: T201
 
 

@@ -11,12 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from transformers import (
-    AutoModelForImageClassification,
-    ConvNextImageProcessor,
-    ResNetConfig,
-    ResNetForImageClassification,
-)
+from transformers import AutoModelForImageClassification
 
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_version
@@ -38,6 +33,7 @@ from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.training.linear_head import find_head, fit_head
 from jobs.training.reference_outputs import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from tests.shop import CATEGORIES, IMAGE_SIDE
+from tests.small_classifier import write_small_classifier
 
 COLOURS = dict(zip(CATEGORIES, [(220, 40, 40), (40, 200, 40), (40, 40, 220), (220, 220, 40)], strict=True))
 EXACT = choose_device("cpu", "fp32")
@@ -89,7 +85,7 @@ def make_coloured_photo(category: str, number: int) -> bytes:
 def write_classifier(folder: Path, labelled: LabelledSet, labels: Sequence[str] | None = None) -> None:
     """Train a tiny classifier on the train part, or on other ``labels`` for it, and save it as training does."""
     rows = labelled.snapshot.part("train")
-    _write_blank_classifier(folder, labelled.snapshot.categories)
+    write_small_classifier(folder, labelled.snapshot.categories, hidden_sizes=(16, 64))
     classifier = load_classifier(folder, EXACT)
     pixels = load_part(labelled, "train", classifier.preprocessing.geometry)
     with torch.no_grad():
@@ -106,25 +102,6 @@ def write_classifier(folder: Path, labelled: LabelledSet, labels: Sequence[str] 
 def load_part(labelled: LabelledSet, split: Split, geometry: Geometry) -> torch.Tensor:
     """The pixels of one part of the photos: uint8 [n, 3, side, side]."""
     return torch.stack([geometry.apply(_decode_row(labelled, row)) for row in labelled.snapshot.part(split)])
-
-
-def _write_blank_classifier(folder: Path, categories: Sequence[str]) -> None:
-    """A residual network with random weights, a hundredth of a ResNet-18, so that it is stored and read in no time."""
-    config = ResNetConfig(
-        embedding_size=16,
-        hidden_sizes=[16, 64],
-        depths=[1, 1],
-        layer_type="basic",
-        id2label=dict(enumerate(categories)),
-        label2id={category: number for number, category in enumerate(categories)},
-    )
-    ResNetForImageClassification(config).save_pretrained(folder)
-    ConvNextImageProcessor(
-        size={"shortest_edge": IMAGE_SIDE},
-        crop_pct=1.0,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    ).save_pretrained(folder)
 
 
 def write_reference(folder: Path, kind: ModelKind, labelled: LabelledSet) -> None:

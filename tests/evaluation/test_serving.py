@@ -14,6 +14,7 @@ from jobs.evaluation.serving_probe import probe_serving
 from tests.evaluation.candidates import EXACT
 from tests.shop import Shop, TinyModels, make_photo
 
+ROUND_SECONDS = 0.01
 PHOTOS = [make_photo(seed) for seed in range(5)]
 
 
@@ -47,16 +48,16 @@ def model(tiny_models: TinyModels) -> ServedModel:
 
 
 def test_photos_that_cannot_be_decoded_fail(model: ServedModel) -> None:
-    serving = probe_serving(model, [*PHOTOS[:3], b"no photo"])
+    serving = probe_serving(model, [*PHOTOS[:3], b"no photo"], ROUND_SECONDS)
     assert serving.failed_share == 0.25
 
 
 def test_answers_that_are_no_numbers_fail(model: ServedModel) -> None:
     with torch.no_grad():
         next(model.model.forward.__self__.model.parameters()).fill_(torch.nan)  # type: ignore[attr-defined]
-    assert probe_serving(model, PHOTOS).failed_share == 1
+    assert probe_serving(model, PHOTOS, ROUND_SECONDS).failed_share == 1
 
 
 def test_of_no_photos_nothing_is_known(model: ServedModel) -> None:
-    serving = probe_serving(model, [])
+    serving = probe_serving(model, [], ROUND_SECONDS)
     assert (serving.mean_latency_milliseconds, serving.images_per_second, serving.failed_share) == (None, None, None)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from jobs.datasets.snapshot_file import SnapshotRow, Split, make_snapshot
 from jobs.datasets.snapshot_photos import SnapshotPhotos
@@ -29,25 +28,6 @@ def open_classroom(shop: Shop, labelled: LabelledSet, folder: Path) -> Classroom
 def change_rows(labelled: LabelledSet, rows: Iterable[SnapshotRow]) -> LabelledSet:
     """The same photos under other labels."""
     return replace(labelled, snapshot=make_snapshot(list(rows)))
-
-
-def write_small_classifier(folder: Path, categories: Sequence[str]) -> None:
-    """A ResNet of four stages with random weights, a hundredth of a ResNet-18."""
-    config = ResNetConfig(
-        embedding_size=16,
-        hidden_sizes=[16, 24, 32, 48],
-        depths=[1, 1, 1, 1],
-        layer_type="basic",
-        id2label=dict(enumerate(categories)),
-        label2id={category: number for number, category in enumerate(categories)},
-    )
-    ResNetForImageClassification(config).save_pretrained(folder)
-    ConvNextImageProcessor(
-        size={"shortest_edge": IMAGE_SIDE},
-        crop_pct=1.0,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    ).save_pretrained(folder)
 
 
 def write_small_clip(folder: Path, texts: Sequence[str]) -> None:

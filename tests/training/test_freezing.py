@@ -7,7 +7,7 @@ from transformers import AutoModelForImageClassification, ViTConfig, ViTForImage
 
 from jobs.training.freezing import freeze_early_layers
 from tests.shop import CATEGORIES
-from tests.training.classrooms import write_small_classifier
+from tests.small_classifier import write_small_classifier
 
 
 def freeze(model: nn.Module, side: int) -> tuple[list[nn.Module], set[str]]:

@@ -22,7 +22,8 @@ from jobs.training.train import TrainingReport, _choose_folder, _hold_folder, tr
 from tests.evaluation.candidates import LabelledSet, make_labelled_set, store_labelled_set
 from tests.recorded_progress import record_progress
 from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
-from tests.training.classrooms import write_small_classifier, write_small_clip
+from tests.small_classifier import write_small_classifier
+from tests.training.classrooms import write_small_clip
 
 SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
 EPOCHS = 4

@@ -19,7 +19,8 @@ from tests.evaluation.candidates import LabelledSet, make_labelled_set
 from tests.pretrained import require_pretrained
 from tests.recorded_progress import RecordedProgress
 from tests.shop import CATEGORIES, Shop, TinyModels
-from tests.training.classrooms import EXACT, change_rows, measure_accuracy, open_classroom, write_small_classifier
+from tests.small_classifier import write_small_classifier
+from tests.training.classrooms import EXACT, change_rows, measure_accuracy, open_classroom
 
 SETTINGS = TrainingSettings(epochs=6, batch_size=16, learning_rate=1e-3, patience=6)
 MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, colour_jitter=0)
