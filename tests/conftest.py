@@ -19,7 +19,7 @@ from jobs.database.migrations import migrate
 from jobs.settings import HOME
 from tests.postgres import create_database, execute
 from tests.s3_server import S3Server, run_s3_server
-from tests.shop import Shop, TinyModels, open_shop, write_tiny_models
+from tests.shop import Shop, TinyModels, open_shop, promote_tiny_models, write_tiny_models
 
 with warnings.catch_warnings():
     # On import, one of its libraries complains where XDG_RUNTIME_DIR is not set.
@@ -115,12 +115,19 @@ def shop(s3_server: S3Server, database_url: str, tmp_path: Path) -> Iterator[Sho
         yield shop
 
 
+@pytest.fixture(scope="module")
+def lasting_shop(
+    s3_server: S3Server, postgres_server: str, template_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shop]:
+    """One shop for all tests of a module, which fill it once and read it."""
+    with (
+        create_database(postgres_server, template_database) as url,
+        open_shop(s3_server, url, tmp_path_factory.mktemp("models")) as shop,
+    ):
+        yield shop
+
+
 @pytest.fixture
 def tagging_shop(shop: Shop, tiny_models: TinyModels) -> Shop:
     """A shop whose champions are the tiny models."""
-    # Here, so that tests that need no model do not pay for importing torch.
-    from tests.champions import make_champion
-
-    make_champion(shop.connections, tiny_models.classifier, "classifier")
-    make_champion(shop.connections, tiny_models.encoder, "encoder")
-    return shop
+    return promote_tiny_models(shop, tiny_models)

@@ -57,7 +57,7 @@ def _wait_until_it_answers(environment: dict[str, str]) -> bool:
         region_name=environment["AWS_DEFAULT_REGION"],
         config=Config(proxies={}, retries={"total_max_attempts": 1}),
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             client.list_buckets()

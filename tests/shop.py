@@ -117,6 +117,16 @@ def make_photo(seed: int, size: tuple[int, int] = (96, 128), image_format: str =
     return buffer.getvalue()
 
 
+def promote_tiny_models(shop: Shop, models: TinyModels) -> Shop:
+    """Make the first classifier and the first encoder the champions of a shop."""
+    # Here, so that tests that need no model do not pay for importing torch.
+    from tests.champions import make_champion
+
+    make_champion(shop.connections, models.classifier, "classifier")
+    make_champion(shop.connections, models.encoder, "encoder")
+    return shop
+
+
 def write_tiny_models(folder: Path) -> TinyModels:
     """Write the checkpoints."""
     # Here, so that tests that need no model do not pay for importing torch.

@@ -29,6 +29,7 @@ from tests.evaluation.candidates import (
     make_labelled_set,
     register_candidate,
     rename_categories,
+    serve_here,
     store_labelled_set,
     write_classifier,
     write_reference,
@@ -114,8 +115,13 @@ def test_a_classifier_beside_the_champion(
 
 
 def test_an_encoder_beside_the_champion(
-    stocked_shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+    stocked_shop: Shop,
+    labelled: LabelledSet,
+    tiny_models: TinyModels,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("jobs.evaluation.evaluate.measure_serving", serve_here)
     connections = stocked_shop.connections
     make_champion(connections, tiny_models.other_encoder, "encoder")
     folder = shutil.copytree(tiny_models.encoder, tmp_path / "encoder")

@@ -123,6 +123,7 @@ def test_who_passed_is_seen_at_once(kind: ModelKind) -> None:
 def test_who_failed_is_seen_at_once_with_the_reasons(kind: ModelKind) -> None:
     text = render(kind, spoil(GOOD[kind].as_record(), "data.shared_groups", 3)).text
     assert re.search(rf"{kind.capitalize()} 2 failed 1 of \d+ gates", text)
+    assert "Why it does not go live" in text
     # In the reasons, and in the table.
     assert text.count("3 by their group") == 2
 

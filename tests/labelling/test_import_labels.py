@@ -260,7 +260,7 @@ def test_killed_halfway_an_import_is_finished_by_the_next(shop: Shop, tmp_path: 
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(folder)], cwd=PROJECT_ROOT, env=os.environ | shop.environment
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not count_examples(shop):
             assert process.poll() is None, "the import ended before it was disturbed"
             assert time.monotonic() < deadline

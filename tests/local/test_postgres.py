@@ -53,14 +53,14 @@ def test_every_process_of_the_server_is_found(storage_stack: Path) -> None:
     assert {child.pid for child in server.children(recursive=True)} <= found
 
 
-def test_unfinished_cluster_is_replaced(stack_folder: Path) -> None:
-    unfinished = stack_folder / "postgres" / "unfinished"
+def test_unfinished_cluster_is_replaced(empty_folder: Path) -> None:
+    unfinished = empty_folder / "postgres" / "unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("18\n")
 
-    start_stack(stack_folder, WantedPorts(), None)
+    start_stack(empty_folder, WantedPorts(), None)
 
-    assert "postgres" in read_pids(stack_folder)
+    assert "postgres" in read_pids(empty_folder)
     assert not unfinished.exists()
 
 

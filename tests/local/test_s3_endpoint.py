@@ -82,7 +82,7 @@ def test_file_put_into_the_folder_shows_in_the_bucket(s3: "S3Client", storage_st
     file.parent.mkdir()
     for body in (BODY, BODY[::-1]):
         file.write_bytes(body)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while (
             not (pages := s3.list_objects_v2(Bucket="photos", Prefix="dropped/").get("Contents"))
             or pages[0]["ETag"].strip('"') != hashlib.md5(body).hexdigest()

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psycopg2
@@ -18,6 +17,7 @@ from jobs.local.stack import read_status, start_stack, stop_stack
 from jobs.local.stack_record import read_record
 from jobs.settings import PROJECT_ROOT
 from tests.local.stack_access import connect_s3, find_readable_files, read_environment, read_pids
+from tests.lock_waits import wait_until
 
 START = """
 from pathlib import Path
@@ -128,19 +128,18 @@ def test_port_of_a_running_server_cannot_be_changed(stack_folder: Path) -> None:
         start(stack_folder, WantedPorts(s3=find_free_port()))
 
 
-@pytest.mark.parametrize("seconds", [0.3, 0.6, 0.9, 1.2])
-def test_start_killed_halfway_leaves_nothing_that_stop_or_start_cannot_handle(
-    stack_folder: Path, seconds: float
-) -> None:
+@pytest.mark.parametrize("sign", ["postgres/unfinished/PG_VERSION", "postgres/data/postmaster.pid"])
+def test_start_killed_halfway_leaves_nothing_that_stop_or_start_cannot_handle(empty_folder: Path, sign: str) -> None:
     for finish in (stop_stack, start):
-        with subprocess.Popen([sys.executable, "-c", START, str(stack_folder)], cwd=PROJECT_ROOT) as starter:
-            time.sleep(seconds)
+        shutil.rmtree(empty_folder, ignore_errors=True)
+        with subprocess.Popen([sys.executable, "-c", START, str(empty_folder)], cwd=PROJECT_ROOT) as starter:
+            wait_until((empty_folder / sign).exists)
             starter.kill()
-        finish(stack_folder)
+        finish(empty_folder)
 
-    assert set(read_pids(stack_folder)) == {"postgres", "s3"}
-    stop_stack(stack_folder)
-    assert find_stack_processes(identify_stack(stack_folder)) == []
+    assert set(read_pids(empty_folder)) == {"postgres", "s3"}
+    stop_stack(empty_folder)
+    assert find_stack_processes(identify_stack(empty_folder)) == []
 
 
 def test_start_ends_what_a_crash_left_and_nothing_else(stack_folder: Path) -> None:
@@ -155,21 +154,21 @@ def test_start_ends_what_a_crash_left_and_nothing_else(stack_folder: Path) -> No
     assert read_pids(stack_folder) == pids
 
 
-def test_two_starts_at_once_make_one_stack(stack_folder: Path) -> None:
-    starters = [multiprocessing.get_context("spawn").Process(target=start, args=(stack_folder,)) for _ in range(2)]
+def test_two_starts_at_once_make_one_stack(empty_folder: Path) -> None:
+    starters = [multiprocessing.get_context("spawn").Process(target=start, args=(empty_folder,)) for _ in range(2)]
     for starter in starters:
         starter.start()
     for starter in starters:
         starter.join()
 
     assert [starter.exitcode for starter in starters] == [0, 0]
-    names = [process.name() for process in find_stack_processes(identify_stack(stack_folder))]
+    names = [process.name() for process in find_stack_processes(identify_stack(empty_folder))]
     assert names.count("rclone") == 1
 
 
-def test_status_before_the_first_start(stack_folder: Path) -> None:
-    status = read_status(stack_folder)
+def test_status_before_the_first_start(empty_folder: Path) -> None:
+    status = read_status(empty_folder)
 
     assert {service.state for service in status.services} == {"stopped"}
     assert status.airflow_url is None
-    assert not stack_folder.exists()
+    assert not empty_folder.exists()

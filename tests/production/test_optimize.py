@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from tests.evaluation.candidates import (
     load_part,
     make_labelled_set,
     register_candidate,
+    serve_here,
     store_labelled_set,
     write_classifier,
     write_reference,
@@ -66,6 +68,22 @@ def stocked_shop(shop: Shop, labelled: LabelledSet, trained: Path) -> Shop:
     return shop
 
 
+@dataclass(frozen=True)
+class Built:
+    """A shop in which the classifier was built in integers, once for all tests that read it."""
+
+    connections: Connections
+    report: OptimizeReport
+
+
+@pytest.fixture(scope="module")
+def built(lasting_shop: Shop, labelled: LabelledSet, trained: Path) -> Built:
+    store_labelled_set(lasting_shop.connections, labelled)
+    register_candidate(lasting_shop.connections, trained, "classifier", labelled.snapshot, RUN)
+    connections = lasting_shop.with_settings(engine="openvino", precision="int8")
+    return Built(connections, optimize_candidate(connections, RUN, "classifier", ANYTHING))
+
+
 def fetch_artifact(connections: Connections, report: OptimizeReport, cache: Path) -> Path:
     with connections.engine.connect() as connection:
         version = read_model_version(connection, report.model_version_id)
@@ -73,10 +91,9 @@ def fetch_artifact(connections: Connections, report: OptimizeReport, cache: Path
 
 
 def test_a_classifier_is_served_by_integers_that_answer_as_it_does(
-    stocked_shop: Shop, labelled: LabelledSet, tmp_path: Path
+    built: Built, labelled: LabelledSet, tmp_path: Path
 ) -> None:
-    connections = stocked_shop.with_settings(engine="openvino", precision="int8")
-    report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
+    connections, report = built.connections, built.report
     assert (report.engine, report.precision, len(report.attempts)) == ("openvino", "int8", 1)
     folder = fetch_artifact(connections, report, tmp_path)
     served, exact = load_served_model(folder, "classifier", EXACT), load_trained_model(folder, "classifier", EXACT)
@@ -168,19 +185,18 @@ def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
     assert optimize_candidate(connections, RUN, "classifier", STRICT) == report
 
 
-def test_an_artifact_is_built_again_bit_by_bit(stocked_shop: Shop) -> None:
-    connections = stocked_shop.with_settings(engine="openvino", precision="int8")
-    first = optimize_candidate(connections, RUN, "classifier", ANYTHING)
-    assert optimize_candidate(connections, RUN, "classifier", ANYTHING) == first
+def test_an_artifact_is_built_again_bit_by_bit(built: Built) -> None:
+    assert optimize_candidate(built.connections, RUN, "classifier", ANYTHING) == built.report
 
 
-def test_the_production_artifact_is_what_is_evaluated(stocked_shop: Shop) -> None:
-    connections = stocked_shop.with_settings(engine="openvino", precision="int8")
-    report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
-    evaluation = evaluate_candidate(connections, RUN, "classifier")
-    assert evaluation.candidate_version_id == report.model_version_id
+def test_the_production_artifact_is_what_is_evaluated(
+    built: Built, lasting_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.evaluation.evaluate.measure_serving", serve_here)
+    evaluation = evaluate_candidate(built.connections, RUN, "classifier")
+    assert evaluation.candidate_version_id == built.report.model_version_id
     assert evaluation.fault is None
-    metrics = stocked_shop.query("SELECT metrics FROM catalog.evaluations")[0][0]
+    metrics = lasting_shop.query("SELECT metrics FROM catalog.evaluations")[0][0]
     assert (metrics["served"]["engine"], metrics["served"]["precision"]) == ("openvino", "int8")
     assert metrics["served"]["fidelity"]["images"] == 32
 
@@ -240,10 +256,8 @@ def test_what_was_not_trained_cannot_be_built(shop: Shop) -> None:
         optimize_candidate(shop.connections, RUN, "classifier", POLICY)
 
 
-def test_a_process_that_serves_a_graph_never_imports_torch(stocked_shop: Shop, tmp_path: Path) -> None:
-    connections = stocked_shop.with_settings(engine="openvino", precision="int8")
-    report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
-    folder = fetch_artifact(connections, report, tmp_path)
+def test_a_process_that_serves_a_graph_never_imports_torch(built: Built, tmp_path: Path) -> None:
+    folder = fetch_artifact(built.connections, built.report, tmp_path)
     program = (
         "import sys, numpy as np\n"
         "from pathlib import Path\n"

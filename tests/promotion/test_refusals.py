@@ -29,6 +29,7 @@ from tests.evaluation.candidates import (
     make_labelled_set,
     register_candidate,
     rename_categories,
+    serve_here,
     store_labelled_set,
     swap_normalisation,
     write_classifier,
@@ -84,7 +85,10 @@ def good_checkpoint(tmp_path_factory: pytest.TempPathFactory, labelled: Labelled
 
 
 @pytest.fixture
-def case(shop: Shop, labelled: LabelledSet, good_checkpoint: Path, tmp_path: Path) -> Case:
+def case(
+    shop: Shop, labelled: LabelledSet, good_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Case:
+    monkeypatch.setattr("jobs.evaluation.evaluate.measure_serving", serve_here)
     return Case(shop.connections, labelled, shutil.copytree(good_checkpoint, tmp_path / "candidate"))
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from jobs.connections import Connections
 from jobs.tagging.ingest import IngestOptions, ingest
-from tests.shop import Shop
+from tests.shop import Shop, TinyModels, promote_tiny_models
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,20 @@ def run_service(connections: Connections) -> Iterator[RunningService]:
             thread.join()
 
 
-@pytest.fixture
-def live_shop(tagging_shop: Shop) -> Shop:
-    """A shop of four photos whose champions are live."""
-    tagging_shop.put_photos(4)
-    ingest(tagging_shop.connections, IngestOptions())
-    return tagging_shop
+def go_live(shop: Shop) -> Shop:
+    """Tag four photos with the champions of a shop, which are live from then on."""
+    shop.put_photos(4)
+    ingest(shop.connections, IngestOptions())
+    return shop
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def live_shop(lasting_shop: Shop, tiny_models: TinyModels) -> Shop:
+    """A shop of four photos whose champions are live; the tests of a module share it and change nothing."""
+    return go_live(promote_tiny_models(lasting_shop, tiny_models))
+
+
+@pytest.fixture(scope="module")
 def service(live_shop: Shop) -> Iterator[RunningService]:
     """The service of that shop, ready."""
     with run_service(live_shop.connections) as service:

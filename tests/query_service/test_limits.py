@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.query_service.conftest import RunningService, run_service
-from tests.query_service.half_a_question import read_status, send_half_a_photo
+from tests.query_service.half_a_question import begin_photo, read_status, send_half_a_photo
 from tests.shop import Shop, make_photo
 
 PHOTO_PATHS = ("/classify", "/embed-image")
@@ -105,7 +105,7 @@ def test_a_full_queue_refuses_and_says_when_to_ask_again(live_shop: Shop) -> Non
 def test_what_takes_too_long_is_given_up(live_shop: Shop) -> None:
     with run_service(live_shop.with_settings(serve_deadline_seconds=0.5)) as service:
         service.wait_until_ready()
-        with send_half_a_photo(service, make_photo(1)) as client:
+        with begin_photo(service, make_photo(1)) as client:
             assert read_status(client) == 504
     with run_service(live_shop.with_settings(serve_deadline_seconds=1e-4)) as service:
         service.wait_until_ready()

@@ -20,8 +20,22 @@ from jobs.storage.uri import S3Uri
 from jobs.tagging.ingest import IngestOptions, ingest
 from tests.champions import make_champion
 from tests.postgres import execute
-from tests.query_service.conftest import RunningService, run_service
+from tests.query_service.conftest import RunningService, go_live, run_service
 from tests.shop import Shop, TinyModels, make_photo
+
+
+@pytest.fixture
+def live_shop(tagging_shop: Shop) -> Shop:
+    """A shop of each test's own, which changes its models."""
+    return go_live(tagging_shop)
+
+
+@pytest.fixture
+def service(live_shop: Shop) -> Iterator[RunningService]:
+    """The service of that shop, ready."""
+    with run_service(live_shop.connections) as service:
+        service.wait_until_ready()
+        yield service
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_a_bucket_that_is_away_ends_the_drawing() -> None:
     def fail(_: int) -> bytes:
         raise RetryableError("cannot reach the bucket")
 
-    with pytest.raises(RetryableError):
+    with pytest.raises(RetryableError, match="cannot reach the bucket"):
         render_contact_sheet(Question("q"), [make_hit("red.jpg")], fail)
 
 

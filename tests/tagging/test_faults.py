@@ -82,6 +82,7 @@ def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: Fau
     proxy.requested.clear()
     report = ingest(connections, IngestOptions())
     assert (report.entries, report.tagged) == (1, 1)
+    assert key in proxy.requested
     assert "broken.jpg" not in proxy.requested
     assert tagging_shop.query(FAILURES) == [("broken.jpg", "decode", "unsupported_format", 1)]
 

@@ -1,17 +1,18 @@
 """A shard that is killed, stopped or asked for twice."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
 
+from jobs.errors import EXIT_RETRY
 from jobs.settings import PROJECT_ROOT
 from jobs.tagging.ingest import IngestOptions, plan_ingest
+from tests.command_line import Answer, run_job
+from tests.lock_waits import wait_until
 from tests.shop import Shop, make_photo
 
 RESULTS = {
@@ -53,10 +54,8 @@ def start_shard(shop: Shop, run_id: str, shard: int) -> "subprocess.Popen[str]":
     )
 
 
-def run_shard(shop: Shop, run_id: str, shard: int) -> tuple[int, str]:
-    with start_shard(shop, run_id, shard) as process:
-        _, errors = process.communicate()
-        return process.returncode, errors
+def run_shard(shop: Shop, run_id: str, shard: int) -> Answer:
+    return run_job("tag-shard", str(shard), "--run", run_id, environment=shop.environment)
 
 
 def read_results(shop: Shop, run_id: str) -> dict[str, list[Any]]:
@@ -81,40 +80,32 @@ def count_chunks(shop: Shop, run_id: str, shard: int) -> int:
     return int(done)
 
 
-def wait_for_chunk(shop: Shop, run_id: str, shard: int, process: "subprocess.Popen[str]") -> None:
-    """Wait until the shard has committed a chunk."""
-    deadline = time.monotonic() + 120
-    while not count_chunks(shop, run_id, shard):
-        assert process.poll() is None, "the shard ended before it was disturbed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def wait_for_chunks(shop: Shop, run_id: str, wanted: int, process: "subprocess.Popen[str]") -> None:
+    """Wait until the first shard has committed so many chunks."""
+    wait_until(lambda: process.poll() is not None or count_chunks(shop, run_id, 0) >= wanted)
+    assert process.poll() is None, "the shard ended before it was disturbed"
 
 
 @pytest.mark.timeout(600)
-def test_killed_at_random_moments_the_tables_end_up_equal(tagging_shop: Shop) -> None:
-    fill(tagging_shop)
-    undisturbed = plan_ingest(tagging_shop.connections, "undisturbed", IngestOptions())
-    assert [run_shard(tagging_shop, "undisturbed", shard)[0] for shard in undisturbed.shards] == [0] * 3
-    expected = read_results(tagging_shop, "undisturbed")
-    assert len(expected["tags"]) == 46
-    assert len(expected["failures"]) == 6
-    forget(tagging_shop)
-    disturbed = plan_ingest(tagging_shop.connections, "disturbed", IngestOptions())
-    moments = random.Random(5)
-    halfway = 0
-    for shard in disturbed.shards:
-        with start_shard(tagging_shop, "disturbed", shard) as process:
-            wait_for_chunk(tagging_shop, "disturbed", shard, process)
+def test_killed_again_and_again_the_tables_end_up_equal(tagging_shop: Shop) -> None:
+    environment = tagging_shop.environment | {"CATALOG_CHUNK_SIZE": "4", "CATALOG_BATCH_SIZE": "1"}
+    connections = tagging_shop.with_settings(chunk_size=4, batch_size=1, shard_size=100)
+    shop = Shop(connections, tagging_shop.bucket_folder, environment)
+    fill(shop)
+    plan_ingest(shop.connections, "undisturbed", IngestOptions())
+    assert run_shard(shop, "undisturbed", 0).exit_code == 0
+    expected = read_results(shop, "undisturbed")
+    assert (len(expected["tags"]), len(expected["failures"]), len(expected["ledger"])) == (46, 6, 13)
+    forget(shop)
+    plan_ingest(shop.connections, "disturbed", IngestOptions())
+    for chunks in (1, 4):
+        with start_shard(shop, "disturbed", 0) as process:
+            wait_for_chunks(shop, "disturbed", chunks, process)
             process.kill()
-        halfway += count_chunks(tagging_shop, "disturbed", shard) < count_chunks(tagging_shop, "undisturbed", shard)
-        for seconds in (moments.uniform(0, 4), moments.uniform(2, 6)):
-            with start_shard(tagging_shop, "disturbed", shard) as process:
-                time.sleep(seconds)
-                process.kill()
-        exit_code, errors = run_shard(tagging_shop, "disturbed", shard)
-        assert exit_code == 0, errors
-    assert halfway, "no kill came in the middle of a shard"
-    assert read_results(tagging_shop, "disturbed") == expected
+        assert chunks <= count_chunks(shop, "disturbed", 0) < 13, "the kill did not come in the middle of the shard"
+    finished = run_shard(shop, "disturbed", 0)
+    assert finished.exit_code == 0, finished.messages
+    assert read_results(shop, "disturbed") == expected
 
 
 def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop) -> None:
@@ -124,7 +115,7 @@ def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop
     shop = Shop(connections, tagging_shop.bucket_folder, environment)
     plan_ingest(shop.connections, "run", IngestOptions())
     with start_shard(shop, "run", 0) as process:
-        wait_for_chunk(shop, "run", 0, process)
+        wait_for_chunks(shop, "run", 1, process)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate()
         assert process.returncode == 143, errors
@@ -132,7 +123,7 @@ def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop
     assert 0 < done < 60
     tagged = shop.query("SELECT count(*) FROM catalog.image_tags")
     assert tagged == [(2 * done,)]
-    assert run_shard(shop, "run", 0)[0] == 0
+    assert run_shard(shop, "run", 0).exit_code == 0
     assert shop.query("SELECT count(*) FROM catalog.image_tags") == [(120,)]
 
 
@@ -141,15 +132,17 @@ def test_shard_in_other_hands_is_left_alone(tagging_shop: Shop) -> None:
     plan_ingest(tagging_shop.connections, "run", IngestOptions())
     with tagging_shop.connections.engine.connect() as connection:
         connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended('run/0', 0))")
-        exit_code, errors = run_shard(tagging_shop, "run", 0)
-    assert exit_code == 75
-    assert "another process is tagging shard 0" in errors
+        answer = run_shard(tagging_shop, "run", 0)
+    assert (answer.exit_code, answer.output) == (EXIT_RETRY, "")
+    assert "another process is tagging shard 0" in answer.error
 
 
 def test_finished_shard_loads_no_model(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(3)
     plan_ingest(tagging_shop.connections, "run", IngestOptions())
-    assert run_shard(tagging_shop, "run", 0)[0] == 0
-    exit_code, errors = run_shard(tagging_shop, "run", 0)
-    assert exit_code == 0
-    assert "loading classifier" not in errors
+    has_loaded = []
+    for _ in range(2):
+        answer = run_shard(tagging_shop, "run", 0)
+        assert answer.exit_code == 0, answer.messages
+        has_loaded.append(any("loaded classifier" in line for line in answer.messages))
+    assert has_loaded == [True, False]

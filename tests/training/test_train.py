@@ -19,6 +19,7 @@ from jobs.models.registry import fetch_checkpoint
 from jobs.settings import PROJECT_ROOT
 from jobs.training.requests import ClassifierTraining, EncoderTraining, TrainingSettings
 from jobs.training.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
+from tests.command_line import Answer, run_job
 from tests.evaluation.candidates import LabelledSet, make_labelled_set, store_labelled_set
 from tests.recorded_progress import record_progress
 from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
@@ -27,6 +28,7 @@ from tests.training.classrooms import write_small_clip
 
 SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
 EPOCHS = 4
+PRECISION = {"CATALOG_PRECISION": "fp32"}
 TRAININGS = "SELECT run_id, kind, snapshot_id, model_version_id, settings, report FROM catalog.trainings ORDER BY 1, 2"
 VERSIONS = "SELECT model_version_id, kind, data_snapshot FROM catalog.model_versions ORDER BY 1"
 
@@ -70,7 +72,7 @@ def start(shop: Shop, words: Sequence[str], launcher: Sequence[str] = ("-m",)) -
     return subprocess.Popen(
         [sys.executable, *launcher, "jobs", "train", *words],
         cwd=PROJECT_ROOT,
-        env=os.environ | shop.environment | {"CATALOG_PRECISION": "fp32"},
+        env=os.environ | shop.environment | PRECISION,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,6 +84,13 @@ def run(shop: Shop, words: Sequence[str], launcher: Sequence[str] = ("-m",)) -> 
         output, errors = process.communicate()
         assert process.returncode == 0, errors[-3000:]
         return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def run_here(shop: Shop, words: Sequence[str]) -> Answer:
+    """A training in the process of the tests."""
+    answer = run_job("train", *words, environment=shop.environment | PRECISION)
+    assert answer.exit_code == 0, answer.messages
+    return answer
 
 
 def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals) -> int:
@@ -224,11 +233,10 @@ def test_killed_and_asked_again_it_ends_with_the_same_weights(
         write_small_clip(tmp_path / "base", [row.full_text for row in labelled.snapshot.rows])
     words = [kind, *name_options(labelled, "killed", tmp_path / "base")]
     assert end_after_first_epoch(school, words, signal.SIGKILL) == -signal.SIGKILL
-    with start(school, words) as process:
-        output, errors = process.communicate()
-    assert "going on after epoch" in errors
-    killed = json.loads(output.splitlines()[-1])
-    (whole,) = run(school, [kind, *name_options(labelled, "whole", tmp_path / "base")])
+    resumed = run_here(school, words)
+    assert any("going on after epoch" in line for line in resumed.messages)
+    killed = json.loads(resumed.output)
+    whole = json.loads(run_here(school, [kind, *name_options(labelled, "whole", tmp_path / "base")]).output)
     assert killed["weights_sha256"] == whole["weights_sha256"]
     # The version is the same, since even the history is: nothing shows that there was a kill.
     assert killed["model_version_id"] == whole["model_version_id"]

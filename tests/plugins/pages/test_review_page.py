@@ -101,6 +101,7 @@ def test_whoever_may_only_look_sees_no_forms(visit: Visit, browsed: BrowsedShop)
     assert read_forms(page) == [("review/accept", {"only": "", "at": "0"})]
     assert "You may look" in page
     assert "<button" not in page
+    assert "<button" in visit("user").get("review").text
 
 
 def test_the_overview_tells_what_waits(visit: Visit, browsed: BrowsedShop) -> None:
