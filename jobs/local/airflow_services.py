@@ -8,7 +8,6 @@ import importlib.metadata
 import io
 import json
 import os
-import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from jobs.local.airflow_client import AirflowClient
 from jobs.local.credentials import StackCredentials
 from jobs.local.ports import LOOPBACK
 from jobs.local.private_files import write_private_file
-from jobs.local.services import Command, Service, run_command
+from jobs.local.services import Command, Service
 from jobs.settings import PROJECT_ROOT, merge_variables, read_own_variables
 
 API_SERVER = "airflow-api-server"
@@ -88,7 +87,8 @@ def _make_configuration(
             "simple_auth_manager_users": f"{ADMIN_USER}:admin",
             "simple_auth_manager_passwords_file": str(home / "passwords.json"),
         },
-        "database": {"sql_alchemy_conn": database_url},
+        # The stack migrates before it starts the services, none of which has to look again.
+        "database": {"sql_alchemy_conn": database_url, "check_migrations": "False"},
         "api": {
             "host": LOOPBACK,
             "port": str(port),
@@ -157,14 +157,14 @@ def read_airflow_version() -> str:
         raise PermanentError("Airflow is missing: install requirements.txt") from None
 
 
-def migrate_airflow_database(environment: Mapping[str, str], stack_id: str, log_path: Path) -> None:
-    """Create or upgrade Airflow's own tables."""
-    run_command(_make_command(environment, "db", "migrate"), stack_id, log_path)
+def make_airflow_command(environment: Mapping[str, str], *words: str) -> Command:
+    """A command of Airflow, for the `AirflowLauncher`, whose environment it gets."""
+    return Command(("airflow", *words), environment, PROJECT_ROOT)
 
 
 def make_airflow_services(environment: Mapping[str, str], client: AirflowClient, port: int) -> tuple[Service, ...]:
     """The four processes; the API server comes first, for it tells how the others are."""
-    api_server = _make_command(environment, "api-server")
+    api_server = make_airflow_command(environment, "api-server")
     others = (
         (SCHEDULER, ("scheduler", "--skip-serve-logs"), "scheduler"),
         (DAG_PROCESSOR, ("dag-processor",), "dag_processor"),
@@ -173,7 +173,7 @@ def make_airflow_services(environment: Mapping[str, str], client: AirflowClient,
     return (
         Service(API_SERVER, api_server, _is_healthy(client, "metadatabase"), port, "CATALOG_AIRFLOW_PORT"),
         *(
-            Service(name, _make_command(environment, *words), _is_healthy(client, component))
+            Service(name, make_airflow_command(environment, *words), _is_healthy(client, component))
             for name, words, component in others
         ),
     )
@@ -190,10 +190,6 @@ def _is_healthy(client: AirflowClient, component: str) -> Callable[[psutil.Proce
         return health.is_healthy and (beat is None or beat.timestamp() >= process.create_time())
 
     return check
-
-
-def _make_command(environment: Mapping[str, str], *words: str) -> Command:
-    return Command((sys.executable, "-m", "airflow", *words), environment, PROJECT_ROOT)
 
 
 def locate_task_logs(folder: Path) -> Path:

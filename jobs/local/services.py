@@ -53,9 +53,8 @@ def start_service(service: Service, stack_id: str, log_path: Path) -> int:
     Raises:
         PermanentError: the program is missing or may not be run.
     """
-    if log_path.exists():
-        log_path.replace(log_path.with_suffix(".previous.log"))
-    process = _open_process(service.command, stack_id, log_path)
+    keep_previous_log(log_path)
+    process = open_process(service.command, stack_id, log_path)
     pid = process.pid
     with warnings.catch_warnings():
         # It is meant to outlive its starter; should it end earlier, the standard library still reaps it.
@@ -64,13 +63,19 @@ def start_service(service: Service, stack_id: str, log_path: Path) -> int:
     return pid
 
 
+def keep_previous_log(log_path: Path) -> None:
+    """Make room for a new log; that of the run before stays as ``NAME.previous.log``."""
+    if log_path.exists():
+        log_path.replace(log_path.with_suffix(".previous.log"))
+
+
 def run_command(command: Command, stack_id: str, log_path: Path) -> None:
     """Run a program to its end.
 
     Raises:
         PermanentError: it is missing or fails; the message ends with the last lines of its log.
     """
-    process = _open_process(command, stack_id, log_path)
+    process = open_process(command, stack_id, log_path)
     try:
         exit_code = process.wait()
     except BaseException:
@@ -79,7 +84,7 @@ def run_command(command: Command, stack_id: str, log_path: Path) -> None:
         process.wait()
         raise
     if exit_code:
-        raise PermanentError(f"{Path(command.words[0]).name} failed with {exit_code}: {_quote_log(log_path)}")
+        raise PermanentError(f"{Path(command.words[0]).name} failed with {exit_code}: {quote_log(log_path)}")
 
 
 def wait_until_ready(service: Service, pid: int, stack_id: str, log_path: Path) -> None:
@@ -93,17 +98,24 @@ def wait_until_ready(service: Service, pid: int, stack_id: str, log_path: Path) 
     while True:
         process = find_stack_process(pid, stack_id)
         if process is None:
-            raise PermanentError(f"{service.name} ended while it started: {_quote_log(log_path)}")
+            raise PermanentError(f"{service.name} ended while it started: {quote_log(log_path)}")
         if service.is_ready(process):
             return
         if time.monotonic() > deadline:
             raise RetryableError(
-                f"{service.name} did not answer within {service.ready_timeout_seconds:.0f} s: {_quote_log(log_path)}"
+                f"{service.name} did not answer within {service.ready_timeout_seconds:.0f} s: {quote_log(log_path)}"
             )
         time.sleep(_POLL_SECONDS)
 
 
-def _open_process(command: Command, stack_id: str, log_path: Path) -> "subprocess.Popen[bytes]":
+def open_process(
+    command: Command, stack_id: str, log_path: Path, *, takes_orders: bool = False
+) -> "subprocess.Popen[bytes]":
+    """Open a process of the stack; one that ``takes_orders`` reads and answers them over pipes.
+
+    Raises:
+        PermanentError: the program is missing or may not be run.
+    """
     user = command.system_user
     log = open_private_log(log_path)
     try:
@@ -111,8 +123,8 @@ def _open_process(command: Command, stack_id: str, log_path: Path) -> "subproces
             command.words,
             env={**command.environment, STACK_ID_VARIABLE: stack_id},
             cwd=command.working_folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdin=subprocess.PIPE if takes_orders else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if takes_orders else log,
             stderr=log,
             start_new_session=True,
             umask=0o077,
@@ -126,6 +138,7 @@ def _open_process(command: Command, stack_id: str, log_path: Path) -> "subproces
         os.close(log)
 
 
-def _quote_log(log_path: Path) -> str:
+def quote_log(log_path: Path) -> str:
+    """Name a log and quote its end."""
     lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
     return "\n  ".join([f"see {log_path}, which ends with", *lines[-_LOG_LINES_SHOWN:]])

@@ -2,12 +2,14 @@
 
 import logging
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.errors import PermanentError
 from jobs.local.airflow_client import AirflowClient
+from jobs.local.airflow_launcher import AirflowLauncher
 from jobs.local.airflow_services import (
     ADMIN_USER,
     AIRFLOW_SERVICES,
@@ -15,9 +17,9 @@ from jobs.local.airflow_services import (
     GPU_POOL,
     AirflowOptions,
     format_airflow_url,
+    make_airflow_command,
     make_airflow_environment,
     make_airflow_services,
-    migrate_airflow_database,
     read_airflow_version,
     write_airflow_configuration,
 )
@@ -44,6 +46,8 @@ _LOCK_FILE = "stack.lock"
 _PATIENCE_SECONDS = 20.0
 _STORAGE_PATIENCE_SECONDS = 60.0
 _STRAY_PATIENCE_SECONDS = 5.0
+
+StartService = Callable[[Service, str, Path], int]
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +102,10 @@ def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None
         stack = _Stack(folder.resolve(), identify_stack(folder), load_credentials(folder))
         record = _settle_ports(stack, ports)
         end_processes(find_strays(stack.stack_id, record.pids.values()), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
-        record = _start_storage(stack, record)
-        if airflow is not None:
-            _start_airflow(stack, record, airflow)
+        if airflow is None:
+            _start_storage(stack, record)
+        else:
+            _start_all(stack, record, airflow)
     return read_status(folder)
 
 
@@ -179,14 +184,15 @@ def _start_storage(stack: _Stack, record: StackRecord) -> StackRecord:
         make_s3_service(stack.folder, record.ports.s3, stack.credentials),
     )
     record = _start_missing(stack, record, services)
+    _wait_until_ready(stack, record, services)
     create_databases(record.ports.postgres, password)
     lines = [f"{name}={value}\n" for name, value in _make_job_environment(stack, record).items()]
     write_private_file(stack.folder / LOCAL_STACK_ENVIRONMENT, "".join(lines))
     return record
 
 
-def _start_airflow(stack: _Stack, record: StackRecord, options: AirflowOptions) -> None:
-    """Airflow's tables, its four processes and its pool, and the query service, which its pages ask."""
+def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> None:
+    """Start storage, then Airflow and the query service, which Airflow's pages ask."""
     ports, credentials = record.ports, stack.credentials
     database_url = format_database_url(ports.postgres, credentials.postgres_password, "airflow", "postgresql+psycopg2")
     write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
@@ -194,31 +200,56 @@ def _start_airflow(stack: _Stack, record: StackRecord, options: AirflowOptions) 
     environment = make_airflow_environment(stack.folder, job_environment, options.pool_slots)
     # Also where the jobs use another database: there may be a service of that elsewhere, else it is this one.
     environment.setdefault(QUERY_URL_SETTING, format_query_url(ports.query))
-    version = read_airflow_version()
-    if record.airflow_version != version:
-        logger.info("preparing the tables of Airflow %s", version)
-        migrate_airflow_database(environment, stack.stack_id, stack.locate_log("airflow-db-migrate"))
-        record = replace(record, airflow_version=version)
-        write_record(stack.folder, record)
     with AirflowClient(format_airflow_url(ports.airflow), ADMIN_USER, credentials.airflow_password) as client:
         services = make_airflow_services(environment, client, ports.airflow)
-        _start_missing(stack, record, (make_query_service(environment, ports.query), *services))
+        query_service = make_query_service(environment, ports.query)
+        launcher_log = stack.locate_log("airflow-launcher")
+        is_complete = not _find_missing(stack, record, services)
+        # It imports Airflow while Postgres starts.
+        with nullcontext() if is_complete else AirflowLauncher(environment, stack.stack_id, launcher_log) as launcher:
+            record = _start_storage(stack, record)
+            record = _start_missing(stack, record, (query_service,))
+            if launcher is not None:
+                record = _migrate_airflow(stack, record, launcher, environment)
+                record = _start_missing(stack, record, services, launcher.start_service)
+        _wait_until_ready(stack, record, (query_service, *services))
         client.set_pool(GPU_POOL, options.pool_slots, "One slot for each GPU, or for the processor where there is none")
 
 
-def _start_missing(stack: _Stack, record: StackRecord, services: Sequence[Service]) -> StackRecord:
-    for service in services:
-        if find_stack_process(record.pids.get(service.name), stack.stack_id):
-            continue
+def _migrate_airflow(
+    stack: _Stack, record: StackRecord, launcher: AirflowLauncher, environment: Mapping[str, str]
+) -> StackRecord:
+    """Create or upgrade Airflow's own tables, unless they are those of the version that is installed."""
+    version = read_airflow_version()
+    if record.airflow_version == version:
+        return record
+    logger.info("preparing the tables of Airflow %s", version)
+    launcher.run_command(make_airflow_command(environment, "db", "migrate"), stack.locate_log("airflow-db-migrate"))
+    record = replace(record, airflow_version=version)
+    write_record(stack.folder, record)
+    return record
+
+
+def _find_missing(stack: _Stack, record: StackRecord, services: Sequence[Service]) -> list[Service]:
+    return [service for service in services if not find_stack_process(record.pids.get(service.name), stack.stack_id)]
+
+
+def _start_missing(
+    stack: _Stack, record: StackRecord, services: Sequence[Service], start: StartService = start_service
+) -> StackRecord:
+    for service in _find_missing(stack, record, services):
         if service.port is not None:
             require_free_port(service.port, service.port_setting)
         logger.info("starting %s", service.name)
-        pid = start_service(service, stack.stack_id, stack.locate_log(service.name))
+        pid = start(service, stack.stack_id, stack.locate_log(service.name))
         record = replace(record, pids={**record.pids, service.name: pid})
         write_record(stack.folder, record)
+    return record
+
+
+def _wait_until_ready(stack: _Stack, record: StackRecord, services: Sequence[Service]) -> None:
     for service in services:
         wait_until_ready(service, record.pids[service.name], stack.stack_id, stack.locate_log(service.name))
-    return record
 
 
 def _make_job_environment(stack: _Stack, record: StackRecord) -> Mapping[str, str]:
