@@ -8,8 +8,11 @@ INSTALL = $(BIN)/uv pip install --python
 PEERS_VENV := .local/peers-venv
 PEERS_READY := $(PEERS_VENV)/.ready
 
+# Every command starts Python processes, and without compiled modules each takes twice as long to start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo install ui down test check bench bench-peers lock reset clean
+.PHONY: help demo install ui down test check quality bench bench-peers lock reset clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,13 +30,15 @@ down: ## stop the local stack; its data stay in .local/
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m jobs stack down; else echo "nothing to stop: make demo was never run"; fi
 
 test: check ## lint, types and all tests
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m "not alone"
-	@$(BIN)/python -m pytest -m alone
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
 
 check: $(READY) ## lint, format, types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+quality: $(READY) ## train on real photos under the default gates; writes its figures into docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.quality
 
 bench: $(READY) ## images per second beside the bare forward pass; what two of the gates let through
 	@$(BIN)/python -m benchmarks.ingest

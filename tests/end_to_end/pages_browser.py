@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Page, Request, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
+PATIENCE_SECONDS = 120.0
 LOOPBACK = {"127.0.0.1", "localhost"}
 
 
@@ -25,6 +26,17 @@ class PagesBrowser:
         """Go to one of our pages, outside of Airflow's frame."""
         self.page.goto(f"{self.url}/catalog/{path}")
         self.page.wait_for_load_state("networkidle")
+
+    def go_home(self) -> None:
+        """Go to Airflow's own first page."""
+        self.page.goto(self.url)
+
+    def take_notes(self) -> tuple[list[str], list[str]]:
+        """Return what was noted in `outside` and `faults` since the last call."""
+        notes = self.outside.copy(), self.faults.copy()
+        self.outside.clear()
+        self.faults.clear()
+        return notes
 
     def choose_theme(self, theme: str) -> None:
         """What a switch in Airflow's own menu leaves behind."""
@@ -44,6 +56,7 @@ def open_browser(url: str, username: str, password: str) -> Iterator[PagesBrowse
         # Chromium's own sandbox does not work for root, as whom containers run.
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
+        page.set_default_timeout(PATIENCE_SECONDS * 1000)
         browser = PagesBrowser(page, url)
         page.context.on("request", browser.note)
         page.on("pageerror", lambda error: browser.faults.append(str(error)))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.end_to_end.conftest import LiveStack, wait_until
+from tests.end_to_end.live_stack import PATIENCE_SECONDS, LiveStack, wait_until
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_what_a_human_says_decides(stack: LiveStack, is_approved: bool, states: 
     wait_until(lambda: stack.read_states(run).get("approve") in {"awaiting_input", "deferred"})
     assert stack.airflow.read_approval_text("ask", run.run_id, "approve") == "| gate | verdict |"
     stack.answer_approval(run, "approve", is_approved)
-    finished = stack.airflow.wait_for_run(run, timeout_seconds=120)
+    finished = stack.airflow.wait_for_run(run, PATIENCE_SECONDS)
     assert stack.read_states(run) == states
     assert finished.state == ("success" if is_approved else "failed")
 

@@ -1,113 +1,53 @@
-"""What the team does with the pages after `make demo`, in a real browser at a real Airflow."""
+"""What the team does with the pages, in a real browser at a real Airflow."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import pytest
 from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import text
 
-from jobs.database.engine import driver_url
-from jobs.local.ports import find_free_ports
-from jobs.local.stack import StackStatus, read_status
-from jobs.settings import PROJECT_ROOT
-from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
-from tests.end_to_end.conftest import wait_until
-from tests.end_to_end.pages_browser import CHROMIUM, PagesBrowser, open_browser
+from tests.end_to_end.live_stack import LiveStack, wait_until
+from tests.end_to_end.pages_browser import CHROMIUM, PATIENCE_SECONDS, PagesBrowser, open_browser
+from tests.end_to_end.seeded_catalog import NAME, WORDS, seed_catalog
 from tests.promotion.judged_candidates import judge_candidate
 
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.alone,
-    pytest.mark.timeout(1500),
+    pytest.mark.xdist_group("airflow"),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium"),
 ]
-PARTS = ("jobs", "dags", "plugins", "sql")
-
-
-@dataclass(frozen=True)
-class DemoSite:
-    """A copy of the project whose demo has run."""
-
-    folder: Path
-
-    def run(self, *words: str) -> None:
-        """Run one of its commands."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CATALOG_", "AIRFLOW"))}
-        log = self.folder / "commands.log"
-        with log.open("ab") as output:
-            finished = subprocess.run(
-                [sys.executable, "-m", "jobs", *words],
-                cwd=self.folder,
-                env=kept,
-                stdout=output,
-                stderr=output,
-                timeout=1400,
-                check=False,
-            )
-        assert finished.returncode == 0, log.read_text()[-3000:]
-
-    @property
-    def status(self) -> StackStatus:
-        """Where its stack answers."""
-        return read_status(self.folder / ".local")
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What its jobs are told."""
-        lines = (self.folder / ".local" / "stack.env").read_text().splitlines()
-        return {name: value.strip("'\"") for name, _, value in (line.partition("=") for line in lines) if value}
-
-    def connect(self) -> Engine:
-        """Its database."""
-        return create_engine(driver_url(self.environment["CATALOG_DATABASE_URL"]))
-
-    def query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        """The rows of a statement."""
-        engine = self.connect()
-        with engine.connect() as connection:
-            rows = [tuple(row) for row in connection.execute(text(statement), parameters)]
-        engine.dispose()
-        return rows
+expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 
 @pytest.fixture(scope="module")
-def demo() -> Iterator[DemoSite]:
-    """`make demo`, beside whatever the developer's own stack does; Postgres needs a short path."""
-    folder = Path(f"/tmp/demo-{os.getpid()}")
-    folder.mkdir()
-    for part in PARTS:
-        shutil.copytree(PROJECT_ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    site = DemoSite(folder)
-    ports = zip(("--postgres-port", "--s3-port", "--airflow-port", "--query-port"), find_free_ports(4), strict=True)
-    try:
-        site.run("demo", *(word for name, port in ports for word in (name, str(port))))
-        yield site
-    finally:
-        site.run("stack", "down")
-        shutil.rmtree(folder)
+def catalog(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> LiveStack:
+    """The stack with photos, tags, vectors and champions."""
+    seed_catalog(stack, tmp_path_factory.mktemp("seed"))
+    return stack
 
 
-@pytest.fixture
-def browser(demo: DemoSite) -> Iterator[PagesBrowser]:
-    """Logged in as the administrator; nothing may leave the machine, and no script may fail."""
-    status = demo.status
+@pytest.fixture(scope="module")
+def window(catalog: LiveStack) -> Iterator[PagesBrowser]:
+    """Logged in as the administrator."""
+    status = catalog.status
     assert status.airflow_url is not None
     assert status.password is not None
     with open_browser(status.airflow_url, status.username, status.password) as browser:
         yield browser
-    assert browser.outside == []
-    assert browser.faults == []
+
+
+@pytest.fixture
+def browser(window: PagesBrowser) -> Iterator[PagesBrowser]:
+    """At Airflow's first page; nothing may leave the machine, and no script may fail."""
+    window.go_home()
+    yield window
+    outside, faults = window.take_notes()
+    assert outside == []
+    assert faults == []
 
 
 def test_the_overview_stands_in_airflow_s_navigation(browser: PagesBrowser) -> None:
@@ -117,27 +57,25 @@ def test_the_overview_stands_in_airflow_s_navigation(browser: PagesBrowser) -> N
     expect(frame.get_by_text("classifier, champion")).to_be_visible()
 
 
-def test_red_striped_dresses_come_first_and_lead_to_their_product(browser: PagesBrowser) -> None:
+def test_a_search_leads_to_a_product_and_to_similar_ones(browser: PagesBrowser) -> None:
     page = browser.page
     browser.open("search")
     page.keyboard.press("/")
-    page.keyboard.type("red striped dress")
+    page.keyboard.type(WORDS)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="red striped dress")).to_be_visible()
+    expect(page.get_by_role("heading", name=WORDS)).to_be_visible()
     first = page.locator("ul.grid > li").first
-    expect(first).to_contain_text("Striped Dress Red")
-    expect(page.locator("textarea.sql")).to_have_value(
-        "SELECT * FROM catalog.search_products('red striped dress', 24);"
-    )
+    expect(first).to_contain_text(NAME)
+    expect(page.locator("textarea.sql")).to_have_value(f"SELECT * FROM catalog.search_products('{WORDS}', 24);")
     first.locator("a").first.click()
-    expect(page.get_by_role("heading", name="Striped Dress Red")).to_be_visible()
+    expect(page.get_by_role("heading", name=NAME)).to_be_visible()
     expect(page.get_by_role("heading", name="Similar products")).to_be_visible()
     expect(page.locator("section img").first).to_have_js_property("complete", True)
     page.get_by_role("link", name="search for more like this").click()
     expect(page.get_by_role("heading", name="More like")).to_be_visible()
 
 
-def test_five_photos_are_reviewed_by_keyboard(browser: PagesBrowser, demo: DemoSite) -> None:
+def test_five_photos_are_reviewed_by_keyboard(browser: PagesBrowser, catalog: LiveStack) -> None:
     page = browser.page
     browser.open("review")
     expected = []
@@ -158,17 +96,17 @@ def test_five_photos_are_reviewed_by_keyboard(browser: PagesBrowser, demo: DemoS
         SELECT l.image_id, l.category FROM catalog.labels l JOIN catalog.reviews r USING (label_id)
         WHERE l.labelled_by = 'admin' AND r.reviewed_by = 'admin' ORDER BY review_id
     """
-    assert demo.query(statement) == expected
+    assert catalog.query(statement) == expected
     page.keyboard.press("u")
     expect(page.locator("ul.past > li").first).to_contain_text("undone")
-    assert demo.query(statement) == expected[:-1]
-    in_force = dict(demo.query("SELECT image_id, category FROM catalog.current_image_tags WHERE source = 'human'"))
+    assert catalog.query(statement) == expected[:-1]
+    in_force = dict(catalog.query("SELECT image_id, category FROM catalog.current_image_tags WHERE source = 'human'"))
     assert in_force == dict(expected[:-1])
 
 
-def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, demo: DemoSite) -> None:
+def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, catalog: LiveStack) -> None:
     page = browser.page
-    candidate, champion = add_twin(demo)
+    candidate, champion = add_twin(catalog)
     browser.open(f"models/{champion}")
     expect(page.locator("table.gates")).to_contain_text("not worse than champion")
     expect(page.locator("table.gates")).to_contain_text("passed")
@@ -177,14 +115,14 @@ def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, 
     expect(page.get_by_role("heading", name=f"Promote classifier {candidate}?")).to_be_visible()
     page.get_by_role("button", name="Promote").click()
     expect(page.get_by_text("It is done")).to_be_visible(timeout=120_000)
-    wait_until_live(demo, candidate)
+    wait_until_live(catalog, candidate)
     browser.open("models")
     page.get_by_role("link", name=f"Roll back to classifier {champion}").click()
     expect(page.get_by_text("category changes for")).to_be_visible()
     page.get_by_label("why").fill("a twin is enough of one")
     page.get_by_role("button", name="Roll back").click()
     expect(page.get_by_text("It is done")).to_be_visible(timeout=120_000)
-    wait_until_live(demo, champion)
+    wait_until_live(catalog, champion)
     browser.open("models")
     latest = page.locator("ol.timeline > li").first
     expect(latest).to_contain_text("rollback")
@@ -192,10 +130,10 @@ def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, 
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_has_a_serious_accessibility_fault(browser: PagesBrowser, demo: DemoSite, theme: str) -> None:
-    [(run,)] = demo.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
-    [(product,)] = demo.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
-    [(version,)] = demo.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
+def test_no_page_has_a_serious_accessibility_fault(browser: PagesBrowser, catalog: LiveStack, theme: str) -> None:
+    [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
+    [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
+    [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
     paths = ["overview", "photos", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
     paths += [f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
     browser.choose_theme(theme)
@@ -210,11 +148,10 @@ def test_no_page_has_a_serious_accessibility_fault(browser: PagesBrowser, demo: 
     assert not faults, json.dumps(faults, indent=1)
 
 
-def add_twin(demo: DemoSite) -> tuple[int, int]:
+def add_twin(catalog: LiveStack) -> tuple[int, int]:
     """A candidate with the champion's weights and answers, which passed its gates; ids of both."""
-    engine = demo.connect()
-    with patch.dict(os.environ, demo.environment), engine.begin() as connection:
-        store = ObjectStore(demo.environment["CATALOG_S3_ENDPOINT_URL"])
+    with catalog.connect() as connections, connections.engine.begin() as connection:
+        store = connections.store
         champion, uri = connection.execute(
             text("SELECT model_version_id, artifact_uri FROM catalog.live_models WHERE kind = 'classifier'")
         ).one()
@@ -254,10 +191,9 @@ def add_twin(demo: DemoSite) -> tuple[int, int]:
                 {"candidate": candidate, "champion": champion},
             )
         judge_candidate(connection, "twin/1", "classifier", candidate)
-    engine.dispose()
     return candidate, champion
 
 
-def wait_until_live(demo: DemoSite, version: int) -> None:
+def wait_until_live(catalog: LiveStack, version: int) -> None:
     live = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
-    wait_until(lambda: demo.query(live) == [(version,)], 180)
+    wait_until(lambda: catalog.query(live) == [(version,)])

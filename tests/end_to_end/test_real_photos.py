@@ -1,30 +1,29 @@
 """Real photos through a real Airflow: from labels and a pretrained backbone to a retagged catalog."""
 
-import csv
+import hashlib
 import json
-import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from jobs.connections import connect
+from jobs.labelling.import_labels import import_labels as import_into_catalog
 from jobs.local.airflow_client import DagRun
-from jobs.settings import PROJECT_ROOT, make_settings
 from tests.champions import make_champion
-from tests.end_to_end.conftest import PATIENCE_SECONDS, LiveStack, wait_until
+from tests.end_to_end.live_stack import PATIENCE_SECONDS, LiveStack, wait_until
 from tests.local.stack_access import connect_s3
+from tests.pretrained import find_pretrained
+from tests.real_photos import FOLDER, RealPhoto, list_real_photos, write_labels
 from tests.shop import TinyModels
 
-SHARED = PROJECT_ROOT.parent / "shared"
-PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", SHARED / "data" / "clothing-small"))
-WEIGHTS = Path(os.environ.get("CATALOG_PRETRAINED_WEIGHTS", SHARED / "weights" / "efficientnet-lite0"))
-MODEST_GATES = {
-    "CATALOG_GATE_MIN_ACCURACY": "0.6",
-    "CATALOG_GATE_MIN_CLASS_RECALL": "0.2",
-    "CATALOG_GATE_MAX_CALIBRATION_ERROR": "0.2",
-}
+WEIGHTS = find_pretrained()
+CATEGORIES = {"dress", "hat", "pants", "shoes", "t-shirt"}
+MAX_PHOTOS = 60
+SHOP_PHOTOS = 40
 TAGS = "SELECT object_key, category FROM catalog.current_image_tags"
 LIVE = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
+Folders = pytest.TempPathFactory
 DECISIONS = """
     SELECT gate, verdict FROM catalog.gate_decisions JOIN catalog.evaluations USING (evaluation_id)
     WHERE run_id = :run
@@ -32,46 +31,82 @@ DECISIONS = """
 
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.alone,
-    pytest.mark.timeout(1500),
-    pytest.mark.skipif(not PHOTOS.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
+    pytest.mark.xdist_group("airflow"),
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not FOLDER.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
     pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no pretrained backbone: set CATALOG_PRETRAINED_WEIGHTS"),
 ]
 
 
 @pytest.fixture(scope="module")
-def truth(stack: LiveStack) -> dict[str, str]:
-    """The category of each object of the shop: the validation photos, under flat names that do not tell it."""
-    photos = sorted((PHOTOS / "validation").glob("*/*.jpg"))
+def photos() -> list[RealPhoto]:
+    """Some photos of each category that is easily recognised, in an order by chance that is always the same."""
+    found = sorted(list_real_photos(), key=lambda photo: hashlib.sha256(photo.path.name.encode()).digest())
+    chosen: dict[str, list[RealPhoto]] = {category: [] for category in CATEGORIES}
+    for photo in found:
+        if photo.category in chosen and len(chosen[photo.category]) < MAX_PHOTOS:
+            chosen[photo.category].append(photo)
+    return [photo for photo in found if photo in chosen.get(photo.category, ())]
+
+
+@pytest.fixture(scope="module")
+def truth(stack: LiveStack, photos: list[RealPhoto]) -> dict[str, str]:
+    """The category of each object of the shop, whose name does not tell it."""
     with connect_s3(stack.status.folder) as client:
-        for photo in photos:
-            client.upload_file(str(photo), "photos", photo.name)
-    return {photo.name: photo.parent.name for photo in photos}
+        for photo in photos[:SHOP_PHOTOS]:
+            client.upload_file(str(photo.path), "photos", photo.path.name)
+    return {photo.path.name: photo.category for photo in photos[:SHOP_PHOTOS]}
 
 
 @pytest.fixture(scope="module")
-def labels(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """All photos with their labels, grouped by who took them; those of the shop are among them."""
-    folder = tmp_path_factory.mktemp("labels")
-    for split in ("train", "validation"):
-        (folder / split).symlink_to(PHOTOS / split)
-    with (PHOTOS / "labels.csv").open(newline="") as file, (folder / "labels.csv").open("w", newline="") as copy:
-        rows = csv.DictReader(file)
-        writer = csv.writer(copy)
-        writer.writerow(["image", "label", "group"])
-        writer.writerows([row["path"], row["label"], row["contributor"]] for row in rows)
-    stack.run_job("import-labels", "csv", str(folder / "labels.csv"), "--name=clothing")
-
-
-@pytest.fixture(scope="module")
-def encoder(stack: LiveStack, tiny_models: TinyModels) -> None:
-    """Some encoder in use, as no pretrained one can be had here."""
-    with connect(make_settings(stack.environment)) as connections:
+def champions(stack: LiveStack, photos: list[RealPhoto], tiny_models: TinyModels, tmp_path_factory: Folders) -> None:
+    """A classifier that was trained from a shell on half of the labels, and some encoder: no pretrained one is here."""
+    with stack.connect() as connections:
         make_champion(connections, tiny_models.encoder, "encoder")
+    import_labels(stack, photos[::2], tmp_path_factory.mktemp("half"))
+    words = ("--kinds=classifier", f"--classifier-base={WEIGHTS}", "--classifier-freeze=backbone", "--run=first")
+    report = json.loads(stack.run_job("retrain", *words).splitlines()[-1])
+    assert [promotion["kind"] for promotion in report["promotions"]] == ["classifier"]
 
 
-def retrain(stack: LiveStack, **parameters: object) -> DagRun:
-    return stack.start_dag("model_retrain", {"kinds": "classifier", "classifier_base": str(WEIGHTS), **parameters})
+@dataclass(frozen=True)
+class FirstNight:
+    """What `catalog_ingest` planned for the new shop, how many images it had stored by then, and what it reported."""
+
+    plan: dict[str, Any]
+    images_after_plan: int
+    report: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def first_night(stack: LiveStack, champions: None, truth: dict[str, str]) -> FirstNight:
+    """The shop's photos are planned, then tagged."""
+    planned = stack.run_dag("catalog_ingest", plan_only=True)
+    assert planned.state == "success", stack.read_logs(planned)
+    plan = stack.airflow.read_xcom("catalog_ingest", planned.run_id, "discover", key="report")
+    [(images,)] = stack.query("SELECT count(*) FROM catalog.images")
+    ingested = stack.run_dag("catalog_ingest")
+    assert ingested.state == "success", stack.read_logs(ingested)
+    return FirstNight(plan, images, stack.airflow.read_xcom("catalog_ingest", ingested.run_id, "report"))
+
+
+@pytest.fixture(scope="module")
+def more_labels(stack: LiveStack, champions: None, photos: list[RealPhoto], tmp_path_factory: Folders) -> None:
+    """The other half of the labels, which the first classifier has not seen."""
+    import_labels(stack, photos, tmp_path_factory.mktemp("all"))
+
+
+def import_labels(stack: LiveStack, photos: list[RealPhoto], folder: Path) -> None:
+    """Import what some photos show."""
+    with stack.connect() as connections:
+        report = import_into_catalog(connections, "csv", write_labels(photos, folder), name="clothing")
+    assert report.imported > 0
+
+
+def retrain(stack: LiveStack, base: Path, **parameters: object) -> DagRun:
+    """Start a training that is quick: a new head on a frozen backbone."""
+    chosen = {"kinds": "classifier", "classifier_base": str(base), "classifier_freeze": "backbone"}
+    return stack.start_dag("model_retrain", chosen | parameters)
 
 
 def read_decisions(stack: LiveStack, run_id: str) -> dict[str, str]:
@@ -85,46 +120,30 @@ def count_right(stack: LiveStack, truth: dict[str, str]) -> int:
     return sum(tags[key] == category for key, category in truth.items())
 
 
-@pytest.mark.usefixtures("labels", "encoder")
-def test_labels_become_a_champion_that_tags_the_shop(stack: LiveStack, truth: dict[str, str]) -> None:
-    """The first champion: a new head on the frozen backbone, from a shell, which the default gates would refuse."""
-    words = (
-        "retrain",
-        "--kinds=classifier",
-        f"--classifier-base={WEIGHTS}",
-        "--classifier-freeze=backbone",
-        "--run=first",
-    )
-    report = json.loads(stack.run_job(*words, **MODEST_GATES).splitlines()[-1])
-    assert [promotion["kind"] for promotion in report["promotions"]] == ["classifier"]
+@pytest.mark.usefixtures("champions")
+def test_the_first_champion_had_nobody_to_beat(stack: LiveStack) -> None:
     verdicts = read_decisions(stack, "first")
-    assert {gate for gate, verdict in verdicts.items() if verdict == "skipped"} == {
-        "not_worse_than_champion",
-        "blast_radius",
-    }
+    skipped = {gate for gate, verdict in verdicts.items() if verdict == "skipped"}
+    assert skipped == {"not_worse_than_champion", "blast_radius"}
 
-    planned = stack.run_dag("catalog_ingest", plan_only=True)
-    assert planned.state == "success", stack.read_logs(planned)
-    plan = stack.airflow.read_xcom("catalog_ingest", planned.run_id, "discover", key="report")
-    assert plan["entries_by_reason"] == {"new": len(truth)}
-    assert stack.query("SELECT count(*) FROM catalog.images") == [(0,)]
 
-    ingested = stack.run_dag("catalog_ingest")
-    assert ingested.state == "success", stack.read_logs(ingested)
-    report = stack.airflow.read_xcom("catalog_ingest", ingested.run_id, "report")
+def test_the_first_champion_tags_the_shop(stack: LiveStack, first_night: FirstNight, truth: dict[str, str]) -> None:
+    assert first_night.plan["entries_by_reason"] == {"new": len(truth)}
+    assert first_night.images_after_plan == 0
+    report = first_night.report
     assert report["entries"] == len(truth) == report["tagged"] + report["reused"]
     assert stack.query("SELECT count(*) FROM catalog.image_embeddings") == [(len(truth),)]
     again = stack.run_dag("catalog_ingest")
     assert stack.airflow.read_xcom("catalog_ingest", again.run_id, "report")["entries"] == 0
-    assert count_right(stack, truth) / len(truth) >= 0.7
+    # Far more than chance: photos and answers belong together. How good it is, `benchmarks.quality` measures.
+    assert count_right(stack, truth) / len(truth) >= 0.6
 
 
-@pytest.mark.usefixtures("labels", "encoder")
+@pytest.mark.usefixtures("first_night", "more_labels")
 def test_an_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str, str]) -> None:
-    """All defaults, after the test above, whose champion it is compared with."""
     (before,) = stack.query(LIVE)
     retags = len(stack.airflow.list_runs("catalog_retag"))
-    run = retrain(stack, require_approval=True)
+    run = retrain(stack, WEIGHTS, require_approval=True)
     wait_until(
         lambda: (
             stack.read_states(run)["classifier.approve"] == "awaiting_input"
@@ -149,16 +168,14 @@ def test_an_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str
     (live,) = stack.query(LIVE)
     assert live != before
     assert stack.query("SELECT DISTINCT classifier_version_id FROM catalog.current_image_tags") == [live]
-    assert count_right(stack, truth) / len(truth) >= 0.8
+    assert count_right(stack, truth) / len(truth) >= 0.6
 
 
-@pytest.mark.usefixtures("labels")
+@pytest.mark.usefixtures("champions")
 def test_a_gate_that_fails_ends_the_run_there(stack: LiveStack, tiny_models: TinyModels) -> None:
     """A classifier from random weights whose backbone is frozen learns little."""
     promotions = stack.query("SELECT count(*) FROM catalog.promotions")
-    run = stack.airflow.wait_for_run(
-        retrain(stack, classifier_base=str(tiny_models.classifier), classifier_freeze="backbone"), PATIENCE_SECONDS
-    )
+    run = stack.airflow.wait_for_run(retrain(stack, tiny_models.classifier), PATIENCE_SECONDS)
     assert run.state == "failed"
     tasks = {task.task_id: task for task in stack.airflow.read_task_instances("model_retrain", run.run_id)}
     gate = tasks["classifier.gate"]

@@ -1,0 +1,191 @@
+"""The one local stack with Airflow that all tests of this folder share, and what they do with it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import httpx
+from sqlalchemy import create_engine, text
+
+from jobs.connections import Connections, connect
+from jobs.database.engine import driver_url
+from jobs.local.airflow_client import AirflowClient, DagRun
+from jobs.local.airflow_services import AirflowOptions
+from jobs.local.ports import WantedPorts, find_free_ports
+from jobs.local.stack import StackStatus, start_stack
+from jobs.settings import PROJECT_ROOT, Settings
+from tests.local.stack_access import connect_s3, read_environment
+
+CONFIGURATION = {
+    "CATALOG_TEST_SHARE": "0.2",
+    "CATALOG_GATE_MIN_ACCURACY": "0.6",
+    "CATALOG_GATE_ACCURACY_RESOLUTION": "0.2",
+    "CATALOG_GATE_MIN_CATEGORY_TEST_IMAGES": "1",
+    "CATALOG_GATE_MIN_TOP_3_ACCURACY": "0.8",
+    "CATALOG_GATE_MIN_CLASS_RECALL": "0.2",
+    "CATALOG_GATE_MAX_CALIBRATION_ERROR": "0.25",
+    "CATALOG_GATE_NOT_WORSE_MARGIN": "0.2",
+    "CATALOG_GATE_MAX_CHANGED_SHARE": "0.6",
+    "CATALOG_GATE_MIN_IMAGES_PER_SECOND": "1",
+    "CATALOG_GATE_MAX_LATENCY_MILLISECONDS": "10000",
+    "CATALOG_FAILED_SHARE_LIMIT": "1",
+    "CATALOG_PRECISION": "fp32",
+}
+"""Gates that a head passes which was trained for seconds on few photos, on a busy machine; `benchmarks.quality` takes
+the defaults. Without int8, whose search takes a minute of processor time for each candidate.
+"""
+
+SMALL_DAGS = Path(__file__).with_name("small_dags")
+PROJECT_DAGS = ("catalog_ingest", "catalog_retag", "model_decision", "model_retrain")
+PATIENCE_SECONDS = 600.0
+POOL_SLOTS = 3
+
+_TRUNCATE = """
+    DO $$ BEGIN
+        SET LOCAL session_replication_role = replica;
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(format('catalog.%I', tablename), ', ')
+                 FROM pg_tables WHERE schemaname = 'catalog');
+    END $$
+"""
+"""In the role of a replica no trigger keeps the history of promotions."""
+
+
+@dataclass(frozen=True)
+class StackHome:
+    """Where the stack lives, with ports that no other stack uses."""
+
+    folder: Path
+    ports: WantedPorts
+
+    @classmethod
+    def make(cls, folder: Path) -> "StackHome":
+        """Prepare a stack with the project's own DAGs and the small ones."""
+        dags = folder.parent / "dags"
+        dags.mkdir()
+        for dag in (*PROJECT_ROOT.glob("dags/*.py"), *SMALL_DAGS.glob("*.py")):
+            (dags / dag.name).symlink_to(dag)
+        return cls(folder, WantedPorts(*find_free_ports(4)))
+
+    def start(self, ports: WantedPorts | None = None) -> StackStatus:
+        """Start what does not run."""
+        options = AirflowOptions(dags_folder=self.folder.parent / "dags", pool_slots=POOL_SLOTS)
+        with patch.dict(os.environ, CONFIGURATION):
+            return start_stack(self.folder, ports or self.ports, options)
+
+
+@dataclass(frozen=True)
+class LiveStack:
+    """A running stack with a migrated catalog."""
+
+    status: StackStatus
+    airflow: AirflowClient
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a job needs to work on this stack."""
+        own = {"CATALOG_MODEL_CACHE": str(self.status.folder / "models")}
+        return CONFIGURATION | read_environment(self.status.folder) | own
+
+    @contextmanager
+    def connect(self) -> Iterator[Connections]:
+        """Connect to catalog and buckets."""
+        with patch.dict(os.environ, self.environment), connect(Settings()) as connections:  # type: ignore[call-arg]
+            yield connections
+
+    def run_job(self, *words: str) -> str:
+        """Run ``python -m jobs``; returns its standard output."""
+        finished = subprocess.run(
+            [sys.executable, "-m", "jobs", *words],
+            cwd=PROJECT_ROOT,
+            env=os.environ | self.environment,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        return finished.stdout
+
+    def start_dag(self, dag_id: str, parameters: Mapping[str, object]) -> DagRun:
+        """Trigger a DAG."""
+        self.airflow.wait_for_dag(dag_id, timeout_seconds=120)
+        return self.airflow.trigger_dag(dag_id, parameters)
+
+    def run_dag(self, dag_id: str, **parameters: object) -> DagRun:
+        """Trigger a DAG and wait for its end."""
+        return self.airflow.wait_for_run(self.start_dag(dag_id, parameters), PATIENCE_SECONDS)
+
+    def answer_approval(self, run: DagRun, task_id: str, is_approved: bool) -> None:
+        """Answer a task that waits, once Airflow is ready for it.
+
+        An answer that comes before the scheduler has heard that the task is parked, which takes seconds, makes
+        Airflow 3.3 try the task again.
+        """
+        heard = (
+            f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{run.dag_id}', "
+            f"task_id='{task_id}', run_id='{run.run_id}'"
+        )
+        logs = self.status.folder / "logs"
+        wait_until(lambda: any(heard in log.read_text() for log in logs.glob("airflow-scheduler.*log")))
+        self.airflow.answer_approval(run.dag_id, run.run_id, task_id, is_approved)
+
+    def read_states(self, run: DagRun) -> dict[str, str | None]:
+        """The state of each task."""
+        return {task.task_id: task.state for task in self.airflow.read_task_instances(run.dag_id, run.run_id)}
+
+    def read_logs(self, run: DagRun) -> str:
+        """The end of each failed task's log, for the message of an assertion."""
+        tasks = self.airflow.read_task_instances(run.dag_id, run.run_id)
+        failed = [task for task in tasks if task.state == "failed"]
+        return "\n".join(
+            f"{task.task_id}: {self.airflow.read_log(run.dag_id, run.run_id, task)[-3000:]}" for task in failed
+        )
+
+    def query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of a statement."""
+        engine = create_engine(driver_url(self.environment["CATALOG_DATABASE_URL"]))
+        with engine.connect() as connection:
+            rows = [tuple(row) for row in connection.execute(text(statement), parameters)]
+        engine.dispose()
+        return rows
+
+    def empty_catalog(self) -> None:
+        """Delete every row of the catalog and every photo, once no run is active that could write.
+
+        Ids go on, so that nobody takes a new model version for one that they have loaded.
+        """
+        wait_until(self._is_idle, PATIENCE_SECONDS)
+        engine = create_engine(driver_url(self.environment["CATALOG_DATABASE_URL"]))
+        with engine.begin() as connection:
+            connection.execute(text(_TRUNCATE))
+        engine.dispose()
+        with connect_s3(self.status.folder) as client:
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket="photos"):
+                for found in page.get("Contents", []):
+                    client.delete_object(Bucket="photos", Key=found["Key"])
+
+    def wait_for_query_service(self) -> None:
+        """Return once the query service has loaded the live models."""
+        live = dict(self.query("SELECT kind, model_version_id FROM catalog.live_models"))
+        url = self.environment["CATALOG_QUERY_SERVICE_URL"]
+        wait_until(lambda: httpx.get(f"{url}/health", trust_env=False).json() == live)
+
+    def _is_idle(self) -> bool:
+        runs = [
+            run for dag_id in PROJECT_DAGS if self.airflow.has_dag(dag_id) for run in self.airflow.list_runs(dag_id)
+        ]
+        return all(run.is_finished for run in runs)
+
+
+def wait_until(is_so: Callable[[], bool], timeout_seconds: float = 240.0) -> None:
+    """Look every half second, and fail when it does not come true in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)

@@ -1,0 +1,73 @@
+"""A catalog as `make demo` leaves it, without its training: rendered photos, tagged by models that never learned."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sqlalchemy import text
+
+from jobs.connections import Connections
+from jobs.database.model_versions import ModelKind, insert_model_version
+from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
+from jobs.local.sample_catalog.garments import CATEGORIES
+from jobs.models.registry import upload_checkpoint
+from jobs.promotion.promote import promote_candidate
+from jobs.query_service.client import QueryClient
+from jobs.tagging.ingest import IngestOptions, ingest
+from tests.end_to_end.live_stack import LiveStack
+from tests.promotion.judged_candidates import judge_candidate
+from tests.shop import IMAGE_SIDE
+
+WORDS = "red striped dress"
+NAME = "Striped Dress Red"
+SPEC = SampleCatalogSpec(labelled_products=0, unlabelled_products=len(CATEGORIES), duplicates=1)
+
+
+def seed_catalog(stack: LiveStack, folder: Path) -> None:
+    """Fill the bucket and the catalog of a stack, and let a query of `WORDS` find the product called `NAME`."""
+    from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
+
+    catalog = render_sample_catalog(folder / "sample", SPEC, processes=1)
+    write_blank_resnet18(folder / "classifier", IMAGE_SIDE, [category.name for category in CATEGORIES])
+    write_blank_clip(folder / "encoder", IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=[WORDS])
+    with stack.connect() as connections:
+        _upload_photos(connections, catalog)
+        _promote(connections, folder / "classifier", "classifier")
+        _promote(connections, folder / "encoder", "encoder")
+        ingest(connections, IngestOptions())
+        stack.wait_for_query_service()
+        with QueryClient(stack.environment["CATALOG_QUERY_SERVICE_URL"]) as queries:
+            _show(connections, queries.embed_text(WORDS).vector)
+
+
+def _upload_photos(connections: Connections, catalog: SampleCatalog) -> None:
+    for path in sorted(path for path in catalog.unlabelled_folder.rglob("*") if path.is_file()):
+        key = path.relative_to(catalog.unlabelled_folder).as_posix()
+        connections.store.upload(path, replace(connections.source, key=key))
+
+
+def _promote(connections: Connections, checkpoint: Path, kind: ModelKind) -> None:
+    """Promote a checkpoint as one that passed its gates."""
+    uploaded = upload_checkpoint(connections.store, connections.artifacts, checkpoint, kind)
+    with connections.engine.begin() as connection:
+        version = insert_model_version(connection, uploaded)
+        judge_candidate(connection, f"seed/{kind}", kind, version.model_version_id)
+    promote_candidate(connections, f"seed/{kind}", kind, "tester")
+
+
+def _show(connections: Connections, vector: tuple[float, ...]) -> None:
+    """Give the photos of one product the vector of the words, as an encoder would that knew what they mean."""
+    with connections.engine.begin() as connection:
+        product_id = connection.execute(
+            text("SELECT min(product_id) FROM catalog.current_product_tags WHERE photos > 1")
+        ).scalar_one()
+        connection.execute(
+            text("UPDATE catalog.products SET display_name = :name WHERE product_id = :product"),
+            {"name": NAME, "product": product_id},
+        )
+        connection.execute(
+            text("""
+                UPDATE catalog.image_embeddings SET embedding = CAST(:vector AS halfvec)
+                WHERE image_id IN (SELECT image_id FROM catalog.images WHERE product_id = :product)
+            """),
+            {"vector": str(list(vector)), "product": product_id},
+        )

@@ -1,0 +1,11 @@
+"""A task that tells what its run and its environment say."""
+
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import DAG, Param
+
+with DAG("tell", schedule=None, params={"word": Param("none", type="string")}):
+    BashOperator(
+        task_id="tell",
+        pool="catalog_gpu",
+        bash_command='echo "word {{ params.word }}"; echo "$CATALOG_DATABASE_URL|$CATALOG_S3_ENDPOINT_URL|$PYTHONPATH"',
+    )
