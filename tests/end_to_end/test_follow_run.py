@@ -15,9 +15,9 @@ from jobs.local.airflow_client import DagRun
 from jobs.local.follow_run import RunFollower
 from jobs.local.run_display import PlainDisplay
 from jobs.progress import open_progress
-from tests.end_to_end.conftest import LiveStack, wait_until
+from tests.end_to_end.live_stack import LiveStack, wait_until
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
 
 DAG_ID = "wait_for_a_word"
 
