@@ -124,11 +124,10 @@ def measure(environment: Mapping[str, str], photos: list[RealPhoto], scratch: Pa
 def fill_shop(bench: Bench, shop: list[RealPhoto], scratch: Path) -> None:
     """Upload the photos under names that do not tell their category, and take some encoder into use."""
     from jobs.connections import connect
-    from jobs.settings import Settings
+    from jobs.settings import make_settings
     from tests.champions import make_champion
 
-    os.environ.update(bench.environment)
-    with connect(Settings()) as connections:  # type: ignore[call-arg]
+    with connect(make_settings(bench.environment)) as connections:
         for photo in shop:
             connections.store.upload(photo.path, connections.source / photo.path.name)
         make_champion(connections, write_tiny_models(scratch / "tiny").encoder, "encoder")

@@ -20,7 +20,7 @@ from jobs.local.airflow_client import AirflowClient, DagRun
 from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts, find_free_ports
 from jobs.local.stack import StackStatus, start_stack
-from jobs.settings import PROJECT_ROOT, Settings
+from jobs.settings import PROJECT_ROOT, make_settings
 from tests.local.stack_access import connect_s3, read_environment
 
 CONFIGURATION = {
@@ -96,7 +96,7 @@ class LiveStack:
     @contextmanager
     def connect(self) -> Iterator[Connections]:
         """Connect to catalog and buckets."""
-        with patch.dict(os.environ, self.environment), connect(Settings()) as connections:  # type: ignore[call-arg]
+        with connect(make_settings(self.environment)) as connections:
             yield connections
 
     def run_job(self, *words: str) -> str:
