@@ -69,7 +69,7 @@ def measure_demo() -> DemoQuality:
 
 def _read_accuracy(connection: Connection) -> tuple[float, int]:
     statement = text("""
-        SELECT metrics #>> '{classifier,correct}', metrics #>> '{classifier,images}' FROM catalog.evaluations e
+        SELECT e.metrics #>> '{classifier,correct}', e.metrics #>> '{classifier,images}' FROM catalog.evaluations e
         JOIN catalog.champion_models c ON c.model_version_id = e.candidate_version_id
         WHERE c.kind = 'classifier' ORDER BY evaluation_id DESC LIMIT 1
     """)
