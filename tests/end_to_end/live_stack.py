@@ -32,7 +32,7 @@ CONFIGURATION = {
     "CATALOG_GATE_MIN_CLASS_RECALL": "0.2",
     "CATALOG_GATE_MAX_CALIBRATION_ERROR": "0.25",
     "CATALOG_GATE_NOT_WORSE_MARGIN": "0.2",
-    "CATALOG_GATE_MAX_CHANGED_SHARE": "0.6",
+    "CATALOG_GATE_MAX_CHANGED_SHARE": "1",
     "CATALOG_GATE_MIN_IMAGES_PER_SECOND": "1",
     "CATALOG_GATE_MAX_LATENCY_MILLISECONDS": "10000",
     "CATALOG_FAILED_SHARE_LIMIT": "1",
@@ -114,7 +114,7 @@ class LiveStack:
 
     def start_dag(self, dag_id: str, parameters: Mapping[str, object]) -> DagRun:
         """Trigger a DAG."""
-        self.airflow.wait_for_dag(dag_id, timeout_seconds=120)
+        self.airflow.wait_for_dag(dag_id, PATIENCE_SECONDS)
         return self.airflow.trigger_dag(dag_id, parameters)
 
     def run_dag(self, dag_id: str, **parameters: object) -> DagRun:

@@ -77,7 +77,7 @@ def test_files_with_secrets_are_closed_to_others(airflow_stack: StackStatus) -> 
 
 
 def test_run_works_on_the_stack_in_the_pool(airflow_stack: StackStatus, client: AirflowClient) -> None:
-    client.wait_for_dag("tell", 120)
+    client.wait_for_dag("tell", PATIENCE_SECONDS)
     run = client.wait_for_run(client.trigger_dag("tell", {"word": "hello"}), PATIENCE_SECONDS)
     tasks = client.read_task_instances("tell", run.run_id)
 
@@ -109,7 +109,7 @@ def test_query_service_that_died_is_replaced_alone_and_waits_for_models(
 
 
 def test_dag_that_cannot_be_loaded_is_named(client: AirflowClient) -> None:
-    client.wait_for_dag("tell", 120)
+    client.wait_for_dag("tell", PATIENCE_SECONDS)
 
     with pytest.raises(PermanentError, match=r"no DAG broken(?s:.*)broken\.py: ValueError: no DAG here"):
         client.wait_for_dag("broken", 5)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from jobs.database.model_versions import read_model_version
@@ -72,7 +73,8 @@ def start(shop: Shop, words: Sequence[str], launcher: Sequence[str] = ("-m",)) -
     return subprocess.Popen(
         [sys.executable, *launcher, "jobs", "train", *words],
         cwd=PROJECT_ROOT,
-        env=os.environ | shop.environment | PRECISION,
+        # The order of sums, and so each weight, depends on the number of threads.
+        env=os.environ | shop.environment | PRECISION | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -113,12 +115,12 @@ def is_json(path: Path) -> bool:
     return True
 
 
-def name_options(labelled: LabelledSet, run_id: str, base: Path) -> list[str]:
+def name_options(labelled: LabelledSet, run_id: str, base: Path, epochs: int = EPOCHS) -> list[str]:
     return [
         f"--run={run_id}",
         f"--snapshot={labelled.snapshot.snapshot_id}",
         f"--base={base}",
-        f"--epochs={EPOCHS}",
+        f"--epochs={epochs}",
         "--learning-rate=1e-3",
         "--batch-size=8",
     ]
@@ -251,7 +253,7 @@ def test_sigterm_ends_a_training_that_goes_on_later(school: Shop, labelled: Labe
 def test_two_processes_train_one_candidate(freeze: str, school: Shop, labelled: LabelledSet, base: Path) -> None:
     # Without the two dashes, torchrun would take --run for one of its own options.
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
-    words = ["classifier", *name_options(labelled, "run", base), f"--freeze={freeze}"]
+    words = ["classifier", *name_options(labelled, "run", base, epochs=1), f"--freeze={freeze}"]
     one, other = run(school, words, launcher)
     assert one == other
     assert school.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]

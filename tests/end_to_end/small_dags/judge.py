@@ -1,0 +1,11 @@
+"""The gate of `model_retrain` without the training before it."""
+
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Param
+from catalog_airflow.gate_operator import GateOperator
+
+with DAG("judge", schedule=None, params={"run": Param("", type="string")}):
+    gate = GateOperator(
+        task_id="gate", command="gate", argument="classifier", options={"run": "{{ params.run }}"}, retries=3
+    )
+    gate >> EmptyOperator(task_id="promote")
