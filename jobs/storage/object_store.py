@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CONNECTION_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
 PART_BYTES = 64 * 2**20
-"""Of a large object that is downloaded. rclone hashes the whole object for each part: 500 MB in boto3's parts of 8 MB take
-it 52 s of a core, in these 1 s."""
+"""Of a large object that is downloaded. rclone hashes the whole object for each part: 500 MB in boto3's parts of 8 MB
+take it 52 s of a core, in these 1 s."""
 BODY_ATTEMPTS = 3
 TRANSPORT_FAULTS = (
     botocore.exceptions.ConnectionError,
