@@ -41,26 +41,43 @@ def test_nothing_else_reaches_docker() -> None:
 
 
 def test_requirements_come_before_the_code_and_are_locked() -> None:
-    files = ["requirements.txt", "constraints.txt", "requirements-compose.txt", "requirements-compose-lock.txt"]
-    assert COPIED[:4] == files
-    install = DOCKERFILE.index("pip install")
+    assert COPIED[:3] == ["requirements.txt", "requirements-compose.txt", "requirements.lock"]
+    install = DOCKERFILE.index("uv pip install")
     assert DOCKERFILE.index("COPY jobs") > install
-    assert re.findall(r"--(?:requirement|constraint)=(\S+)", DOCKERFILE) == files
+    assert "--require-hashes" in DOCKERFILE[install:]
+    named = re.findall(r"--(requirement|constraint)=(\S+)", DOCKERFILE[install:])
+    assert sorted(named) == [
+        ("constraint", "requirements.lock"),
+        ("requirement", "requirements-compose.txt"),
+        ("requirement", "requirements.txt"),
+    ]
 
 
 def read_pins(name: str) -> dict[str, str]:
+    """The versions of a requirements file by package; markers, comments and hashes are left out."""
     lines = (PROJECT_ROOT / name).read_text(encoding="utf-8").splitlines()
-    pins = [line.split("#")[0].strip().split("==") for line in lines if not line.startswith(("#", "-"))]
+    pins = [
+        line.split("#")[0].split(";")[0].strip(" \\").split("==")
+        for line in lines
+        if line and not line.startswith(("#", "-", " "))
+    ]
     assert all(len(pin) == 2 for pin in pins), f"{name} has a requirement without a version"
-    return {package.lower().replace("_", "-"): version for package, version in pins}
+    return {package.split("[")[0].lower().replace("_", "-"): version for package, version in pins}
 
 
-def test_each_package_has_one_version() -> None:
-    named = read_pins("requirements-compose.txt")
-    locked, beside = read_pins("constraints.txt"), read_pins("requirements-compose-lock.txt")
-    assert not named.keys() & beside.keys()
-    assert not beside.keys() & locked.keys()
-    assert all(locked.get(package, version) == version for package, version in named.items())
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-compose.txt"])
+def test_the_lock_holds_what_is_named(name: str) -> None:
+    named, locked = read_pins(name), read_pins("requirements.lock")
+    assert named
+    assert named.items() <= locked.items()
+
+
+def test_every_locked_version_has_hashes() -> None:
+    entries = re.split(r"^(?=[\w.-]+(?:\[[\w,]+\])?==)", (PROJECT_ROOT / "requirements.lock").read_text(), flags=re.M)[
+        1:
+    ]
+    assert len(entries) > 200
+    assert [entry.splitlines()[0] for entry in entries if "--hash=sha256:" not in entry] == []
 
 
 def test_folders_of_volumes_are_made_in_the_image() -> None:

@@ -10,6 +10,7 @@ from jobs.database.model_versions import ModelKind
 from jobs.evaluation.evaluation_record import BlastRadius, EvaluationMetrics, PairedOutcomes, Servable
 from jobs.gates.gate_policy import GatePolicy
 from jobs.gates.gates import GATES, decide_all
+from jobs.gates.paired_test import bound_difference
 from tests.gates.hand_made_evaluations import CLASSIFIER, GOOD, make_evaluation, spoil
 
 POLICY = GatePolicy()
@@ -196,6 +197,16 @@ def test_a_loss_of_the_margin_must_be_ruled_out(lost: int, verdict: str) -> None
     paired = PairedOutcomes(both=302, only_candidate=12, only_champion=lost, neither=341 - 314 - lost)
     decision = decide_metrics(replace(CLASSIFIER, paired=paired))["not_worse_than_champion"]
     assert (decision.verdict, decision.bound) == (verdict, -0.025)
+
+
+def test_a_bound_that_equals_the_margin_does_not_rule_it_out() -> None:
+    paired = PairedOutcomes(both=302, only_candidate=12, only_champion=13, neither=14)
+    record = replace(CLASSIFIER, paired=paired).as_record()
+    margin = -bound_difference(paired)
+    for wider, verdict in ((0.0, "failed"), (1e-9, "passed")):
+        policy = GatePolicy(not_worse_margin=margin + wider)
+        decisions = {one.gate: one for one in decide_all(make_evaluation("classifier", record), True, policy)}
+        assert decisions["not_worse_than_champion"].verdict == verdict
 
 
 def test_pairs_of_other_images_are_no_comparison() -> None:

@@ -63,6 +63,13 @@ def test_bad_bytes_become_a_reason(content: bytes, reason: Reason) -> None:
     assert fail(content).reason is reason
 
 
+def test_photos_at_the_limits_are_decoded() -> None:
+    limits = DecodeLimits(max_pixels=8 * 30, min_side_pixels=8, target_side=64)
+    decoded = decode(make_photo(1, (8, 30), "PNG"), limits)
+    assert (decoded.width, decoded.height) == (8, 30)
+    assert fail(make_photo(1, (8, 31), "PNG"), limits).reason is Reason.TOO_MANY_PIXELS
+
+
 def test_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = encode(Image.new("1", (30_000, 30_000)), "PNG")
     started = time.process_time()
