@@ -29,8 +29,8 @@ ui: $(READY) ## start the local stack with Airflow, print URL and login
 down: ## stop the local stack; its data stay in .local/
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m jobs stack down; else echo "nothing to stop: make demo was never run"; fi
 
-test: check ## lint, types and all tests
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup
+test: check ## lint, types and all tests, with branch coverage
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --cov --cov-report=term
 
 check: $(READY) ## lint, format, types
 	@$(BIN)/ruff check .
