@@ -12,8 +12,11 @@ from jobs.local.processes import end_processes
 PATIENCE_SECONDS = 30.0
 """For fixtures and ``finally`` blocks of a process that was told to end."""
 
-SUPERVISED_VARIABLE = "CATALOG_TESTS_SUPERVISED"
-"""Set for the child and what it starts, among which are the workers of xdist and parts of benchmarks."""
+SUPERVISED_VARIABLE = "TESTS_ARE_SUPERVISED"
+"""Set for the child and what it starts, among which are the workers of xdist and parts of benchmarks.
+
+No setting of ours, since `tests.bare_environment` hides those from the workers.
+"""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
