@@ -92,8 +92,8 @@ def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, tex
     config = VisionTextDualEncoderConfig.from_vision_text_configs(image_tower, text_tower, projection_dim=dimensions)
     VisionTextDualEncoderModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # Whole photos, not their middle: docs/decisions/whole-photos.md.
-    ViTImageProcessor(size={"height": image_side, "width": image_side}).save_pretrained(folder)
+    # Whole photos, resized by Pillow's filter 3 (bicubic), not their middle: docs/decisions/whole-photos.md.
+    ViTImageProcessor(size={"height": image_side, "width": image_side}, resample=3).save_pretrained(folder)
 
 
 def write_blank_clip(
