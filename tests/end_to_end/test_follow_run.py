@@ -17,7 +17,7 @@ from jobs.local.run_display import PlainDisplay
 from jobs.progress import open_progress
 from tests.end_to_end.live_stack import LiveStack, wait_until
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 DAG_ID = "wait_for_a_word"
 

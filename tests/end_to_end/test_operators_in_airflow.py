@@ -4,7 +4,7 @@ import pytest
 
 from tests.end_to_end.live_stack import PATIENCE_SECONDS, LiveStack, wait_until
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 
 @pytest.mark.parametrize(

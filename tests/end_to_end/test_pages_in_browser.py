@@ -16,7 +16,6 @@ from tests.promotion.judged_candidates import judge_candidate
 
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.xdist_group("airflow"),
     pytest.mark.timeout(900),
     pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium"),
 ]

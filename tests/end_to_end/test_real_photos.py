@@ -41,7 +41,6 @@ DECISIONS = """
 
 pytestmark = [
     pytest.mark.end_to_end,
-    pytest.mark.xdist_group("airflow"),
     pytest.mark.timeout(900),
     pytest.mark.skipif(not FOLDER.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
     pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no pretrained backbone: set CATALOG_PRETRAINED_WEIGHTS"),

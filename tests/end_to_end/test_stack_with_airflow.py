@@ -21,7 +21,7 @@ from tests.local.stack_access import (
     read_pids,
 )
 
-pytestmark = [pytest.mark.end_to_end, pytest.mark.xdist_group("airflow"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
