@@ -39,7 +39,7 @@ def pytest_configure() -> None:
 
 
 class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Give each file to one worker, so that the fixtures of a module are made once, and all that share an Airflow to one.
+    """Give each file to one worker, and all tests that share an Airflow to one, so that fixtures are made once.
 
     The marks of xdist do not reach its scheduler under pytest 9.2.
     """
