@@ -49,6 +49,7 @@ class FileScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return AIRFLOW_TESTS if path.startswith(AIRFLOW_TESTS) else path
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling:
     """Let xdist hand out whole files."""
     return FileScheduling(config, log)

@@ -51,8 +51,13 @@ def site(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def launcher(site: Path, stack_id: str, tmp_path: Path) -> Iterator[AirflowLauncher]:
-    with AirflowLauncher({"PYTHONPATH": str(site)}, stack_id, tmp_path / "launcher.log") as launcher:
+    with AirflowLauncher(make_environment(site), stack_id, tmp_path / "launcher.log") as launcher:
         yield launcher
+
+
+def make_environment(site: Path) -> dict[str, str]:
+    """As the stack does, keep titles from overwriting the environment, by which processes are found."""
+    return {"PYTHONPATH": str(site), "SPT_NOENV": "1"}
 
 
 def make_command(*words: str) -> Command:
@@ -62,7 +67,7 @@ def make_command(*words: str) -> Command:
 def test_server_is_forked_into_a_session_of_its_own_and_stays(site: Path, stack_id: str, tmp_path: Path) -> None:
     service, log = Service("server", make_command("serve"), lambda _process: True), tmp_path / "server.log"
     log.write_text("old news\n")
-    with AirflowLauncher({"PYTHONPATH": str(site)}, stack_id, tmp_path / "launcher.log") as launcher:
+    with AirflowLauncher(make_environment(site), stack_id, tmp_path / "launcher.log") as launcher:
         pid = launcher.start_service(service, stack_id, log)
     process = find_stack_process(pid, stack_id)
 
@@ -92,7 +97,7 @@ def test_failed_command_is_reported_with_its_last_words(launcher: AirflowLaunche
 def test_airflow_that_cannot_be_imported_is_reported(site: Path, launcher: AirflowLauncher, tmp_path: Path) -> None:
     (site / "airflow" / "__init__.py").write_text("raise ImportError('half an installation')\n")
     with (
-        AirflowLauncher({"PYTHONPATH": str(site)}, uuid4().hex, tmp_path / "other.log") as other,
+        AirflowLauncher(make_environment(site), uuid4().hex, tmp_path / "other.log") as other,
         pytest.raises(PermanentError, match=r"Airflow cannot be started(?s:.*)half an installation"),
     ):
         other.run_command(make_command("migrate"), tmp_path / "migrate.log")
