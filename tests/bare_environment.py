@@ -17,11 +17,11 @@ from pathlib import Path
 from PIL import Image
 
 SETTINGS = ("CATALOG_", "AWS_", "AIRFLOW", "PG")
-INPUTS_OF_TESTS = {"CATALOG_REAL_PHOTOS", "CATALOG_PRETRAINED_WEIGHTS"}
+OF_TESTS = {"CATALOG_REAL_PHOTOS", "CATALOG_PRETRAINED_WEIGHTS", "CATALOG_TESTS_SUPERVISED"}
 
 
 def _hide_settings() -> None:
-    for name in os.environ.keys() - INPUTS_OF_TESTS:
+    for name in os.environ.keys() - OF_TESTS:
         if name.startswith(SETTINGS):
             del os.environ[name]
     home = tempfile.mkdtemp(prefix="home-")
@@ -47,7 +47,9 @@ def keep_process_state() -> Iterator[None]:
     Image.MAX_IMAGE_PIXELS = max_pixels
     if torch:
         torch.set_num_threads(threads)
-    assert _read_process_state() == before
+    after = _read_process_state()
+    changed = {name: (value, after[name]) for name, value in before.items() if value != after[name]}
+    assert not changed, f"the test leaves changes to the next: {changed}"
 
 
 def _read_process_state() -> dict[str, object]:

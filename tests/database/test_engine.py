@@ -78,7 +78,7 @@ def test_bare_driver_faults_are_translated_too(database_url: str, engine: Engine
     with engine.connect() as connection:
         cursor = connection.connection.cursor()
         with (
-            pytest.raises(RetryableError, match="terminat|closed the connection"),
+            pytest.raises(RetryableError, match=r"terminat|closed the connection"),
             translate_database_faults(database_url),
         ):
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
