@@ -17,11 +17,11 @@ from pathlib import Path
 from PIL import Image
 
 SETTINGS = ("CATALOG_", "AWS_", "AIRFLOW", "PG")
-OF_TESTS = {"CATALOG_REAL_PHOTOS", "CATALOG_PRETRAINED_WEIGHTS", "CATALOG_TESTS_SUPERVISED"}
+INPUTS_OF_TESTS = {"CATALOG_REAL_PHOTOS", "CATALOG_PRETRAINED_WEIGHTS"}
 
 
 def _hide_settings() -> None:
-    for name in os.environ.keys() - OF_TESTS:
+    for name in os.environ.keys() - INPUTS_OF_TESTS:
         if name.startswith(SETTINGS):
             del os.environ[name]
     home = tempfile.mkdtemp(prefix="home-")
