@@ -31,6 +31,7 @@ from jobs.models.geometry import Geometry
 from jobs.models.production import PRODUCTION_FILE, write_production
 from jobs.models.registry import upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
+from jobs.progress import SILENT, Progress
 from jobs.settings import Settings
 from jobs.storage.layout import example_location, snapshot_location
 from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
@@ -146,7 +147,12 @@ def register_candidate(
 
 
 def serve_here(
-    artifact: Path, kind: ModelKind, photos: Sequence[bytes], _settings: Settings, _scratch: Path
+    artifact: Path,
+    kind: ModelKind,
+    photos: Sequence[bytes],
+    _settings: Settings,
+    _scratch: Path,
+    _progress: Progress = SILENT,
 ) -> Serving:
     """Measure as `measure_serving` does, without the seconds that a process of its own takes to start."""
     return probe_serving(load_served_model(artifact, kind, EXACT), photos, round_seconds=0.01)
