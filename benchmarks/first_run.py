@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,11 +26,12 @@ from jobs.settings import PROJECT_ROOT
 STAGE = "-- "
 """How lines of `make demo` start that open a stage."""
 DEADLINE_SECONDS = 3600
+"""A command that takes longer is ended by SIGTERM, and counts as failed."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """A stage of a command, its seconds, and whether the command went on after it."""
+    """A stage of a command and its seconds."""
 
     command: str
     stage: str
@@ -46,6 +48,8 @@ def time_first_run(avx2: bool, only: str | None) -> list[Timing]:
     environment |= AVX2 if avx2 else {}
     timings: list[Timing] = []
     with _open_clone() as clone:
+        # Empty, as a newcomer's is.
+        environment["UV_CACHE_DIR"] = str(clone.parent / "uv-cache")
         if only != "test":
             timings += _time_stages(clone, ["make", "demo"], environment)
             subprocess.run(["make", "down"], cwd=clone, env=environment, check=True)
@@ -82,17 +86,18 @@ def _time_stages(clone: Path, words: Sequence[str], environment: Mapping[str, st
     )
     assert process.stdout is not None
     command, stage, started = " ".join(words), "start", time.monotonic()
-    deadline = started + DEADLINE_SECONDS
+    began = started
+    deadline = threading.Timer(DEADLINE_SECONDS, os.killpg, (process.pid, signal.SIGTERM))
+    deadline.start()
     try:
         for line in process.stdout:
-            print(f"{time.monotonic() - deadline + DEADLINE_SECONDS:7.1f}  {line}", end="", flush=True)
+            print(f"{time.monotonic() - began:7.1f}  {line}", end="", flush=True)
             if line.startswith(STAGE):
                 timings.append(Timing(command, stage, time.monotonic() - started))
                 stage, started = line.removeprefix(STAGE).strip(" .\n"), time.monotonic()
-            if time.monotonic() > deadline:
-                raise CommandFailedError(f"{command} is still running after {DEADLINE_SECONDS} s")
         exit_code = process.wait(timeout=60)
     finally:
+        deadline.cancel()
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(timeout=60)

@@ -14,7 +14,7 @@ from jobs.errors import PermanentError
 from jobs.local.airflow_client import AirflowClient, DagRun
 from jobs.local.airflow_services import AirflowOptions
 from jobs.local.console import choose_task_slots
-from jobs.local.demo_answers import DemoQuestions, show_answers, show_next_steps
+from jobs.local.demo_answers import DemoQuestions, choose_product, show_answers, show_next_steps
 from jobs.local.demo_bases import DemoBase, choose_bases
 from jobs.local.demo_photos import (
     DemoPhotos,
@@ -91,9 +91,11 @@ def run_demo(write: Write, ports: WantedPorts, own_photos: Path | None = None) -
         _ingest(demo, attach=not uploaded)
         record = read_demo_record(status.folder)
         reads_texts = record is not None and record.reads_texts
-        questions = DemoQuestions(TEXT_QUERY if reads_texts else None, files.text_sheet, files.product_sheet)
+        questions = DemoQuestions(
+            TEXT_QUERY if reads_texts else None, choose_product(connections), files.text_sheet, files.product_sheet
+        )
         show_answers(connections, questions, write)
-        show_next_steps(connections, questions, status, write)
+        show_next_steps(questions, status, write)
 
 
 @contextmanager
@@ -168,7 +170,7 @@ def _import_labels(demo: _Demo) -> int:
 
     assert demo.photos.labels is not None
     format_name, source = demo.photos.labels
-    name = "sample" if demo.photos.is_sample else source.name
+    name = "sample" if demo.photos.is_sample else "own-photos"
     return import_labels(demo.connections, format_name, source, name=name).imported
 
 

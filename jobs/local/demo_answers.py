@@ -17,9 +17,13 @@ COUNT_CATEGORIES = "SELECT category, count(*) FROM catalog.current_image_tags GR
 
 @dataclass(frozen=True)
 class DemoQuestions:
-    """The questions of a demo; ``text`` is None where the encoder cannot read. Sheets are pictures of the answers."""
+    """The questions of a demo; sheets are pictures of the answers.
+
+    ``text`` is None if the encoder cannot read, ``product_id`` if no photo has a vector.
+    """
 
     text: str | None
+    product_id: str | None
     text_sheet: Path
     product_sheet: Path
 
@@ -29,10 +33,9 @@ def show_answers(connections: Connections, questions: DemoQuestions, write: Writ
     if questions.text is not None:
         write(f"\nSELECT * FROM catalog.search_products('{questions.text}', k => 5);")
         show_text_search(connections, questions.text, 5, None, questions.text_sheet, write)
-    product_id = _choose_product(connections)
-    if product_id is not None:
-        write(f"\nSELECT * FROM catalog.similar_products('{product_id}', k => 5);")
-        show_similar_products(connections, product_id, 5, None, questions.product_sheet, write)
+    if questions.product_id is not None:
+        write(f"\nSELECT * FROM catalog.similar_products('{questions.product_id}', k => 5);")
+        show_similar_products(connections, questions.product_id, 5, None, questions.product_sheet, write)
     with connections.engine.connect() as connection:
         rows = connection.execute(text(COUNT_CATEGORIES)).all()
     if rows:
@@ -40,20 +43,19 @@ def show_answers(connections: Connections, questions: DemoQuestions, write: Writ
         write("\n".join(f"  {category:<10} {count:5d}" for category, count in rows))
 
 
-def show_next_steps(connections: Connections, questions: DemoQuestions, status: StackStatus, write: Write) -> None:
+def show_next_steps(questions: DemoQuestions, status: StackStatus, write: Write) -> None:
     """Name three commands, the page with the search, and the login."""
-    jobs, product_id = ".venv/bin/python -m jobs", _choose_product(connections)
-    first = f'search "{questions.text}" -k 10 --png .local/answer.png' if questions.text else "spaces"
+    search = f'search "{questions.text}" -k 10 --png .local/answer.png' if questions.text else "spaces list"
+    similar = f"similar {questions.product_id} --png .local/answer.png" if questions.product_id else "ingest --plan"
     write("\nTry next:")
-    write(f"  {jobs} {first}")
-    write(f"  {jobs} similar {product_id} --png .local/answer.png")
-    write(f"  {jobs} models list")
+    for command in (search, similar, "models list"):
+        write(f"  .venv/bin/python -m jobs {command}")
     write(f"Search page: {status.airflow_url}/catalog/search   user: {status.username}   password: {status.password}")
     write("Stop it all with `make down`.")
 
 
-def _choose_product(connections: Connections) -> str | None:
-    """The first product with more than one photo, or else the first one."""
+def choose_product(connections: Connections) -> str | None:
+    """Return the first product with more than one photo, or else the first one; None where no photo has a vector."""
     statement = text("""
         SELECT product_id FROM catalog.images i
         WHERE deleted_at IS NULL AND EXISTS (SELECT FROM catalog.image_embeddings e WHERE e.image_id = i.image_id)

@@ -19,7 +19,6 @@ from transformers import (
     TimmWrapperConfig,
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
-    ViTImageProcessor,
 )
 
 MAX_TOKENS = 24
@@ -91,9 +90,7 @@ def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, tex
     text_tower = CLIPTextConfig(**_describe_text_tower(tokenizer, dimensions, layers=2))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(image_tower, text_tower, projection_dim=dimensions)
     VisionTextDualEncoderModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    # Whole photos, resized by Pillow's filter 3 (bicubic), not their middle: docs/decisions/whole-photos.md.
-    ViTImageProcessor(size={"height": image_side, "width": image_side}, resample=3).save_pretrained(folder)
+    _write_inputs(folder, image_side, tokenizer)
 
 
 def write_blank_clip(
@@ -114,10 +111,7 @@ def write_blank_clip(
         text_config=_describe_text_tower(tokenizer, width, max(2, layers // 2)),
     )
     CLIPModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessor(
-        size={"shortest_edge": image_side}, crop_size={"height": image_side, "width": image_side}
-    ).save_pretrained(folder)
+    _write_inputs(folder, image_side, tokenizer)
 
 
 def _describe_text_tower(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> dict[str, Any]:
@@ -132,6 +126,14 @@ def _describe_text_tower(tokenizer: PreTrainedTokenizerFast, width: int, layers:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def _write_inputs(folder: Path, image_side: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    """How an encoder takes photos and texts."""
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": image_side}, crop_size={"height": image_side, "width": image_side}
+    ).save_pretrained(folder)
 
 
 def _train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:

@@ -52,7 +52,7 @@ def test_a_blank_encoder_is_one(clip: Path, device: Device) -> None:
 def test_an_encoder_may_have_a_convolutional_image_tower(tmp_path: Path, device: Device) -> None:
     write_blank_dual_encoder(tmp_path, image_side=40, dimensions=64, texts=TEXTS)
     encoder = load_image_encoder(tmp_path, device)
-    assert encoder.preprocessing.geometry == Geometry(40, 40, False, "bicubic")
+    assert encoder.preprocessing.geometry == Geometry(40, 40, True, "bicubic")
     pixels = torch.zeros(2, 3, 40, 40, dtype=torch.uint8)
     assert encoder.predict(pixels).shape == (2, read_dimensions(tmp_path)) == (2, 64)
     assert load_text_encoder(tmp_path, device).embed(["a red hat"]).shape == (1, 64)
