@@ -122,11 +122,18 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """A real S3 endpoint; boto3 finds its keys in the environment, as it would find a shop's own."""
+    """A real S3 endpoint, whose keys are in its variables and not in the environment of the tests."""
     with tempfile.TemporaryDirectory(prefix="s3-") as folder, run_s3_server(Path(folder)) as server:
-        keys = {name: value for name, value in server.environment.items() if name.startswith("AWS_")}
-        with patch.dict(os.environ, keys):
-            yield server
+        yield server
+
+
+@pytest.fixture
+def aws_keys(s3_server: S3Server) -> Iterator[None]:
+    """Keys in the environment, for tests of what boto3 finds there by itself."""
+    with patch.dict(
+        os.environ, {name: value for name, value in s3_server.environment.items() if name.startswith("AWS_")}
+    ):
+        yield
 
 
 @pytest.fixture(scope="session")

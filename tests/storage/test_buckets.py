@@ -8,6 +8,8 @@ from jobs.storage.buckets import create_missing_buckets
 from jobs.storage.uri import S3Uri
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.usefixtures("aws_keys")
+
 
 def test_missing_buckets_are_created_once(s3_server: S3Server) -> None:
     old, new = f"old-{uuid4().hex}", f"new-{uuid4().hex}"

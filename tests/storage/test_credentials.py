@@ -66,7 +66,6 @@ def test_both_clients_sign_with_the_key_that_they_are_given(
     s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = AwsCredentials.from_variables(s3_server.environment)
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.setenv(name, "x" * 20)
     store = ObjectStore(s3_server.url, key)

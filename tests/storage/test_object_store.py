@@ -18,6 +18,8 @@ from jobs.storage.object_store import ListedObject, ObjectStore
 from jobs.storage.uri import S3Uri
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.usefixtures("aws_keys")
+
 BODY = b"bytes of a photo"
 ETAG = hashlib.md5(BODY).hexdigest()
 ODD_KEYS = [

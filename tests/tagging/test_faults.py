@@ -12,6 +12,8 @@ from jobs.tagging.ingest import IngestOptions, ingest, preview_ingest
 from tests.fault_proxy import FaultProxy, run_fault_proxy
 from tests.shop import Shop, make_photo
 
+pytestmark = pytest.mark.usefixtures("aws_keys")
+
 FAILURES = """
     SELECT object_key, stage, reason, attempts FROM catalog.item_failures JOIN catalog.images USING (image_id)
     WHERE resolved_at IS NULL ORDER BY 1
