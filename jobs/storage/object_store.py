@@ -159,8 +159,13 @@ class ObjectStore:
             PermanentError: it is not there.
             RetryableError: the endpoint is away or throttles.
         """
+        content = self._quick_reader.read(location)
+        if content is not None:
+            return content
         with self._infrastructure(location):
-            return self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+            answer = self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+        self._quick_reader.count_detour()
+        return answer
 
     def read_if_present(self, location: S3Uri) -> bytes | None:
         """Read an object, or None if there is none; other faults as in `read`."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import boto3
+from botocore.handlers import VALID_BUCKET
 
 from jobs.storage.uri import S3Uri
 
@@ -33,19 +34,21 @@ class QuickReader:
         self._buckets: dict[str, S3Store] = {}
         self._detours = 0
 
-    def read(self, location: S3Uri, etag: str, max_bytes: int) -> bytes | None:
-        """The bytes of an object of this etag and at most this size, or None, which says nothing of the reason."""
-        if self._detours >= MOST_DETOURS:
+    def read(self, location: S3Uri, etag: str | None = None, max_bytes: int | None = None) -> bytes | None:
+        """The bytes of an object, of this etag and at most this size, or None, which says nothing of the reason."""
+        # A name that no bucket can have would crash obstore.
+        if self._detours >= MOST_DETOURS or not VALID_BUCKET.search(location.bucket):
             return None
         import obstore
         from obstore.exceptions import BaseError
 
         try:
             bucket = self._open(location.bucket)
-            answer = obstore.get(bucket, location.key, options={"if_match": f'"{etag}"'})
+            answer = obstore.get(bucket, location.key, options={"if_match": f'"{etag}"'} if etag else None)
             # Not every endpoint honours If-Match.
-            is_wanted = answer.meta["e_tag"] == f'"{etag}"' and answer.meta["size"] <= max_bytes
-            return answer.bytes().to_bytes() if is_wanted else None
+            is_same = etag is None or answer.meta["e_tag"] == f'"{etag}"'
+            is_small = max_bytes is None or answer.meta["size"] <= max_bytes
+            return answer.bytes().to_bytes() if is_same and is_small else None
         # Built-in exceptions stand for keys that it cannot name, and objects that are not there.
         except (BaseError, ValueError, OSError) as error:
             log.debug("%s is read through boto3: %s", location, error)

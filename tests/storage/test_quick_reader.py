@@ -12,6 +12,8 @@ from jobs.storage.quick_reader import QuickReader
 from jobs.storage.uri import S3Uri
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.usefixtures("aws_keys")
+
 BODY = b"bytes of a photo"
 ETAG = hashlib.md5(BODY).hexdigest()
 
@@ -49,10 +51,14 @@ def test_keys_that_it_cannot_name_are_left_alone(reader: QuickReader, bucket: S3
     assert reader.read(S3Uri(bucket.bucket, key), ETAG, 100) is None
 
 
+def test_a_name_that_no_bucket_can_have_is_left_alone(reader: QuickReader) -> None:
+    assert reader.read(S3Uri("no bucket", "1.jpg")) is None
+
+
 def test_the_store_reads_without_boto3(store: ObjectStore, bucket: S3Uri, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(bucket / "1.jpg", BODY)
     monkeypatch.setattr(store, "_client", None)
-    assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == BODY
+    assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == store.read(bucket / "1.jpg") == BODY
 
 
 def test_where_it_never_succeeds_boto3_takes_over(
@@ -61,8 +67,8 @@ def test_where_it_never_succeeds_boto3_takes_over(
     store.write(bucket / "1.jpg", BODY)
     # As if there were a proxy that only boto3 knows of.
     store._quick_reader._endpoint_url = "http://127.0.0.1:9"
-    for _ in range(quick_reader.MOST_DETOURS):
-        assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == BODY
+    for _ in range(quick_reader.MOST_DETOURS // 2):
+        assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == store.read(bucket / "1.jpg") == BODY
     assert "obstore cannot read this bucket" in caplog.text
     monkeypatch.setattr(store._quick_reader, "_open", None)
-    assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == BODY
+    assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == store.read(bucket / "1.jpg") == BODY
