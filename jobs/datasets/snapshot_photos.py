@@ -1,12 +1,14 @@
 """The photos of a snapshot: their bytes in the artifacts, and their pixels, decoded once and kept on disk."""
 
+import fcntl
 import hashlib
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,17 +55,18 @@ class SnapshotPhotos:
     def load_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> torch.Tensor:
         """Decode and resize as the tagger does: uint8 [n, 3, crop_to, crop_to], in the order of the rows.
 
-        The pixels lie in a file of the cache and not in memory; a second call with the same photos finds them there.
+        The pixels lie in a file of the cache and not in memory; a second call with the same photos finds them there,
+        also one of another process, which waits for them if they are being decoded.
         """
         if not rows:
             return torch.empty((0, 3, geometry.crop_to, geometry.crop_to), dtype=torch.uint8)
         path = self.cache / "pixels" / f"{_name_pixels(rows, geometry)}.npy"
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _delete_unused(path.parent)
-            self._decode_all(rows, geometry, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not _mark_used(path):
+            with _hold_lock(path.with_suffix(".lock")):
+                if not _mark_used(path):
+                    _delete_unused(path.parent)
+                    self._decode_all(rows, geometry, path)
         # Private to this process: torch wants memory that it may write to.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
 
@@ -89,6 +92,27 @@ class SnapshotPhotos:
         if not isinstance(decoded, DecodedImage):
             raise PermanentError(f"labelled photo {row.content_hash}: {decoded.reason} ({decoded.detail})")
         return geometry.apply(np.ascontiguousarray(decoded.pixels))
+
+
+def _mark_used(path: Path) -> bool:
+    """False where there is no such file."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _hold_lock(path: Path) -> Iterator[None]:
+    """Let one process in at a time; the lock ends with its process."""
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Those who wait hold the same file, and find the pixels when they are let in.
+            path.unlink(missing_ok=True)
 
 
 def _delete_unused(folder: Path) -> None:

@@ -1,17 +1,12 @@
 """What a training works with: the photos of a snapshot, the device, and a folder that outlives the process."""
 
-import fcntl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from jobs.datasets.snapshot_file import Snapshot, SnapshotRow, Split
 from jobs.datasets.snapshot_photos import SnapshotPhotos
 from jobs.errors import PermanentError
 from jobs.models.device import Device
-from jobs.models.geometry import Geometry
 from jobs.progress import SILENT, Progress
 
 
@@ -38,10 +33,3 @@ class Classroom:
                 f"snapshot {self.snapshot.snapshot_id[:12]} has no {wanted}: label more products and take a new one"
             )
         return rows
-
-    def load_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> torch.Tensor:
-        """Uint8 [n, 3, side, side]; of the processes on this machine, one decodes and the others wait for it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "pixels.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return self.photos.load_pixels(rows, geometry)

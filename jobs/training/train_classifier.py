@@ -53,7 +53,7 @@ def train_classifier(request: ClassifierTraining, classroom: Classroom) -> Learn
     model = _load_base(request.base, categories)
 
     def load(rows: Sequence[SnapshotRow], geometry: Geometry) -> _Part:
-        return _Part(classroom.load_pixels(rows, geometry), _number_labels(rows, categories))
+        return _Part(classroom.photos.load_pixels(rows, geometry), _number_labels(rows, categories))
 
     log.info("classifier: %d photos of %d categories, from %s", len(rows), len(categories), request.base.name)
     if request.freeze == "backbone":

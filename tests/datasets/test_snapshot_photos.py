@@ -1,8 +1,10 @@
 """The pixels of a snapshot on disk."""
 
+import fcntl
 import hashlib
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import torch
@@ -35,6 +37,23 @@ def test_pixels_are_decoded_once_and_found_again(shop: Shop, tmp_path: Path) -> 
     assert pixels.shape == (3, 3, 32, 32)
     shop.connections.store.write(example_location(shop.connections.artifacts, rows[0].content_hash), b"gone")
     assert torch.equal(photos.load_pixels(rows, GEOMETRY), pixels)
+
+
+def test_pixels_that_another_process_decodes_are_waited_for(shop: Shop, tmp_path: Path) -> None:
+    stored = store_photo(shop, 0)
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    pixels = photos.load_pixels([stored], GEOMETRY)
+    path = next((tmp_path / "pixels").glob("*.npy"))
+    hidden = path.rename(tmp_path / "hidden.npy")
+    shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
+    with ThreadPoolExecutor(1) as pool, path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = pool.submit(photos.load_pixels, [stored], GEOMETRY)
+        assert not wait([waiting], timeout=0.5).done
+        hidden.rename(path)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert torch.equal(waiting.result(timeout=60), pixels)
+    assert list_pixels(tmp_path) == {path.name}
 
 
 def test_pixels_that_were_not_used_for_long_make_room(shop: Shop, tmp_path: Path) -> None:
