@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from jobs.local.airflow_client import AirflowClient, DagRun
 from jobs.local.airflow_services import AirflowOptions
 from jobs.local.console import choose_task_slots
 from jobs.local.demo_answers import DemoQuestions, choose_product, show_answers, show_next_steps
-from jobs.local.demo_bases import DemoBase, choose_bases
+from jobs.local.demo_bases import DemoBase, choose_bases, write_random_weights
 from jobs.local.demo_photos import (
     DemoPhotos,
     DemoRecord,
@@ -72,20 +73,19 @@ def run_demo(write: Write, ports: WantedPorts, own_photos: Path | None = None) -
     """
     files = DemoFiles()
     own = find_own_photos(own_photos, Settings.model_fields["image_suffixes"].default) if own_photos else None
-    with _step(write, "starting Postgres, S3 and Airflow"):
-        if names_locations():
-            raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
-        LOCAL_STACK_FOLDER.mkdir(mode=0o700, exist_ok=True)
-        reserve_stack(LOCAL_STACK_FOLDER, own_photos)
-        status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=choose_task_slots()))
-        settings = load_settings()
-        migrate(settings.database_url)
+    if names_locations():
+        raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
+    LOCAL_STACK_FOLDER.mkdir(mode=0o700, exist_ok=True)
+    reserve_stack(LOCAL_STACK_FOLDER, own_photos)
+    status, photos = _start(files, own, ports, write)
+    settings = load_settings()
     with connect(settings) as connections, _open_airflow(status) as airflow:
         follower = RunFollower(airflow, connections.engine, status.folder)
-        with hold_preparation_lock(status.folder):
-            photos = own or _render_sample(files, write)
-            with _step(write, f"putting {len(photos.files)} files into the bucket"):
-                uploaded = upload_photos(connections, photos)
+        with (
+            hold_preparation_lock(status.folder),
+            _step(write, f"putting {len(photos.files)} files into the bucket"),
+        ):
+            uploaded = upload_photos(connections, photos)
         demo = _Demo(connections, airflow, follower, photos, status.folder, files, write)
         _bring_champions(demo)
         _ingest(demo, attach=not uploaded)
@@ -112,9 +112,23 @@ def _open_airflow(status: StackStatus) -> AirflowClient:
     return AirflowClient(status.airflow_url, status.username, status.password)
 
 
-def _render_sample(files: DemoFiles, write: Write) -> DemoPhotos:
-    with _step(write, "rendering a sample catalog"):
-        return describe_sample(render_sample_catalog(files.sample, SampleCatalogSpec()))
+def _start(
+    files: DemoFiles, own: DemoPhotos | None, ports: WantedPorts, write: Write
+) -> tuple[StackStatus, DemoPhotos]:
+    """Start the stack and, at the same time, render the sample unless there are photos of the user's own."""
+    title = "starting Postgres, S3 and Airflow" + ("" if own else ", and rendering a sample catalog")
+    with hold_preparation_lock(LOCAL_STACK_FOLDER), _step(write, title), ThreadPoolExecutor(1) as pool:
+        photos = pool.submit(lambda: own or _render_sample(files))
+        status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=choose_task_slots()))
+        migrate(load_settings().database_url)
+        return status, photos.result()
+
+
+def _render_sample(files: DemoFiles) -> DemoPhotos:
+    """Render the photos, and write what the models start from."""
+    photos = describe_sample(render_sample_catalog(files.sample, SampleCatalogSpec()))
+    write_random_weights(photos, files.bases)
+    return photos
 
 
 def _bring_champions(demo: _Demo) -> None:

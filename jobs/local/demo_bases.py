@@ -27,14 +27,14 @@ def choose_bases(photos: DemoPhotos, settings: Settings, folder: Path) -> dict[M
 
     A configured base that cannot be loaded is replaced by random weights; ``folder`` keeps those.
     """
-    blanks = _write_random_weights(photos, folder)
+    blanks = write_random_weights(photos, folder)
     if photos.is_sample:
         reason = "a small network with random weights, enough for rendered garments and nothing to download"
         return {kind: DemoBase(blanks[kind], True, reason) for kind in MODEL_KINDS}
     return {kind: _choose_base(kind, settings, blanks[kind]) for kind in MODEL_KINDS}
 
 
-def _write_random_weights(photos: DemoPhotos, folder: Path) -> dict[ModelKind, Path]:
+def write_random_weights(photos: DemoPhotos, folder: Path) -> dict[ModelKind, Path]:
     """Write both kinds once; a run may be reading them when a second demo starts."""
     if not folder.exists():
         # Here, since torch takes seconds to import and a second demo does without.

@@ -40,22 +40,29 @@ class TextEncoder:
 
     model: Any
     tokenizer: Any
-    max_tokens: int
     device: Device
-
-    @property
-    def padding(self) -> str:
-        """How texts of different lengths become one batch, in the words of the tokenizer."""
-        is_padded = self.model.config.text_config.model_type in PADDED_TEXT_TOWERS
-        return "max_length" if is_padded else "longest"
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Turn texts into unit float32 vectors [n, dimensions]; what exceeds ``max_tokens`` is cut off."""
-        tokens = self.tokenizer(
-            list(texts), padding=self.padding, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        ).to(self.device.torch_device)
-        return _unit_vectors(self.model.get_text_features(**tokens)).cpu().numpy()
+        """Turn texts into unit float32 vectors [n, dimensions]; the end of a text that is too long is cut off."""
+        tokens = tokenize(self.tokenizer, self.model, texts)
+        features = self.model.get_text_features(
+            **{name: values.to(self.device.torch_device) for name, values in tokens.items()}
+        )
+        return _unit_vectors(features).cpu().numpy()
+
+
+def tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Turn texts into what the text tower of ``model`` reads, [n, length] each; all get the same length."""
+    tower = model.config.text_config
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length" if tower.model_type in PADDED_TEXT_TOWERS else "longest",
+        truncation=True,
+        max_length=tower.max_position_embeddings,
+        return_tensors="pt",
+    )
+    return dict(tokens)
 
 
 def load_image_encoder(folder: Path, device: Device) -> ImageEncoder:
@@ -67,7 +74,7 @@ def load_image_encoder(folder: Path, device: Device) -> ImageEncoder:
 def load_text_encoder(folder: Path, device: Device) -> TextEncoder:
     """Load the text tower for inference; raises PermanentError if the folder holds no such encoder."""
     model = _drop_tower(load_towers(folder, device.dtype), "vision_model").eval().to(device.torch_device)
-    return TextEncoder(model, load_tokenizer(folder), model.config.text_config.max_position_embeddings, device)
+    return TextEncoder(model, load_tokenizer(folder), device)
 
 
 def read_dimensions(folder: Path) -> int:

@@ -87,7 +87,7 @@ def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, tex
     )
     # Timm's configurations do not name the width, which the projection needs.
     image_tower.hidden_size = SAMPLE_WIDTHS[-1]
-    text_tower = CLIPTextConfig(**_describe_text_tower(tokenizer, dimensions, layers=2))
+    text_tower = CLIPTextConfig(**_describe_text_tower(tokenizer, dimensions, layers=1))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(image_tower, text_tower, projection_dim=dimensions)
     VisionTextDualEncoderModel(config).save_pretrained(folder)
     _write_inputs(folder, image_side, tokenizer)

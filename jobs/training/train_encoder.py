@@ -14,7 +14,7 @@ from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.evaluation.encoder_scores import score_encoder
 from jobs.evaluation.evaluation_record import EncoderScores
 from jobs.evaluation.served_model import map_batches
-from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers
+from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers, tokenize
 from jobs.models.preprocessing import Preprocessing
 from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
 from jobs.training.classroom import Classroom
@@ -29,6 +29,7 @@ from jobs.training.requests import EncoderTraining
 log = logging.getLogger(__name__)
 
 TRAIN_SAMPLE = 1000
+TOKENS = ("input_ids", "attention_mask")
 
 
 def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
@@ -38,20 +39,19 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
         PermanentError: the base has no image and text features, or no photo has a text to learn from.
     """
     torch.manual_seed(request.settings.seed)
-    model = load_towers(request.base, torch.float32)
+    model = load_towers(request.base, torch.float32).to(memory_format=torch.channels_last)
     if not request.settings.epochs:
         return Learned(model)
     rows, validation_rows = classroom.require_rows("train", True), classroom.require_rows("validation", True)
     preprocessing = Preprocessing.from_checkpoint(request.base)
     pixels, validation_pixels = (
-        classroom.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
+        classroom.photos.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
     )
-    tokenizer = load_tokenizer(request.base)
     categories = classroom.snapshot.categories
+    *tokens, names = _tokenize(load_tokenizer(request.base), model, (rows, validation_rows), categories)
     fields, validation_fields = (
-        _tokenize(tokenizer, model, [row.full_text for row in part])
-        | {"labels": torch.tensor([categories.index(row.category) for row in part])}
-        for part in (rows, validation_rows)
+        part_tokens | {"labels": torch.tensor([categories.index(row.category) for row in part])}
+        for part_tokens, part in zip(tokens, (rows, validation_rows), strict=True)
     )
     log.info("encoder: %d photos with texts, from %s", len(rows), request.base.name)
     augmentation = build_augmentation(request.augmentation, preprocessing.geometry.crop_to)
@@ -59,7 +59,7 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
         "encoder",
         AugmentedPhotos(pixels, fields, augmentation, request.settings.seed),
         Photos(validation_pixels, validation_fields),
-        _make_objective(preprocessing, _tokenize(tokenizer, model, categories), request.category_weight),
+        _make_objective(preprocessing, names, request.category_weight),
         order=_order_by_hardness(request, rows, pixels, classroom) if request.mine_hard_negatives else None,
         frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
     )
@@ -105,7 +105,8 @@ def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor]
         if category_weight:
             # The names of the categories go through the text tower with the texts.
             tokens = {name: torch.cat([values, names[name].to(labels.device)]) for name, values in tokens.items()}
-        outputs = model(pixel_values=preprocessing.normalise(batch["pixels"], torch.float32), **tokens)
+        inputs = preprocessing.normalise(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
+        outputs = model(pixel_values=inputs, **tokens)
         with torch.autocast(labels.device.type, enabled=False):
             images = functional.normalize(outputs.image_embeds.float(), dim=-1)
             texts = functional.normalize(outputs.text_embeds.float(), dim=-1)
@@ -119,15 +120,15 @@ def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor]
     return ask
 
 
-def _tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-    tokens = tokenizer(
-        list(texts),
-        padding="max_length",
-        truncation=True,
-        max_length=model.config.text_config.max_position_embeddings,
-        return_tensors="pt",
-    )
-    return {name: tokens[name] for name in ("input_ids", "attention_mask") if name in tokens}
+def _tokenize(
+    tokenizer: Any, model: Any, parts: Sequence[Sequence[SnapshotRow]], categories: Sequence[str]
+) -> list[dict[str, torch.Tensor]]:
+    """The tokens of the texts of each part, and last those of the categories; one length, so that batches may mix."""
+    texts = [*([row.full_text for row in rows] for rows in parts), categories]
+    tokens = tokenize(tokenizer, model, [text for part in texts for text in part])
+    lengths = [len(part) for part in texts]
+    kept = {name: torch.split(tokens[name], lengths) for name in TOKENS if name in tokens}
+    return [{name: values[index] for name, values in kept.items()} for index in range(len(texts))]
 
 
 def _freeze_early(model: Any, preprocessing: Preprocessing, fields: dict[str, torch.Tensor]) -> list[nn.Module]:

@@ -100,8 +100,9 @@ def test_a_text_has_one_vector_whatever_stands_beside_it(encoder: Path, device: 
 def test_padding_that_is_left_out_changes_nothing(encoder: Path, device: Device) -> None:
     embedder = load_text_encoder(encoder, device)
     text = ["red striped dress"]
-    assert len(embedder.tokenizer(text)["input_ids"][0]) < embedder.max_tokens
-    tokens = embedder.tokenizer(text, padding="max_length", max_length=embedder.max_tokens, return_tensors="pt")
+    longest = embedder.model.config.text_config.max_position_embeddings
+    assert len(embedder.tokenizer(text)["input_ids"][0]) < longest
+    tokens = embedder.tokenizer(text, padding="max_length", max_length=longest, return_tensors="pt")
     with torch.inference_mode():
         features = embedder.model.get_text_features(**tokens).pooler_output
     np.testing.assert_allclose(embedder.embed(text), functional.normalize(features, dim=-1).numpy(), atol=1e-5)

@@ -41,6 +41,7 @@ def _word_plain_captions(product: SampleProduct) -> tuple[str, ...]:
     colour, noun, garment = product.fabric.colour_name, product.category.name, product.garment
     return (
         f"{colour} {noun}",
+        f"{noun} {colour}",
         f"plain {colour} {noun}",
         _join_words(garment.adjective, colour, noun),
         _word_full_caption(product, colour),
@@ -52,6 +53,7 @@ def _word_pattern_captions(product: SampleProduct) -> tuple[str, ...]:
     noun = product.category.name
     return (
         f"{colour} {pattern} {noun}",
+        f"{pattern} {noun} {colour}",
         f"{colour} and {second} {pattern} {noun}",
         f"{pattern} {noun} in {colour} and {second}",
         f"{colour} {noun} with {second} {_PATTERN_NOUNS[pattern]}",
