@@ -62,6 +62,16 @@ def process_state() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def process_coverage() -> Iterator[dict[str, str]]:
+    """The variables that let a process count for the coverage; without them it starts in two thirds of the time.
+
+    What jobs do in processes of their own, they also do in that of the tests.
+    """
+    with patch.dict(os.environ):
+        yield {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE")}
+
+
 @pytest.fixture
 def env_file() -> Iterator[Path]:
     """The ``.env`` of the suite, which has none but that of a test."""

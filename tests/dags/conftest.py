@@ -12,12 +12,14 @@ import pytest
 from jobs.settings import PROJECT_ROOT
 
 
-def parse_dags(folder: Path, airflow_home: Path) -> dict[str, Any]:
+def parse_dags(folder: Path, airflow_home: Path, process_coverage: dict[str, str]) -> dict[str, Any]:
     """What Airflow makes of a folder of DAGs, in a fresh process that has the plugins on its path."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     answer = subprocess.run(
         [sys.executable, Path(__file__).with_name("describe_dags.py"), folder],
-        env=inherited | {"AIRFLOW_HOME": str(airflow_home), "PYTHONPATH": str(PROJECT_ROOT / "plugins")},
+        env=inherited
+        | process_coverage
+        | {"AIRFLOW_HOME": str(airflow_home), "PYTHONPATH": str(PROJECT_ROOT / "plugins")},
         cwd=airflow_home,
         capture_output=True,
         text=True,
@@ -29,5 +31,5 @@ def parse_dags(folder: Path, airflow_home: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return parse_dags(PROJECT_ROOT / "dags", tmp_path_factory.mktemp("airflow"))
+def parsed(tmp_path_factory: pytest.TempPathFactory, process_coverage: dict[str, str]) -> dict[str, Any]:
+    return parse_dags(PROJECT_ROOT / "dags", tmp_path_factory.mktemp("airflow"), process_coverage)

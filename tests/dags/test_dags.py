@@ -38,7 +38,7 @@ def test_a_wrong_file_would_be_noticed(tmp_path: Path) -> None:
         "sys.modules['torch'] = types.ModuleType('torch')\n"
         "end = time.process_time() + 1.1\nwhile time.process_time() < end:\n    pass\n"
     )
-    parsed = parse_dags(dags, tmp_path)
+    parsed = parse_dags(dags, tmp_path, {})
     assert [Path(name).name for name in parsed["errors"]] == ["broken.py"]
     assert parsed["cpu_seconds"]["slow.py"] > PARSE_LIMIT_SECONDS
     assert parsed["heavy"] == ["torch"]

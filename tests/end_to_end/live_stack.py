@@ -76,10 +76,7 @@ class StackHome:
     def start(self, ports: WantedPorts | None = None) -> StackStatus:
         """Start what does not run."""
         options = AirflowOptions(dags_folder=self.folder.parent / "dags", pool_slots=POOL_SLOTS)
-        # Airflow takes twice the processor time where its processes are measured.
         with patch.dict(os.environ, CONFIGURATION):
-            for name in [name for name in os.environ if name.startswith("COVERAGE")]:
-                del os.environ[name]
             return start_stack(self.folder, ports or self.ports, options)
 
 
