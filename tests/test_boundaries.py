@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def find_files(*parts: str) -> list[Path]:
     return [path for part in parts for path in sorted((PROJECT_ROOT / part).rglob("*.py"))]
 
 
+@cache
 def parse_files(*parts: str) -> dict[str, ast.Module]:
     """The syntax tree of every file, by its path in the project."""
     return {

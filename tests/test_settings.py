@@ -14,6 +14,7 @@ from jobs.errors import PermanentError
 from jobs.gates.gate_policy import load_gate_policy
 from jobs.settings import (
     HOME,
+    LOCAL_STACK_ENVIRONMENT,
     LOCAL_STACK_FOLDER,
     LOCATIONS,
     PROJECT_ROOT,
@@ -56,7 +57,8 @@ def read_credentials(folder: Path) -> AwsCredentials:
 
 def test_the_suite_does_not_see_the_files_of_the_developer() -> None:
     assert HOME != PROJECT_ROOT
-    assert not {".env", ".local"} & {path.name for path in HOME.iterdir()}
+    assert not (HOME / ".env").exists()
+    assert not (LOCAL_STACK_FOLDER / LOCAL_STACK_ENVIRONMENT).exists()
     assert LOCAL_STACK_FOLDER.parent == HOME
 
 
@@ -265,8 +267,6 @@ def test_a_job_takes_everything_from_a_file_and_leaves_the_environment_alone(
         load_gate_policy()
     finally:
         file.unlink()
-        if file.parent != HOME:
-            file.parent.rmdir()
     assert answer.exit_code == 0, answer.output
     assert json.loads(answer.stdout)["entries_by_reason"] == {"new": 2}
     assert dict(os.environ) == before

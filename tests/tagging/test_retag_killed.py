@@ -1,9 +1,7 @@
 """A retag that is killed in its shards, in a top-up, and in the switch itself, ends as one that was not."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +9,11 @@ import pytest
 from jobs.promotion.rollback import roll_back
 from jobs.search.by_text import embed_text_query
 from jobs.search.encoders import load_text_embedder
-from jobs.settings import PROJECT_ROOT
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
 from jobs.tagging.retag import complete_retag, plan_retag, retag
 from jobs.tagging.shard_tagger import ShardTagger
 from tests.champions import make_champion
+from tests.job_processes import start_job
 from tests.lock_waits import count_waiting, wait_until
 from tests.shop import Shop, TinyModels, make_photo
 from tests.tagging.catalog_watch import watch_catalog
@@ -80,19 +78,13 @@ def undo(shop: Shop, tiny_models: TinyModels) -> None:
     promote(shop, tiny_models)
 
 
-def kill_when(shop: Shop, words: list[str], is_time: Callable[[], bool]) -> None:
+def kill_when(shop: Shop, words: list[str], is_time: Callable[[], bool], messages: Path) -> None:
     """Start a job and kill it as soon as it is time; it must not have ended before."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "jobs", *words],
-        cwd=PROJECT_ROOT,
-        env=os.environ | shop.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        wait_until(lambda: process.poll() is not None or is_time())
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        process.kill()
+    process = start_job(*words, environment=shop.environment, messages=messages)
+    wait_until(lambda: not process.is_alive() or is_time())
+    assert process.is_alive(), messages.read_text()
+    process.kill()
+    process.join()
 
 
 def count_chunks(shop: Shop, run_id: str) -> int:
@@ -101,8 +93,10 @@ def count_chunks(shop: Shop, run_id: str) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_killed_everywhere_it_ends_in_the_same_state(promoted_catalog: Shop, tiny_models: TinyModels) -> None:
-    shop, connections = promoted_catalog, promoted_catalog.connections
+def test_killed_everywhere_it_ends_in_the_same_state(
+    promoted_catalog: Shop, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    shop, connections, messages = promoted_catalog, promoted_catalog.connections, tmp_path / "messages"
     assert retag(connections, "undisturbed").state == "switched"
     expected = read_state(shop)
     assert len(expected["tags"]) == len(expected["vectors"]) == 41
@@ -110,14 +104,14 @@ def test_killed_everywhere_it_ends_in_the_same_state(promoted_catalog: Shop, tin
     before = shop.query(LIVE)
 
     with watch_catalog(shop, WORDS) as watch:
-        kill_when(shop, ["retag", "--run", "disturbed"], lambda: count_chunks(shop, "disturbed") > 0)
+        kill_when(shop, ["retag", "--run", "disturbed"], lambda: count_chunks(shop, "disturbed") > 0, messages)
         assert count_chunks(shop, "disturbed") < count_chunks(shop, "undisturbed")
         ShardTagger(connections).tag("disturbed", plan_retag(connections, "disturbed").shards)
         with connections.engine.connect() as blocker:
             # The switch of the classifier comes last but one: product tags, space and counts are done by then.
             blocker.exec_driver_sql("LOCK TABLE catalog.switches IN EXCLUSIVE MODE")
             words = ["complete-retag", "--run", "disturbed"]
-            kill_when(shop, words, lambda: count_waiting(shop, "catalog.switches") > 0)
+            kill_when(shop, words, lambda: count_waiting(shop, "catalog.switches") > 0, messages)
         assert shop.query(LIVE) == before
         assert complete_retag(connections, "disturbed").state == "switched"
     watch.assert_whole_and_unmixed()
@@ -126,12 +120,13 @@ def test_killed_everywhere_it_ends_in_the_same_state(promoted_catalog: Shop, tin
 
 
 @pytest.mark.timeout(600)
-def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop) -> None:
+def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop, tmp_path: Path) -> None:
     shop, connections = promoted_catalog, promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
     shop.put_photos(24, seed=1)
     plan_ingest(connections, "night", IngestOptions())
-    kill_when(shop, ["complete-retag", "--run", "retag"], lambda: count_chunks(shop, "retag/top-up-1") > 0)
+    words = ["complete-retag", "--run", "retag"]
+    kill_when(shop, words, lambda: count_chunks(shop, "retag/top-up-1") > 0, tmp_path / "messages")
     assert count_chunks(shop, "retag/top-up-1") < 3
     report = complete_retag(connections, "retag")
     assert (report.state, report.top_up_rounds, report.entries) == ("switched", 1, 41 + 24)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from jobs.database.model_versions import read_model_version
@@ -22,6 +21,7 @@ from jobs.training.requests import ClassifierTraining, EncoderTraining, Training
 from jobs.training.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
 from tests.command_line import Answer, run_job
 from tests.evaluation.candidates import LabelledSet, make_labelled_set, store_labelled_set
+from tests.job_processes import start_job
 from tests.recorded_progress import record_progress
 from tests.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from tests.small_classifier import write_small_classifier
@@ -69,23 +69,20 @@ def write_transformer(folder: Path) -> None:
     ViTImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}).save_pretrained(folder)
 
 
-def start(shop: Shop, words: Sequence[str], launcher: Sequence[str] = ("-m",)) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+def run_with_torchrun(shop: Shop, words: Sequence[str]) -> list[dict[str, Any]]:
+    """Train in two processes; returns what each reports."""
+    # Without the two dashes, torchrun would take --run for one of its own options.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
+    answer = subprocess.run(
         [sys.executable, *launcher, "jobs", "train", *words],
         cwd=PROJECT_ROOT,
-        # The order of sums, and so each weight, depends on the number of threads.
-        env=os.environ | shop.environment | PRECISION | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        env=os.environ | shop.environment | PRECISION,
+        capture_output=True,
         text=True,
+        check=False,
     )
-
-
-def run(shop: Shop, words: Sequence[str], launcher: Sequence[str] = ("-m",)) -> list[dict[str, Any]]:
-    with start(shop, words, launcher) as process:
-        output, errors = process.communicate()
-        assert process.returncode == 0, errors[-3000:]
-        return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
 
 
 def run_here(shop: Shop, words: Sequence[str]) -> Answer:
@@ -95,16 +92,16 @@ def run_here(shop: Shop, words: Sequence[str]) -> Answer:
     return answer
 
 
-def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals) -> int:
+def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals, messages: Path) -> int | None:
     """Start a training and send it a signal as soon as there is a checkpoint; returns its exit code."""
     trainings = shop.connections.settings.model_cache / "trainings"
-    with start(shop, words) as process:
-        while process.poll() is None and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
-            time.sleep(0.002)
-        process.send_signal(number)
-        _, errors = process.communicate()
-    assert shop.query("SELECT count(*) FROM catalog.trainings WHERE run_id = 'killed'") == [(0,)], errors
-    return process.returncode
+    process = start_job("train", *words, environment=shop.environment | PRECISION, messages=messages)
+    while process.is_alive() and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
+        time.sleep(0.002)
+    os.kill(process.pid or 0, number)
+    process.join(120)
+    assert shop.query("SELECT count(*) FROM catalog.trainings WHERE run_id = 'killed'") == [(0,)], messages.read_text()
+    return process.exitcode
 
 
 def is_json(path: Path) -> bool:
@@ -230,7 +227,7 @@ def test_killed_and_asked_again_it_ends_with_the_same_weights(
 ) -> None:
     write_transformer(tmp_path / "base")
     words = ["classifier", *name_options(labelled, "killed", tmp_path / "base")]
-    assert end_after_first_epoch(school, words, signal.SIGKILL) == -signal.SIGKILL
+    assert end_after_first_epoch(school, words, signal.SIGKILL, tmp_path / "messages") == -signal.SIGKILL
     resumed = run_here(school, words)
     assert any("going on after epoch" in line for line in resumed.messages)
     killed = json.loads(resumed.output)
@@ -240,17 +237,17 @@ def test_killed_and_asked_again_it_ends_with_the_same_weights(
     assert killed["model_version_id"] == whole["model_version_id"]
 
 
-def test_sigterm_ends_a_training_that_goes_on_later(school: Shop, labelled: LabelledSet, base: Path) -> None:
+def test_sigterm_ends_a_training_that_goes_on_later(
+    school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+) -> None:
     words = ["classifier", *name_options(labelled, "killed", base)]
-    assert end_after_first_epoch(school, words, signal.SIGTERM) == 143
+    assert end_after_first_epoch(school, words, signal.SIGTERM, tmp_path / "messages") == 143
 
 
 @pytest.mark.parametrize("freeze", ["nothing", "backbone"])
 def test_two_processes_train_one_candidate(freeze: str, school: Shop, labelled: LabelledSet, base: Path) -> None:
-    # Without the two dashes, torchrun would take --run for one of its own options.
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
     words = ["classifier", *name_options(labelled, "run", base, epochs=1), f"--freeze={freeze}"]
-    one, other = run(school, words, launcher)
+    one, other = run_with_torchrun(school, words)
     assert one == other
     assert school.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
     assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]

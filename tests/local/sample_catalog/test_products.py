@@ -40,6 +40,7 @@ def test_captions_of_a_patterned_product() -> None:
     garment = Garment((), "long", "with short sleeves")
     assert tell_every_way("dress", garment, Pattern.STRIPED) == {
         "orange striped dress",
+        "striped dress orange",
         "orange and white striped dress",
         "striped dress in orange and white",
         "orange dress with white stripes",
@@ -50,6 +51,7 @@ def test_captions_of_a_patterned_product() -> None:
 def test_captions_of_a_plain_product_in_the_plural() -> None:
     assert tell_every_way("socks", Garment((), "short", ""), Pattern.PLAIN, is_plural=True) == {
         "orange socks",
+        "socks orange",
         "plain orange socks",
         "short orange socks",
         "A pair of short orange socks",
