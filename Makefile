@@ -29,7 +29,7 @@ ui: $(READY) ## start the local stack with Airflow, print URL and login
 down: ## stop the local stack; its data stay in .local/
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m jobs stack down; else echo "nothing to stop: make demo was never run"; fi
 
-test: check ## lint, types and all tests, with their branch coverage
+test: check ## lint, types and all tests; branch coverage of at least 90 %
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder --cov --cov-report=term
 
 check: $(READY) ## lint, format, types

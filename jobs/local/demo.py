@@ -212,7 +212,14 @@ def _adopt_encoder(demo: _Demo, base: DemoBase) -> None:
 def _ingest(demo: _Demo, *, attach: bool) -> None:
     """Tag the bucket; without ``attach`` in a new run, as an active one may have listed it without the new files."""
     with _step(demo.write, f"running the DAG {INGEST_DAG} in Airflow"):
-        run = demo.follower.run_dag(INGEST_DAG, dict, demo.write, attach=attach)
+        try:
+            run = demo.follower.run_dag(INGEST_DAG, dict, demo.write, attach=attach)
+        except PermanentError as error:
+            # Many bad files fail the run, and the other photos are tagged all the same.
+            if demo.photos.is_sample or choose_product(demo.connections) is None:
+                raise
+            demo.write(f"{error}\n   the photos that could be read have their answers")
+            return
         report = demo.airflow.read_xcom(INGEST_DAG, run.run_id, "report")
     if not report["entries"]:
         unchanged = report["discovered"]["unchanged"]
