@@ -1,6 +1,7 @@
 """One row of a data set: a photo with its label, or why it is none."""
 
 import enum
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -8,6 +9,8 @@ from jobs.storage.faults import ObjectFault
 from jobs.storage.uri import S3Uri
 from jobs.tagging.failures import Reason
 
+NO_LABELS = {"", "-", "--", "?", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "<na>"}
+"""What tables say where a label is missing, in small letters."""
 LONGEST_NAME_BYTES = 1024
 """Of a key, a category or a group: as long as a key of S3 may be."""
 
@@ -82,14 +85,28 @@ def make_row(
         return BadRow(line, show_text(source_key), RowFault.NOT_UTF8, "holds bytes that are no UTF-8")
     # Postgres holds no NUL in a text.
     key, category, title, description, group = (text.replace("\0", "").strip() for text in texts)
+    category = tidy_category(category)
     if not key:
         return BadRow(line, "", RowFault.NO_IMAGE, "names no image")
-    if not category:
-        return BadRow(line, key, RowFault.NO_LABEL, "has no label")
+    if isinstance(photo, Path) and "\0" in str(photo):
+        return BadRow(line, key, RowFault.MALFORMED, "a NUL in the name of the image")
+    if category.casefold() in NO_LABELS:
+        return BadRow(line, key, RowFault.NO_LABEL, f"has no label but {category!r}" if category else "has no label")
     if max(len(text.encode()) for text in (key, category, group)) > LONGEST_NAME_BYTES:
         detail = f"an image, label or group of more than {LONGEST_NAME_BYTES} bytes"
         return BadRow(line, key[:LONGEST_NAME_BYTES], RowFault.MALFORMED, detail)
     return LabelRow(line, key, photo, category, title, description, None if group_name is None else group or key)
+
+
+def tidy_category(text: str) -> str:
+    """The same name for all that look the same: one Unicode form, plain spaces, no characters that nobody sees."""
+    seen = "".join(character for character in unicodedata.normalize("NFC", text) if not _is_invisible(character))
+    return " ".join(seen.split())
+
+
+def _is_invisible(character: str) -> bool:
+    """A zero-width space, say, or a control character; white space is neither."""
+    return unicodedata.category(character) in ("Cf", "Cc") and not character.isspace()
 
 
 def has_broken_characters(text: str) -> bool:

@@ -25,6 +25,7 @@ def test_each_folder_is_a_label_and_each_photo_a_group(tmp_path: Path) -> None:
 
 def test_a_file_in_no_folder_has_no_label_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     touch(tmp_path, "loose.jpg", "hat/1.jpg", "hat/.DS_Store", ".cache/1.jpg")
+    touch(tmp_path, "@eaDir/1.jpg", "hat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/hat/1.jpg", "lost+found/1.jpg")
     first, second = read_folders(tmp_path)
     assert isinstance(first, BadRow)
     assert (first.source_key, first.reason) == ("loose.jpg", RowFault.NO_LABEL)
