@@ -76,18 +76,19 @@ def runs_code_of_strangers(node: ast.AST) -> bool:
     match node:
         case ast.Attribute(value=ast.Name(id="torch"), attr="load"):
             return True
-        case ast.keyword(arg="trust_remote_code" | "allow_pickle"):
-            return True
+        case ast.keyword(arg="trust_remote_code" | "allow_pickle", value=value):
+            return not (isinstance(value, ast.Constant) and value.value is False)
     return False
 
 
 def loads_more_than_safetensors(node: ast.AST) -> bool:
-    """A call of ``from_pretrained`` that might go to the network or unpickle weights."""
+    """A call of ``from_pretrained`` that might go to the network, unpickle weights, or ask whether to run code."""
     match node:
         case ast.Call(func=ast.Attribute(value=owner, attr="from_pretrained"), keywords=keywords):
             options = {keyword.arg for keyword in keywords}
             has_weights = not (isinstance(owner, ast.Name) and owner.id in WITHOUT_WEIGHTS)
-            return "local_files_only" not in options or (has_weights and "use_safetensors" not in options)
+            wanted = {"local_files_only", "trust_remote_code"} | ({"use_safetensors"} if has_weights else set())
+            return not wanted <= options
     return False
 
 

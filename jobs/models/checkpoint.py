@@ -76,7 +76,12 @@ def load_model(auto_class: Any, folder: Path, dtype: Any) -> Any:
     """
     try:
         model, report = auto_class.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=dtype,
+            output_loading_info=True,
         )
     # Weights of another shape than the configuration says are a RuntimeError.
     except (*LOADING_FAULTS, RuntimeError) as error:

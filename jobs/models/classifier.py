@@ -62,7 +62,7 @@ def read_categories(folder: Path) -> tuple[str, ...]:
     """The categories of a checkpoint in the order of its outputs, from its configuration."""
     from transformers import AutoConfig
 
-    return _categories(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return _categories(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
 
 
 def write_temperature(folder: Path, temperature: float) -> None:

@@ -81,7 +81,7 @@ def read_dimensions(folder: Path) -> int:
     """The length of the vectors of a checkpoint, from its configuration."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # CLIP projects; SigLIP's vectors are as wide as its image tower.
     return int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
 
@@ -109,7 +109,7 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     # Some need a package that is not installed.
     except (*LOADING_FAULTS, ImportError) as error:
         raise PermanentError(f"{folder} holds no tokenizer: {first_line(error)}") from None

@@ -48,7 +48,7 @@ class Preprocessing:
         from transformers import AutoImageProcessor
 
         try:
-            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except LOADING_FAULTS as error:
             raise PermanentError(
                 f"the checkpoint {folder.name} carries no preprocessing of images: {first_line(error)}"

@@ -27,7 +27,7 @@ def copy_preprocessing(base: Path, folder: Path) -> None:
     """Let a checkpoint see photos as its base does."""
     from transformers import AutoImageProcessor
 
-    AutoImageProcessor.from_pretrained(base, local_files_only=True).save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(base, local_files_only=True, trust_remote_code=False).save_pretrained(folder)
 
 
 def write_encoder(model: Any, base: Path, folder: Path) -> None:

@@ -118,6 +118,7 @@ def _load_base(base: Path, categories: Sequence[str]) -> Any:
         model = AutoModelForImageClassification.from_pretrained(
             base,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             num_labels=len(categories),
             id2label=dict(enumerate(categories)),

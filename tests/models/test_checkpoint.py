@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files, resolve_base
+from jobs.models.classifier import load_classifier
+from jobs.models.device import Device
+from jobs.models.encoder import load_image_encoder, load_text_encoder
 from jobs.settings import PROJECT_ROOT
 from tests.shop import TinyModels
 
@@ -170,3 +173,23 @@ def test_the_hash_of_the_weights_is_that_of_the_weights_alone(checkpoint: Path) 
     assert hash_weights(checkpoint) == before
     (checkpoint / "model.safetensors").write_bytes(b"weightz")
     assert hash_weights(checkpoint) != before
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_code_that_a_checkpoint_brings_is_neither_run_nor_asked_about(
+    kind: str, tiny_models: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(getattr(tiny_models, kind), tmp_path / kind)
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'was-run')!r}, 'w')\nclass Own: pass\n")
+    parts = ("AutoConfig", "AutoModel", "AutoModelForImageClassification", "AutoImageProcessor", "AutoTokenizer")
+    for file in folder.glob("*config.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"auto_map": dict.fromkeys(parts, "mine.Own")}))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    device = Device(torch.device("cpu"), torch.float32)
+    pixels = torch.zeros((1, 3, 32, 32), dtype=torch.uint8)
+    if kind == "classifier":
+        assert load_classifier(folder, device).predict(pixels).shape[0] == 1
+    else:
+        assert load_image_encoder(folder, device).predict(pixels).shape[0] == 1
+        assert load_text_encoder(folder, device).embed(["dress"]).shape[0] == 1
+    assert not (tmp_path / "was-run").exists()
