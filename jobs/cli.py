@@ -11,6 +11,7 @@ import sys
 import typer
 
 from jobs.commands import ingest, local, models, retag, retrain, search, serve, setup
+from jobs.commands.terminal import HarmlessFormatter, show
 from jobs.errors import JobError
 
 app = typer.Typer(
@@ -22,9 +23,9 @@ for part in (setup, ingest, retrain, retag, models, search, serve, local):
 
 def main() -> None:
     """Run a command; a known fault becomes one line and its exit code."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("botocore", "boto3", "urllib3", "httpx", "yoyo", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Read when Transformers is imported, also by the processes that a job starts.
@@ -40,5 +41,5 @@ def main() -> None:
     try:
         app()
     except JobError as error:
-        typer.echo(f"error: {error}", err=True)
+        show(f"error: {error}", err=True)
         sys.exit(error.exit_code)

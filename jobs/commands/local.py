@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.commands.terminal import show
+
 app = typer.Typer()
 
 
@@ -49,7 +51,7 @@ def stack_up(
     uses_stack = not names_locations()
     options = AirflowOptions(pool_slots=choose_task_slots(), jobs_use_stack=uses_stack) if airflow else None
     status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port, query_port), options)
-    typer.echo(format_status(status))
+    show(format_status(status))
 
 
 @stack_app.command("status")
@@ -59,7 +61,7 @@ def stack_status() -> None:
     from jobs.local.stack import read_status
     from jobs.settings import LOCAL_STACK_FOLDER
 
-    typer.echo(format_status(read_status(LOCAL_STACK_FOLDER)))
+    show(format_status(read_status(LOCAL_STACK_FOLDER)))
 
 
 @stack_app.command("down")
@@ -69,7 +71,7 @@ def stack_down() -> None:
     from jobs.settings import LOCAL_STACK_FOLDER
 
     stop_stack(LOCAL_STACK_FOLDER)
-    typer.echo("the local stack is down; its data stay in .local/")
+    show("the local stack is down; its data stay in .local/")
 
 
 @app.command()
@@ -86,4 +88,4 @@ def demo(
     from jobs.local.demo import run_demo
     from jobs.local.ports import WantedPorts
 
-    run_demo(typer.echo, WantedPorts(postgres_port, s3_port, airflow_port, query_port), photos)
+    run_demo(show, WantedPorts(postgres_port, s3_port, airflow_port, query_port), photos)

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.reports import print_report
+from jobs.commands.terminal import show
 
 app = typer.Typer()
 models_app = typer.Typer(help="Model versions: which there are, and how each was judged.", no_args_is_help=True)
@@ -28,7 +29,7 @@ def list_models(as_json: JsonOption = False) -> None:
     if as_json:
         print_report([vars(version) for version in versions])
     else:
-        typer.echo(format_model_list(versions))
+        show(format_model_list(versions))
 
 
 @models_app.command("show")
@@ -46,7 +47,7 @@ def show_model(
     if as_json:
         print_report(details)
     else:
-        typer.echo(format_model(details))
+        show(format_model(details))
 
 
 @spaces_app.command("list")
@@ -62,7 +63,7 @@ def list_spaces(as_json: JsonOption = False) -> None:
     if as_json:
         print_report([vars(space) for space in spaces])
     else:
-        typer.echo(format_space_list(spaces))
+        show(format_space_list(spaces))
 
 
 @spaces_app.command("drop")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.reports import print_report
+from jobs.commands.terminal import show
 
 app = typer.Typer()
 
@@ -42,9 +43,9 @@ def search(
 
     with connect(load_settings()) as connections:
         if query_text is None:
-            prompt_for_searches(connections, k, category, partial(input, "search> "), typer.echo)
+            prompt_for_searches(connections, k, category, partial(input, "search> "), show)
         else:
-            show_text_search(connections, query_text, k, category, png, typer.echo)
+            show_text_search(connections, query_text, k, category, png, show)
 
 
 @app.command()
@@ -60,4 +61,4 @@ def similar(
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
-        show_similar_products(connections, product_id, k, category, png, typer.echo)
+        show_similar_products(connections, product_id, k, category, png, show)
