@@ -47,8 +47,8 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
     """Upgrade the database; a second call changes nothing, and calls at the same time wait for each other.
 
     Raises:
-        PermanentError: no pgvector, too old a pgvector, a role without the rights, or somebody's own view
-            that stands on one of ours in the way.
+        PermanentError: no pgvector, too old a pgvector, a role without the rights, somebody's own view that
+            stands on one of ours in the way, or a database that a newer version has upgraded.
         RetryableError: the database is away.
     """
     engine = create_database_engine(database_url)
@@ -115,8 +115,16 @@ def _apply_migrations(database_url: str, folder: Path) -> tuple[str, ...]:
     with get_backend(ledger_url.render_as_string(hide_password=False)) as backend:
         # Our advisory lock is the guard; a row in yoyo's own was left behind by a process that was killed.
         backend.break_lock()
-        due = backend.to_apply(read_migrations(str(folder)))
-        backend.apply_migrations(due)
+        known = read_migrations(str(folder))
+        if set(backend.get_applied_migration_hashes()) - {migration.hash for migration in known}:
+            raise PermanentError("a newer version of the catalog tagger has upgraded this database: update this one")
+        due = backend.to_apply(known)
+        for migration in due:
+            # Not its own apply_migrations, which books in another transaction: a kill between the two would leave a
+            # migration that can neither be gone on from nor applied again.
+            with backend.transaction():
+                migration.process_steps(backend, "apply")
+                backend.mark_one(migration)
         return tuple(migration.id for migration in due)
 
 

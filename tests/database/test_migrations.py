@@ -1,13 +1,16 @@
 import hashlib
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, create_engine, make_url, text
 
+from jobs.database.engine import driver_url
 from jobs.database.migrations import SQL_FOLDER, MigrationReport, check_pgvector_version, migrate, order_views
 from jobs.errors import PermanentError
+from tests.lock_waits import wait_until
 from tests.postgres import execute, query
 
 
@@ -56,6 +59,30 @@ def test_a_killed_upgrade_does_not_lock_out_the_next(empty_database_url: str) ->
         "INSERT INTO yoyo_lock (ctime, pid) VALUES (now(), 1)",
     )
     assert migrate(empty_database_url).applied
+
+
+def test_an_upgrade_that_is_killed_before_its_bookkeeping_is_done_again(database_url: str, sql_folder: Path) -> None:
+    (sql_folder / "migrations" / "0999.new.sql").write_text("CREATE TABLE catalog.new (id integer)")
+    engine = create_engine(driver_url(database_url))
+    with engine.connect() as holder:
+        # Readable, and closed to those who would write.
+        holder.execute(text("LOCK TABLE _yoyo_migration IN EXCLUSIVE MODE"))
+        process = get_context("forkserver").Process(target=migrate, args=(database_url, sql_folder))
+        process.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '_yoyo_migration'::regclass"
+        wait_until(lambda: query(database_url, waiting) == 1)
+        process.kill()
+        process.join()
+    engine.dispose()
+    assert migrate(database_url, sql_folder).applied == ("0999.new",)
+    assert query(database_url, "SELECT count(*) FROM catalog.new") == 0
+
+
+def test_a_database_that_a_newer_version_has_upgraded_is_refused(database_url: str, sql_folder: Path) -> None:
+    (sql_folder / "migrations" / "0999.new.sql").write_text("CREATE TABLE catalog.new (id integer)")
+    migrate(database_url, sql_folder)
+    with pytest.raises(PermanentError, match="a newer version"):
+        migrate(database_url)
 
 
 def test_a_failing_migration_leaves_nothing_and_succeeds_when_mended(database_url: str, sql_folder: Path) -> None:
