@@ -10,7 +10,7 @@ from PIL import Image
 
 from jobs.errors import EXIT_PERMANENT, EXIT_RETRY
 from tests.command_line import run_job, run_process
-from tests.shop import Shop
+from tests.shop import CATEGORIES, Shop, TinyModels, make_photo
 
 COMMANDS = (
     "migrate",
@@ -199,6 +199,23 @@ def test_a_starting_point_that_is_not_there_is_named_with_its_setting(shop: Shop
     assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
     assert "CATALOG_CLASSIFIER_BASE=microsoft/resnet-18" in answer.error
     assert "hf download microsoft/resnet-18" in answer.error
+
+
+def test_a_wrong_base_is_refused_before_anything_is_trained(
+    tagging_shop: Shop, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    rows = [f"{number}.jpg,{CATEGORIES[number % 4]},some text,{number}" for number in range(60)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label,text,group", *rows]))
+    for number in range(60):
+        (tmp_path / f"{number}.jpg").write_bytes(make_photo(number))
+    imported = run_job("import-labels", "csv", str(tmp_path / "labels.csv"), environment=tagging_shop.environment)
+    assert imported.exit_code == 0, imported.messages
+    bases = (f"--classifier-base={tiny_models.classifier}", f"--encoder-base={tmp_path / 'nowhere'}")
+    answer = run_job("retrain", *bases, environment=tagging_shop.environment)
+    assert answer.exit_code == EXIT_PERMANENT
+    assert str(tmp_path / "nowhere") in answer.error
+    assert tagging_shop.query("SELECT * FROM catalog.trainings") == []
+    assert tagging_shop.query("SELECT * FROM catalog.tagging_runs") == []
 
 
 def test_a_run_that_was_never_planned_is_named(shop: Shop) -> None:

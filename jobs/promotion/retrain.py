@@ -49,19 +49,21 @@ def retrain(
     """Run all stages, one kind after the other.
 
     Raises:
-        PermanentError: a gate failed; a candidate of the other kind that passed is promoted by then, and the catalog
-            brought over to it.
+        PermanentError: a request cannot be made, and nothing is trained; or a gate failed: a candidate of the other
+            kind that passed is promoted by then, and the catalog brought over to it.
     """
     run_id = options.run_id or f"retrain-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     log.info("if this run stops halfway, `python -m jobs retrain --run %s` goes on", run_id)
     snapshot = take_snapshot(connections, SnapshotSettings.from_settings(connections.settings))
+    # All before the first training: what is asked for wrongly is refused before anything is done.
+    requests = [make_request(kind) for kind in _choose_kinds(options, snapshot)]
     promotions: list[PromotionReport] = []
     refusals: list[str] = []
-    for kind in _choose_kinds(options, snapshot):
+    for request in requests:
         try:
-            promotions.append(_retrain_kind(connections, run_id, kind, snapshot, make_request(kind), options, policy))
+            promotions.append(_retrain_kind(connections, run_id, snapshot, request, options, policy))
         except PermanentError as error:
-            refusals.append(f"{kind}: {error}")
+            refusals.append(f"{request.kind}: {error}")
             log.error("%s", refusals[-1])
     report = RetrainReport(run_id, snapshot.snapshot_id, tuple(promotions), retag(connections, f"{run_id}/retag"))
     if refusals:
@@ -81,14 +83,13 @@ def _choose_kinds(options: RetrainOptions, snapshot: SnapshotReport) -> tuple[Mo
 def _retrain_kind(
     connections: Connections,
     run_id: str,
-    kind: ModelKind,
     snapshot: SnapshotReport,
     request: TrainingRequest,
     options: RetrainOptions,
     policy: GatePolicy,
 ) -> PromotionReport:
     train_candidate(connections, run_id, snapshot.snapshot_id, request)
-    optimize_candidate(connections, run_id, kind, policy)
-    evaluate_candidate(connections, run_id, kind)
-    decide_gates(connections, run_id, kind, policy)
-    return promote_candidate(connections, run_id, kind, options.promoted_by)
+    optimize_candidate(connections, run_id, request.kind, policy)
+    evaluate_candidate(connections, run_id, request.kind)
+    decide_gates(connections, run_id, request.kind, policy)
+    return promote_candidate(connections, run_id, request.kind, options.promoted_by)
