@@ -38,10 +38,14 @@ def retag(
 ) -> None:
     """Bring the whole catalog over to the champions: the flow of ``catalog_retag`` without Airflow."""
     from jobs.connections import connect
+    from jobs.database.tagging_runs import require_run
     from jobs.settings import load_settings
     from jobs.tagging.retag import retag as retag_catalog
 
     with connect(load_settings()) as connections:
+        if run:
+            with connections.engine.connect() as connection:
+                require_run(connection, run, "retag")
         print_report(retag_catalog(connections, run))
 
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.errors import PermanentError
+
 Purpose = Literal["ingest", "retag"]
 RunState = Literal["running", "succeeded", "failed"]
 
@@ -145,8 +147,25 @@ def insert_run(connection: Connection, run: TaggingRun, shards: Sequence[Planned
         )
 
 
-def read_run(connection: Connection, run_id: str) -> TaggingRun | None:
-    """The plan of a run, or None if it was never planned."""
+def lock_run(connection: Connection, run_id: str) -> None:
+    """Let one transaction at a time plan a run: those that wait find the plan of the first."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('plan of ' || :run, 0))"), {"run": run_id})
+
+
+def require_run(connection: Connection, run_id: str, purpose: Purpose) -> TaggingRun:
+    """The plan of a run.
+
+    Raises:
+        PermanentError: it was never planned, or for another purpose.
+    """
+    run = read_run(connection, run_id, purpose)
+    if run is None:
+        raise PermanentError(f"run {run_id!r} was never planned")
+    return run
+
+
+def read_run(connection: Connection, run_id: str, purpose: Purpose) -> TaggingRun | None:
+    """The plan of a run, or None if it was never planned; raises PermanentError if it has another purpose."""
     row = connection.execute(
         text("""
             SELECT r.*, (SELECT count(*) FROM catalog.run_shards s WHERE s.run_id = r.run_id) AS shards
@@ -156,6 +175,8 @@ def read_run(connection: Connection, run_id: str) -> TaggingRun | None:
     ).one_or_none()
     if row is None:
         return None
+    if row.purpose != purpose:
+        raise PermanentError(f"run {run_id!r} belongs to `python -m jobs {row.purpose}`, not to {purpose}")
     models = RunModels(row.classifier_version_id, row.encoder_version_id, row.space_id)
     return TaggingRun(
         row.run_id,

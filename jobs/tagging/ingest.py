@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jobs.connections import Connections
+from jobs.database.tagging_runs import require_run
 from jobs.settings import Settings
 from jobs.tagging.discover import DiscoverSettings
 from jobs.tagging.drift import DriftSettings
@@ -58,8 +59,12 @@ def ingest(connections: Connections, options: IngestOptions) -> RunReport:
     """Run all stages, one shard after the other, with the models loaded once.
 
     Raises:
-        PermanentError, RetryableError: as the stages do.
+        PermanentError: a run to resume was never planned, and as the stages do.
+        RetryableError: as the stages do.
     """
+    if options.run_id:
+        with connections.engine.connect() as connection:
+            require_run(connection, options.run_id, "ingest")
     run_id = options.run_id or f"ingest-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     plan = plan_ingest(connections, run_id, options)
     log.info(

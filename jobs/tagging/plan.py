@@ -22,10 +22,12 @@ from jobs.database.tagging_runs import (
     RunModels,
     TaggingRun,
     insert_run,
+    lock_run,
     read_recent_speed,
     read_run,
 )
 from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
+from jobs.errors import PermanentError
 from jobs.progress import open_progress
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.storage.object_store import ObjectStore
@@ -96,11 +98,14 @@ def plan_run(
     """Discover, choose and write the manifest in one transaction; a run that has a plan keeps it.
 
     Raises:
-        PermanentError: no encoder was promoted yet, or too many images vanished.
+        PermanentError: no encoder was promoted yet, too many images vanished, or the run has a plan of another kind
+            or source.
     """
     with open_progress(engine, run_id, "discover") as progress, engine.begin() as connection:
-        known = read_run(connection, run_id)
+        lock_run(connection, run_id)
+        known = read_run(connection, run_id, "ingest")
         if known is not None:
+            _require_source(known, source)
             return recall_plan(connection, known)
         discovery = discover_images(connection, store, source, discover_settings, progress)
         # After the listing was recorded: whoever switches the live models waits for this transaction, or is done.
@@ -113,6 +118,11 @@ def plan_run(
         due = stream_due(connection, source, models.classifier_version_id, space_id, settings)
         manifest.write(ShardHeader(run_id, 0, source.bucket, models, settings.force), due)
         return store_plan(connection, run_id, str(source), models, manifest, "ingest", asdict(discovery))
+
+
+def _require_source(run: TaggingRun, source: S3Uri) -> None:
+    if run.source_uri != str(source):
+        raise PermanentError(f"run {run.run_id!r} is one of {run.source_uri}, not of {source}: start another run")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from sqlalchemy import Engine
 from jobs.database.model_versions import read_live_model
 from jobs.database.product_tags import renew_product_tags
 from jobs.database.spaces import create_space_index, find_live_space, lock_spaces, make_space_live
-from jobs.database.tagging_runs import TaggingRun, read_run
+from jobs.database.tagging_runs import TaggingRun, require_run
 from jobs.database.tagging_work import count_unanswered
 from jobs.database.vector_codes import renew_vector_codes
-from jobs.errors import PermanentError
 from jobs.progress import Progress, open_progress
 
 
@@ -36,10 +35,8 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
         PermanentError: the run was never planned.
     """
     with engine.connect() as connection:
-        run = read_run(connection, run_id)
+        run = require_run(connection, run_id, "ingest")
         live_classifier = read_live_model(connection, "classifier")
-    if run is None:
-        raise PermanentError(f"run {run_id!r} was never planned")
     # A retag may have switched since the run was planned, and what failed in the run left every answer.
     classifiers = {run.models.classifier_version_id, live_classifier.model_version_id if live_classifier else None}
     with open_progress(engine, run_id, "publish") as progress:

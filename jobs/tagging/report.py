@@ -12,7 +12,7 @@ from jobs.database.tagging_runs import (
     TaggingRun,
     finish_run,
     has_asked_for_retraining,
-    read_run,
+    require_run,
     sum_chunks,
 )
 from jobs.errors import PermanentError
@@ -84,9 +84,7 @@ def report_run(
             allows; all that was tagged is saved by then, and so is the report.
     """
     with engine.begin() as connection:
-        run = read_run(connection, run_id)
-        if run is None:
-            raise PermanentError(f"run {run_id!r} was never planned")
+        run = require_run(connection, run_id, "ingest")
         totals = sum_chunks(connection, run_id)
         fault = find_fault(totals, failed_share_limit)
         drift = _recall_drift(run) or measure_drift(

@@ -1,12 +1,17 @@
 """What a run will do, and what a preview leaves alone."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
+from jobs.errors import PermanentError
 from jobs.storage.uri import S3Uri
+from jobs.tagging.drift import DriftSettings
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest, preview_ingest
 from jobs.tagging.manifest import decode_shard
+from jobs.tagging.report import report_run
+from jobs.tagging.retag import plan_retag, retag
 from tests.champions import make_champion
 from tests.shop import Shop, TinyModels, make_photo
 
@@ -100,3 +105,29 @@ def test_new_photos_are_answered_by_the_live_models_until_the_catalog_is_brought
 def test_limit_takes_so_many(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(6)
     assert plan_ingest(tagging_shop.connections, "run", IngestOptions(limit=4)).entries == 4
+
+
+def test_a_run_is_planned_once_by_all_who_ask_at_the_same_time(tagging_shop: Shop) -> None:
+    tagging_shop.put_photos(30)
+    with ThreadPoolExecutor(4) as threads:
+        plans = list(threads.map(lambda _: plan_ingest(tagging_shop.connections, "run", IngestOptions()), range(4)))
+    assert {(plan.entries, len(plan.shards)) for plan in plans} == {(30, 2)}
+    assert tagging_shop.query("SELECT count(*) FROM catalog.tagging_runs") == [(1,)]
+    assert ingest(tagging_shop.connections, IngestOptions(run_id="run")).tagged == 30
+
+
+def test_a_run_belongs_to_its_source_and_its_purpose(tagging_shop: Shop) -> None:
+    connections = tagging_shop.connections
+    tagging_shop.put_photos(2)
+    plan_ingest(connections, "night", IngestOptions())
+    elsewhere = replace(connections, source=replace(connections.source, key="other/"))
+    with pytest.raises(PermanentError, match=r"'night' is one of s3://.*, not of s3://.*other/: start another run"):
+        plan_ingest(elsewhere, "night", IngestOptions())
+    with pytest.raises(PermanentError, match="'night' belongs to `python -m jobs ingest`, not to retag"):
+        retag(connections, "night")
+    with pytest.raises(PermanentError, match="'nobody' was never planned"):
+        ingest(connections, IngestOptions(run_id="nobody"))
+    plan_retag(connections, "retag")
+    limit, drift = connections.settings.failed_share_limit, DriftSettings.from_settings(connections.settings)
+    with pytest.raises(PermanentError, match="'retag' belongs to `python -m jobs retag`, not to ingest"):
+        report_run(connections.engine, connections.store, connections.artifacts, "retag", limit, drift)
