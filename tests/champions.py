@@ -25,10 +25,8 @@ def make_champion(connections: Connections, folder: Path, kind: ModelKind, *, is
         version = insert_model_version(connection, uploaded)
         champion, live = read_champion(connection, kind), read_live_model(connection, kind)
         if champion != version:
-            replaced = champion.model_version_id if champion else None
-            insert_promotion(
-                connection, NewPromotion(kind, version.model_version_id, replaced, None, "tester", "because")
-            )
+            # One that replaces another without an evaluation would be a rollback.
+            insert_promotion(connection, NewPromotion(kind, version.model_version_id, None, None, "tester", "because"))
         if kind == "classifier" and live != version and (is_live or live is None):
             insert_switch(connection, Switch(kind, version.model_version_id, live.model_version_id if live else None))
     return version

@@ -26,6 +26,7 @@ class Promotion:
     promotion_id: int
     model_version_id: int
     replaced_version_id: int | None
+    is_rollback: bool
 
 
 def lock_promotions(connection: Connection) -> None:
@@ -63,7 +64,9 @@ def find_rollback(connection: Connection, kind: ModelKind, model_version_id: int
 def read_latest_promotion(connection: Connection, kind: ModelKind) -> Promotion | None:
     """The promotion that made the champion of a kind, or None before the first."""
     statement = text("""
-        SELECT promotion_id, model_version_id, replaced_version_id FROM catalog.promotions
+        SELECT promotion_id, model_version_id, replaced_version_id,
+            evaluation_id IS NULL AND replaced_version_id IS NOT NULL
+        FROM catalog.promotions
         WHERE kind = :kind ORDER BY promotion_id DESC LIMIT 1
     """)
     row = connection.execute(statement, {"kind": kind}).one_or_none()

@@ -1,8 +1,16 @@
 """Queries on ``vector_codes``: which vectors of a large category are worth comparing with a question's."""
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 
-from jobs.database.spaces import lock_space
+from jobs.database.spaces import find_live_space, lock_space
+
+
+def renew_live_codes(engine: Engine) -> None:
+    """Renew the codes of the live space, if there is one; in a large catalog it takes long."""
+    with engine.begin() as connection:
+        space_id = find_live_space(connection)
+        if space_id is not None:
+            renew_vector_codes(connection, space_id)
 
 
 def renew_vector_codes(connection: Connection, space_id: int) -> None:

@@ -8,9 +8,9 @@ from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, read_live_model
 from jobs.database.product_tags import renew_product_tags
 from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
-from jobs.database.spaces import find_live_space, find_searchable_space, lock_spaces, make_space_live
+from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
 from jobs.database.switches import Switch, find_latest_other, insert_switch, was_live
-from jobs.database.vector_codes import renew_vector_codes
+from jobs.database.vector_codes import renew_live_codes
 from jobs.errors import PermanentError
 from jobs.promotion.promote import PromotionReport, report_champion
 from jobs.search.carry_texts import carry_texts
@@ -27,9 +27,10 @@ def roll_back(
 ) -> PromotionReport:
     """Make an earlier version the champion and have answers come from it, in one transaction.
 
-    By default it is the version that was live last beside the present champion, so that going back twice leads
-    forward again. Images that it has not answered stay without its answer until the next ingest run; of an encoder,
-    texts that it has not embedded are embedded after the switch.
+    By default it is the version that was live last beside the champion. Where a rollback made the champion, it
+    stays, so that a repeated call changes nothing: going back further takes ``to_version``. Images that it has not
+    answered stay without its answer until the next ingest run; of an encoder, texts that it has not
+    embedded are embedded after the switch.
 
     Raises:
         PermanentError: answers never came from that version, or the space of that encoder was dropped.
@@ -48,22 +49,22 @@ def roll_back(
     if kind == "encoder" and report.is_live:
         carry_texts(connections, report.model_version_id)
     if report.is_live:
-        _renew_codes(connections)
+        # Until it ends, searches in large categories take longer.
+        renew_live_codes(connections.engine)
     return report
-
-
-def _renew_codes(connections: Connections) -> None:
-    """After the switch, as it takes long in a large catalog; searches in large categories take longer until then."""
-    with connections.engine.begin() as connection:
-        space_id = find_live_space(connection)
-        if space_id is not None:
-            renew_vector_codes(connection, space_id)
 
 
 def _roll_back(
     connection: Connection, kind: ModelKind, to_version: int | None, promoted_by: str, reason: str
 ) -> PromotionReport:
     champion = read_latest_promotion(connection, kind)
+    if champion and champion.is_rollback and not to_version:
+        log.info(
+            "%s %d is the champion since a rollback already: `--to VERSION` goes back to another one",
+            kind,
+            champion.model_version_id,
+        )
+        return report_champion(connection, kind, is_new=False)
     version = choose_rollback(connection, kind, to_version)
     assert champion is not None
     if version == champion.model_version_id:

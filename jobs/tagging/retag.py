@@ -22,12 +22,13 @@ from jobs.database.tagging_runs import (
     RunState,
     TaggingRun,
     finish_run,
+    lock_run,
     read_run,
     sum_chunks,
     sum_run_and_parts,
 )
 from jobs.database.tagging_work import list_live_buckets
-from jobs.database.vector_codes import renew_vector_codes
+from jobs.database.vector_codes import renew_live_codes, renew_vector_codes
 from jobs.errors import PermanentError, RetryableError
 from jobs.progress import Progress, open_progress
 from jobs.search.carry_texts import carry_texts
@@ -99,7 +100,7 @@ def plan_retag(connections: Connections, run_id: str) -> Plan:
     Until there is a champion encoder there is nothing to do, and nothing is stored.
     """
     with connections.engine.begin() as connection:
-        known = read_run(connection, run_id)
+        known = read_run(connection, run_id, "retag")
         if known is not None:
             return recall_plan(connection, known)
         classifier, encoder = read_champion(connection, "classifier"), read_champion(connection, "encoder")
@@ -116,6 +117,10 @@ def _plan(connections: Connections, run_id: str, models: RunModels) -> Plan:
     cut = PlanSettings(settings.shard_size, settings.chunk_size, settings.max_attempts, force=False, limit=None)
     manifest = ManifestWriter(connections.store, manifest_location(connections.artifacts, run_id), cut)
     with connections.engine.begin() as connection:
+        lock_run(connection, run_id)
+        known = read_run(connection, run_id, "retag")
+        if known is not None:
+            return recall_plan(connection, known)
         sources = [S3Uri(bucket, "") for bucket in list_live_buckets(connection)]
         for source in sources:
             due = stream_due(connection, source, models.classifier_version_id, models.space_id, cut)
@@ -139,7 +144,7 @@ def complete_retag(connections: Connections, run_id: str) -> RetagReport:
 
 def _complete(connections: Connections, run_id: str, tagger: ShardTagger) -> RetagReport:
     with connections.engine.connect() as connection:
-        run = read_run(connection, run_id)
+        run = read_run(connection, run_id, "retag")
         if run is None:
             return _report_nothing_planned(connection, run_id)
         fault = find_fault(sum_chunks(connection, run_id), failed_share_limit=1)
@@ -147,6 +152,8 @@ def _complete(connections: Connections, run_id: str, tagger: ShardTagger) -> Ret
         raise PermanentError(fault)
     if run.state == "succeeded" and run.report is not None:
         report = _recall_report(run.report)
+        # A kill after the switch may have left codes by the answers of before.
+        renew_live_codes(connections.engine)
     else:
         with open_progress(connections.engine, run_id, "complete_retag") as progress:
             report = _Completion(connections, run, tagger, progress).run()
@@ -209,7 +216,7 @@ class _Completion:
         """Those that an earlier call has planned, of which only the last can be unfinished."""
         while True:
             with self._engine.connect() as connection:
-                if read_run(connection, self._name_top_up(self._top_ups + 1)) is None:
+                if read_run(connection, self._name_top_up(self._top_ups + 1), "retag") is None:
                     return
             self._top_up()
 
@@ -217,7 +224,7 @@ class _Completion:
         self._top_ups += 1
         run_id = self._name_top_up(self._top_ups)
         with self._engine.connect() as connection:
-            known = read_run(connection, run_id)
+            known = read_run(connection, run_id, "retag")
             plan = recall_plan(connection, known) if known else None
         plan = plan or _plan(self._connections, run_id, self._targets)
         log.info("top-up %d: %d images arrived or failed meanwhile", self._top_ups, plan.entries)

@@ -78,12 +78,23 @@ def test_an_encoder_is_searched_again_at_once(shop: Shop) -> None:
     assert shop.query(LIVE, kind="encoder") == [(old,)]
 
 
-def test_going_back_twice_leads_forward_again(shop: Shop) -> None:
-    add_encoder(shop)
-    new, _ = add_encoder(shop)
-    roll_back(shop.connections, "encoder")
-    assert roll_back(shop.connections, "encoder").model_version_id == new
-    assert shop.query(LIVE, kind="encoder") == [(new,)]
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_repeated_it_stays_and_only_a_named_version_leads_on(shop: Shop, kind: ModelKind) -> None:
+    if kind == "encoder":
+        (old, _), (new, _) = add_encoder(shop), add_encoder(shop)
+    else:
+        with shop.connections.engine.begin() as connection:
+            old, new = (promote_model(connection, "classifier") for _ in range(2))
+    reports = [roll_back(shop.connections, kind) for _ in range(3)]
+    assert [(report.model_version_id, report.is_new, report.is_live) for report in reports] == [
+        (old, True, True),
+        (old, False, True),
+        (old, False, True),
+    ]
+    assert shop.query(LIVE, kind=kind) == shop.query(CHAMPION, kind=kind) == [(old,)]
+    assert shop.query("SELECT count(*) FROM catalog.promotions WHERE kind = :kind", kind=kind) == [(3,)]
+    assert roll_back(shop.connections, kind, new).is_new
+    assert shop.query(LIVE, kind=kind) == [(new,)]
 
 
 def test_a_named_version_is_taken(shop: Shop) -> None:

@@ -104,6 +104,7 @@ def test_killed_everywhere_it_ends_in_the_same_state(
     before = shop.query(LIVE)
 
     with watch_catalog(shop, WORDS) as watch:
+        plan_retag(connections, "disturbed")
         kill_when(shop, ["retag", "--run", "disturbed"], lambda: count_chunks(shop, "disturbed") > 0, messages)
         assert count_chunks(shop, "disturbed") < count_chunks(shop, "undisturbed")
         ShardTagger(connections).tag("disturbed", plan_retag(connections, "disturbed").shards)
@@ -132,3 +133,20 @@ def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop, tmp_path:
     assert (report.state, report.top_up_rounds, report.entries) == ("switched", 1, 41 + 24)
     assert shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(41 + 24,)]
     assert shop.query("SELECT DISTINCT state FROM catalog.tagging_runs WHERE purpose = 'retag'") == [("succeeded",)]
+
+
+def test_killed_after_the_switch_it_still_brings_the_codes_up_to_date(
+    promoted_catalog: Shop, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    shop, connections = promoted_catalog, promoted_catalog.connections
+    retag(connections, "both")
+    make_champion(connections, tiny_models.classifier, "classifier")
+    ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
+    with connections.engine.connect() as blocker:
+        # Of a classifier alone, they are renewed after the switch.
+        blocker.exec_driver_sql("LOCK TABLE catalog.vector_codes IN EXCLUSIVE MODE")
+        words = ["complete-retag", "--run", "retag"]
+        kill_when(shop, words, lambda: count_waiting(shop, "catalog.vector_codes") > 0, tmp_path / "messages")
+    assert shop.query("SELECT state FROM catalog.tagging_runs WHERE run_id = 'retag'") == [("succeeded",)]
+    assert complete_retag(connections, "retag").state == "switched"
+    shop.assert_codes_are_current()
