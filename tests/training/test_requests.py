@@ -42,7 +42,7 @@ def test_from_scratch_takes_large_steps_and_learns_categories_by_their_names() -
     assert isinstance(classifier, ClassifierTraining)
     assert isinstance(encoder, EncoderTraining)
     assert (classifier.settings.learning_rate, encoder.settings.learning_rate) == (3e-3, 1.5e-3)
-    assert (classifier.freeze, encoder.category_weight) == ("nothing", 1.0)
+    assert (classifier.freeze, encoder.category_weight) == ("nothing", 0.7)
     assert classifier.augmentation.rotation_degrees == encoder.augmentation.colour_jitter == 0
 
 
