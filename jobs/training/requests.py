@@ -122,7 +122,7 @@ def _make_encoder_request(base: Path, options: TrainingOptions) -> EncoderTraini
     if options.freeze == "backbone":
         raise PermanentError("an encoder has no head to train alone: freeze early layers or nothing")
     if options.from_scratch:
-        settings = TrainingSettings(epochs=10, batch_size=32, learning_rate=1.5e-3, patience=10)
+        settings = TrainingSettings(epochs=12, batch_size=32, learning_rate=1.5e-3, patience=12)
         request = EncoderTraining(base, settings, FLIP_AND_CROP, category_weight=0.7)
     else:
         request = EncoderTraining(base, TrainingSettings(epochs=5, batch_size=32, learning_rate=5e-6))
