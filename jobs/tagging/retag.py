@@ -113,6 +113,7 @@ def plan_retag(connections: Connections, run_id: str) -> Plan:
 
 
 def _plan(connections: Connections, run_id: str, models: RunModels) -> Plan:
+    """Plan a run, or recall the plan that it has."""
     settings = connections.settings
     cut = PlanSettings(settings.shard_size, settings.chunk_size, settings.max_attempts, force=False, limit=None)
     manifest = ManifestWriter(connections.store, manifest_location(connections.artifacts, run_id), cut)
@@ -223,10 +224,7 @@ class _Completion:
     def _top_up(self) -> None:
         self._top_ups += 1
         run_id = self._name_top_up(self._top_ups)
-        with self._engine.connect() as connection:
-            known = read_run(connection, run_id, "retag")
-            plan = recall_plan(connection, known) if known else None
-        plan = plan or _plan(self._connections, run_id, self._targets)
+        plan = _plan(self._connections, run_id, self._targets)
         log.info("top-up %d: %d images arrived or failed meanwhile", self._top_ups, plan.entries)
         self._progress.report(f"tagging {plan.entries} photos that arrived or failed meanwhile")
         self._tagger.tag(run_id, plan.shards)

@@ -26,7 +26,7 @@ from jobs.models.torch_model import describe_checkpoint, load_torch_model
 from jobs.production.convert import convert_checkpoint, save_graph
 from jobs.production.quantise import quantise
 from jobs.settings import PROJECT_ROOT
-from tests.models.tiny_architectures import SIDE, write_clip, write_resnet
+from tests.models.tiny_architectures import SIDE, write_clip, write_resnet, write_vit
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the variables are those of x86-64")
 
@@ -88,6 +88,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     torch.manual_seed(0)
     sources: dict[str, tuple[Callable[[Path], None], ModelKind]] = {
         "ResNet": (write_resnet, "classifier"),
+        "ViT": (write_vit, "classifier"),
         "CLIP": (write_clip, "encoder"),
     }
     versions: dict[str, Version] = {}
@@ -121,7 +122,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 def test_what_was_built_in_bf16_is_served_in_float32(served: Served) -> None:
     names = [name for name in served.versions if name.endswith("bf16")]
-    assert len(names) == 4
+    assert len(names) == 6
     device = Device(torch.device("cpu"), torch.float32)
     for name in names:
         assert served.descriptions[name] == ("torch float32 on cpu" if "torch" in name else "openvino fp32")
@@ -133,7 +134,7 @@ def test_what_was_built_in_bf16_is_served_in_float32(served: Served) -> None:
 
 def test_integers_give_the_same_answers_on_every_processor(served: Served) -> None:
     names = [name for name in served.versions if name.endswith("int8")]
-    assert len(names) == 2
+    assert len(names) == 3
     for name in names:
         assert served.descriptions[name] == "openvino int8 and fp32"
         here = served.versions[name].predict(served.pixels)

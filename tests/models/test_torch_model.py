@@ -49,7 +49,9 @@ def test_compiled_layers_answer_the_same_for_batches_of_any_size(
         load_torch_model(tiny_models.encoder, "encoder", device, compiled=compiled) for compiled in (False, True)
     )
     side = plain.geometry.crop_to
-    batches = [np.random.default_rng(size).integers(0, 256, (size, side, side, 3), dtype=np.uint8) for size in (16, 5)]
+    batches = [
+        np.random.default_rng(size).integers(0, 256, (size, side, side, 3), dtype=np.uint8) for size in (16, 16, 5, 1)
+    ]
     with ThreadPoolExecutor(2) as threads:
         answers = list(threads.map(compiled.predict, batches))
     for answer, batch in zip(answers, batches, strict=True):

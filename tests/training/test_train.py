@@ -98,7 +98,8 @@ def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signa
     process = start_job("train", *words, environment=shop.environment | PRECISION, messages=messages)
     while process.is_alive() and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
         time.sleep(0.002)
-    os.kill(process.pid or 0, number)
+    assert process.pid is not None
+    os.kill(process.pid, number)
     process.join(120)
     assert shop.query("SELECT count(*) FROM catalog.trainings WHERE run_id = 'killed'") == [(0,)], messages.read_text()
     return process.exitcode
