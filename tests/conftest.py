@@ -4,14 +4,17 @@ from tests.bare_environment import keep_process_state
 
 # isort: split
 
+import gc
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import botocore.loaders
 import pytest
 from sqlalchemy import Engine, make_url
 from xdist.scheduler import LoadScopeScheduling
@@ -70,6 +73,19 @@ def process_coverage() -> Iterator[dict[str, str]]:
     """
     with patch.dict(os.environ):
         yield {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cached_service_models() -> Iterator[None]:
+    """Read boto3's description of S3 once, and not for each client: that takes longer than most tests."""
+    with patch("botocore.session.create_loader", cache(botocore.loaders.create_loader)):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_libraries() -> None:
+    """Spare the garbage collector the million objects of the libraries that earlier tests have imported."""
+    gc.freeze()
 
 
 @pytest.fixture

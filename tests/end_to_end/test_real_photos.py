@@ -22,7 +22,7 @@ from tests.shop import TinyModels
 
 WEIGHTS = find_pretrained()
 CATEGORIES = {"dress", "hat", "pants", "shoes", "t-shirt"}
-MAX_PHOTOS = 60
+MAX_PHOTOS = 30
 SHOP_PHOTOS = 40
 TAGS = "SELECT object_key, category FROM catalog.current_image_tags"
 LIVE = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"

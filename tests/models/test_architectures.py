@@ -28,6 +28,9 @@ from tests.shop import CATEGORIES
 DEVICE = Device(torch.device("cpu"), torch.float32)
 TEXTS = ["red striped dress", "a hat"]
 
+# What runs here is Transformers and OpenVINO, for which the tracer of the coverage takes as long again.
+pytestmark = pytest.mark.no_cover
+
 
 @dataclass(frozen=True)
 class Checkpoint:

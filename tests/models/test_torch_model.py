@@ -39,6 +39,7 @@ def test_one_image_too_many_is_worth_a_retry() -> None:
         forward_halving(make_forward(0, []), torch.arange(4))
 
 
+@pytest.mark.no_cover
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles with g++")
 def test_compiled_layers_answer_the_same_for_batches_of_any_size(
     tiny_models: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -46,12 +46,12 @@ def through(proxy: FaultProxy, shop: Shop) -> Connections:
 
 def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_photos(24)
-    proxy.delay_seconds = 0.5
+    proxy.delay_seconds = 0.2
     connections = replace(tagging_shop.with_settings(read_threads=2), store=ObjectStore(proxy.url))
     report = ingest(connections, IngestOptions())
     assert report.bottleneck == "bucket"
-    # Two threads for 24 photos, each half a second.
-    assert report.waiting["bucket"].seconds > 4
+    # Two threads for 24 photos, each a fifth of a second.
+    assert report.waiting["bucket"].seconds > 1.6
     assert 0.5 < report.waiting["bucket"].share <= 1
 
 

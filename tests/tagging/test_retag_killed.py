@@ -124,14 +124,14 @@ def test_killed_everywhere_it_ends_in_the_same_state(
 def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop, tmp_path: Path) -> None:
     shop, connections = promoted_catalog, promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
-    shop.put_photos(24, seed=1)
+    shop.put_photos(80, seed=1)
     plan_ingest(connections, "night", IngestOptions())
     words = ["complete-retag", "--run", "retag"]
     kill_when(shop, words, lambda: count_chunks(shop, "retag/top-up-1") > 0, tmp_path / "messages")
-    assert count_chunks(shop, "retag/top-up-1") < 3
+    assert count_chunks(shop, "retag/top-up-1") < 10
     report = complete_retag(connections, "retag")
-    assert (report.state, report.top_up_rounds, report.entries) == ("switched", 1, 41 + 24)
-    assert shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(41 + 24,)]
+    assert (report.state, report.top_up_rounds, report.entries) == ("switched", 1, 41 + 80)
+    assert shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(41 + 80,)]
     assert shop.query("SELECT DISTINCT state FROM catalog.tagging_runs WHERE purpose = 'retag'") == [("succeeded",)]
 
 

@@ -14,6 +14,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from jobs.database.model_versions import read_model_version
 from jobs.errors import PermanentError, RetryableError
+from jobs.local.ports import LOOPBACK, find_free_ports
 from jobs.models.checkpoint import hash_weights
 from jobs.models.registry import fetch_checkpoint
 from jobs.settings import PROJECT_ROOT
@@ -245,10 +246,29 @@ def test_sigterm_ends_a_training_that_goes_on_later(
     assert end_after_first_epoch(school, words, signal.SIGTERM, tmp_path / "messages") == 143
 
 
-@pytest.mark.parametrize("freeze", ["nothing", "backbone"])
-def test_two_processes_train_one_candidate(freeze: str, school: Shop, labelled: LabelledSet, base: Path) -> None:
-    words = ["classifier", *name_options(labelled, "run", base, epochs=1), f"--freeze={freeze}"]
-    one, other = run_with_torchrun(school, words)
+def test_two_processes_train_one_candidate(school: Shop, labelled: LabelledSet, base: Path) -> None:
+    one, other = run_with_torchrun(school, ["classifier", *name_options(labelled, "run", base, epochs=1)])
     assert one == other
     assert school.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
+    assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
+
+
+def test_two_processes_fit_one_head(school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+    words = ["train", "classifier", *name_options(labelled, "run", base), "--freeze=backbone"]
+    # As torchrun starts them, except that here they have loaded the libraries.
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(find_free_ports(1)[0])}
+    processes = [
+        start_job(
+            *words,
+            environment=school.environment | PRECISION | group | {"RANK": rank, "LOCAL_RANK": rank},
+            messages=tmp_path / rank,
+        )
+        for rank in ("0", "1")
+    ]
+    for process in processes:
+        process.join(120)
+    written = [(tmp_path / rank).read_text() for rank in ("0", "1")]
+    assert [process.exitcode for process in processes] == [0, 0], written
+    one, other = (json.loads(lines.splitlines()[-1]) for lines in written)
+    assert one == other
     assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
