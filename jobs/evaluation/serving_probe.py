@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import torch
+from PIL import Image
 
 from jobs.database.model_versions import ModelKind
 from jobs.evaluation.evaluation_record import Serving
-from jobs.evaluation.served_model import ServedModel, load_served_model
-from jobs.models.device import choose_device
-from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
+from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import ImageModel
+from jobs.tagging.decode import DecodedPhoto, DecodeLimits, decode_photo
 
 WARM_UP_PHOTOS = 3
 ROUNDS = 5
@@ -29,7 +29,7 @@ MAX_DECODED_PHOTOS = 64
 """Kept in memory to measure the throughput; a shard has about as many decoded at a time."""
 
 
-def probe_serving(model: ServedModel, photos: Sequence[bytes], round_seconds: float) -> Serving:
+def probe_serving(model: ImageModel, photos: Sequence[bytes], round_seconds: float) -> Serving:
     """Ask for every photo by itself, then for batches of those that could be answered.
 
     A photo fails where its bytes cannot be decoded or the model's numbers are no numbers.
@@ -38,15 +38,15 @@ def probe_serving(model: ServedModel, photos: Sequence[bytes], round_seconds: fl
     for photo in photos[:WARM_UP_PHOTOS]:
         _answer(model, photo, limits)
     seconds, failed = 0.0, 0
-    decoded: list[np.ndarray] = []
+    decoded: list[Image.Image] = []
     for photo in photos:
         started = time.perf_counter()
-        pixels = _answer(model, photo, limits)
+        answered = _answer(model, photo, limits)
         seconds += time.perf_counter() - started
-        if pixels is None:
+        if answered is None:
             failed += 1
         elif len(decoded) < MAX_DECODED_PHOTOS:
-            decoded.append(pixels)
+            decoded.append(answered)
     return Serving(
         images=len(photos),
         mean_latency_milliseconds=1000 * seconds / len(photos) if photos else None,
@@ -56,34 +56,33 @@ def probe_serving(model: ServedModel, photos: Sequence[bytes], round_seconds: fl
     )
 
 
-def _answer(model: ServedModel, photo: bytes, limits: DecodeLimits) -> np.ndarray | None:
-    """From bytes to an answer; gives the decoded pixels back, or None where there was no answer."""
-    decoded = decode_image(photo, limits)
-    if not isinstance(decoded, DecodedImage):
+def _answer(model: ImageModel, content: bytes, limits: DecodeLimits) -> Image.Image | None:
+    """From bytes to an answer; gives the decoded photo back, or None where there was no answer."""
+    decoded = decode_photo(content, limits)
+    if not isinstance(decoded, DecodedPhoto):
         return None
-    output = model.predict_batch(model.geometry.apply(decoded.pixels)[None])
-    return decoded.pixels if np.isfinite(output).all() else None
+    output = model.predict(np.stack([model.geometry.resize(decoded.photo)]))
+    return decoded.photo if np.isfinite(output).all() else None
 
 
-def _measure_throughput(model: ServedModel, decoded: Sequence[np.ndarray], round_seconds: float) -> float:
+def _measure_throughput(model: ImageModel, decoded: Sequence[Image.Image], round_seconds: float) -> float:
     """Images a second, resized and answered in batches side by side, in the best of several rounds.
 
     The best, since other processes of a shared machine can only take away from it.
     """
-    passes = model.model.passes
-    with ThreadPoolExecutor(passes) as pool:
+    with ThreadPoolExecutor(model.passes) as pool:
 
-        def answer_until(deadline: float, photos: Sequence[np.ndarray]) -> int:
-            images, source = 0, cycle(photos)
+        def answer_until(deadline: float) -> int:
+            images, source = 0, cycle(decoded)
             while time.perf_counter() < deadline:
-                batch = list(islice(source, model.model.batch_size))
-                model.predict_batch(torch.stack([model.geometry.apply(pixels) for pixels in batch]))
-                images += len(batch)
+                batch = islice(source, model.batch_size)
+                model.predict(np.stack([model.geometry.resize(photo) for photo in batch]))
+                images += model.batch_size
             return images
 
         def measure_round() -> float:
             started = time.perf_counter()
-            workers = [pool.submit(answer_until, started + round_seconds, decoded) for _ in range(passes)]
+            workers = [pool.submit(answer_until, started + round_seconds) for _ in range(model.passes)]
             return sum(worker.result() for worker in workers) / (time.perf_counter() - started)
 
         return max(measure_round() for _ in range(ROUNDS))
@@ -101,9 +100,9 @@ def _read_peak_memory() -> int | None:
 
 
 def main() -> None:
-    """Serve what the arguments name, and print what was measured."""
+    """Serve what the arguments name, as the tagger does, and print what was measured."""
     kind, checkpoint, photos, device, precision, round_seconds = sys.argv[1:]
-    model = load_served_model(Path(checkpoint), cast(ModelKind, kind), choose_device(device, precision))
+    model = load_image_model(Path(checkpoint), cast(ModelKind, kind), EngineSettings(device, precision))
     contents = [path.read_bytes() for path in sorted(Path(photos).iterdir())]
     serving = probe_serving(model, contents, float(round_seconds))
     print(json.dumps(asdict(serving)))  # noqa: T201

@@ -20,13 +20,13 @@ from jobs.database.trainings import Training, insert_training
 from jobs.datasets.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.errors import PermanentError
 from jobs.evaluation.evaluation_record import Serving
-from jobs.evaluation.served_model import load_served_model
 from jobs.evaluation.serving_probe import probe_serving
 from jobs.labelling.perceptual_hash import perceptual_hash
 from jobs.models.checkpoint import LOADING_FAULTS
 from jobs.models.classifier import load_classifier, write_temperature
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_image_encoder
+from jobs.models.engine import EngineSettings, load_image_model
 from jobs.models.geometry import Geometry
 from jobs.models.production import PRODUCTION_FILE, write_production
 from jobs.models.registry import upload_checkpoint
@@ -42,6 +42,7 @@ from tests.small_classifier import write_small_classifier
 
 COLOURS = dict(zip(CATEGORIES, [(220, 40, 40), (40, 200, 40), (40, 40, 220), (220, 220, 40)], strict=True))
 EXACT = choose_device("cpu", "fp32")
+EXACT_ENGINE = EngineSettings("cpu", "fp32")
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def serve_here(
     _progress: Progress = SILENT,
 ) -> Serving:
     """Measure as `measure_serving` does, without the seconds that a process of its own takes to start."""
-    return probe_serving(load_served_model(artifact, kind, EXACT), photos, round_seconds=0.01)
+    return probe_serving(load_image_model(artifact, kind, EXACT_ENGINE), photos, round_seconds=0.01)
 
 
 def rename_categories(folder: Path, categories: Sequence[str]) -> None:

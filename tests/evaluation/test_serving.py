@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from jobs.evaluation.evaluation_record import Serving
-from jobs.evaluation.served_model import ServedModel, load_served_model
 from jobs.evaluation.serving import measure_serving
 from jobs.evaluation.serving_probe import probe_serving
-from tests.evaluation.candidates import EXACT
+from jobs.models.engine import load_image_model
+from jobs.models.image_model import ImageModel
+from tests.evaluation.candidates import EXACT_ENGINE
 from tests.shop import Shop, TinyModels, make_photo
 
 ROUND_SECONDS = 0.01
@@ -43,21 +44,21 @@ def test_a_process_that_dies_measures_nothing(shop: Shop, tiny_models: TinyModel
 
 
 @pytest.fixture
-def model(tiny_models: TinyModels) -> ServedModel:
-    return load_served_model(tiny_models.classifier, "classifier", EXACT)
+def model(tiny_models: TinyModels) -> ImageModel:
+    return load_image_model(tiny_models.classifier, "classifier", EXACT_ENGINE)
 
 
-def test_photos_that_cannot_be_decoded_fail(model: ServedModel) -> None:
+def test_photos_that_cannot_be_decoded_fail(model: ImageModel) -> None:
     serving = probe_serving(model, [*PHOTOS[:3], b"no photo"], ROUND_SECONDS)
     assert serving.failed_share == 0.25
 
 
-def test_answers_that_are_no_numbers_fail(model: ServedModel) -> None:
+def test_answers_that_are_no_numbers_fail(model: ImageModel) -> None:
     with torch.no_grad():
-        next(model.model.forward.__self__.model.parameters()).fill_(torch.nan)  # type: ignore[attr-defined]
+        next(model.forward.__self__.model.parameters()).fill_(torch.nan)  # type: ignore[attr-defined]
     assert probe_serving(model, PHOTOS, ROUND_SECONDS).failed_share == 1
 
 
-def test_of_no_photos_nothing_is_known(model: ServedModel) -> None:
+def test_of_no_photos_nothing_is_known(model: ImageModel) -> None:
     serving = probe_serving(model, [], ROUND_SECONDS)
     assert (serving.mean_latency_milliseconds, serving.images_per_second, serving.failed_share) == (None, None, None)
