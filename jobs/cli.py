@@ -12,7 +12,7 @@ import typer
 
 from jobs.commands import ingest, local, models, retag, retrain, search, serve, setup
 from jobs.commands.terminal import HarmlessFormatter, show
-from jobs.errors import JobError
+from jobs.errors import JobError, RetryableError
 
 app = typer.Typer(
     help="Jobs of the catalog tagger.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -43,3 +43,6 @@ def main() -> None:
     except JobError as error:
         show(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except MemoryError:
+        show("error: this machine has too little memory for the job: give it more, or run less beside it", err=True)
+        sys.exit(RetryableError.exit_code)

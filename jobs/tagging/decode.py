@@ -28,7 +28,6 @@ DECODER_FAULTS = (
     IndexError,
     EOFError,
     OverflowError,
-    MemoryError,
     struct.error,
     zlib.error,
 )

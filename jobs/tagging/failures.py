@@ -22,7 +22,15 @@ class Reason(enum.StrEnum):
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
     DECODER_CRASHED = "decoder_crashed"
+    DECODER_TOO_SLOW = "decoder_too_slow"
+    DECODER_LOST = "decoder_lost"
 
 
-RETRYABLE_REASONS = (ObjectFault.ACCESS_DENIED, ObjectFault.MISSING, ObjectFault.REPLACED, ObjectFault.REFUSED)
+RETRYABLE_REASONS = (
+    ObjectFault.ACCESS_DENIED,
+    ObjectFault.MISSING,
+    ObjectFault.REPLACED,
+    ObjectFault.REFUSED,
+    Reason.DECODER_LOST,
+)
 """What time cures although the listing shows the same bytes; all others wait until the bytes change."""

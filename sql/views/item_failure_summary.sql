@@ -1,7 +1,7 @@
 CREATE OR REPLACE VIEW catalog.item_failure_summary AS
 SELECT
     f.reason, f.stage, count(*) AS images,
-    f.reason IN ('access_denied', 'object_missing', 'object_refused', 'object_replaced') AS time_cures,
+    f.reason IN ('access_denied', 'decoder_lost', 'object_missing', 'object_refused', 'object_replaced') AS time_cures,
     max(f.attempts) AS most_attempts, min(f.first_failed_at) AS oldest, max(f.last_failed_at) AS newest
 FROM catalog.item_failures f
 JOIN catalog.images i USING (image_id)
