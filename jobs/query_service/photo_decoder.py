@@ -6,11 +6,13 @@ from functools import partial
 
 import numpy as np
 
+from jobs.errors import RetryableError
 from jobs.models.geometry import Geometry
-from jobs.query_service.refusals import UnfitQuestionError
+from jobs.query_service.refusals import NotNowError, UnfitQuestionError
 from jobs.settings import Settings
 from jobs.tagging.decode import DecodeFault, DecodeLimits, prepare_image
 from jobs.tagging.decode_pool import DecodePool
+from jobs.tagging.failures import Reason
 
 
 class PhotoDecoder:
@@ -29,11 +31,17 @@ class PhotoDecoder:
 
         Raises:
             UnfitQuestionError: these bytes are no photo, or one that the limits refuse.
+            NotNowError: decoding processes are lost, whatever they decode.
         """
         limits = DecodeLimits(self._settings.max_pixels, self._settings.min_side_pixels, target_side=2 * largest_side)
         decode = partial(prepare_image, limits=limits, geometries=(geometry,))
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._pool.decode, decode, [content])
-        (prepared,) = await work
+        try:
+            (prepared,) = await work
+        except RetryableError as error:
+            raise NotNowError(Reason.DECODER_LOST, str(error)) from None
+        if isinstance(prepared, DecodeFault) and prepared.reason is Reason.DECODER_LOST:
+            raise NotNowError(prepared.reason, prepared.detail)
         if isinstance(prepared, DecodeFault):
             raise UnfitQuestionError(prepared.reason, prepared.detail)
         pixels: np.ndarray = prepared.inputs[0]

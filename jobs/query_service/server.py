@@ -19,6 +19,8 @@ from jobs.tagging.decode_pool import DecodePool
 log = logging.getLogger(__name__)
 
 BACKLOG = 256
+PHOTO_SECONDS = 5.0
+"""Of processor time, which is less than the nightly run has: somebody waits, and others behind them."""
 
 
 def serve(connections: Connections) -> None:
@@ -42,7 +44,7 @@ def prepare_server(connections: Connections) -> Iterator[uvicorn.Server]:
     """A server that only has to be run; during the block its processes live, and it follows the live models."""
     settings = connections.settings
     with ExitStack() as stack:
-        pool = stack.enter_context(DecodePool(settings.decode_processes))
+        pool = stack.enter_context(DecodePool(settings.decode_processes, PHOTO_SECONDS))
         follower = LiveModelFollower(connections)
         service = stack.enter_context(QueryService(follower, pool, settings))
         server = uvicorn.Server(

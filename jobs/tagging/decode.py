@@ -4,6 +4,7 @@ This module is imported by the decoding processes: it needs Pillow and numpy, an
 """
 
 import io
+import re
 import struct
 import sys
 import time
@@ -32,6 +33,10 @@ DECODER_FAULTS = (
     zlib.error,
 )
 """What Pillow's decoders raise on bytes that break their format's rules."""
+MOST_SCANS = 100
+"""Of a JPEG; encoders write up to some 30. Each one more costs a pass over the whole photo and hardly a byte."""
+_SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd9-\xfe]")
+"""The start of a JPEG's segment or its end: no stuffed byte, no padding, no restart of a scan."""
 SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
@@ -144,6 +149,8 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         check_size(width, height, limits)
+        if image.format in {"JPEG", "MPO"}:
+            check_scans(content)
         # Pillow turns a TIFF upright by itself when it loads it, and swaps its sides as soon as it is opened.
         orientation = 1 if image.format == "TIFF" else read_orientation(image)
         image.draft(None, _shrunken_size(width, height, limits.target_side))
@@ -162,6 +169,19 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
         raise RefusedError(Reason.TOO_MANY_PIXELS, f"{width} x {height} exceeds {limits.max_pixels} pixels")
     if min(width, height) < limits.min_side_pixels:
         raise RefusedError(Reason.TOO_SMALL, f"{width} x {height}: a side is under {limits.min_side_pixels} pixels")
+
+
+def check_scans(jpeg: bytes) -> None:
+    """Raise RefusedError for a JPEG whose scans make it slow to decode."""
+    # Far quicker than walking its segments, and an upper bound.
+    if jpeg.count(b"\xff\xda") <= MOST_SCANS:
+        return
+    scans, found = 0, _SEGMENT.search(jpeg, 2)
+    while found and (marker := jpeg[found.end() - 1]) != 0xD9:
+        scans += marker == 0xDA
+        found = _SEGMENT.search(jpeg, found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2]))
+    if scans > MOST_SCANS:
+        raise RefusedError(Reason.TOO_MANY_SCANS, f"{scans} scans exceed {MOST_SCANS}")
 
 
 def _shrunken_size(width: int, height: int, target_side: int) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from jobs.tagging.decode import (
     DecodeLimits,
     PreparedImage,
     RefusedError,
+    check_scans,
     check_size,
     read_orientation,
 )
@@ -76,6 +77,7 @@ class GpuDecoder:
                 warnings.simplefilter("ignore")
                 with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
                     check_size(*image.size, self.limits)
+                    check_scans(content)
                     # Whether TorchCodec turns photos by itself differs by device.
                     is_plain = image.mode in {"RGB", "L"} and read_orientation(image) == 1
                     return Jpeg(position, content, *image.size) if is_plain else None

@@ -21,6 +21,7 @@ class Reason(enum.StrEnum):
     CORRUPT = "corrupt"
     TOO_MANY_PIXELS = "too_many_pixels"
     TOO_SMALL = "too_small"
+    TOO_MANY_SCANS = "too_many_scans"
     DECODER_CRASHED = "decoder_crashed"
     DECODER_TOO_SLOW = "decoder_too_slow"
     DECODER_LOST = "decoder_lost"

@@ -10,12 +10,13 @@ import numpy as np
 from fastapi import APIRouter, Depends, File, Form, Query, UploadFile
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer, Viewer
-from catalog_airflow.pages.catalog_access import open_query_client, read_catalog, use_catalog
+from catalog_airflow.pages.catalog_access import open_catalog, open_query_client, read_catalog, use_catalog
 from catalog_airflow.pages.forgery import require_token
+from catalog_airflow.pages.shrinking import open_shrinker
 from catalog_airflow.pages.templating import render_page
-from catalog_airflow.pages.thumbnails import shrink_photo
 from jobs.browsing.category_list import list_categories
 from jobs.errors import PermanentError, RetryableError
 from jobs.query_service.answers import EmbeddedQuery
@@ -72,14 +73,14 @@ def show_search(viewer: AnyViewer, query: Annotated[SearchQuery, Query()]) -> HT
 
 
 @router.post("/search", dependencies=[Depends(require_token)])
-def search_by_photo(
+async def search_by_photo(
     viewer: AnyViewer, photo: Annotated[UploadFile, File()], category: Annotated[str, Form(max_length=200)] = ""
 ) -> HTMLResponse:
     """What looks like an uploaded photo, which is kept nowhere."""
-    content = photo.file.read()
-    return _render_search(
-        viewer, SearchQuery(category=category), partial(_search_photo, content, category or None), content
-    )
+    content = await photo.read()
+    uploaded = await _draw_upload(content)
+    search = partial(_search_photo, content, category or None)
+    return await run_in_threadpool(_render_search, viewer, SearchQuery(category=category), search, uploaded)
 
 
 def _search_words(query_text: str, category: str | None) -> SearchAnswer:
@@ -112,7 +113,7 @@ def _read_vector(answer: EmbeddedQuery, encoder_version_id: int) -> np.ndarray:
 
 
 def _render_search(
-    viewer: Viewer, query: SearchQuery, search: Callable[[], SearchAnswer] | None, photo: bytes = b""
+    viewer: Viewer, query: SearchQuery, search: Callable[[], SearchAnswer] | None, uploaded: str | None = None
 ) -> HTMLResponse:
     """Answer in place what went wrong, so that nobody has to type their question again."""
     with read_catalog() as connection:
@@ -132,12 +133,11 @@ def _render_search(
         categories=categories,
         answer=answer,
         fault=fault,
-        uploaded=_draw_upload(photo) if answer and photo else None,
+        uploaded=uploaded if answer else None,
     )
 
 
-def _draw_upload(photo: bytes) -> str:
-    """The photo as an address that holds it, since it lies nowhere to be asked for."""
-    with use_catalog() as catalog:
-        thumbnail = shrink_photo(photo, catalog.settings)
-    return f"data:image/jpeg;base64,{base64.b64encode(thumbnail.content).decode()}"
+async def _draw_upload(photo: bytes) -> str | None:
+    """The photo as an address that holds it, since it lies nowhere to be asked for; None where it cannot be shown."""
+    small = await open_shrinker().shrink(photo, open_catalog().settings)
+    return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}" if isinstance(small, bytes) else None

@@ -2,25 +2,19 @@
 
 from dataclasses import dataclass
 from functools import cache
-from io import BytesIO
-from threading import BoundedSemaphore, Lock
 
 from cachetools import LRUCache
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from PIL import Image
+from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
+from catalog_airflow.pages.shrinking import open_shrinker
 from jobs.browsing.thumbnail_source import ThumbnailSource, find_thumbnail_source
-from jobs.settings import Settings
 from jobs.storage.faults import ObjectFault
 from jobs.storage.uri import S3Uri
-from jobs.tagging.decode import DecodedPhoto, DecodeLimits, decode_photo
+from jobs.tagging.decode import DecodeFault
 
-SIDE_PIXELS = 320
-"""Twice what a grid shows, for dense screens."""
-MAX_PIXELS = 25_000_000
-"""A PNG of so many takes 100 MB while it is decoded, which the API server bears for one photo, and no more."""
 MAX_BYTES = 20_000_000
 CACHE_BYTES = 16_000_000
 PLACEHOLDER = (
@@ -45,31 +39,27 @@ class Thumbnail:
 
 
 class ThumbnailCache:
-    """The thumbnails that were asked for last, by image and version of its bytes; safe for threads."""
+    """The thumbnails that were asked for last, by image and version of its bytes; belongs to the event loop."""
 
     def __init__(self, size_bytes: int) -> None:
-        self._lock = Lock()
         self._kept: LRUCache[tuple[int, str], Thumbnail] = LRUCache(
             size_bytes, getsizeof=lambda thumbnail: len(thumbnail.content) + 200
         )
-        # One photo at a time: their pixels are what takes memory.
-        self._turn = BoundedSemaphore(1)
 
-    def get(self, image_id: int, source: ThumbnailSource) -> Thumbnail:
+    async def get(self, image_id: int, source: ThumbnailSource) -> Thumbnail:
         """The thumbnail of an image; raises where the bucket is away."""
         key = (image_id, source.etag)
-        with self._lock:
-            kept = self._kept.get(key)
-        if kept is not None:
+        if (kept := self._kept.get(key)) is not None:
             return kept
-        content = _read_photo(source)
+        content = await run_in_threadpool(_read_photo, source)
         if isinstance(content, str):
             # Not kept: the next listing may know better.
             return Thumbnail(b"", content)
-        with self._turn:
-            thumbnail = shrink_photo(content, open_catalog().settings)
-        with self._lock:
-            self._kept[key] = thumbnail
+        small = await open_shrinker().shrink(content, open_catalog().settings)
+        if small is None:
+            return Thumbnail(b"", "busy: reload")
+        thumbnail = Thumbnail(b"", _say(small.reason)) if isinstance(small, DecodeFault) else Thumbnail(small)
+        self._kept[key] = thumbnail
         return thumbnail
 
 
@@ -80,20 +70,26 @@ def open_cache() -> ThumbnailCache:
 
 
 @router.get("/thumbnails/{image_id}")
-def send_thumbnail(image_id: int, request: Request) -> Response:
+async def send_thumbnail(image_id: int, request: Request) -> Response:
     """A small JPEG; a picture of the reason where there is none."""
-    with read_catalog() as connection:
-        source = find_thumbnail_source(connection, image_id) if 0 <= image_id < 2**63 else None
+    source = await run_in_threadpool(_find_source, image_id)
     if source is None:
         return _send_placeholder("no such photo")
     mark = f'"{source.etag.replace(chr(34), "")}"'
     headers = {**HEADERS, "Cache-Control": "private, max-age=600", "ETag": mark}
     if request.headers.get("if-none-match") == mark:
         return Response(status_code=304, headers=headers)
-    thumbnail = open_cache().get(image_id, source)
+    thumbnail = await open_cache().get(image_id, source)
     if thumbnail.fault is not None:
         return _send_placeholder(thumbnail.fault)
     return Response(thumbnail.content, media_type="image/jpeg", headers=headers)
+
+
+def _find_source(image_id: int) -> ThumbnailSource | None:
+    if not 0 <= image_id < 2**63:
+        return None
+    with read_catalog() as connection:
+        return find_thumbnail_source(connection, image_id)
 
 
 def _read_photo(source: ThumbnailSource) -> bytes | str:
@@ -101,20 +97,11 @@ def _read_photo(source: ThumbnailSource) -> bytes | str:
     if source.size_bytes > limit:
         return "too large to show"
     content = open_catalog().store.read_unchanged(S3Uri(source.bucket, source.object_key), source.etag, limit)
-    return str(content).replace("_", " ") if isinstance(content, ObjectFault) else content
+    return _say(content) if isinstance(content, ObjectFault) else content
 
 
-def shrink_photo(content: bytes, settings: Settings) -> Thumbnail:
-    """Decode a photo under the limits of the ingest, and a tighter one on pixels, and make it small."""
-    limits = DecodeLimits(min(MAX_PIXELS, settings.max_pixels), settings.min_side_pixels, SIDE_PIXELS)
-    decoded = decode_photo(content, limits)
-    if not isinstance(decoded, DecodedPhoto):
-        return Thumbnail(b"", str(decoded.reason).replace("_", " "))
-    photo = decoded.photo.copy()
-    photo.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BICUBIC)
-    buffer = BytesIO()
-    photo.save(buffer, "JPEG", quality=80)
-    return Thumbnail(buffer.getvalue())
+def _say(reason: str) -> str:
+    return reason.replace("_", " ")
 
 
 def _send_placeholder(words: str) -> Response:

@@ -1,6 +1,9 @@
 """What pages show, and that nothing hostile gets through them."""
 
+import asyncio
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import pytest
@@ -121,15 +124,32 @@ def test_the_reason_is_shown_where_there_is_no_thumbnail(visit: Visit, browsed: 
     assert "object missing" in answer.text
 
 
-def test_thumbnails_are_decoded_under_limits(browsed: BrowsedShop) -> None:
-    from catalog_airflow.pages.thumbnails import shrink_photo
+def sleep(_content: bytes) -> bytes:
+    """Take for ever without a fault."""
+    time.sleep(600)
+    return b""
 
-    settings = browsed.shop.connections.settings
-    bomb = BytesIO()
-    Image.new("1", (6000, 5000)).save(bomb, "PNG")
-    assert shrink_photo(bomb.getvalue(), settings).fault == "too many pixels"
-    assert shrink_photo(b"<svg onload=alert(1)>", settings).fault == "unsupported format"
-    assert shrink_photo(make_photo(1)[:-200], settings).fault == "truncated"
+
+def test_nobody_waits_for_a_photo_that_is_slow(
+    visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog_airflow.pages import shrinking
+
+    shrinking.open_shrinker.cache_clear()
+    # In a server one event loop opens it; here every request has a loop of its own.
+    shrinker = shrinking.open_shrinker()
+    monkeypatch.setattr(shrinking, "shrink_under_limits", lambda _settings: sleep)
+    monkeypatch.setattr(shrinking, "PATIENCE_SECONDS", 0.5)
+    viewer = visit("viewer")
+    with ThreadPoolExecutor(20) as threads:
+        waiting = [threads.submit(viewer.get, f"thumbnails/{browsed.image_ids[0]}") for _ in range(20)]
+        assert viewer.get("overview").status_code == 200
+        answers = [one.result(timeout=30) for one in waiting]
+    assert {answer.status_code for answer in answers} == {404}
+    assert all("busy" in answer.text for answer in answers)
+    assert "no-store" in answers[0].headers["cache-control"]
+    shrinker.close()
+    shrinking.open_shrinker.cache_clear()
 
 
 def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -> None:
@@ -142,7 +162,7 @@ def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -
         with browsed.shop.connections.engine.connect() as connection:
             source = find_thumbnail_source(connection, image_id)
         assert source is not None
-        assert cache.get(image_id, source).content
+        assert asyncio.run(cache.get(image_id, source)).content
         assert cache._kept.currsize <= 4_000
 
 

@@ -1,0 +1,59 @@
+"""JPEGs that are small and take seconds or hours to decode, wherever photos come in."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from jobs.browsing.small_photo import shrink_under_limits
+from jobs.settings import Settings
+from jobs.tagging.decode import MOST_SCANS, DecodeFault, DecodeLimits, decode_photo
+from jobs.tagging.failures import Reason
+from jobs.tagging.ingest import IngestOptions, ingest
+from tests.scan_bomb import make_scan_bomb
+from tests.shop import Shop, make_photo
+
+LIMITS = DecodeLimits(max_pixels=100_000_000, min_side_pixels=8, target_side=448)
+BOMB = make_scan_bomb(5_000)
+
+
+def name_fault(decoded: object) -> str | None:
+    return decoded.reason if isinstance(decoded, DecodeFault) else None
+
+
+@pytest.mark.parametrize(
+    "decode", [partial(decode_photo, limits=LIMITS), shrink_under_limits(Settings.model_construct())]
+)
+def test_a_scan_bomb_is_refused_before_it_is_decoded(decode: Callable[[bytes], object]) -> None:
+    with Image.open(BytesIO(BOMB)) as photo:
+        assert photo.format == "JPEG"
+    started = time.process_time()
+    assert name_fault(decode(BOMB)) == Reason.TOO_MANY_SCANS
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("scans", [0, 50, MOST_SCANS - 11])
+def test_as_many_scans_as_encoders_write_are_decoded(scans: int) -> None:
+    assert name_fault(decode_photo(make_scan_bomb(scans), LIMITS)) is None
+
+
+def test_bytes_that_only_look_like_scans_do_not_count() -> None:
+    """In a preview, in metadata, and behind the photo, as phones store films there."""
+    photo = make_photo(1)
+    looks = b"\xff\xda" * 300
+    segment = b"\xff\xef" + (len(looks) + 2).to_bytes(2) + looks
+    assert name_fault(decode_photo(photo[:2] + segment + photo[2:] + looks, LIMITS)) is None
+
+
+def test_scan_bombs_cost_a_night_nothing(tagging_shop: Shop, tmp_path: Path) -> None:
+    keys = tagging_shop.put_photos(8)
+    bombs = [f"bomb_{number}.jpg" for number in range(3)]
+    for number, key in enumerate(bombs):
+        tagging_shop.put(key, BOMB + bytes([number]))
+    report = ingest(tagging_shop.connections, IngestOptions())
+    assert (report.tagged, report.failed) == (len(keys), len(bombs))
+    assert tagging_shop.query("SELECT DISTINCT reason FROM catalog.item_failures") == [("too_many_scans",)]
