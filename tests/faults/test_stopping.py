@@ -1,0 +1,61 @@
+"""Signals at moments at which nobody listens."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import TerminatedError
+from jobs.stopping import finish_steps, is_asked_to_stop
+from tests.job_processes import start_job
+from tests.lock_waits import count_waiting, wait_until
+from tests.shop import Shop
+
+CHUNKS = "SELECT count(*) FROM catalog.run_chunks"
+
+
+def end_late() -> None:
+    with finish_steps():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert is_asked_to_stop()
+
+
+def end_between_two_inner_blocks() -> None:
+    with finish_steps():
+        with finish_steps():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        with finish_steps():
+            assert is_asked_to_stop()
+
+
+@pytest.mark.parametrize("end", [end_late, end_between_two_inner_blocks])
+def test_no_signal_is_forgotten(end: Callable[[], None]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TerminatedError):
+        end()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_stop_does_not_reach_the_next_job() -> None:
+    with pytest.raises(TerminatedError):
+        end_late()
+    with finish_steps():
+        assert not is_asked_to_stop()
+
+
+def test_sigterm_in_the_last_chunk_ends_the_job_after_it(tagging_shop: Shop, tmp_path: Path) -> None:
+    tagging_shop.put_photos(4)
+    with tagging_shop.connections.engine.connect() as blocker:
+        blocker.exec_driver_sql("LOCK TABLE catalog.image_tags IN EXCLUSIVE MODE")
+        process = start_job("ingest", environment=tagging_shop.environment, messages=tmp_path / "messages")
+        wait_until(lambda: count_waiting(tagging_shop, "catalog.image_tags") > 0)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143, (tmp_path / "messages").read_text()
+    # Its chunk is saved, and nothing was published after it.
+    assert tagging_shop.query(CHUNKS) == [(1,)]
+    assert tagging_shop.query("SELECT count(*) FROM catalog.product_tags") == [(0,)]
