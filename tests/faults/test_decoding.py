@@ -56,34 +56,29 @@ def list_processes() -> list[psutil.Process]:
 
 
 @contextmanager
-def disturb(number: signal.Signals, pause_seconds: float) -> Iterator[None]:
-    """Send a signal to some decoding process at random moments, twice in the pause on average."""
-    is_over = threading.Event()
-    chance = random.Random(0)
+def kill_one(seconds: float) -> Iterator[None]:
+    """Kill a decoding process of those that are there so much later."""
 
-    def send() -> None:
-        while not is_over.wait(pause_seconds * chance.random()):
-            try:
-                if processes := list_processes():
-                    chance.choice(processes).send_signal(number)
-            except psutil.Error:
-                continue
+    def kill() -> None:
+        for process in list_processes()[:1]:
+            process.kill()
 
-    thread = threading.Thread(target=send)
-    thread.start()
+    timer = threading.Timer(seconds, kill)
+    timer.start()
     try:
         yield
     finally:
-        is_over.set()
-        thread.join()
+        timer.join()
 
 
 @pytest.mark.timeout(120)
 def test_no_healthy_photo_fails_when_processes_are_killed() -> None:
-    with DecodePool(2) as pool, disturb(signal.SIGKILL, 2.0):
-        deadline = time.monotonic() + 6
-        while time.monotonic() < deadline:
-            assert [tell(decoded) for decoded in pool.decode(decode_oddly, [*HEALTHY, BIG])] == [*WIDTHS, 50_000_000]
+    moments = random.Random(0)
+    with DecodePool(2) as pool:
+        for _ in range(10):
+            with kill_one(moments.uniform(0, 0.3)):
+                decoded = pool.decode(decode_oddly, [*HEALTHY, BIG])
+            assert [tell(one) for one in decoded] == [*WIDTHS, 50_000_000]
     assert list_processes() == []
 
 
@@ -141,13 +136,9 @@ def test_the_pool_ends_at_once_whatever_its_processes_do() -> None:
 def test_an_ingest_whose_processes_are_killed_loses_nothing(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(64)
     connections = tagging_shop.with_settings(decode_processes=2)
-    with disturb(signal.SIGKILL, 0.7):
-        for _ in range(3):
-            try:
-                ingest(connections, IngestOptions())
-            except RetryableError:
-                continue
-    ingest(connections, IngestOptions())
+    for seconds in (0.6, 1.0, 1.4):
+        with kill_one(seconds):
+            ingest(connections, IngestOptions(force=True))
     assert tagging_shop.query("SELECT object_key FROM catalog.current_image_tags ORDER BY 1") == [
         (key,) for key in sorted(keys)
     ]

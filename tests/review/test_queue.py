@@ -127,7 +127,9 @@ def test_photos_of_drifted_categories_are_asked_the_latest_first(connection: Con
 def test_all_reasons_take_turns_and_no_photo_comes_twice(connection: Connection, catalog: SmallCatalog) -> None:
     queue = read_queue(connection, None, 50)
     assert len({item.image_id for item in queue}) == len(queue) == 5
-    assert "audit" in {item.reason for item in queue[:3]}
+    # It may be there for another reason, too.
+    first_of_audit = find_waiting(connection, DRIFT).by_reason["audit"][0]
+    assert first_of_audit in {item.image_id for item in queue[:3]}
     assert queue[0].reason == "low_confidence"
 
 
