@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -13,13 +13,31 @@ from urllib.parse import unquote, urlsplit
 ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>as the test wants it</Message></Error>"
 
 
+@dataclass(frozen=True)
+class ProxiedAnswer:
+    """An answer on its way; ``path`` is that of the request, with its query."""
+
+    path: str
+    status: int
+    content: bytes
+    headers: dict[str, str]
+
+    @property
+    def is_listing(self) -> bool:
+        """Whether it is a page of a listing."""
+        return "list-type" in self.path
+
+
+Edit = Callable[[ProxiedAnswer], ProxiedAnswer]
+
+
 @dataclass
 class FaultProxy:
     """What to break; at first nothing.
 
     ``answers`` holds, by key, the status and S3 error code of every GET; ``renamed`` shows a key under another
     name in listings, and ``objects`` holds what is handed out under such a name. Each GET takes ``delay_seconds``
-    longer.
+    longer, and ``edit`` changes what a GET that succeeds is answered.
     """
 
     url: str = ""
@@ -28,6 +46,7 @@ class FaultProxy:
     objects: dict[str, bytes] = field(default_factory=dict)
     requested: list[str] = field(default_factory=list)
     delay_seconds: float = 0.0
+    edit: Edit | None = None
 
 
 @contextmanager
@@ -65,7 +84,10 @@ def run_fault_proxy(target_url: str) -> Iterator[FaultProxy]:  # noqa: C901
                 for old, new in proxy.renamed.items():
                     content = content.replace(f"<Key>{old}</Key>".encode(), f"<Key>{new}</Key>".encode())
                 length = int(answer.getheader("Content-Length") or 0) if self.command == "HEAD" else 0
-                self.answer(answer.status, content, headers, length)
+                relayed = ProxiedAnswer(self.path, answer.status, content, headers)
+                if proxy.edit and self.command == "GET" and answer.status == 200:
+                    relayed = proxy.edit(relayed)
+                self.answer(relayed.status, relayed.content, relayed.headers, length)
 
         def answer(self, status: int, content: bytes, headers: dict[str, str], length_of_head: int = 0) -> None:
             self.send_response(status)

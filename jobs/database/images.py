@@ -49,7 +49,7 @@ class Discovery:
 
 def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]) -> None:
     """Copy a listing into the temporary table ``listed``, which lives until the transaction ends."""
-    # No index: a bucket lists an object once, and whole tables are joined without any.
+    # No index: whole tables are joined without any.
     connection.execute(
         text("""
             CREATE TEMPORARY TABLE listed (object_key text, etag text, size_bytes bigint, product_id text)
@@ -64,6 +64,15 @@ def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]
             "product_id": encode_texts(image.product_id for image in page),
         }
         copy_rows(connection, "listed", columns)
+    # Some servers list an object twice, perhaps with other bytes that arrived between two pages: the later line counts.
+    connection.execute(
+        text("""
+            DELETE FROM listed l USING (
+                SELECT object_key, max(ctid) AS latest FROM listed GROUP BY object_key HAVING count(*) > 1
+            ) twice
+            WHERE l.object_key = twice.object_key AND l.ctid <> twice.latest
+        """)
+    )
     connection.execute(text("ANALYZE listed"))
 
 

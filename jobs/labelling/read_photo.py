@@ -17,8 +17,8 @@ def read_photo(store: ObjectStore, row: LabelRow, max_bytes: int) -> bytes | Bad
     match row.photo:
         case Path() as path:
             return _read_file(row, path, max_bytes)
-        case BucketPhoto(location, etag):
-            content = store.read_unchanged(location, etag, max_bytes)
+        case BucketPhoto(location, etag, size_bytes):
+            content = store.read_unchanged(location, etag, max_bytes, size_bytes)
             return _complain(row, content) if isinstance(content, ObjectFault) else content
         case bytes() as content:
             return content if len(content) <= max_bytes else _complain(row, ObjectFault.TOO_LARGE)

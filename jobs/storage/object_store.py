@@ -1,5 +1,6 @@
 """Object storage: list, read, write, each fault sorted into data or infrastructure."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -8,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import boto3.exceptions
 import botocore.exceptions
+import botocore.parsers
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from jobs.errors import PermanentError, RetryableError
 from jobs.storage.credentials import AwsCredentials
+from jobs.storage.expected_body import ExpectedBody, read_version
 from jobs.storage.faults import ObjectFault
 from jobs.storage.quick_reader import QuickReader
 from jobs.storage.uri import S3Uri
@@ -38,6 +41,20 @@ CREDENTIAL_FAULTS = (
     botocore.exceptions.CredentialRetrievalError,
 )
 BROKEN_BODY_FAULTS = (botocore.exceptions.IncompleteReadError, botocore.exceptions.ResponseStreamingError)
+MOST_FOREIGN_ANSWERS = 5
+REGION_CODES = {
+    "301",
+    "307",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "Redirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}
+"""The bucket is in another region than the one that was asked."""
+CLOCK_CODES = {"RequestTimeTooSkewed", "RequestExpired"}
+FAULTS_WITHOUT_CODE = {"404", "412"}
+"""Statuses by which an endpoint says enough without a code of S3."""
 CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "NoSuchBucket"}
 
 PASSING_STATUSES = {408, 429}
@@ -54,9 +71,13 @@ FAULT_OF_CODE = {
 }
 
 
+class _OtherBodyError(Exception):
+    """The body of an answer is not the object that was listed."""
+
+
 @dataclass(frozen=True)
 class ListedObject:
-    """One line of a listing; ``etag`` bears no quotes."""
+    """One line of a listing; ``etag`` bears no quotes. Where the endpoint gives none, size and time stand for it."""
 
     key: str
     etag: str
@@ -92,6 +113,8 @@ class ObjectStore:
             raise PermanentError(
                 f"the S3 client cannot be set up ({error}); check CATALOG_S3_ENDPOINT_URL and AWS_PROFILE"
             ) from None
+        self._are_etags_checksums = False
+        self._foreign_answers = 0
         self._quick_reader = QuickReader(session, endpoint_url, CONNECTION_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
 
     def list_pages(self, location: S3Uri) -> Iterator[list[ListedObject]]:
@@ -101,56 +124,104 @@ class ObjectStore:
             RetryableError: the endpoint is away or throttles.
             PermanentError: no such bucket, or no right to list it.
         """
-        paginator = self._client.get_paginator("list_objects_v2")
-        pages = iter(paginator.paginate(Bucket=location.bucket, Prefix=location.key))
+        where: dict[str, str] = {"Bucket": location.bucket, "Prefix": location.key}
         while True:
             with self._infrastructure(location):
-                page = next(pages, None)
-            if page is None:
+                page = self._client.list_objects_v2(**where)  # type: ignore[arg-type]
+            # An error page of a proxy may come with status 200 and parse as a listing of nothing.
+            if not {"IsTruncated", "Name"} & page.keys():
+                raise RetryableError(f"{self._endpoint} answered with something else than a listing of {location}")
+            yield [ListedObject(item["Key"], *read_version(item)) for item in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
                 return
-            yield [
-                ListedObject(item["Key"], item["ETag"].strip('"'), item["Size"]) for item in page.get("Contents", [])
-            ]
+            token = page.get("NextContinuationToken")
+            if token in {None, where.get("ContinuationToken")}:
+                raise RetryableError(f"{self._endpoint} breaks the listing of {location} off in the middle")
+            where["ContinuationToken"] = token
 
-    def read_unchanged(self, location: S3Uri, etag: str, max_bytes: int) -> bytes | ObjectFault:
+    def read_unchanged(
+        self, location: S3Uri, etag: str, max_bytes: int, size_bytes: int | None = None
+    ) -> bytes | ObjectFault:
         """Read an object if it still is what the listing showed, else say what became of it.
 
+        Without ``size_bytes``, the listed one, the bytes are compared with the etag alone, where that is a checksum.
+
         Raises:
-            RetryableError: the endpoint is away or throttles.
+            RetryableError: the endpoint is away, throttles, or hands out other bytes than it lists.
             PermanentError: the credentials or the bucket are wrong.
         """
-        content = self._quick_reader.read(location, etag, max_bytes)
-        if content is not None:
+        expected = ExpectedBody(etag, size_bytes)
+        content = None if expected.is_without_etag else self._quick_reader.read(location, etag, max_bytes)
+        if content is not None and self._is_whole(content, expected):
+            self._foreign_answers = 0
             return content
-        answer = self._read_sorting_faults(location, etag, max_bytes)
+        answer = self._read_sorting_faults(location, expected, max_bytes)
         if isinstance(answer, bytes):
+            self._foreign_answers = 0
             self._quick_reader.count_detour()
         return answer
 
-    def _read_sorting_faults(self, location: S3Uri, etag: str, max_bytes: int) -> bytes | ObjectFault:
+    def _read_sorting_faults(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ObjectFault:
         with self._infrastructure(location):
             # boto3 sends a request again, but does not read a body again that broke off.
             for _ in range(BODY_ATTEMPTS - 1):
-                with suppress(*BROKEN_BODY_FAULTS):
-                    return self._read_once(location, etag, max_bytes)
-            return self._read_once(location, etag, max_bytes)
+                with suppress(*BROKEN_BODY_FAULTS, _OtherBodyError):
+                    return self._read_once(location, expected, max_bytes)
+            return self._read_once(location, expected, max_bytes)
 
-    def _read_once(self, location: S3Uri, etag: str, max_bytes: int) -> bytes | ObjectFault:
+    def _read_once(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ObjectFault:
         try:
-            answer = self._client.get_object(Bucket=location.bucket, Key=location.key, IfMatch=f'"{etag}"')
+            # Without a condition: for a weak etag it never holds, and not every endpoint honours it.
+            answer = self._client.get_object(Bucket=location.bucket, Key=location.key)
             # Not the body's own context manager, which hands out the bare stream with its bare exceptions.
             with closing(answer["Body"]) as body:
-                # Not every endpoint honours If-Match, so the answer's own etag decides.
-                if answer["ETag"].strip('"') != etag:
+                if expected.is_replaced(answer.get("ETag"), answer.get("LastModified")):
                     return ObjectFault.REPLACED
-                if answer["ContentLength"] > max_bytes:
+                if answer.get("ContentLength", 0) > max_bytes:
                     return ObjectFault.TOO_LARGE
-                return body.read()
+                content = body.read(max_bytes + 1)
+                # Only at its end does the body find out whether it is as long as was promised.
+                if body.read(1):
+                    return ObjectFault.TOO_LARGE
         except botocore.exceptions.ClientError as error:
-            fault = _object_fault(error)
+            fault = self._sort_fault(error, location)
             if fault is None:
                 raise
             return fault
+        if len(content) > max_bytes:
+            return ObjectFault.TOO_LARGE
+        if not self._is_whole(content, expected, encryption=answer.get("ServerSideEncryption")):
+            raise _OtherBodyError
+        return content
+
+    def _is_whole(self, content: bytes, expected: ExpectedBody, encryption: str | None = None) -> bool:
+        """Whether these are the listed bytes.
+
+        An etag looks like an MD5 also where it is none, so that one has to have matched before a mismatch counts.
+        """
+        if expected.size_bytes not in {None, len(content)}:
+            return False
+        if not expected.may_be_checksum or (encryption and "kms" in encryption):
+            return True
+        is_same = hashlib.md5(content, usedforsecurity=False).hexdigest() == expected.etag.casefold()
+        self._are_etags_checksums |= is_same
+        return is_same or not self._are_etags_checksums
+
+    def _sort_fault(self, error: botocore.exceptions.ClientError, location: S3Uri) -> ObjectFault | None:
+        """What an answer says of the one object, or None if it speaks of the whole bucket.
+
+        Raises:
+            RetryableError: one answer after the other does not come from S3, but from something before it.
+        """
+        fault = _object_fault(error)
+        if fault is not None and _is_foreign(error):
+            self._foreign_answers += 1
+            if self._foreign_answers >= MOST_FOREIGN_ANSWERS:
+                raise RetryableError(
+                    f"{self._foreign_answers} answers in a row, the last for {location}, are error pages with status "
+                    f"{_status(error)} and not of S3: see what stands between this machine and {self._endpoint}"
+                )
+        return fault
 
     def read(self, location: S3Uri) -> bytes:
         """Read one of our own artifacts.
@@ -206,9 +277,18 @@ class ObjectStore:
         except botocore.exceptions.ClientError as error:
             code = _code(error)
             message = f"{self._endpoint} answered {code} for {location}"
+            if code in REGION_CODES:
+                raise PermanentError(f"{message}: {_name_region(error)}") from error
             if code in CREDENTIAL_CODES or code in FAULT_OF_CODE:
                 raise PermanentError(f"{message}: check the name and the rights of the credentials") from error
             raise RetryableError(f"{message}: {error.response.get('Error', {}).get('Message', '')}") from error
+        except _OtherBodyError:
+            raise RetryableError(
+                f"{self._endpoint} hands out other bytes of {location} than it lists, {BODY_ATTEMPTS} times: see what "
+                "stands between this machine and the bucket"
+            ) from None
+        except botocore.parsers.ResponseParserError:
+            raise RetryableError(f"{self._endpoint} answered for {location} in words that are not of S3") from None
         except botocore.exceptions.BotoCoreError as error:
             raise PermanentError(f"{location} cannot be asked for: {' '.join(str(error).split())}") from None
 
@@ -216,12 +296,29 @@ class ObjectStore:
 def _object_fault(error: botocore.exceptions.ClientError) -> ObjectFault | None:
     """What an answer says of the one object, or None if it speaks of the whole bucket."""
     code = _code(error)
-    if code in CREDENTIAL_CODES:
+    if code in CREDENTIAL_CODES | REGION_CODES | CLOCK_CODES:
         return None
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    status = _status(error)
     is_about_the_request = 400 <= status < 500 and status not in PASSING_STATUSES
     return FAULT_OF_CODE.get(code, ObjectFault.REFUSED if is_about_the_request else None)
 
 
+def _is_foreign(error: botocore.exceptions.ClientError) -> bool:
+    """Whether an answer bears no code of S3, so that it comes from something else."""
+    code = _code(error)
+    return not code or (code.isdecimal() and code not in FAULTS_WITHOUT_CODE)
+
+
+def _status(error: botocore.exceptions.ClientError) -> int:
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status
+
+
 def _code(error: botocore.exceptions.ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "")
+
+
+def _name_region(error: botocore.exceptions.ClientError) -> str:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = error.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+    return f"the bucket is in {region}: set AWS_REGION to it" if region else "set AWS_REGION to that of the bucket"

@@ -37,7 +37,7 @@ def read_image(store: ObjectStore, bucket: str, image: DueImage, max_bytes: int)
         RetryableError, PermanentError: the bucket as a whole does not answer.
     """
     started = time.perf_counter()
-    content = store.read_unchanged(S3Uri(bucket, image.object_key), image.etag, max_bytes)
+    content = store.read_unchanged(S3Uri(bucket, image.object_key), image.etag, max_bytes, image.size_bytes)
     if isinstance(content, ObjectFault):
         return ItemFailure(image.image_id, image.etag, Stage.READ, content, DETAILS[content])
     return ImageBytes(image, content, hashlib.sha256(content).digest(), time.perf_counter() - started)

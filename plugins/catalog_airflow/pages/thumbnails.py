@@ -96,7 +96,9 @@ def _read_photo(source: ThumbnailSource) -> bytes | str:
     limit = min(MAX_BYTES, open_catalog().settings.max_object_bytes)
     if source.size_bytes > limit:
         return "too large to show"
-    content = open_catalog().store.read_unchanged(S3Uri(source.bucket, source.object_key), source.etag, limit)
+    content = open_catalog().store.read_unchanged(
+        S3Uri(source.bucket, source.object_key), source.etag, limit, source.size_bytes
+    )
     return _say(content) if isinstance(content, ObjectFault) else content
 
 

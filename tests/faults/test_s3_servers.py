@@ -1,0 +1,172 @@
+"""S3 endpoints that answer otherwise than AWS, and what stands between them and us."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from jobs.connections import Connections
+from jobs.errors import PermanentError, RetryableError
+from jobs.storage.object_store import ObjectStore
+from jobs.tagging.ingest import IngestOptions, ingest
+from tests.fault_proxy import Edit, FaultProxy, ProxiedAnswer, run_fault_proxy
+from tests.s3_server import S3Server
+from tests.shop import Shop
+
+PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><p>Please sign in.</p></body></html>"
+LINE = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
+ETAG = re.compile(rb"<ETag>.*?</ETag>")
+PHOTOS = 12
+TAGS = "SELECT count(*) FROM catalog.current_image_tags"
+FAILURES = "SELECT reason, count(*) FROM catalog.item_failures WHERE resolved_at IS NULL GROUP BY 1"
+
+pytestmark = pytest.mark.usefixtures("aws_keys")
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
+    with run_fault_proxy(s3_server.url) as proxy:
+        yield proxy
+
+
+def through(proxy: FaultProxy, shop: Shop) -> Connections:
+    return replace(shop.connections, store=ObjectStore(proxy.url))
+
+
+def edit_listing(edit: Callable[[bytes], bytes]) -> Edit:
+    return lambda answer: replace(answer, content=edit(answer.content)) if answer.is_listing else answer
+
+
+def edit_photo(edit: Callable[[ProxiedAnswer], ProxiedAnswer]) -> Edit:
+    return lambda answer: edit(answer) if ".jpg" in answer.path and not answer.is_listing else answer
+
+
+def edit_etag(edit: Callable[[str], str]) -> Edit:
+    def change(answer: ProxiedAnswer) -> ProxiedAnswer:
+        etags = {name: edit(value) if name.lower() == "etag" else value for name, value in answer.headers.items()}
+        return replace(answer, headers={name: value for name, value in etags.items() if value})
+
+    return edit_photo(change)
+
+
+def without_times(listing: bytes) -> bytes:
+    return re.sub(rb"<LastModified>.*?</LastModified>", b"", ETAG.sub(b"", listing))
+
+
+HARMLESS: dict[str, Edit] = {
+    "a key twice": edit_listing(lambda listing: LINE.sub(lambda line: line[0] * 2, listing)),
+    "no etag in the listing": edit_listing(lambda listing: ETAG.sub(b"", listing)),
+    "neither etag nor time in the listing": edit_listing(without_times),
+    "weak etags": edit_etag(lambda etag: f"W/{etag}"),
+    "bare etags": edit_etag(lambda etag: etag.strip('"')),
+    "etags in capitals": edit_etag(str.upper),
+    "no etag with the photo": edit_etag(lambda _: ""),
+}
+
+
+@pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS)
+def test_what_is_optional_may_be_missing_or_odd(edit: Edit, tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(PHOTOS)
+    proxy.edit = edit
+    for expected in (PHOTOS, 0):
+        report = ingest(through(proxy, tagging_shop), IngestOptions())
+        assert (report.tagged, report.failed) == (expected, 0)
+    assert tagging_shop.query(TAGS) == [(PHOTOS,)]
+
+
+def test_a_key_that_changes_between_two_pages_is_the_later_one(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(PHOTOS)
+    older = re.compile(rb"<ETag>.*?</ETag>")
+    proxy.edit = edit_listing(
+        lambda listing: LINE.sub(lambda line: older.sub(b"<ETag>&quot;old&quot;</ETag>", line[0]) + line[0], listing)
+    )
+    report = ingest(through(proxy, tagging_shop), IngestOptions())
+    assert (report.tagged, report.failed) == (PHOTOS, 0)
+
+
+FOREIGN_BODIES: dict[str, Callable[[ProxiedAnswer], ProxiedAnswer]] = {
+    "half of it": lambda answer: replace(answer, content=answer.content[: len(answer.content) // 2]),
+    "a page": lambda answer: replace(answer, content=PAGE, headers={"Content-Type": "text/html"}),
+    "a changed byte": lambda answer: replace(answer, content=answer.content[:-9] + b"?" + answer.content[-8:]),
+}
+
+
+@pytest.mark.parametrize("edit", FOREIGN_BODIES.values(), ids=FOREIGN_BODIES)
+def test_a_body_that_is_not_the_listed_object_fails_no_photo(
+    edit: Callable[[ProxiedAnswer], ProxiedAnswer], tagging_shop: Shop, proxy: FaultProxy
+) -> None:
+    keys = tagging_shop.put_photos(PHOTOS)
+    proxy.edit = edit_photo(lambda answer: answer if keys[0] in answer.path else edit(answer))
+    with pytest.raises(RetryableError, match="hands out other bytes"):
+        ingest(through(proxy, tagging_shop), IngestOptions())
+    assert tagging_shop.query(FAILURES) == []
+    proxy.edit = None
+    ingest(tagging_shop.connections, IngestOptions())
+    assert tagging_shop.query(TAGS) == [(PHOTOS,)]
+
+
+def test_a_body_that_is_wrong_once_is_read_again(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(PHOTOS)
+    answers = count()
+    proxy.edit = edit_photo(lambda answer: replace(answer, content=PAGE) if next(answers) % 3 == 0 else answer)
+    report = ingest(through(proxy, tagging_shop), IngestOptions())
+    assert (report.tagged, report.failed) == (PHOTOS, 0)
+
+
+BROKEN_LISTINGS: dict[str, Edit] = {
+    "a page": lambda answer: replace(answer, content=PAGE) if answer.is_listing else answer,
+    "a page of XHTML": lambda answer: (
+        replace(answer, content=b"<html><body><p>Please sign in.</p></body></html>") if answer.is_listing else answer
+    ),
+    "more, but not where": edit_listing(lambda listing: listing.replace(b"<IsTruncated>false<", b"<IsTruncated>true<")),
+    "the same token for ever": edit_listing(
+        lambda listing: listing.replace(
+            b"<IsTruncated>false</IsTruncated>",
+            b"<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>",
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", BROKEN_LISTINGS.values(), ids=BROKEN_LISTINGS)
+def test_a_listing_that_does_not_end_properly_changes_nothing(
+    edit: Edit, tagging_shop: Shop, proxy: FaultProxy
+) -> None:
+    tagging_shop.put_photos(PHOTOS)
+    ingest(tagging_shop.connections, IngestOptions())
+    proxy.edit = edit
+    # The server behind the proxy knows no such token, and says so.
+    with pytest.raises((RetryableError, PermanentError), match=r"listing|not of S3|InvalidToken"):
+        ingest(through(proxy, tagging_shop), IngestOptions())
+    assert tagging_shop.query("SELECT count(*) FROM catalog.images WHERE deleted_at IS NULL") == [(PHOTOS,)]
+
+
+def refuse(status: int, code: str, more: str = "") -> Edit:
+    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>so it is</Message>{more}</Error>".encode()
+    return edit_photo(lambda answer: replace(answer, status=status, content=body))
+
+
+def test_error_pages_end_the_job_after_a_few_photos(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(PHOTOS * 3)
+    proxy.edit = edit_photo(lambda answer: replace(answer, status=403, content=PAGE))
+    with pytest.raises(RetryableError, match="error pages with status 403 and not of S3"):
+        ingest(through(proxy, tagging_shop), IngestOptions())
+    assert tagging_shop.query(FAILURES) == []
+
+
+def test_a_wrong_clock_ends_the_job(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(PHOTOS)
+    proxy.edit = refuse(403, "RequestTimeTooSkewed")
+    with pytest.raises(RetryableError, match="RequestTimeTooSkewed"):
+        ingest(through(proxy, tagging_shop), IngestOptions())
+    assert tagging_shop.query(FAILURES) == []
+
+
+@pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
+def test_a_wrong_region_is_named(code: str, tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(PHOTOS)
+    proxy.edit = refuse(400, code, "<Region>eu-north-1</Region>")
+    with pytest.raises(PermanentError, match="in eu-north-1: set AWS_REGION"):
+        ingest(through(proxy, tagging_shop), IngestOptions())
