@@ -210,6 +210,18 @@ def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[Cont
     _require_all_copied(copied.rowcount, copies)
 
 
+def keep_current(connection: Connection, failures: Sequence[ItemFailure]) -> tuple[ItemFailure, ...]:
+    """Leave out what failed of bytes that the latest listing does not show any more."""
+    if not failures:
+        return ()
+    rows = connection.execute(
+        text("SELECT image_id, etag FROM catalog.images WHERE image_id = ANY (:ids) AND deleted_at IS NULL"),
+        {"ids": [failure.image_id for failure in failures]},
+    )
+    listed = {(row.image_id, row.etag) for row in rows}
+    return tuple(failure for failure in failures if (failure.image_id, failure.etag) in listed)
+
+
 def record_failures(connection: Connection, run_id: str, failures: Sequence[ItemFailure]) -> None:
     """Store one row for each failed image; the same bytes failing again count as another attempt."""
     connection.execute(

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
@@ -18,6 +18,7 @@ from jobs.database.tagging_results import (
     copy_embeddings,
     copy_tags,
     forget_answers,
+    keep_current,
     record_contents,
     record_failures,
     resolve_failures,
@@ -86,6 +87,10 @@ def write_chunk(
     writing = time.perf_counter()
     models = header.models
     with engine.begin() as connection:
+        current = keep_current(connection, outcome.failures)
+        # A run that is resumed late may find photos replaced or deleted: another run answers for those.
+        superseded = len(outcome.failures) - len(current)
+        outcome = replace(outcome, failures=current)
         record_contents(connection, outcome.contents)
         upsert_tags(connection, models.classifier_version_id, outcome.tags)
         copy_tags(connection, models.classifier_version_id, outcome.tag_copies)
@@ -99,20 +104,25 @@ def write_chunk(
         # Asked after writing, which keeps an index from being built until the commit.
         has_index = has_space_index(connection, models.space_id)
         now = time.perf_counter()
-        counts = _count(outcome, now - writing, now - started, waiting_seconds, has_index)
+        counts = _count(outcome, superseded, now - writing, now - started, waiting_seconds, has_index)
         insert_chunk(connection, header.run_id, header.shard, chunk, counts)
     return counts
 
 
 def _count(
-    outcome: Outcome, write_seconds: float, wall_seconds: float, waiting_seconds: Mapping[str, float], has_index: bool
+    outcome: Outcome,
+    superseded: int,
+    write_seconds: float,
+    wall_seconds: float,
+    waiting_seconds: Mapping[str, float],
+    has_index: bool,
 ) -> ChunkCounts:
-    done = len(outcome.contents)
+    done = len(outcome.contents) + superseded
     failed = len(outcome.failures)
     return ChunkCounts(
         entries=done + failed,
-        tagged=done - outcome.reused,
-        reused=outcome.reused,
+        tagged=len(outcome.contents) - outcome.reused,
+        reused=outcome.reused + superseded,
         failed=failed,
         failure_reasons=dict(Counter(failure.reason for failure in outcome.failures)),
         read_seconds=outcome.seconds.read,

@@ -1,0 +1,30 @@
+"""Runs that are resumed when the bucket has gone on."""
+
+from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
+from tests.shop import Shop, make_photo
+
+FAILURES = "SELECT object_key, reason FROM catalog.item_failures JOIN catalog.images USING (image_id)"
+
+
+def test_a_run_that_is_resumed_late_blames_no_photo_that_changed_since(tagging_shop: Shop) -> None:
+    keys = sorted(tagging_shop.put_photos(6))
+    plan_ingest(tagging_shop.connections, "old", IngestOptions())
+    tagging_shop.put(keys[0], make_photo(100))
+    tagging_shop.remove(keys[1])
+    ingest(tagging_shop.connections, IngestOptions())
+    report = ingest(tagging_shop.connections, IngestOptions(run_id="old"))
+    assert (report.entries, report.failed) == (6, 0)
+    assert tagging_shop.query(FAILURES) == []
+    assert tagging_shop.query("SELECT object_key FROM catalog.current_image_tags ORDER BY 1") == [
+        (key,) for key in keys if key != keys[1]
+    ]
+
+
+def test_what_changes_after_the_latest_listing_is_asked_again(tagging_shop: Shop) -> None:
+    keys = sorted(tagging_shop.put_photos(4))
+    plan_ingest(tagging_shop.connections, "night", IngestOptions())
+    tagging_shop.put(keys[0], make_photo(100))
+    tagging_shop.remove(keys[1])
+    report = ingest(tagging_shop.connections, IngestOptions(run_id="night"))
+    assert (report.tagged, report.failed) == (2, 2)
+    assert sorted(tagging_shop.query(FAILURES)) == [(keys[0], "object_replaced"), (keys[1], "object_missing")]
