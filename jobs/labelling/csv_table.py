@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from jobs.csv_records import CsvRecord, Header
 from jobs.errors import PermanentError
-from jobs.labelling.csv_records import CsvRecord, Header, find_table, open_table
 from jobs.labelling.label_row import BadRow, LabelRow, RowFault, leaves_folder, make_row
+from jobs.labelling.label_table import complain_of_count, find_table, open_table
 
 FILE_NAME = "labels.csv"
 
@@ -32,8 +33,7 @@ def read_csv_table(source: Path) -> Iterator[LabelRow | BadRow]:
 
 def _read_row(record: CsvRecord, header: Header, folder: Path) -> LabelRow | BadRow:
     if len(record.fields) != len(header.names):
-        detail = f"{len(record.fields)} fields instead of {len(header.names)}"
-        return record.complain(RowFault.FIELD_COUNT, detail)
+        return complain_of_count(record, header)
 
     def get(*names: str) -> str:
         position = header.find(*names)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from jobs.csv_records import CsvRecord, Header
 from jobs.errors import PermanentError
-from jobs.labelling.csv_records import CsvRecord, Header, find_table, open_table
 from jobs.labelling.label_row import BadRow, LabelRow, RowFault, leaves_folder, make_row
+from jobs.labelling.label_table import complain, complain_of_count, find_table, open_table
 
 FILE_NAMES = ("styles.csv", "data.csv")
 CAPTION_COLUMNS = ("image", "description", "display name", "category")
@@ -44,12 +45,11 @@ def read_fashion_products(source: Path) -> Iterator[LabelRow | BadRow]:
 def _read_style(record: CsvRecord, header: Header, folder: Path) -> LabelRow | BadRow:
     repaired = _join_surplus(record.fields, header)
     if repaired is None:
-        detail = f"{len(record.fields)} fields instead of {len(header.names)}"
-        return record.complain(RowFault.FIELD_COUNT, detail)
+        return complain_of_count(record, header)
     values = dict(zip(header.names, repaired, strict=True))
     product_id = values["id"].strip()
     if product_id and not product_id.isdecimal():
-        return record.complain(RowFault.MALFORMED, f"the id {product_id[:40]!r} is no number")
+        return complain(record, RowFault.MALFORMED, f"the id {product_id[:40]!r} is no number")
     key = f"images/{product_id}.jpg" if product_id else ""
     return make_row(
         record.line,
@@ -77,8 +77,7 @@ def _join_surplus(fields: list[str], header: Header) -> list[str] | None:
 
 def _read_caption(record: CsvRecord, header: Header, folder: Path) -> LabelRow | BadRow:
     if len(record.fields) != len(header.names):
-        detail = f"{len(record.fields)} fields instead of {len(header.names)}"
-        return record.complain(RowFault.FIELD_COUNT, detail)
+        return complain_of_count(record, header)
     values = dict(zip(header.names, record.fields, strict=True))
     key = values["image"].strip()
     if leaves_folder(key):

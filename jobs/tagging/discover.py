@@ -1,7 +1,5 @@
 """Stage 1: list the bucket and bring the catalog's images in line with it."""
 
-import csv
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -13,7 +11,6 @@ from sqlalchemy import Connection
 from jobs.database.images import (
     Discovery,
     ListedImage,
-    ProductText,
     compare_listing,
     record_listing,
     record_product_texts,
@@ -24,8 +21,7 @@ from jobs.progress import SILENT, Progress
 from jobs.settings import Settings
 from jobs.storage.object_store import ListedObject, ObjectStore
 from jobs.storage.uri import S3Uri
-
-PRODUCT_COLUMNS = ("image", "description", "display name", "category")
+from jobs.tagging.products_file import read_product_texts
 
 
 @dataclass(frozen=True)
@@ -60,19 +56,22 @@ def discover_images(
     Raises:
         PermanentError: more images vanished at once than the limit allows; nothing should be committed.
     """
-    stage_listing(connection, _list_images(store, source, settings, progress))
+    pattern = re.compile(settings.product_id_pattern)
+    stage_listing(connection, _list_images(store, source, settings, pattern, progress))
     progress.report("comparing the bucket with the catalog")
     discovery = compare_listing(connection, source.bucket, source.key)
     _check_vanished(discovery, source, settings.vanished_share_limit)
     record_listing(connection, source.bucket, source.key)
-    record_product_texts(connection, _read_product_texts(store, source, settings))
+    if settings.products_file:
+        location = S3Uri(source.bucket, source.key + settings.products_file)
+        texts = read_product_texts(store, location, lambda image: _read_product_id(source.key + image, source, pattern))
+        record_product_texts(connection, texts)
     return discovery
 
 
 def _list_images(
-    store: ObjectStore, source: S3Uri, settings: DiscoverSettings, progress: Progress
+    store: ObjectStore, source: S3Uri, settings: DiscoverSettings, pattern: re.Pattern[str], progress: Progress
 ) -> Iterator[list[ListedImage]]:
-    pattern = re.compile(settings.product_id_pattern)
     listed = 0
     for page in store.list_pages(source):
         listed += len(page)
@@ -104,27 +103,3 @@ def _check_vanished(discovery: Discovery, source: S3Uri, limit: float) -> None:
             f"{limit:.0%} of CATALOG_VANISHED_SHARE_LIMIT: nothing was changed; if they were really removed, "
             "run once with a higher limit"
         )
-
-
-def _read_product_texts(store: ObjectStore, source: S3Uri, settings: DiscoverSettings) -> list[ProductText]:
-    """One text for each product of the file, that of its first row; none when there is no file."""
-    location = S3Uri(source.bucket, source.key + settings.products_file)
-    content = store.read_if_present(location) if settings.products_file else None
-    if content is None:
-        return []
-    try:
-        # Postgres holds no NUL in a text.
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig").replace("\0", "")))
-        lines = list(rows)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PermanentError(f"the products file {location} is no CSV in UTF-8: {error}") from None
-    missing = set(PRODUCT_COLUMNS) - set(rows.fieldnames or ())
-    if missing:
-        raise PermanentError(f"the products file {location} lacks the columns {', '.join(sorted(missing))}")
-    pattern = re.compile(settings.product_id_pattern)
-    products: dict[str, ProductText] = {}
-    for row in lines:
-        product_id = _read_product_id(source.key + (row["image"] or ""), source, pattern)
-        text = ProductText(product_id, row["display name"], row["description"], row["category"])
-        products.setdefault(product_id, text)
-    return list(products.values())

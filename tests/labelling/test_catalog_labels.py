@@ -28,7 +28,8 @@ def add_image(shop: Shop, key: str, content: bytes, product_id: str = "p") -> No
         """
         INSERT INTO catalog.images AS i (bucket, object_key, product_id, etag, size_bytes, content_hash)
         VALUES (:bucket, :key, :product, :etag, :size, :content)
-        ON CONFLICT (bucket, object_key) DO UPDATE SET etag = excluded.etag, content_hash = excluded.content_hash
+        ON CONFLICT (bucket, object_key)
+        DO UPDATE SET etag = excluded.etag, size_bytes = excluded.size_bytes, content_hash = excluded.content_hash
         """,
         bucket=shop.connections.source.bucket,
         key=key,

@@ -75,11 +75,27 @@ def test_each_bad_row_is_named_with_its_line_and_the_others_come_through(tmp_pat
     assert [(row.line, row.description) for row in good] == [(2, ""), (12, "NUL")]
 
 
-def test_a_quote_left_open_is_told(tmp_path: Path) -> None:
-    (row,) = read(tmp_path, 'image,label\n"1.jpg,hat\n2.jpg,hat\n')
-    assert isinstance(row, BadRow)
-    assert (row.line, row.reason) == (2, RowFault.FIELD_COUNT)
-    assert "lines 2 to 3: is a quote left open?" in row.detail
+def test_a_quote_left_open_spoils_its_own_line(tmp_path: Path) -> None:
+    bad, good = read(tmp_path, 'image,label\n"1.jpg,hat\n2.jpg,hat\n')
+    assert isinstance(bad, BadRow)
+    assert (bad.line, bad.reason) == (2, RowFault.MALFORMED)
+    assert "lines 2 to 3: is a quote left open?" in bad.detail
+    assert good == LabelRow(3, "2.jpg", tmp_path / "2.jpg", "hat", "", "", "2.jpg")
+
+
+def test_a_quote_left_open_in_the_last_column_swallows_nothing(tmp_path: Path) -> None:
+    rows = read(tmp_path, 'image,label,text\n1.jpg,hat,"a hat\n2.jpg,hat,"a ""red"" hat"\n3.jpg,hat,\n')
+    assert describe_bad(rows) == [(2, "", RowFault.MALFORMED)]
+    assert [row.source_key for row in rows if isinstance(row, LabelRow)] == ["2.jpg", "3.jpg"]
+    rows = read(tmp_path, 'image,label,text\n1.jpg,hat,"a hat\n2.jpg,hat,plain\n')
+    assert describe_bad(rows) == [(2, "", RowFault.MALFORMED)]
+    assert [row.source_key for row in rows if isinstance(row, LabelRow)] == ["2.jpg"]
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_lines_may_end_in_any_way(tmp_path: Path, end: str) -> None:
+    rows = read(tmp_path, end.join(["image,label", "1.jpg,hat", "2.jpg,hat", ""]))
+    assert [row.source_key for row in rows] == ["1.jpg", "2.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -115,5 +115,5 @@ def test_texts_come_from_the_products_file(shop: Shop) -> None:
 
 def test_products_file_without_its_columns_is_named(shop: Shop) -> None:
     shop.put("products.csv", b"image,name\n")
-    with pytest.raises(PermanentError, match="lacks the columns category, description, display name"):
+    with pytest.raises(PermanentError, match="lacks the columns category, description"):
         discover(shop)

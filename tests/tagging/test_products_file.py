@@ -1,0 +1,47 @@
+import pytest
+
+from jobs.database.images import ProductText
+from jobs.errors import PermanentError
+from jobs.tagging.products_file import read_product_texts
+from tests.shop import Shop
+
+HEADER = "image,description,display name,category"
+
+
+def read(shop: Shop, content: bytes | str) -> list[ProductText]:
+    shop.put("products.csv", content.encode() if isinstance(content, str) else content)
+    return read_product_texts(shop.connections.store, shop.connections.source / "products.csv", lambda image: image)
+
+
+def test_a_bad_row_spoils_itself_alone(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [
+        HEADER.encode(),
+        b"1.jpg,one,One,hat",
+        b"2.jpg," + b"x" * 200_000 + b",Two,hat",
+        "3.jpg,drei,Grün,hat".encode("latin-1"),
+        b"4.jpg,four,Four",
+        b'5.jpg,five,Five,"hat',
+        b'6.jpg,"six, and more\nof it",Six,hat',
+        b"7.jpg,se\0ven,Seven,hat",
+        b'8.jpg,eight,Eight,"hat',
+    ]
+    products = read(shop, b"\n".join(lines))
+    assert [(product.product_id, product.description) for product in products] == [
+        ("1.jpg", "one"),
+        ("6.jpg", "six, and more\nof it"),
+        ("7.jpg", "seven"),
+    ]
+    assert "5 rows of the products file" in caplog.text
+    for line in (3, 4, 5, 6, 10):
+        assert f"line {line}: " in caplog.text
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+@pytest.mark.parametrize("header", [HEADER, " Image ,DESCRIPTION,Display Name,Category", "Path,Text,Title,Label"])
+def test_headers_and_line_ends_are_matched_loosely(shop: Shop, header: str, end: str) -> None:
+    assert read(shop, f"\ufeff{header}{end}1.jpg,one,One,hat{end}") == [ProductText("1.jpg", "One", "one", "hat")]
+
+
+def test_a_file_without_its_columns_is_named(shop: Shop) -> None:
+    with pytest.raises(PermanentError, match="lacks the columns category, description"):
+        read(shop, "image,name\n")
