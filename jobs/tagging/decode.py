@@ -18,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from jobs.models.geometry import Geometry
 from jobs.tagging.failures import Reason
+from jobs.tagging.png_chunks import SIGNATURE, keep_picture
+from jobs.tagging.to_rgb import choose_page, convert_to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 DECODER_FAULTS = (
@@ -37,7 +39,6 @@ MOST_SCANS = 100
 """Of a JPEG; encoders write up to some 30. Each one more costs a pass over the whole photo and hardly a byte."""
 _SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd9-\xfe]")
 """The start of a JPEG's segment or its end: no stuffed byte, no padding, no restart of a scan."""
-SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,13 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int
         raise RefusedError(Reason.EMPTY, "0 bytes")
     # Our own limit is checked from the header; Pillow's would warn or raise by a number of its own.
     Image.MAX_IMAGE_PIXELS = None
+    png_depth = None
+    if content.startswith(SIGNATURE):
+        content = keep_picture(content)
+        # The header comes first, and the depth follows its width and height.
+        png_depth = content[24] if len(content) > 24 else None
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        choose_page(image)
         width, height = image.size
         check_size(width, height, limits)
         if image.format in {"JPEG", "MPO"}:
@@ -154,7 +161,7 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int
         # Pillow turns a TIFF upright by itself when it loads it, and swaps its sides as soon as it is opened.
         orientation = 1 if image.format == "TIFF" else read_orientation(image)
         image.draft(None, _shrunken_size(width, height, limits.target_side))
-        rgb = _to_rgb(image)
+        rgb = convert_to_rgb(image, png_depth)
         # Other formats than JPEG cannot shrink while they decode; what leaves this process is small all the same.
         factor = min(rgb.size) // limits.target_side
         upright = _turn_upright(rgb.reduce(factor) if factor > 1 else rgb, orientation)
@@ -212,28 +219,6 @@ TRANSPOSE = {
 
 def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """The first frame in RGB: transparent areas over white, 16 bits scaled to 8."""
-    image.load()
-    if image.mode in SIXTEEN_BIT_MODES:
-        return _from_sixteen_bits(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(canvas, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """Pillow clips these modes at 255 when it converts them, so they are scaled here."""
-    values: np.ndarray = np.asarray(image, dtype=np.float32)
-    if image.mode == "F":
-        values = values * (255 if values.max(initial=0) <= 1 else 1)
-    elif image.mode != "I" or values.max(initial=0) > 255:
-        values = values / 257
-    return Image.fromarray(np.clip(values + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _name_fault(error: Exception) -> Reason:
