@@ -47,8 +47,8 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
     """Store answers as labels; returns the ids of the reviews, in their order.
 
     Raises:
-        ReviewRefusedError: no such category, or a photo that is gone or that the live classifier has not tagged;
-            nothing is stored then.
+        ReviewRefusedError: no such category, or a photo that is gone, that the live classifier has not tagged, or for
+            which somebody else has answered; nothing is stored then.
     """
     version = read_live_classifier(connection)
     if version is None:
@@ -63,6 +63,7 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
 
 
 def _record(connection: Connection, classifier_version_id: int, answer: Answer, reviewed_by: str) -> int:
+    _require_first(connection, classifier_version_id, answer.image_id, reviewed_by)
     review_id: int | None = connection.execute(
         text("""
             WITH tag AS (
@@ -92,6 +93,22 @@ def _record(connection: Connection, classifier_version_id: int, answer: Answer, 
             f"Photo {answer.image_id} is gone, or the live classifier has not tagged it: load the page again."
         )
     return review_id
+
+
+def _require_first(connection: Connection, classifier_version_id: int, image_id: int, reviewed_by: str) -> None:
+    # Held until the commit, so that of two answers at the same moment one sees the other.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('review', :image))"), {"image": image_id})
+    first = connection.execute(
+        text("""
+            SELECT answer, reviewed_by FROM catalog.reviews
+            WHERE image_id = :image AND classifier_version_id = :version
+              AND undone_at IS NULL AND reviewed_by <> :person
+            ORDER BY review_id DESC LIMIT 1
+        """),
+        {"image": image_id, "version": classifier_version_id, "person": reviewed_by},
+    ).one_or_none()
+    if first is not None:
+        raise ReviewRefusedError(f"{first.reviewed_by} has answered for photo {image_id} already: {first.answer}.")
 
 
 def undo_answer(connection: Connection, review_id: int, undone_by: str) -> None:

@@ -56,7 +56,8 @@ def write_png(values: np.ndarray, depth: int, transparent: Sequence[int] = ()) -
 
 def scale(depth: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     """The ramp in samples of a depth."""
-    return np.rint(RAMP * (2**depth - 1)).astype(np.int64)
+    samples: np.ndarray[tuple[int, int], np.dtype[np.int64]] = np.rint(RAMP * (2**depth - 1)).astype(np.int64)
+    return samples
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])

@@ -1,6 +1,10 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from sqlalchemy import Connection, text
 
+from jobs.database.engine import create_database_engine
 from jobs.database.labels import NOT_CLOTHING
 from jobs.database.vector_codes import renew_vector_codes
 from jobs.review.answers import (
@@ -12,7 +16,7 @@ from jobs.review.answers import (
     undo_answer,
 )
 from tests.browsing.conftest import SmallCatalog
-from tests.catalog_rows import delete_images, label_image
+from tests.catalog_rows import NewImage, add_images, delete_images, label_image, open_live_space, promote_model
 
 Tag = tuple[str, str] | None
 
@@ -78,8 +82,9 @@ def test_undone_the_label_before_is_in_force_again(connection: Connection, catal
 
 def test_what_cannot_be_undone_is_explained(connection: Connection, catalog: SmallCatalog) -> None:
     review_id = answer(connection, catalog, "blue", "shoes")
-    answer(connection, catalog, "blue", "dress", "bob")
-    with pytest.raises(ReviewRefusedError, match="bob has answered since"):
+    # From elsewhere, such as an import.
+    label_image(connection, catalog.image_ids["blue"], "dress")
+    with pytest.raises(ReviewRefusedError, match="tester has answered since"):
         undo_answer(connection, review_id, "ann")
     other = answer(connection, catalog, "hat", "shoes")
     undo_answer(connection, other, "bob")
@@ -88,6 +93,40 @@ def test_what_cannot_be_undone_is_explained(connection: Connection, catalog: Sma
     with pytest.raises(ReviewRefusedError, match="no answer 999"):
         undo_answer(connection, 999, "ann")
     assert read_tags(connection, catalog, "blue")[0] == ("dress", "human")
+
+
+def test_the_second_of_two_people_is_told_what_the_first_has_answered(
+    connection: Connection, catalog: SmallCatalog
+) -> None:
+    first = answer(connection, catalog, "blue", "shoes")
+    with pytest.raises(ReviewRefusedError, match=r"ann has answered for photo \d+ already: shoes"):
+        answer(connection, catalog, "blue", "dress", "bob")
+    assert read_tags(connection, catalog, "blue")[0] == ("shoes", "human")
+    undo_answer(connection, first, "ann")
+    answer(connection, catalog, "blue", "dress", "bob")
+    assert read_tags(connection, catalog, "blue")[0] == ("dress", "human")
+
+
+def test_of_two_people_at_the_same_moment_one_is_first(database_url: str) -> None:
+    engine = create_database_engine(database_url)
+    with engine.begin() as connection:
+        classifier = promote_model(connection, "classifier")
+        space_id = open_live_space(connection, 3)
+        [image_id] = add_images(connection, [NewImage("p", "hat", (1, 0, 0))], space_id, classifier)
+        add_images(connection, [NewImage("q", "dress", (0, 1, 0))], space_id, classifier)
+
+    def give(person: str) -> bool:
+        try:
+            with engine.begin() as connection:
+                record_answers(connection, [Answer(image_id, "audit", "dress")], person)
+                time.sleep(0.2)
+        except ReviewRefusedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as threads:
+        assert sorted(threads.map(give, ["ann", "bob"])) == [False, True]
+    engine.dispose()
 
 
 def test_what_is_no_answer_is_refused_whole(connection: Connection, catalog: SmallCatalog) -> None:
