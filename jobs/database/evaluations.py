@@ -38,6 +38,7 @@ class Evaluation:
     champion_version_id: int | None
     metrics: dict[str, Any]
     artifact_uri: str
+    page_sha256: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ def insert_gate_decisions(connection: Connection, evaluation_id: int, decisions:
         )
 
 
+def store_page_hash(connection: Connection, evaluation_id: int, sha256: bytes) -> None:
+    """Note which page the gates have written of an evaluation."""
+    connection.execute(
+        text("UPDATE catalog.evaluations SET page_sha256 = :sha256 WHERE evaluation_id = :evaluation"),
+        {"sha256": sha256, "evaluation": evaluation_id},
+    )
+
+
 def read_gate_decisions(connection: Connection, evaluation_id: int) -> list[GateDecision]:
     """The latest decisions of an evaluation, in the order in which they were made; none before the first."""
     rows = connection.execute(
@@ -130,4 +139,5 @@ def _evaluation(row: Row[Any]) -> Evaluation:
         row.champion_version_id,
         row.metrics,
         row.artifact_uri,
+        bytes(row.page_sha256) if row.page_sha256 else None,
     )

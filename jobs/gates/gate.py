@@ -1,5 +1,6 @@
 """Stage 4 of retraining: decide whether a candidate deserves to go live, and write the page that says why."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,13 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
-from jobs.database.evaluations import Evaluation, GateDecision, insert_gate_decisions, read_latest_evaluation
+from jobs.database.evaluations import (
+    Evaluation,
+    GateDecision,
+    insert_gate_decisions,
+    read_latest_evaluation,
+    store_page_hash,
+)
 from jobs.database.live_tags import sample_live_tags
 from jobs.database.model_versions import ModelKind, read_model_version
 from jobs.errors import PermanentError
@@ -56,9 +63,11 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
         decisions = decide_all(evaluation, bool(sample_live_tags(connection, images=1)), policy)
         contents = _collect(connection, connections.store, evaluation, decisions)
     page = S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE
+    content = render_page(contents).encode()
     # Before the decisions, so that none of them lacks its page.
-    connections.store.write(page, render_page(contents).encode())
+    connections.store.write(page, content)
     with connections.engine.begin() as connection:
+        store_page_hash(connection, evaluation.evaluation_id, hashlib.sha256(content).digest())
         insert_gate_decisions(connection, evaluation.evaluation_id, decisions)
     log.info("%s %d before its gates, page %s\n%s", kind, evaluation.candidate_version_id, page, _tabulate(decisions))
     failed = [f"{decision.gate}: {decision.sentence}" for decision in decisions if decision.verdict == "failed"]

@@ -1,16 +1,29 @@
 """The pages that `evaluate` and `gate` wrote of candidates, as they lie in the bucket."""
 
+import hashlib
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import HTMLResponse
 
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
+from catalog_airflow.pages.templating import HEADERS
 from jobs.database.evaluations import read_latest_evaluation
 from jobs.evaluation.evaluation_files import PAGE_FILE
 from jobs.storage.uri import S3Uri
 
-NOTHING_FROM_ELSEWHERE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        "sandbox",
+        "form-action 'none'",
+        "frame-ancestors 'self'",
+        "base-uri 'none'",
+    )
+)
+"""It lies in a bucket: nothing on it may run, ask or lead anywhere else."""
 
 router = APIRouter()
 
@@ -22,10 +35,11 @@ def show_evaluation(
     """The page of the candidate of a run."""
     with read_catalog() as connection:
         evaluation = read_latest_evaluation(connection, run, kind)
-    content = None
-    if evaluation:
-        content = open_catalog().store.read_if_present(S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE)
+    if evaluation is None or evaluation.page_sha256 is None:
+        raise HTTPException(404, f"The gates have written no page of this run: run `jobs gate {kind} --run {run}`.")
+    content = open_catalog().store.read_if_present(S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE)
     if content is None:
-        raise HTTPException(404, "This run has no such evaluation yet.")
-    headers = {"Content-Security-Policy": NOTHING_FROM_ELSEWHERE, "X-Content-Type-Options": "nosniff"}
-    return HTMLResponse(content, headers=headers)
+        raise HTTPException(404, "The page of this evaluation is no longer in the bucket.")
+    if hashlib.sha256(content).digest() != evaluation.page_sha256:
+        raise HTTPException(409, "The page in the bucket is not the one that the gates have written.")
+    return HTMLResponse(content, headers=HEADERS | {"Content-Security-Policy": POLICY})
