@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,12 @@ def _require_layout(folder: Path, names: Collection[str], weights: Collection[st
         )
 
 
-def load_model(auto_class: Any, folder: Path, dtype: Any) -> Any:
+def load_model(
+    auto_class: Any, folder: Path, dtype: Any, name_new_part: Callable[[Any], str] = lambda _: "", **options: Any
+) -> Any:
     """Load a model by one of Transformers' auto classes, with every weight that it needs.
+
+    ``name_new_part`` names the module that the caller trains anew, whose weights need not be there.
 
     Raises:
         PermanentError: the folder holds no such model, or only a part of it, which random numbers would complete.
@@ -82,16 +86,31 @@ def load_model(auto_class: Any, folder: Path, dtype: Any) -> Any:
             use_safetensors=True,
             dtype=dtype,
             output_loading_info=True,
+            **options,
         )
     # Weights of another shape than the configuration says are a RuntimeError.
     except (*LOADING_FAULTS, RuntimeError) as error:
         raise PermanentError(f"{folder} does not load by {auto_class.__name__}: {first_line(error)}") from None
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
+    new_part = name_new_part(model)
+    # Weights of another shape are as good as missing: random numbers take their place.
+    lacking = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    missing = sorted(name for name in lacking if not (new_part and name.startswith(f"{new_part}.")))
+    if missing:
         raise PermanentError(
-            f"{folder} lacks weights of {type(model).__name__} ({missing}): it is another kind of model"
+            f"{folder} lacks weights of {type(model).__name__} ({', '.join(missing[:3])}): it is another kind of model"
         )
     return model
+
+
+def require_numbers(model: Any, folder: Path) -> None:
+    """Look at every weight of a model that is about to be trained or adopted.
+
+    Raises:
+        PermanentError: one of them is no number.
+    """
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise PermanentError(f"{folder} is damaged: its weights {name} hold values that are no numbers")
 
 
 def first_line(error: Exception) -> str:

@@ -59,7 +59,7 @@ def tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torc
         list(texts),
         padding="max_length" if tower.model_type in PADDED_TEXT_TOWERS else "longest",
         truncation=True,
-        max_length=tower.max_position_embeddings,
+        max_length=min(tower.max_position_embeddings, tokenizer.model_max_length),
         return_tensors="pt",
     )
     return dict(tokens)
@@ -116,6 +116,11 @@ def load_tokenizer(folder: Path) -> Any:
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):
         raise PermanentError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise PermanentError(f"the tokenizer of {folder} names no token to pad texts with")
+        # What pads is not looked at.
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

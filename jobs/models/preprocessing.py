@@ -4,6 +4,7 @@
 only bytes are moved to the device.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -78,7 +79,7 @@ class Preprocessing:
     def _from_transformers(cls, processor: Any) -> Self:
         if not processor.image_mean or not processor.image_std:
             raise PermanentError("the preprocessing names no mean and standard deviation of the channels")
-        return cls(_read_geometry(processor), tuple(processor.image_mean), tuple(processor.image_std))
+        return cls(_read_geometry(processor), _of_channels(processor.image_mean), _of_channels(processor.image_std))
 
     def agrees_with(self, processor: Any) -> bool:
         """Whether the checkpoint's own processor gives the same tensors, tried on photos of several shapes."""
@@ -100,6 +101,15 @@ class Preprocessing:
         """Scale uint8 pixels [n, 3, h, w] to 0..1 and standardise each channel, on the tensor's device."""
         mean, std = _channel_values(self.mean, pixels.device), _channel_values(self.std, pixels.device)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
+
+
+def _of_channels(value: float | Sequence[float]) -> tuple[float, float, float]:
+    """One value a channel, of which some checkpoints name one for all."""
+    values = (value,) if isinstance(value, int | float) else tuple(value)
+    if len(values) not in {1, 3}:
+        raise PermanentError(f"the preprocessing names {len(values)} means or deviations: photos have three channels")
+    red, green, blue = values * 3 if len(values) == 1 else values
+    return red, green, blue
 
 
 @cache

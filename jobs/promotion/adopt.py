@@ -22,7 +22,7 @@ from jobs.evaluation.serving import measure_serving
 from jobs.gates.gate_findings import Evidence, Gate
 from jobs.gates.gate_policy import GatePolicy
 from jobs.gates.serving_gates import decide_failures, decide_memory
-from jobs.models.checkpoint import resolve_base
+from jobs.models.checkpoint import require_numbers, resolve_base
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_text_encoder, load_towers
 from jobs.models.preprocessing import Preprocessing
@@ -120,7 +120,9 @@ def _build(base: Path, artifact: Path, settings: Settings) -> Production:
     """Write what is served: the checkpoint and, where there is no GPU, its graph of OpenVINO."""
     # First, since its errors name the fault.
     Preprocessing.from_checkpoint(base)
-    write_encoder(load_towers(base, torch.float32), base, artifact)
+    towers = load_towers(base, torch.float32)
+    require_numbers(towers, base)
+    write_encoder(towers, base, artifact)
     production = describe_checkpoint(artifact, "encoder")
     graph = convert(artifact, "encoder", choose_device(settings.device, "fp32"), settings)
     if graph:

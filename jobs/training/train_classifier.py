@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.errors import PermanentError
-from jobs.models.checkpoint import LOADING_FAULTS, first_line
+from jobs.models.checkpoint import load_model, require_numbers
 from jobs.models.classifier import write_temperature
 from jobs.models.geometry import Geometry
 from jobs.models.preprocessing import Preprocessing
@@ -114,20 +114,17 @@ def _write_reference(
 def _load_base(base: Path, categories: Sequence[str]) -> Any:
     from transformers import AutoModelForImageClassification
 
-    try:
-        model = AutoModelForImageClassification.from_pretrained(
-            base,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            num_labels=len(categories),
-            id2label=dict(enumerate(categories)),
-            label2id={category: index for index, category in enumerate(categories)},
-            ignore_mismatched_sizes=True,
-            dtype=torch.float32,
-        )
-    except LOADING_FAULTS as error:
-        raise PermanentError(f"{base} holds no image classifier: {first_line(error)}") from None
+    model = load_model(
+        AutoModelForImageClassification,
+        base,
+        torch.float32,
+        name_new_part=lambda model: find_head(model)[0],
+        num_labels=len(categories),
+        id2label=dict(enumerate(categories)),
+        label2id={category: index for index, category in enumerate(categories)},
+        ignore_mismatched_sizes=True,
+    )
+    require_numbers(model, base)
     # Checkpoints of Timm hold the names a second time, and would be saved with those of the base.
     if hasattr(model.config, "label_names"):
         model.config.label_names = list(categories)

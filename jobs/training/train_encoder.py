@@ -14,6 +14,7 @@ from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.evaluation.encoder_scores import score_encoder
 from jobs.evaluation.evaluation_record import EncoderScores
 from jobs.evaluation.served_model import map_batches
+from jobs.models.checkpoint import require_numbers
 from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers, tokenize
 from jobs.models.preprocessing import Preprocessing
 from jobs.training.augmentation import AugmentedPhotos, Photos, build_augmentation
@@ -40,6 +41,7 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
     """
     torch.manual_seed(request.settings.seed)
     model = load_towers(request.base, torch.float32).to(memory_format=torch.channels_last)
+    require_numbers(model, request.base)
     if not request.settings.epochs:
         return Learned(model)
     rows, validation_rows = classroom.require_rows("train", True), classroom.require_rows("validation", True)

@@ -126,7 +126,7 @@ def remove_preprocessing(folder: Path) -> None:
     ("damage", "message"),
     [
         (cut_weights_short, "does not load"),
-        (spoil_image_tower, "gives photos vectors that are not of unit length"),
+        (spoil_image_tower, "hold values that are no numbers"),
         (empty_text_tower, "gives texts vectors that are not of unit length"),
         (remove_tokenizer, "no tokenizer"),
         (remove_preprocessing, "no preprocessing"),

@@ -206,7 +206,7 @@ def test_no_validation_photos_are_refused(shop: Shop, labelled: LabelledSet, bas
 
 def test_a_base_that_is_no_model_is_refused_in_one_line(classroom: Classroom, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PermanentError, match="holds no image classifier") as caught:
+    with pytest.raises(PermanentError, match="does not load by AutoModelForImageClassification") as caught:
         train_classifier(make_training(tmp_path / "empty", "backbone"), classroom)
     assert "\n" not in str(caught.value)
 
