@@ -20,6 +20,8 @@ POOL_OVERFLOW = 4
 # libpq gives no SQLSTATE for a refused login, so that its words must do.
 REFUSED_LOGINS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 # SQLSTATE classes and states of a database that is up, but cannot answer at this moment.
+REFUSED_ENCRYPTION = ("does not support SSL", "certificate verify failed", "server certificate")
+READ_ONLY_STATE = "25006"
 PASSING_CLASSES = {"08", "40", "53", "58"}
 PASSING_STATES = {"55P03", "57014", "57P01", "57P02", "57P03"}
 
@@ -97,16 +99,26 @@ def _is_connection_fault(cause: BaseException | None) -> bool:
     state = getattr(cause, "pgcode", None)
     if state is None:
         return isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
-    return state[:2] in PASSING_CLASSES or state in PASSING_STATES
+    return state[:2] in PASSING_CLASSES or state in PASSING_STATES or state == READ_ONLY_STATE
 
 
 def _explain(database_url: str, cause: BaseException | None) -> RetryableError | PermanentError:
     address = describe_address(database_url)
     reason = next(iter(str(cause).strip().splitlines()), "no reason given")
+    if getattr(cause, "pgcode", None) == READ_ONLY_STATE:
+        return RetryableError(
+            f"the database at {address} takes no writes ({reason}): a failover ends by itself; otherwise let "
+            "CATALOG_DATABASE_URL name the primary, with target_session_attrs=read-write where it names several hosts"
+        )
     if getattr(cause, "pgcode", None):
         return RetryableError(f"the database at {address} gave up: {reason}; run the same command again")
     if any(words in str(cause) for words in REFUSED_LOGINS):
         return PermanentError(f"the database at {address} refuses the login: {reason}; check CATALOG_DATABASE_URL")
+    if any(words in str(cause) for words in REFUSED_ENCRYPTION):
+        return PermanentError(
+            f"the database at {address} cannot be asked under this encryption: {reason}; check sslmode and sslrootcert "
+            "in CATALOG_DATABASE_URL"
+        )
     return RetryableError(f"cannot reach the database at {address}: {reason}; is it up? check CATALOG_DATABASE_URL")
 
 

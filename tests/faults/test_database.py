@@ -1,6 +1,8 @@
 """Databases that fall silent, and locks that others hold."""
 
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,18 +10,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from jobs.connections import connect
 from jobs.database import engine as engine_module
 from jobs.database import watched_connection
 from jobs.database.engine import create_database_engine, translate_database_faults
-from jobs.errors import RetryableError
+from jobs.errors import PermanentError, RetryableError
 from jobs.settings import make_settings
 from jobs.tagging.ingest import IngestOptions, ingest
 from tests.job_processes import start_job
 from tests.lock_waits import count_waiting, wait_until
-from tests.postgres import run_server
+from tests.postgres import execute, run_server
 from tests.shop import Shop
 
 
@@ -90,6 +92,42 @@ def test_a_lock_that_another_session_holds_ends_the_job(
     assert "waiting for the database for" in caplog.text
     with connect(settings) as connections:
         assert ingest(connections, IngestOptions()).tagged == 4
+
+
+def test_a_database_that_takes_no_writes_is_named(tagging_shop: Shop, database_url: str) -> None:
+    tagging_shop.put_photos(4)
+    name = make_url(database_url).database
+    execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    with (
+        pytest.raises(RetryableError, match=r"takes no writes.*target_session_attrs=read-write"),
+        connect(make_settings(tagging_shop.environment)) as connections,
+    ):
+        ingest(connections, IngestOptions())
+
+
+@contextmanager
+def serve_without_encryption() -> Iterator[int]:
+    """The port of a server that answers as a Postgres without TLS does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(8)
+                client.sendall(b"N")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+def test_encryption_that_the_server_has_not_is_a_matter_of_settings() -> None:
+    with serve_without_encryption() as port:
+        url = f"postgresql://user:secret@127.0.0.1:{port}/catalog?sslmode=require"
+        with pytest.raises(PermanentError, match="check sslmode") as caught, translate_database_faults(url):
+            create_database_engine(url).connect()
+    assert "secret" not in str(caught.value)
 
 
 def test_a_second_signal_ends_a_job_that_waits_for_a_lock(tagging_shop: Shop, tmp_path: Path) -> None:
