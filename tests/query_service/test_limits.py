@@ -128,3 +128,12 @@ def test_paths_that_are_not_there_are_said_so(service: RunningService) -> None:
     assert service.http.get("/classify").status_code == 405
     for path in ("/", "/docs", "/openapi.json"):
         assert service.http.get(path).status_code == 404
+
+
+def test_another_name_for_this_machine_is_refused(service: RunningService) -> None:
+    """As that of a page in somebody's browser, which its owner lets point here."""
+    refused = service.http.post(
+        "/embed-text", content=json.dumps({"text": "hat"}), headers={"Host": "elsewhere.example"}
+    )
+    assert refused.status_code == 400
+    assert service.http.get("/health", headers={"Host": "localhost:1"}).status_code == 200
