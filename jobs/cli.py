@@ -4,6 +4,7 @@ Reports are JSON, the last line of standard output; progress and faults go to st
 are imported by the command that needs them, so that ``--help`` is quick.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ import typer
 
 from jobs.commands import ingest, local, models, retag, retrain, search, serve, setup
 from jobs.commands.terminal import HarmlessFormatter, show
-from jobs.errors import JobError, RetryableError
+from jobs.errors import JobError, PermanentError, RetryableError
 from jobs.stopping import end_at_second_signal
 
 app = typer.Typer(
@@ -20,6 +21,20 @@ app = typer.Typer(
 )
 for part in (setup, ingest, retrain, retag, models, search, serve, local):
     app.add_typer(part.app)
+
+_WRONG_PATH = "something else is where a folder should be: see the path, and CATALOG_MODEL_CACHE"
+_NO_RIGHT = "give whoever runs the job the right, or name another folder by CATALOG_MODEL_CACHE"
+DISK_FAULTS = {
+    errno.ENOSPC: "make room on its disk, or name another folder by CATALOG_MODEL_CACHE",
+    errno.EDQUOT: "make room on its disk, or name another folder by CATALOG_MODEL_CACHE",
+    errno.EROFS: _NO_RIGHT,
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.ENOTDIR: _WRONG_PATH,
+    errno.EISDIR: _WRONG_PATH,
+    errno.EEXIST: _WRONG_PATH,
+}
+"""What is wrong with the machine and not with us, and what to do about it."""
 
 
 def main() -> None:
@@ -45,6 +60,12 @@ def main() -> None:
     except JobError as error:
         show(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        words = DISK_FAULTS[error.errno]
+        show(f"error: {error.filename or 'a file'} cannot be written or read: {error.strerror}; {words}", err=True)
+        sys.exit(PermanentError.exit_code)
     except MemoryError:
         show("error: this machine has too little memory for the job: give it more, or run less beside it", err=True)
         sys.exit(RetryableError.exit_code)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from jobs.database.tagging_runs import RunModels
 from jobs.database.tagging_work import DueImage
+from jobs.errors import PermanentError
 
 HEADER_KEY = b"catalog_tagger"
 COLUMNS: "list[pa.Field[Any]]" = [
@@ -63,12 +64,18 @@ def encode_shard(header: ShardHeader, entries: Sequence[DueImage], chunk_size: i
 
 
 def decode_shard(content: bytes) -> Shard:
-    """Read a shard back."""
-    file = pq.ParquetFile(io.BytesIO(content))
-    header = json.loads(file.schema_arrow.metadata[HEADER_KEY])
-    models = RunModels(**header.pop("models"))
-    chunks = tuple(
-        tuple(DueImage(**row) for row in file.read_row_group(number).to_pylist())
-        for number in range(file.num_row_groups)
-    )
-    return Shard(ShardHeader(models=models, **header), chunks)
+    """Read a shard back; raises PermanentError where these bytes are none."""
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        header = json.loads(file.schema_arrow.metadata[HEADER_KEY])
+        models = RunModels(**header.pop("models"))
+        chunks = tuple(
+            tuple(DueImage(**row) for row in file.read_row_group(number).to_pylist())
+            for number in range(file.num_row_groups)
+        )
+        return Shard(ShardHeader(models=models, **header), chunks)
+    # Arrow's own are an OSError or a ValueError; a file of another kind lacks our header.
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PermanentError(
+            f"a shard of the manifest is damaged ({' '.join(str(error).split())[:200]}): start a new run"
+        ) from None

@@ -1,0 +1,55 @@
+"""Folders that cannot be written, and files that are not what they should be."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.database.tagging_runs import read_run
+from jobs.errors import PermanentError
+from jobs.storage.layout import manifest_location, shard_location
+from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
+from tests.command_line import run_job
+from tests.shop import Shop
+
+
+def test_a_file_where_the_cache_should_be_is_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
+    tagging_shop.put_photos(2)
+    (tmp_path / "cache").write_text("")
+    answer = run_job("ingest", environment=tagging_shop.environment | {"CATALOG_MODEL_CACHE": str(tmp_path / "cache")})
+    assert answer.exit_code == 78
+    assert str(tmp_path / "cache") in answer.error
+    assert "CATALOG_MODEL_CACHE" in answer.error
+
+
+def test_a_full_disk_is_one_line(tagging_shop: Shop) -> None:
+    tagging_shop.put_photos(2)
+    # The device that is always full, below which no folder can be made either.
+    answer = run_job("ingest", environment=tagging_shop.environment | {"CATALOG_MODEL_CACHE": "/dev/full/cache"})
+    assert answer.exit_code == 78
+    assert "/dev/full" in answer.error
+
+
+@pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1" + bytes(20) + b"PAR1"])
+def test_a_damaged_shard_is_told(content: bytes, tagging_shop: Shop) -> None:
+    connections = tagging_shop.connections
+    tagging_shop.put_photos(2)
+    plan_ingest(connections, "night", IngestOptions())
+    connections.store.write(shard_location(manifest_location(connections.artifacts, "night"), 0), content)
+    with pytest.raises(PermanentError, match="a shard of the manifest is damaged"):
+        ingest(connections, IngestOptions(run_id="night"))
+
+
+def test_a_shard_that_is_gone_and_a_run_that_never_was_are_told(tagging_shop: Shop) -> None:
+    connections = tagging_shop.connections
+    tagging_shop.put_photos(2)
+    plan_ingest(connections, "night", IngestOptions())
+    location = shard_location(manifest_location(connections.artifacts, "night"), 0)
+    connections.store._client.delete_object(Bucket=location.bucket, Key=location.key)
+    with pytest.raises(PermanentError, match="NoSuchKey"):
+        ingest(connections, IngestOptions(run_id="night"))
+    for command in (["publish"], ["report"], ["tag-shard", "0"], ["retag"], ["complete-retag"], ["ingest"]):
+        answer = run_job(*command, "--run", "never", environment=tagging_shop.environment)
+        assert answer.exit_code in {0, 78}, command
+        assert answer.exit_code == 0 or "never" in answer.error
+    with connections.engine.connect() as connection:
+        assert read_run(connection, "never", "ingest") is None
