@@ -54,8 +54,6 @@ class DecodeProcess:
         except OSError as error:
             raise RetryableError(f"no decoding process can be started: {error}") from None
         theirs.close()
-        assert self._process.pid is not None
-        self._usage = psutil.Process(self._process.pid)
         self._is_ready = False
         self._asked = _Watch(photo_seconds)
 
@@ -78,7 +76,7 @@ class DecodeProcess:
     def kill_if_stalled(self) -> None:
         """Kill it if it owes an answer and the processor has long done nothing for it."""
         try:
-            times = self._usage.cpu_times()
+            times = psutil.Process(self._process.pid).cpu_times()
         except psutil.Error:
             return
         if self._asked.is_stalled(times.user + times.system):
