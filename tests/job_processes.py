@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
@@ -24,5 +25,7 @@ def _run(words: tuple[str, ...], environment: Mapping[str, str], messages: Path)
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     os.environ |= environment
+    # As in a shell, also where the tests themselves were started in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["jobs", *words]
     runpy.run_module("jobs", run_name="__main__", alter_sys=True)

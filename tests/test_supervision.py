@@ -76,7 +76,7 @@ def test_servers_end_with_tests_that_are_stopped(name: str) -> None:
 
 
 def test_servers_end_with_a_benchmark_that_is_stopped() -> None:
-    with start("-m", "benchmarks.discover", "--images", "1000") as session:
+    with start("-m", "benchmarks.discover", "--images", "1000000") as session:
         servers = wait_for_servers(session)
         session.send_signal(signal.SIGTERM)
         assert list_survivors(servers) == {}
