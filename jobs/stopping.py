@@ -1,4 +1,4 @@
-"""How a job is stopped: a first signal lets it finish its step where it has steps, a second one ends it where it is."""
+"""Stop a job: the first SIGTERM lets it finish the current step, a second signal ends it immediately."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ _is_asked = threading.Event()
 
 @contextmanager
 def end_at_second_signal() -> Iterator[None]:
-    """Let a thread hear signals, also while this one waits in C for a database or a decoder."""
+    """Exit on the second signal, even while the main thread is blocked in C code."""
     ear, mouth = os.pipe()
     os.set_blocking(mouth, False)
     before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)

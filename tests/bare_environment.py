@@ -23,7 +23,7 @@ MEMORY_BYTES = 3 * 1024**3
 
 
 def _keep_files_in_memory() -> None:
-    """Make temporary files in memory where it has room: the suite makes 100,000, which some disks take minutes for."""
+    """Put temporary files in memory if there is room: creating them on some disks takes minutes of a run."""
     if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
         os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="tests-", dir=MEMORY)
         atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)

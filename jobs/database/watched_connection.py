@@ -1,4 +1,4 @@
-"""Connections whose waits are seen: said in the log after a while, and ended when the server has fallen silent.
+"""Log long waits for Postgres, and close connections whose server no longer responds.
 
 psycopg2 waits in C, where neither a signal nor a deadline of Python reaches it. TCP notices a machine that is gone; a
 server that stands still keeps its connections open and never answers. So a thread looks after statements that take
@@ -21,9 +21,9 @@ from psycopg2.extensions import connection, cursor
 log = logging.getLogger(__name__)
 
 TELL_SECONDS = 30.0
-"""After which a wait is said in the log, and the server is asked whether it still answers anybody."""
+"""Interval at which a long wait is logged and the server probed with a new connection."""
 PROBE_SECONDS = 10
-MOST_SILENCES = 3
+MAX_FAILED_PROBES = 3
 """Probes in a row without an answer, one each `TELL_SECONDS`, after which the server counts as gone."""
 
 
@@ -74,7 +74,7 @@ class _Watch:
         words = " ".join(wait.statement.split())[:100]
         log.warning("waiting for the database for %.0f s: %s", time.monotonic() - wait.since, words)
         wait.silences = 0 if wait.waiting.answers_others() else wait.silences + 1
-        if wait.silences >= MOST_SILENCES:
+        if wait.silences >= MAX_FAILED_PROBES:
             with self._lock:
                 is_waiting = self._waits.get(id(wait.waiting)) is wait
                 if is_waiting:
@@ -85,7 +85,7 @@ _watch = _Watch()
 
 
 class WatchedConnection(connection):
-    """One that cannot wait for a silent server for ever; what was cut off raises OperationalError."""
+    """Raise OperationalError in a blocked call when the server no longer accepts connections."""
 
     def __init__(self, dsn: str, *arguments: Any) -> None:
         super().__init__(dsn, *arguments)
@@ -116,7 +116,7 @@ class WatchedConnection(connection):
         return True
 
     def cut(self) -> None:
-        """End the connection under the feet of whoever waits for it."""
+        """Shut the socket down, which wakes the thread that is blocked on it."""
         with socket.socket(fileno=os.dup(self.fileno())) as own:
             own.shutdown(socket.SHUT_RDWR)
 

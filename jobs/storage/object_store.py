@@ -41,7 +41,7 @@ CREDENTIAL_FAULTS = (
     botocore.exceptions.CredentialRetrievalError,
 )
 BROKEN_BODY_FAULTS = (botocore.exceptions.IncompleteReadError, botocore.exceptions.ResponseStreamingError)
-MOST_FOREIGN_ANSWERS = 5
+MAX_FOREIGN_RESPONSES = 5
 REGION_CODES = {
     "301",
     "307",
@@ -216,10 +216,10 @@ class ObjectStore:
         fault = _object_fault(error)
         if fault is not None and _is_foreign(error):
             self._foreign_answers += 1
-            if self._foreign_answers >= MOST_FOREIGN_ANSWERS:
+            if self._foreign_answers >= MAX_FOREIGN_RESPONSES:
                 raise RetryableError(
                     f"{self._foreign_answers} answers in a row, the last for {location}, are error pages with status "
-                    f"{_status(error)} and not of S3: see what stands between this machine and {self._endpoint}"
+                    f"{_status(error)} and not of S3: check proxies between this machine and {self._endpoint}"
                 )
         return fault
 
@@ -284,8 +284,8 @@ class ObjectStore:
             raise RetryableError(f"{message}: {error.response.get('Error', {}).get('Message', '')}") from error
         except _OtherBodyError:
             raise RetryableError(
-                f"{self._endpoint} hands out other bytes of {location} than it lists, {BODY_ATTEMPTS} times: see what "
-                "stands between this machine and the bucket"
+                f"{self._endpoint} returns other bytes of {location} than it lists, {BODY_ATTEMPTS} times: check "
+                "proxies between this machine and the bucket"
             ) from None
         except botocore.parsers.ResponseParserError:
             raise RetryableError(f"{self._endpoint} answered for {location} in words that are not of S3") from None

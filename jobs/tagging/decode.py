@@ -35,7 +35,7 @@ DECODER_FAULTS = (
     zlib.error,
 )
 """What Pillow's decoders raise on bytes that break their format's rules."""
-MOST_SCANS = 100
+MAX_SCANS = 100
 """Of a JPEG; encoders write up to some 30. Each one more costs a pass over the whole photo and hardly a byte."""
 _SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd9-\xfe]")
 """The start of a JPEG's segment or its end: no stuffed byte, no padding, no restart of a scan."""
@@ -181,14 +181,14 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
 def check_scans(jpeg: bytes) -> None:
     """Raise RefusedError for a JPEG whose scans make it slow to decode."""
     # Far quicker than walking its segments, and an upper bound.
-    if jpeg.count(b"\xff\xda") <= MOST_SCANS:
+    if jpeg.count(b"\xff\xda") <= MAX_SCANS:
         return
     scans, found = 0, _SEGMENT.search(jpeg, 2)
     while found and (marker := jpeg[found.end() - 1]) != 0xD9:
         scans += marker == 0xDA
         found = _SEGMENT.search(jpeg, found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2]))
-    if scans > MOST_SCANS:
-        raise RefusedError(Reason.TOO_MANY_SCANS, f"{scans} scans exceed {MOST_SCANS}")
+    if scans > MAX_SCANS:
+        raise RefusedError(Reason.TOO_MANY_SCANS, f"{scans} scans exceed {MAX_SCANS}")
 
 
 def _shrunken_size(width: int, height: int, target_side: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Decoding in processes of its own: parallel, and whatever happens to a decoder, the job goes on or ends."""
+"""Decode photos in parallel processes, and replace the ones that die or hang."""
 
 import logging
 import threading
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 GROUP_SIZE = 8
 """Images that go to a process and come back together; one by one, sending them costs a fifth of the decoding."""
 PHOTO_SECONDS = 20.0
-"""Of processor time: several times what the largest photo takes that ``CATALOG_MAX_PIXELS`` lets through."""
-MOST_LOSSES = 8
-"""Processes lost in a row, without a photo decoded in between, that are no longer a matter of single photos."""
+"""CPU time limit: six times what a PNG of 100 million pixels took on an EPYC (3.3 s)."""
+MAX_CONSECUTIVE_LOSSES = 8
+"""After so many processes were lost without a decoded photo in between, the machine is at fault."""
 MACHINE_FAULTS = {End.NOT_STARTED, End.STALLED, End.KILLED, End.NO_MEMORY}
-"""Not a photo's, as long as they do not repeat for it alone."""
-PHOTO_FAULTS = {
+"""Attributed to the photo only if they repeat when a process decodes it alone."""
+FAULT_OF_END = {
     End.CRASHED: (Reason.DECODER_CRASHED, "the decoder's process died on these bytes"),
     End.TOO_SLOW: (Reason.DECODER_TOO_SLOW, "the decoder takes too long for these bytes"),
     End.STALLED: (Reason.DECODER_TOO_SLOW, "the decoder stood still on these bytes, twice"),
@@ -91,7 +91,7 @@ class DecodePool:
             if not isinstance(answer, End):
                 return answer[0]
             if is_last or answer in {End.CRASHED, End.TOO_SLOW}:
-                return DecodeFault(*PHOTO_FAULTS[answer], seconds=0.0)
+                return DecodeFault(*FAULT_OF_END[answer], seconds=0.0)
         raise AssertionError("the last try returns")
 
     def _ask(self, decoder: Decoder[Decoded], contents: Sequence[bytes]) -> list[Decoded | DecodeFault] | End:
@@ -115,10 +115,10 @@ class DecodePool:
 
     def _count_loss(self, end: End) -> None:
         self._losses += 1
-        if self._losses >= MOST_LOSSES:
+        if self._losses >= MAX_CONSECUTIVE_LOSSES:
             raise RetryableError(
-                f"{self._losses} decoding processes in a row were lost, and the last {end.value}: see whether this "
-                "machine is short of memory, or set CATALOG_DECODE_PROCESSES to fewer"
+                f"{self._losses} decoding processes in a row were lost, and the last {end.value}: check the "
+                "memory of this machine, or reduce CATALOG_DECODE_PROCESSES"
             )
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""A process that decodes photos for a job, and how it is watched: it answers in time, or it is killed."""
+"""Run a decoder in a child process with a CPU time limit and a stall timeout."""
 
 import enum
 import multiprocessing
@@ -58,7 +58,7 @@ class DecodeProcess:
         self._asked = _Watch(photo_seconds)
 
     def decode(self, decoder: Decoder[Decoded], contents: Sequence[bytes]) -> list[Decoded | DecodeFault] | End:
-        """Decode photos, or say how the process ended; what the decoder raises is raised."""
+        """Decode photos, or return how the process ended. Exceptions of the decoder are re-raised."""
         self._asked.begin()
         try:
             if not self._is_ready:
@@ -74,7 +74,7 @@ class DecodeProcess:
         return answer  # type: ignore[no-any-return]
 
     def kill_if_stalled(self) -> None:
-        """Kill it if it owes an answer and the processor has long done nothing for it."""
+        """Kill the process if it has work but used no CPU time for ``photo_seconds``."""
         try:
             times = psutil.Process(self._process.pid).cpu_times()
         except psutil.Error:

@@ -19,7 +19,7 @@ COLUMNS = {
     "category": ("category", "label"),
 }
 """The columns, each with the names that it may have, in any case and with any space around them."""
-MOST_TOLD = 5
+MAX_REPORTED_ROWS = 5
 
 
 def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Callable[[str], str]) -> list[ProductText]:
@@ -77,11 +77,11 @@ def _is_text(field: str) -> bool:
 
 def _tell(faults: list[str], location: S3Uri) -> None:
     if faults:
-        more = f"; and {len(faults) - MOST_TOLD} more" if len(faults) > MOST_TOLD else ""
+        more = f"; and {len(faults) - MAX_REPORTED_ROWS} more" if len(faults) > MAX_REPORTED_ROWS else ""
         log.warning(
             "%d rows of the products file %s were skipped: %s%s",
             len(faults),
             location,
-            "; ".join(faults[:MOST_TOLD]),
+            "; ".join(faults[:MAX_REPORTED_ROWS]),
             more,
         )

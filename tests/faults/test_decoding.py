@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import psutil
@@ -51,24 +51,36 @@ def tell(decoded: object) -> object:
 
 
 def list_processes() -> list[psutil.Process]:
-    children = psutil.Process().children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    """The decoding processes that are alive."""
+    found = []
+    for child in psutil.Process().children():
+        # One may end meanwhile, or be a zombie that nobody has waited for yet.
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @contextmanager
-def kill_one(seconds: float) -> Iterator[None]:
-    """Kill a decoding process of those that are there so much later."""
+def kill_one(seconds: float) -> Iterator[list[int]]:
+    """Kill a decoding process some time after the first one exists; yields the list of those that were killed."""
+    killed: list[int] = []
 
     def kill() -> None:
+        deadline = time.monotonic() + 30
+        while not list_processes() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(seconds)
         for process in list_processes()[:1]:
             process.kill()
+            killed.append(process.pid)
 
-    timer = threading.Timer(seconds, kill)
-    timer.start()
+    thread = threading.Thread(target=kill)
+    thread.start()
     try:
-        yield
+        yield killed
     finally:
-        timer.join()
+        thread.join()
 
 
 @pytest.mark.timeout(120)
@@ -76,8 +88,9 @@ def test_no_healthy_photo_fails_when_processes_are_killed() -> None:
     moments = random.Random(0)
     with DecodePool(2) as pool:
         for _ in range(10):
-            with kill_one(moments.uniform(0, 0.3)):
+            with kill_one(moments.uniform(0, 0.3)) as killed:
                 decoded = pool.decode(decode_oddly, [*HEALTHY, BIG])
+            assert killed
             assert [tell(one) for one in decoded] == [*WIDTHS, 50_000_000]
     assert list_processes() == []
 
@@ -136,9 +149,10 @@ def test_the_pool_ends_at_once_whatever_its_processes_do() -> None:
 def test_an_ingest_whose_processes_are_killed_loses_nothing(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(64)
     connections = tagging_shop.with_settings(decode_processes=2)
-    for seconds in (0.6, 1.0, 1.4):
-        with kill_one(seconds):
+    for seconds in (0, 0.05, 0.1):
+        with kill_one(seconds) as killed:
             ingest(connections, IngestOptions(force=True))
+        assert killed
     assert tagging_shop.query("SELECT object_key FROM catalog.current_image_tags ORDER BY 1") == [
         (key,) for key in sorted(keys)
     ]

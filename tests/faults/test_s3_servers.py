@@ -99,7 +99,7 @@ def test_a_body_that_is_not_the_listed_object_fails_no_photo(
 ) -> None:
     keys = tagging_shop.put_photos(PHOTOS)
     proxy.edit = edit_photo(lambda answer: answer if keys[0] in answer.path else edit(answer))
-    with pytest.raises(RetryableError, match="hands out other bytes"):
+    with pytest.raises(RetryableError, match="returns other bytes"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query(FAILURES) == []
     proxy.edit = None

@@ -11,7 +11,7 @@ from PIL import Image
 
 from jobs.browsing.small_photo import shrink_under_limits
 from jobs.settings import Settings
-from jobs.tagging.decode import MOST_SCANS, DecodeFault, DecodeLimits, decode_photo
+from jobs.tagging.decode import MAX_SCANS, DecodeFault, DecodeLimits, decode_photo
 from jobs.tagging.failures import Reason
 from jobs.tagging.ingest import IngestOptions, ingest
 from tests.scan_bomb import make_scan_bomb
@@ -36,7 +36,7 @@ def test_a_scan_bomb_is_refused_before_it_is_decoded(decode: Callable[[bytes], o
     assert time.process_time() - started < 0.5
 
 
-@pytest.mark.parametrize("scans", [0, 50, MOST_SCANS - 11])
+@pytest.mark.parametrize("scans", [0, 50, MAX_SCANS - 11])
 def test_as_many_scans_as_encoders_write_are_decoded(scans: int) -> None:
     assert name_fault(decode_photo(make_scan_bomb(scans), LIMITS)) is None
 

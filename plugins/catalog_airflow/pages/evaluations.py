@@ -36,10 +36,10 @@ def show_evaluation(
     with read_catalog() as connection:
         evaluation = read_latest_evaluation(connection, run, kind)
     if evaluation is None or evaluation.page_sha256 is None:
-        raise HTTPException(404, f"The gates have written no page of this run: run `jobs gate {kind} --run {run}`.")
+        raise HTTPException(404, f"There is no evaluation page yet. Run `python -m jobs gate {kind} --run {run}`.")
     content = open_catalog().store.read_if_present(S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE)
     if content is None:
         raise HTTPException(404, "The page of this evaluation is no longer in the bucket.")
     if hashlib.sha256(content).digest() != evaluation.page_sha256:
-        raise HTTPException(409, "The page in the bucket is not the one that the gates have written.")
+        raise HTTPException(409, "The page in the bucket differs from the page that the gates wrote.")
     return HTMLResponse(content, headers=HEADERS | {"Content-Security-Policy": POLICY})

@@ -13,7 +13,7 @@ from jobs.tagging.decode_pool import DecodePool
 
 PHOTO_SECONDS = 2.0
 PATIENCE_SECONDS = 5.0
-MOST_WAITING = 16
+MAX_PENDING = 16
 """Photos whose bytes are in memory, the one that is being decoded among them."""
 
 
@@ -29,7 +29,7 @@ class Shrinker:
 
     async def shrink(self, content: bytes, settings: Settings) -> bytes | DecodeFault | None:
         """A small JPEG, or why there is none; None where that cannot be said within some seconds."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_PENDING:
             return None
         self._waiting += 1
         work = asyncio.get_running_loop().run_in_executor(

@@ -46,7 +46,7 @@ def test_another_page_in_its_place_is_not_shown(visit: Visit, browsed: BrowsedSh
     browsed.shop.connections.store.write(page, PAGE.replace(b"Evaluation", b"Passed"))
     answer = visit("viewer").get("evaluations/classifier", run="judged")
     assert answer.status_code == 409
-    assert "not the one that the gates have written" in answer.text
+    assert "differs from the page that the gates wrote" in answer.text
 
 
 def test_a_page_that_is_gone_or_was_never_written_is_told(visit: Visit, browsed: BrowsedShop, page: S3Uri) -> None:
@@ -55,4 +55,4 @@ def test_a_page_that_is_gone_or_was_never_written_is_told(visit: Visit, browsed:
     assert "no longer in the bucket" in visit("viewer").get("evaluations/classifier", run="judged").text
     missing = visit("viewer").get("evaluations/classifier", run="no such")
     assert missing.status_code == 404
-    assert "have written no page" in missing.text
+    assert "There is no evaluation page yet" in missing.text
