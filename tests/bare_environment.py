@@ -52,6 +52,9 @@ def keep_process_state() -> Iterator[None]:
     before = _read_process_state()
     torch, max_pixels = sys.modules.get("torch"), Image.MAX_IMAGE_PIXELS
     threads = torch.get_num_threads() if torch else None
+    if torch:
+        # Random weights and a head that is fitted on them: the same whatever ran before.
+        torch.manual_seed(0)
     yield
     Image.MAX_IMAGE_PIXELS = max_pixels
     if torch:

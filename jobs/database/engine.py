@@ -49,16 +49,23 @@ def create_database_engine(database_url: str) -> Engine:
             "tcp_user_timeout": TCP_TIMEOUT_MILLISECONDS,
         },
     )
-    event.listen(engine, "connect", _bound_waits)
+    event.listen(engine, "connect", _configure_session)
     return engine
 
 
-def _bound_waits(connection: psycopg2.extensions.connection, _record: object) -> None:
-    # A statement and not an option of the connection, which poolers refuse.
+def _configure_session(connection: psycopg2.extensions.connection, _record: object) -> None:
+    # Statements and not options of the connection, which poolers refuse.
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
         # Of a job that was killed while it waited, the server would keep the place in the queue.
         cursor.execute("SET client_connection_check_interval = '10s'")
+        # Whatever the role's own is. Hosted databases often have pgvector in a schema of its own.
+        cursor.execute("""
+            SELECT set_config('search_path', concat_ws(', ', 'public', (
+                SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                WHERE e.extname = 'vector' AND n.nspname <> 'public'
+            )), false)
+        """)
     connection.commit()
 
 

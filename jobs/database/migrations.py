@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 import psycopg2.errors
-from sqlalchemy import Connection, exc, make_url, text
-from yoyo import get_backend, read_migrations
+from sqlalchemy import Connection, Engine, exc, text
+from yoyo import read_migrations
+from yoyo.backends.core.postgresql import PostgresqlBackend
+from yoyo.connections import parse_uri
+from yoyo.migrations import default_migration_table
 
 from jobs.database.engine import create_database_engine, translate_database_faults
 from jobs.errors import PermanentError
@@ -59,7 +63,7 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
                 guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
             version = _require_pgvector(guard)
             _require_rights(guard)
-            applied = _apply_migrations(database_url, sql_folder / "migrations")
+            applied = _apply_migrations(engine, sql_folder / "migrations")
             views, functions = order_views(sql_folder / "views"), sorted(sql_folder.glob("functions/*.sql"))
             _define_again(guard, views, functions)
             return MigrationReport(applied, len(views), len(functions), version)
@@ -97,22 +101,54 @@ def _require_pgvector(connection: Connection) -> str:
 
 
 def _require_rights(connection: Connection) -> None:
-    """yoyo keeps its book in the default schema, and goes on as if it could when it cannot."""
+    """yoyo keeps its book in the schema public, and goes on as if it could when it cannot.
+
+    Raises:
+        PermanentError: the role may not create tables, or not use pgvector where it is installed.
+    """
     with connection.begin():
-        role = connection.scalar(
+        role, may_create, vector_schema = connection.execute(
             text("""
-                SELECT current_user
-                WHERE to_regclass('yoyo_lock') IS NULL AND NOT has_schema_privilege(current_schema(), 'CREATE')
+                SELECT
+                    quote_ident(current_user),
+                    to_regclass('public.yoyo_lock') IS NOT NULL
+                    OR coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),
+                    (
+                        SELECT quote_ident(n.nspname)
+                        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                        WHERE e.extname = 'vector' AND NOT has_schema_privilege(n.oid, 'USAGE')
+                    )
             """)
+        ).one()
+    if vector_schema:
+        raise PermanentError(
+            f"role {role} may not use pgvector: GRANT USAGE ON SCHEMA {vector_schema} TO {role} in this database"
         )
-    if role:
-        raise PermanentError(f"role {role} may not create tables here: make it the owner of the database")
+    if not may_create:
+        raise PermanentError(
+            f"role {role} may not create tables in the schema public: let it own the database or that schema"
+        )
 
 
-def _apply_migrations(database_url: str, folder: Path) -> tuple[str, ...]:
-    # Named, since a role called like our schema would look there for yoyo's own tables once the schema exists.
-    ledger_url = make_url(database_url).update_query_dict({"schema": "public"})
-    with get_backend(ledger_url.render_as_string(hide_password=False)) as backend:
+class MigrationLedger(PostgresqlBackend):  # type: ignore[misc]
+    """yoyo's book of applied migrations, on one of our connections: yoyo would read the address in its own way."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        super().__init__(parse_uri("postgresql:"), default_migration_table)
+        self.init_database()
+
+    def connect(self, _address: object) -> Any:
+        """Open a connection that no one else gets, in the mode that yoyo expects."""
+        pooled = self._engine.raw_connection()
+        connection: Any = pooled.dbapi_connection
+        pooled.detach()
+        connection.autocommit = True
+        return connection
+
+
+def _apply_migrations(engine: Engine, folder: Path) -> tuple[str, ...]:
+    with MigrationLedger(engine) as backend:
         # Our advisory lock is the guard; a row in yoyo's own was left behind by a process that was killed.
         backend.break_lock()
         known = read_migrations(str(folder))

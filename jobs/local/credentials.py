@@ -1,6 +1,7 @@
 """The secrets of a local stack: generated once, kept beside its data."""
 
 import base64
+import hashlib
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,11 @@ class StackCredentials:
     airflow_fernet_key: str = field(repr=False)
     airflow_session_key: str = field(repr=False)
     airflow_token_key: str = field(repr=False)
+
+    @property
+    def database_password(self) -> str:
+        """Of the role that owns the databases; it does not tell the superuser's."""
+        return hashlib.sha256(f"owner of the databases {self.postgres_password}".encode()).hexdigest()
 
 
 _ADAPTER = TypeAdapter(StackCredentials)

@@ -185,7 +185,7 @@ def _start_storage(stack: _Stack, record: StackRecord) -> StackRecord:
     )
     record = _start_missing(stack, record, services)
     _wait_until_ready(stack, record, services)
-    create_databases(record.ports.postgres, password)
+    create_databases(record.ports.postgres, password, stack.credentials.database_password)
     lines = [f"{name}={value}\n" for name, value in _make_job_environment(stack, record).items()]
     write_private_file(stack.folder / LOCAL_STACK_ENVIRONMENT, "".join(lines))
     return record
@@ -194,7 +194,7 @@ def _start_storage(stack: _Stack, record: StackRecord) -> StackRecord:
 def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> None:
     """Start storage, then Airflow and the query service, which Airflow's pages ask."""
     ports, credentials = record.ports, stack.credentials
-    database_url = format_database_url(ports.postgres, credentials.postgres_password, "airflow", "postgresql+psycopg2")
+    database_url = format_database_url(ports.postgres, credentials.database_password, "airflow", "postgresql+psycopg2")
     write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
     job_environment = _make_job_environment(stack, record) if options.jobs_use_stack else {}
     environment = make_airflow_environment(stack.folder, job_environment, options.pool_slots)
@@ -255,7 +255,7 @@ def _wait_until_ready(stack: _Stack, record: StackRecord, services: Sequence[Ser
 def _make_job_environment(stack: _Stack, record: StackRecord) -> Mapping[str, str]:
     return {
         "CATALOG_DATABASE_URL": format_database_url(
-            record.ports.postgres, stack.credentials.postgres_password, "catalog"
+            record.ports.postgres, stack.credentials.database_password, "catalog"
         ),
         **make_s3_environment(record.ports.s3, stack.credentials),
         QUERY_URL_SETTING: format_query_url(record.ports.query),
