@@ -1,16 +1,16 @@
 """
 ### What a person decided about models
 
-Started from the page *Models* of the catalog, where promoting and rolling back are confirmed; the page shows what a
-decision changes. One of the two tasks runs, the other is skipped.
+Started by the page *Models* of the catalog, where those who have the right confirm promotions and rollbacks; the page
+shows what a decision changes. A run that was started in another way fails.
 
-- **promote** makes a candidate the champion that passed its gates, and starts `catalog_retag`.
-- **rollback** has answers come from an earlier version again, at once.
+- **decide** makes a candidate the champion that passed its gates, or has answers come from an earlier version again.
+  It starts `catalog_retag`, which answers what the champion has not answered yet.
 
-**Parameters**: `decision` is "promote" or "rollback", of the `kind` "classifier" or "encoder". A promotion names the
-`run` whose candidate it takes, a rollback the version `to` go back to, and the `reason`.
+**Parameter**: `decision`, the number of a row of `catalog.champion_decisions`, which the page stores. It is carried out
+once and within a day.
 
-Neither can be made to take what the gates refused. **By hand**: `python -m jobs promote KIND --run RUN`,
+No decision can be made to take what the gates refused. **By hand**: `python -m jobs promote KIND --run RUN`,
 `python -m jobs rollback KIND --to VERSION`.
 """
 
@@ -18,10 +18,6 @@ from airflow.sdk import DAG, Param
 from catalog_airflow.assets import PROMOTION
 from catalog_airflow.defaults import DECISION_DAG, DEFAULT_ARGS
 from catalog_airflow.job_operator import JobOperator
-
-# Rendered as texts: what a person wrote must not be taken for a number or a list.
-LEFT_OUT = "{{{{ '' if params.decision == '{decision}' else 'decided otherwise' }}}}"
-PERSON = "{{ dag_run.triggering_user_name or 'airflow' }}"
 
 with DAG(
     dag_id=DECISION_DAG,
@@ -35,29 +31,9 @@ with DAG(
     default_args=DEFAULT_ARGS,
     params={
         "decision": Param(
-            "rollback", type="string", enum=["promote", "rollback"], title="Decision", description="What to do"
+            type="integer", minimum=1, title="Decision", description="Stored by the page Models, which starts this DAG"
         ),
-        "kind": Param(
-            "classifier", type="string", enum=["classifier", "encoder"], title="Kind", description="Of which model"
-        ),
-        "run": Param("", type="string", title="Run", description="Whose candidate to promote"),
-        "to": Param("", type="string", title="Version", description="Which to go back to"),
-        "reason": Param("", type="string", maxLength=500, title="Reason", description="Why to go back"),
     },
     tags=["catalog"],
 ):
-    JobOperator(
-        task_id="promote",
-        command="promote",
-        argument="{{ params.kind }}",
-        options={"run": "{{ params.run }}", "by": PERSON},
-        skip_when=LEFT_OUT.format(decision="promote"),
-        outlets=[PROMOTION],
-    )
-    JobOperator(
-        task_id="rollback",
-        command="rollback",
-        argument="{{ params.kind }}",
-        options={"to": "{{ params.to }}", "by": PERSON, "reason": "{{ params.reason }}"},
-        skip_when=LEFT_OUT.format(decision="rollback"),
-    )
+    JobOperator(task_id="decide", command="decide", argument="{{ params.decision }}", outlets=[PROMOTION])

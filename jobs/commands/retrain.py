@@ -142,6 +142,17 @@ def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retr
 
 
 @app.command()
+def decide(decision: Annotated[int, typer.Argument(help="Its number in catalog.champion_decisions.")]) -> None:
+    """Promote or roll back as a person confirmed on the page Models; done before, it changes nothing."""
+    from jobs.connections import connect
+    from jobs.promotion.decide import carry_out_decision
+    from jobs.settings import load_settings
+
+    with connect(load_settings()) as connections:
+        print_report(carry_out_decision(connections, decision))
+
+
+@app.command()
 def adopt(
     kind: Annotated[Literal["encoder"], typer.Argument(help="encoder.")],
     base: Annotated[str | None, typer.Argument(help="Directory or hub id instead of CATALOG_ENCODER_BASE.")] = None,

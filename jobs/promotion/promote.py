@@ -40,7 +40,9 @@ class PromotionReport:
     unanswered_images: int
 
 
-def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, promoted_by: str) -> PromotionReport:
+def promote_candidate(
+    connections: Connections, run_id: str, kind: ModelKind, promoted_by: str, decision_id: int | None = None
+) -> PromotionReport:
     """Promote the candidate of a run in one transaction; asked again, it changes nothing.
 
     The first classifier answers at once, since there is nothing that it would replace; a later one, and any encoder,
@@ -69,6 +71,7 @@ def promote_candidate(connections: Connections, run_id: str, kind: ModelKind, pr
             evaluation_id=evaluation.evaluation_id,
             promoted_by=promoted_by,
             reason=f"passed its gates in run {run_id}",
+            decision_id=decision_id,
         )
         insert_promotion(connection, promotion)
         if kind == "classifier" and read_live_model(connection, kind) is None:

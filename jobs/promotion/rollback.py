@@ -24,6 +24,7 @@ def roll_back(
     to_version: int | None = None,
     promoted_by: str = "rollback",
     reason: str = "rolled back",
+    decision_id: int | None = None,
 ) -> PromotionReport:
     """Make an earlier version the champion and have answers come from it, in one transaction.
 
@@ -37,7 +38,7 @@ def roll_back(
     """
     with connections.engine.begin() as connection:
         lock_promotions(connection)
-        report = _roll_back(connection, kind, to_version, promoted_by, reason)
+        report = _roll_back(connection, kind, to_version, promoted_by, reason, decision_id)
     if report.unanswered_images:
         log.warning(
             "%s %d has not answered %d images, which arrived after it was replaced: the next ingest run does, or now "
@@ -55,7 +56,12 @@ def roll_back(
 
 
 def _roll_back(
-    connection: Connection, kind: ModelKind, to_version: int | None, promoted_by: str, reason: str
+    connection: Connection,
+    kind: ModelKind,
+    to_version: int | None,
+    promoted_by: str,
+    reason: str,
+    decision_id: int | None,
 ) -> PromotionReport:
     champion = read_latest_promotion(connection, kind)
     if champion and champion.is_rollback and not to_version:
@@ -80,6 +86,7 @@ def _roll_back(
             evaluation_id=None,
             promoted_by=promoted_by,
             reason=reason,
+            decision_id=decision_id,
         ),
     )
     return report_champion(connection, kind, is_new=True)

@@ -25,7 +25,9 @@ def main(folder: Path) -> None:
         cpu_seconds[path.name] = time.process_time() - started
     heavy = sorted(name for name in HEAVY if name in sys.modules.keys() - before)
     dags = {dag_id: describe_dag(dag) for dag_id, dag in bag.dags.items()}
-    json.dump({"errors": bag.import_errors, "cpu_seconds": cpu_seconds, "heavy": heavy, "dags": dags}, sys.stdout)
+    json.dump(
+        {"errors": bag.import_errors, "cpu_seconds": cpu_seconds, "heavy": heavy, "dags": dags}, sys.stdout, default=str
+    )
 
 
 def describe_dag(dag: Any) -> dict[str, Any]:

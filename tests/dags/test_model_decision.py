@@ -9,16 +9,13 @@ def dag(parsed: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def test_one_of_two_tasks_does_what_was_decided(dag: dict[str, Any]) -> None:
-    assert {task_id: task["downstream"] for task_id, task in dag["tasks"].items()} == {"promote": [], "rollback": []}
+def test_one_task_carries_out_what_was_decided(dag: dict[str, Any]) -> None:
+    assert {task_id: task["downstream"] for task_id, task in dag["tasks"].items()} == {"decide": []}
 
 
 def test_only_people_start_it(dag: dict[str, Any]) -> None:
     assert dag["schedule"] == "None"
 
 
-def test_only_a_promotion_brings_the_catalog_over(dag: dict[str, Any]) -> None:
-    assert {name: task["outlets"] for name, task in dag["tasks"].items()} == {
-        "promote": ["catalog_promotion"],
-        "rollback": [],
-    }
+def test_a_new_champion_starts_a_retag(dag: dict[str, Any]) -> None:
+    assert dag["tasks"]["decide"]["outlets"] == ["catalog_promotion"]

@@ -48,13 +48,17 @@ PATIENCE_SECONDS = 600.0
 POOL_SLOTS = 3
 
 _TRUNCATE = """
-    DO $$ BEGIN
-        SET LOCAL session_replication_role = replica;
-        EXECUTE (SELECT 'TRUNCATE ' || string_agg(format('catalog.%I', tablename), ', ')
-                 FROM pg_tables WHERE schemaname = 'catalog');
+    DO $$ DECLARE tables text[] := ARRAY (SELECT tablename FROM pg_tables WHERE schemaname = 'catalog'); one text; BEGIN
+        FOREACH one IN ARRAY tables LOOP
+            EXECUTE format('ALTER TABLE catalog.%I DISABLE TRIGGER USER', one);
+        END LOOP;
+        EXECUTE (SELECT 'TRUNCATE ' || string_agg(format('catalog.%I', name), ', ') FROM unnest(tables) AS name);
+        FOREACH one IN ARRAY tables LOOP
+            EXECUTE format('ALTER TABLE catalog.%I ENABLE TRIGGER USER', one);
+        END LOOP;
     END $$
 """
-"""In the role of a replica no trigger keeps the history of promotions."""
+"""Without the triggers that keep the history of promotions."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from sqlalchemy import text
 
+from jobs.errors import PermanentError
 from jobs.storage.uri import S3Uri
 from tests.end_to_end.live_stack import LiveStack, wait_until
 from tests.end_to_end.pages_browser import CHROMIUM, PATIENCE_SECONDS, PagesBrowser, open_browser
@@ -126,6 +127,15 @@ def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, 
     latest = page.locator("ol.timeline > li").first
     expect(latest).to_contain_text("rollback")
     expect(latest).to_contain_text("by admin: a twin is enough of one")
+
+
+def test_nobody_promotes_by_starting_the_dag(catalog: LiveStack) -> None:
+    champions = catalog.query("SELECT * FROM catalog.champion_models")
+    with pytest.raises(PermanentError, match="decision"):
+        catalog.start_dag("model_decision", {})
+    run = catalog.run_dag("model_decision", decision=1_000_000)
+    assert (run.state, catalog.read_states(run)) == ("failed", {"decide": "failed"})
+    assert catalog.query("SELECT * FROM catalog.champion_models") == champions
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

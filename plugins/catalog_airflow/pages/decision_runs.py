@@ -9,15 +9,18 @@ from catalog_airflow.defaults import DECISION_DAG
 from jobs.errors import RetryableError
 
 
-def start_decision(parameters: dict[str, str], decided_by: str) -> str:
-    """Start the DAG in a person's name; returns the run's id.
+def start_decision(decision_id: int, decided_by: str) -> str:
+    """Start the DAG for a stored decision, in a person's name; returns the run's id.
 
     Raises:
         RetryableError: Airflow does not know the DAG yet.
     """
     try:
         run = trigger_dag(
-            DECISION_DAG, triggered_by=DagRunTriggeredByType.UI, triggering_user_name=decided_by, conf=parameters
+            DECISION_DAG,
+            triggered_by=DagRunTriggeredByType.UI,
+            triggering_user_name=decided_by,
+            conf={"decision": decision_id},
         )
     except DagNotFound:
         raise RetryableError(

@@ -7,12 +7,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
 from catalog_airflow.pages.access import Promoter
-from catalog_airflow.pages.catalog_access import read_catalog
+from catalog_airflow.pages.catalog_access import change_catalog, read_catalog
 from catalog_airflow.pages.decision_runs import start_decision
 from catalog_airflow.pages.forgery import require_token
 from catalog_airflow.pages.models import VersionId
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.browsing.comparison import Comparison, read_comparison
+from jobs.database.champion_decisions import ChampionDecision, insert_decision
 from jobs.database.evaluations import read_gate_decisions
 from jobs.database.model_listing import ModelSummary, show_model_version
 from jobs.errors import PermanentError
@@ -39,10 +40,7 @@ def promote(viewer: Promoter, version: VersionId) -> RedirectResponse:
     """Have the candidate promoted; the job itself looks at the gates once more."""
     with read_catalog() as connection:
         evaluation = _require_candidate(connection, version).evaluation
-    run_id = start_decision(
-        {"decision": "promote", "kind": evaluation.kind, "run": evaluation.run_id}, decided_by=viewer.name
-    )
-    return RedirectResponse(make_url("models", decision=run_id), 303)
+    return _decide(ChampionDecision(evaluation.kind, evaluation.run_id, None, "passed its gates", viewer.name))
 
 
 @router.get("/models/{version}/rollback")
@@ -61,10 +59,14 @@ def roll_back(viewer: Promoter, version: VersionId, reason: Reason) -> RedirectR
         raise HTTPException(422, "Say why, in words.")
     with read_catalog() as connection:
         kind = _require_earlier(connection, version).kind
-    run_id = start_decision(
-        {"decision": "rollback", "kind": kind, "to": str(version), "reason": reason.strip()}, decided_by=viewer.name
-    )
-    return RedirectResponse(make_url("models", decision=run_id), 303)
+    return _decide(ChampionDecision(kind, None, version, reason.strip(), viewer.name))
+
+
+def _decide(decision: ChampionDecision) -> RedirectResponse:
+    """Store the decision, so that nobody starts the DAG with effect who may not decide."""
+    with change_catalog() as connection:
+        decision_id = insert_decision(connection, decision)
+    return RedirectResponse(make_url("models", decision=start_decision(decision_id, decision.decided_by)), 303)
 
 
 def _require_candidate(connection: Connection, version: int) -> Comparison:
