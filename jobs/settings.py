@@ -111,6 +111,7 @@ class Settings(BaseModel):
     serve_queue_length: Annotated[int, Field(ge=1)] = 64
     serve_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
     query_service_url: str = "http://127.0.0.1:8091"
+    query_token: Annotated[str, Field(min_length=16)] | None = Field(default=None, repr=False)
 
     model_cache: Path = LOCAL_STACK_FOLDER / "models"
 

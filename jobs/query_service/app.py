@@ -4,6 +4,7 @@ from fastapi import FastAPI, Response
 from pydantic import BaseModel, ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from jobs.query_service.access import LOOPBACK_NAMES, is_on_loopback
 from jobs.query_service.answers import EmbeddedQuery
 from jobs.query_service.question_path import AnswerBody, QuestionPath, write_json, write_refusal
 from jobs.query_service.refusals import NotNowError, UnfitQuestionError
@@ -11,7 +12,6 @@ from jobs.query_service.request_body import BodyReader
 from jobs.query_service.service import QueryService
 from jobs.settings import Settings
 
-LOOPBACK_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 TEXT_BODY_BYTES = 16_384
 """Of JSON, in which each byte of a text may take six."""
 
@@ -25,9 +25,9 @@ class TextQuestion(BaseModel):
 def create_app(service: QueryService, settings: Settings) -> FastAPI:
     """The paths of the service; no pages of documentation, which would fetch scripts from elsewhere."""
     app = FastAPI(title="Catalog tagger: query service", openapi_url=None)
-    if settings.serve_host in LOOPBACK_HOSTS:
+    if is_on_loopback(settings):
         # A page in somebody's browser may ask under a name of its own that leads here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_HOSTS)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES)
     bodies = BodyReader(settings.max_object_bytes)
 
     async def embed_text(body: bytes) -> EmbeddedQuery:

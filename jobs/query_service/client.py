@@ -34,10 +34,15 @@ class QueryClient:
     no model yet, and PermanentError when something else answers at its address.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, url: str, token: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._url = url
         # A proxy named in the environment has no business between two services of one deployment.
-        self._http = httpx.Client(base_url=url, timeout=timeout_seconds, trust_env=False)
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            timeout=timeout_seconds,
+            trust_env=False,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -87,4 +92,8 @@ class QueryClient:
             ) from None
         if response.status_code in {httpx.codes.UNPROCESSABLE_ENTITY, httpx.codes.REQUEST_ENTITY_TOO_LARGE}:
             raise QueryRefused(refusal.reason, refusal.detail)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise PermanentError(
+                f"the query service at {self._url} has another CATALOG_QUERY_TOKEN: set the same for both"
+            )
         raise RetryableError(f"the query service at {self._url} cannot answer now: {refusal.detail}")

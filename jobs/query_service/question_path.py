@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from jobs.errors import JobError
+from jobs.query_service.access import require_token
 from jobs.query_service.answers import Classification, EmbeddedQuery, Refusal
 from jobs.query_service.metrics import ServiceMetrics
 from jobs.query_service.refusals import NotNowError, RequestRefusedError, TooLateError
@@ -44,6 +45,7 @@ class QuestionPath:
         self._metrics = metrics
         self._queue_length = settings.serve_queue_length
         self._deadline_seconds = settings.serve_deadline_seconds
+        self._token = settings.query_token
         self._taken_in = 0
         metrics.follow_queue(path, lambda: self._taken_in)
 
@@ -68,20 +70,26 @@ class QuestionPath:
             return Response(status_code=CLIENT_LEFT)
 
     async def _answer(self, request: Request) -> Answer:
-        with self._take_in():
-            try:
-                async with asyncio.timeout(self._deadline_seconds):
-                    async with self._bodies.read(request, self._body_bytes) as body:
+        require_token(request, self._token)
+        self._require_place()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                # No place in the queue is held while a body is read: slow clients would keep all others out.
+                async with self._bodies.read(request, self._body_bytes) as body:
+                    with self._take_in():
                         return await self._answer_body(body)
-            except TimeoutError:
-                raise TooLateError("deadline", f"no answer within {self._deadline_seconds:g} s") from None
-            except JobError as error:
-                raise NotNowError("model_failed", str(error)) from error
+        except TimeoutError:
+            raise TooLateError("deadline", f"no answer within {self._deadline_seconds:g} s") from None
+        except JobError as error:
+            raise NotNowError("model_failed", str(error)) from error
+
+    def _require_place(self) -> None:
+        if self._taken_in >= self._queue_length:
+            raise NotNowError("queue_full", f"{self._taken_in} questions wait already: ask again in a second")
 
     @contextmanager
     def _take_in(self) -> Iterator[None]:
-        if self._taken_in >= self._queue_length:
-            raise NotNowError("queue_full", f"{self._taken_in} questions wait already: ask again in a second")
+        self._require_place()
         self._taken_in += 1
         try:
             yield

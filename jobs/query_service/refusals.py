@@ -20,6 +20,13 @@ class RequestRefusedError(Exception):
         self.reason = reason
 
 
+class UnknownClientError(RequestRefusedError):
+    """The token is missing or wrong; nothing is read of the body."""
+
+    status = 401
+    headers = MappingProxyType(LEAVE | {"WWW-Authenticate": "Bearer"})
+
+
 class UnfitQuestionError(RequestRefusedError):
     """The same text or photo will be refused again."""
 

@@ -11,6 +11,7 @@ import uvicorn
 
 from jobs.connections import Connections
 from jobs.errors import PermanentError
+from jobs.query_service.access import require_token_beyond_loopback
 from jobs.query_service.app import create_app
 from jobs.query_service.follower import LiveModelFollower
 from jobs.query_service.service import QueryService
@@ -27,10 +28,12 @@ def serve(connections: Connections) -> None:
     """Answer until SIGTERM or Ctrl-C; then take nothing more, answer what was taken in, and return.
 
     Raises:
-        PermanentError: the port is taken, or the host has no such address.
+        PermanentError: the port is taken, the host has no such address, or one that other machines reach without
+            a token.
         SystemExit: with code 0, on a signal.
     """
     settings = connections.settings
+    require_token_beyond_loopback(settings)
     for request in (signal.SIGTERM, signal.SIGINT):
         # While it serves, uvicorn's own handlers are in place; when it is through it sends the signal again.
         signal.signal(request, _leave)

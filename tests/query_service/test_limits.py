@@ -3,12 +3,15 @@
 import io
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from PIL import Image
 
+from jobs.errors import PermanentError
+from jobs.query_service.client import QueryClient
 from tests.query_service.conftest import RunningService, run_service
-from tests.query_service.half_a_question import begin_photo, read_status, send_half_a_photo
+from tests.query_service.half_a_question import ask_in_vain, begin_photo, read_status, stop_decoding
 from tests.shop import Shop, make_photo
 
 PHOTO_PATHS = ("/classify", "/embed-image")
@@ -91,13 +94,16 @@ def test_a_full_queue_refuses_and_says_when_to_ask_again(live_shop: Shop) -> Non
     photo = make_photo(1)
     with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
         service.wait_until_ready()
-        with send_half_a_photo(service, photo) as client:
+        with stop_decoding() as resume, ask_in_vain(service, photo) as client:
+            # Half of a body is enough to be refused.
+            with begin_photo(service, photo) as late:
+                assert read_status(late) == 503
             refused = service.http.post("/classify", content=photo)
             assert (refused.status_code, refused.json()["reason"]) == (503, "queue_full")
             assert refused.headers["Retry-After"] == "1"
             # Each kind has a queue of its own.
-            assert service.http.post("/embed-image", content=photo).status_code == 200
-            client.sendall(photo[len(photo) // 2 :])
+            assert service.http.post("/embed-text", json={"text": "hat"}).status_code == 200
+            resume()
             assert read_status(client) == 200
         assert service.http.post("/classify", content=photo).status_code == 200
 
@@ -118,10 +124,35 @@ def test_what_takes_too_long_is_given_up(live_shop: Shop) -> None:
 def test_a_client_that_leaves_in_the_middle_takes_its_place_with_it(live_shop: Shop) -> None:
     with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
         service.wait_until_ready()
-        with send_half_a_photo(service, make_photo(1)):
+        with stop_decoding(), ask_in_vain(service, make_photo(1)):
             pass
         service.wait_until(lambda _: service.read_metrics()['catalog_query_queue_length{path="/classify"}'] == 0)
         assert service.http.post("/classify", content=make_photo(1)).status_code == 200
+
+
+def test_slow_bodies_keep_nobody_out(live_shop: Shop) -> None:
+    photo = make_photo(1)
+    with run_service(live_shop.with_settings(serve_queue_length=1)) as service, ExitStack() as clients:
+        service.wait_until_ready()
+        slow = [clients.enter_context(begin_photo(service, photo)) for _ in range(100)]
+        assert service.http.post("/classify", content=photo).status_code == 200
+        slow[0].sendall(photo[len(photo) // 2 :])
+        assert read_status(slow[0]) == 200
+
+
+def test_the_token_is_asked_for_before_the_body_is_read(live_shop: Shop) -> None:
+    photo, token = make_photo(1), "a token of these tests"
+    with run_service(live_shop.with_settings(query_token=token)) as service:
+        service.wait_until_ready()
+        with begin_photo(service, photo) as stranger:
+            assert read_status(stranger) == 401
+        for words in ("", token, f"Bearer {token}x", "Bearer", "Basic x"):
+            refused = service.http.post("/classify", content=photo, headers={"Authorization": words})
+            assert (refused.status_code, refused.json()["reason"]) == (401, "unknown_client")
+        with QueryClient(service.url, token) as client:
+            assert client.classify(photo).top_3
+        with QueryClient(service.url, "another token") as client, pytest.raises(PermanentError, match="QUERY_TOKEN"):
+            client.classify(photo)
 
 
 def test_paths_that_are_not_there_are_said_so(service: RunningService) -> None:

@@ -17,9 +17,10 @@ from jobs.local.ports import LOOPBACK, find_free_port
 from jobs.local.processes import is_alive
 from jobs.query_service.client import QueryClient
 from jobs.settings import PROJECT_ROOT
+from tests.job_processes import start_job
 from tests.lock_waits import wait_until
 from tests.query_service.conftest import RunningService
-from tests.query_service.half_a_question import read_status, send_half_a_photo
+from tests.query_service.half_a_question import ask_in_vain, read_status, stop_decoding
 from tests.shop import Shop, make_photo
 
 
@@ -63,11 +64,11 @@ def test_a_signal_ends_it_after_the_questions_that_it_has_taken_in(live_shop: Sh
         assert "libtorch" in read_maps(process)
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
-        with send_half_a_photo(service, photo) as late:
+        with stop_decoding(children) as resume, ask_in_vain(service, photo) as late:
             process.send_signal(signal.SIGTERM)
             wait_until(lambda: not is_listening(port))
             assert process.poll() is None
-            late.sendall(photo[len(photo) // 2 :])
+            resume()
             assert read_status(late) == 200
         assert process.wait(120) == 0
     wait_until(lambda: not any(is_alive(child) for child in children))
@@ -92,6 +93,14 @@ def test_a_taken_port_is_one_clear_line(shop: Shop, tmp_path: Path) -> None:
     (line,) = (tmp_path / "log").read_text().splitlines()
     assert line.startswith(f"error: cannot listen on {LOOPBACK}:{port}: ")
     assert "CATALOG_SERVE_PORT" in line
+
+
+def test_other_machines_are_not_served_without_a_token(shop: Shop, tmp_path: Path) -> None:
+    environment = {"CATALOG_SERVE_HOST": "0.0.0.0", "CATALOG_SERVE_PORT": str(find_free_port())}
+    job = start_job("serve", environment=shop.environment | environment, messages=tmp_path / "messages")
+    job.join(60)
+    assert job.exitcode == 78
+    assert "set CATALOG_QUERY_TOKEN" in (tmp_path / "messages").read_text()
 
 
 def is_listening(port: int) -> bool:

@@ -82,7 +82,9 @@ def _refuse_nul(request: Request) -> None:
 
 def _explain_refusal(_: Request, error: Exception) -> HTMLResponse:
     assert isinstance(error, AnyHTTPException | HTTPException)
-    return _render_fault(error.status_code, str(error.detail), NEXT_STEP.get(error.status_code, ""))
+    page = _render_fault(error.status_code, str(error.detail), NEXT_STEP.get(error.status_code, ""))
+    page.headers.update(error.headers or {})
+    return page
 
 
 def _explain_wrong_request(_: Request, error: Exception) -> HTMLResponse:

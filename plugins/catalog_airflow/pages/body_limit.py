@@ -1,30 +1,69 @@
-"""No form is larger than a photo may be: what announces more is refused unread, what brings more is cut off."""
+"""Nothing of a form is read before it is known who sends it; what is too large or too slow is not read to its end."""
 
-from fastapi import HTTPException
+import asyncio
+
+from airflow.api_fastapi.core_api.security import bearer_scheme, get_user
+from fastapi import HTTPException, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY_BYTES = 64_000_000
-"""Forms are read before anybody is asked who sends them; the query service has the exact limit, of the ingest."""
+UPLOAD_PATH = "/search"
+UPLOAD_BYTES = 64_000_000
+"""The query service has the exact limit, that of the ingest."""
+FORM_BYTES = 256_000
+"""Of all other forms, the longest of which names the failures on a page."""
+UPLOAD_SECONDS, FORM_SECONDS = 60.0, 10.0
+LEAVE = {"Connection": "close"}
+"""The rest of the body is not waited for."""
 
 
 class BodyLimit:
-    """Wraps an application."""
+    """Wraps an application, whose own handlers answer what is refused here."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        received_bytes = 0
+        if scope["type"] == "http" and scope["method"] not in {"GET", "HEAD"}:
+            receive = _BoundedBody(scope, receive).receive
+        await self._app(scope, receive, send)
 
-        async def receive_bounded() -> Message:
-            nonlocal received_bytes
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            if received_bytes > MAX_BODY_BYTES:
-                raise HTTPException(413, f"What you sent has more than {MAX_BODY_BYTES // 1_000_000} MB.")
-            return message
 
-        await self._app(scope, receive_bounded, send)
+class _BoundedBody:
+    """The body of one request; the first call, which the application makes once it wants a body, checks the login."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._request = Request(scope)
+        self._receive = receive
+        is_upload = scope["path"].endswith(UPLOAD_PATH)
+        self._limit_bytes = UPLOAD_BYTES if is_upload else FORM_BYTES
+        self._seconds = UPLOAD_SECONDS if is_upload else FORM_SECONDS
+        self._deadline: float | None = None
+        self._received_bytes = 0
+        self._is_complete = False
+
+    async def receive(self) -> Message:
+        """The next part; after the last, whatever the server has to say.
+
+        Raises:
+            HTTPException: 401 and 403 for who is not logged in, 413 and 408 for what is too large or too slow.
+        """
+        if self._is_complete:
+            return await self._receive()
+        if self._deadline is None:
+            await get_user(self._request, None, await bearer_scheme(self._request))
+            announced = self._request.headers.get("content-length", "")
+            self._require_fit(int(announced) if announced.isdecimal() else 0)
+            self._deadline = asyncio.get_running_loop().time() + self._seconds
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"What you sent did not arrive within {self._seconds:.0f} s.", LEAVE) from None
+        self._received_bytes += len(message.get("body", b""))
+        self._require_fit(self._received_bytes)
+        self._is_complete = not message.get("more_body", False)
+        return message
+
+    def _require_fit(self, size_bytes: int) -> None:
+        if size_bytes > self._limit_bytes:
+            raise HTTPException(413, f"What you sent has more than {self._limit_bytes // 1000:,} kB.", LEAVE)

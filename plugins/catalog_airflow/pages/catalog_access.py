@@ -29,7 +29,8 @@ def read_drift_settings() -> DriftSettings:
 @cache
 def open_query_client() -> QueryClient:
     """The query service, which holds the models that must not live in this server."""
-    return QueryClient(open_catalog().settings.query_service_url)
+    settings = open_catalog().settings
+    return QueryClient(settings.query_service_url, settings.query_token)
 
 
 @contextmanager

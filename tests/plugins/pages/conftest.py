@@ -154,28 +154,41 @@ def visit(enter: Callable[[Role | None], Visitor], browsed: BrowsedShop) -> Call
 
 
 @pytest.fixture
-def enter(airflow_accounts: Any) -> Callable[[Role | None], Visitor]:
-    """Makes visitors of whichever shop is shown."""
+def mounted_pages(airflow_accounts: Any) -> Any:
+    """The pages where Airflow has them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
         from fastapi import FastAPI
-        from starlette.testclient import TestClient
 
     from catalog_airflow.pages.app import create_pages_app
 
     airflow = FastAPI()
     airflow.mount("/catalog", create_pages_app())
+    return airflow
+
+
+@pytest.fixture
+def make_login(airflow_accounts: Any) -> Callable[[Role], str]:
+    """Makes the value of the cookie ``_token`` by a role in Airflow."""
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+
+    def make(role: Role) -> str:
+        login: str = airflow_accounts.generate_jwt(SimpleAuthManagerUser(username=f"{role}@example.test", role=role))
+        return login
+
+    return make
+
+
+@pytest.fixture
+def enter(mounted_pages: Any, make_login: Callable[[Role], str]) -> Callable[[Role | None], Visitor]:
+    """Makes visitors of whichever shop is shown."""
+    from starlette.testclient import TestClient
 
     def make(role: Role | None) -> Visitor:
-        client = TestClient(airflow, raise_server_exceptions=False)
+        client = TestClient(mounted_pages, raise_server_exceptions=False)
         if role:
-            name = f"{role}@example.test"
-            user = SimpleAuthManagerUser(username=name, role=role)
-            client.cookies.set("_token", airflow_accounts.generate_jwt(user))
-            client.headers["x-test-name"] = name
-        else:
-            client.headers["x-test-name"] = "nobody"
+            client.cookies.set("_token", make_login(role))
+        client.headers["x-test-name"] = f"{role}@example.test" if role else "nobody"
         return Visitor(client)
 
     return make

@@ -1,0 +1,46 @@
+"""Who may ask the query service: programs on this machine, and whoever knows the token."""
+
+import ipaddress
+import secrets
+
+from starlette.requests import Request
+
+from jobs.errors import PermanentError
+from jobs.query_service.refusals import UnknownClientError
+from jobs.settings import Settings
+
+LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
+
+
+def is_on_loopback(settings: Settings) -> bool:
+    """Whether only programs on this machine reach the service."""
+    try:
+        return ipaddress.ip_address(settings.serve_host).is_loopback
+    except ValueError:
+        return settings.serve_host == "localhost"
+
+
+def require_token_beyond_loopback(settings: Settings) -> None:
+    """Refuse to serve other machines without a token.
+
+    Raises:
+        PermanentError: there is none.
+    """
+    if settings.query_token is None and not is_on_loopback(settings):
+        raise PermanentError(
+            f"other machines reach CATALOG_SERVE_HOST={settings.serve_host}: set CATALOG_QUERY_TOKEN, here and for the "
+            "clients, or serve on 127.0.0.1"
+        )
+
+
+def require_token(request: Request, token: str | None) -> None:
+    """Let a request pass that names the token, or any if there is none.
+
+    Raises:
+        UnknownClientError: it names none, or another one.
+    """
+    if token is None:
+        return
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), token.encode()):
+        raise UnknownClientError("unknown_client", "the header Authorization must be: Bearer CATALOG_QUERY_TOKEN")
