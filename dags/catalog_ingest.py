@@ -15,9 +15,9 @@ answer. Unchanged photos under unchanged models cost nothing.
   accepted on, at most once a week for one classifier; as long as they do not, it is skipped. A run that counts as
   failed announces nothing: look at it first.
 
-**Parameters**: `source`, another `s3://bucket/prefix` than the configured one; `limit`, at most so many images;
-`force`, tag known bytes again; `plan_only`, say what would be done in the XCom `report` of `discover`
-and write nothing.
+**Parameters**: `source`, an `s3://bucket/prefix` below `CATALOG_SOURCE_URI` or in `CATALOG_OTHER_SOURCES`; `limit`, at
+most so many images; `force`, tag known bytes again; `plan_only`, say what would be done in the XCom `report` of
+`discover` and write nothing.
 
 **By hand**: each task logs its command, `python -m jobs ...`, which can be run again in a shell. The whole flow
 without Airflow is `python -m jobs ingest`. Failed images: `SELECT * FROM catalog.item_failure_summary`.
@@ -38,7 +38,7 @@ PARAMS = {
         type=["null", "string"],
         pattern="^s3://.+",
         title="Source",
-        description="s3://bucket/prefix; empty: CATALOG_SOURCE_URI",
+        description="s3://bucket/prefix, below CATALOG_SOURCE_URI or in CATALOG_OTHER_SOURCES; empty: the former",
     ),
     "limit": Param(
         None,

@@ -65,6 +65,7 @@ def _read_list(value: object) -> object:
 
 Location = Annotated[str, AfterValidator(_require_s3)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
+Locations = Annotated[tuple[Location, ...], BeforeValidator(_read_list)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
 
@@ -76,6 +77,7 @@ class Settings(BaseModel):
 
     database_url: Annotated[str, AfterValidator(_require_postgres)]
     source_uri: Location
+    other_sources: Locations = ()
     artifacts_uri: Location
     s3_endpoint_url: str | None = None
     credentials: AwsCredentials = Field(default=AwsCredentials(), repr=False, exclude=True)
@@ -172,10 +174,20 @@ def load_settings(source_uri: str | None = None) -> Settings:
     """Read and check the settings; a ``source_uri`` given here wins over the environment.
 
     Raises:
-        PermanentError: a setting is missing or wrong; the message names each by its variable.
+        PermanentError: a setting is missing or wrong, the message names each by its variable; or the source is
+            outside those that the settings name: whoever may start a run must not make it read any bucket.
     """
     variables = read_variables()
-    return make_settings(variables | {"CATALOG_SOURCE_URI": source_uri} if source_uri else variables)
+    if not source_uri:
+        return make_settings(variables)
+    settings = make_settings(variables | {"CATALOG_SOURCE_URI": source_uri})
+    allowed = (variables.get("CATALOG_SOURCE_URI") or source_uri, *settings.other_sources)
+    if not any(S3Uri.parse(source_uri).is_within(S3Uri.parse(folder)) for folder in allowed):
+        raise PermanentError(
+            f"the source {source_uri} is not below CATALOG_SOURCE_URI={allowed[0]}: add it to CATALOG_OTHER_SOURCES to "
+            "allow it"
+        )
+    return settings
 
 
 def make_settings(variables: Mapping[str, str]) -> Settings:

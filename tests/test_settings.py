@@ -172,10 +172,36 @@ def test_an_empty_value_counts_as_none() -> None:
 
 def test_an_argument_wins_over_the_environment() -> None:
     with patch.dict(os.environ, NEEDED):
-        assert load_settings("s3://elsewhere/new").source_uri == "s3://elsewhere/new"
+        assert load_settings("s3://photos/new").source_uri == "s3://photos/new"
         assert load_settings(None).source_uri == "s3://photos/"
         with pytest.raises(PermanentError, match="CATALOG_SOURCE_URI: must look like s3://"):
             load_settings("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("source", "is_allowed"),
+    [
+        ("s3://photos/new", True),
+        ("s3://photos/new/2026/", True),
+        ("s3://shop/b", True),
+        ("s3://photos/newer", False),
+        ("s3://photos/", False),
+        ("s3://photos/new/../old", True),  # A key like any other: S3 has no folders.
+        ("s3://elsewhere/new", False),
+        ("s3://shop/", False),
+    ],
+)
+def test_a_source_is_one_of_those_that_the_settings_name(source: str, is_allowed: bool) -> None:
+    named = NEEDED | {
+        "CATALOG_SOURCE_URI": "s3://photos/new",
+        "CATALOG_OTHER_SOURCES": '["s3://shop/a/", "s3://shop/b"]',
+    }
+    with patch.dict(os.environ, named):
+        if is_allowed:
+            assert load_settings(source).source_uri == source
+        else:
+            with pytest.raises(PermanentError, match="CATALOG_OTHER_SOURCES"):
+                load_settings(source)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +211,7 @@ def test_an_argument_wins_over_the_environment() -> None:
         ("database_url", "shop:hush@db", "must start with postgresql://"),
         ("source_uri", "photos", "must look like s3://bucket/prefix"),
         ("artifacts_uri", "https://bucket/", "must look like s3://bucket/prefix"),
+        ("other_sources", '["photos"]', "must look like s3://bucket/prefix"),
         ("image_suffixes", ".jpg,.png", "must be a JSON list of texts"),
         ("image_suffixes", '".jpg"', "valid tuple"),
         ("exclude_patterns", "[1]", "valid string"),

@@ -10,7 +10,9 @@ from jobs.commands.reports import print_report
 
 app = typer.Typer()
 
-SourceOption = Annotated[str | None, typer.Option(help="s3://bucket/prefix instead of CATALOG_SOURCE_URI.")]
+SourceOption = Annotated[
+    str | None, typer.Option(help="s3://bucket/prefix, below CATALOG_SOURCE_URI or in CATALOG_OTHER_SOURCES.")
+]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Take at most this many images.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Tag everything again, known bytes included.")]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done and why; write nothing.")]

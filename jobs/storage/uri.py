@@ -28,6 +28,10 @@ class S3Uri:
         """The same place with a trailing slash, so that ``photos`` does not take in ``photos-old``."""
         return S3Uri(self.bucket, f"{self.key.rstrip('/')}/") if self.key else self
 
+    def is_within(self, folder: "S3Uri") -> bool:
+        """Tell whether this folder is that one or below it."""
+        return self.bucket == folder.bucket and self.as_folder().key.startswith(folder.as_folder().key)
+
     def __truediv__(self, name: str) -> "S3Uri":
         return S3Uri(self.bucket, f"{self.key.rstrip('/')}/{name}".lstrip("/"))
 
