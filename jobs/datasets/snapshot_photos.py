@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from jobs.datasets.snapshot_file import SnapshotRow
 from jobs.errors import PermanentError
 from jobs.models.geometry import Geometry
 from jobs.progress import SILENT, Progress
+from jobs.scratch import open_scratch
 from jobs.storage.layout import example_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -73,8 +73,8 @@ class SnapshotPhotos:
     def _decode_all(self, rows: Sequence[SnapshotRow], geometry: Geometry, path: Path) -> None:
         log.info("decoding %d photos to %d pixels", len(rows), geometry.crop_to)
         shape = (len(rows), 3, geometry.crop_to, geometry.crop_to)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix="decoding-") as scratch:
-            staged = Path(scratch) / path.name
+        with open_scratch(path.parent) as scratch:
+            staged = scratch / path.name
             pixels = open_memmap(staged, mode="w+", dtype=np.uint8, shape=shape)
 
             def decode(position: int) -> None:

@@ -1,7 +1,6 @@
 """Stage 3 of retraining: measure a candidate, beside the champion, on the test images of its snapshot."""
 
 import logging
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +31,7 @@ from jobs.evaluation.trial import Measured, Trial
 from jobs.models.device import choose_device
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
+from jobs.scratch import open_scratch
 from jobs.storage.layout import evaluation_location
 
 log = logging.getLogger(__name__)
@@ -75,10 +75,10 @@ def evaluate_candidate(connections: Connections, run_id: str, kind: ModelKind) -
     """
     contest = _read_contest(connections, run_id, kind)
     with (
-        tempfile.TemporaryDirectory(prefix="evaluation-") as scratch,
+        open_scratch() as scratch,
         open_progress(connections.engine, run_id, f"{kind}.evaluate") as progress,
     ):
-        measured = _measure(connections, contest, Path(scratch), progress)
+        measured = _measure(connections, contest, scratch, progress)
     location = evaluation_location(connections.artifacts, run_id, kind, datetime.now(UTC))
     for name, content in measured.files.items():
         connections.store.write(location / name, content)

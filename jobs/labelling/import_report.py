@@ -2,7 +2,6 @@
 
 import json
 import logging
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TextIO
 
 from jobs.database.examples import Example
 from jobs.labelling.label_row import BadRow
+from jobs.scratch import open_scratch
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class ImportTally:
 @contextmanager
 def open_tally() -> Iterator[ImportTally]:
     """A tally whose file of skipped rows lives until the end of the block."""
-    with tempfile.TemporaryDirectory(prefix="import-") as folder:
-        path = Path(folder) / "skipped.jsonl"
+    with open_scratch() as folder:
+        path = folder / "skipped.jsonl"
         with path.open("w", encoding="utf-8") as file:
             yield ImportTally(path, file)

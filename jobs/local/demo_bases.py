@@ -1,7 +1,6 @@
 """The checkpoints that the demo's models start from, and why these."""
 
 import csv
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from jobs.database.model_versions import MODEL_KINDS, ModelKind
 from jobs.errors import PermanentError
 from jobs.local.demo_photos import DemoPhotos
 from jobs.models.checkpoint import resolve_base
+from jobs.scratch import open_scratch
 from jobs.settings import Settings
 
 
@@ -40,9 +40,9 @@ def write_random_weights(photos: DemoPhotos, folder: Path) -> dict[ModelKind, Pa
         # Here, since torch takes seconds to import and a second demo does without.
         from jobs.training.blank_checkpoints import write_blank_bases
 
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="bases-") as scratch:
-            write_blank_bases(Path(scratch) / "bases", *_read_vocabulary(photos))
-            (Path(scratch) / "bases").rename(folder)
+        with open_scratch(folder.parent) as scratch:
+            write_blank_bases(scratch / "bases", *_read_vocabulary(photos))
+            (scratch / "bases").rename(folder)
     return {kind: (folder / f"blank-{kind}").resolve() for kind in MODEL_KINDS}
 
 

@@ -1,7 +1,6 @@
 """Checkpoints in the bucket: stored under the hash of their files, and checked when they come back."""
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from jobs.database.model_versions import ModelKind, ModelVersion, NewModelVersio
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files
 from jobs.models.production import read_production
+from jobs.scratch import open_scratch
 from jobs.storage.layout import checkpoint_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -74,8 +74,8 @@ def _download(store: ObjectStore, version: ModelVersion, folder: Path) -> None:
     """Fill the folder in one step, so that a job killed halfway leaves nothing that looks whole."""
     location = S3Uri.parse(version.artifact_uri)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="download-") as scratch:
-        staged = Path(scratch) / "checkpoint"
+    with open_scratch(folder.parent) as scratch:
+        staged = scratch / "checkpoint"
         staged.mkdir()
         for name in store.read(location / FILE_LIST).decode().splitlines():
             path = staged / name

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import tempfile
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from jobs.models.registry import upload_checkpoint
 from jobs.production.ways import Way, convert, list_float_ways, list_mixed_ways, list_torch_ways, quantise_whole
 from jobs.production.workshop import Workshop, open_workshop, prepare_comparison
 from jobs.progress import open_progress
+from jobs.scratch import open_scratch
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -74,16 +74,16 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
             raise PermanentError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
         trained = read_model_version(connection, training.model_version_id)
     with (
-        tempfile.TemporaryDirectory(prefix="production-") as scratch,
+        open_scratch() as scratch,
         open_progress(connections.engine, run_id, f"{kind}.optimize") as progress,
     ):
         workshop = open_workshop(connections, kind, trained, training.snapshot_id, progress)
-        tried = _try_ways(workshop, connections.settings, policy, Path(scratch))
+        tried = _try_ways(workshop, connections.settings, policy, scratch)
         # More than one passes only of those that are partly in int8.
         passing = sorted((one for one in tried if one.passes), key=lambda one: one.production.int8_share or 0)
         chosen = passing[-1].production if passing else workshop.production
         attempts = [one.attempt for one in tried]
-        artifact = Path(scratch) / "artifact"
+        artifact = scratch / "artifact"
         progress.report("storing the artifact")
         _assemble(workshop, passing[-1].folder if passing else None, attempts, artifact)
         version = _register(connections, trained, artifact, training.snapshot_id, attempts)

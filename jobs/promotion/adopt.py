@@ -2,7 +2,6 @@
 
 import io
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from jobs.models.torch_model import describe_checkpoint
 from jobs.production.convert import save_graph
 from jobs.production.ways import convert
 from jobs.promotion.promote import PromotionReport, report_champion
+from jobs.scratch import open_scratch
 from jobs.settings import Settings
 from jobs.training.learned import write_encoder
 
@@ -75,10 +75,10 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     with connections.engine.connect() as connection:
         _refuse_second(connection)
     folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.model_cache)
-    with tempfile.TemporaryDirectory(prefix="adoption-") as scratch:
-        artifact = Path(scratch) / "artifact"
+    with open_scratch() as scratch:
+        artifact = scratch / "artifact"
         production = _build(folder, artifact, settings)
-        serving = _check(base, artifact, settings, policy, Path(scratch))
+        serving = _check(base, artifact, settings, policy, scratch)
         uploaded = upload_checkpoint(connections.store, connections.artifacts, artifact, "encoder")
         reason = (
             f"adopted as it is from {base}, without gates: the catalog had no champion encoder, and without labels "

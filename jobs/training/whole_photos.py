@@ -5,7 +5,6 @@ The reason and the figures: docs/decisions/whole-photos.md.
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from jobs.models.geometry import Geometry
 from jobs.models.preprocessing import PILLOW_NAMES, Preprocessing
+from jobs.scratch import open_scratch
 
 CONFIG_FILE = "config.json"
 ENLARGEMENT = 8 / 7
@@ -25,8 +25,8 @@ def read_whole_photos(base: Path) -> Preprocessing:
     Raises:
         PermanentError: the checkpoint carries no preprocessing, or one that we cannot reproduce, as it is or like this.
     """
-    with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / base.name
+    with open_scratch() as parent:
+        folder = parent / base.name
         folder.mkdir()
         shutil.copy(base / CONFIG_FILE, folder)
         write_whole_photos(base, folder)
