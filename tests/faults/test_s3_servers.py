@@ -12,12 +12,19 @@ from jobs.errors import PermanentError, RetryableError
 from jobs.storage.object_store import ObjectStore
 from jobs.tagging.ingest import IngestOptions, ingest
 from tests.fault_proxy import Edit, FaultProxy, ProxiedAnswer, run_fault_proxy
+from tests.odd_s3_answers import (
+    BROKEN_LISTINGS,
+    FOREIGN_BODIES,
+    HARMLESS,
+    LINE,
+    PAGE,
+    edit_listing,
+    edit_photo,
+    refuse,
+)
 from tests.s3_server import S3Server
 from tests.shop import Shop
 
-PAGE = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><p>Please sign in.</p></body></html>"
-LINE = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
-ETAG = re.compile(rb"<ETag>.*?</ETag>")
 PHOTOS = 12
 TAGS = "SELECT count(*) FROM catalog.current_image_tags"
 FAILURES = "SELECT reason, count(*) FROM catalog.item_failures WHERE resolved_at IS NULL GROUP BY 1"
@@ -33,37 +40,6 @@ def proxy(s3_server: S3Server) -> Iterator[FaultProxy]:
 
 def through(proxy: FaultProxy, shop: Shop) -> Connections:
     return replace(shop.connections, store=ObjectStore(proxy.url))
-
-
-def edit_listing(edit: Callable[[bytes], bytes]) -> Edit:
-    return lambda answer: replace(answer, content=edit(answer.content)) if answer.is_listing else answer
-
-
-def edit_photo(edit: Callable[[ProxiedAnswer], ProxiedAnswer]) -> Edit:
-    return lambda answer: edit(answer) if ".jpg" in answer.path and not answer.is_listing else answer
-
-
-def edit_etag(edit: Callable[[str], str]) -> Edit:
-    def change(answer: ProxiedAnswer) -> ProxiedAnswer:
-        etags = {name: edit(value) if name.lower() == "etag" else value for name, value in answer.headers.items()}
-        return replace(answer, headers={name: value for name, value in etags.items() if value})
-
-    return edit_photo(change)
-
-
-def without_times(listing: bytes) -> bytes:
-    return re.sub(rb"<LastModified>.*?</LastModified>", b"", ETAG.sub(b"", listing))
-
-
-HARMLESS: dict[str, Edit] = {
-    "a key twice": edit_listing(lambda listing: LINE.sub(lambda line: line[0] * 2, listing)),
-    "no etag in the listing": edit_listing(lambda listing: ETAG.sub(b"", listing)),
-    "neither etag nor time in the listing": edit_listing(without_times),
-    "weak etags": edit_etag(lambda etag: f"W/{etag}"),
-    "bare etags": edit_etag(lambda etag: etag.strip('"')),
-    "etags in capitals": edit_etag(str.upper),
-    "no etag with the photo": edit_etag(lambda _: ""),
-}
 
 
 @pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS)
@@ -84,13 +60,6 @@ def test_a_key_that_changes_between_two_pages_is_the_later_one(tagging_shop: Sho
     )
     report = ingest(through(proxy, tagging_shop), IngestOptions())
     assert (report.tagged, report.failed) == (PHOTOS, 0)
-
-
-FOREIGN_BODIES: dict[str, Callable[[ProxiedAnswer], ProxiedAnswer]] = {
-    "half of it": lambda answer: replace(answer, content=answer.content[: len(answer.content) // 2]),
-    "a page": lambda answer: replace(answer, content=PAGE, headers={"Content-Type": "text/html"}),
-    "a changed byte": lambda answer: replace(answer, content=answer.content[:-9] + b"?" + answer.content[-8:]),
-}
 
 
 @pytest.mark.parametrize("edit", FOREIGN_BODIES.values(), ids=FOREIGN_BODIES)
@@ -115,21 +84,6 @@ def test_a_body_that_is_wrong_once_is_read_again(tagging_shop: Shop, proxy: Faul
     assert (report.tagged, report.failed) == (PHOTOS, 0)
 
 
-BROKEN_LISTINGS: dict[str, Edit] = {
-    "a page": lambda answer: replace(answer, content=PAGE) if answer.is_listing else answer,
-    "a page of XHTML": lambda answer: (
-        replace(answer, content=b"<html><body><p>Please sign in.</p></body></html>") if answer.is_listing else answer
-    ),
-    "more, but not where": edit_listing(lambda listing: listing.replace(b"<IsTruncated>false<", b"<IsTruncated>true<")),
-    "the same token for ever": edit_listing(
-        lambda listing: listing.replace(
-            b"<IsTruncated>false</IsTruncated>",
-            b"<IsTruncated>true</IsTruncated><NextContinuationToken>again</NextContinuationToken>",
-        )
-    ),
-}
-
-
 @pytest.mark.parametrize("edit", BROKEN_LISTINGS.values(), ids=BROKEN_LISTINGS)
 def test_a_listing_that_does_not_end_properly_changes_nothing(
     edit: Edit, tagging_shop: Shop, proxy: FaultProxy
@@ -141,11 +95,6 @@ def test_a_listing_that_does_not_end_properly_changes_nothing(
     with pytest.raises((RetryableError, PermanentError), match=r"listing|not of S3|InvalidToken"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query("SELECT count(*) FROM catalog.images WHERE deleted_at IS NULL") == [(PHOTOS,)]
-
-
-def refuse(status: int, code: str, more: str = "") -> Edit:
-    body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>so it is</Message>{more}</Error>".encode()
-    return edit_photo(lambda answer: replace(answer, status=status, content=body))
 
 
 def test_error_pages_end_the_job_after_a_few_photos(tagging_shop: Shop, proxy: FaultProxy) -> None:

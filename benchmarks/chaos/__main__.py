@@ -1,0 +1,67 @@
+"""Kill jobs, break their surroundings, feed them hostile files, and count what that costs.
+
+    python -m benchmarks.chaos
+    python -m benchmarks.chaos --kills 20 --files 20
+
+It takes about 20 minutes on two cores and writes its table into docs/benchmarks.md, with fewer kills or files only to
+the console. The exit code is 1 if anything was lost, done twice or hung, or ended in another way than it should.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+
+from benchmarks.chaos.hostile_files import list_feeds
+from benchmarks.chaos.kills import KillBench
+from benchmarks.chaos.ledger import Ledger
+from benchmarks.chaos.scenarios import SCENARIOS
+from benchmarks.chaos.surroundings import FAULTS, try_fault
+from benchmarks.chaos.worlds import run_servers
+from benchmarks.machine import describe_machine
+from benchmarks.marked_block import replace_block
+from jobs.settings import PROJECT_ROOT
+
+PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
+BLOCK = "chaos"
+KILLS, FILES = sum(one.kills for one in SCENARIOS), 200
+THREADS = 2
+"""More worlds at a time make the moments of kills more random, and the machine busy."""
+
+
+def main() -> None:
+    """Run everything and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--files", type=int, default=FILES)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    ledger, started = Ledger(), time.monotonic()
+    with run_servers() as servers, ThreadPoolExecutor(THREADS) as threads:
+        bench = KillBench(servers, ledger, arguments.seed)
+        list(threads.map(bench.measure, SCENARIOS))
+        trials = []
+        for scenario in SCENARIOS:
+            left = round(scenario.kills * arguments.kills / KILLS)
+            while left > 0:
+                trials.append(partial(bench.disturb, scenario, min(left, scenario.kills_of_a_world)))
+                left -= scenario.kills_of_a_world
+        trials += [partial(try_fault, fault, servers, ledger) for fault in FAULTS for _ in range(fault.tries)]
+        trials += [partial(feed, servers, ledger) for feed in list_feeds(arguments.files, arguments.seed)]
+        list(threads.map(lambda trial: trial(), trials))
+    minutes = (time.monotonic() - started) / 60
+    table = ledger.format()
+    print("\n".join(table))
+    if (arguments.kills, arguments.files) == (KILLS, FILES):
+        how = f"`make chaos`, {datetime.now(UTC):%Y-%m-%d}, {describe_machine()}, {minutes:.0f} minutes:"
+        replace_block(PAGE, BLOCK, ["", how, "", *table, ""])
+    if not ledger.is_clean():
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

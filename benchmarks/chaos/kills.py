@@ -1,0 +1,79 @@
+"""Jobs that are killed at random moments and started again, until they end well."""
+
+import logging
+import random
+import signal
+import threading
+from collections.abc import Sequence
+
+from benchmarks.chaos.jobs import DONE, Kill
+from benchmarks.chaos.ledger import Harm, Ledger
+from benchmarks.chaos.scenarios import Scenario, World
+from benchmarks.chaos.worlds import Servers
+
+log = logging.getLogger(__name__)
+
+GENTLE_SHARE = 0.2
+"""Of SIGTERM, at which a job ends by itself; the others are SIGKILL."""
+TERMINATED = 143
+MAX_MISSES = 5
+"""Kills in a row that came after the end of their job."""
+
+
+class KillBench:
+    """Knows how long each job takes when nobody disturbs it, so that kills may come at any moment of it."""
+
+    def __init__(self, servers: Servers, ledger: Ledger, seed: int) -> None:
+        self._servers = servers
+        self._ledger = ledger
+        self._random = random.Random(seed)
+        self._seconds: dict[tuple[str, int], float] = {}
+        self._lock = threading.Lock()
+
+    def measure(self, scenario: Scenario) -> None:
+        """Run the jobs of a scenario undisturbed; it must do no harm."""
+        with self._servers.open_world() as world:
+            scenario.prepare(world)
+            harm = Harm()
+            for number, words in enumerate(scenario.list_jobs(world)):
+                ended = world.jobs.run(*words)
+                harm += ended.judge(DONE)
+                self._seconds[scenario.name, number] = ended.seconds
+            harm += scenario.judge(world)
+        if harm:
+            raise SystemExit(f"{scenario.name}: {harm} without any kill; the log says more")
+
+    def disturb(self, scenario: Scenario, kills: int) -> None:
+        """Kill jobs of a scenario in a world of its own, have each end, and look what is left."""
+        with self._servers.open_world() as world:
+            scenario.prepare(world)
+            of_jobs = self._share_out(scenario, kills)
+            done, harm = 0, Harm()
+            for number, words in enumerate(scenario.list_jobs(world)):
+                made, cost = self._kill(world, words, self._seconds[scenario.name, number], of_jobs.count(number))
+                done += made
+                harm += cost
+                harm += world.jobs.run_until_done(*words).judge(DONE)
+            cost = scenario.judge(world)
+            if cost:
+                log.warning("%s: %s", scenario.name, cost)
+        self._ledger.add(scenario.name, harm + cost, done)
+
+    def _share_out(self, scenario: Scenario, kills: int) -> Sequence[int]:
+        """The number of the job of each kill: the longer it takes, the more often."""
+        seconds = {number: taken for (name, number), taken in self._seconds.items() if name == scenario.name}
+        with self._lock:
+            return self._random.choices(list(seconds), list(seconds.values()), k=kills)
+
+    def _kill(self, world: World, words: tuple[str, ...], seconds: float, kills: int) -> tuple[int, Harm]:
+        done, misses, harm = 0, 0, Harm()
+        while done < kills and misses < MAX_MISSES:
+            with self._lock:
+                is_gentle = self._random.random() < GENTLE_SHARE
+                moment = self._random.uniform(0.05, 1.1 * seconds)
+            number = signal.SIGTERM if is_gentle else signal.SIGKILL
+            ended = world.jobs.run(*words, kill=Kill(moment, number))
+            harm += ended.judge(DONE, -number, TERMINATED) if ended.was_killed else ended.judge(DONE)
+            done += ended.was_killed
+            misses = 0 if ended.was_killed else misses + 1
+        return done, harm
