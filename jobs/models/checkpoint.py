@@ -3,12 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
 
 from jobs.errors import PermanentError
 from jobs.models.pickled_weights import convert_pickled
@@ -16,8 +15,6 @@ from jobs.models.weight_files import choose_small_files, choose_weights
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
-LOADING_FAULTS = (OSError, ValueError, SafetensorError)
-"""What Transformers raises when a folder does not hold what it is asked for."""
 
 
 def resolve_base(base: str, setting: str, cache: Path) -> Path:
@@ -56,7 +53,8 @@ def _require_layout(folder: Path, names: Collection[str], weights: Collection[st
             f"{base} {found}: a config.json with model.safetensors or pytorch_model.bin is needed, the layout of "
             "Transformers; docs/models.md names models that have it"
         )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    with explain_damage(f"the config.json of {base} is damaged"):
+        config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     if "auto_map" not in config:
         return
     from transformers import CONFIG_MAPPING
@@ -78,7 +76,7 @@ def load_model(
     Raises:
         PermanentError: the folder holds no such model, or only a part of it, which random numbers would complete.
     """
-    try:
+    with explain_damage(f"{folder} does not load by {auto_class.__name__}"):
         model, report = auto_class.from_pretrained(
             folder,
             local_files_only=True,
@@ -88,9 +86,6 @@ def load_model(
             output_loading_info=True,
             **options,
         )
-    # Weights of another shape than the configuration says are a RuntimeError.
-    except (*LOADING_FAULTS, RuntimeError) as error:
-        raise PermanentError(f"{folder} does not load by {auto_class.__name__}: {first_line(error)}") from None
     new_part = name_new_part(model)
     # Weights of another shape are as good as missing: random numbers take their place.
     lacking = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
@@ -113,9 +108,28 @@ def require_numbers(model: Any, folder: Path) -> None:
             raise PermanentError(f"{folder} is damaged: its weights {name} hold values that are no numbers")
 
 
+@contextmanager
+def explain_damage(words: str) -> Iterator[None]:
+    """Turn whatever is raised about a file into one line.
+
+    No list of types: on damaged files Transformers and its tokenizers raise KeyError, TypeError, RuntimeError, and
+    Exception itself.
+
+    Raises:
+        PermanentError: the words, and what was raised.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise PermanentError(f"{words}: {first_line(error)}") from error
+
+
 def first_line(error: Exception) -> str:
     """What went wrong, without the advice that libraries add."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__} {line}".strip() if isinstance(error, KeyError) or not line else line
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from jobs.errors import PermanentError
-from jobs.models.checkpoint import LOADING_FAULTS, first_line, load_model
+from jobs.models.checkpoint import explain_damage, load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
@@ -108,11 +108,8 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    try:
+    with explain_damage(f"{folder} holds no tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    # Some need a package that is not installed.
-    except (*LOADING_FAULTS, ImportError) as error:
-        raise PermanentError(f"{folder} holds no tokenizer: {first_line(error)}") from None
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):
         raise PermanentError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")

@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 
 from jobs.errors import PermanentError
-from jobs.models.checkpoint import LOADING_FAULTS, first_line
+from jobs.models.checkpoint import explain_damage
 from jobs.models.geometry import Geometry
 from jobs.models.resample import PILLOW_FILTERS
 
 PILLOW_NAMES = {2: "bilinear", 3: "bicubic"}
+MAX_SIDE = 4096
 PROBE_SIZES = ((211, 300), (397, 260), (40, 47))
 """Height and width of the photos on which a checkpoint's own preprocessing is compared with ours."""
 TOLERATED_LEVELS = 2.5
@@ -48,15 +49,14 @@ class Preprocessing:
         """
         from transformers import AutoImageProcessor
 
-        try:
+        with explain_damage(f"the checkpoint {folder.name} carries no preprocessing of images"):
             processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except LOADING_FAULTS as error:
-            raise PermanentError(
-                f"the checkpoint {folder.name} carries no preprocessing of images: {first_line(error)}"
-            ) from None
-        is_timm = hasattr(processor, "data_config")
-        preprocessing = cls._from_timm(processor.data_config) if is_timm else cls._from_transformers(processor)
-        if not preprocessing.agrees_with(processor):
+        with explain_damage(f"the preprocessing of {folder.name} cannot be reproduced"):
+            is_timm = hasattr(processor, "data_config")
+            preprocessing = cls._from_timm(processor.data_config) if is_timm else cls._from_transformers(processor)
+            _require_usual_size(preprocessing.geometry)
+            is_reproduced = preprocessing.agrees_with(processor)
+        if not is_reproduced:
             raise PermanentError(
                 f"the preprocessing of {folder.name} ({type(processor).__name__}) does more than resize, crop the "
                 "centre and standardise the channels: it cannot be reproduced"
@@ -78,7 +78,7 @@ class Preprocessing:
     @classmethod
     def _from_transformers(cls, processor: Any) -> Self:
         if not processor.image_mean or not processor.image_std:
-            raise PermanentError("the preprocessing names no mean and standard deviation of the channels")
+            raise PermanentError("it names no mean and standard deviation of the channels")
         return cls(_read_geometry(processor), _of_channels(processor.image_mean), _of_channels(processor.image_std))
 
     def agrees_with(self, processor: Any) -> bool:
@@ -107,7 +107,7 @@ def _of_channels(value: float | Sequence[float]) -> tuple[float, float, float]:
     """One value a channel, of which some checkpoints name one for all."""
     values = (value,) if isinstance(value, int | float) else tuple(value)
     if len(values) not in {1, 3}:
-        raise PermanentError(f"the preprocessing names {len(values)} means or deviations: photos have three channels")
+        raise PermanentError(f"it names {len(values)} means or deviations: photos have three channels")
     red, green, blue = values * 3 if len(values) == 1 else values
     return red, green, blue
 
@@ -119,11 +119,18 @@ def _channel_values(values: tuple[float, float, float], device: torch.device) ->
     return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
+def _require_usual_size(geometry: Geometry) -> None:
+    if not (0 < geometry.crop_to <= MAX_SIDE and 0 < geometry.resize_to <= MAX_SIDE):
+        raise PermanentError(
+            f"it resizes to {geometry.resize_to} and crops to {geometry.crop_to} pixels: at most {MAX_SIDE} make sense"
+        )
+
+
 def _read_geometry(processor: Any) -> Geometry:
     """What the fields of a processor of Transformers ask for."""
     if hasattr(processor, "max_num_patches"):
         raise PermanentError(
-            "the preprocessing makes patches of photos of any shape, and only square inputs are supported: take the "
+            "it makes patches of photos of any shape, and only square inputs are supported: take the "
             "checkpoint of a fixed size, such as google/siglip2-base-patch16-224"
         )
     size = dict(processor.size or {})
@@ -138,12 +145,12 @@ def _read_geometry(processor: Any) -> Geometry:
         return Geometry(edge, crop["height"], True, interpolation)
     if size.keys() == {"height", "width"} and size["height"] == size["width"]:
         return Geometry(size["height"], crop["height"] if crop else size["height"], False, interpolation)
-    raise PermanentError(f"the preprocessing resizes to {size} and crops to {crop}: only square inputs are supported")
+    raise PermanentError(f"it resizes to {size} and crops to {crop}: only square inputs are supported")
 
 
 def _require_interpolation(name: str) -> str:
     if name not in PILLOW_FILTERS:
-        raise PermanentError(f"the preprocessing resizes by {name}: only bilinear and bicubic work")
+        raise PermanentError(f"it resizes by {name}: only bilinear and bicubic work")
     return name
 
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from jobs.csv_records import BadRecord, CsvRecord, Header, read_records
 from jobs.database.images import ProductText
-from jobs.errors import PermanentError
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 
@@ -18,15 +17,17 @@ COLUMNS = {
     "display name": ("display name", "display_name", "displayname", "title", "name"),
     "category": ("category", "label"),
 }
-"""The columns, each with the names that it may have, in any case and with any space around them."""
+"""The columns, each with the names that it may have, in any case and with any space around them.
+
+All but the first may be missing.
+"""
 MAX_REPORTED_ROWS = 5
 
 
 def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Callable[[str], str]) -> list[ProductText]:
-    """One text for each product, that of its first row; none when there is no file. Rows that are wrong are skipped.
+    """Read one text for each product, that of its first row; none when there is no file.
 
-    Raises:
-        PermanentError: the file lacks a column.
+    Rows that are wrong are skipped, and so is a file that names no images: photos are tagged all the same.
     """
     content = store.read_if_present(location)
     if content is None:
@@ -34,7 +35,10 @@ def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Cal
     # Postgres holds no NUL in a text. Bytes that are no UTF-8 become lone surrogates, which spoil their own row only.
     text = content.replace(b"\0", b"").decode("utf-8-sig", errors="surrogateescape")
     header, records = read_records(io.StringIO(text, newline=""))
-    places = _find_columns(header, location)
+    places = [header.find(*names) for names in COLUMNS.values()]
+    if places[0] is None:
+        log.warning("the products file %s has no column image: no text was read from it", location)
+        return []
     products: dict[str, ProductText] = {}
     faults: list[str] = []
     for record in records:
@@ -42,19 +46,11 @@ def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Cal
         if fault is not None or isinstance(record, BadRecord):
             faults.append(f"line {record.line}: {fault}")
             continue
-        image, description, name, category = (record.fields[place] for place in places)
+        image, description, name, category = ("" if place is None else record.fields[place] for place in places)
         product_id = read_product_id(image.strip())
         products.setdefault(product_id, ProductText(product_id, name, description, category))
     _tell(faults, location)
     return list(products.values())
-
-
-def _find_columns(header: Header, location: S3Uri) -> list[int]:
-    found = {column: header.find(*names) for column, names in COLUMNS.items()}
-    missing = sorted(column for column, place in found.items() if place is None)
-    if missing:
-        raise PermanentError(f"the products file {location} lacks the columns {', '.join(missing)}")
-    return [place for place in found.values() if place is not None]
 
 
 def _find_fault(record: CsvRecord | BadRecord, header: Header) -> str | None:

@@ -22,7 +22,6 @@ from jobs.errors import PermanentError
 from jobs.evaluation.evaluation_record import Serving
 from jobs.evaluation.serving_probe import probe_serving
 from jobs.labelling.perceptual_hash import perceptual_hash
-from jobs.models.checkpoint import LOADING_FAULTS
 from jobs.models.classifier import load_classifier, write_temperature
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_image_encoder
@@ -137,7 +136,7 @@ def register_candidate(
 ) -> ModelVersion:
     """Store and register a checkpoint as what a run has trained, served as a training leaves it unless it says so."""
     # A checkpoint that cannot be described is one that a test has spoilt.
-    with suppress(PermanentError, *LOADING_FAULTS):
+    with suppress(PermanentError):
         if not (folder / PRODUCTION_FILE).exists():
             write_production(folder, describe_checkpoint(folder, kind))
     uploaded = upload_checkpoint(connections.store, connections.artifacts, folder, kind, snapshot.snapshot_id)

@@ -15,7 +15,8 @@ from jobs.models.device import Device
 from jobs.models.encoder import load_text_encoder, load_towers
 from jobs.models.preprocessing import Preprocessing
 from jobs.training.train_classifier import _load_base
-from tests.shop import TinyModels
+from tests.command_line import run_job
+from tests.shop import Shop, TinyModels
 
 DEVICE = Device(torch.device("cpu"), torch.float32)
 CATEGORIES = ("hat", "dress", "shoes")
@@ -89,3 +90,24 @@ def test_a_tokenizer_may_lack_a_token_to_pad_or_be_shorter_than_the_tower(
     assert vectors.shape == (3, 64)
     plain = load_text_encoder(tiny_models.encoder, DEVICE).embed(["hat"])
     assert vectors[1] == pytest.approx(plain[0], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", b"[]"),
+        ("config.json", b"{"),
+        ("tokenizer.json", b'{"version": "1.0"}'),
+        ("tokenizer.json", b"null"),
+        ("preprocessor_config.json", b'{"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 1e9}}'),
+        ("model.safetensors", b"\xff" * 100),
+    ],
+)
+def test_a_damaged_file_is_one_line(
+    name: str, content: bytes, tiny_models: TinyModels, shop: Shop, tmp_path: Path
+) -> None:
+    folder = copytree(tiny_models.encoder, tmp_path / "base")
+    (folder / name).write_bytes(content)
+    answer = run_job("adopt", "encoder", str(folder), environment=shop.environment)
+    assert answer.exit_code == 78
+    assert "base" in answer.error

@@ -113,7 +113,8 @@ def test_texts_come_from_the_products_file(shop: Shop) -> None:
     assert rows == [("sku1", "Dress Été", 'A "red" dress, long', "dress")]
 
 
-def test_products_file_without_its_columns_is_named(shop: Shop) -> None:
-    shop.put("products.csv", b"image,name\n")
-    with pytest.raises(PermanentError, match="lacks the columns category, description"):
-        discover(shop)
+def test_a_products_file_that_names_no_images_stops_nothing(shop: Shop) -> None:
+    shop.put("sku1_1.jpg", make_photo(1))
+    shop.put("products.csv", b"name,description\nDress,red\n")
+    discover(shop)
+    assert shop.query("SELECT product_id, display_name FROM catalog.products") == [("sku1", None)]

@@ -1,7 +1,6 @@
 import pytest
 
 from jobs.database.images import ProductText
-from jobs.errors import PermanentError
 from jobs.tagging.products_file import read_product_texts
 from tests.shop import Shop
 
@@ -42,6 +41,11 @@ def test_headers_and_line_ends_are_matched_loosely(shop: Shop, header: str, end:
     assert read(shop, f"\ufeff{header}{end}1.jpg,one,One,hat{end}") == [ProductText("1.jpg", "One", "one", "hat")]
 
 
-def test_a_file_without_its_columns_is_named(shop: Shop) -> None:
-    with pytest.raises(PermanentError, match="lacks the columns category, description"):
-        read(shop, "image,name\n")
+def test_all_columns_but_that_of_the_image_may_be_missing(shop: Shop) -> None:
+    assert read(shop, "name,image\nOne,1.jpg\n") == [ProductText("1.jpg", "One", "", "")]
+
+
+@pytest.mark.parametrize("content", ["name,description\nOne,one\n", "", "<!DOCTYPE html>\n<p>Sign in"])
+def test_a_file_that_names_no_images_is_named(shop: Shop, content: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(shop, content) == []
+    assert "products.csv has no column image" in caplog.text
