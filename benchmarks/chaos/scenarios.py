@@ -148,7 +148,7 @@ def judge_retag(world: World) -> Harm:
     )
 
 
-def retag_for_rollback(world: World) -> None:
+def retag_new_champions(world: World) -> None:
     """Both new champions are live."""
     promote_others(world)
     assert world.jobs.run("retag").exit_code == 0
@@ -295,23 +295,46 @@ def judge_migration(world: World) -> Harm:
     )
 
 
+def import_label_set(world: World) -> None:
+    """Labels to retrain from."""
+    write_label_set(world)
+    assert world.jobs.run(*next(list_import(world))).exit_code == 0
+
+
+def list_whole_retraining(_: World) -> Iterator[Words]:
+    """From labels to the first champion in one command."""
+    yield ("retrain", "--kinds", "classifier", *RUN, "--classifier-freeze", "backbone")
+
+
+def list_drop(_: World) -> Iterator[Words]:
+    """The space that was live before."""
+    yield ("spaces", "drop", "1")
+
+
+def judge_drop(world: World) -> Harm:
+    """Its vectors are gone, the others are there."""
+    return world.compare("SELECT count(*) FROM catalog.image_embeddings", PHOTOS) + judge_retag(world)
+
+
 SCENARIOS = (
     Scenario("kill ingest", 40, 5, open_shop, list_ingest, judge_tags),
-    Scenario("kill discover, tag-shard, publish, report", 30, 6, open_shop, list_night, judge_tags),
+    Scenario("kill discover, tag-shard, publish, report", 24, 6, open_shop, list_night, judge_tags),
     Scenario("kill retag", 15, 3, promote_others, list_retag, judge_retag),
     Scenario("kill plan-retag, tag-shard, complete-retag", 15, 5, promote_others, list_retag_steps, judge_retag),
-    Scenario("kill rollback", 14, 4, retag_for_rollback, list_rollbacks, judge_rollback),
+    Scenario("kill rollback", 12, 4, retag_new_champions, list_rollbacks, judge_rollback),
     Scenario("kill import-labels", 10, 4, write_label_set, list_import, judge_import),
     Scenario(
         "kill snapshot, train, optimize, evaluate, gate, promote",
-        40,
+        30,
         10,
         write_label_set,
         list_retraining,
         judge_retraining,
     ),
+    Scenario("kill retrain", 10, 5, import_label_set, list_whole_retraining, judge_retraining),
     Scenario("kill adopt", 8, 2, do_nothing, list_adoption, judge_adoption),
     Scenario("kill embed-text", 6, 3, tag_shop, list_texts, judge_texts),
     Scenario("kill decide", 6, 3, decide_promotion, list_decision, judge_decision),
-    Scenario("kill migrate, create-buckets", 16, 4, drop_schema, list_migration, judge_migration),
+    Scenario("kill spaces drop", 4, 2, retag_new_champions, list_drop, judge_drop),
+    Scenario("kill migrate, create-buckets", 12, 4, drop_schema, list_migration, judge_migration),
 )

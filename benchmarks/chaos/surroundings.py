@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import OperationalError
 
 from benchmarks.chaos.jobs import DEADLINE_SECONDS, DONE, PERMANENT, RETRY
 from benchmarks.chaos.ledger import Ledger
@@ -99,10 +100,16 @@ def _stop_postgres(world: World, job: psutil.Process) -> None:
 
 
 def _crash_postgres(world: World, _: psutil.Process) -> None:
-    """Kill a session's process: the server ends all others and recovers."""
+    """Kill a session's process: the server ends all others and recovers, for which the job may be too early."""
     time.sleep(random.uniform(0.5, 2))
     with suppress(psutil.Error, IndexError):
         random.choice([one for one in _list_postgres(world) if "idle" in " ".join(one.cmdline())]).kill()
+    until = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < until:
+        with suppress(OperationalError):
+            execute(world.shop.environment["CATALOG_DATABASE_URL"], "SELECT 1")
+            return
+        time.sleep(0.2)
 
 
 def _list_postgres(world: World) -> list[psutil.Process]:

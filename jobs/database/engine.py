@@ -105,7 +105,9 @@ def translate_database_faults(database_url: str) -> Iterator[None]:
 def _is_connection_fault(cause: BaseException | None) -> bool:
     state = getattr(cause, "pgcode", None)
     if state is None:
-        return isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
+        # In the middle of a COPY or of a cursor with a name it is no more than a DatabaseError.
+        is_cut_off = type(cause) is psycopg2.DatabaseError
+        return is_cut_off or isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
     return state[:2] in PASSING_CLASSES or state in PASSING_STATES or state == READ_ONLY_STATE
 
 

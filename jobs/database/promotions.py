@@ -32,6 +32,7 @@ class Promotion:
     model_version_id: int
     replaced_version_id: int | None
     is_rollback: bool
+    reason: str
 
 
 def lock_promotions(connection: Connection) -> None:
@@ -70,7 +71,7 @@ def read_latest_promotion(connection: Connection, kind: ModelKind) -> Promotion 
     """The promotion that made the champion of a kind, or None before the first."""
     statement = text("""
         SELECT promotion_id, model_version_id, replaced_version_id,
-            evaluation_id IS NULL AND replaced_version_id IS NOT NULL
+            evaluation_id IS NULL AND replaced_version_id IS NOT NULL, reason
         FROM catalog.promotions
         WHERE kind = :kind ORDER BY promotion_id DESC LIMIT 1
     """)

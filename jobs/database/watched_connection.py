@@ -129,6 +129,11 @@ class WatchedCursor(cursor):
         with _watch.wait(cast(WatchedConnection, self.connection), _read(query)):
             super().execute(query, arguments)
 
+    def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
+        """Take rows, of a cursor with a name from the server."""
+        with _watch.wait(cast(WatchedConnection, self.connection), f"FETCH FROM {self.name}"):
+            return super().fetchmany(self.arraysize if size is None else size)
+
     def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
         """Run a COPY."""
         with _watch.wait(cast(WatchedConnection, self.connection), _read(sql)):

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from jobs.connections import Connections
 from jobs.database.model_versions import insert_model_version, read_champion
-from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions
+from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
 from jobs.errors import PermanentError
 from jobs.evaluation.evaluation_record import EvaluationMetrics, Serving
 from jobs.evaluation.served_model import load_served_model
@@ -60,20 +60,21 @@ class AdoptionReport:
 
 
 def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, policy: GatePolicy) -> AdoptionReport:
-    """Register a base as it is and promote it; without a ``base`` that of the settings.
+    """Register a base as it is and promote it; without a ``base`` that of the settings. A second call changes nothing.
 
     It is served in float32, since nothing tells what a faster precision would cost. A refusal leaves nothing in the
     catalog; what it may leave in the artifacts is named by its hash, and is used when the same base is adopted again.
 
     Raises:
-        PermanentError: there is a champion encoder already, the base is no whole encoder, or this machine cannot
-            serve it.
+        PermanentError: another encoder is the champion already, the base is no whole encoder, or this machine
+            cannot serve it.
         RetryableError: database or bucket away.
     """
     settings = connections.settings
     base = base or settings.encoder_base
     with connections.engine.connect() as connection:
-        _refuse_second(connection)
+        if adopted := _find_adopted(connection, base):
+            return adopted
     folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.model_cache)
     with open_scratch() as scratch:
         artifact = scratch / "artifact"
@@ -81,12 +82,13 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
         serving = _check(base, artifact, settings, policy, scratch)
         uploaded = upload_checkpoint(connections.store, connections.artifacts, artifact, "encoder")
         reason = (
-            f"adopted as it is from {base}, without gates: the catalog had no champion encoder, and without labels "
+            f"{_begin_reason(base)} without gates: the catalog had no champion encoder, and without labels "
             f"there is no test set; it loads, gives unit vectors, and is served by {production.describe()}"
         )
         with connections.engine.begin() as connection:
             lock_promotions(connection)
-            _refuse_second(connection)
+            if adopted := _find_adopted(connection, base):
+                return adopted
             version = insert_model_version(connection, uploaded)
             log.info("reading encoder %d back from the bucket", version.model_version_id)
             # Into the cache, since the next run on this machine loads it from there.
@@ -106,14 +108,36 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     )
 
 
-def _refuse_second(connection: Connection) -> None:
-    champion = read_champion(connection, "encoder")
-    if champion is not None:
+def _begin_reason(base: str) -> str:
+    """By which an adoption is recognised among promotions."""
+    return f"adopted as it is from {base},"
+
+
+def _find_adopted(connection: Connection, base: str) -> AdoptionReport | None:
+    """Describe the champion if this base was adopted before; None while there is no champion.
+
+    Raises:
+        PermanentError: another encoder is the champion.
+    """
+    champion, promotion = read_champion(connection, "encoder"), read_latest_promotion(connection, "encoder")
+    if champion is None or promotion is None:
+        return None
+    if not promotion.reason.startswith(_begin_reason(base)):
         raise PermanentError(
             f"encoder {champion.model_version_id} is the champion already, and only the first is adopted without "
             "gates: import labels with texts and run `python -m jobs retrain --kinds encoder`; with "
             "`--encoder-epochs 0` it takes a base as it is"
         )
+    log.info("encoder %d was adopted from %s before", champion.model_version_id, base)
+    return AdoptionReport(
+        base=base,
+        reason=promotion.reason,
+        engine=champion.engine,
+        precision=champion.precision or "fp32",
+        images_per_second=None,
+        peak_memory_bytes=None,
+        promotion=report_champion(connection, "encoder", is_new=False),
+    )
 
 
 def _build(base: Path, artifact: Path, settings: Settings) -> Production:

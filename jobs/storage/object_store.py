@@ -1,11 +1,11 @@
 """Object storage: list, read, write, each fault sorted into data or infrastructure."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3.exceptions
 import botocore.exceptions
@@ -131,13 +131,27 @@ class ObjectStore:
             # An error page of a proxy may come with status 200 and parse as a listing of nothing.
             if not {"IsTruncated", "Name"} & page.keys():
                 raise RetryableError(f"{self._endpoint} answered with something else than a listing of {location}")
-            yield [ListedObject(item["Key"], *read_version(item)) for item in page.get("Contents", [])]
+            lines = [self._complete(item, location) for item in page.get("Contents", [])]
+            yield [ListedObject(item["Key"], *read_version(item)) for item in lines if item]
             if not page.get("IsTruncated"):
                 return
             token = page.get("NextContinuationToken")
             if token in {None, where.get("ContinuationToken")}:
                 raise RetryableError(f"{self._endpoint} breaks the listing of {location} off in the middle")
             where["ContinuationToken"] = token
+
+    def _complete(self, item: Mapping[str, Any], location: S3Uri) -> Mapping[str, Any] | None:
+        """Ask for the size of an object where the listing leaves it out; None if the object is gone by now."""
+        if "Size" in item:
+            return item
+        with self._infrastructure(location):
+            try:
+                found = self._client.head_object(Bucket=location.bucket, Key=item["Key"])
+            except botocore.exceptions.ClientError as error:
+                if _code(error) in {"404", "NoSuchKey"}:
+                    return None
+                raise
+        return {**found, **item, "Size": found.get("ContentLength", 0)}
 
     def read_unchanged(
         self, location: S3Uri, etag: str, max_bytes: int, size_bytes: int | None = None

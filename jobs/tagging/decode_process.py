@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
@@ -137,13 +138,12 @@ def _serve(pipe: Connection, photo_seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     end_with_parent()
-    pipe.send(True)
-    while True:
-        try:
+    # The pipe ends with the job, and in the middle of a message if that was killed.
+    with suppress(EOFError, ConnectionError):
+        pipe.send(True)
+        while True:
             decoder, contents = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_answer(decoder, contents, photo_seconds))
+            pipe.send(_answer(decoder, contents, photo_seconds))
 
 
 def _answer(

@@ -24,6 +24,8 @@ from tests.lock_waits import count_waiting, wait_until
 from tests.postgres import execute, run_server
 from tests.shop import Shop
 
+SERIES = text("SELECT * FROM generate_series(1, 1000)")
+
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +33,7 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched_connection, "TELL_SECONDS", 0.4)
     # The least that libpq takes.
     monkeypatch.setattr(watched_connection, "PROBE_SECONDS", 2)
+    monkeypatch.setattr(watched_connection, "MAX_FAILED_PROBES", 1)
 
 
 @contextmanager
@@ -64,6 +67,36 @@ def test_a_server_that_falls_silent_ends_the_job(wait: str, tmp_path: Path, capl
             assert connection.execute(text("SELECT 1")).scalar_one() == 1
         engine.dispose()
     assert "waiting for the database for" in caplog.text
+
+
+def test_a_server_that_falls_silent_among_rows_ends_the_job() -> None:
+    with run_server() as (url, folder):
+        engine = create_database_engine(url)
+        with engine.connect() as connection:
+            rows = connection.execute(SERIES, execution_options={"yield_per": 10})
+            assert next(rows)[0] == 1
+            with (
+                stop_server(folder),
+                pytest.raises(RetryableError, match="cannot reach the database"),
+                translate_database_faults(url),
+            ):
+                list(rows)
+            connection.invalidate()
+        engine.dispose()
+
+
+def test_a_session_that_crashes_among_rows_ends_the_job() -> None:
+    with run_server() as (url, _):
+        engine = create_database_engine(url)
+        with engine.connect() as connection:
+            session = connection.scalar(text("SELECT pg_backend_pid()"))
+            rows = connection.execute(SERIES, execution_options={"yield_per": 10})
+            assert next(rows)[0] == 1
+            psutil.Process(session).kill()
+            with pytest.raises(RetryableError, match="cannot reach the database"), translate_database_faults(url):
+                list(rows)
+            connection.invalidate()
+        engine.dispose()
 
 
 def test_a_statement_may_take_long_as_long_as_the_server_answers(

@@ -73,6 +73,14 @@ def test_photos_can_be_searched_after_an_adoption_and_an_ingest(
     assert similar == [("p0001", None)]
 
 
+def test_a_repeated_adoption_changes_nothing(shop: Shop, tiny_models: TinyModels) -> None:
+    first = adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", ROOMY)
+    again = adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", ROOMY)
+    assert (first.promotion.is_new, again.promotion.is_new) == (True, False)
+    assert (again.reason, again.engine, again.precision) == (first.reason, first.engine, first.precision)
+    assert shop.query("SELECT count(*) FROM catalog.promotions") == [(1,)]
+
+
 def test_a_second_champion_has_to_pass_its_gates(tagging_shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     promotions = "SELECT * FROM catalog.promotions ORDER BY promotion_id"
     before, artifacts = tagging_shop.query(promotions), tagging_shop.list_artifacts()
