@@ -5,10 +5,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 from sqlalchemy import make_url, text
 
@@ -97,6 +98,15 @@ def test_a_session_that_crashes_among_rows_ends_the_job() -> None:
                 list(rows)
             connection.invalidate()
         engine.dispose()
+        # One that still recovers takes a minute to end.
+        wait_until(lambda: is_answering(url))
+
+
+def is_answering(url: str) -> bool:
+    with suppress(psycopg2.OperationalError):
+        psycopg2.connect(url).close()
+        return True
+    return False
 
 
 def test_a_statement_may_take_long_as_long_as_the_server_answers(
