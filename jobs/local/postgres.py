@@ -25,7 +25,8 @@ from jobs.local.private_files import write_private_file
 from jobs.local.services import Command, Service, run_command
 
 POSTGRES = "postgres"
-DATABASES = ("catalog", "airflow")
+CATALOG_DATABASE = "catalog"
+DATABASES = (CATALOG_DATABASE, "airflow")
 OWNER = "tagger"
 """Owns the databases and is no superuser: what Airflow and the jobs log in as."""
 _SUPERUSER = "catalog"
@@ -37,22 +38,6 @@ _SETTINGS = {
     "maintenance_work_mem": "256MB",
     "max_connections": "100",
 }
-
-
-_OWNED_BY_SUPERUSER = """
-    SELECT format('ALTER %%s %%s OWNER TO %%I', object.type, object.identity, %(owner)s)
-    FROM (
-        SELECT 'pg_namespace'::regclass, oid FROM pg_namespace WHERE nspname = 'catalog'
-        UNION ALL
-        SELECT 'pg_class'::regclass, oid FROM pg_class
-        WHERE relkind IN ('r', 'p', 'v') AND relnamespace IN ('public'::regnamespace, to_regnamespace('catalog'))
-        UNION ALL
-        SELECT 'pg_proc'::regclass, oid FROM pg_proc WHERE pronamespace = to_regnamespace('catalog')
-        UNION ALL
-        SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typtype = 'e' AND typnamespace = 'public'::regnamespace
-    ) AS found (class_id, object_id), pg_identify_object(class_id, object_id, 0) AS object
-"""
-"""Statements that give everything to the owner. Postgres refuses REASSIGN OWNED for the superuser of a cluster."""
 
 
 def create_cluster(folder: Path, password: str, stack_id: str, log_path: Path) -> None:
@@ -102,27 +87,20 @@ def format_database_url(port: int, password: str, database: str, scheme: str = "
 
 
 def create_databases(port: int, superuser_password: str, owner_password: str) -> None:
-    """Create those of ``DATABASES`` that do not exist; take them from the superuser, whose they once were."""
+    """Create the owner and those of ``DATABASES`` that do not exist."""
     owner = sql.Identifier(OWNER)
     with _log_in(port, superuser_password, "postgres") as cursor:
         cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (OWNER,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD %s").format(owner), (owner_password,))
-        cursor.execute("SELECT datname, pg_get_userbyid(datdba) FROM pg_database")
-        owner_of = dict(cursor.fetchall())
+        cursor.execute("SELECT datname FROM pg_database")
+        existing = {row[0] for row in cursor.fetchall()}
         for name in DATABASES:
-            if name not in owner_of:
-                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    for name in DATABASES:
-        if owner_of.get(name) != OWNER:
-            with _log_in(port, superuser_password, name) as cursor:
-                cursor.execute(_OWNED_BY_SUPERUSER, {"owner": OWNER})
-                for (statement,) in cursor.fetchall():
-                    cursor.execute(statement)
-                # Only a superuser may; the migration finds it done.
-                cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                # Last, so that a start that is killed before begins again.
-                cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), owner))
+            if name not in existing:
+                cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
+    with _log_in(port, superuser_password, CATALOG_DATABASE) as cursor:
+        # Only a superuser may; the migration finds it done.
+        cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
 
 @contextmanager

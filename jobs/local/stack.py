@@ -27,6 +27,7 @@ from jobs.local.credentials import StackCredentials, load_credentials, read_cred
 from jobs.local.lock import hold_lock
 from jobs.local.ports import WantedPorts, choose_ports, require_free_port
 from jobs.local.postgres import (
+    CATALOG_DATABASE,
     POSTGRES,
     create_cluster,
     create_databases,
@@ -255,7 +256,7 @@ def _wait_until_ready(stack: _Stack, record: StackRecord, services: Sequence[Ser
 def _make_job_environment(stack: _Stack, record: StackRecord) -> Mapping[str, str]:
     return {
         "CATALOG_DATABASE_URL": format_database_url(
-            record.ports.postgres, stack.credentials.database_password, "catalog"
+            record.ports.postgres, stack.credentials.database_password, CATALOG_DATABASE
         ),
         **make_s3_environment(record.ports.s3, stack.credentials),
         QUERY_URL_SETTING: format_query_url(record.ports.query),

@@ -7,14 +7,11 @@ import psycopg2
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from jobs.database.migrations import migrate
 from jobs.errors import PermanentError
-from jobs.local.credentials import load_credentials
 from jobs.local.ports import WantedPorts
 from jobs.local.processes import find_stack_processes, identify_stack
 from jobs.local.stack import start_stack, stop_stack
 from tests.local.stack_access import find_addresses_of_port, read_environment, read_pids
-from tests.postgres import execute, query
 
 
 def test_databases_are_there_and_one_can_hold_vectors(storage_stack: Path) -> None:
@@ -84,24 +81,3 @@ def test_server_recovers_from_a_kill(stack_folder: Path) -> None:
     start_stack(stack_folder, WantedPorts(), None)
 
     assert "postgres" in read_pids(stack_folder)
-
-
-def test_a_database_that_was_the_superusers_is_handed_over(stack_folder: Path) -> None:
-    """As stacks were before the databases had an owner of their own."""
-    url = make_url(start_and_read_url(stack_folder))
-    password = load_credentials(stack_folder).postgres_password
-    superuser_url = url.set(username="catalog", password=password).render_as_string(hide_password=False)
-    execute(superuser_url, 'ALTER DATABASE "catalog" OWNER TO "catalog"')
-    migrate(superuser_url)
-
-    url = make_url(start_and_read_url(stack_folder))
-    owned = "SELECT count(*) FROM pg_tables WHERE schemaname IN ('catalog', 'public') AND tableowner <> 'tagger'"
-    assert url.username == "tagger"
-    assert query(superuser_url, owned) == 0
-    assert migrate(url.render_as_string(hide_password=False)).applied == ()
-    execute(url.render_as_string(hide_password=False), "DROP SCHEMA catalog CASCADE")
-
-
-def start_and_read_url(folder: Path) -> str:
-    start_stack(folder, WantedPorts(), None)
-    return read_environment(folder)["CATALOG_DATABASE_URL"]
