@@ -27,6 +27,7 @@ _NO_RIGHT = "give whoever runs the job the right, or name another folder by CATA
 DISK_FAULTS = {
     errno.ENOSPC: "make room on its disk, or name another folder by CATALOG_MODEL_CACHE",
     errno.EDQUOT: "make room on its disk, or name another folder by CATALOG_MODEL_CACHE",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: _NO_RIGHT,
     errno.EACCES: _NO_RIGHT,
     errno.EPERM: _NO_RIGHT,

@@ -1,11 +1,13 @@
 """Temporary folders that a killed job leaves behind only until the next one starts."""
 
 import fcntl
+import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = "catalog-tagger-"
@@ -32,12 +34,18 @@ def open_scratch(parent: Path | None = None) -> Iterator[Path]:
 
 def _delete_abandoned(parent: Path) -> None:
     for folder in parent.glob(f"{_PREFIX}*"):
-        try:
-            if folder.is_symlink() or time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
-                continue
-            with (folder / _LOCK).open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
-        except OSError:
-            # In use, another user's, or just deleted by another job.
-            continue
+        with suppress(OSError):
+            state = folder.lstat()
+            is_ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
+            if is_ours and time.time() - state.st_mtime >= _YOUNG_SECONDS:
+                _delete_unless_locked(folder)
+
+
+def _delete_unless_locked(folder: Path) -> None:
+    """Delete the folder; raises OSError if a job uses it."""
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(descriptor)

@@ -113,7 +113,7 @@ class Settings(BaseModel):
     serve_queue_length: Annotated[int, Field(ge=1)] = 64
     serve_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
     query_service_url: str = "http://127.0.0.1:8091"
-    query_token: Annotated[str, Field(min_length=16)] | None = Field(default=None, repr=False)
+    query_token: Annotated[str, Field(pattern=r"^[\x21-\x7e]{16,}$")] | None = Field(default=None, repr=False)
 
     model_cache: Path = LOCAL_STACK_FOLDER / "models"
 
@@ -180,12 +180,13 @@ def load_settings(source_uri: str | None = None) -> Settings:
     variables = read_variables()
     if not source_uri:
         return make_settings(variables)
+    configured = make_settings(variables)
     settings = make_settings(variables | {"CATALOG_SOURCE_URI": source_uri})
-    allowed = (variables.get("CATALOG_SOURCE_URI") or source_uri, *settings.other_sources)
+    allowed = (configured.source_uri, *configured.other_sources)
     if not any(S3Uri.parse(source_uri).is_within(S3Uri.parse(folder)) for folder in allowed):
         raise PermanentError(
-            f"the source {source_uri} is not below CATALOG_SOURCE_URI={allowed[0]}: add it to CATALOG_OTHER_SOURCES to "
-            "allow it"
+            f"the source {source_uri} is not below CATALOG_SOURCE_URI={configured.source_uri}: add it to "
+            "CATALOG_OTHER_SOURCES to allow it"
         )
     return settings
 

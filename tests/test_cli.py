@@ -64,6 +64,14 @@ def closed_port() -> Iterator[int]:
         yield unused.getsockname()[1]
 
 
+def test_no_run_reads_a_bucket_that_the_settings_do_not_name(tagging_shop: Shop) -> None:
+    for command in (["ingest"], ["discover", "--run", "night"]):
+        answer = run_job(*command, "--source", "s3://elsewhere/", environment=tagging_shop.environment)
+        assert answer.exit_code == 78
+        assert "CATALOG_OTHER_SOURCES" in answer.error
+    assert tagging_shop.query("SELECT * FROM catalog.tagging_runs") == []
+
+
 def test_a_process_gives_the_exit_code_and_streams_of_its_command(closed_port: int) -> None:
     down = make_environment(CATALOG_DATABASE_URL=f"postgresql://shop:hush@127.0.0.1:{closed_port}/catalog")
     endings = {}

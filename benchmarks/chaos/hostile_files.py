@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from benchmarks.chaos.jobs import DONE, PERMANENT
@@ -111,11 +112,13 @@ def _pretend_to_be_large(whole: bytes, chance: random.Random) -> bytes:
 
 
 def _hide(whole: bytes, chance: random.Random) -> bytes:
-    """A photo with a gigabyte of zeros in its metadata, or something else behind its end."""
+    """A photo with 100 MB of zeros in its metadata, or a program after its end."""
     buffer = io.BytesIO()
     if chance.random() < 0.5:
         return whole + chance.randbytes(5000) + b"<?php system($_GET['x']); ?>"
-    Image.new("RGB", (64, 64)).save(buffer, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0" + chance.randbytes(200))
+    metadata = PngInfo()
+    metadata.add_text("comment", "\0" * 100_000_000, zip=True)
+    Image.new("RGB", (64, 64)).save(buffer, "PNG", pnginfo=metadata)
     return buffer.getvalue()
 
 

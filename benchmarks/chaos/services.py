@@ -40,7 +40,7 @@ def kill_query_service(servers: Servers, ledger: Ledger, kills: int) -> None:
             answers: list[int] = []
             again = world.jobs.run("serve", disturb=partial(_ask, settings, answers), settings=settings)
             harm = killed.judge(DONE, -number, TERMINATED) + again.judge(DONE) + Harm(lost=1 - len(answers))
-            ledger.add("kill serve", harm)
+            ledger.add("kill serve", harm, killed.was_killed)
 
 
 def _ask(settings: dict[str, str], answers: list[int], job: psutil.Process) -> None:
@@ -59,10 +59,10 @@ def kill_stack(servers: Servers, ledger: Ledger, kills: int) -> None:
     with tempfile.TemporaryDirectory(dir=servers.folder) as home:
         folder = Path(home) / LOCAL_STACK_FOLDER.name
         for _ in range(kills):
-            _run_stack(home, "up", random.uniform(0.5, STACK_SECONDS))
+            was_killed = _run_stack(home, "up", random.uniform(0.5, STACK_SECONDS)) is None
             codes = [_run_stack(home, "up"), _run_stack(home, "down")]
             left = find_stack_processes(identify_stack(folder))
-            ledger.add("kill stack up", Harm(hung=len(left), exit_code=len(codes) - codes.count(DONE)))
+            ledger.add("kill stack up", Harm(hung=len(left), exit_code=len(codes) - codes.count(DONE)), was_killed)
 
 
 def _run_stack(home: str, command: str, kill_after_seconds: float | None = None) -> int | None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,10 +18,11 @@ from benchmarks.chaos.scenarios import World, judge_tags, open_shop, tag_shop
 from benchmarks.chaos.worlds import Servers
 from tests.fault_proxy import Edit, run_fault_proxy
 from tests.odd_s3_answers import BROKEN_LISTINGS, FOREIGN_BODIES, HARMLESS, edit_photo, refuse
-from tests.postgres import execute
+from tests.postgres import execute, query
 
 Settings = dict[str, str]
-Disturb = Callable[[World, psutil.Process], None]
+Disturb = Callable[[World, psutil.Process], bool]
+"""Breaks something while a job runs, and tells whether it met it."""
 
 
 @contextmanager
@@ -52,64 +52,88 @@ def try_fault(fault: Fault, servers: Servers, ledger: Ledger) -> None:
     with servers.open_world(own_postgres=fault.needs_own_postgres) as world:
         fault.prepare(world)
         with fault.surround(world) as settings:
-            disturb = partial(fault.disturb, world) if fault.disturb else None
+            struck: list[bool] = []
+
+            def disturb(job: psutil.Process) -> None:
+                struck.append(fault.disturb is None or fault.disturb(world, job))
+
             ended = world.jobs.run("ingest", disturb=disturb, settings=settings)
         harm = ended.judge(*fault.codes)
         if ended.exit_code != DONE:
             harm += world.jobs.run_until_done("ingest").judge(DONE)
-        ledger.add(fault.name, harm + judge_tags(world))
+        ledger.add(fault.name, harm + judge_tags(world), sum(struck))
 
 
 def _signal_decoders(number: signal.Signals, seconds: float) -> Disturb:
-    def disturb(_: World, job: psutil.Process) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def disturb(_: World, job: psutil.Process) -> bool:
+        sent, until = 0, None
+        while _is_running(job) and (until is None or time.monotonic() < until):
             with suppress(psutil.Error, IndexError):
                 decoders = [one for one in job.children(recursive=True) if "spawn_main" in " ".join(one.cmdline())]
                 random.choice(decoders).send_signal(number)
-            time.sleep(0.2)
+                sent, until = sent + 1, until or time.monotonic() + seconds
+            time.sleep(0.1)
+        return sent > 0
 
     return disturb
 
 
-def _end_sessions(world: World, _: psutil.Process) -> None:
+def _is_running(job: psutil.Process) -> bool:
+    return job.is_running() and job.status() != psutil.STATUS_ZOMBIE
+
+
+def _limit_files(_: World, job: psutil.Process) -> bool:
+    """Let no file grow any more: the checkpoints that the job fetches do not fit."""
+    job.rlimit(psutil.RLIMIT_FSIZE, (20_000, 20_000))
+    return True
+
+
+def _end_sessions(world: World, job: psutil.Process) -> bool:
     time.sleep(random.uniform(0.3, 2.5))
     end = """
-        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """
-    execute(world.shop.environment["CATALOG_DATABASE_URL"], end)
+    world.shop.connections.engine.dispose()
+    return _is_running(job) and query(world.shop.environment["CATALOG_DATABASE_URL"], end) > 0
 
 
-def _lock_images(world: World, _: psutil.Process) -> None:
+def _lock_images(world: World, _: psutil.Process) -> bool:
     with world.shop.connections.engine.begin() as connection:
         connection.execute(text("LOCK TABLE catalog.images IN ACCESS EXCLUSIVE MODE"))
         time.sleep(8)
+        waiting = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+    return bool(waiting)
 
 
-def _stop_postgres(world: World, job: psutil.Process) -> None:
+def _stop_postgres(world: World, job: psutil.Process) -> bool:
     """Until the job has given up: the kernel takes connections all the while."""
     time.sleep(1)
     processes = _list_postgres(world)
     for process in processes:
         process.suspend()
+    was_running = _is_running(job)
     with suppress(psutil.TimeoutExpired):
         job.wait(DEADLINE_SECONDS)
     for process in processes:
         process.resume()
+    return was_running
 
 
-def _crash_postgres(world: World, _: psutil.Process) -> None:
+def _crash_postgres(world: World, job: psutil.Process) -> bool:
     """Kill a session's process: the server ends all others and recovers, for which the job may be too early."""
     time.sleep(random.uniform(0.5, 2))
-    with suppress(psutil.Error, IndexError):
-        random.choice([one for one in _list_postgres(world) if "idle" in " ".join(one.cmdline())]).kill()
+    sessions = [one for one in _list_postgres(world) if "idle" in " ".join(one.cmdline())]
+    if not sessions or not _is_running(job):
+        return False
+    random.choice(sessions).kill()
     until = time.monotonic() + DEADLINE_SECONDS
     while time.monotonic() < until:
         with suppress(OperationalError):
             execute(world.shop.environment["CATALOG_DATABASE_URL"], "SELECT 1")
-            return
+            break
         time.sleep(0.2)
+    return True
 
 
 def _list_postgres(world: World) -> list[psutil.Process]:
@@ -148,11 +172,6 @@ def _fail_now_and_then(share: float) -> Edit:
 
 
 @contextmanager
-def _fill_disk(_: World) -> Iterator[Settings]:
-    yield {"CATALOG_MODEL_CACHE": "/dev/full/cache"}
-
-
-@contextmanager
 def _put_file_in_the_way(world: World) -> Iterator[Settings]:
     file: Path = world.folder / "file"
     file.touch()
@@ -168,7 +187,7 @@ FAULTS = (
     Fault("a session of Postgres crashes", 3, (DONE, RETRY), _crash_postgres, needs_own_postgres=True),
     Fault("database is read-only", 1, (RETRY,), surround=_take_no_writes),
     Fault("database refuses connections", 1, (RETRY,), surround=_refuse_connections),
-    Fault("cache disk is full", 1, (PERMANENT,), surround=_fill_disk),
+    Fault("files may not grow", 2, (PERMANENT,), _limit_files),
     Fault("a file where the cache should be", 1, (PERMANENT,), surround=_put_file_in_the_way),
     *(Fault(f"S3: {name}", 1, (DONE,), surround=_answer_oddly(edit)) for name, edit in HARMLESS.items()),
     *(

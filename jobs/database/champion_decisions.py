@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, text
 
 from jobs.database.model_versions import ModelKind
+from jobs.errors import PermanentError
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class ChampionDecision:
 
 @dataclass(frozen=True)
 class StoredDecision:
-    """A decision, and whether it may still be carried out."""
+    """A decision, and whether it was or may still be carried out."""
 
     decision: ChampionDecision
-    is_carried_out: bool
+    is_done: bool
     is_expired: bool
 
 
@@ -45,11 +46,24 @@ def read_decision(connection: Connection, decision_id: int) -> StoredDecision | 
     row = connection.execute(
         text("""
             SELECT d.kind, d.run_id, d.to_version_id, d.reason, d.decided_by,
-                EXISTS (SELECT FROM catalog.promotions p WHERE p.decision_id = d.decision_id),
-                d.decided_at < now() - interval '1 day'
+                d.done_at IS NOT NULL, d.decided_at < now() - interval '1 day'
             FROM catalog.champion_decisions d
             WHERE d.decision_id = :decision_id
         """),
         {"decision_id": decision_id},
     ).one_or_none()
     return StoredDecision(ChampionDecision(*row[:5]), *row[5:]) if row else None
+
+
+def close_decision(connection: Connection, decision_id: int) -> None:
+    """Mark a decision as carried out, in the transaction that does it and under `lock_promotions`.
+
+    Raises:
+        PermanentError: it was carried out before.
+    """
+    statement = text("""
+        UPDATE catalog.champion_decisions SET done_at = clock_timestamp()
+        WHERE decision_id = :decision_id AND done_at IS NULL
+    """)
+    if connection.execute(statement, {"decision_id": decision_id}).rowcount != 1:
+        raise PermanentError(f"decision {decision_id} was carried out before")

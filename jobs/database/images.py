@@ -24,7 +24,7 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class ProductText:
-    """What the shop's products file says of a product."""
+    """What the shop's products file says of a product; None where it has no such column."""
 
     product_id: str
     display_name: str | None
@@ -145,13 +145,15 @@ def record_product_texts(connection: Connection, products: Sequence[ProductText]
     connection.execute(
         text("""
             UPDATE catalog.products p
-            SET display_name = t.display_name, description = t.description, shop_category = t.shop_category,
-                updated_at = now()
+            SET display_name = coalesce(t.display_name, p.display_name),
+                description = coalesce(t.description, p.description),
+                shop_category = coalesce(t.shop_category, p.shop_category), updated_at = now()
             FROM unnest(CAST(:ids AS text[]), CAST(:names AS text[]), CAST(:descriptions AS text[]),
                         CAST(:categories AS text[])) AS t (product_id, display_name, description, shop_category)
             WHERE p.product_id = t.product_id
-              AND (p.display_name, p.description, p.shop_category)
-                  IS DISTINCT FROM (t.display_name, t.description, t.shop_category)
+              AND ((p.display_name IS DISTINCT FROM t.display_name AND t.display_name IS NOT NULL)
+                OR (p.description IS DISTINCT FROM t.description AND t.description IS NOT NULL)
+                OR (p.shop_category IS DISTINCT FROM t.shop_category AND t.shop_category IS NOT NULL))
         """),
         {
             "ids": [product.product_id for product in products],

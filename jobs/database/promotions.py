@@ -9,11 +9,7 @@ from jobs.database.model_versions import ModelKind
 
 @dataclass(frozen=True)
 class NewPromotion:
-    """A version to make the champion.
-
-    ``evaluation_id`` is what it rests on, None for a rollback; ``decision_id`` is the decision of a person that it
-    carries out, if there is one.
-    """
+    """A version to make the champion; ``evaluation_id`` is what it rests on, None for a rollback."""
 
     kind: ModelKind
     model_version_id: int
@@ -21,7 +17,6 @@ class NewPromotion:
     evaluation_id: int | None
     promoted_by: str
     reason: str
-    decision_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,8 @@ def insert_promotion(connection: Connection, promotion: NewPromotion) -> int:
     promotion_id: int = connection.execute(
         text("""
             INSERT INTO catalog.promotions (kind, model_version_id, replaced_version_id, evaluation_id, promoted_by,
-                                            reason, decision_id)
-            VALUES (:kind, :model_version_id, :replaced_version_id, :evaluation_id, :promoted_by, :reason, :decision_id)
+                                            reason)
+            VALUES (:kind, :model_version_id, :replaced_version_id, :evaluation_id, :promoted_by, :reason)
             RETURNING promotion_id
         """),
         vars(promotion),

@@ -87,16 +87,22 @@ def format_database_url(port: int, password: str, database: str, scheme: str = "
 
 
 def create_databases(port: int, superuser_password: str, owner_password: str) -> None:
-    """Create the owner and those of ``DATABASES`` that do not exist."""
+    """Create the owner and those of ``DATABASES`` that do not exist.
+
+    Raises:
+        PermanentError: a database belongs to somebody else.
+    """
     owner = sql.Identifier(OWNER)
     with _log_in(port, superuser_password, "postgres") as cursor:
         cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (OWNER,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD %s").format(owner), (owner_password,))
-        cursor.execute("SELECT datname FROM pg_database")
-        existing = {row[0] for row in cursor.fetchall()}
+        cursor.execute("SELECT datname, pg_get_userbyid(datdba) FROM pg_database")
+        owners = dict(cursor.fetchall())
         for name in DATABASES:
-            if name not in existing:
+            if owners.get(name, OWNER) != OWNER:
+                raise PermanentError("this stack is of an older version: delete it with `make reset`")
+            if name not in owners:
                 cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
     with _log_in(port, superuser_password, CATALOG_DATABASE) as cursor:
         # Only a superuser may; the migration finds it done.

@@ -12,7 +12,7 @@ from PIL import Image
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
-from jobs.database.model_versions import insert_model_version, read_champion
+from jobs.database.model_versions import NewModelVersion, insert_model_version, read_champion
 from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
 from jobs.errors import PermanentError
 from jobs.evaluation.evaluation_record import EvaluationMetrics, Serving
@@ -73,8 +73,7 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     settings = connections.settings
     base = base or settings.encoder_base
     with connections.engine.connect() as connection:
-        if adopted := _find_adopted(connection, base):
-            return adopted
+        _refuse_other_champion(connection, base)
     folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.model_cache)
     with open_scratch() as scratch:
         artifact = scratch / "artifact"
@@ -82,21 +81,21 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
         serving = _check(base, artifact, settings, policy, scratch)
         uploaded = upload_checkpoint(connections.store, connections.artifacts, artifact, "encoder")
         reason = (
-            f"{_begin_reason(base)} without gates: the catalog had no champion encoder, and without labels "
+            f"{_describe_adoption(base)} the catalog had no champion encoder, and without labels "
             f"there is no test set; it loads, gives unit vectors, and is served by {production.describe()}"
         )
         with connections.engine.begin() as connection:
             lock_promotions(connection)
-            if adopted := _find_adopted(connection, base):
-                return adopted
-            version = insert_model_version(connection, uploaded)
-            log.info("reading encoder %d back from the bucket", version.model_version_id)
-            # Into the cache, since the next run on this machine loads it from there.
-            fetch_checkpoint(connections.store, version, settings.model_cache)
-            promotion = NewPromotion("encoder", version.model_version_id, None, None, adopted_by, reason)
-            insert_promotion(connection, promotion)
-            report = report_champion(connection, "encoder", is_new=True)
-    log.info("encoder %d is the champion: %s", version.model_version_id, reason)
+            is_new = not _refuse_other_champion(connection, base, uploaded)
+            if is_new:
+                version = insert_model_version(connection, uploaded)
+                log.info("reading encoder %d back from the bucket", version.model_version_id)
+                # Into the cache, since the next run on this machine loads it from there.
+                fetch_checkpoint(connections.store, version, settings.model_cache)
+                promotion = NewPromotion("encoder", version.model_version_id, None, None, adopted_by, reason)
+                insert_promotion(connection, promotion)
+            report = report_champion(connection, "encoder", is_new=is_new)
+    log.info("encoder %d is the champion: %s", report.model_version_id, reason)
     return AdoptionReport(
         base=base,
         reason=reason,
@@ -108,36 +107,30 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     )
 
 
-def _begin_reason(base: str) -> str:
-    """By which an adoption is recognised among promotions."""
-    return f"adopted as it is from {base},"
+def _describe_adoption(base: str) -> str:
+    """Begin the reason of a promotion, by which the adoption of a base is recognised later."""
+    return f"adopted as it is from {base}, without gates:"
 
 
-def _find_adopted(connection: Connection, base: str) -> AdoptionReport | None:
-    """Describe the champion if this base was adopted before; None while there is no champion.
+def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModelVersion | None = None) -> bool:
+    """Tell whether this base is the champion already, and refuse if another encoder is.
+
+    Before its weights are known, the ``base`` alone is compared.
 
     Raises:
         PermanentError: another encoder is the champion.
     """
     champion, promotion = read_champion(connection, "encoder"), read_latest_promotion(connection, "encoder")
     if champion is None or promotion is None:
-        return None
-    if not promotion.reason.startswith(_begin_reason(base)):
+        return False
+    is_same = promotion.reason.startswith(_describe_adoption(base))
+    if not is_same or (uploaded and uploaded.weights_sha256 != champion.weights_sha256):
         raise PermanentError(
             f"encoder {champion.model_version_id} is the champion already, and only the first is adopted without "
             "gates: import labels with texts and run `python -m jobs retrain --kinds encoder`; with "
             "`--encoder-epochs 0` it takes a base as it is"
         )
-    log.info("encoder %d was adopted from %s before", champion.model_version_id, base)
-    return AdoptionReport(
-        base=base,
-        reason=promotion.reason,
-        engine=champion.engine,
-        precision=champion.precision or "fp32",
-        images_per_second=None,
-        peak_memory_bytes=None,
-        promotion=report_champion(connection, "encoder", is_new=False),
-    )
+    return True
 
 
 def _build(base: Path, artifact: Path, settings: Settings) -> Production:

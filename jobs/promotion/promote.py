@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
+from jobs.database.champion_decisions import close_decision
 from jobs.database.evaluations import Evaluation, read_latest_evaluation
 from jobs.database.model_versions import ModelKind, read_live_model
 from jobs.database.promotions import (
@@ -45,6 +46,8 @@ def promote_candidate(
 ) -> PromotionReport:
     """Promote the candidate of a run in one transaction; asked again, it changes nothing.
 
+    ``decision_id`` is the decision of a person that this carries out.
+
     The first classifier answers at once, since there is nothing that it would replace; a later one, and any encoder,
     when the catalog was brought over to it.
 
@@ -59,6 +62,8 @@ def promote_candidate(
                 f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first"
             )
         lock_promotions(connection)
+        if decision_id is not None:
+            close_decision(connection, decision_id)
         latest = read_latest_promotion(connection, kind)
         if latest and latest.model_version_id == evaluation.candidate_version_id:
             log.info("%s %d is the champion already", kind, latest.model_version_id)
@@ -71,7 +76,6 @@ def promote_candidate(
             evaluation_id=evaluation.evaluation_id,
             promoted_by=promoted_by,
             reason=f"passed its gates in run {run_id}",
-            decision_id=decision_id,
         )
         insert_promotion(connection, promotion)
         if kind == "classifier" and read_live_model(connection, kind) is None:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from jobs.connections import Connections
-from jobs.database.model_versions import ModelKind
+from jobs.database.evaluations import read_latest_evaluation
+from jobs.database.model_versions import ModelKind, read_champion
 from jobs.datasets.snapshot import SnapshotReport, SnapshotSettings, take_snapshot
 from jobs.errors import PermanentError
 from jobs.evaluation.evaluate import evaluate_candidate
@@ -80,6 +81,13 @@ def _choose_kinds(options: RetrainOptions, snapshot: SnapshotReport) -> tuple[Mo
     return ("classifier", "encoder")
 
 
+def _is_promoted(connections: Connections, run_id: str, kind: ModelKind) -> bool:
+    """Tell whether the run was killed after this promotion: the candidate must not compete with itself."""
+    with connections.engine.connect() as connection:
+        evaluation, champion = read_latest_evaluation(connection, run_id, kind), read_champion(connection, kind)
+    return bool(evaluation and champion and evaluation.candidate_version_id == champion.model_version_id)
+
+
 def _retrain_kind(
     connections: Connections,
     run_id: str,
@@ -89,7 +97,8 @@ def _retrain_kind(
     policy: GatePolicy,
 ) -> PromotionReport:
     train_candidate(connections, run_id, snapshot.snapshot_id, request)
-    optimize_candidate(connections, run_id, request.kind, policy)
-    evaluate_candidate(connections, run_id, request.kind)
-    decide_gates(connections, run_id, request.kind, policy)
+    if not _is_promoted(connections, run_id, request.kind):
+        optimize_candidate(connections, run_id, request.kind, policy)
+        evaluate_candidate(connections, run_id, request.kind)
+        decide_gates(connections, run_id, request.kind, policy)
     return promote_candidate(connections, run_id, request.kind, options.promoted_by)

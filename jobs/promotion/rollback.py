@@ -5,6 +5,7 @@ import logging
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
+from jobs.database.champion_decisions import close_decision
 from jobs.database.model_versions import ModelKind, read_live_model
 from jobs.database.product_tags import renew_product_tags
 from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
@@ -31,14 +32,16 @@ def roll_back(
     By default it is the version that was live last beside the champion. Where a rollback made the champion, it
     stays, so that a repeated call changes nothing: going back further takes ``to_version``. Images that it has not
     answered stay without its answer until the next ingest run; of an encoder, texts that it has not
-    embedded are embedded after the switch.
+    embedded are embedded after the switch. ``decision_id`` is the decision of a person that this carries out.
 
     Raises:
         PermanentError: answers never came from that version, or the space of that encoder was dropped.
     """
     with connections.engine.begin() as connection:
         lock_promotions(connection)
-        report = _roll_back(connection, kind, to_version, promoted_by, reason, decision_id)
+        if decision_id is not None:
+            close_decision(connection, decision_id)
+        report = _roll_back(connection, kind, to_version, promoted_by, reason)
     if report.unanswered_images:
         log.warning(
             "%s %d has not answered %d images, which arrived after it was replaced: the next ingest run does, or now "
@@ -56,12 +59,7 @@ def roll_back(
 
 
 def _roll_back(
-    connection: Connection,
-    kind: ModelKind,
-    to_version: int | None,
-    promoted_by: str,
-    reason: str,
-    decision_id: int | None,
+    connection: Connection, kind: ModelKind, to_version: int | None, promoted_by: str, reason: str
 ) -> PromotionReport:
     champion = read_latest_promotion(connection, kind)
     if champion and champion.is_rollback and not to_version:
@@ -86,7 +84,6 @@ def _roll_back(
             evaluation_id=None,
             promoted_by=promoted_by,
             reason=reason,
-            decision_id=decision_id,
         ),
     )
     return report_champion(connection, kind, is_new=True)

@@ -1,4 +1,4 @@
-"""Who may ask the query service: programs on this machine, and whoever knows the token."""
+"""Check who may use the query service: programs on this machine, or clients with the token if there is one."""
 
 import ipaddress
 import secrets

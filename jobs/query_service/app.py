@@ -27,7 +27,7 @@ def create_app(service: QueryService, settings: Settings) -> FastAPI:
     app = FastAPI(title="Catalog tagger: query service", openapi_url=None)
     if is_on_loopback(settings):
         # A page in somebody's browser may ask under a name of its own that leads here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, settings.serve_host])
     bodies = BodyReader(settings.max_object_bytes)
 
     async def embed_text(body: bytes) -> EmbeddedQuery:

@@ -75,6 +75,10 @@ class _OtherBodyError(Exception):
     """The body of an answer is not the object that was listed."""
 
 
+MAX_KEYS = 1000
+"""Of a page of a listing, unless it says otherwise."""
+
+
 @dataclass(frozen=True)
 class ListedObject:
     """One line of a listing; ``etag`` bears no quotes. Where the endpoint gives none, size and time stand for it."""
@@ -131,11 +135,14 @@ class ObjectStore:
             # An error page of a proxy may come with status 200 and parse as a listing of nothing.
             if not {"IsTruncated", "Name"} & page.keys():
                 raise RetryableError(f"{self._endpoint} answered with something else than a listing of {location}")
-            lines = [self._complete(item, location) for item in page.get("Contents", [])]
+            contents = page.get("Contents", [])
+            lines = [self._complete(item, location) for item in contents]
             yield [ListedObject(item["Key"], *read_version(item)) for item in lines if item]
-            if not page.get("IsTruncated"):
-                return
             token = page.get("NextContinuationToken")
+            # Where it is left out, a full page may not be the last.
+            may_go_on = bool(token) or len(contents) >= page.get("MaxKeys", MAX_KEYS)
+            if not page.get("IsTruncated", may_go_on):
+                return
             if token in {None, where.get("ContinuationToken")}:
                 raise RetryableError(f"{self._endpoint} breaks the listing of {location} off in the middle")
             where["ContinuationToken"] = token

@@ -139,7 +139,7 @@ def _serve(pipe: Connection, photo_seconds: float) -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     end_with_parent()
     # The pipe ends with the job, and in the middle of a message if that was killed.
-    with suppress(EOFError, ConnectionError):
+    with suppress(EOFError, OSError):
         pipe.send(True)
         while True:
             decoder, contents = pipe.recv()

@@ -19,7 +19,7 @@ COLUMNS = {
 }
 """The columns, each with the names that it may have, in any case and with any space around them.
 
-All but the first may be missing.
+All but the first may be missing: what they would say stays as it is.
 """
 MAX_REPORTED_ROWS = 5
 
@@ -46,8 +46,8 @@ def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Cal
         if fault is not None or isinstance(record, BadRecord):
             faults.append(f"line {record.line}: {fault}")
             continue
-        image, description, name, category = ("" if place is None else record.fields[place] for place in places)
-        product_id = read_product_id(image.strip())
+        image, description, name, category = (None if place is None else record.fields[place] for place in places)
+        product_id = read_product_id(str(image).strip())
         products.setdefault(product_id, ProductText(product_id, name, description, category))
     _tell(faults, location)
     return list(products.values())

@@ -8,7 +8,7 @@ from airflow.sdk.types import TaskInstanceKey
 from catalog_airflow.page_address import locate_pages
 
 TAGGING_COMMANDS = frozenset({"discover", "tag-shard", "publish", "report", "plan-retag", "complete-retag"})
-MODEL_COMMANDS = frozenset({"snapshot", "train", "optimize", "evaluate", "gate", "promote", "rollback"})
+MODEL_COMMANDS = frozenset({"snapshot", "train", "optimize", "evaluate", "gate", "promote", "decide"})
 
 
 class CatalogPageLink(BaseOperatorLink):  # type: ignore[misc]

@@ -8,13 +8,11 @@ CREATE TABLE catalog.champion_decisions (
     reason        text NOT NULL,
     decided_by    text NOT NULL,
     decided_at    timestamptz NOT NULL DEFAULT now(),
+    done_at       timestamptz,
     FOREIGN KEY (to_version_id, kind) REFERENCES catalog.model_versions (model_version_id, kind),
     CHECK ((run_id IS NULL) <> (to_version_id IS NULL))
 );
-COMMENT ON TABLE catalog.champion_decisions IS 'Who decided what about champions; one that was carried out has a promotion';
+COMMENT ON TABLE catalog.champion_decisions IS 'Who decided to promote or roll back what; each decision is carried out once';
 COMMENT ON COLUMN catalog.champion_decisions.run_id IS 'The run whose candidate to promote; null for rollbacks';
 COMMENT ON COLUMN catalog.champion_decisions.to_version_id IS 'The version to roll back to; null for promotions';
-
-ALTER TABLE catalog.promotions
-    ADD COLUMN decision_id bigint UNIQUE REFERENCES catalog.champion_decisions;
-COMMENT ON COLUMN catalog.promotions.decision_id IS 'The decision that it carries out; null for those of jobs and shells';
+COMMENT ON COLUMN catalog.champion_decisions.done_at IS 'When it was carried out, in the transaction of the promotion; null before';

@@ -34,7 +34,6 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched_connection, "TELL_SECONDS", 0.4)
     # The least that libpq takes.
     monkeypatch.setattr(watched_connection, "PROBE_SECONDS", 2)
-    monkeypatch.setattr(watched_connection, "MAX_FAILED_PROBES", 1)
 
 
 @contextmanager
@@ -70,7 +69,8 @@ def test_a_server_that_falls_silent_ends_the_job(wait: str, tmp_path: Path, capl
     assert "waiting for the database for" in caplog.text
 
 
-def test_a_server_that_falls_silent_among_rows_ends_the_job() -> None:
+def test_a_server_that_falls_silent_among_rows_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watched_connection, "MAX_FAILED_PROBES", 1)
     with run_server() as (url, folder):
         engine = create_database_engine(url)
         with engine.connect() as connection:

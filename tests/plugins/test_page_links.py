@@ -12,7 +12,7 @@ QUOTED = "catalog_ingest%2Fmanual__2026-01-01T00%3A00%3A00%2B00%3A00"
         ("tag-shard", f"/catalog/run?run={QUOTED}"),
         ("complete-retag", f"/catalog/run?run={QUOTED}"),
         ("train", "/catalog/models"),
-        ("rollback", "/catalog/models"),
+        ("decide", "/catalog/models"),
     ],
 )
 def test_a_task_leads_to_its_page(command: str, link: str) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from jobs.database.champion_decisions import ChampionDecision, insert_decision
 from jobs.errors import PermanentError
+from jobs.promotion import rollback
 from jobs.promotion.decide import carry_out_decision
 from jobs.promotion.promote import promote_candidate
 from tests.catalog_rows import promote_model, register_model
@@ -38,8 +39,10 @@ def test_a_promotion_names_who_decided_it(shop: Shop, candidate: int) -> None:
     decision = decide(shop, "run/1")
     assert carry_out_decision(shop.connections, decision).is_new
     assert shop.query(CHAMPION) == [(candidate,)]
-    latest = "SELECT promoted_by, decision_id FROM catalog.promotions ORDER BY promotion_id DESC LIMIT 1"
-    assert shop.query(latest) == [("anna", decision)]
+    latest = "SELECT promoted_by FROM catalog.promotions ORDER BY promotion_id DESC LIMIT 1"
+    assert shop.query(latest) == [("anna",)]
+    assert shop.query("SELECT done_at IS NOT NULL FROM catalog.champion_decisions") == [(True,)]
+    assert not carry_out_decision(shop.connections, decision).is_new
 
 
 def test_a_decision_that_was_carried_out_is_not_carried_out_again(shop: Shop, champion: int, candidate: int) -> None:
@@ -53,8 +56,37 @@ def test_a_decision_that_was_carried_out_is_not_carried_out_again(shop: Shop, ch
     assert shop.query(CHAMPION) == [(later,)]
 
 
+def test_a_decision_that_changed_nothing_is_done_too(shop: Shop, champion: int) -> None:
+    """As after a second click: what holds later must not be undone by starting its run again."""
+    stay = decide(shop, None, champion)
+    assert not carry_out_decision(shop.connections, stay).is_new
+    with shop.connections.engine.begin() as connection:
+        later = promote_model(connection, "classifier")
+    assert carry_out_decision(shop.connections, stay).model_version_id == later
+    assert shop.query(CHAMPION) == [(later,)]
+
+
+def test_a_rollback_that_was_killed_after_its_switch_is_finished(
+    shop: Shop, champion: int, candidate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote_candidate(shop.connections, "run/1", "classifier", "tester")
+    back = decide(shop, None, champion)
+    renewals: list[object] = []
+    monkeypatch.setattr(rollback, "renew_live_codes", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out_decision(shop.connections, back)
+    assert shop.query(CHAMPION) == [(champion,)]
+    monkeypatch.setattr(rollback, "renew_live_codes", renewals.append)
+    assert not carry_out_decision(shop.connections, back).is_new
+    assert len(renewals) == 1
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_nobody_decides_by_a_number_alone(shop: Shop, champion: int, candidate: int) -> None:
-    with pytest.raises(PermanentError, match=r"no decision 1: .* on the page Models"):
+    with pytest.raises(PermanentError, match=r"decision 1 does not exist: .* on the page Models"):
         carry_out_decision(shop.connections, 1)
     assert shop.query(CHAMPION) == [(champion,)]
 

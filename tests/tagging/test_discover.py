@@ -113,6 +113,14 @@ def test_texts_come_from_the_products_file(shop: Shop) -> None:
     assert rows == [("sku1", "Dress Été", 'A "red" dress, long', "dress")]
 
 
+def test_a_text_stays_when_the_file_loses_its_column(shop: Shop) -> None:
+    shop.put("sku1_1.jpg", make_photo(1))
+    for content in (b"image,description,name\nsku1_1.jpg,red,Dress\n", b"image,name\nsku1_1.jpg,Gown\n"):
+        shop.put("products.csv", content)
+        discover(shop)
+    assert shop.query("SELECT display_name, description FROM catalog.products") == [("Gown", "red")]
+
+
 def test_a_products_file_that_names_no_images_stops_nothing(shop: Shop) -> None:
     shop.put("sku1_1.jpg", make_photo(1))
     shop.put("products.csv", b"name,description\nDress,red\n")

@@ -42,7 +42,7 @@ def test_headers_and_line_ends_are_matched_loosely(shop: Shop, header: str, end:
 
 
 def test_all_columns_but_that_of_the_image_may_be_missing(shop: Shop) -> None:
-    assert read(shop, "name,image\nOne,1.jpg\n") == [ProductText("1.jpg", "One", "", "")]
+    assert read(shop, "name,image\nOne,1.jpg\n") == [ProductText("1.jpg", "One", None, None)]
 
 
 @pytest.mark.parametrize("content", ["name,description\nOne,one\n", "", "<!DOCTYPE html>\n<p>Sign in"])

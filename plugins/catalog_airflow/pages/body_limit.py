@@ -50,7 +50,7 @@ class _BoundedBody:
         if self._is_complete:
             return await self._receive()
         if self._deadline is None:
-            await get_user(self._request, None, await bearer_scheme(self._request))
+            await self._require_login()
             announced = self._request.headers.get("content-length", "")
             self._require_fit(int(announced) if announced.isdecimal() else 0)
             self._deadline = asyncio.get_running_loop().time() + self._seconds
@@ -63,6 +63,12 @@ class _BoundedBody:
         self._require_fit(self._received_bytes)
         self._is_complete = not message.get("more_body", False)
         return message
+
+    async def _require_login(self) -> None:
+        try:
+            await get_user(self._request, None, await bearer_scheme(self._request))
+        except HTTPException as refusal:
+            raise HTTPException(refusal.status_code, refusal.detail, LEAVE) from None
 
     def _require_fit(self, size_bytes: int) -> None:
         if size_bytes > self._limit_bytes:

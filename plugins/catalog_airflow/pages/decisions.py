@@ -63,10 +63,11 @@ def roll_back(viewer: Promoter, version: VersionId, reason: Reason) -> RedirectR
 
 
 def _decide(decision: ChampionDecision) -> RedirectResponse:
-    """Store the decision, so that nobody starts the DAG with effect who may not decide."""
+    """Store the decision and start its run: the DAG carries out nothing else, whoever starts it."""
     with change_catalog() as connection:
-        decision_id = insert_decision(connection, decision)
-    return RedirectResponse(make_url("models", decision=start_decision(decision_id, decision.decided_by)), 303)
+        # In one transaction, which a run that cannot be started takes back; the job starts seconds later.
+        run_id = start_decision(insert_decision(connection, decision), decision.decided_by)
+    return RedirectResponse(make_url("models", decision=run_id), 303)
 
 
 def _require_candidate(connection: Connection, version: int) -> Comparison:
