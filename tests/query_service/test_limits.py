@@ -133,7 +133,10 @@ def test_a_client_that_leaves_in_the_middle_takes_its_place_with_it(live_shop: S
 
 def test_slow_bodies_keep_nobody_out(live_shop: Shop) -> None:
     photo = make_photo(1)
-    with run_service(live_shop.with_settings(serve_queue_length=1)) as service, ExitStack() as clients:
+    with (
+        run_service(live_shop.with_settings(serve_queue_length=1, serve_deadline_seconds=60)) as service,
+        ExitStack() as clients,
+    ):
         service.wait_until_ready()
         slow = [clients.enter_context(begin_photo(service, photo)) for _ in range(100)]
         assert service.http.post("/classify", content=photo).status_code == 200
