@@ -1,4 +1,4 @@
-"""Temporary folders that a killed job leaves behind only until the next one starts."""
+"""Create temporary folders, and delete those that killed jobs left behind."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""Queries on ``champion_decisions``: what people decided about champions, each carried out at most once."""
+"""Query ``champion_decisions``: promotions and rollbacks that people confirmed, each carried out at most once."""
 
 from dataclasses import dataclass
 

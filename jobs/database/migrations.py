@@ -101,7 +101,7 @@ def _require_pgvector(connection: Connection) -> str:
 
 
 def _require_rights(connection: Connection) -> None:
-    """yoyo keeps its book in the schema public, and goes on as if it could when it cannot.
+    """Check rights that yoyo does not: it stores the applied migrations in the schema public.
 
     Raises:
         PermanentError: the role may not create tables, or not use pgvector where it is installed.
@@ -131,7 +131,7 @@ def _require_rights(connection: Connection) -> None:
 
 
 class MigrationLedger(PostgresqlBackend):  # type: ignore[misc]
-    """yoyo's book of applied migrations, on one of our connections: yoyo would read the address in its own way."""
+    """Run yoyo on one of our connections, so that every command parses CATALOG_DATABASE_URL in the same way."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -139,7 +139,7 @@ class MigrationLedger(PostgresqlBackend):  # type: ignore[misc]
         self.init_database()
 
     def connect(self, _address: object) -> Any:
-        """Open a connection that no one else gets, in the mode that yoyo expects."""
+        """Open a connection outside the pool, in the autocommit mode that yoyo expects."""
         pooled = self._engine.raw_connection()
         connection: Any = pooled.dbapi_connection
         pooled.detach()

@@ -110,10 +110,10 @@ def require_numbers(model: Any, folder: Path) -> None:
 
 @contextmanager
 def explain_damage(words: str) -> Iterator[None]:
-    """Turn whatever is raised about a file into one line.
+    """Turn any exception about a file into one line.
 
-    No list of types: on damaged files Transformers and its tokenizers raise KeyError, TypeError, RuntimeError, and
-    Exception itself.
+    Exceptions are not listed by type: on damaged files, Transformers and tokenizers also raise KeyError, TypeError,
+    RuntimeError and plain Exception.
 
     Raises:
         PermanentError: the words, and what was raised.

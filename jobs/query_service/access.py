@@ -13,7 +13,7 @@ LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def is_on_loopback(settings: Settings) -> bool:
-    """Whether only programs on this machine reach the service."""
+    """Tell whether the service is only reachable from this machine."""
     try:
         return ipaddress.ip_address(settings.serve_host).is_loopback
     except ValueError:
@@ -28,19 +28,19 @@ def require_token_beyond_loopback(settings: Settings) -> None:
     """
     if settings.query_token is None and not is_on_loopback(settings):
         raise PermanentError(
-            f"other machines reach CATALOG_SERVE_HOST={settings.serve_host}: set CATALOG_QUERY_TOKEN, here and for the "
-            "clients, or serve on 127.0.0.1"
+            f"CATALOG_SERVE_HOST={settings.serve_host} is reachable from other machines: set CATALOG_QUERY_TOKEN for "
+            "the service and its clients, or serve on 127.0.0.1"
         )
 
 
 def require_token(request: Request, token: str | None) -> None:
-    """Let a request pass that names the token, or any if there is none.
+    """Check the token of a request, if the service has one.
 
     Raises:
-        UnknownClientError: it names none, or another one.
+        UnknownClientError: the token is missing or wrong.
     """
     if token is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), token.encode()):
-        raise UnknownClientError("unknown_client", "the header Authorization must be: Bearer CATALOG_QUERY_TOKEN")
+        raise UnknownClientError("unknown_client", "send `Authorization: Bearer` with the value of CATALOG_QUERY_TOKEN")

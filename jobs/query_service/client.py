@@ -94,6 +94,6 @@ class QueryClient:
             raise QueryRefused(refusal.reason, refusal.detail)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise PermanentError(
-                f"the query service at {self._url} has another CATALOG_QUERY_TOKEN: set the same for both"
+                f"the query service at {self._url} rejects the token: set the same CATALOG_QUERY_TOKEN for both"
             )
         raise RetryableError(f"the query service at {self._url} cannot answer now: {refusal.detail}")

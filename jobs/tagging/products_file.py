@@ -37,7 +37,7 @@ def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Cal
     header, records = read_records(io.StringIO(text, newline=""))
     places = [header.find(*names) for names in COLUMNS.values()]
     if places[0] is None:
-        log.warning("the products file %s has no column image: no text was read from it", location)
+        log.warning("the products file %s has no column image and is ignored", location)
         return []
     products: dict[str, ProductText] = {}
     faults: list[str] = []

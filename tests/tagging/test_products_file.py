@@ -48,4 +48,4 @@ def test_all_columns_but_that_of_the_image_may_be_missing(shop: Shop) -> None:
 @pytest.mark.parametrize("content", ["name,description\nOne,one\n", "", "<!DOCTYPE html>\n<p>Sign in"])
 def test_a_file_that_names_no_images_is_named(shop: Shop, content: str, caplog: pytest.LogCaptureFixture) -> None:
     assert read(shop, content) == []
-    assert "products.csv has no column image" in caplog.text
+    assert "products.csv has no column image and is ignored" in caplog.text

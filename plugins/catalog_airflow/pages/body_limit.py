@@ -1,4 +1,4 @@
-"""Nothing of a form is read before it is known who sends it; what is too large or too slow is not read to its end."""
+"""Check the login before a request body is read, and stop reading bodies that are too large or too slow."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ LEAVE = {"Connection": "close"}
 
 
 class BodyLimit:
-    """Wraps an application, whose own handlers answer what is refused here."""
+    """Wrap an application, whose own exception handlers render the refusals."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -29,7 +29,7 @@ class BodyLimit:
 
 
 class _BoundedBody:
-    """The body of one request; the first call, which the application makes once it wants a body, checks the login."""
+    """Bound the body of one request. The first call of `receive`, before anything is read, checks the login."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._request = Request(scope)
@@ -42,10 +42,10 @@ class _BoundedBody:
         self._is_complete = False
 
     async def receive(self) -> Message:
-        """The next part; after the last, whatever the server has to say.
+        """Return the next ASGI message.
 
         Raises:
-            HTTPException: 401 and 403 for who is not logged in, 413 and 408 for what is too large or too slow.
+            HTTPException: 401 or 403 without a valid login, 413 if the body is too large, 408 if it is too slow.
         """
         if self._is_complete:
             return await self._receive()
@@ -58,7 +58,7 @@ class _BoundedBody:
             async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
-            raise HTTPException(408, f"What you sent did not arrive within {self._seconds:.0f} s.", LEAVE) from None
+            raise HTTPException(408, f"The upload took longer than {self._seconds:.0f} s.", LEAVE) from None
         self._received_bytes += len(message.get("body", b""))
         self._require_fit(self._received_bytes)
         self._is_complete = not message.get("more_body", False)
@@ -72,4 +72,4 @@ class _BoundedBody:
 
     def _require_fit(self, size_bytes: int) -> None:
         if size_bytes > self._limit_bytes:
-            raise HTTPException(413, f"What you sent has more than {self._limit_bytes // 1000:,} kB.", LEAVE)
+            raise HTTPException(413, f"The upload is larger than {self._limit_bytes // 1000:,} kB.", LEAVE)
