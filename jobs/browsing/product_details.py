@@ -74,19 +74,7 @@ PRODUCT = """
     SELECT p.product_id, p.display_name, p.description, p.shop_category, t.category, t.confidence, t.source,
            coalesce(t.photos_disagree, false) AS photos_disagree
     FROM catalog.products p
-    LEFT JOIN LATERAL (
-        SELECT coalesce(l.category, m.category) AS category,
-               CASE WHEN l.category IS NULL THEN m.confidence ELSE 1 END AS confidence,
-               CASE WHEN l.category IS NOT NULL THEN 'human' WHEN m.category IS NOT NULL THEN 'model' END AS source,
-               m.photos_disagree
-        FROM (SELECT) one
-        LEFT JOIN catalog.product_tags m ON m.product_id = p.product_id AND m.classifier_version_id
-            = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
-        LEFT JOIN LATERAL (
-            SELECT l.category FROM catalog.images i JOIN catalog.labels l USING (image_id)
-            WHERE i.product_id = p.product_id AND i.deleted_at IS NULL ORDER BY l.label_id DESC LIMIT 1
-        ) l ON true
-    ) t ON true
+    LEFT JOIN catalog.current_product_tags t USING (product_id)
     WHERE p.product_id = :product
 """
 

@@ -1,6 +1,6 @@
 """A product's page: its photos, and everything that was ever said of them."""
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from jobs.browsing.product_details import read_product
 from tests.browsing.conftest import SmallCatalog
@@ -31,6 +31,18 @@ def test_a_label_wins_and_the_tag_stays_in_the_history(connection: Connection, c
     assert said == {("dress", "tester", None), ("hat", None, catalog.classifier)}
     untagged = next(photo for photo in product.photos if photo.image_id == catalog.image_ids["untagged"])
     assert (untagged.category, untagged.source) == (None, None)
+
+
+def test_a_product_is_what_sql_says_it_is(connection: Connection, catalog: SmallCatalog) -> None:
+    """One photo of something else does not change its product."""
+    connection.execute(
+        text("INSERT INTO catalog.labels (image_id, category, labelled_by) VALUES (:image, 'not clothing', 'tester')"),
+        {"image": catalog.image_ids["blue"]},
+    )
+    statement = text("SELECT category, source FROM catalog.current_product_tags WHERE product_id = 'P1'")
+    product = read_product(connection, "P1")
+    assert product is not None
+    assert (product.category, product.source) == tuple(connection.execute(statement).one()) == ("dress", "model")
 
 
 def test_answers_of_a_replaced_model_stay_and_are_not_live(connection: Connection, catalog: SmallCatalog) -> None:
