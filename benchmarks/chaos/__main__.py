@@ -58,15 +58,25 @@ def main() -> None:
                 left -= scenario.kills_of_a_world
         trials += [partial(try_fault, fault, servers, ledger) for fault in FAULTS for _ in range(fault.tries)]
         trials += [partial(feed, servers, ledger) for feed in list_feeds(arguments.files, arguments.seed)]
-        list(threads.map(lambda trial: trial(), trials))
+        are_complete = all(threads.map(_complete, trials))
     minutes = (time.monotonic() - started) / 60
     table = ledger.format()
     print("\n".join(table))
-    if (arguments.kills, arguments.files) == (KILLS, FILES):
+    if are_complete and (arguments.kills, arguments.files) == (KILLS, FILES):
         how = f"`make chaos`, {datetime.now(UTC):%Y-%m-%d}, {describe_machine()}, {minutes:.0f} minutes:"
         replace_block(PAGE, BLOCK, ["", how, "", *table, ""])
-    if not ledger.is_clean():
+    if not (are_complete and ledger.is_clean()):
         sys.exit(1)
+
+
+def _complete(trial: Callable[[], None]) -> bool:
+    """Run a trial; one that fails by itself spoils the table, but not the trials after it."""
+    try:
+        trial()
+    except Exception:
+        logging.exception("the benchmark itself failed")
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Jobs in processes of their own, disturbed while they run, and judged by how they end."""
 
 import logging
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -84,20 +83,21 @@ class JobRunner:
         messages = self.folder / f"messages-{uuid4().hex}"
         started = time.monotonic()
         process = start_job(*words, environment=self.environment | (settings or {}), messages=messages)
-        assert process.pid is not None
-        leader = psutil.Process(process.pid)
-        if disturb:
-            disturb(leader)
-        process.join(kill.after_seconds if kill else DEADLINE_SECONDS)
-        family = _list_children(leader)
-        was_killed = bool(kill and process.is_alive())
-        if was_killed and kill:
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, kill.signal)
-            process.join(DEADLINE_SECONDS)
+        family: set[psutil.Process] = set()
+        was_killed = False
+        with suppress(psutil.NoSuchProcess):
+            # Signals go through psutil, which does not send them to another process that got the same id.
+            leader = psutil.Process(process.pid)
+            if disturb:
+                disturb(leader)
+            process.join(kill.after_seconds if kill else DEADLINE_SECONDS)
+            family |= _list_children(leader)
+            if kill and process.is_alive():
+                leader.send_signal(kill.signal)
+                was_killed = True
+        process.join(DEADLINE_SECONDS)
         is_hung = process.is_alive()
         if is_hung:
-            family |= _list_children(leader)
             process.kill()
             process.join()
         return Ended(

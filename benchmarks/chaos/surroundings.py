@@ -79,7 +79,10 @@ def _signal_decoders(number: signal.Signals, seconds: float) -> Disturb:
 
 
 def _is_running(job: psutil.Process) -> bool:
-    return job.is_running() and job.status() != psutil.STATUS_ZOMBIE
+    try:
+        return job.is_running() and job.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _limit_files(_: World, job: psutil.Process) -> bool:
