@@ -24,6 +24,10 @@ RUN --mount=type=cache,target=/root/.cache \
     && uv pip install --system --link-mode=copy --require-hashes --constraint=requirements.lock \
     --requirement=requirements.txt --requirement=requirements-compose.txt
 
+# The commit, which model versions name: docker build --build-arg CODE_VERSION=$(git describe --always --dirty) .
+ARG CODE_VERSION=""
+ENV CODE_VERSION=$CODE_VERSION
+
 WORKDIR /opt/catalog
 COPY sql sql
 COPY plugins plugins

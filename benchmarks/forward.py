@@ -1,9 +1,9 @@
 """The bare forward pass of two models on ready photos: the speed that no pipeline can exceed.
 
-    python -m benchmarks.forward CLASSIFIER ENCODER SECONDS [compiled]
+    python -m benchmarks.forward CLASSIFIER ENCODER SECONDS
 
 Both are computed in the engine and precision that their folders name, in as many passes side by side as when photos are
-tagged; ``compiled`` as with CATALOG_COMPILE_TORCH.
+tagged.
 """
 
 import json
@@ -20,9 +20,9 @@ from jobs.tagging.predict import load_predictor
 WARM_UP_SECONDS = 1.0
 
 
-def measure_forward(classifier: Path, encoder: Path, seconds: float, *, compiled: bool = False) -> float:
+def measure_forward(classifier: Path, encoder: Path, seconds: float) -> float:
     """Images per second of both models together."""
-    predictor = load_predictor(classifier, encoder, EngineSettings("auto", "auto", compile_torch=compiled))
+    predictor = load_predictor(classifier, encoder, EngineSettings("auto", "auto"))
     random = np.random.default_rng(0)
     photo = tuple(
         random.integers(0, 256, (geometry.crop_to, geometry.crop_to, 3), dtype=np.uint8)
@@ -37,7 +37,6 @@ def measure_forward(classifier: Path, encoder: Path, seconds: float, *, compiled
         return images
 
     with ThreadPoolExecutor(predictor.passes) as pool:
-        # Compiling comes in the first batch, however long it takes.
         list(pool.map(forward_until, [time.perf_counter() + WARM_UP_SECONDS] * predictor.passes))
         started = time.perf_counter()
         images = sum(pool.map(forward_until, [started + seconds] * predictor.passes))
@@ -46,5 +45,4 @@ def measure_forward(classifier: Path, encoder: Path, seconds: float, *, compiled
 
 if __name__ == "__main__":
     classifier, encoder, seconds = sys.argv[1:4]
-    is_compiled = sys.argv[4:] == ["compiled"]
-    print(json.dumps(measure_forward(Path(classifier), Path(encoder), float(seconds), compiled=is_compiled)))
+    print(json.dumps(measure_forward(Path(classifier), Path(encoder), float(seconds))))

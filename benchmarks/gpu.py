@@ -1,6 +1,6 @@
 """A GPU and what feeds it: the forward pass, the stages that predict and decode, without bucket and database.
 
-    python -m benchmarks.gpu [--seconds 5] [--batches 64 256] [--decode-processes 16] [--decoders cpu gpu] [--compiled]
+    python -m benchmarks.gpu [--seconds 5] [--batches 64 256] [--decode-processes 16] [--decoders cpu gpu]
 
 Runs on a CPU, too, where the figures say nothing. Photos are made up and lie in memory as JPEGs.
 """
@@ -41,14 +41,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256])
     parser.add_argument("--decode-processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--decoders", nargs="+", choices=["cpu", "gpu"], default=["cpu"])
-    parser.add_argument("--compiled", action="store_true")
     arguments = parser.parse_args()
     contents = make_jpegs(PHOTOS)
     _print("machine", describe_machine("torch", "transformers", "pillow") | {"gpu": _name_gpu()})
     _print("bytes of a photo", round(sum(map(len, contents)) / len(contents)))
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, DecodePool(arguments.decode_processes) as pool:
         checkpoints = write_checkpoints(Path(folder))
-        predictor = _load(checkpoints, compiled=False)
+        predictor = _load(checkpoints)
         for batch in arguments.batches:
             _print(f"bare forward, batches of {batch}", _measure_bare(predictor, batch, arguments.seconds))
             _print(f"predict, batches of {batch}", _measure_predict(predictor, batch, arguments.seconds))
@@ -56,15 +55,10 @@ def main() -> None:
             decode = _choose_decoder(name, predictor, pool)
             _print(f"decode by {name}, batches of {batch}", _measure_decode(decode, contents, batch, arguments.seconds))
             _print(f"fed by {name}, batches of {batch}", _feed(predictor, decode, contents, batch, arguments.seconds))
-        if arguments.compiled:
-            compiled = _load(checkpoints, compiled=True)
-            for batch in arguments.batches:
-                _print(f"bare forward, compiled, {batch}", _measure_bare(compiled, batch, arguments.seconds))
 
 
-def _load(checkpoints: Checkpoints, *, compiled: bool) -> Predictor:
-    settings = EngineSettings("auto", "bf16", compile_torch=compiled)
-    return load_predictor(checkpoints.classifier, checkpoints.encoder, settings)
+def _load(checkpoints: Checkpoints) -> Predictor:
+    return load_predictor(checkpoints.classifier, checkpoints.encoder, EngineSettings("auto", "bf16"))
 
 
 def _choose_decoder(name: str, predictor: Predictor, pool: DecodePool) -> Decode:

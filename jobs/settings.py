@@ -104,7 +104,6 @@ class Settings(BaseModel):
     max_attempts: Annotated[int, Field(ge=1)] = 5
     device: str = "auto"
     jpeg_decoder: Literal["cpu", "gpu"] = "cpu"
-    compile_torch: bool = False
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: str = "auto"
 

@@ -75,6 +75,7 @@ class ModelDetails:
     dimensions: int | None
     preprocessing: dict[str, Any]
     code_version: str
+    library_versions: dict[str, str]
     metrics: dict[str, Any]
     evaluations: list[ListedEvaluation]
     promotions: list[ListedPromotion]
@@ -122,6 +123,7 @@ def show_model_version(connection: Connection, model_version_id: int) -> ModelDe
         dimensions=version.dimensions,
         preprocessing=version.preprocessing,
         code_version=version.code_version,
+        library_versions=version.library_versions,
         metrics=version.metrics,
         evaluations=_read_evaluations(connection, parameters),
         promotions=_read_promotions(connection, parameters),

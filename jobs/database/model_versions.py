@@ -31,6 +31,7 @@ class NewModelVersion:
     dimensions: int | None
     data_snapshot: str | None
     code_version: str
+    library_versions: dict[str, str]
     metrics: dict[str, float]
     engine: str = "torch"
     precision: str | None = None
@@ -63,9 +64,10 @@ def insert_model_version(connection: Connection, version: NewModelVersion) -> Mo
     row = connection.execute(
         text(f"""
             INSERT INTO catalog.model_versions AS v (kind, artifact_uri, weights_sha256, preprocessing, categories,
-                dimensions, data_snapshot, code_version, metrics, engine, precision, built_from, built_at, fidelity)
-            VALUES (:kind, :artifact_uri, :weights_sha256, :preprocessing, :categories,
-                :dimensions, :data_snapshot, :code_version, :metrics, :engine, :precision, :built_from,
+                dimensions, data_snapshot, code_version, library_versions, metrics, engine, precision, built_from,
+                built_at, fidelity)
+            VALUES (:kind, :artifact_uri, :weights_sha256, :preprocessing, :categories, :dimensions, :data_snapshot,
+                :code_version, :library_versions, :metrics, :engine, :precision, :built_from,
                 CASE WHEN CAST(:built_from AS integer) IS NOT NULL THEN clock_timestamp() END, :fidelity)
             ON CONFLICT (kind, artifact_uri) DO UPDATE
             SET metrics = excluded.metrics, built_from = coalesce(excluded.built_from, v.built_from),
@@ -81,6 +83,7 @@ def insert_model_version(connection: Connection, version: NewModelVersion) -> Mo
             "dimensions": version.dimensions,
             "data_snapshot": version.data_snapshot,
             "code_version": version.code_version,
+            "library_versions": json.dumps(version.library_versions),
             "metrics": json.dumps(version.metrics),
             "engine": version.engine,
             "precision": version.precision,

@@ -39,7 +39,8 @@ def format_model(details: ModelDetails) -> str:
         f"  artifact  {summary.artifact_uri}",
         f"  weights   {details.weights_sha256}",
         f"  snapshot  {summary.data_snapshot or '-'}",
-        f"  trained   {summary.created_at}, run {summary.run_id or '-'}, code {details.code_version}",
+        f"  trained   {summary.created_at}, run {summary.run_id or '-'}",
+        f"  code      {' '.join([details.code_version, *(f'{n} {v}' for n, v in details.library_versions.items())])}",
     ]
     for evaluation in details.evaluations:
         lines += _format_evaluation(evaluation)

@@ -12,14 +12,13 @@ from jobs.models.production import read_production
 class EngineSettings:
     """The device of torch, and the precision of versions for which none was chosen; both may be ``auto``.
 
-    ``device_index`` picks among several GPUs; ``compile_torch`` lets torch compile what it computes.
+    ``device_index`` picks among several GPUs.
     A graph of OpenVINO takes ``pass_size`` photos at a time, never fewer; without it as many as suit large batches.
     """
 
     device: str
     precision: str
     device_index: int = 0
-    compile_torch: bool = False
     pass_size: int | None = None
 
 
@@ -39,4 +38,4 @@ def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) ->
 
     precision = production.precision if production else settings.precision
     device = choose_device(settings.device, precision, settings.device_index)
-    return load_torch_model(folder, kind, device, compiled=settings.compile_torch)
+    return load_torch_model(folder, kind, device)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from jobs.code_version import read_code_version, read_library_versions
 from jobs.database.model_versions import ModelKind, ModelVersion, NewModelVersion
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files
@@ -13,7 +14,6 @@ from jobs.storage.layout import checkpoint_location
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 
-CODE_VERSION = "0.1.0"
 FILE_LIST = "files.txt"
 
 
@@ -47,7 +47,8 @@ def upload_checkpoint(
         categories=read_categories(folder) if kind == "classifier" else None,
         dimensions=read_dimensions(folder) if kind == "encoder" else None,
         data_snapshot=data_snapshot,
-        code_version=CODE_VERSION,
+        code_version=read_code_version(),
+        library_versions=read_library_versions(),
         metrics=metrics or {},
         engine=production.engine if production else "torch",
         precision=production.precision if production else None,

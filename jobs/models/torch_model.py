@@ -1,7 +1,5 @@
 """The engine that works everywhere: checkpoints in torch, on a GPU where there is one."""
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +8,7 @@ import numpy as np
 import torch
 
 from jobs.database.model_versions import ModelKind
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import RetryableError
 from jobs.models.classifier import UNCALIBRATED, load_classifier, read_categories, read_temperature
 from jobs.models.device import Device, prepare_passes, use_own_stream
 from jobs.models.encoder import load_image_encoder
@@ -59,33 +57,19 @@ class TorchModel:
         return batch.to(self.device.torch_device, non_blocking=True)
 
 
-def load_torch_model(folder: Path, kind: ModelKind, device: Device, *, compiled: bool = False) -> TorchModel:
+def load_torch_model(folder: Path, kind: ModelKind, device: Device) -> TorchModel:
     """Load a checkpoint for inference; on a CPU passes of torch have a single thread from here on.
 
-    ``compiled`` lets torch compile the layers when the first batch comes, for which it needs a C++ compiler.
-
     Raises:
-        PermanentError: the folder holds no model of this kind, or there is no compiler.
+        PermanentError: the folder holds no model of this kind.
     """
     passes = prepare_passes(device)
     if kind == "classifier":
         classifier = load_classifier(folder, device)
-        if compiled:
-            _compile(classifier.model)
         geometry = classifier.preprocessing.geometry
         return TorchModel(geometry, classifier.categories, classifier.predict, device, passes)
     encoder = load_image_encoder(folder, device)
-    if compiled:
-        _compile(encoder.model.vision_model)
     return TorchModel(encoder.preprocessing.geometry, (), encoder.predict, device, passes)
-
-
-def _compile(layers: torch.nn.Module) -> None:
-    if not any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++")):
-        raise PermanentError("CATALOG_COMPILE_TORCH needs a C++ compiler: install g++, or set it to false")
-    # For any number of photos, since the last batch of a chunk is a smaller one. Without graphs of CUDA, which
-    # torch.compile keeps for one thread alone: two predict at a time.
-    layers.compile(dynamic=True)
 
 
 def describe_checkpoint(folder: Path, kind: ModelKind) -> Production:

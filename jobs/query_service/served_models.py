@@ -128,9 +128,7 @@ def _load_image_model(connections: Connections, model_version_id: int) -> ImageM
     with connections.engine.connect() as connection:
         version = read_model_version(connection, model_version_id)
     folder = fetch_checkpoint(connections.store, version, settings.model_cache)
-    how = EngineSettings(
-        settings.device, settings.precision, compile_torch=settings.compile_torch, pass_size=PHOTOS_IN_A_GRAPH
-    )
+    how = EngineSettings(settings.device, settings.precision, pass_size=PHOTOS_IN_A_GRAPH)
     return load_image_model(folder, version.kind, how)
 
 

@@ -48,7 +48,6 @@ class TagSettings:
     device: str
     precision: str
     jpeg_decoder: str
-    compile_torch: bool
     batch_size: int | None
     read_threads: int
     decode_processes: int
@@ -178,7 +177,7 @@ def load_models(
     with engine.connect() as connection:
         versions = [read_model_version(connection, version_id) for version_id in version_ids]
     folders = {version.kind: fetch_checkpoint(store, version, settings.model_cache) for version in versions}
-    how = EngineSettings(settings.device, settings.precision, device_index, settings.compile_torch)
+    how = EngineSettings(settings.device, settings.precision, device_index)
     predictor = load_predictor(folders.get("classifier"), folders["encoder"], how)
     loaded = zip(versions, predictor.models, strict=True)
     log.info("loaded %s", " and ".join(f"{v.kind} {v.model_version_id} ({model.description})" for v, model in loaded))

@@ -8,7 +8,7 @@ ON_CATALOG = DriftReference({"dress": 30}, [0, 0, 0, 0, 0, 0, 0, 0, 0, 30])
 
 
 def insert_classifier(engine: Engine) -> int:
-    version = NewModelVersion("classifier", "s3://a/m", "0" * 64, {}, ("dress", "hat"), None, None, "1", {})
+    version = NewModelVersion("classifier", "s3://a/m", "0" * 64, {}, ("dress", "hat"), None, None, "1", {}, {})
     with engine.begin() as connection:
         return insert_model_version(connection, version).model_version_id
 

@@ -127,34 +127,6 @@ def test_new_pgvector_is_accepted(installed: str | None, available: str | None, 
     assert check_pgvector_version(installed, available) == version
 
 
-def test_a_catalog_of_the_version_before_answers_from_what_answered_before(
-    empty_database_url: str, sql_folder: Path
-) -> None:
-    later = [file for file in sql_folder.glob("migrations/*.sql") if file.name >= "0002"]
-    for file in (*sql_folder.glob("views/*"), *sql_folder.glob("functions/*"), *later):
-        file.unlink()
-    migrate(empty_database_url, sql_folder)
-    execute(
-        empty_database_url,
-        """
-        INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories, dimensions,
-                                            code_version)
-        SELECT kind, 's3://a/' || n, repeat('0', 64), '{}', CASE kind WHEN 'classifier' THEN ARRAY['hat'] END,
-               CASE kind WHEN 'encoder' THEN 3 END, '1'
-        FROM unnest(ARRAY['classifier', 'classifier', 'encoder', 'encoder']) WITH ORDINALITY AS v (kind, n)
-        """,
-        """
-        INSERT INTO catalog.promotions (kind, model_version_id, promoted_by, reason)
-        SELECT kind, model_version_id, 'tester', 'because' FROM catalog.model_versions ORDER BY model_version_id
-        """,
-        "INSERT INTO catalog.embedding_spaces (encoder_version_id, dimensions, state) VALUES (3, 3, 'live'), (4, 3, "
-        "'building')",
-    )
-    migrate(empty_database_url)
-    live = "SELECT array_agg(model_version_id ORDER BY kind) FROM catalog.live_models"
-    assert query(empty_database_url, live) == [2, 3]
-
-
 def test_views_are_made_behind_those_that_they_read(tmp_path: Path) -> None:
     (tmp_path / "a.sql").write_text("CREATE VIEW catalog.a AS SELECT * FROM catalog.c JOIN catalog.images")
     (tmp_path / "b.sql").write_text("CREATE VIEW catalog.b AS SELECT 1")

@@ -1,6 +1,5 @@
 """The same photos on every device that this machine has: a GPU answers as a CPU does in float32."""
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -24,9 +23,9 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> BlankBases:
     return write_blank_bases(tmp_path_factory.mktemp("bases"), ["dress", "hat", "shirt"], ["a red dress"])
 
 
-def load(bases: BlankBases, kind: ModelKind, device: str, precision: str, *, compiled: bool = False) -> TorchModel:
+def load(bases: BlankBases, kind: ModelKind, device: str, precision: str) -> TorchModel:
     folder: Path = getattr(bases, kind)
-    return load_torch_model(folder, kind, choose_device(device, precision), compiled=compiled)
+    return load_torch_model(folder, kind, choose_device(device, precision))
 
 
 def make_batch(model: TorchModel, count: int) -> np.ndarray:
@@ -73,18 +72,3 @@ def test_each_thread_has_one_stream_of_its_own() -> None:
     assert first[0] == first[1]
     assert second[0] == second[1]
     assert len({first[0], second[0], torch.cuda.default_stream().cuda_stream}) == 3
-
-
-@needs_gpu
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles with g++")
-@pytest.mark.parametrize("kind", get_args(ModelKind))
-def test_compiled_layers_answer_the_same_on_a_gpu(
-    bases: BlankBases, kind: ModelKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    plain, compiled = (load(bases, kind, "cuda", "fp32", compiled=compiled) for compiled in (False, True))
-    batches = [make_batch(plain, count) for count in (16, 16, 5, 1)]
-    with ThreadPoolExecutor(2) as threads:
-        answers = list(threads.map(compiled.predict, batches))
-    for answer, batch in zip(answers, batches, strict=True):
-        assert np.allclose(answer, plain.predict(batch), atol=TOLERANCES["fp32"])
