@@ -14,6 +14,9 @@ from jobs.local.stack import start_stack
 from tests.local.conftest import make_stack_folder
 from tests.s3_server import S3Server
 
+SERVERS = "servers: "
+"""Begins the line that names them."""
+
 
 @pytest.fixture
 def pids(postgres_server: str, s3_server: S3Server) -> Iterator[dict[int, str]]:
@@ -34,6 +37,6 @@ def test_hang_too_long(pids: dict[int, str]) -> None:
 
 
 def hang(pids: dict[int, str]) -> None:
-    sys.stdout.write(json.dumps(pids) + "\n")
+    sys.stdout.write(f"{SERVERS}{json.dumps(pids)}\n")
     sys.stdout.flush()
     time.sleep(600)

@@ -36,6 +36,8 @@ def supervise() -> None:
     child = os.fork()
     if child:
         _watch(child)
+    # What a shell starts in the background ignores it, and so would the tests, which end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Only SIGKILL ends the supervisor first. Then the child cleans up by itself.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
     if os.getppid() != supervisor:

@@ -15,6 +15,7 @@ import pytest
 
 from jobs.local.processes import is_alive
 from jobs.settings import PROJECT_ROOT
+from tests.stopped_session import SERVERS
 from tests.supervision import PATIENCE_SECONDS, SUPERVISED_VARIABLE
 
 START_SECONDS = 180.0
@@ -42,9 +43,9 @@ def read_servers(session: "subprocess.Popen[str]") -> dict[int, str]:
     """Return the processes that the session names, by their numbers."""
     assert session.stdout is not None
     for line in session.stdout:
-        _, begin, rest = line.partition("{")
+        _, begin, rest = line.partition(SERVERS)
         if begin:
-            return {int(pid): name for pid, name in json.loads(begin + rest).items()}
+            return {int(pid): name for pid, name in json.loads(rest).items()}
     raise AssertionError("the session ended before its servers ran")
 
 

@@ -45,7 +45,7 @@ from jobs.settings import LOCAL_STACK_ENVIRONMENT
 _STORAGE_SERVICES = (POSTGRES, S3_ENDPOINT)
 _LOCK_FILE = "stack.lock"
 _PATIENCE_SECONDS = 20.0
-_STORAGE_PATIENCE_SECONDS = 60.0
+_POSTGRES_PATIENCE_SECONDS = 60.0
 _STRAY_PATIENCE_SECONDS = 5.0
 
 StartService = Callable[[Service, str, Path], int]
@@ -148,9 +148,10 @@ def _end_stack(stack_id: str, pids: Mapping[str, int]) -> None:
     for still_needed in ((*_STORAGE_SERVICES, API_SERVER), _STORAGE_SERVICES):
         needed_pids = [pids[name] for name in still_needed if name in pids]
         end_processes(find_strays(stack_id, needed_pids), signal.SIGTERM, _PATIENCE_SECONDS)
-    storage = [process for name in _STORAGE_SERVICES if (process := find_stack_process(pids.get(name), stack_id))]
-    # To Postgres this means: end all sessions, write everything down, and go.
-    end_processes(storage, signal.SIGINT, _STORAGE_PATIENCE_SECONDS)
+    if postgres := find_stack_process(pids.get(POSTGRES), stack_id):
+        # To Postgres this means: end all sessions, write everything down, and go. Others ignore it if a shell started
+        # them in the background.
+        end_processes([postgres], signal.SIGINT, _POSTGRES_PATIENCE_SECONDS)
     end_processes(find_stack_processes(stack_id), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
     if rest := find_stack_processes(stack_id):
         raise PermanentError(f"cannot end the processes {[process.pid for process in rest]}: end them by hand")
