@@ -134,7 +134,7 @@ def test_a_client_that_leaves_in_the_middle_takes_its_place_with_it(live_shop: S
 def test_slow_bodies_keep_nobody_out(live_shop: Shop) -> None:
     photo = make_photo(1)
     with (
-        run_service(live_shop.with_settings(serve_queue_length=1, serve_deadline_seconds=60)) as service,
+        run_service(live_shop.with_settings(serve_queue_length=4, serve_deadline_seconds=60)) as service,
         ExitStack() as clients,
     ):
         service.wait_until_ready()
