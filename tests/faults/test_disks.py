@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jobs.database.tagging_runs import read_run
@@ -9,6 +10,7 @@ from jobs.errors import PermanentError
 from jobs.storage.layout import manifest_location, shard_location
 from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
 from tests.command_line import run_job
+from tests.job_processes import start_job
 from tests.shop import Shop
 
 
@@ -21,12 +23,18 @@ def test_a_file_where_the_cache_should_be_is_one_line(tagging_shop: Shop, tmp_pa
     assert "CATALOG_MODEL_CACHE" in answer.error
 
 
-def test_a_full_disk_is_one_line(tagging_shop: Shop) -> None:
+def test_a_disk_that_takes_no_more_is_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
     tagging_shop.put_photos(2)
-    # The device that is always full, below which no folder can be made either.
-    answer = run_job("ingest", environment=tagging_shop.environment | {"CATALOG_MODEL_CACHE": "/dev/full/cache"})
-    assert answer.exit_code == 78
-    assert "/dev/full" in answer.error
+    messages = tmp_path / "messages"
+    job = start_job("ingest", environment=tagging_shop.environment, messages=messages)
+    # Files may not grow as far as a checkpoint. No disk can be filled without the rights to mount one.
+    psutil.Process(job.pid).rlimit(psutil.RLIMIT_FSIZE, (20_000, 20_000))
+    job.join(60)
+    assert job.exitcode == 78, messages.read_text()
+    last = messages.read_text().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "cannot be written" in last
+    assert "Traceback" not in messages.read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1" + bytes(20) + b"PAR1"])
