@@ -51,11 +51,7 @@ def main() -> None:
         trials: list[Callable[[], None]] = [
             partial(kill, servers, ledger, round(kills * share)) for kill, kills in SERVICE_KILLS.items()
         ]
-        for scenario in SCENARIOS:
-            left = round(scenario.kills * share)
-            while left > 0:
-                trials.append(partial(bench.disturb, scenario, min(left, scenario.kills_of_a_world)))
-                left -= scenario.kills_of_a_world
+        trials += [partial(bench.disturb, scenario, round(scenario.kills * share)) for scenario in SCENARIOS]
         trials += [partial(try_fault, fault, servers, ledger) for fault in FAULTS for _ in range(fault.tries)]
         trials += [partial(feed, servers, ledger) for feed in list_feeds(arguments.files, arguments.seed)]
         are_complete = all(threads.map(_complete, trials))
