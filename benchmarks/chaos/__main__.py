@@ -59,7 +59,9 @@ def main() -> None:
     table = ledger.format()
     print("\n".join(table))
     if are_complete and (arguments.kills, arguments.files) == (KILLS, FILES):
-        how = f"`make chaos`, {datetime.now(UTC):%Y-%m-%d}, {describe_machine()}, {minutes:.0f} minutes:"
+        machine = describe_machine()
+        where = f"{machine['cores']} cores of {machine['processor']}"
+        how = f"`make chaos`, {datetime.now(UTC):%Y-%m-%d}, {where}, {minutes:.0f} minutes:"
         replace_block(PAGE, BLOCK, ["", how, "", *table, ""])
     if not (are_complete and ledger.is_clean()):
         sys.exit(1)
