@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import PermanentError
+from jobs.errors import PermanentError, RetryableError, TerminatedError
 from jobs.models.pickled_weights import convert_pickled
 from jobs.models.weight_files import choose_small_files, choose_weights
 
@@ -120,7 +120,8 @@ def explain_damage(words: str) -> Iterator[None]:
     """
     try:
         yield
-    except MemoryError:
+    except (RetryableError, TerminatedError, MemoryError):
+        # A signal may come at any moment, and is no fault of the file.
         raise
     except Exception as error:
         raise PermanentError(f"{words}: {first_line(error)}") from error

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.errors import PermanentError
-from jobs.models.checkpoint import require_numbers
+from jobs.errors import PermanentError, RetryableError, TerminatedError
+from jobs.models.checkpoint import explain_damage, require_numbers
 from jobs.models.device import Device
 from jobs.models.encoder import load_text_encoder, load_towers
 from jobs.models.preprocessing import Preprocessing
@@ -90,6 +90,12 @@ def test_a_tokenizer_may_lack_a_token_to_pad_or_be_shorter_than_the_tower(
     assert vectors.shape == (3, 64)
     plain = load_text_encoder(tiny_models.encoder, DEVICE).embed(["hat"])
     assert vectors[1] == pytest.approx(plain[0], abs=1e-5)
+
+
+@pytest.mark.parametrize("error", [TerminatedError("stopped"), RetryableError("away"), MemoryError()])
+def test_what_happens_to_the_job_is_no_damage_of_a_file(error: Exception) -> None:
+    with pytest.raises(type(error)), explain_damage("a file"):
+        raise error
 
 
 @pytest.mark.parametrize(
