@@ -9,6 +9,7 @@ the console. The exit code is 1 if anything was lost, done twice or hung, or end
 
 import argparse
 import logging
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -43,6 +44,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # Not all of it repeats: which thread draws next depends on the machine.
+    random.seed(arguments.seed)
     ledger, started = Ledger(), time.monotonic()
     with run_servers() as servers, ThreadPoolExecutor(THREADS) as threads:
         bench = KillBench(servers, ledger, arguments.seed)

@@ -16,6 +16,7 @@ from benchmarks.chaos.jobs import DEADLINE_SECONDS, DONE, PERMANENT, RETRY
 from benchmarks.chaos.ledger import Ledger
 from benchmarks.chaos.scenarios import World, judge_tags, open_shop, tag_shop
 from benchmarks.chaos.worlds import Servers
+from jobs.local.processes import is_alive
 from tests.fault_proxy import Edit, run_fault_proxy
 from tests.odd_s3_answers import BROKEN_LISTINGS, FOREIGN_BODIES, HARMLESS, edit_photo, refuse
 from tests.postgres import execute, query
@@ -67,7 +68,7 @@ def try_fault(fault: Fault, servers: Servers, ledger: Ledger) -> None:
 def _signal_decoders(number: signal.Signals, seconds: float) -> Disturb:
     def disturb(_: World, job: psutil.Process) -> bool:
         sent, until = 0, None
-        while _is_running(job) and (until is None or time.monotonic() < until):
+        while is_alive(job) and (until is None or time.monotonic() < until):
             with suppress(psutil.Error, IndexError):
                 decoders = [one for one in job.children(recursive=True) if "spawn_main" in " ".join(one.cmdline())]
                 random.choice(decoders).send_signal(number)
@@ -76,13 +77,6 @@ def _signal_decoders(number: signal.Signals, seconds: float) -> Disturb:
         return sent > 0
 
     return disturb
-
-
-def _is_running(job: psutil.Process) -> bool:
-    try:
-        return job.is_running() and job.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _limit_files(_: World, job: psutil.Process) -> bool:
@@ -98,7 +92,7 @@ def _end_sessions(world: World, job: psutil.Process) -> bool:
         WHERE datname = current_database() AND pid <> pg_backend_pid()
     """
     world.shop.connections.engine.dispose()
-    return _is_running(job) and query(world.shop.environment["CATALOG_DATABASE_URL"], end) > 0
+    return is_alive(job) and query(world.shop.environment["CATALOG_DATABASE_URL"], end) > 0
 
 
 def _lock_images(world: World, _: psutil.Process) -> bool:
@@ -115,7 +109,7 @@ def _stop_postgres(world: World, job: psutil.Process) -> bool:
     processes = _list_postgres(world)
     for process in processes:
         process.suspend()
-    was_running = _is_running(job)
+    was_running = is_alive(job)
     with suppress(psutil.TimeoutExpired):
         job.wait(DEADLINE_SECONDS)
     for process in processes:
@@ -127,7 +121,7 @@ def _crash_postgres(world: World, job: psutil.Process) -> bool:
     """Kill a session's process: the server ends all others and recovers, for which the job may be too early."""
     time.sleep(random.uniform(0.5, 2))
     sessions = [one for one in _list_postgres(world) if "idle" in " ".join(one.cmdline())]
-    if not sessions or not _is_running(job):
+    if not sessions or not is_alive(job):
         return False
     random.choice(sessions).kill()
     until = time.monotonic() + DEADLINE_SECONDS

@@ -125,7 +125,7 @@ def _explain(database_url: str, cause: BaseException | None) -> RetryableError |
         return PermanentError(f"the database at {address} refuses the login: {reason}; check CATALOG_DATABASE_URL")
     if any(words in str(cause) for words in REFUSED_ENCRYPTION):
         return PermanentError(
-            f"the database at {address} cannot be asked under this encryption: {reason}; check sslmode and sslrootcert "
+            f"no connection to the database at {address} with this encryption: {reason}; check sslmode and sslrootcert "
             "in CATALOG_DATABASE_URL"
         )
     return RetryableError(f"cannot reach the database at {address}: {reason}; is it up? check CATALOG_DATABASE_URL")

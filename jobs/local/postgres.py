@@ -28,7 +28,7 @@ POSTGRES = "postgres"
 CATALOG_DATABASE = "catalog"
 DATABASES = (CATALOG_DATABASE, "airflow")
 OWNER = "tagger"
-"""Owns the databases and is no superuser: what Airflow and the jobs log in as."""
+"""The role of Airflow and the jobs: it owns the databases and has no superuser rights."""
 _SUPERUSER = "catalog"
 _SYSTEM_USER = "pgserver"
 _SETTINGS = {

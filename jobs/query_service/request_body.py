@@ -16,7 +16,7 @@ BODIES_BYTES = 100_000_000
 
 @dataclass(eq=False)
 class _Arriving:
-    """A body that has not arrived in full; to reschedule its timeout to now gives it up."""
+    """A body that is still arriving. Rescheduling its timeout to now cancels it."""
 
     timeout: asyncio.Timeout
     size_bytes: int = 0
