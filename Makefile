@@ -18,7 +18,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## the whole flow on a rendered catalog, or on your own: make demo PHOTOS=folder
-	@$(BIN)/python -m jobs demo $(if $(PHOTOS),--photos "$(PHOTOS)")
+	@$(BIN)/python -m demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 install: $(READY) ## install into .venv, which all other targets do by themselves
 
@@ -32,21 +32,22 @@ down: ## stop the local stack; its data stay in .local/
 test: check ## lint, types and all tests; branch coverage of at least 90 %
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder --cov --cov-report=term
 
-check: $(READY) ## lint, format, types
+check: $(READY) ## lint, format, types, layers of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
 
 quality: $(READY) ## train on real photos under the default gates; writes its figures into docs/benchmarks.md
-	@$(BIN)/python -m benchmarks.quality
+	@$(BIN)/python -m benchmarks.training.quality
 
 bench: $(READY) ## images per second beside the bare forward pass; what two of the gates let through
-	@$(BIN)/python -m benchmarks.ingest
-	@$(BIN)/python -m benchmarks.paired_gate
-	@$(BIN)/python -m benchmarks.calibration_gate
+	@$(BIN)/python -m benchmarks.ingest.throughput
+	@$(BIN)/python -m benchmarks.training.paired_gate
+	@$(BIN)/python -m benchmarks.training.calibration_gate
 
 chaos: $(READY) ## kill jobs, break what they stand on, feed them hostile files; 20 minutes, writes docs/benchmarks.md
-	@$(BIN)/python -m benchmarks.chaos
+	@$(BIN)/python -m benchmarks.scenarios.chaos
 
 bench-peers: $(READY) $(PEERS_READY) ## images per second of other ways to the same answers, Ray Data and Daft among them
 	@$(BIN)/python -m benchmarks.peers --peers-python $(PEERS_VENV)/bin/python

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.supervision import supervise
+from fixtures.supervision import supervise
 
 # So it is while `python -m benchmarks.NAME` looks for the module that it runs.
 if sys.argv[:1] == ["-m"]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fixtures.stack_access import read_environment
 from jobs.database.migrations import migrate
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import start_stack, stop_stack
-from tests.local.stack_access import read_environment
 
 
 @contextmanager

@@ -17,14 +17,14 @@ import psutil
 from sqlalchemy import text
 
 from benchmarks.materials import Checkpoints, Way, build_artifacts, load_calibration, write_checkpoints
+from fixtures.champions import make_champion
+from fixtures.stack_access import read_environment
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import StackStatus, start_stack, stop_stack
 from jobs.settings import PROJECT_ROOT, load_settings
-from tests.champions import make_champion
-from tests.local.stack_access import read_environment
 
 WARM_UP_PHOTOS = 16
 FORWARD_SECONDS = 8.0
@@ -130,7 +130,7 @@ def run_ingest(stack: FilledStack, *options: str) -> MeasuredRun:
 
 def measure_forward(models: Checkpoints) -> float:
     """Images per second of the bare forward pass of the same models, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.forward", str(models.classifier), str(models.encoder)]
+    command = [sys.executable, "-m", "benchmarks.ingest.forward", str(models.classifier), str(models.encoder)]
     finished = subprocess.run([*command, str(FORWARD_SECONDS)], cwd=PROJECT_ROOT, check=True, capture_output=True)
     speed: float = json.loads(finished.stdout.splitlines()[-1])
     return speed

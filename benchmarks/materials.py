@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from demo.blank_checkpoints import write_blank_clip, write_blank_resnet18
+from demo.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.database.model_versions import ModelKind
-from jobs.local.sample_catalog import SampleCatalogSpec, render_sample_catalog
+from jobs.images.geometry import Geometry
 from jobs.models.device import choose_device
-from jobs.models.geometry import Geometry
+from jobs.models.image_model import EngineName, Precision, write_production
 from jobs.models.openvino_model import list_float_precisions
-from jobs.models.production import EngineName, Precision, write_production
 from jobs.models.torch_model import describe_checkpoint
-from jobs.production.convert import convert_checkpoint, save_graph
-from jobs.production.quantise import quantise
+from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
+from jobs.retrain.optimize.quantize import quantise
 from jobs.settings import PROJECT_ROOT
-from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
 
 REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared/data/clothing-small"))
 CALIBRATION_PHOTOS = 300

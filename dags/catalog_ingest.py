@@ -26,10 +26,9 @@ without Airflow is `python -m jobs ingest`. Failed images: `SELECT * FROM catalo
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule
-from catalog_airflow.announcement_operator import AnnouncementOperator
 from catalog_airflow.assets import DRIFT
 from catalog_airflow.defaults import DEFAULT_ARGS, INGEST_PRIORITY, TAGGING_POOL
-from catalog_airflow.job_operator import JobOperator
+from catalog_airflow.operators import AnnouncementOperator, JobOperator
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 PARAMS = {

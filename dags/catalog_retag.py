@@ -20,7 +20,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, TriggerRule
 from catalog_airflow.assets import PROMOTION
 from catalog_airflow.defaults import DEFAULT_ARGS, RETAG_PRIORITY, TAGGING_POOL
-from catalog_airflow.job_operator import JobOperator
+from catalog_airflow.operators import JobOperator
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 

@@ -17,7 +17,7 @@ No decision can be made to take what the gates refused. **By hand**: `python -m 
 from airflow.sdk import DAG, Param
 from catalog_airflow.assets import PROMOTION
 from catalog_airflow.defaults import DECISION_DAG, DEFAULT_ARGS
-from catalog_airflow.job_operator import JobOperator
+from catalog_airflow.operators import JobOperator
 
 with DAG(
     dag_id=DECISION_DAG,

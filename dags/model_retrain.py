@@ -31,9 +31,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup
 from catalog_airflow.assets import DRIFT, PROMOTION
 from catalog_airflow.defaults import DEFAULT_ARGS, TAGGING_POOL, TRAINING_PRIORITY
-from catalog_airflow.gate_operator import GateOperator
-from catalog_airflow.job_operator import JobOperator
-from catalog_airflow.promotion_approval import PromotionApproval
+from catalog_airflow.operators import GateOperator, JobOperator, PromotionApproval
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 SNAPSHOT = "ti.xcom_pull(task_ids='snapshot')"

@@ -1,1 +1,1 @@
-"""The work: every module here runs without Airflow."""
+"""The jobs: every module here runs without Airflow."""

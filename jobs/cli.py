@@ -39,7 +39,12 @@ DISK_FAULTS = {
 
 
 def main() -> None:
-    """Run a command; a known fault becomes one line and its exit code."""
+    """Run a command of ``python -m jobs``."""
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run an application; a known fault becomes one line and its exit code."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -37,3 +37,9 @@ class TerminatedError(JobError):
     """SIGTERM arrived; what was finished is saved."""
 
     exit_code = EXIT_TERMINATED
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without the advice that libraries add."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__} {line}".strip() if isinstance(error, KeyError) or not line else line

@@ -1,6 +1,6 @@
 """An embedded Postgres for each test process, and a database of its own for each test that asks."""
 
-from tests.bare_environment import keep_process_state
+from fixtures.bare_environment import keep_process_state
 
 # isort: split
 
@@ -18,13 +18,13 @@ import pytest
 from sqlalchemy import Engine, make_url
 from xdist.scheduler import LoadScopeScheduling
 
+from fixtures.postgres import create_database, execute, run_server
+from fixtures.s3_server import S3Server, run_s3_server
+from fixtures.shop import Shop, TinyModels, open_shop, promote_tiny_models, write_tiny_models
+from fixtures.supervision import supervise
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
 from jobs.settings import HOME
-from tests.postgres import create_database, execute, run_server
-from tests.s3_server import S3Server, run_s3_server
-from tests.shop import Shop, TinyModels, open_shop, promote_tiny_models, write_tiny_models
-from tests.supervision import supervise
 
 AIRFLOW_TESTS = "tests/end_to_end/"
 
@@ -92,7 +92,7 @@ def env_file() -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def short_measurements() -> Iterator[None]:
     """Measure for a moment how fast a candidate serves: no test depends on the figure."""
-    with patch("jobs.evaluation.serving.ROUND_SECONDS", 0.02):
+    with patch("jobs.retrain.evaluate.serving.ROUND_SECONDS", 0.02):
         yield
 
 

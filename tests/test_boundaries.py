@@ -1,4 +1,4 @@
-"""Which part of the project may know which other, and what nothing may do."""
+"""What no file may do, and what has to be light to import; `make check` enforces the layers."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from jobs.settings import PROJECT_ROOT
 
-PARTS = ("jobs", "dags", "plugins", "benchmarks", "deploy", "tests")
+PARTS = ("jobs", "dags", "plugins", "demo", "benchmarks", "fixtures", "tests")
 HEAVY = {"torch", "torchvision", "transformers", "timm", "jobs"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
 PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -22,7 +22,7 @@ WITHOUT_WEIGHTS = {"AutoConfig", "AutoTokenizer", "AutoImageProcessor"}
 LONGEST_FILE_LINES = 400
 SWITCHES_OF_LIBRARIES = {
     "jobs/cli.py": "Transformers and the hub's client read theirs on import, also in the processes that a job starts",
-    "jobs/production/__init__.py": "NNCF reads its own on import",
+    "jobs/retrain/optimize/__init__.py": "NNCF reads its own on import",
 }
 """The files that may write to the environment, each with why."""
 
@@ -127,12 +127,7 @@ def import_elsewhere(module: str, paths: Iterable[str] = ()) -> set[str]:
 
 
 def test_there_are_files_to_look_at() -> None:
-    assert all(find_files(part) for part in ("jobs", "dags", "plugins", "tests"))
-
-
-def test_jobs_never_import_airflow() -> None:
-    forbidden = {"airflow", "catalog_airflow", "dags", "plugins", "tests"}
-    assert [name for name, module in parse_files("jobs").items() if find_imports(ast.walk(module)) & forbidden] == []
+    assert all(find_files(part) for part in PARTS)
 
 
 def test_dags_and_plugins_are_light_to_import() -> None:
@@ -235,7 +230,7 @@ def test_what_takes_more_than_weights_is_recognised(options: str) -> None:
     assert not any(map(loads_weights_alone, ast.walk(ast.parse(f"torch.load(path, {options})"))))
 
 
-@pytest.mark.parametrize("module", ["jobs.tagging.decode", "jobs.tagging.decode_pool"])
+@pytest.mark.parametrize("module", ["jobs.images.decode", "jobs.images.decode_pool"])
 def test_decoding_processes_start_without_heavy_modules(module: str) -> None:
     assert not import_elsewhere(module) & {"torch", "transformers", "boto3", "botocore", "sqlalchemy", "pydantic"}
 
@@ -247,7 +242,13 @@ def test_help_needs_no_heavy_module() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["jobs.connections", "jobs.tagging.ingest", "jobs.tagging.publish", "jobs.tagging.report", "jobs.search.console"],
+    [
+        "jobs.connections",
+        "jobs.ingest.ingest",
+        "jobs.ingest.publish",
+        "jobs.ingest.report",
+        "jobs.commands.search_session",
+    ],
 )
 def test_what_runs_no_model_needs_no_torch(module: str) -> None:
     assert not import_elsewhere(module) & {"torch", "transformers"}

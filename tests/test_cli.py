@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fixtures.command_line import run_job, run_process
+from fixtures.shop import CATEGORIES, Shop, TinyModels, make_photo
 from jobs.errors import EXIT_PERMANENT, EXIT_RETRY
-from tests.command_line import run_job, run_process
-from tests.shop import CATEGORIES, Shop, TinyModels, make_photo
 
 COMMANDS = (
     "migrate",
@@ -36,7 +36,6 @@ COMMANDS = (
     "search",
     "similar",
     "serve",
-    "demo",
     "stack",
 )
 WRONG_USAGE = 2

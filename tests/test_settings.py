@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from fixtures.shop import Shop
 from jobs.cli import app
 from jobs.errors import PermanentError
-from jobs.gates.gate_policy import load_gate_policy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.settings import (
     HOME,
     LOCAL_STACK_ENVIRONMENT,
@@ -26,7 +27,6 @@ from jobs.settings import (
     read_variables,
 )
 from jobs.storage.credentials import AwsCredentials
-from tests.shop import Shop
 
 NEEDED = {
     "CATALOG_DATABASE_URL": "postgresql://shop:hush@db/catalog",

@@ -9,8 +9,8 @@ from jobs.database.evaluations import Evaluation, read_latest_evaluation
 from jobs.database.model_versions import MODEL_KINDS
 from jobs.database.promotions import read_latest_promotion
 from jobs.errors import PermanentError
-from jobs.evaluation.evaluation_record import ClassifierScores, EncoderScores, EvaluationMetrics
-from jobs.promotion.promote import require_promotable
+from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EncoderScores, EvaluationMetrics
+from jobs.retrain.promote import require_promotable
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from jobs.database.images import count_roughly
 from jobs.database.model_versions import ModelKind
 
 
@@ -79,17 +80,3 @@ def read_overview(connection: Connection) -> Overview:
         tuple(FailureFact(**row._mapping) for row in failures),
         CatalogFacts(count_roughly(connection, "images"), count_roughly(connection, "products")),
     )
-
-
-def count_roughly(connection: Connection, table: str) -> int:
-    """The rows of one of our tables: exact up to 100,000, else what the planner reckons, which costs nothing."""
-    reckoned = connection.execute(
-        text("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = CAST(:name AS regclass)"),
-        {"name": f"catalog.{table}"},
-    ).scalar_one()
-    if reckoned > 100_000:
-        return int(reckoned)
-    counted: int = connection.execute(
-        text(f"SELECT count(*) FROM (SELECT FROM catalog.{table} LIMIT 100001) counted")
-    ).scalar_one()
-    return max(counted, int(reckoned)) if counted > 100_000 else counted

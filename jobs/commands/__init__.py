@@ -1,1 +1,1 @@
-"""The commands of ``python -m jobs``, a module for each part of the work; heavy modules are imported by the command."""
+"""The command line, ``python -m jobs``: one module per group of commands."""

@@ -28,9 +28,9 @@ def ingest(
 ) -> None:
     """Tag all that is new in the bucket: the whole nightly flow without Airflow."""
     from jobs.connections import connect
+    from jobs.ingest.ingest import IngestOptions, preview_ingest
+    from jobs.ingest.ingest import ingest as ingest_catalog
     from jobs.settings import load_settings
-    from jobs.tagging.ingest import IngestOptions, preview_ingest
-    from jobs.tagging.ingest import ingest as ingest_catalog
 
     options = IngestOptions(limit, force, run)
     with connect(load_settings(source)) as connections:
@@ -47,8 +47,8 @@ def discover(
 ) -> None:
     """Stages 1 and 2: compare the bucket with the catalog and write the manifest of a run."""
     from jobs.connections import connect
+    from jobs.ingest.ingest import IngestOptions, plan_ingest, preview_ingest
     from jobs.settings import load_settings
-    from jobs.tagging.ingest import IngestOptions, plan_ingest, preview_ingest
 
     options = IngestOptions(limit, force)
     with connect(load_settings(source)) as connections:
@@ -59,10 +59,10 @@ def discover(
 def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="The shard's number.")], run: RunOption) -> None:
     """Stages 3 to 6: read, decode, predict and write one shard; again, it goes on where it stopped."""
     from jobs.connections import connect
+    from jobs.images.decode_pool import DecodePool
+    from jobs.ingest.tag_shard import TagSettings, load_models
+    from jobs.ingest.tag_shard import tag_shard as tag
     from jobs.settings import load_settings
-    from jobs.tagging.decode_pool import DecodePool
-    from jobs.tagging.tag_shard import TagSettings, load_models
-    from jobs.tagging.tag_shard import tag_shard as tag
 
     with connect(load_settings()) as to, DecodePool(to.settings.decode_processes) as decode_pool:
         settings = TagSettings.from_settings(to.settings)
@@ -74,8 +74,8 @@ def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="The shard's numb
 def publish(run: RunOption) -> None:
     """Stage 7: product tags, vector index, live space."""
     from jobs.connections import connect
+    from jobs.ingest.publish import publish_run
     from jobs.settings import load_settings
-    from jobs.tagging.publish import publish_run
 
     with connect(load_settings()) as connections:
         print_report(publish_run(connections.engine, run))
@@ -85,9 +85,9 @@ def publish(run: RunOption) -> None:
 def report(run: RunOption) -> None:
     """Stage 8: add a run up, keep its report and judge it."""
     from jobs.connections import connect
+    from jobs.ingest.drift import DriftSettings
+    from jobs.ingest.report import report_run
     from jobs.settings import load_settings
-    from jobs.tagging.drift import DriftSettings
-    from jobs.tagging.report import report_run
 
     settings = load_settings()
     limit, drift = settings.failed_share_limit, DriftSettings.from_settings(settings)

@@ -1,6 +1,5 @@
-"""Commands of the local stack, and the demo that runs on it."""
+"""Commands of the local stack."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,9 +42,9 @@ def stack_up(
 ) -> None:
     """Start what does not run yet; data of earlier starts are found again."""
     from jobs.local.airflow_services import AirflowOptions
-    from jobs.local.console import choose_task_slots, format_status
     from jobs.local.ports import WantedPorts
     from jobs.local.stack import start_stack
+    from jobs.local.stack_status import choose_task_slots, format_status
     from jobs.settings import LOCAL_STACK_FOLDER, names_locations
 
     uses_stack = not names_locations()
@@ -57,8 +56,8 @@ def stack_up(
 @stack_app.command("status")
 def stack_status() -> None:
     """What runs, where, and how to log in."""
-    from jobs.local.console import format_status
     from jobs.local.stack import read_status
+    from jobs.local.stack_status import format_status
     from jobs.settings import LOCAL_STACK_FOLDER
 
     show(format_status(read_status(LOCAL_STACK_FOLDER)))
@@ -72,20 +71,3 @@ def stack_down() -> None:
 
     stop_stack(LOCAL_STACK_FOLDER)
     show("the local stack is down; its data stay in .local/")
-
-
-@app.command()
-def demo(
-    postgres_port: PostgresPortOption,
-    s3_port: S3PortOption,
-    airflow_port: AirflowPortOption,
-    query_port: QueryPortOption,
-    photos: Annotated[
-        Path | None, typer.Option(help="A folder of your own photos, in a subfolder for each label or without labels.")
-    ] = None,
-) -> None:
-    """Show the whole circle: labels, training, gates, promotion, tagging, answers."""
-    from jobs.local.demo import run_demo
-    from jobs.local.ports import WantedPorts
-
-    run_demo(show, WantedPorts(postgres_port, s3_port, airflow_port, query_port), photos)

@@ -19,9 +19,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 @models_app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
     """All versions, the latest first: which is the champion, and which answers."""
+    from jobs.commands.model_tables import format_model_list
     from jobs.connections import connect
     from jobs.database.model_listing import list_model_versions
-    from jobs.models.console import format_model_list
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections, connections.engine.connect() as connection:
@@ -37,9 +37,9 @@ def show_model(
     version: Annotated[int, typer.Argument(help="The version's number in `models list`.")], as_json: JsonOption = False
 ) -> None:
     """One version: its gates, evaluations, promotions and switches."""
+    from jobs.commands.model_tables import format_model
     from jobs.connections import connect
     from jobs.database.model_listing import show_model_version
-    from jobs.models.console import format_model
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections, connections.engine.connect() as connection:
@@ -53,9 +53,9 @@ def show_model(
 @spaces_app.command("list")
 def list_spaces(as_json: JsonOption = False) -> None:
     """All spaces: whose vectors each holds, how many, and whether searches answer from it."""
+    from jobs.commands.model_tables import format_space_list
     from jobs.connections import connect
     from jobs.database.spaces import list_spaces as read_spaces
-    from jobs.models.console import format_space_list
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections, connections.engine.connect() as connection:

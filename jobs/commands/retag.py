@@ -14,8 +14,8 @@ app = typer.Typer()
 def plan_retag(run: RunOption) -> None:
     """Find what the champions have not answered yet, and write the manifest of a run."""
     from jobs.connections import connect
+    from jobs.retag.retag import plan_retag as plan
     from jobs.settings import load_settings
-    from jobs.tagging.retag import plan_retag as plan
 
     with connect(load_settings()) as connections:
         print_report(plan(connections, run))
@@ -25,8 +25,8 @@ def plan_retag(run: RunOption) -> None:
 def complete_retag(run: RunOption) -> None:
     """Answer what arrived meanwhile and have all answers come from the champions, in one transaction."""
     from jobs.connections import connect
+    from jobs.retag.retag import complete_retag as complete
     from jobs.settings import load_settings
-    from jobs.tagging.retag import complete_retag as complete
 
     with connect(load_settings()) as connections:
         print_report(complete(connections, run))
@@ -39,8 +39,8 @@ def retag(
     """Bring the whole catalog over to the champions: the flow of ``catalog_retag`` without Airflow."""
     from jobs.connections import connect
     from jobs.database.tagging_runs import require_run
+    from jobs.retag.retag import retag as retag_catalog
     from jobs.settings import load_settings
-    from jobs.tagging.retag import retag as retag_catalog
 
     with connect(load_settings()) as connections:
         if run:
@@ -58,7 +58,7 @@ def rollback(
 ) -> None:
     """Have all answers come from an earlier champion again, at once."""
     from jobs.connections import connect
-    from jobs.promotion.rollback import roll_back
+    from jobs.retag.rollback import roll_back
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:

@@ -9,8 +9,8 @@ from jobs.commands.options import Kind, KindArgument, RunOption
 from jobs.commands.reports import print_report
 
 if TYPE_CHECKING:
+    from jobs.retrain.train.requests import TrainingOptions, TrainingRequest
     from jobs.settings import Settings
-    from jobs.training.requests import TrainingOptions, TrainingRequest
 
 app = typer.Typer()
 
@@ -41,7 +41,7 @@ def import_labels(
 ) -> None:
     """Take in labelled photos to learn from; rows that are no good are skipped into a report."""
     from jobs.connections import connect
-    from jobs.labelling.import_labels import import_labels as import_all
+    from jobs.retrain.labels.import_labels import import_labels as import_all
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -52,7 +52,7 @@ def import_labels(
 def snapshot() -> None:
     """Freeze all labels into a data set: duplicates dropped, split by group."""
     from jobs.connections import connect
-    from jobs.datasets.snapshot import SnapshotSettings, take_snapshot
+    from jobs.retrain.snapshot.snapshot import SnapshotSettings, take_snapshot
     from jobs.settings import load_settings
 
     settings = load_settings()
@@ -76,9 +76,9 @@ def train(
 ) -> None:
     """Train a candidate; asked again, it goes on from its last checkpoint."""
     from jobs.connections import connect
+    from jobs.retrain.train.requests import TrainingOptions
+    from jobs.retrain.train.train import train_candidate
     from jobs.settings import load_settings
-    from jobs.training.requests import TrainingOptions
-    from jobs.training.train import train_candidate
 
     options = TrainingOptions(
         epochs=epochs,
@@ -99,8 +99,8 @@ def train(
 def optimize(kind: KindArgument, run: RunOption) -> None:
     """Build what serves a candidate: the fastest engine and precision that answer as it does in float32."""
     from jobs.connections import connect
-    from jobs.gates.gate_policy import load_gate_policy
-    from jobs.production.optimize import optimize_candidate
+    from jobs.retrain.gates.gate_policy import load_gate_policy
+    from jobs.retrain.optimize.optimize import optimize_candidate
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -111,7 +111,7 @@ def optimize(kind: KindArgument, run: RunOption) -> None:
 def evaluate(kind: KindArgument, run: RunOption) -> None:
     """Ask candidate and champion about the same frozen test images, and measure the stored artifact."""
     from jobs.connections import connect
-    from jobs.evaluation.evaluate import evaluate_candidate
+    from jobs.retrain.evaluate.evaluate import evaluate_candidate
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -122,8 +122,8 @@ def evaluate(kind: KindArgument, run: RunOption) -> None:
 def gate(kind: KindArgument, run: RunOption) -> None:
     """Decide whether a candidate deserves to be promoted, and write the page that says why."""
     from jobs.connections import connect
-    from jobs.gates.gate import decide_gates
-    from jobs.gates.gate_policy import load_gate_policy
+    from jobs.retrain.gates.gate import decide_gates
+    from jobs.retrain.gates.gate_policy import load_gate_policy
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -134,7 +134,7 @@ def gate(kind: KindArgument, run: RunOption) -> None:
 def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retrain") -> None:
     """Make a candidate that passed its gates the champion, if nobody was promoted meanwhile."""
     from jobs.connections import connect
-    from jobs.promotion.promote import promote_candidate
+    from jobs.retrain.promote import promote_candidate
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -145,7 +145,7 @@ def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retr
 def decide(decision: Annotated[int, typer.Argument(help="Its number in catalog.champion_decisions.")]) -> None:
     """Promote or roll back as a person confirmed on the page Models; done before, it changes nothing."""
     from jobs.connections import connect
-    from jobs.promotion.decide import carry_out_decision
+    from jobs.retrain.promote import carry_out_decision
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -160,8 +160,8 @@ def adopt(
 ) -> None:
     """Make a base the first champion as it is, where there are no labels to judge it: photos can then be searched."""
     from jobs.connections import connect
-    from jobs.gates.gate_policy import load_gate_policy
-    from jobs.promotion.adopt import adopt_encoder
+    from jobs.retrain.adopt import adopt_encoder
+    from jobs.retrain.gates.gate_policy import load_gate_policy
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -187,11 +187,11 @@ def retrain(
 ) -> None:
     """From labels to new champions: the whole weekly flow without Airflow, the retagging of the catalog included."""
     from jobs.connections import connect
-    from jobs.gates.gate_policy import load_gate_policy
-    from jobs.promotion.retrain import RetrainOptions
-    from jobs.promotion.retrain import retrain as retrain_models
+    from jobs.retrain.gates.gate_policy import load_gate_policy
+    from jobs.retrain.retrain import RetrainOptions
+    from jobs.retrain.retrain import retrain as retrain_models
+    from jobs.retrain.train.requests import TrainingOptions
     from jobs.settings import load_settings
-    from jobs.training.requests import TrainingOptions
 
     bases: dict[Kind, str | None] = {"classifier": classifier_base, "encoder": encoder_base}
     options: dict[Kind, TrainingOptions] = {
@@ -222,7 +222,7 @@ def retrain(
 
 def _make_request(settings: "Settings", kind: Kind, base: str | None, options: "TrainingOptions") -> "TrainingRequest":
     from jobs.models.checkpoint import resolve_base
-    from jobs.training.requests import make_request
+    from jobs.retrain.train.requests import make_request
 
     configured = settings.classifier_base if kind == "classifier" else settings.encoder_base
     folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.model_cache)

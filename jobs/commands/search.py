@@ -37,8 +37,8 @@ def search(
     png: SheetOption = None,
 ) -> None:
     """Find the products that fit a text best."""
+    from jobs.commands.search_session import prompt_for_searches, show_text_search
     from jobs.connections import connect
-    from jobs.search.console import prompt_for_searches, show_text_search
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
@@ -56,8 +56,8 @@ def similar(
     png: SheetOption = None,
 ) -> None:
     """Find the products that look most like one."""
+    from jobs.commands.search_session import show_similar_products
     from jobs.connections import connect
-    from jobs.search.console import show_similar_products
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:

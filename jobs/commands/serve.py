@@ -9,7 +9,7 @@ app = typer.Typer()
 def serve() -> None:
     """Answer texts and photos over HTTP by the live models, until it is stopped."""
     from jobs.connections import connect
-    from jobs.query_service.server import serve as serve_queries
+    from jobs.serve.server import serve as serve_queries
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:

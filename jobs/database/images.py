@@ -1,8 +1,4 @@
-"""Queries on ``products`` and ``images``: what the bucket lists, compared with what the catalog knows.
-
-The comparison is made by the database on temporary tables, so that a listing of any length passes through
-the job a page at a time. Images that did not change are read and never written, not even locked.
-"""
+"""Photos of the catalog: listed, sampled at random, and with their live tags."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -162,3 +158,65 @@ def record_product_texts(connection: Connection, products: Sequence[ProductText]
             "categories": [product.shop_category for product in products],
         },
     )
+
+
+@dataclass(frozen=True)
+class LiveTag:
+    """A live image whose category comes from a model; ``etag`` is that of the bucket's last listing."""
+
+    image_id: int
+    bucket: str
+    object_key: str
+    product_id: str
+    etag: str
+    category: str
+    confidence: float
+
+
+def sample_live_tags(connection: Connection, images: int) -> list[LiveTag]:
+    """So many images, at random but always the same: by a hash of their keys. Humans' labels are left out."""
+    statement = text("""
+        SELECT t.image_id, t.bucket, t.object_key, t.product_id, i.etag, t.category, t.confidence
+        FROM catalog.current_image_tags t JOIN catalog.images i USING (image_id)
+        WHERE t.source = 'model' ORDER BY md5(t.object_key), t.image_id LIMIT :images
+    """)
+    return [LiveTag(*row) for row in connection.execute(statement, {"images": images})]
+
+
+START = "(SELECT hashint8extended(CAST(:version AS bigint), 1))"
+PLACE = "hashint8extended(i.image_id, 0)"
+FIRST_PLACE, LAST_PLACE = -(2**63), 2**63 - 1
+
+
+def select_random_images(columns: str, joins: str, condition: str, *, is_bounded: bool = False) -> str:
+    """SQL for the first ``:limit`` images ``i`` on the circle of a ``:version``, from its start.
+
+    ``segment`` and ``place`` say in which order. Bounded it ends, of segment 0 and 1, at ``:last_0`` and ``:last_1``.
+    """
+    bounds = [f"AND {PLACE} <= :last_{segment}" if is_bounded else "" for segment in (0, 1)]
+    return f"""
+        WITH first_segment AS MATERIALIZED (
+            SELECT {columns}, 0 AS segment, {PLACE} AS place FROM catalog.images i {joins}
+            WHERE {PLACE} >= {START} AND {condition} {bounds[0]} ORDER BY {PLACE} LIMIT :limit
+        )
+        SELECT * FROM first_segment
+        UNION ALL
+        (SELECT {columns}, 1 AS segment, {PLACE} AS place FROM catalog.images i {joins}
+         WHERE {PLACE} < {START} AND {condition} {bounds[1]} ORDER BY {PLACE}
+         LIMIT :limit - (SELECT count(*) FROM first_segment))
+        LIMIT :limit -- says to the planner how few they are
+    """
+
+
+def count_roughly(connection: Connection, table: str) -> int:
+    """The rows of one of our tables: exact up to 100,000, else what the planner reckons, which costs nothing."""
+    reckoned = connection.execute(
+        text("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = CAST(:name AS regclass)"),
+        {"name": f"catalog.{table}"},
+    ).scalar_one()
+    if reckoned > 100_000:
+        return int(reckoned)
+    counted: int = connection.execute(
+        text(f"SELECT count(*) FROM (SELECT FROM catalog.{table} LIMIT 100001) counted")
+    ).scalar_one()
+    return max(counted, int(reckoned)) if counted > 100_000 else counted

@@ -1,4 +1,4 @@
-"""Queries on ``switches``: the live version of a kind, which answers come from, is that of its latest."""
+"""Switches: which version became live, and when."""
 
 import json
 from collections.abc import Mapping

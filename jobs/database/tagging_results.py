@@ -78,7 +78,7 @@ class ContentCopy:
 
 @dataclass(frozen=True)
 class ItemFailure:
-    """One image that could not be tagged, and why; ``reason`` is one of `jobs.tagging.failures.Reason`."""
+    """One image that could not be tagged, and why; ``reason`` is one of `jobs.failures.Reason`."""
 
     image_id: int
     etag: str

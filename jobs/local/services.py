@@ -1,11 +1,14 @@
-"""A server of the local stack: started apart from its starter, and waited for until it answers."""
+"""Start, find and stop the servers of a local stack."""
 
+import hashlib
 import os
 import pwd
+import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +16,99 @@ import psutil
 
 from jobs.errors import PermanentError, RetryableError
 from jobs.local.private_files import open_private_log
-from jobs.local.processes import STACK_ID_VARIABLE, find_stack_process
+
+STACK_ID_VARIABLE = "CATALOG_STACK_ID"
+_EXIT_POLL_SECONDS = 0.05
+_KILL_SECONDS = 5.0
+_EXEC_SECONDS = 1.0
+
+
+def identify_stack(folder: Path) -> str:
+    """The id of the stack in ``folder``: the same after a restart, and even when the folder was deleted."""
+    return f"catalog-{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]}"
+
+
+def find_stack_processes(stack_id: str) -> list[psutil.Process]:
+    """Every living process of the stack, but for the caller and those that started it."""
+    callers = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    return [
+        process for process in psutil.process_iter() if process.pid not in callers and _is_marked(process, stack_id)
+    ]
+
+
+def find_stack_process(pid: int | None, stack_id: str) -> psutil.Process | None:
+    """The process ``pid`` if it lives and is the stack's."""
+    if pid is None or not psutil.pid_exists(pid):
+        return None
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        # Twice: between the two questions it may have become another program, whose marks were not there yet.
+        for _ in range(2):
+            deadline = time.monotonic() + _EXEC_SECONDS
+            while _is_between_programs(process) and time.monotonic() < deadline:
+                time.sleep(_EXIT_POLL_SECONDS)
+            if _is_marked(process, stack_id):
+                return process
+    return None
+
+
+def find_strays(stack_id: str, service_pids: Iterable[int]) -> list[psutil.Process]:
+    """What a crash left: the stack's processes that do not descend from one of its living services."""
+    found = find_stack_processes(stack_id)
+    kept = set()
+    for pid in service_pids:
+        if service := find_stack_process(pid, stack_id):
+            kept |= {pid, *(child.pid for child in service.children(recursive=True))}
+    return [process for process in found if process.pid not in kept]
+
+
+def end_processes(processes: Sequence[psutil.Process], request: signal.Signals, patience_seconds: float) -> None:
+    """Ask all of them to end, wait, and kill those that did not."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(request)
+    survivors = _wait_for_end(processes, patience_seconds)
+    for process in survivors:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    _wait_for_end(survivors, _KILL_SECONDS)
+
+
+def _wait_for_end(processes: Sequence[psutil.Process], patience_seconds: float) -> list[psutil.Process]:
+    deadline = time.monotonic() + patience_seconds
+    living = [process for process in processes if is_alive(process)]
+    while living and time.monotonic() < deadline:
+        time.sleep(_EXIT_POLL_SECONDS)
+        living = [process for process in living if is_alive(process)]
+    return living
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; what has ended and waits for its parent to notice does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_marked(process: psutil.Process, stack_id: str) -> bool:
+    try:
+        with suppress(psutil.AccessDenied):
+            if process.environ().get(STACK_ID_VARIABLE) == stack_id:
+                return True
+        # A process of Postgres writes its title over its environment; the title names the cluster, which is our id.
+        return process.name() == "postgres" and any(stack_id in word for word in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def _is_between_programs(process: psutil.Process) -> bool:
+    """For a moment, while one program takes the place of another, a process has no environment at all."""
+    try:
+        return is_alive(process) and not process.environ()
+    except psutil.AccessDenied:
+        return False
+
 
 _POLL_SECONDS = 0.1
 _LOG_LINES_SHOWN = 6

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from jobs.errors import PermanentError
 from jobs.local.airflow_client import AirflowClient
-from jobs.local.airflow_launcher import AirflowLauncher
 from jobs.local.airflow_services import (
     ADMIN_USER,
     AIRFLOW_SERVICES,
     API_SERVER,
     GPU_POOL,
+    AirflowLauncher,
     AirflowOptions,
     format_airflow_url,
     make_airflow_command,
@@ -24,7 +24,6 @@ from jobs.local.airflow_services import (
     write_airflow_configuration,
 )
 from jobs.local.credentials import StackCredentials, load_credentials, read_credentials
-from jobs.local.lock import hold_lock
 from jobs.local.ports import WantedPorts, choose_ports, require_free_port
 from jobs.local.postgres import (
     CATALOG_DATABASE,
@@ -35,11 +34,19 @@ from jobs.local.postgres import (
     make_postgres_service,
 )
 from jobs.local.private_files import write_private_file
-from jobs.local.processes import end_processes, find_stack_process, find_stack_processes, find_strays, identify_stack
 from jobs.local.query_service import QUERY_SERVICE, QUERY_URL_SETTING, format_query_url, make_query_service
 from jobs.local.s3_endpoint import S3_ENDPOINT, create_buckets, make_s3_environment, make_s3_service
-from jobs.local.services import Service, start_service, wait_until_ready
-from jobs.local.stack_record import StackRecord, read_record, write_record
+from jobs.local.services import (
+    Service,
+    end_processes,
+    find_stack_process,
+    find_stack_processes,
+    find_strays,
+    identify_stack,
+    start_service,
+    wait_until_ready,
+)
+from jobs.local.stack_record import StackRecord, hold_lock, read_record, write_record
 from jobs.settings import LOCAL_STACK_ENVIRONMENT
 
 _STORAGE_SERVICES = (POSTGRES, S3_ENDPOINT)

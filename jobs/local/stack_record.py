@@ -1,6 +1,9 @@
-"""What a local stack remembers from one command to the next: its ports and the pids of its servers."""
+"""Remember the ports and processes of a local stack between commands, under a lock."""
 
-from collections.abc import Mapping
+import fcntl
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,3 +46,19 @@ def read_record(folder: Path) -> StackRecord | None:
 def write_record(folder: Path, record: StackRecord) -> None:
     """Replace the record in one step."""
     write_private_file(folder / _RECORD_FILE, _ADAPTER.dump_json(record, indent=2).decode())
+
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def hold_lock(path: Path, reason: str) -> Iterator[None]:
+    """Let one process at a time in; the lock ends with its process, and ``reason`` says who has it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting: %s", reason)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

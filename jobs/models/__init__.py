@@ -1,1 +1,1 @@
-"""Checkpoints in the Hugging Face layout: loading, preprocessing, predicting, registering."""
+"""Models in the Hugging Face layout: load, preprocess, predict, register."""

@@ -1,17 +1,104 @@
-"""A checkpoint on disk: a folder in the Hugging Face layout, weights in safetensors only."""
+"""Checkpoints: from the Hugging Face hub, a folder or the bucket, and loaded without running code of theirs."""
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import PermanentError, RetryableError, TerminatedError
+from jobs.errors import PermanentError, RetryableError, TerminatedError, first_line
 from jobs.models.pickled_weights import convert_pickled
-from jobs.models.weight_files import choose_small_files, choose_weights
+
+SMALL_FILES = ("*.json", "*.txt", "*.model")
+"""Configuration, preprocessing and tokenizer."""
+SHARDS_OF = {
+    "model.safetensors": None,
+    "model.safetensors.index.json": r"model-\d+-of-\d+\.safetensors",
+    "pytorch_model.bin": None,
+    "pytorch_model.bin.index.json": r"pytorch_model-\d+-of-\d+\.bin",
+}
+"""The weights in the layout of Transformers, the best first: one file, or an index and its shards."""
+
+
+def choose_weights(names: Iterable[str]) -> tuple[str, ...]:
+    """The best weights among the files of a folder: one file, or an index and then its shards; empty without any."""
+    present = sorted(names)
+    for first, pattern in SHARDS_OF.items():
+        shards = [name for name in present if pattern and re.fullmatch(pattern, name)]
+        if first in present and (shards or not pattern):
+            return (first, *shards)
+    return ()
+
+
+def choose_small_files(names: Iterable[str]) -> tuple[str, ...]:
+    """Configuration, preprocessing and tokenizer among the files of a folder, without the indexes of weights."""
+    return tuple(
+        name
+        for name in sorted(names)
+        if any(fnmatch(name, pattern) for pattern in SMALL_FILES) and not name.endswith(".index.json")
+    )
+
+
+def download(base: str, setting: str) -> Path:
+    """The folder of a hub id (``owner/name[@revision]``) in the cache of the hub's client.
+
+    It holds the small files of the repository and one kind of weights, the best that there is. Without network, what
+    was downloaded before is used.
+
+    Raises:
+        PermanentError: the hub does not have it, does not hand it out, or is away.
+    """
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import (
+        CachedRepoTreeNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    name, _, revision = base.partition("@")
+    try:
+        top = snapshot_download(
+            name, revision=revision or None, allow_patterns=list(SMALL_FILES), ignore_patterns=["*/*"]
+        )
+        folder = Path(top)
+        try:
+            names = [file.path for file in get_cached_repo_tree(name, revision=folder.name)]
+        except CachedRepoTreeNotFoundError:
+            # An older client has filled the cache, and the hub is away.
+            names = [path.name for path in folder.iterdir()]
+        if weights := choose_weights(names):
+            snapshot_download(name, revision=folder.name, allow_patterns=list(weights))
+    except HFValidationError as error:
+        raise PermanentError(f"{setting}={base}: neither a directory nor a hub id ({error})") from None
+    except GatedRepoError:
+        raise PermanentError(
+            f"{setting}={base}: the hub restricts access to it; accept its conditions on its page, and set HF_TOKEN to "
+            "a token of the account that did"
+        ) from None
+    except RepositoryNotFoundError:
+        raise PermanentError(
+            f"{setting}={base}: the hub has no such repository, or it is private: check the name, or set HF_TOKEN to a "
+            "token of an account that may read it"
+        ) from None
+    except RevisionNotFoundError:
+        raise PermanentError(
+            f"{setting}={base}: {name} has no revision {revision}: check the name after the @"
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise PermanentError(
+            f"{setting}={base}: cannot be downloaded ({first_line(error)}); on a machine with network run "
+            f"`hf download {name} --local-dir FOLDER`, copy the folder here and set {setting}=FOLDER"
+        ) from None
+    return folder
+
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -27,8 +114,6 @@ def resolve_base(base: str, setting: str, cache: Path) -> Path:
             a substitute.
         RetryableError: another process is converting it.
     """
-    # Here, since the hub's client is slow to import.
-    from jobs.models.hub import download
 
     folder = Path(base).expanduser()
     if not folder.is_dir():
@@ -125,12 +210,6 @@ def explain_damage(words: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise PermanentError(f"{words}: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """What went wrong, without the advice that libraries add."""
-    line = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__} {line}".strip() if isinstance(error, KeyError) or not line else line
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 
 from jobs.errors import PermanentError
-from jobs.models.production import Precision, choose_float
+from jobs.models.image_model import Precision, choose_float
 
 PRECISIONS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FEATURES: dict[Precision, frozenset[str]] = {

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.database.model_versions import ModelKind
-from jobs.models.image_model import ImageModel
-from jobs.models.production import read_production
+from jobs.models.image_model import ImageModel, read_production
 
 
 @dataclass(frozen=True)

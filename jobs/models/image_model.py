@@ -1,11 +1,95 @@
-"""What every engine offers: batches of uint8 photos in, numbers out."""
+"""The interface of a served model, and the record of the build that serves it."""
 
-from typing import Protocol
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from jobs.models.geometry import Geometry
-from jobs.models.production import EngineName
+from jobs.database.model_versions import ModelKind
+from jobs.errors import PermanentError
+from jobs.images.geometry import Geometry
+
+log = logging.getLogger(__name__)
+
+EngineName = Literal["torch", "openvino"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+PRODUCTION_FILE = "production.json"
+GRAPH_FILE = "graph.xml"
+"""The graph of OpenVINO; its weights lie beside it, in ``graph.bin``."""
+
+
+@dataclass(frozen=True)
+class Production:
+    """What a process that serves a model reads instead of the checkpoint's own configuration.
+
+    ``rest_precision`` is that of the layers of an int8 model that are not quantised, else ``precision`` itself. Where
+    whole ``float_blocks`` of them are left so on purpose, ``int8_share`` is what remains of the multiply-adds of all
+    layers with weights, between 0 and 1.
+    ``categories`` are those of a classifier in the order of its outputs, whose logits are divided by ``temperature``.
+    """
+
+    kind: ModelKind
+    engine: EngineName
+    precision: Precision
+    rest_precision: Precision
+    geometry: Geometry
+    categories: tuple[str, ...]
+    temperature: float
+    int8_share: float | None = None
+    float_blocks: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """The engine and its precision, for people."""
+        share = f" for {self.int8_share:.0%}" if self.int8_share is not None else ""
+        rest = f" and {self.rest_precision}" if self.rest_precision != self.precision else ""
+        return f"{self.engine} {self.precision}{share}{rest}"
+
+    def with_float(self, precision: Precision) -> "Production":
+        """The same, with its float layers in another precision."""
+        return replace(self, precision="int8" if self.precision == "int8" else precision, rest_precision=precision)
+
+
+def choose_float(precision: Precision, native: Collection[Precision]) -> Precision:
+    """The precision of floats in which a processor serves what was built in ``precision``.
+
+    Where it does not compute in that, it is float32, with which every other was compared before it was taken: the
+    answers stay within the bounds of the fidelity gate. Emulated, 16 bits take two to five times as long as float32.
+    """
+    if precision == "fp32" or precision in native:
+        return precision
+    _log_replaced(precision)
+    return "fp32"
+
+
+@cache
+def _log_replaced(precision: Precision) -> None:
+    """Once in a process."""
+    log.warning("this processor does not compute in %s, which would be slow: float32 takes its place", precision)
+
+
+def write_production(folder: Path, production: Production) -> None:
+    """Store the record with a checkpoint."""
+    (folder / PRODUCTION_FILE).write_bytes(TypeAdapter(Production).dump_json(production, indent=1))
+
+
+def read_production(folder: Path) -> Production | None:
+    """The record that a folder carries; None where no precision was chosen, and the machine's own is taken.
+
+    Raises:
+        PermanentError: the file has another form.
+    """
+    file = folder / PRODUCTION_FILE
+    try:
+        return TypeAdapter(Production).validate_json(file.read_bytes()) if file.is_file() else None
+    except ValidationError as error:
+        raise PermanentError(
+            f"{file} has another form ({error.errors()[0]['msg']}): run `python -m jobs optimize` again"
+        ) from None
 
 
 class ImageModel(Protocol):

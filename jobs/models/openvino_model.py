@@ -14,8 +14,8 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from jobs.errors import PermanentError
-from jobs.models.geometry import Geometry
-from jobs.models.production import GRAPH_FILE, EngineName, Precision, Production, choose_float
+from jobs.images.geometry import Geometry
+from jobs.models.image_model import GRAPH_FILE, EngineName, Precision, Production, choose_float
 
 BATCH_SIZE = 8
 """Photos in a pass: a fixed number, for which the graph is planned once, and few, which stay in the caches."""

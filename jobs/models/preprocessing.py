@@ -15,9 +15,8 @@ import torch
 from PIL import Image
 
 from jobs.errors import PermanentError
+from jobs.images.geometry import PILLOW_FILTERS, Geometry
 from jobs.models.checkpoint import explain_damage
-from jobs.models.geometry import Geometry
-from jobs.models.resample import PILLOW_FILTERS
 
 PILLOW_NAMES = {2: "bilinear", 3: "bicubic"}
 MAX_SIDE = 4096

@@ -8,7 +8,7 @@ from jobs.code_version import read_code_version, read_library_versions
 from jobs.database.model_versions import ModelKind, ModelVersion, NewModelVersion
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files
-from jobs.models.production import read_production
+from jobs.models.image_model import read_production
 from jobs.scratch import open_scratch
 from jobs.storage.layout import checkpoint_location
 from jobs.storage.object_store import ObjectStore

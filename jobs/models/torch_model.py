@@ -9,12 +9,12 @@ import torch
 
 from jobs.database.model_versions import ModelKind
 from jobs.errors import RetryableError
+from jobs.images.geometry import Geometry
 from jobs.models.classifier import UNCALIBRATED, load_classifier, read_categories, read_temperature
 from jobs.models.device import Device, prepare_passes, use_own_stream
 from jobs.models.encoder import load_image_encoder
-from jobs.models.geometry import Geometry
+from jobs.models.image_model import EngineName, Production
 from jobs.models.preprocessing import Preprocessing
-from jobs.models.production import EngineName, Production
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 

@@ -1,1 +1,1 @@
-"""What people say of single photos: which to ask about, their answers, and what follows about the classifier."""
+"""The review of single photos: the queue, the answers, and the accuracy that follows from them."""

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 from sqlalchemy import Connection, text
 
-from jobs.database.random_images import FIRST_PLACE, LAST_PLACE, PLACE, START, select_random_images
+from jobs.database.images import FIRST_PLACE, LAST_PLACE, PLACE, START, select_random_images
 from jobs.review.queue import TAGGED, read_live_classifier
 
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from jobs.browsing.category_list import list_categories
-from jobs.database.labels import NOT_CLOTHING
+from jobs.database.categories import list_categories
+from jobs.database.examples import NOT_CLOTHING
 from jobs.review.queue import Reason, read_live_classifier
 
 

@@ -1,4 +1,4 @@
-"""Which products look like the photo in this file."""
+"""Search products that look like a product or like the photo in a file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,15 +6,38 @@ from pathlib import Path
 
 import numpy as np
 from pgvector import HalfVector
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from jobs.connections import connect
 from jobs.database.spaces import find_live_space, read_live_space
 from jobs.errors import PermanentError
+from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.search.encoders import load_photo_embedder
 from jobs.search.hits import ProductHit, read_product_hits
 from jobs.settings import Settings, load_settings
-from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
+
+
+def similar_products(
+    product_id: str, k: int = 10, category: str | None = None, *, settings: Settings | None = None
+) -> list[ProductHit]:
+    """The ``k`` products most similar to a product, without itself, of one category if one is given.
+
+    Raises:
+        PermanentError: no such product, or none of its photos has a vector yet.
+        RetryableError: the database is away.
+    """
+    with connect(settings or load_settings()) as connections, connections.engine.connect() as connection:
+        return find_similar_products(connection, product_id, k, category)
+
+
+def find_similar_products(connection: Connection, product_id: str, k: int, category: str | None) -> list[ProductHit]:
+    """`similar_products` on an open connection."""
+    return read_product_hits(
+        connection,
+        "SELECT * FROM catalog.similar_products(:product, CAST(:k AS integer), :category)",
+        {"product": product_id, "k": k, "category": category},
+    )
+
 
 EmbedBy = Callable[[int], np.ndarray]
 """The unit vector [dimensions] of one photo, by the encoder of a model version's id."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from jobs.errors import PermanentError
+from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.search.hits import ProductHit
-from jobs.tagging.decode import DecodedImage, DecodeLimits, decode_image
 
 ReadPhoto = Callable[[int], bytes]
 """Fetches a photo by its image id; raises PermanentError or OSError where it cannot be had."""

@@ -1,1 +1,1 @@
-"""The bucket: where photos come from and where manifests and weights are kept."""
+"""The bucket: photos, manifests and weights."""

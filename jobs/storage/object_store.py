@@ -14,9 +14,9 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from jobs.errors import PermanentError, RetryableError
+from jobs.failures import ObjectFault
 from jobs.storage.credentials import AwsCredentials
 from jobs.storage.expected_body import ExpectedBody, read_version
-from jobs.storage.faults import ObjectFault
 from jobs.storage.quick_reader import QuickReader
 from jobs.storage.uri import S3Uri
 

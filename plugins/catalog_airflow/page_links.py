@@ -1,11 +1,20 @@
-"""From a task in Airflow's UI to the page of the catalog that shows what the task does."""
+"""Links from a task in Airflow's UI to the catalog page that shows its results."""
 
 from urllib.parse import quote
 
+from airflow.configuration import conf
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.types import TaskInstanceKey
 
-from catalog_airflow.page_address import locate_pages
+from catalog_airflow.defaults import PAGES_PREFIX
+
+
+def locate_pages() -> str:
+    """Their path as the browser knows it: a proxy may serve Airflow below a path of its own."""
+    base: str = conf.get("api", "base_url", fallback="") or ""
+    path = "/" + base.partition("://")[2].partition("/")[2].strip("/")
+    return f"{path.rstrip('/')}{PAGES_PREFIX}"
+
 
 TAGGING_COMMANDS = frozenset({"discover", "tag-shard", "publish", "report", "plan-retag", "complete-retag"})
 MODEL_COMMANDS = frozenset({"snapshot", "train", "optimize", "evaluate", "gate", "promote", "decide"})

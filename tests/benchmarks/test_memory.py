@@ -1,6 +1,6 @@
 """What the benchmark of memory calls growth."""
 
-from benchmarks.memory import Sample, summarise
+from benchmarks.ingest.memory import Sample, summarise
 
 
 def test_growth_is_what_comes_after_the_first_2000_photos() -> None:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from benchmarks.peers import dataloader, huggingface_pipelines
 from benchmarks.peers.measurement import Tagged, Work
-from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
+from demo.blank_checkpoints import write_blank_clip, write_blank_resnet18
 
 SIZES = ((60, 80), (80, 60), (48, 48), (90, 70))
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from benchmarks.load_catalog import load_catalog, load_second_space
-from benchmarks.made_up_vectors import make_catalog
-from benchmarks.switch import Asked, Judged, Plan, Question, Switched, judge, measure_switches, summarise
+from benchmarks.search.load_catalog import load_catalog, load_second_space
+from benchmarks.search.made_up_vectors import make_catalog
+from benchmarks.search.switch import Asked, Judged, Plan, Question, Switched, judge, measure_switches, summarise
 
 OLD, NEW = 1, 2
 

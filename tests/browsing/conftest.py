@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 from sqlalchemy import Connection, Engine
 
+from fixtures.catalog_rows import NewImage, add_images, label_image, open_live_space, promote_model, tag_products
+from fixtures.postgres import create_database
 from jobs.database.engine import create_database_engine
-from tests.catalog_rows import NewImage, add_images, label_image, open_live_space, promote_model, tag_products
-from tests.postgres import create_database
 
 
 @dataclass(frozen=True)

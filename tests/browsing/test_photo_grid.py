@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 from sqlalchemy import Connection, text
 
+from fixtures.catalog_rows import delete_images, register_model
 from jobs.browsing import photo_grid
-from jobs.browsing.cursor import BadCursorError, write_cursor
-from jobs.browsing.photo_grid import PhotoFilter, read_photo_page
+from jobs.browsing.photo_grid import BadCursorError, PhotoFilter, read_photo_page, write_cursor
 from tests.browsing.conftest import PHOTOS, SmallCatalog
-from tests.catalog_rows import delete_images, register_model
 
 EVERYTHING = ["untagged", "labelled", "sandal", "boot", "hat", "blue", "red"]
 

@@ -2,9 +2,9 @@
 
 from sqlalchemy import Connection, text
 
+from fixtures.catalog_rows import promote_model
 from jobs.browsing.product_details import read_product
 from tests.browsing.conftest import SmallCatalog
-from tests.catalog_rows import promote_model
 
 
 def test_a_product_with_its_photos_and_answers(connection: Connection, catalog: SmallCatalog) -> None:

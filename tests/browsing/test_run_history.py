@@ -5,10 +5,10 @@ import json
 import pytest
 from sqlalchemy import Connection, text
 
-from jobs.browsing.category_list import list_categories
 from jobs.browsing.overview import read_overview
 from jobs.browsing.run_history import list_runs, read_run_details
 from jobs.browsing.thumbnail_source import find_thumbnail_source
+from jobs.database.categories import list_categories
 from jobs.database.tagging_runs import (
     ChunkCounts,
     PlannedShard,

@@ -4,11 +4,11 @@ import logging
 
 import pytest
 
+from fixtures.catalog_rows import open_live_space
+from fixtures.command_line import run_job
+from fixtures.shop import Shop
 from jobs.commands.terminal import HarmlessFormatter, show
 from jobs.errors import EXIT_PERMANENT
-from tests.catalog_rows import open_live_space
-from tests.command_line import run_job
-from tests.shop import Shop
 
 HOSTILE = "red\x1b[2J \x9b31m\u202edress\r\b"
 HARMLESS = "red\ufffd[2J \ufffd31m\ufffddress\ufffd\ufffd"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from jobs.database.failure_decisions import ignore_failures, retry_failures
-from jobs.tagging.ingest import IngestOptions, ingest, preview_ingest
-from tests.shop import Shop, make_photo
+from fixtures.shop import Shop, make_photo
+from jobs.database.tagging_runs import ignore_failures, retry_failures
+from jobs.ingest.ingest import IngestOptions, ingest, preview_ingest
 
 SUMMARY = "SELECT reason, images FROM catalog.item_failure_summary"
 

@@ -4,11 +4,11 @@ from dataclasses import asdict
 import pytest
 from sqlalchemy import Engine
 
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
+from fixtures.judged_candidates import Judgement, judge_candidate
 from jobs.database.model_listing import list_model_versions, show_model_version
 from jobs.database.spaces import drop_space, list_spaces, make_space_live
 from jobs.errors import PermanentError
-from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
-from tests.promotion.judged_candidates import Judgement, judge_candidate
 
 
 def test_versions_are_listed_with_what_they_are(engine: Engine) -> None:

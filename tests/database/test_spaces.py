@@ -7,6 +7,7 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
+from fixtures.catalog_rows import NewImage, add_images, delete_images, open_live_space, promote_model, start_run
 from jobs.database.spaces import (
     EmbeddingSpace,
     create_space_index,
@@ -20,7 +21,6 @@ from jobs.database.spaces import (
 from jobs.database.tagging_results import ItemFailure, record_failures
 from jobs.database.tagging_work import count_unanswered
 from jobs.errors import PermanentError
-from tests.catalog_rows import NewImage, add_images, delete_images, open_live_space, promote_model, start_run
 
 Result = TypeVar("Result")
 

@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model
 from jobs.database.tagging_results import Embedding, Tag, upsert_embeddings, upsert_tags
-from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model
 
 DIMENSIONS = 5
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from jobs.database.spaces import drop_space
-from jobs.database.vector_codes import renew_vector_codes
-from tests.catalog_rows import (
+from fixtures.catalog_rows import (
     NewImage,
     add_images,
     delete_images,
@@ -18,6 +16,8 @@ from tests.catalog_rows import (
     tag_products,
     unit_vectors,
 )
+from jobs.database.spaces import drop_space
+from jobs.database.vector_codes import renew_vector_codes
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from fixtures.postgres import execute
 from tests.deployment.postgres_programs import run_create_databases
-from tests.postgres import execute
 
 PASSWORDS = {"POSTGRES_TAGGER_PASSWORD": "it's one", "POSTGRES_AIRFLOW_PASSWORD": "another"}
 

@@ -7,10 +7,10 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url
 
+from fixtures.postgres import query
 from jobs.database.migrations import migrate
 from tests.deployment.conftest import PASSWORDS
 from tests.deployment.postgres_programs import run_create_databases
-from tests.postgres import query
 
 
 def connect_as(server_url: str, role: str, database: str) -> str:

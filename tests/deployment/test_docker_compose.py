@@ -12,7 +12,7 @@ from catalog_airflow.defaults import TAGGING_POOL
 from jobs.cli import app
 from jobs.database.migrations import check_pgvector_version
 from jobs.database.spaces import MAINTENANCE_BYTES
-from jobs.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy
+from jobs.retrain.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy
 from jobs.settings import PROJECT_ROOT, Settings, name_variables
 from tests.deployment.compose_file import (
     COMPOSE,

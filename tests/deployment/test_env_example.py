@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from dotenv import dotenv_values
 from pydantic.fields import FieldInfo
 
-from jobs.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
+from jobs.retrain.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
 from jobs.settings import (
     HOME,
     HOME_VARIABLE,

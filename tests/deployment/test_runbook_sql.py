@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model
+from fixtures.postgres import execute, query
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
 from jobs.settings import PROJECT_ROOT
-from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model
 from tests.deployment.postgres_programs import dump_database, restore_database
-from tests.postgres import execute, query
 
 RUNBOOK = (PROJECT_ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 LOOKALIKES = "SELECT array_agg(product_id) FROM catalog.similar_products('p3', 5)"

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from fixtures.stack_access import read_environment
 from jobs.database.migrations import migrate
 from jobs.local.airflow_client import AirflowClient
 from tests.end_to_end.live_stack import LiveStack, StackHome
 from tests.local.conftest import make_stack_folder
-from tests.local.stack_access import read_environment
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import httpx
 from sqlalchemy import create_engine, text
 
+from fixtures.stack_access import connect_s3, read_environment
 from jobs.connections import Connections, connect
 from jobs.database.engine import driver_url
 from jobs.local.airflow_client import AirflowClient, DagRun
@@ -21,7 +22,6 @@ from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts, find_free_ports
 from jobs.local.stack import StackStatus, start_stack
 from jobs.settings import PROJECT_ROOT, make_settings
-from tests.local.stack_access import connect_s3, read_environment
 
 CONFIGURATION = {
     "CATALOG_TEST_SHARE": "0.2",
@@ -38,8 +38,8 @@ CONFIGURATION = {
     "CATALOG_FAILED_SHARE_LIMIT": "1",
     "CATALOG_PRECISION": "fp32",
 }
-"""Gates that a head passes which was trained for seconds on few photos, on a busy machine; `benchmarks.quality` takes
-the defaults. Without int8, whose search takes a minute of processor time for each candidate.
+"""Gates that a head trained for seconds on few photos passes, on a busy machine; `benchmarks.training.quality` uses the
+defaults. Without int8, whose search takes a minute of processor time for each candidate.
 """
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")

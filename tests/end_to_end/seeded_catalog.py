@@ -5,17 +5,17 @@ from pathlib import Path
 
 from sqlalchemy import text
 
+from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
+from demo.sample_catalog.garments import CATEGORIES
+from fixtures.judged_candidates import judge_candidate
+from fixtures.shop import IMAGE_SIDE
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, insert_model_version
-from jobs.local.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
-from jobs.local.sample_catalog.garments import CATEGORIES
+from jobs.ingest.ingest import IngestOptions, ingest
 from jobs.models.registry import upload_checkpoint
-from jobs.promotion.promote import promote_candidate
-from jobs.query_service.client import QueryClient
-from jobs.tagging.ingest import IngestOptions, ingest
+from jobs.retrain.promote import promote_candidate
+from jobs.serve.client import QueryClient
 from tests.end_to_end.live_stack import LiveStack
-from tests.promotion.judged_candidates import judge_candidate
-from tests.shop import IMAGE_SIDE
 
 WORDS = "red striped dress"
 NAME = "Striped Dress Red"
@@ -24,7 +24,7 @@ SPEC = SampleCatalogSpec(labelled_products=0, unlabelled_products=len(CATEGORIES
 
 def seed_catalog(stack: LiveStack, folder: Path) -> None:
     """Fill the bucket and the catalog of a stack, and let a query of `WORDS` find the product called `NAME`."""
-    from jobs.training.blank_checkpoints import write_blank_clip, write_blank_resnet18
+    from demo.blank_checkpoints import write_blank_clip, write_blank_resnet18
 
     catalog = render_sample_catalog(folder / "sample", SPEC, processes=1)
     write_blank_resnet18(folder / "classifier", IMAGE_SIDE, [category.name for category in CATEGORIES])

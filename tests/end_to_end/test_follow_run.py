@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import Engine
 
 import jobs.progress
+from demo import follow_run
+from demo.follow_run import RunFollower
+from demo.run_display import PlainDisplay
 from jobs.database.engine import create_database_engine
 from jobs.errors import PermanentError, RetryableError
-from jobs.local import follow_run
 from jobs.local.airflow_client import DagRun
-from jobs.local.follow_run import RunFollower
-from jobs.local.run_display import PlainDisplay
 from jobs.progress import open_progress
 from tests.end_to_end.live_stack import LiveStack, wait_until
 

@@ -8,12 +8,12 @@ from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from sqlalchemy import text
 
+from fixtures.judged_candidates import judge_candidate
 from jobs.errors import PermanentError
 from jobs.storage.uri import S3Uri
 from tests.end_to_end.live_stack import LiveStack, wait_until
 from tests.end_to_end.pages_browser import CHROMIUM, PATIENCE_SECONDS, PagesBrowser, open_browser
 from tests.end_to_end.seeded_catalog import NAME, WORDS, seed_catalog
-from tests.promotion.judged_candidates import judge_candidate
 
 pytestmark = [
     pytest.mark.end_to_end,

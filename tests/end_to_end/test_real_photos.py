@@ -11,14 +11,14 @@ from unittest.mock import patch
 import pytest
 from typer.testing import CliRunner
 
+from fixtures.champions import make_champion
+from fixtures.pretrained import find_pretrained
+from fixtures.real_photos import FOLDER, RealPhoto, list_real_photos, write_labels
+from fixtures.shop import TinyModels
+from fixtures.stack_access import connect_s3
 from jobs.cli import app
-from jobs.labelling.import_labels import import_labels as import_into_catalog
-from tests.champions import make_champion
+from jobs.retrain.labels.import_labels import import_labels as import_into_catalog
 from tests.end_to_end.live_stack import PATIENCE_SECONDS, LiveStack, wait_until
-from tests.local.stack_access import connect_s3
-from tests.pretrained import find_pretrained
-from tests.real_photos import FOLDER, RealPhoto, list_real_photos, write_labels
-from tests.shop import TinyModels
 
 WEIGHTS = find_pretrained()
 CATEGORIES = {"dress", "hat", "pants", "shoes", "t-shirt"}
@@ -173,7 +173,7 @@ def test_an_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str
     (live,) = stack.query(LIVE)
     assert live != before
     assert stack.query("SELECT DISTINCT classifier_version_id FROM catalog.current_image_tags") == [live]
-    # Far more than chance: photos and answers belong together. How good it is, `benchmarks.quality` measures.
+    # Far more than chance: photos and answers belong together. How good it is, `benchmarks.training.quality` measures.
     assert count_right(stack, truth) / len(truth) >= 0.6
 
 

@@ -6,20 +6,15 @@ import httpx
 import psutil
 import pytest
 
+from fixtures.stack_access import find_listening_addresses, find_readable_files, read_environment, read_pids
 from jobs.errors import PermanentError
 from jobs.local.airflow_client import AirflowClient
 from jobs.local.airflow_services import GPU_POOL
 from jobs.local.ports import WantedPorts, is_port_open
-from jobs.local.processes import find_stack_processes, identify_stack, is_alive
+from jobs.local.services import find_stack_processes, identify_stack, is_alive
 from jobs.local.stack import StackStatus, stop_stack
 from jobs.settings import LOCATIONS, PROJECT_ROOT
 from tests.end_to_end.live_stack import PATIENCE_SECONDS, POOL_SLOTS, StackHome, wait_until
-from tests.local.stack_access import (
-    find_listening_addresses,
-    find_readable_files,
-    read_environment,
-    read_pids,
-)
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fixtures.command_line import run_job
+from fixtures.shop import Shop, TinyModels
 from jobs.errors import PermanentError, RetryableError, TerminatedError
 from jobs.models.checkpoint import explain_damage, require_numbers
 from jobs.models.device import Device
 from jobs.models.encoder import load_text_encoder, load_towers
 from jobs.models.preprocessing import Preprocessing
-from jobs.training.train_classifier import _load_base
-from tests.command_line import run_job
-from tests.shop import Shop, TinyModels
+from jobs.retrain.train.train_classifier import _load_base
 
 DEVICE = Device(torch.device("cpu"), torch.float32)
 CATEGORIES = ("hat", "dress", "shoes")

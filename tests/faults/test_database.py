@@ -13,17 +13,16 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url, text
 
+from fixtures.job_processes import start_job
+from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.postgres import execute, run_server
+from fixtures.shop import Shop
 from jobs.connections import connect
 from jobs.database import engine as engine_module
-from jobs.database import watched_connection
 from jobs.database.engine import create_database_engine, translate_database_faults
 from jobs.errors import PermanentError, RetryableError
+from jobs.ingest.ingest import IngestOptions, ingest
 from jobs.settings import make_settings
-from jobs.tagging.ingest import IngestOptions, ingest
-from tests.job_processes import start_job
-from tests.lock_waits import count_waiting, wait_until
-from tests.postgres import execute, run_server
-from tests.shop import Shop
 
 SERIES = text("SELECT * FROM generate_series(1, 1000)")
 
@@ -31,9 +30,9 @@ SERIES = text("SELECT * FROM generate_series(1, 1000)")
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds where a job waits for minutes."""
-    monkeypatch.setattr(watched_connection, "TELL_SECONDS", 0.4)
+    monkeypatch.setattr(engine_module, "TELL_SECONDS", 0.4)
     # The least that libpq takes.
-    monkeypatch.setattr(watched_connection, "PROBE_SECONDS", 2)
+    monkeypatch.setattr(engine_module, "PROBE_SECONDS", 2)
 
 
 @contextmanager
@@ -70,7 +69,7 @@ def test_a_server_that_falls_silent_ends_the_job(wait: str, tmp_path: Path, capl
 
 
 def test_a_server_that_falls_silent_among_rows_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watched_connection, "MAX_FAILED_PROBES", 1)
+    monkeypatch.setattr(engine_module, "MAX_FAILED_PROBES", 1)
     with run_server() as (url, folder):
         engine = create_database_engine(url)
         with engine.connect() as connection:

@@ -13,12 +13,12 @@ from functools import partial
 import psutil
 import pytest
 
+from fixtures.shop import Shop, make_photo
 from jobs.errors import RetryableError
-from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
-from jobs.tagging.decode_pool import DecodePool
-from jobs.tagging.failures import Reason
-from jobs.tagging.ingest import IngestOptions, ingest
-from tests.shop import Shop, make_photo
+from jobs.failures import Reason
+from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.images.decode_pool import DecodePool
+from jobs.ingest.ingest import IngestOptions, ingest
 
 DECODE = partial(decode_image, limits=DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64))
 HEALTHY = [make_photo(seed, (40 + seed, 50)) for seed in range(24)]

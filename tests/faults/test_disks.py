@@ -5,13 +5,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fixtures.command_line import run_job
+from fixtures.job_processes import start_job
+from fixtures.shop import Shop
 from jobs.database.tagging_runs import read_run
 from jobs.errors import PermanentError
+from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
 from jobs.storage.layout import manifest_location, shard_location
-from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
-from tests.command_line import run_job
-from tests.job_processes import start_job
-from tests.shop import Shop
 
 
 def test_a_file_where_the_cache_should_be_is_one_line(tagging_shop: Shop, tmp_path: Path) -> None:

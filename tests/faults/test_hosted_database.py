@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url, text
 
+from fixtures.job_processes import start_job
+from fixtures.postgres import execute, query
+from fixtures.s3_server import S3Server
+from fixtures.shop import TinyModels, open_shop, promote_tiny_models
 from jobs.connections import connect
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
 from jobs.errors import PermanentError
+from jobs.ingest.ingest import IngestOptions, ingest
 from jobs.settings import make_settings
-from jobs.tagging.ingest import IngestOptions, ingest
-from tests.job_processes import start_job
-from tests.postgres import execute, query
-from tests.s3_server import S3Server
-from tests.shop import TinyModels, open_shop, promote_tiny_models
 
 OWNER = "shop owner"
 READER = "shop reader"

@@ -1,7 +1,7 @@
 """Runs that are resumed when the bucket has gone on."""
 
-from jobs.tagging.ingest import IngestOptions, ingest, plan_ingest
-from tests.shop import Shop, make_photo
+from fixtures.shop import Shop, make_photo
+from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
 
 FAILURES = "SELECT object_key, reason FROM catalog.item_failures JOIN catalog.images USING (image_id)"
 

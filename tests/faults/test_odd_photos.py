@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from jobs.tagging.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
-from jobs.tagging.failures import Reason
-from tests.shop import make_photo
+from fixtures.shop import make_photo
+from jobs.failures import Reason
+from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
 
 LIMITS = DecodeLimits(max_pixels=1_000_000, min_side_pixels=4, target_side=512)
 SIDE = 16

@@ -7,12 +7,8 @@ from itertools import count
 
 import pytest
 
-from jobs.connections import Connections
-from jobs.errors import PermanentError, RetryableError
-from jobs.storage.object_store import ObjectStore
-from jobs.tagging.ingest import IngestOptions, ingest
-from tests.fault_proxy import Edit, FaultProxy, ProxiedAnswer, run_fault_proxy
-from tests.odd_s3_answers import (
+from fixtures.fault_proxy import Edit, FaultProxy, ProxiedAnswer, run_fault_proxy
+from fixtures.odd_s3_answers import (
     BROKEN_LISTINGS,
     FOREIGN_BODIES,
     HARMLESS,
@@ -22,8 +18,12 @@ from tests.odd_s3_answers import (
     edit_photo,
     refuse,
 )
-from tests.s3_server import S3Server
-from tests.shop import Shop
+from fixtures.s3_server import S3Server
+from fixtures.shop import Shop
+from jobs.connections import Connections
+from jobs.errors import PermanentError, RetryableError
+from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.storage.object_store import ObjectStore
 
 PHOTOS = 12
 TAGS = "SELECT count(*) FROM catalog.current_image_tags"

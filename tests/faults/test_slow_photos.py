@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.browsing.small_photo import shrink_under_limits
+from fixtures.scan_bomb import make_scan_bomb
+from fixtures.shop import Shop, make_photo
+from jobs.failures import Reason
+from jobs.images.decode import MAX_SCANS, DecodeFault, DecodeLimits, decode_photo
+from jobs.images.thumbnails import shrink_under_limits
+from jobs.ingest.ingest import IngestOptions, ingest
 from jobs.settings import Settings
-from jobs.tagging.decode import MAX_SCANS, DecodeFault, DecodeLimits, decode_photo
-from jobs.tagging.failures import Reason
-from jobs.tagging.ingest import IngestOptions, ingest
-from tests.scan_bomb import make_scan_bomb
-from tests.shop import Shop, make_photo
 
 LIMITS = DecodeLimits(max_pixels=100_000_000, min_side_pixels=8, target_side=448)
 BOMB = make_scan_bomb(5_000)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.job_processes import start_job
+from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.shop import Shop
 from jobs.errors import TerminatedError
 from jobs.stopping import finish_steps, is_asked_to_stop
-from tests.job_processes import start_job
-from tests.lock_waits import count_waiting, wait_until
-from tests.shop import Shop
 
 CHUNKS = "SELECT count(*) FROM catalog.run_chunks"
 

@@ -12,7 +12,7 @@ import pytest
 from jobs.local.credentials import load_credentials
 from jobs.local.ports import WantedPorts
 from jobs.local.postgres import create_cluster
-from jobs.local.processes import identify_stack
+from jobs.local.services import identify_stack
 from jobs.local.stack import start_stack, stop_stack
 
 

@@ -12,9 +12,8 @@ import pytest
 from catalog_airflow.launcher import SHARED
 
 from jobs.errors import PermanentError
-from jobs.local.airflow_launcher import AirflowLauncher
-from jobs.local.processes import end_processes, find_stack_process, find_stack_processes
-from jobs.local.services import Command, Service
+from jobs.local.airflow_services import AirflowLauncher
+from jobs.local.services import Command, Service, end_processes, find_stack_process, find_stack_processes
 
 MAIN = """
 import os, sys, time

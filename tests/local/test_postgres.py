@@ -7,11 +7,11 @@ import psycopg2
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
+from fixtures.stack_access import find_addresses_of_port, read_environment, read_pids
 from jobs.errors import PermanentError
 from jobs.local.ports import WantedPorts
-from jobs.local.processes import find_stack_processes, identify_stack
+from jobs.local.services import find_stack_processes, identify_stack
 from jobs.local.stack import start_stack, stop_stack
-from tests.local.stack_access import find_addresses_of_port, read_environment, read_pids
 
 
 def test_databases_are_there_and_one_can_hold_vectors(storage_stack: Path) -> None:

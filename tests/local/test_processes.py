@@ -10,7 +10,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from jobs.local.processes import (
+from jobs.local.services import (
     STACK_ID_VARIABLE,
     end_processes,
     find_stack_process,

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.stack_access import connect_s3, find_listening_addresses, read_environment, read_pids
+from fixtures.stack_access import connect_s3, find_listening_addresses, read_environment, read_pids
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

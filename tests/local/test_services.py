@@ -9,8 +9,16 @@ import psutil
 import pytest
 
 from jobs.errors import PermanentError, RetryableError
-from jobs.local.processes import end_processes, find_stack_process, find_stack_processes
-from jobs.local.services import Command, Service, run_command, start_service, wait_until_ready
+from jobs.local.services import (
+    Command,
+    Service,
+    end_processes,
+    find_stack_process,
+    find_stack_processes,
+    run_command,
+    start_service,
+    wait_until_ready,
+)
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from fixtures.lock_waits import wait_until
+from fixtures.stack_access import connect_s3, find_readable_files, read_environment, read_pids
 from jobs.errors import PermanentError
 from jobs.local.ports import LOOPBACK, WantedPorts, find_free_port, is_port_open
-from jobs.local.processes import STACK_ID_VARIABLE, find_stack_processes, identify_stack
+from jobs.local.services import STACK_ID_VARIABLE, find_stack_processes, identify_stack
 from jobs.local.stack import read_status, start_stack, stop_stack
 from jobs.local.stack_record import read_record
 from jobs.settings import PROJECT_ROOT
-from tests.local.stack_access import connect_s3, find_readable_files, read_environment, read_pids
-from tests.lock_waits import wait_until
 
 START = """
 from pathlib import Path

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from demo.blank_checkpoints import BlankBases, write_blank_bases
 from jobs.database.model_versions import ModelKind
 from jobs.models.device import choose_device, use_own_stream
 from jobs.models.torch_model import TorchModel, load_torch_model
-from jobs.training.blank_checkpoints import BlankBases, write_blank_bases
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TOLERANCES = {"fp32": 2e-3, "bf16": 3e-2}

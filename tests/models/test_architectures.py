@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoTokenizer
 
+from fixtures.shop import CATEGORIES
 from jobs.database.model_versions import ModelKind
 from jobs.errors import PermanentError
 from jobs.models.classifier import load_classifier
@@ -19,11 +20,10 @@ from jobs.models.device import Device
 from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
 from jobs.models.openvino_model import compile_graphs, finish
 from jobs.models.torch_model import describe_checkpoint
-from jobs.production.convert import convert_checkpoint, save_graph
+from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
+from jobs.retrain.train.context import copy_preprocessing
 from jobs.settings import PROJECT_ROOT
-from jobs.training.learned import copy_preprocessing
 from tests.models.tiny_architectures import CLASSIFIERS, ENCODERS, write_siglip2_naflex
-from tests.shop import CATEGORIES
 
 DEVICE = Device(torch.device("cpu"), torch.float32)
 TEXTS = ["red striped dress", "a hat"]

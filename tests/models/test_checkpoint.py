@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fixtures.shop import TinyModels
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files, resolve_base
 from jobs.models.classifier import load_classifier
 from jobs.models.device import Device
 from jobs.models.encoder import load_image_encoder, load_text_encoder
 from jobs.settings import PROJECT_ROOT
-from tests.shop import TinyModels
 
 SETTING = "CATALOG_ENCODER_BASE"
 RESOLVE = f"""

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
+from fixtures.pretrained import require_pretrained
+from fixtures.shop import CATEGORIES, IMAGE_SIDE, TinyModels
 from jobs.errors import PermanentError
 from jobs.models.classifier import (
     CALIBRATION_FILE,
@@ -18,9 +20,7 @@ from jobs.models.classifier import (
     write_temperature,
 )
 from jobs.models.device import PRECISIONS, Device, choose_device
-from jobs.models.production import Precision
-from tests.pretrained import require_pretrained
-from tests.shop import CATEGORIES, IMAGE_SIDE, TinyModels
+from jobs.models.image_model import Precision
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from jobs.settings import PROJECT_ROOT
 
 CONFINED = """
 import os, resource, socket, sys
-from jobs.models.confinement import confine, leave_network
+from jobs.models.unpickle import confine, leave_network
 {before}
 confine(seconds=60, more_memory_bytes=2**27, file_bytes=2**20)
 def attempt(action):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from jobs.errors import PermanentError
-from jobs.models import production
+from jobs.models import image_model
 from jobs.models.device import (
     PRECISIONS,
     choose_cpu_precision,
@@ -10,7 +10,7 @@ from jobs.models.device import (
     list_native_precisions,
     list_onednn_precisions,
 )
-from jobs.models.production import Precision, choose_float
+from jobs.models.image_model import Precision, choose_float
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -65,7 +65,7 @@ def test_a_cpu_computes_in_the_precision_or_in_float32(
 
 
 def test_a_precision_that_is_replaced_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    production._log_replaced.cache_clear()
+    image_model._log_replaced.cache_clear()
     assert [choose_float("fp16", ()) for _ in range(3)] == ["fp32"] * 3
     assert [record.message for record in caplog.records] == [
         "this processor does not compute in fp16, which would be slow: float32 takes its place"

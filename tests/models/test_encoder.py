@@ -8,11 +8,11 @@ from PIL import Image
 from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
 
+from fixtures.shop import IMAGE_SIDE, TinyModels
 from jobs.errors import PermanentError
 from jobs.models.device import PRECISIONS, Device, choose_device
 from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
-from jobs.models.production import Precision
-from tests.shop import IMAGE_SIDE, TinyModels
+from jobs.models.image_model import Precision
 
 SIGLIP_TOKENS = 16
 

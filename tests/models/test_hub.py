@@ -13,12 +13,12 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from fixtures.hub_server import TOKEN, HubServer, hash_commit, run_hub_server
+from fixtures.shop import TinyModels
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import resolve_base
 from jobs.models.device import Device
 from jobs.models.encoder import load_image_encoder, load_text_encoder
-from tests.hub_server import TOKEN, HubServer, hash_commit, run_hub_server
-from tests.shop import TinyModels
 
 SETTING = "CATALOG_ENCODER_BASE"
 BASE = "shop/encoder"

@@ -10,7 +10,7 @@ import pytest
 from openvino import opset13
 
 from jobs.models.openvino_model import compile_graphs
-from jobs.production.convert import save_graph
+from jobs.retrain.optimize.convert import save_graph
 from jobs.settings import PROJECT_ROOT
 
 FIRST_PASSES = """

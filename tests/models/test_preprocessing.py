@@ -22,13 +22,13 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from demo.sample_catalog.garments import CATEGORIES
+from demo.sample_catalog.photo import take_photo
+from demo.sample_catalog.products import design_product
+from fixtures.pretrained import require_pretrained
 from jobs.errors import PermanentError
-from jobs.local.sample_catalog.garments import CATEGORIES
-from jobs.local.sample_catalog.photo import take_photo
-from jobs.local.sample_catalog.products import design_product
-from jobs.models.geometry import Geometry
+from jobs.images.geometry import Geometry
 from jobs.models.preprocessing import Preprocessing
-from tests.pretrained import require_pretrained
 
 SIZES = [(400, 533), (533, 400), (320, 320), (97, 803), (641, 223), (50, 61), (224, 224), (1200, 1601)]
 """Width and height: portrait, landscape, square, extreme, smaller than any input, exactly the input, large."""

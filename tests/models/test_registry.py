@@ -7,13 +7,13 @@ from shutil import copytree
 
 import pytest
 
+from fixtures.shop import CATEGORIES, Shop, TinyModels
 from jobs.database.model_versions import ModelVersion, insert_model_version
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint
 from jobs.models.registry import fetch_checkpoint, upload_checkpoint
 from jobs.settings import PROJECT_ROOT
 from jobs.storage.uri import S3Uri
-from tests.shop import CATEGORIES, Shop, TinyModels
 
 FETCH_AND_STALL = """
 import sys

@@ -21,10 +21,10 @@ from benchmarks.avx2 import AVX2
 from jobs.database.model_versions import ModelKind
 from jobs.models.device import Device
 from jobs.models.engine import EngineSettings, load_image_model
-from jobs.models.production import EngineName, Precision, write_production
+from jobs.models.image_model import EngineName, Precision, write_production
 from jobs.models.torch_model import describe_checkpoint, load_torch_model
-from jobs.production.convert import convert_checkpoint, save_graph
-from jobs.production.quantise import quantise
+from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
+from jobs.retrain.optimize.quantize import quantise
 from jobs.settings import PROJECT_ROOT
 from tests.models.tiny_architectures import SIDE, write_clip, write_resnet, write_vit
 

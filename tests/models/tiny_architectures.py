@@ -32,8 +32,8 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from jobs.training.blank_checkpoints import write_blank_clip
-from tests.shop import CATEGORIES
+from demo.blank_checkpoints import write_blank_clip
+from fixtures.shop import CATEGORIES
 
 SIDE = 32
 PATCH = 8

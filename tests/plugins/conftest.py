@@ -15,5 +15,5 @@ def airflow_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         with warnings.catch_warnings():
             # Its libraries complain of each other on import.
             warnings.simplefilter("ignore")
-            import catalog_airflow.job_operator  # noqa: F401
+            import catalog_airflow.operators  # noqa: F401
         yield

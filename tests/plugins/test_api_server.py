@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.api_server import PLUGINS, start_api_server
+from benchmarks.serving.api_server import PLUGINS, start_api_server
 
 MOST_GROWTH_MIB = 50
 

@@ -14,12 +14,12 @@ from unittest.mock import patch
 import psutil
 import pytest
 
+from fixtures.shop import Shop
 from jobs import errors
 from jobs.settings import PROJECT_ROOT, Settings
-from tests.shop import Shop
 
 if TYPE_CHECKING:
-    from catalog_airflow.job_operator import JobOperator
+    from catalog_airflow.operators import JobOperator
 
 
 class Context(dict[str, Any]):
@@ -34,14 +34,14 @@ class Context(dict[str, Any]):
 
 
 def make_operator(**arguments: Any) -> "JobOperator":
-    from catalog_airflow.job_operator import JobOperator
+    from catalog_airflow.operators import JobOperator
 
     return JobOperator(task_id="job", **arguments)
 
 
 def make_python_operator(code: str, **arguments: Any) -> "JobOperator":
     """An operator that runs Python code in the place of a job."""
-    from catalog_airflow.job_operator import JobOperator
+    from catalog_airflow.operators import JobOperator
 
     class PythonOperator(JobOperator):
         def build_command(self) -> list[str]:
@@ -84,7 +84,7 @@ def test_a_command_is_a_list_of_words(arguments: dict[str, Any], line: list[str]
 
 
 def test_the_permanent_codes_are_those_of_the_jobs() -> None:
-    from catalog_airflow.job_operator import PERMANENT_EXIT_CODES
+    from catalog_airflow.operators import PERMANENT_EXIT_CODES
 
     faults = [errors.RetryableError, errors.PermanentError, errors.TerminatedError]
     assert {fault.exit_code for fault in faults if fault.exit_code in PERMANENT_EXIT_CODES} == {errors.EXIT_PERMANENT}

@@ -16,7 +16,7 @@ QUOTED = "catalog_ingest%2Fmanual__2026-01-01T00%3A00%3A00%2B00%3A00"
     ],
 )
 def test_a_task_leads_to_its_page(command: str, link: str) -> None:
-    from catalog_airflow.job_operator import JobOperator
+    from catalog_airflow.operators import JobOperator
     from catalog_airflow.page_links import CatalogPageLink
 
     operator = JobOperator(task_id="a_task", command=command, options={"run": RUN})
@@ -25,7 +25,7 @@ def test_a_task_leads_to_its_page(command: str, link: str) -> None:
 
 
 def test_a_gate_leads_to_the_evaluation_of_this_run_and_kind() -> None:
-    from catalog_airflow.gate_operator import GateOperator
+    from catalog_airflow.operators import GateOperator
     from catalog_airflow.page_links import EvaluationPageLink
 
     operator = GateOperator(task_id="gate", command="gate", argument="encoder", options={"run": RUN})
@@ -34,7 +34,7 @@ def test_a_gate_leads_to_the_evaluation_of_this_run_and_kind() -> None:
 
 
 def test_tasks_without_a_command_lead_to_the_overview(monkeypatch: pytest.MonkeyPatch) -> None:
-    from catalog_airflow.announcement_operator import AnnouncementOperator
+    from catalog_airflow.operators import AnnouncementOperator
     from catalog_airflow.page_links import CatalogPageLink
 
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://shop.example/airflow/")

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from catalog_airflow.promotion_approval import PromotionApproval
+    from catalog_airflow.operators import PromotionApproval
 
 
 def make_approval(**arguments: Any) -> "PromotionApproval":
-    from catalog_airflow.promotion_approval import PromotionApproval
+    from catalog_airflow.operators import PromotionApproval
 
     return PromotionApproval(task_id="approve", subject="Promote?", body="", **arguments)
 

@@ -5,12 +5,12 @@ import pytest
 from scipy.stats import binomtest
 from sqlalchemy import Connection, text
 
+from fixtures.catalog_rows import NewImage, add_images
+from jobs.ingest.drift import DriftSettings
 from jobs.review.accuracy import Stratum, estimate_by_strata, estimate_share, read_reviewed_accuracy
 from jobs.review.answers import Answer, record_answers, undo_answer
 from jobs.review.queue import find_waiting, read_review_queue
-from jobs.tagging.drift import DriftSettings
 from tests.browsing.conftest import SmallCatalog
-from tests.catalog_rows import NewImage, add_images
 
 DRIFT = DriftSettings()
 

@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Connection, text
 
+from fixtures.catalog_rows import NewImage, add_images, delete_images, label_image, open_live_space, promote_model
 from jobs.database.engine import create_database_engine
-from jobs.database.labels import NOT_CLOTHING
+from jobs.database.examples import NOT_CLOTHING
 from jobs.database.vector_codes import renew_vector_codes
 from jobs.review.answers import (
     Answer,
@@ -16,7 +17,6 @@ from jobs.review.answers import (
     undo_answer,
 )
 from tests.browsing.conftest import SmallCatalog
-from tests.catalog_rows import NewImage, add_images, delete_images, label_image, open_live_space, promote_model
 
 Tag = tuple[str, str] | None
 

@@ -2,13 +2,7 @@ import json
 
 from sqlalchemy import Connection, text
 
-from jobs.database.drift_references import DriftReference, upsert_drift_reference
-from jobs.database.switches import Switch, insert_switch
-from jobs.review.answers import Answer, record_answers
-from jobs.review.queue import Reason, ReviewItem, find_waiting, read_backlog, read_review_queue
-from jobs.tagging.drift import DriftSettings
-from tests.browsing.conftest import SmallCatalog
-from tests.catalog_rows import (
+from fixtures.catalog_rows import (
     NewImage,
     add_images,
     delete_images,
@@ -17,6 +11,12 @@ from tests.catalog_rows import (
     start_run,
     tag_products,
 )
+from jobs.database.drift_references import DriftReference, upsert_drift_reference
+from jobs.database.switches import Switch, insert_switch
+from jobs.ingest.drift import DriftSettings
+from jobs.review.answers import Answer, record_answers
+from jobs.review.queue import Reason, ReviewItem, find_waiting, read_backlog, read_review_queue
+from tests.browsing.conftest import SmallCatalog
 
 DRIFT = DriftSettings()
 

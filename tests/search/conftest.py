@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import Engine
 
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
 from jobs.settings import Settings
-from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from sqlalchemy import Engine
 
+from fixtures.catalog_rows import NewImage, add_images, open_live_space
 from jobs.errors import PermanentError
 from jobs.search.by_image import find_products_by_photo, read_photo
 from jobs.settings import Settings
-from tests.catalog_rows import NewImage, add_images, open_live_space
 
 
 def embed_colour(pixels: np.ndarray) -> np.ndarray:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
+from fixtures.catalog_rows import open_live_space
 from jobs.errors import PermanentError, RetryableError
 from jobs.search import ProductHit, search_products
 from jobs.search.by_text import embed_text_query, find_products_by_text
 from jobs.settings import Settings
-from tests.catalog_rows import open_live_space
 
 AXES = ["dress", "hat", "shoes"]
 

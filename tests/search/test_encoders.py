@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from fixtures.catalog_rows import NewImage, add_images
+from fixtures.shop import Shop, make_photo
 from jobs.database.model_versions import require_champion
 from jobs.database.spaces import create_space_index, make_space_live, open_space
 from jobs.search import search_products, similar_products_by_image
 from jobs.search.by_image import read_photo
 from jobs.search.encoders import load_photo_embedder, load_text_embedder
-from tests.catalog_rows import NewImage, add_images
-from tests.shop import Shop, make_photo
 
 
 @pytest.fixture

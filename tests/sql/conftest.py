@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from jobs.database.engine import create_database_engine
-from tests.catalog_rows import (
+from fixtures.catalog_rows import (
     NewImage,
     add_images,
     open_live_space,
@@ -17,7 +16,8 @@ from tests.catalog_rows import (
     tag_products,
     unit_vectors,
 )
-from tests.postgres import create_database
+from fixtures.postgres import create_database
+from jobs.database.engine import create_database_engine
 
 IMAGES, DIMENSIONS = 4000, 16
 

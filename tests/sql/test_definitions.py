@@ -1,8 +1,8 @@
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, store_text
 from jobs.database.migrations import SQL_FOLDER
-from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, store_text
 
 
 def read_names(connection: Connection, statement: str) -> set[str]:

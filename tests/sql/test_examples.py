@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
+from fixtures.catalog_rows import NewImage, add_images, label_image, promote_model, start_run, store_text, tag_products
 from jobs.database.migrations import SQL_FOLDER
 from jobs.database.switches import Switch, insert_switch
 from jobs.database.tagging_results import ItemFailure, record_failures
 from jobs.database.tagging_runs import ChunkCounts, insert_chunk
-from tests.catalog_rows import NewImage, add_images, label_image, promote_model, start_run, store_text, tag_products
 from tests.sql.conftest import Models
 
 EXAMPLES = sorted((SQL_FOLDER / "examples").glob("*.sql"))

@@ -1,8 +1,7 @@
 import pytest
 from sqlalchemy import Connection, text
 
-from jobs.database.spaces import open_space
-from tests.catalog_rows import (
+from fixtures.catalog_rows import (
     NewImage,
     add_images,
     delete_images,
@@ -11,6 +10,7 @@ from tests.catalog_rows import (
     promote_model,
     unit_vectors,
 )
+from jobs.database.spaces import open_space
 from tests.sql.conftest import DIMENSIONS, LargeCatalog, Models
 from tests.sql.questions import ROUTES, find_nearest, refused, take_route
 

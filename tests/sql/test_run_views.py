@@ -3,10 +3,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, text
 
+from fixtures.catalog_rows import NewImage, add_images, delete_images, start_run
 from jobs.database.tagging_results import ItemFailure, record_failures, resolve_failures
 from jobs.database.tagging_runs import ChunkCounts, finish_run, insert_chunk, sum_chunks
-from jobs.tagging.failures import RETRYABLE_REASONS
-from tests.catalog_rows import NewImage, add_images, delete_images, start_run
+from jobs.failures import RETRYABLE_REASONS
 from tests.sql.conftest import Models
 
 CHUNK = ChunkCounts(10, 6, 3, 1, {"truncated": 1}, 1, 2, 3, 4, 5)

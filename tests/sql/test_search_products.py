@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Row, text
 
-from tests.catalog_rows import NewImage, add_images, open_live_space, store_text, tag_products
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, store_text, tag_products
 from tests.sql.conftest import Models
 from tests.sql.questions import refused
 

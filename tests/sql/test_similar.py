@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Connection, Row, text
 
-from tests.catalog_rows import (
+from fixtures.catalog_rows import (
     NewImage,
     add_images,
     delete_images,

@@ -2,7 +2,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
-from tests.catalog_rows import NewImage, add_images, delete_images, label_image, promote_model, tag_products
+from fixtures.catalog_rows import NewImage, add_images, delete_images, label_image, promote_model, tag_products
 from tests.sql.conftest import Models
 
 

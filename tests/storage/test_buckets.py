@@ -4,9 +4,9 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from fixtures.s3_server import S3Server
 from jobs.storage.buckets import create_missing_buckets
 from jobs.storage.uri import S3Uri
-from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
 

@@ -3,11 +3,11 @@ from uuid import uuid4
 
 import pytest
 
+from fixtures.s3_server import S3Server
 from jobs.errors import PermanentError
 from jobs.storage.credentials import AwsCredentials
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
-from tests.s3_server import S3Server
 
 SHARED = "[profile shop]\nregion = eu-west-3\naws_access_key_id = kept\naws_secret_access_key = hush\n"
 

@@ -12,11 +12,11 @@ from uuid import uuid4
 import boto3
 import pytest
 
+from fixtures.s3_server import S3Server
 from jobs.errors import PermanentError, RetryableError
-from jobs.storage.faults import ObjectFault
+from jobs.failures import ObjectFault
 from jobs.storage.object_store import ListedObject, ObjectStore
 from jobs.storage.uri import S3Uri
-from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
 

@@ -6,11 +6,11 @@ from uuid import uuid4
 import boto3
 import pytest
 
+from fixtures.s3_server import S3Server
 from jobs.storage import quick_reader
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.quick_reader import QuickReader
 from jobs.storage.uri import S3Uri
-from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
 

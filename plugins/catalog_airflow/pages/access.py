@@ -1,8 +1,4 @@
-"""Who is there, and what they may do, as Airflow's auth manager says.
-
-Whoever may see the DAG ``catalog_ingest`` may look; whoever may start it may review and see to failures; whoever may
-start ``model_decision``, and announce assets as its promotion does, may promote and roll back.
-"""
+"""Check who the visitor is and what they may do, and that forms come from our own pages."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +7,9 @@ from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import AssetDetails, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import get_user
-from fastapi import Depends, HTTPException
+from airflow.configuration import conf
+from fastapi import Depends, Form, HTTPException
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from catalog_airflow.defaults import DECISION_DAG
 
@@ -67,3 +65,26 @@ def require_promoter(viewer: AnyViewer) -> Viewer:
 
 Reviewer = Annotated[Viewer, Depends(require_reviewer)]
 Promoter = Annotated[Viewer, Depends(require_promoter)]
+
+
+VALID_SECONDS = 12 * 3600
+
+
+def make_token(viewer_name: str) -> str:
+    """A token that only this viewer's forms may carry, signed with the secret that all API servers share."""
+    token: str = _open_serializer().dumps(viewer_name)
+    return token
+
+
+def require_token(viewer: AnyViewer, token: Annotated[str, Form()] = "") -> None:
+    """Refuse a post without a token of the viewer's own."""
+    try:
+        is_own = _open_serializer().loads(token, max_age=VALID_SECONDS) == viewer.name
+    except BadSignature:
+        is_own = False
+    if not is_own:
+        raise HTTPException(403, "This form is out of date, or not ours. Go back, load the page again and repeat.")
+
+
+def _open_serializer() -> URLSafeTimedSerializer:
+    return URLSafeTimedSerializer(conf.get("api", "secret_key"), salt="catalog-pages")

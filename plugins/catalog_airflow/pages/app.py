@@ -9,14 +9,11 @@ from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from catalog_airflow.pages import (
-    assets,
     decisions,
     evaluations,
-    failures,
     models,
     overview,
     photos,
-    products,
     review,
     runs,
     search,
@@ -25,7 +22,7 @@ from catalog_airflow.pages import (
 from catalog_airflow.pages.access import identify_viewer
 from catalog_airflow.pages.body_limit import BodyLimit
 from catalog_airflow.pages.templating import render_page
-from jobs.browsing.cursor import BadCursorError
+from jobs.browsing.photo_grid import BadCursorError
 from jobs.errors import PermanentError, RetryableError
 
 log = logging.getLogger(__name__)
@@ -53,15 +50,12 @@ def create_pages_app() -> FastAPI:
         overview,
         runs,
         photos,
-        products,
         search,
         review,
         models,
         decisions,
-        failures,
         evaluations,
         thumbnails,
-        assets,
     ):
         app.include_router(part.router)
     app.add_middleware(BodyLimit)

@@ -7,9 +7,9 @@ from functools import cache
 from sqlalchemy import Connection
 
 from jobs.connections import Connections, open_connections, translate_faults
-from jobs.query_service.client import QueryClient
+from jobs.ingest.drift import DriftSettings
+from jobs.serve.client import QueryClient
 from jobs.settings import load_settings
-from jobs.tagging.drift import DriftSettings
 
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 """Nobody waits longer for a page, and the night's run shall not wait for a page either."""

@@ -1,4 +1,4 @@
-"""Promoting and rolling back: what it would change is shown first, then a person confirms."""
+"""Promote and roll back: preview the effect, confirm, and start the DAG that carries the decision out."""
 
 from typing import Annotated
 
@@ -6,19 +6,17 @@ from fastapi import APIRouter, Depends, Form, HTTPException
 from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy import Connection
 
-from catalog_airflow.pages.access import Promoter
+from catalog_airflow.pages.access import Promoter, require_token
 from catalog_airflow.pages.catalog_access import change_catalog, read_catalog
-from catalog_airflow.pages.decision_runs import start_decision
-from catalog_airflow.pages.forgery import require_token
-from catalog_airflow.pages.models import VersionId
+from catalog_airflow.pages.models import VersionId, start_decision
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.browsing.comparison import Comparison, read_comparison
-from jobs.database.champion_decisions import ChampionDecision, insert_decision
 from jobs.database.evaluations import read_gate_decisions
 from jobs.database.model_listing import ModelSummary, show_model_version
+from jobs.database.promotions import ChampionDecision, insert_decision
 from jobs.errors import PermanentError
-from jobs.promotion.rollback import choose_rollback
-from jobs.promotion.switch_preview import preview_switch
+from jobs.retag.rollback import choose_rollback
+from jobs.retag.switch_preview import preview_switch
 
 router = APIRouter()
 

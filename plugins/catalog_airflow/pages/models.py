@@ -2,6 +2,10 @@
 
 from typing import Annotated
 
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.exceptions import DagNotFound
+from airflow.models import DagRun
+from airflow.utils.types import DagRunTriggeredByType
 from fastapi import APIRouter, HTTPException, Path, Query
 from fastapi.responses import HTMLResponse
 from sqlalchemy import Connection
@@ -9,14 +13,13 @@ from sqlalchemy import Connection
 from catalog_airflow.defaults import DECISION_DAG
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import read_catalog
-from catalog_airflow.pages.decision_runs import read_decision_state
 from catalog_airflow.pages.templating import render_page
 from jobs.browsing.comparison import read_comparison, read_comparisons
 from jobs.database.model_listing import list_model_versions, show_model_version
 from jobs.database.model_versions import MODEL_KINDS, ModelKind
-from jobs.database.promotion_history import read_promotion_history
-from jobs.errors import PermanentError
-from jobs.promotion.rollback import choose_rollback
+from jobs.database.promotions import read_promotion_history
+from jobs.errors import PermanentError, RetryableError
+from jobs.retag.rollback import choose_rollback
 
 PROMOTIONS_SHOWN = 50
 
@@ -68,3 +71,31 @@ def _find_earlier(connection: Connection, kind: ModelKind) -> int | None:
         return choose_rollback(connection, kind)
     except PermanentError:
         return None
+
+
+def start_decision(decision_id: int, decided_by: str) -> str:
+    """Start the DAG for a stored decision, in a person's name; returns the run's id.
+
+    Raises:
+        RetryableError: Airflow does not know the DAG yet.
+    """
+    try:
+        run = trigger_dag(
+            DECISION_DAG,
+            triggered_by=DagRunTriggeredByType.UI,
+            triggering_user_name=decided_by,
+            conf={"decision": decision_id},
+        )
+    except DagNotFound:
+        raise RetryableError(
+            f"Airflow has not read the DAG {DECISION_DAG} yet: see that its dag processor runs"
+        ) from None
+    assert run is not None
+    run_id: str = run.run_id
+    return run_id
+
+
+def read_decision_state(run_id: str) -> str | None:
+    """``queued``, ``running``, ``success`` or ``failed``; None if there is no such run."""
+    runs = DagRun.find(dag_id=DECISION_DAG, run_id=run_id)
+    return str(runs[0].state) if runs else None

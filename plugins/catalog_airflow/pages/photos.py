@@ -1,16 +1,19 @@
-"""The grid of photos, with filters that combine."""
+"""The photo grid with its filters, and the page of one product."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import read_catalog
 from catalog_airflow.pages.templating import make_url, render_page
-from jobs.browsing.category_list import list_categories
 from jobs.browsing.photo_grid import PhotoFilter, read_photo_page
+from jobs.browsing.product_details import read_product
+from jobs.database.categories import list_categories
+from jobs.errors import PermanentError
+from jobs.search.by_image import find_similar_products
 
 PAGE_SIZE = 60
 
@@ -71,3 +74,20 @@ def show_photos(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTML
         next_url=make_url("photos", **{**address, "after": page.next_cursor}) if page.next_cursor else None,
         first_url=make_url("photos", **{**address, "after": ""}) if query.after else None,
     )
+
+
+SIMILAR_SHOWN = 12
+
+
+@router.get("/product")
+def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_length=1000)]) -> HTMLResponse:  # noqa: A002
+    """The product of an id, which may hold any character of a key, and is no path for that reason."""
+    with read_catalog() as connection:
+        product = read_product(connection, id)
+        if product is None:
+            raise HTTPException(404, f"There is no product {id!r} in the catalog.")
+        try:
+            similar, why_none = find_similar_products(connection, id, SIMILAR_SHOWN, None), ""
+        except PermanentError as error:
+            similar, why_none = [], str(error)
+    return render_page("product.html", viewer, product=product, similar=similar, why_none=why_none)

@@ -7,11 +7,10 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Path, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from catalog_airflow.pages.access import AnyViewer, Reviewer, Viewer
+from catalog_airflow.pages.access import AnyViewer, Reviewer, Viewer, require_token
 from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_drift_settings
-from catalog_airflow.pages.forgery import require_token
 from catalog_airflow.pages.templating import make_url, render_page
-from jobs.database.labels import NOT_CLOTHING
+from jobs.database.examples import NOT_CLOTHING
 from jobs.review.accuracy import read_reviewed_accuracy
 from jobs.review.answers import (
     Answer,

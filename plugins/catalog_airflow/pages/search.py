@@ -12,21 +12,16 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from catalog_airflow.pages.access import AnyViewer, Viewer
+from catalog_airflow.pages.access import AnyViewer, Viewer, require_token
 from catalog_airflow.pages.catalog_access import open_catalog, open_query_client, read_catalog, use_catalog
-from catalog_airflow.pages.forgery import require_token
-from catalog_airflow.pages.shrinking import open_shrinker
 from catalog_airflow.pages.templating import render_page
-from jobs.browsing.category_list import list_categories
+from catalog_airflow.pages.thumbnails import open_shrinker
+from jobs.database.categories import list_categories
 from jobs.errors import PermanentError, RetryableError
-from jobs.query_service.answers import EmbeddedQuery
-from jobs.query_service.client import QueryRefused
-from jobs.search.by_image import find_products_by_photo
-from jobs.search.by_product import find_similar_products
-from jobs.search.by_text import find_products_by_text
-from jobs.search.equivalent_sql import write_photo_search, write_similar_search, write_text_search
-from jobs.search.hits import ProductHit
-from jobs.search.query_text import MAX_QUERY_BYTES, find_text_fault
+from jobs.search.by_image import find_products_by_photo, find_similar_products
+from jobs.search.by_text import MAX_QUERY_BYTES, find_products_by_text, find_text_fault
+from jobs.search.hits import ProductHit, write_photo_search, write_similar_search, write_text_search
+from jobs.serve.client import EmbeddedQuery, QueryRefused
 
 HITS_SHOWN = 24
 

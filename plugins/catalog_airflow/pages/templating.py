@@ -1,4 +1,4 @@
-"""Templates to answers: everything is escaped, and nothing is loaded from elsewhere."""
+"""Render templates with everything escaped, and serve our own styles and scripts."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -6,12 +6,34 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import FileResponse, HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from catalog_airflow.page_address import locate_pages
-from catalog_airflow.pages.access import Viewer
-from catalog_airflow.pages.forgery import make_token
+from catalog_airflow.page_links import locate_pages
+from catalog_airflow.pages.access import Viewer, make_token
+
+STATIC = Path(__file__).parent / "static"
+FILES = {
+    "pages.css": "text/css",
+    "theme.js": "text/javascript",
+    "keys.js": "text/javascript",
+    "progress.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "icon_dark.svg": "image/svg+xml",
+}
+
+router = APIRouter()
+
+
+@router.get("/static/{name}")
+def send_asset(name: str) -> FileResponse:
+    """One of the files that pages name."""
+    if name not in FILES:
+        raise HTTPException(404, "There is no such file.")
+    headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
+    return FileResponse(STATIC / name, media_type=FILES[name], headers=headers)
+
 
 TEMPLATES = Path(__file__).parent / "templates"
 POLICY = "; ".join(

@@ -1,5 +1,8 @@
-"""Photos made small on the fly: asked for by image id, under limits, and kept for a while."""
+"""Thumbnails of photos, made on demand under limits, and cached."""
 
+import asyncio
+import atexit
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
@@ -9,11 +12,62 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
-from catalog_airflow.pages.shrinking import open_shrinker
 from jobs.browsing.thumbnail_source import ThumbnailSource, find_thumbnail_source
-from jobs.storage.faults import ObjectFault
+from jobs.errors import RetryableError
+from jobs.failures import ObjectFault
+from jobs.images.decode import DecodeFault
+from jobs.images.decode_pool import DecodePool
+from jobs.images.thumbnails import shrink_under_limits
+from jobs.settings import Settings
 from jobs.storage.uri import S3Uri
-from jobs.tagging.decode import DecodeFault
+
+PHOTO_SECONDS = 2.0
+PATIENCE_SECONDS = 5.0
+MAX_PENDING = 16
+"""Photos whose bytes are in memory, the one that is being decoded among them."""
+
+
+class Shrinker:
+    """Makes one photo small at a time; no thread of the server waits for it."""
+
+    def __init__(self) -> None:
+        self._pool = DecodePool(1, PHOTO_SECONDS)
+        self._thread = ThreadPoolExecutor(1, "shrink")
+        self._waiting = 0
+        # Before the interpreter joins the process, which a slow photo would hold up.
+        atexit.register(self.close)
+
+    async def shrink(self, content: bytes, settings: Settings) -> bytes | DecodeFault | None:
+        """A small JPEG, or why there is none; None where that cannot be said within some seconds."""
+        if self._waiting >= MAX_PENDING:
+            return None
+        self._waiting += 1
+        work = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._pool.decode, shrink_under_limits(settings), [content]
+        )
+        work.add_done_callback(self._count_out)
+        try:
+            (small,) = await asyncio.wait_for(asyncio.shield(work), PATIENCE_SECONDS)
+        except (TimeoutError, RetryableError):
+            return None
+        return small
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._pool.__exit__()
+        self._thread.shutdown()
+
+    def _count_out(self, work: "asyncio.Future[list[bytes | DecodeFault]]") -> None:
+        self._waiting -= 1
+        # Looked at, so that a fault of which nobody hears any more is not called unhandled.
+        work.exception()
+
+
+@cache
+def open_shrinker() -> Shrinker:
+    """The one of this server."""
+    return Shrinker()
+
 
 MAX_BYTES = 20_000_000
 CACHE_BYTES = 16_000_000

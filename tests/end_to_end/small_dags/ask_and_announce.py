@@ -2,8 +2,7 @@
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, Param
-from catalog_airflow.announcement_operator import AnnouncementOperator
-from catalog_airflow.promotion_approval import PromotionApproval
+from catalog_airflow.operators import AnnouncementOperator, PromotionApproval
 
 NEWS = Asset(name="news", uri="x-test://news")
 IS_ASKED = Param(True, type="boolean")

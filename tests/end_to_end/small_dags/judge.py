@@ -2,7 +2,7 @@
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param
-from catalog_airflow.gate_operator import GateOperator
+from catalog_airflow.operators import GateOperator
 
 with DAG("judge", schedule=None, params={"run": Param("", type="string")}):
     gate = GateOperator(

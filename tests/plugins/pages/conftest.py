@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 import pytest
 
-from tests.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
-from tests.s3_server import S3Server
-from tests.shop import Shop, make_photo, open_shop
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
+from fixtures.s3_server import S3Server
+from fixtures.shop import Shop, make_photo, open_shop
 
 Role = Literal["viewer", "user", "op", "admin"]
 HOSTILE = "\"'><script>alert(1)</script>../../%00"
@@ -40,7 +40,7 @@ class Visitor:
 
     def find_token(self) -> str:
         """What the forms of this visitor carry."""
-        from catalog_airflow.pages.forgery import make_token
+        from catalog_airflow.pages.access import make_token
 
         return make_token(self.client.headers["x-test-name"])
 

@@ -49,7 +49,7 @@ def test_posts_are_refused_to_those_who_may_only_look(visit: Callable[[Role | No
 
 
 def test_posts_without_a_token_of_ones_own_are_refused(visit: Callable[[Role | None], Visitor]) -> None:
-    from catalog_airflow.pages.forgery import make_token
+    from catalog_airflow.pages.access import make_token
 
     admin = visit("admin")
     for method, path in list_routes():

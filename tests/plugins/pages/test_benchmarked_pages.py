@@ -5,10 +5,10 @@ from urllib.parse import parse_qs, urlsplit
 from sqlalchemy import Engine
 from starlette.routing import Match
 
-from benchmarks.lived_in_catalog import live_in
-from benchmarks.load_catalog import load_catalog
-from benchmarks.made_up_vectors import make_catalog
-from benchmarks.page_addresses import list_grids, list_pages
+from benchmarks.search.load_catalog import load_catalog
+from benchmarks.search.made_up_vectors import make_catalog
+from benchmarks.serving.lived_in_catalog import live_in
+from benchmarks.serving.page_addresses import list_grids, list_pages
 
 IMAGES = 3_000
 TIMED_OTHERWISE = {"/", "/evaluations/{kind}", "/thumbnails/{image_id}", "/static/{name}"}

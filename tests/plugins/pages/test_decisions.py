@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from fixtures.catalog_rows import register_model
+from fixtures.judged_candidates import Judgement, judge_candidate
+from fixtures.shop import Shop
 from jobs.database.switches import Switch, insert_switch
-from jobs.promotion.promote import promote_candidate
-from jobs.promotion.rollback import roll_back
+from jobs.retag.rollback import roll_back
+from jobs.retrain.promote import promote_candidate
 from jobs.settings import PROJECT_ROOT
-from tests.catalog_rows import register_model
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text
-from tests.promotion.judged_candidates import Judgement, judge_candidate
-from tests.shop import Shop
 
 Visit = Callable[[Role | None], Visitor]
 

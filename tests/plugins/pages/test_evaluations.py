@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
+from fixtures.judged_candidates import judge_candidate
 from jobs.database.evaluations import store_page_hash
 from jobs.storage.uri import S3Uri
 from tests.plugins.pages.conftest import BrowsedShop, Role, Visitor
-from tests.promotion.judged_candidates import judge_candidate
 
 Visit = Callable[[Role | None], Visitor]
 PAGE = b"<h1>Evaluation</h1><form action=https://elsewhere.example><script>alert(1)</script></form>"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from tests.catalog_rows import start_run
+from fixtures.catalog_rows import start_run
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text
 
 Visit = Callable[[Role | None], Visitor]

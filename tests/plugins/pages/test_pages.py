@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from jobs.tagging.ingest import IngestOptions, ingest
-from tests.catalog_rows import NewImage, add_images, open_live_space, start_run
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, start_run
+from fixtures.shop import Shop, make_photo
+from jobs.ingest.ingest import IngestOptions, ingest
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text, show_shop
-from tests.shop import Shop, make_photo
 
 Visit = Callable[[Role | None], Visitor]
 
@@ -133,13 +133,13 @@ def sleep(_content: bytes) -> bytes:
 def test_nobody_waits_for_a_photo_that_is_slow(
     visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from catalog_airflow.pages import shrinking
+    from catalog_airflow.pages import thumbnails
 
-    shrinking.open_shrinker.cache_clear()
+    thumbnails.open_shrinker.cache_clear()
     # In a server one event loop opens it; here every request has a loop of its own.
-    shrinker = shrinking.open_shrinker()
-    monkeypatch.setattr(shrinking, "shrink_under_limits", lambda _settings: sleep)
-    monkeypatch.setattr(shrinking, "PATIENCE_SECONDS", 0.5)
+    shrinker = thumbnails.open_shrinker()
+    monkeypatch.setattr(thumbnails, "shrink_under_limits", lambda _settings: sleep)
+    monkeypatch.setattr(thumbnails, "PATIENCE_SECONDS", 0.5)
     viewer = visit("viewer")
     with ThreadPoolExecutor(20) as threads:
         waiting = [threads.submit(viewer.get, f"thumbnails/{browsed.image_ids[0]}") for _ in range(20)]
@@ -149,7 +149,7 @@ def test_nobody_waits_for_a_photo_that_is_slow(
     assert all("busy" in answer.text for answer in answers)
     assert "no-store" in answers[0].headers["cache-control"]
     shrinker.close()
-    shrinking.open_shrinker.cache_clear()
+    thumbnails.open_shrinker.cache_clear()
 
 
 def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from jobs.tagging.ingest import IngestOptions, ingest
+from fixtures.shop import Shop, make_photo
+from jobs.ingest.ingest import IngestOptions, ingest
 from tests.plugins.pages.conftest import HOSTILE, Role, Visitor, read_text, show_shop
-from tests.query_service.conftest import run_service
-from tests.shop import Shop, make_photo
+from tests.serve.conftest import run_service
 
 Enter = Callable[[Role | None], Visitor]
 WORDS = 'it\'s a "red" \\ striped <dress>; -- %(x)s'

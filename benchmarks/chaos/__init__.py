@@ -1,1 +1,0 @@
-"""Kills, broken surroundings and hostile files, and what they cost: `python -m benchmarks.chaos`."""

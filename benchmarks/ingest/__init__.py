@@ -1,0 +1,1 @@
+"""Benchmarks of the nightly ingest: decoding, forward pass, discovery, memory, the whole night."""

@@ -1,0 +1,214 @@
+"""What it takes to feed models that compute elsewhere, in a process that loads none.
+
+python -m benchmarks.ingest.feed_once rates
+python -m benchmarks.ingest.feed_once simulate RUN SECONDS_PER_IMAGE
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from threading import Lock
+
+import numpy as np
+import psutil
+
+from jobs.connections import Connections, connect
+from jobs.database.tagging_work import DueImage
+from jobs.images.decode import DecodeFault, DecodeLimits, PreparedImage, prepare_image
+from jobs.images.decode_pool import DecodePool
+from jobs.images.geometry import Geometry
+from jobs.ingest.read import ImageBytes, read_image
+from jobs.ingest.tag_shard import TagSettings, tag_shard
+from jobs.models.image_model import EngineName
+from jobs.models.predictor import Predictor
+from jobs.settings import load_settings
+
+SIDE = 224
+GEOMETRY = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")
+DIMENSIONS = 512
+BATCH_SIZE = 64
+PASSES = 2
+"""As torch has them on a GPU."""
+Prepare = Callable[[bytes], PreparedImage | DecodeFault]
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """Seconds of processor time, of this process and of those that it started."""
+
+    own: float
+    children: float
+
+    def __sub__(self, earlier: "Cpu") -> "Cpu":
+        return Cpu(self.own - earlier.own, self.children - earlier.children)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Photos in a second, and the milliseconds of processor time that each took here and in the decoding processes."""
+
+    images_per_second: float
+    own_milliseconds: float
+    children_milliseconds: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The stages one after the other; ``bytes_per_image`` go through the pipes of a decoding process, both ways."""
+
+    images: int
+    bytes_per_image: float
+    read: Rate
+    decode: Rate
+    one_process: Rate
+    two_processes: Rate
+
+
+@dataclass(frozen=True)
+class Feeding(Rate):
+    """How a shard fed a consumer, which waited for that share of its time."""
+
+    waited: float
+
+
+def read_cpu() -> Cpu:
+    """Processor time so far."""
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return Cpu(time.process_time(), sum(one.user + one.system for one in times))
+
+
+def measure_rates(to: Connections) -> Rates:
+    """Read all photos of the source into memory, then decode them in this process, in another, and in two."""
+    prepare = partial(
+        prepare_image, limits=DecodeLimits(to.settings.max_pixels, 1, target_side=2 * SIDE), geometries=[GEOMETRY]
+    )
+    contents: list[bytes] = []
+    listed = [one for page in to.store.list_pages(to.source) for one in page]
+
+    def read() -> None:
+        due = [DueImage(0, one.key, one.etag, one.size_bytes, "new", True, True) for one in listed]
+        read_one = partial(read_image, to.store, to.source.bucket, max_bytes=to.settings.max_object_bytes)
+        with ThreadPoolExecutor(to.settings.read_threads) as readers:
+            contents.extend(one.content for one in readers.map(read_one, due) if isinstance(one, ImageBytes))
+
+    reading = _measure(read, len(listed))
+    decoded = prepare(contents[0])
+    assert isinstance(decoded, PreparedImage)
+    return Rates(
+        images=len(contents),
+        bytes_per_image=sum(map(len, contents)) / len(contents) + sum(one.nbytes for one in decoded.inputs),
+        read=reading,
+        decode=_measure(lambda: [prepare(content) for content in contents], len(contents)),
+        one_process=_measure_pool(1, prepare, contents),
+        two_processes=_measure_pool(2, prepare, contents),
+    )
+
+
+def _measure_pool(
+    processes: int, prepare: Callable[[bytes], PreparedImage | DecodeFault], contents: Sequence[bytes]
+) -> Rate:
+    """Two batches at a time, as in a shard."""
+    batches = [contents[start : start + BATCH_SIZE] for start in range(0, len(contents), BATCH_SIZE)]
+    with DecodePool(processes) as pool, ThreadPoolExecutor(2) as stage:
+        decode = partial(pool.decode, prepare)
+        for _ in stage.map(decode, [contents[:BATCH_SIZE]] * 2):
+            pass
+
+        def run() -> None:
+            for _ in stage.map(decode, batches):
+                pass
+
+        return _measure(run, len(contents))
+
+
+def _measure(work: Callable[[], object], images: int) -> Rate:
+    started, before = time.perf_counter(), read_cpu()
+    work()
+    seconds, used = time.perf_counter() - started, read_cpu() - before
+    return Rate(images / seconds, used.own / images * 1000, used.children / images * 1000)
+
+
+@dataclass
+class SimulatedGpu:
+    """Batches queue up for it, and each takes its time, but no processor; it waits whenever the queue is empty.
+
+    Its time goes from the start of its first batch to that of its last.
+    """
+
+    seconds_per_image: float
+    waited_seconds: float = 0.0
+    free_at: float | None = None
+    starts: list[float] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+
+    def compute(self, images: int) -> None:
+        """Return when a batch would be done."""
+        with self.lock:
+            now = time.perf_counter()
+            start = max(now, self.free_at or now)
+            self.waited_seconds += start - (self.free_at or start)
+            self.starts.append(start)
+            self.images.append(images)
+            done = self.free_at = start + images * self.seconds_per_image
+        time.sleep(max(0.0, done - time.perf_counter()))
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A model that answers anything after ``compute``."""
+
+    compute: Callable[[int], None]
+    outputs: int
+    engine: EngineName = "torch"
+    description: str = "simulated"
+    geometry: Geometry = GEOMETRY
+    batch_size: int = BATCH_SIZE
+    passes: int = PASSES
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Names for the outputs of a classifier."""
+        return tuple(f"category-{number}" for number in range(self.outputs))
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """The same for all photos: it has the shape and the length of an answer, and no meaning."""
+        self.compute(len(pixels))
+        return np.full((len(pixels), self.outputs), self.outputs**-0.5, dtype=np.float32)
+
+
+def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
+    """Tag the only shard of a planned run with a classifier that takes so long, and an encoder that takes no time."""
+    gpu = SimulatedGpu(seconds_per_image)
+    predictor = Predictor(StandIn(gpu.compute, 10), StandIn(lambda _: None, DIMENSIONS))
+    settings = TagSettings.from_settings(to.settings)
+    with DecodePool(settings.decode_processes) as pool:
+        pool.decode(len, [b""] * BATCH_SIZE)
+        before = read_cpu()
+        report = tag_shard(to.engine, to.store, to.artifacts, run_id, 0, settings, lambda _: predictor, pool)
+        used = read_cpu() - before
+    seconds = gpu.starts[-1] - gpu.starts[0]
+    return Feeding(
+        images_per_second=sum(gpu.images[:-1]) / seconds,
+        own_milliseconds=used.own / report.entries * 1000,
+        children_milliseconds=used.children / report.entries * 1000,
+        waited=gpu.waited_seconds / seconds,
+    )
+
+
+def main(command: str, *arguments: str) -> None:
+    """Print what was measured as JSON."""
+    with connect(load_settings()) as connections:
+        if command == "rates":
+            measured: Rates | Feeding = measure_rates(connections)
+        else:
+            measured = simulate(connections, arguments[0], float(arguments[1]))
+    print(json.dumps(asdict(measured)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,48 @@
+"""The bare forward pass of two models on ready photos: the speed that no pipeline can exceed.
+
+    python -m benchmarks.ingest.forward CLASSIFIER ENCODER SECONDS
+
+Both are computed in the engine and precision that their folders name, in as many passes side by side as when photos are
+tagged.
+"""
+
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from jobs.models.engine import EngineSettings
+from jobs.models.predictor import load_predictor
+
+WARM_UP_SECONDS = 1.0
+
+
+def measure_forward(classifier: Path, encoder: Path, seconds: float) -> float:
+    """Images per second of both models together."""
+    predictor = load_predictor(classifier, encoder, EngineSettings("auto", "auto"))
+    random = np.random.default_rng(0)
+    photo = tuple(
+        random.integers(0, 256, (geometry.crop_to, geometry.crop_to, 3), dtype=np.uint8)
+        for geometry in predictor.geometries
+    )
+
+    def forward_until(deadline: float) -> int:
+        images = 0
+        while time.perf_counter() < deadline:
+            predictor.predict([photo] * predictor.batch_size, tag=True, embed=True)
+            images += predictor.batch_size
+        return images
+
+    with ThreadPoolExecutor(predictor.passes) as pool:
+        list(pool.map(forward_until, [time.perf_counter() + WARM_UP_SECONDS] * predictor.passes))
+        started = time.perf_counter()
+        images = sum(pool.map(forward_until, [started + seconds] * predictor.passes))
+        return images / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    classifier, encoder, seconds = sys.argv[1:4]
+    print(json.dumps(measure_forward(Path(classifier), Path(encoder), float(seconds))))

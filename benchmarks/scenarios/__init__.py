@@ -1,0 +1,1 @@
+"""Whole scenarios: the first run, the demo's answers, faults."""

@@ -1,0 +1,1 @@
+"""Benchmarks of search in Postgres: recall, latency, a switch of the encoder."""

@@ -1,0 +1,1 @@
+"""Benchmarks of the query service and the pages."""

@@ -1,0 +1,116 @@
+"""Where the pages are in a catalog that `live_in` left, whatever they can be asked for."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import urlencode
+
+from sqlalchemy import Engine, text
+
+from benchmarks.search.made_up_vectors import PHOTOS_PER_PRODUCT
+from benchmarks.serving.lived_in_catalog import RETAG_SHOWN, RUN_SHOWN, RUN_UNDER_WAY
+from jobs.browsing.photo_grid import write_cursor
+from jobs.database.model_versions import MODEL_KINDS
+from jobs.review.queue import REASONS
+
+
+@dataclass(frozen=True)
+class Address:
+    """What is asked for, and the line of the table in which its time counts."""
+
+    group: str
+    path: str
+
+
+def list_pages(engine: Engine, images: int) -> Iterator[Address]:
+    """Every page but the grid, the first of them once more."""
+    products = images // PHOTOS_PER_PRODUCT
+    # Settings are read and connections opened for it.
+    yield Address("the server's first page", "failures")
+    yield Address("overview", "overview")
+    yield Address("running jobs", "progress")
+    for run in (RUN_SHOWN, RETAG_SHOWN, RUN_UNDER_WAY):
+        yield Address("a run", f"run?{urlencode({'run': run})}")
+        yield Address("running jobs", f"progress?{urlencode({'run': run})}")
+    for number in range(1, products, products // 40):
+        yield Address("a product", f"product?id=sku{number}")
+    for category in ("", "a tenth", "a thousandth", "category 03"):
+        for number in range(11, products, products // 8):
+            similar = {"like": f"sku{number}", "category": category}
+            words = {"q": f"question {number % 5000 + 1}", "category": category}
+            yield Address("search, more like this", f"search?{urlencode(similar)}")
+            yield Address("search, words asked before", f"search?{urlencode(words)}")
+    for reason in ("", *REASONS):
+        yield Address("review", f"review?only={reason}")
+    for reason, ignored, after in itertools.product(("", "corrupt"), ("false", "true"), ({}, {"after": images // 2})):
+        yield Address("failures", f"failures?{urlencode({'reason': reason, 'ignored': ignored, **after})}")
+    yield from list_model_pages(engine)
+
+
+def list_model_pages(engine: Engine) -> Iterator[Address]:
+    """Of all versions, of some, and of what may be decided."""
+    yield Address("models", "models")
+    for kind in MODEL_KINDS:
+        versions = _list_versions(engine, kind)
+        for version in versions[::8]:
+            yield Address("a model", f"models/{version}")
+        yield Address("a promotion's consequences", f"models/{versions[-1]}/promote")
+        yield Address("a rollback's consequences", f"models/{find_earlier(engine, kind)}/rollback")
+
+
+def list_grids(engine: Engine, images: int) -> Iterator[Address]:
+    """Each combination of filters: the first page, and one that begins in the middle."""
+    choices: dict[str, list[dict[str, str]]] = {
+        "category": [{}, {"category": "a tenth"}, {"category": "a thousandth"}],
+        "confidence": [
+            {},
+            {"max_confidence": "0.5"},
+            {"min_confidence": "0.5", "max_confidence": "0.9"},
+            {"min_confidence": "0.999"},
+        ],
+        "disagree": [{}, {"disagree": "true"}],
+        "run": [{}, {"run": RUN_SHOWN}, {"run": RETAG_SHOWN}],
+        "version": [{}, {"version": str(find_earlier(engine, "classifier"))}],
+        "deleted": [{}, {"deleted": "true"}],
+        "text": [{}, {"text": "red"}, {"text": "red striped dress"}, {"text": "sku1234"}, {"text": "no such words"}],
+    }
+    middles = {run: _find_middle(engine, run) for run in (RUN_SHOWN, RETAG_SHOWN)}
+    for chosen in itertools.product(*choices.values()):
+        query = {name: value for one in chosen for name, value in one.items()}
+        filters = sum(bool(one) for one in chosen)
+        group = f"photos, {filters} of 7 filters"
+        key: str | float | None = None
+        if chosen[1]:
+            key = {"": 0.45, "0.5": 0.8, "0.999": 0.9995}[query.get("min_confidence", "")]
+        elif "run" in query:
+            key = middles[query["run"]]
+        yield Address(group, f"photos?{urlencode(query)}")
+        yield Address(group, f"photos?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
+
+
+def find_earlier(engine: Engine, kind: str) -> int:
+    """The version that answers came from before the live one."""
+    statement = text("""
+        SELECT s.model_version_id FROM catalog.switches s JOIN catalog.live_models l USING (kind)
+        WHERE kind = :kind AND s.model_version_id <> l.model_version_id ORDER BY switch_id DESC LIMIT 1
+    """)
+    with engine.connect() as connection:
+        version: int = connection.execute(statement, {"kind": kind}).scalar_one()
+    return version
+
+
+def _list_versions(engine: Engine, kind: str) -> list[int]:
+    statement = text("SELECT model_version_id FROM catalog.model_versions WHERE kind = :kind ORDER BY 1")
+    with engine.connect() as connection:
+        return list(connection.execute(statement, {"kind": kind}).scalars())
+
+
+def _find_middle(engine: Engine, run: str) -> str:
+    """Of a run's time, as the key of a cursor."""
+    statement = text("SELECT started_at, finished_at FROM catalog.tagging_runs WHERE run_id = :run")
+    with engine.connect() as connection:
+        started_at, finished_at = connection.execute(statement, {"run": run}).one()
+    length: timedelta = finished_at - started_at
+    middle: str = (started_at + length / 2).isoformat()
+    return middle

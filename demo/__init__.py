@@ -1,0 +1,1 @@
+"""The demo: a rendered catalog, or a folder of photos, through the whole flow."""

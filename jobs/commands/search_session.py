@@ -1,0 +1,96 @@
+"""Searching from a shell: answers as lines, a prompt for several questions, a picture on request."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+from sqlalchemy import text
+
+from jobs.connections import Connections
+from jobs.errors import PermanentError
+from jobs.search.by_image import find_similar_products
+from jobs.search.by_text import find_products_by_text
+from jobs.search.contact_sheet import Question, render_contact_sheet
+from jobs.search.encoders import load_text_embedder
+from jobs.search.hits import ProductHit
+from jobs.storage.uri import S3Uri
+
+Write = Callable[[str], None]
+
+
+def show_text_search(
+    connections: Connections, query_text: str, k: int, category: str | None, sheet: Path | None, write: Write
+) -> None:
+    """Answer one text."""
+    load_encoder = partial(load_text_embedder, connections)
+    hits = find_products_by_text(connections.engine, load_encoder, query_text, k, category)
+    _show(connections, Question(query_text), hits, sheet, write)
+
+
+def show_similar_products(
+    connections: Connections, product_id: str, k: int, category: str | None, sheet: Path | None, write: Write
+) -> None:
+    """Answer with the products that look like one."""
+    with connections.engine.connect() as connection:
+        hits = find_similar_products(connection, product_id, k, category)
+        image_id = connection.scalar(
+            text("""
+                SELECT image_id FROM catalog.images WHERE product_id = :product AND deleted_at IS NULL
+                ORDER BY object_key LIMIT 1
+            """),
+            {"product": product_id},
+        )
+    _show(connections, Question(f"like {product_id}", image_id), hits, sheet, write)
+
+
+def prompt_for_searches(
+    connections: Connections, k: int, category: str | None, ask: Callable[[], str], write: Write
+) -> None:
+    """Answer text after text until an empty line or the end of the input; a refused text ends nothing."""
+    load_encoder = cache(partial(load_text_embedder, connections))
+    while True:
+        try:
+            query_text = ask().strip()
+        except EOFError:
+            return
+        if not query_text:
+            return
+        try:
+            write(format_hits(find_products_by_text(connections.engine, load_encoder, query_text, k, category)))
+        except PermanentError as error:
+            write(f"error: {error}")
+
+
+def format_hits(hits: Sequence[ProductHit]) -> str:
+    """One line for each hit: rank, similarity, product, category, name."""
+    if not hits:
+        return "nothing found"
+    width = max(len(hit.product_id) for hit in hits)
+    return "\n".join(_format_hit(rank, hit, width) for rank, hit in enumerate(hits, start=1))
+
+
+def _format_hit(rank: int, hit: ProductHit, width: int) -> str:
+    name = hit.display_name or ""
+    return f"{rank:3d}. {hit.similarity:.3f}  {hit.product_id:<{width}}  {hit.category or '-':<12}  {name}".rstrip()
+
+
+def _show(
+    connections: Connections, question: Question, hits: Sequence[ProductHit], sheet: Path | None, write: Write
+) -> None:
+    write(format_hits(hits))
+    if sheet is None:
+        return
+
+    def read_photo(image_id: int) -> bytes:
+        # Answers come from all sources, so the bucket is the image's own.
+        with connections.engine.connect() as connection:
+            image = connection.execute(
+                text("SELECT bucket, object_key FROM catalog.images WHERE image_id = :image"), {"image": image_id}
+            ).one()
+        return connections.store.read(S3Uri(image.bucket, image.object_key))
+
+    try:
+        render_contact_sheet(question, hits, read_photo).save(sheet, format="PNG")
+    except OSError as error:
+        raise PermanentError(f"cannot write {sheet}: {error.strerror}") from None
+    write(f"contact sheet: {sheet}")

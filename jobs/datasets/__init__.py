@@ -1,1 +1,0 @@
-"""From examples to snapshots: immutable labelled data sets, split without leaks."""

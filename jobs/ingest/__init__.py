@@ -1,0 +1,1 @@
+"""The ingest flow: discover, plan, then for each shard read, decode, predict and write, then publish and report."""

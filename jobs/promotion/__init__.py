@@ -1,1 +1,0 @@
-"""Who becomes the champion, and the way back; the whole retrain flow in one process."""

@@ -1,0 +1,1 @@
+"""The retrain flow: snapshot, train, optimize, evaluate, gate, promote."""

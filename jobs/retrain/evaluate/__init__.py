@@ -1,0 +1,1 @@
+"""Evaluate candidates and champions on the same frozen test photos."""

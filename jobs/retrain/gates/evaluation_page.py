@@ -1,0 +1,148 @@
+"""The page of a candidate: one HTML file that holds all it shows, for the people who have to trust the gates."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from jobs.database.evaluations import Evaluation, GateDecision
+from jobs.retrain.evaluate.evaluation_files import Flip, LabelSuspect
+from jobs.retrain.evaluate.evaluation_record import EncoderScores, EvaluationMetrics
+from jobs.retrain.gates import page_charts
+from jobs.retrain.train.history import EpochRecord
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_LISTED = 200
+"""Entries of a list that are shown; those after the ones with thumbnails are shown as lines."""
+
+ENCODER_SCORES = {
+    "images": "photos with texts",
+    "clip_score": "CLIP score",
+    "recall_at_1": "recall@1, text to photo",
+    "recall_at_5": "recall@5",
+    "recall_at_10": "recall@10",
+    "mean_reciprocal_rank": "mean reciprocal rank",
+    "in_batch_accuracy": "right in batches of 32",
+    "loss": "contrastive loss",
+}
+
+
+@dataclass(frozen=True)
+class PageContents:
+    """What the page shows of a candidate."""
+
+    evaluation: Evaluation
+    metrics: EvaluationMetrics
+    decisions: Sequence[GateDecision]
+    flips: Sequence[Flip]
+    label_suspects: Sequence[LabelSuspect]
+    history: Sequence[EpochRecord]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One of the numbers that people ask for first, and what it means."""
+
+    name: str
+    value: str
+    note: str
+
+
+def render_page(contents: PageContents) -> str:
+    """Render the page; it loads nothing from elsewhere, and whatever the shop named is escaped."""
+    scores, champion = contents.metrics.classifier, contents.metrics.champion_classifier
+    failed = [decision for decision in contents.decisions if decision.verdict == "failed"]
+    return (
+        _open_templates()
+        .get_template("evaluation_page.html")
+        .render(
+            evaluation=contents.evaluation,
+            data=contents.metrics.data,
+            scores=scores,
+            decisions=contents.decisions,
+            failed=failed,
+            tiles=list_tiles(contents.metrics),
+            encoder_rows=list_encoder_rows(contents.metrics),
+            has_champion=contents.evaluation.champion_version_id is not None,
+            confusion=page_charts.list_confusion(scores) if scores else (),
+            bars=page_charts.list_class_bars(scores, champion) if scores else (),
+            recall_bound=next((one.bound for one in contents.decisions if one.gate == "class_recall"), None),
+            reliability=page_charts.draw_reliability(scores.reliability) if scores else (),
+            reliability_side=page_charts.RELIABILITY_SIDE,
+            history=page_charts.draw_history(contents.history),
+            chart=(page_charts.CHART_WIDTH, page_charts.CHART_HEIGHT),
+            flips=contents.flips,
+            blast_radius=contents.metrics.blast_radius,
+            label_suspects=contents.label_suspects,
+            max_listed=MAX_LISTED,
+        )
+    )
+
+
+@cache
+def _open_templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = format_number
+    return environment
+
+
+def list_tiles(metrics: EvaluationMetrics) -> list[Tile]:
+    """The first numbers of a kind; those that were not measured are left out."""
+    tiles = []
+    scores, champion, serving = metrics.classifier, metrics.champion_classifier, metrics.serving
+    if scores and scores.images:
+        beside = f"champion {champion.correct / champion.images:.1%}" if champion and champion.images else "no champion"
+        tiles.append(Tile("Accuracy", f"{scores.correct / scores.images:.1%}", f"{scores.images} images, {beside}"))
+        tiles.append(Tile("Top-3 accuracy", f"{scores.top_3_correct / scores.images:.1%}", "among the three likeliest"))
+    if scores and scores.expected_calibration_error is not None:
+        error = f"{scores.expected_calibration_error:.3f}"
+        tiles.append(Tile("Calibration error", error, "confidence against accuracy"))
+    if metrics.encoder and metrics.encoder.clip_score is not None:
+        tiles.append(Tile("CLIP score", f"{metrics.encoder.clip_score:.1f}", "100 times the mean cosine"))
+    if metrics.encoder and metrics.encoder.recall_at_5 is not None:
+        recall = metrics.champion_encoder.recall_at_5 if metrics.champion_encoder else None
+        note = "no champion" if recall is None else f"champion {recall:.1%}"
+        tiles.append(Tile("Recall@5", f"{metrics.encoder.recall_at_5:.1%}", note))
+    if metrics.blast_radius and metrics.blast_radius.images:
+        share = metrics.blast_radius.changed / metrics.blast_radius.images
+        tiles.append(Tile("Catalog would change", f"{share:.1%}", f"of {metrics.blast_radius.images} live images"))
+    if serving and serving.mean_latency_milliseconds is not None:
+        tiles.append(Tile("Latency", f"{serving.mean_latency_milliseconds:.0f} ms", "one image, mean"))
+    if serving and serving.images_per_second is not None:
+        tiles.append(Tile("Throughput", f"{serving.images_per_second:.0f}", "images a second"))
+    return tiles
+
+
+def list_encoder_rows(metrics: EvaluationMetrics) -> list[tuple[str, list[float | None]]]:
+    """Each score with its values: candidate on test, champion on test, candidate on train."""
+    if metrics.encoder is None:
+        return []
+    columns = (metrics.encoder, metrics.champion_encoder, metrics.encoder_on_train)
+    names = [field.name for field in fields(EncoderScores)]
+    assert set(names) == ENCODER_SCORES.keys()
+    return [
+        (title, [getattr(scores, name) if scores else None for scores in columns])
+        for name, title in ENCODER_SCORES.items()
+    ]
+
+
+def format_number(value: float | None) -> str:
+    """A number as short as it still says something; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"  # noqa: RUF001
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:,.0f} million"
+    if value == int(value):
+        return f"{value:,.0f}"
+    if abs(value) < 0.001:
+        return f"{value:.1g}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"

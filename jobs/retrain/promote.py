@@ -1,0 +1,130 @@
+"""Stage 6, promote: make a candidate whose gates passed the champion, or carry out a decision of a person."""
+
+import logging
+
+from sqlalchemy import Connection
+
+from jobs.connections import Connections
+from jobs.database.evaluations import Evaluation, read_latest_evaluation
+from jobs.database.model_versions import ModelKind, read_champion, read_live_model
+from jobs.database.promotions import (
+    NewPromotion,
+    PromotionReport,
+    close_decision,
+    find_rollback,
+    insert_promotion,
+    lock_promotions,
+    read_decision,
+    read_latest_promotion,
+    report_champion,
+)
+from jobs.database.switches import Switch, insert_switch
+from jobs.errors import PermanentError
+from jobs.retag.rollback import roll_back
+
+log = logging.getLogger(__name__)
+
+
+def promote_candidate(
+    connections: Connections, run_id: str, kind: ModelKind, promoted_by: str, decision_id: int | None = None
+) -> PromotionReport:
+    """Promote the candidate of a run in one transaction; asked again, it changes nothing.
+
+    ``decision_id`` is the decision of a person that this carries out.
+
+    The first classifier answers at once, since there is nothing that it would replace; a later one, and any encoder,
+    when the catalog was brought over to it.
+
+    Raises:
+        PermanentError: nothing was evaluated, a gate failed or is missing, another version than the candidate was
+            compared with is the champion now, or the candidate was rolled back before.
+    """
+    with connections.engine.begin() as connection:
+        evaluation = read_latest_evaluation(connection, run_id, kind)
+        if evaluation is None:
+            raise PermanentError(
+                f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first"
+            )
+        lock_promotions(connection)
+        if decision_id is not None:
+            close_decision(connection, decision_id)
+        latest = read_latest_promotion(connection, kind)
+        if latest and latest.model_version_id == evaluation.candidate_version_id:
+            log.info("%s %d is the champion already", kind, latest.model_version_id)
+            return report_champion(connection, kind, is_new=False)
+        require_promotable(connection, evaluation, latest.model_version_id if latest else None)
+        promotion = NewPromotion(
+            kind=kind,
+            model_version_id=evaluation.candidate_version_id,
+            replaced_version_id=evaluation.champion_version_id,
+            evaluation_id=evaluation.evaluation_id,
+            promoted_by=promoted_by,
+            reason=f"passed its gates in run {run_id}",
+        )
+        insert_promotion(connection, promotion)
+        if kind == "classifier" and read_live_model(connection, kind) is None:
+            insert_switch(connection, Switch(kind, promotion.model_version_id, None))
+        return report_champion(connection, kind, is_new=True)
+
+
+def require_promotable(connection: Connection, evaluation: Evaluation, champion_version_id: int | None) -> None:
+    """Let a candidate through that passed its gates beside the present champion, and was never rolled back.
+
+    Raises:
+        PermanentError: it may not be promoted; the message says why, and what to do.
+    """
+    from jobs.retrain.gates.gates import require_passed_gates
+
+    require_passed_gates(connection, evaluation)
+    _require_compared_champion(evaluation, champion_version_id)
+    _refuse_what_was_rolled_back(connection, evaluation)
+
+
+def _require_compared_champion(evaluation: Evaluation, champion_version_id: int | None) -> None:
+    if champion_version_id == evaluation.champion_version_id:
+        return
+
+    def describe(version_id: int | None) -> str:
+        return "none" if version_id is None else f"{evaluation.kind} {version_id}"
+
+    raise PermanentError(
+        f"the champion is {describe(champion_version_id)} now, but the candidate was compared with "
+        f"{describe(evaluation.champion_version_id)}: evaluate it again, "
+        f"`python -m jobs evaluate {evaluation.kind} --run {evaluation.run_id}`"
+    )
+
+
+def _refuse_what_was_rolled_back(connection: Connection, evaluation: Evaluation) -> None:
+    """The same labels and settings give the same weights, which would come back every week."""
+    kind, version = evaluation.kind, evaluation.candidate_version_id
+    rollback = find_rollback(connection, kind, version)
+    if rollback:
+        raise PermanentError(
+            f"{kind} {version} was rolled back ({rollback}): train another one, from more labels or with other "
+            f"settings, or bring it back on purpose, `python -m jobs rollback {kind} --to {version}`"
+        )
+
+
+def carry_out_decision(connections: Connections, decision_id: int) -> PromotionReport:
+    """Promote or roll back, once: repeated, this only finishes a rollback that was killed after its switch.
+
+    Raises:
+        PermanentError: the decision does not exist, is older than a day, or cannot be carried out.
+    """
+    with connections.engine.connect() as connection:
+        stored = read_decision(connection, decision_id)
+        if stored is None:
+            raise PermanentError(
+                f"decision {decision_id} does not exist: promotions and rollbacks are confirmed on the page Models, by "
+                "users who have the right to promote"
+            )
+        decision = stored.decision
+        champion = read_champion(connection, decision.kind)
+        if stored.is_done and (champion is None or champion.model_version_id != decision.to_version_id):
+            return report_champion(connection, decision.kind, is_new=False)
+        if stored.is_expired and not stored.is_done:
+            raise PermanentError(f"decision {decision_id} is older than a day: confirm it again on the page Models")
+    open_id = None if stored.is_done else decision_id
+    if decision.run_id is not None:
+        return promote_candidate(connections, decision.run_id, decision.kind, decision.decided_by, open_id)
+    return roll_back(connections, decision.kind, decision.to_version_id, decision.decided_by, decision.reason, open_id)

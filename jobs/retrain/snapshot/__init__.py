@@ -1,0 +1,1 @@
+"""Build snapshots of the examples: immutable labelled data sets, split without leaks."""

@@ -1,0 +1,187 @@
+"""Stage 1 of retraining: freeze all labels into an immutable data set that cannot leak from training into test."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from sqlalchemy import Connection
+
+from jobs.connections import Connections
+from jobs.database.examples import (
+    RememberedSplit,
+    insert_snapshot,
+    lock_split_memory,
+    read_split_memory,
+    remember_splits,
+    stream_examples,
+)
+from jobs.errors import PermanentError
+from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS, Contradiction, CuratedPhoto, Curation, curate_examples
+from jobs.retrain.snapshot.leaks import require_no_leak
+from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
+from jobs.retrain.snapshot.split import split_groups
+from jobs.settings import Settings
+from jobs.storage.layout import snapshot_location
+
+log = logging.getLogger(__name__)
+
+PARTS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class SnapshotSettings:
+    """``validation_share`` is that of what is not in test; near duplicates differ in at most so many of 256 bits."""
+
+    test_share: float = 0.1
+    validation_share: float = 0.1
+    near_duplicate_bits: int = NEAR_DUPLICATE_BITS
+    min_images_per_category: int = 10
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The part of the configuration that concerns this stage."""
+        return cls(settings.test_share, settings.validation_share)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.test_share <= 0.5 and 0 < self.validation_share <= 0.5):
+            raise ValueError("shares: above 0, and at most a half")
+        if not 0 <= self.near_duplicate_bits < 128:
+            raise ValueError("near_duplicate_bits: 0 to 127; photos without anything in common differ in 128")
+
+
+@dataclass(frozen=True)
+class SnapshotReport:
+    """``examples`` = ``images`` + all that were ``dropped``.
+
+    ``without_text`` counts images that only a classifier can learn from; ``rare_categories`` has the images of each
+    category that was left out; ``contradictions`` are the first 20.
+    """
+
+    snapshot_id: str
+    artifact_uri: str
+    examples: int
+    images: int
+    images_by_split: dict[str, int]
+    images_by_category: dict[str, dict[str, int]]
+    groups: int
+    without_text: int
+    dropped: dict[str, int]
+    rare_categories: dict[str, int]
+    contradictions: tuple[Contradiction, ...]
+    seconds: float
+
+
+def take_snapshot(connections: Connections, settings: SnapshotSettings) -> SnapshotReport:
+    """Freeze the labels of now; the same labels are the same snapshot.
+
+    Raises:
+        PermanentError: there are too few labels to train and test on.
+    """
+    from jobs.retrain.labels.catalog_labels import import_catalog_labels
+
+    started = time.perf_counter()
+    import_catalog_labels(connections)
+    with connections.engine.begin() as connection:
+        lock_split_memory(connection)
+        memory = read_split_memory(connection)
+        curation = curate_examples(
+            stream_examples(connection), memory, settings.near_duplicate_bits, settings.min_images_per_category
+        )
+        curation, snapshot = _split_photos(curation, memory, settings)
+        _require_parts(snapshot, curation, settings)
+        require_no_leak(snapshot, settings.near_duplicate_bits)
+        location = snapshot_location(connections.artifacts, snapshot.snapshot_id)
+        connections.store.write(location, encode_snapshot(snapshot))
+        report = _make_report(snapshot, str(location), curation, time.perf_counter() - started)
+        insert_snapshot(connection, snapshot.snapshot_id, report.artifact_uri, asdict(report))
+        _remember(connection, snapshot)
+    _log_report(report)
+    return report
+
+
+def _split_photos(
+    curation: Curation, memory: Mapping[bytes, RememberedSplit], settings: SnapshotSettings
+) -> tuple[Curation, Snapshot]:
+    parts = split_groups(curation.photos, memory, settings.test_share, settings.validation_share)
+    # Only where memory holds all of a category in test: no model can learn it.
+    learned = {photo.category for photo in curation.photos if parts[photo.group_name] == "train"}
+    curation = curation.without_categories({photo.category for photo in curation.photos} - learned)
+    return curation, make_snapshot([_make_row(photo, parts[photo.group_name]) for photo in curation.photos])
+
+
+def _make_row(photo: CuratedPhoto, split: Split) -> SnapshotRow:
+    return SnapshotRow(
+        photo.content_hash.hex(), photo.perceptual_hash.hex(), photo.category, photo.full_text, photo.group_name, split
+    )
+
+
+def _require_parts(snapshot: Snapshot, curation: Curation, settings: SnapshotSettings) -> None:
+    if len(snapshot.categories) < 2:
+        raise PermanentError(
+            f"{curation.examples} labels leave {len(snapshot.categories)} categories with at least "
+            f"{settings.min_images_per_category} different photos, and a model needs 2 (dropped: "
+            f"{_list_counts(curation.dropped) or 'none'}): import more labels with `python -m jobs import-labels`"
+        )
+    images = Counter(row.split for row in snapshot.rows)
+    empty = [split for split in PARTS if not images[split]]
+    if empty:
+        groups = len({row.group_name for row in snapshot.rows})
+        raise PermanentError(
+            f"no photos for {' and '.join(empty)}: {len(snapshot.rows)} photos in {groups} groups cannot be split, "
+            "since a group stays together and each category needs one to train on; import labels of more groups"
+        )
+
+
+def _remember(connection: Connection, snapshot: Snapshot) -> None:
+    test = [bytes.fromhex(row.content_hash) for row in snapshot.rows if row.split == "test"]
+    train = [bytes.fromhex(row.content_hash) for row in snapshot.rows if row.split != "test"]
+    remember_splits(connection, snapshot.snapshot_id, test, "test")
+    remember_splits(connection, snapshot.snapshot_id, train, "train")
+
+
+def _make_report(snapshot: Snapshot, artifact_uri: str, curation: Curation, seconds: float) -> SnapshotReport:
+    images = Counter((row.category, row.split) for row in snapshot.rows)
+    return SnapshotReport(
+        snapshot_id=snapshot.snapshot_id,
+        artifact_uri=artifact_uri,
+        examples=curation.examples,
+        images=len(snapshot.rows),
+        images_by_split={split: len(snapshot.part(split)) for split in PARTS},
+        images_by_category={name: {split: images[name, split] for split in PARTS} for name in snapshot.categories},
+        groups=len({row.group_name for row in snapshot.rows}),
+        without_text=sum(not row.full_text for row in snapshot.rows),
+        dropped=curation.dropped,
+        rare_categories=curation.rare_categories,
+        contradictions=curation.contradictions,
+        seconds=round(seconds, 3),
+    )
+
+
+def _log_report(report: SnapshotReport) -> None:
+    log.info(
+        "%d labels: %d photos in %d groups, %d of them without text",
+        report.examples,
+        report.images,
+        report.groups,
+        report.without_text,
+    )
+    log.info("dropped: %s", _list_counts(report.dropped) or "none")
+    width = max(map(len, report.images_by_category))
+    log.info("%-*s %10s %10s %10s", width, "category", *PARTS)
+    for category, images in report.images_by_category.items():
+        log.info("%-*s %10d %10d %10d", width, category, *images.values())
+        if not images["test"]:
+            log.warning("no photo of %s is tested: import labels of more groups of it", category)
+    log.info("%-*s %10d %10d %10d", width, "all", *report.images_by_split.values())
+    for category, images_left in report.rare_categories.items():
+        log.warning("%s is left out, with %d photos to learn from", category, images_left)
+    for pair in report.contradictions:
+        log.warning("%s is %s, but %s is %s", pair.first, pair.first_category, pair.second, pair.second_category)
+    log.info("snapshot %s in %.1f s", report.snapshot_id, report.seconds)
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)

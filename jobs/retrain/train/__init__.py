@@ -1,0 +1,1 @@
+"""Train candidates on a snapshot."""

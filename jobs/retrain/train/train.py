@@ -1,0 +1,228 @@
+"""Stage 2 of retraining: from a snapshot to a registered candidate."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from jobs.connections import Connections
+from jobs.database.evaluations import Training, insert_training, read_training
+from jobs.database.model_versions import ModelKind, insert_model_version
+from jobs.errors import PermanentError, RetryableError, TerminatedError
+from jobs.models.device import choose_device
+from jobs.models.image_model import write_production
+from jobs.models.registry import upload_checkpoint
+from jobs.models.torch_model import describe_checkpoint
+from jobs.progress import Progress, open_progress
+from jobs.retrain.snapshot.snapshot_file import load_snapshot
+from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.train.context import Classroom, Learned
+from jobs.retrain.train.history import write_history
+from jobs.retrain.train.requests import ClassifierTraining, TrainingRequest
+from jobs.retrain.train.train_classifier import save_classifier, train_classifier
+from jobs.retrain.train.train_encoder import save_encoder, train_encoder
+
+log = logging.getLogger(__name__)
+
+SETTINGS_FILE = "training/settings.json"
+POLL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """A registered candidate; seconds and speed are those of the process that finished it."""
+
+    kind: ModelKind
+    model_version_id: int
+    snapshot_id: str
+    weights_sha256: str
+    metrics: dict[str, float]
+    seconds: float
+    images_per_second: float | None
+
+
+def train_candidate(
+    connections: Connections, run_id: str, snapshot_id: str, request: TrainingRequest
+) -> TrainingReport:
+    """Train, store and register what a run asks for; a run that has trained this kind gets the report of that.
+
+    Killed at any moment and called again, it goes on from its last checkpoint. Under torchrun all processes call
+    this, the first registers the candidate, and all return the same report.
+
+    Raises:
+        PermanentError: no such snapshot, or a base or data that do not fit the request.
+        RetryableError: another process is training this.
+        TerminatedError: SIGTERM arrived; whole epochs are saved.
+    """
+    with connections.engine.connect() as connection:
+        finished = _read_report(connection, run_id, request.kind)
+    if finished and finished.snapshot_id != snapshot_id:
+        raise PermanentError(
+            f"run {run_id!r} has trained its {request.kind} on snapshot {finished.snapshot_id}, and labels have "
+            "changed since: start a new run"
+        )
+    if finished:
+        log.info("%s: trained already, version %d", request.kind, finished.model_version_id)
+        return finished
+    started = time.perf_counter()
+    folder = _choose_folder(connections, run_id, request.kind)
+    # Of the processes of torchrun the first reports for all.
+    reported = run_id if _is_first_process() else None
+    with (
+        _hold_folder(folder),
+        _end_on_sigterm(),
+        open_progress(connections.engine, reported, f"{request.kind}.train") as progress,
+    ):
+        classroom = _open_classroom(connections, snapshot_id, request, folder, progress)
+        if not _needs_all_processes(request) and not _is_first_process():
+            return _wait_for_report(connections, run_id, request.kind)
+        learned = _train(request, classroom)
+        if not _is_first_process():
+            return _wait_for_report(connections, run_id, request.kind)
+        report = _register(connections, run_id, request, classroom, learned, started)
+        shutil.rmtree(folder)
+    return report
+
+
+def _read_report(connection: Connection, run_id: str, kind: ModelKind) -> TrainingReport | None:
+    training = read_training(connection, run_id, kind)
+    return TrainingReport(**training.report) if training else None
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _needs_all_processes(request: TrainingRequest) -> bool:
+    """Whether there is a loop, whose steps several GPUs can share."""
+    if isinstance(request, ClassifierTraining):
+        return request.freeze != "backbone"
+    return request.settings.epochs > 0
+
+
+def _wait_for_report(connections: Connections, run_id: str, kind: ModelKind) -> TrainingReport:
+    """Until the first process has registered the candidate; if it fails, torchrun ends this one."""
+    while True:
+        with connections.engine.connect() as connection:
+            report = _read_report(connection, run_id, kind)
+        if report:
+            return report
+        time.sleep(POLL_SECONDS)
+
+
+def _choose_folder(connections: Connections, run_id: str, kind: ModelKind) -> Path:
+    name = hashlib.sha256(f"{run_id}\0{kind}".encode()).hexdigest()[:32]
+    return connections.settings.model_cache / "trainings" / name
+
+
+@contextmanager
+def _hold_folder(folder: Path) -> Iterator[None]:
+    """Keep other trainings of the same run out of the folder; the lock ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not _is_first_process():
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RetryableError(f"another process is training this run, in {folder}: wait for it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _end_on_sigterm() -> Iterator[None]:
+    def end(*_: object) -> None:
+        raise TerminatedError("the training was stopped; run it again to go on from its last checkpoint")
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _open_classroom(
+    connections: Connections, snapshot_id: str, request: TrainingRequest, folder: Path, progress: Progress
+) -> Classroom:
+    settings = connections.settings
+    device = choose_device(settings.device, settings.precision, int(os.environ.get("LOCAL_RANK", "0")))
+    snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
+    photos = SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache, progress)
+    # A checkpoint of other settings is no place to go on from.
+    plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
+    checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"
+    return Classroom(snapshot, photos, device, checkpoints, progress)
+
+
+def _describe(request: TrainingRequest) -> dict[str, Any]:
+    return asdict(request) | {"kind": request.kind, "base": str(request.base)}
+
+
+def _train(request: TrainingRequest, classroom: Classroom) -> Learned:
+    if isinstance(request, ClassifierTraining):
+        return train_classifier(request, classroom)
+    return train_encoder(request, classroom)
+
+
+def _save(request: TrainingRequest, classroom: Classroom, learned: Learned, folder: Path) -> dict[str, float]:
+    """Write the checkpoint and all that belongs to it; returns its metrics."""
+    if isinstance(request, ClassifierTraining):
+        metrics = save_classifier(learned.model, request, classroom, folder)
+    else:
+        metrics = save_encoder(learned.model, request, classroom, folder)
+    write_history(folder, learned.history)
+    settings = _describe(request) | {"base": request.base.name}
+    write_production(folder, describe_checkpoint(folder, request.kind))
+    (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
+    return learned.metrics | metrics
+
+
+def _register(
+    connections: Connections,
+    run_id: str,
+    request: TrainingRequest,
+    classroom: Classroom,
+    learned: Learned,
+    started: float,
+) -> TrainingReport:
+    """Store the checkpoint, then make it known in one transaction, together with the training that led to it."""
+    output = classroom.folder.parent / "candidate"
+    shutil.rmtree(output, ignore_errors=True)
+    metrics = _save(request, classroom, learned, output)
+    snapshot_id = classroom.snapshot.snapshot_id
+    classroom.progress.report("storing the checkpoint")
+    uploaded = upload_checkpoint(
+        connections.store, connections.artifacts, output, request.kind, data_snapshot=snapshot_id, metrics=metrics
+    )
+    with connections.engine.begin() as connection:
+        version = insert_model_version(connection, uploaded)
+        report = TrainingReport(
+            request.kind,
+            version.model_version_id,
+            snapshot_id,
+            version.weights_sha256,
+            metrics,
+            seconds=round(time.perf_counter() - started, 1),
+            images_per_second=learned.images_per_second,
+        )
+        training = Training(
+            run_id, request.kind, snapshot_id, version.model_version_id, _describe(request), asdict(report)
+        )
+        insert_training(connection, training)
+    log.info("%s: registered as version %d", request.kind, report.model_version_id)
+    return report

@@ -1,0 +1,186 @@
+"""Train a CLIP-like encoder on photos and their texts, from any checkpoint that Transformers loads."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from jobs.models.checkpoint import require_numbers
+from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers, tokenize
+from jobs.models.preprocessing import Preprocessing
+from jobs.retrain.evaluate.evaluation_record import EncoderScores
+from jobs.retrain.evaluate.scores import score_encoder
+from jobs.retrain.evaluate.servable import ReferenceOutputs, choose_reference_photos, write_reference_outputs
+from jobs.retrain.evaluate.served_model import map_batches
+from jobs.retrain.snapshot.snapshot_file import SnapshotRow
+from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
+from jobs.retrain.train.context import Classroom, Learned, write_encoder
+from jobs.retrain.train.forward import ask_checkpoint, keep_threads
+from jobs.retrain.train.freezing import freeze_early_layers
+from jobs.retrain.train.hard_negatives import HardNegativeOrder, Item
+from jobs.retrain.train.loop import Lesson, Objective, Outcome, train
+from jobs.retrain.train.requests import EncoderTraining
+
+log = logging.getLogger(__name__)
+
+TRAIN_SAMPLE = 1000
+TOKENS = ("input_ids", "attention_mask")
+
+
+def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
+    """Train on the train photos that have a text; those of validation say when to stop.
+
+    Raises:
+        PermanentError: the base has no image and text features, or no photo has a text to learn from.
+    """
+    torch.manual_seed(request.settings.seed)
+    model = load_towers(request.base, torch.float32).to(memory_format=torch.channels_last)
+    require_numbers(model, request.base)
+    if not request.settings.epochs:
+        return Learned(model)
+    rows, validation_rows = classroom.require_rows("train", True), classroom.require_rows("validation", True)
+    preprocessing = Preprocessing.from_checkpoint(request.base)
+    pixels, validation_pixels = (
+        classroom.photos.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
+    )
+    categories = classroom.snapshot.categories
+    *tokens, names = _tokenize(load_tokenizer(request.base), model, (rows, validation_rows), categories)
+    fields, validation_fields = (
+        part_tokens | {"labels": torch.tensor([categories.index(row.category) for row in part])}
+        for part_tokens, part in zip(tokens, (rows, validation_rows), strict=True)
+    )
+    log.info("encoder: %d photos with texts, from %s", len(rows), request.base.name)
+    augmentation = build_augmentation(request.augmentation, preprocessing.geometry.crop_to)
+    lesson = Lesson(
+        "encoder",
+        AugmentedPhotos(pixels, fields, augmentation, request.settings.seed),
+        Photos(validation_pixels, validation_fields),
+        _make_objective(preprocessing, names, request.category_weight),
+        order=_order_by_hardness(request, rows, pixels, classroom) if request.mine_hard_negatives else None,
+        frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
+    )
+    trained = train(model, lesson, request.settings, classroom.device, classroom.folder, classroom.progress)
+    return Learned(model, trained.history, trained.images_per_second)
+
+
+def save_encoder(model: Any, request: EncoderTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
+    """Write the checkpoint with its reference outputs; returns metrics on validation and on a sample of train."""
+    write_encoder(model, request.base, folder)
+    preprocessing = Preprocessing.from_checkpoint(request.base)
+    _write_reference(model, preprocessing, classroom, folder)
+    metrics: dict[str, float] = {}
+    for split in ("train", "validation"):
+        rows = [row for row in classroom.snapshot.part(split) if row.full_text][:TRAIN_SAMPLE]
+        if rows:
+            metrics |= _name_metrics(split, _measure(folder, preprocessing, rows, classroom))
+    return metrics
+
+
+def contrastive_loss(
+    images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, tokens: torch.Tensor
+) -> torch.Tensor:
+    """The symmetric contrastive loss of CLIP (Radford et al. 2021) on unit vectors [n, dimensions].
+
+    Photos whose texts have the same ``tokens`` [n, length] share one target, since neither text is wrong for
+    the other photo.
+    """
+    logits = scale * images @ texts.T
+    same = _find_same(tokens).float()
+    targets = same / same.sum(1, keepdim=True)
+    return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+
+
+def _find_same(tokens: torch.Tensor) -> torch.Tensor:
+    return (tokens[:, None] == tokens[None]).all(-1)
+
+
+def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor], category_weight: float) -> Objective:
+    def ask(model: Any, batch: dict[str, torch.Tensor]) -> Outcome:
+        labels, count = batch["labels"], len(batch["labels"])
+        tokens = {name: batch[name] for name in names}
+        if category_weight:
+            # The names of the categories go through the text tower with the texts.
+            tokens = {name: torch.cat([values, names[name].to(labels.device)]) for name, values in tokens.items()}
+        inputs = preprocessing.normalise(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
+        outputs = model(pixel_values=inputs, **tokens)
+        with torch.autocast(labels.device.type, enabled=False):
+            images = functional.normalize(outputs.image_embeds.float(), dim=-1)
+            texts = functional.normalize(outputs.text_embeds.float(), dim=-1)
+            scale = model.logit_scale.exp()
+            loss = contrastive_loss(images, texts[:count], scale, batch["input_ids"])
+            if category_weight:
+                loss = loss + category_weight * functional.cross_entropy(scale * images @ texts[count:].T, labels)
+        best = (images @ texts[:count].T).argmax(1)
+        return Outcome(loss, _find_same(batch["input_ids"])[torch.arange(count), best])
+
+    return ask
+
+
+def _tokenize(
+    tokenizer: Any, model: Any, parts: Sequence[Sequence[SnapshotRow]], categories: Sequence[str]
+) -> list[dict[str, torch.Tensor]]:
+    """The tokens of the texts of each part, and last those of the categories; one length, so that batches may mix."""
+    texts = [*([row.full_text for row in rows] for rows in parts), categories]
+    tokens = tokenize(tokenizer, model, [text for part in texts for text in part])
+    lengths = [len(part) for part in texts]
+    kept = {name: torch.split(tokens[name], lengths) for name in TOKENS if name in tokens}
+    return [{name: values[index] for name, values in kept.items()} for index in range(len(texts))]
+
+
+def _freeze_early(model: Any, preprocessing: Preprocessing, fields: dict[str, torch.Tensor]) -> list[nn.Module]:
+    side = preprocessing.geometry.crop_to
+    tokens = {name: values[:1] for name, values in fields.items() if name != "labels"}
+    return [
+        *freeze_early_layers(model, lambda: model.get_image_features(pixel_values=torch.zeros(1, 3, side, side))),
+        *freeze_early_layers(model, lambda: model.get_text_features(**tokens)),
+    ]
+
+
+def _order_by_hardness(
+    request: EncoderTraining, rows: Sequence[SnapshotRow], pixels: torch.Tensor, classroom: Classroom
+) -> HardNegativeOrder:
+    log.info("encoder: looking for photos that the base confuses")
+    vectors = ask_checkpoint(request.base, "encoder", pixels, classroom.device, classroom.progress)
+    items = [Item(row.group_name, row.category, row.full_text) for row in rows]
+    return HardNegativeOrder(items, vectors, request.settings.batch_size, request.settings.seed)
+
+
+def _measure(
+    folder: Path, preprocessing: Preprocessing, rows: Sequence[SnapshotRow], classroom: Classroom
+) -> EncoderScores:
+    texts = [row.full_text for row in rows]
+    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
+    image_vectors = ask_checkpoint(folder, "encoder", pixels, classroom.device, classroom.progress)
+    encoder = load_text_encoder(folder, classroom.device)
+    with keep_threads():
+        text_vectors: np.ndarray = map_batches(encoder.embed, texts, classroom.device)
+    return score_encoder(image_vectors, text_vectors, texts, float(encoder.model.logit_scale.detach().exp())).scores
+
+
+def _name_metrics(split: str, scores: EncoderScores) -> dict[str, float]:
+    measured = {
+        "loss": scores.loss,
+        "clip_score": scores.clip_score,
+        "in_batch_accuracy": scores.in_batch_accuracy,
+        "recall_at_10": scores.recall_at_10,
+    }
+    return {f"{split}_images": scores.images} | {
+        f"{split}_{name}": round(value, 4) for name, value in measured.items() if value is not None
+    }
+
+
+def _write_reference(model: Any, preprocessing: Preprocessing, classroom: Classroom, folder: Path) -> None:
+    rows = choose_reference_photos(classroom.require_rows("validation"))
+    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
+    with torch.inference_mode():
+        features = model.get_image_features(pixel_values=preprocessing.normalise(pixels, torch.float32)).pooler_output
+    vectors = functional.normalize(features, dim=-1).tolist()
+    outputs: dict[str, dict[str, float] | list[float]] = {
+        row.content_hash: vector for row, vector in zip(rows, vectors, strict=True)
+    }
+    write_reference_outputs(folder, ReferenceOutputs("encoder", outputs))

@@ -1,1 +1,0 @@
-"""The ingest flow: discover -> manifest -> shards -> [read -> decode -> predict -> write] -> publish -> report."""

@@ -1,1 +1,0 @@
-"""From labelled photos to checkpoints."""

@@ -1,0 +1,175 @@
+"""Anything that a bucket may hold, decoded."""
+
+import io
+import random
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from fixtures.shop import make_photo
+from jobs.failures import Reason
+from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+
+LIMITS = DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64)
+
+
+def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **options)
+    return buffer.getvalue()
+
+
+def decode(content: bytes, limits: DecodeLimits = LIMITS) -> DecodedImage:
+    decoded = decode_image(content, limits)
+    assert isinstance(decoded, DecodedImage), decoded
+    assert decoded.pixels.dtype == np.uint8
+    assert decoded.pixels.shape[2] == 3
+    return decoded
+
+
+def fail(content: bytes, limits: DecodeLimits = LIMITS) -> DecodeFault:
+    fault = decode_image(content, limits)
+    assert isinstance(fault, DecodeFault)
+    return fault
+
+
+def claim_png(width: int, height: int) -> bytes:
+    """A PNG of a few bytes whose header claims any size."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", Reason.EMPTY),
+        (make_photo(1)[:400], Reason.TRUNCATED),
+        (b"<!DOCTYPE html><html><body>404</body></html>", Reason.UNSUPPORTED),
+        (b"just text", Reason.UNSUPPORTED),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', Reason.UNSUPPORTED),
+        (claim_png(50_000, 50_000), Reason.TOO_MANY_PIXELS),
+        (make_photo(1, (1, 1), "PNG"), Reason.TOO_SMALL),
+        (make_photo(1, (7, 300), "PNG"), Reason.TOO_SMALL),
+    ],
+)
+def test_bad_bytes_become_a_reason(content: bytes, reason: Reason) -> None:
+    assert fail(content).reason is reason
+
+
+def test_photos_at_the_limits_are_decoded() -> None:
+    limits = DecodeLimits(max_pixels=8 * 30, min_side_pixels=8, target_side=64)
+    decoded = decode(make_photo(1, (8, 30), "PNG"), limits)
+    assert (decoded.width, decoded.height) == (8, 30)
+    assert fail(make_photo(1, (8, 31), "PNG"), limits).reason is Reason.TOO_MANY_PIXELS
+
+
+def test_bomb_is_refused_before_it_is_decoded() -> None:
+    bomb = encode(Image.new("1", (30_000, 30_000)), "PNG")
+    started = time.process_time()
+    assert fail(bomb).reason is Reason.TOO_MANY_PIXELS
+    assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_format_keeps_its_pixels(image_format: str) -> None:
+    original = Image.new("RGB", (40, 60), (200, 40, 90))
+    decoded = decode(encode(original, image_format))
+    assert (decoded.width, decoded.height) == (40, 60)
+    assert np.abs(decoded.pixels.astype(int) - (200, 40, 90)).max() <= 6
+
+
+def test_transparent_areas_become_white() -> None:
+    image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    image.paste((255, 0, 0, 255), (0, 0, 10, 20))
+    for content in (encode(image, "PNG"), encode(image, "WEBP", lossless=True)):
+        pixels = decode(content).pixels
+        assert pixels[5, 15].tolist() == [255, 255, 255]
+        assert pixels[5, 5].tolist() == [255, 0, 0]
+
+
+def test_transparent_palette_becomes_white() -> None:
+    image = Image.new("P", (20, 20), 0)
+    image.putpalette([0, 0, 255, 255, 0, 0] + [0] * 762)
+    image.paste(1, (0, 0, 10, 20))
+    pixels = decode(encode(image, "PNG", transparency=0)).pixels
+    assert pixels[5, 15].tolist() == [255, 255, 255]
+    assert pixels[5, 5].tolist() == [255, 0, 0]
+
+
+def test_grey_has_three_equal_channels() -> None:
+    assert decode(encode(Image.new("L", (20, 20), 77), "PNG")).pixels[3, 3].tolist() == [77, 77, 77]
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    values = np.full((20, 20), 32_896, dtype=np.uint16)
+    content = encode(Image.fromarray(values), "PNG")
+    assert decode(content).pixels[3, 3].tolist() == [128, 128, 128]
+
+
+def test_cmyk_has_the_right_colours() -> None:
+    content = encode(Image.new("RGB", (32, 32), (220, 30, 40)).convert("CMYK"), "JPEG", quality=95)
+    assert np.abs(decode(content).pixels[9, 9].astype(int) - (220, 30, 40)).max() <= 12
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int, image_format: str) -> None:
+    # The camera's own inverse: what ImageOps.exif_transpose turns upright must equal what we decode.
+    image = Image.fromarray(np.random.default_rng(3).integers(0, 255, (6, 4, 3), dtype=np.uint8))
+    image = image.resize((64, 96), Image.Resampling.NEAREST)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(image, image_format, exif=exif, quality=95)
+    with Image.open(io.BytesIO(content)) as opened:
+        opened.load()
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    assert upright.size == ((96, 64) if orientation >= 5 else (64, 96))
+    decoded = decode(content)
+    assert (decoded.width, decoded.height) == upright.size
+    assert np.array_equal(decoded.pixels, np.asarray(upright))
+
+
+def test_broken_exif_and_broken_profile_do_not_matter() -> None:
+    image = Image.new("RGB", (40, 40), (10, 200, 30))
+    for content in (
+        encode(image, "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40),
+        encode(image, "JPEG", icc_profile=b"no profile" * 20),
+        encode(image, "PNG", icc_profile=b"no profile" * 20),
+    ):
+        assert decode(content).pixels.shape == (40, 40, 3)
+
+
+def test_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert decode(content).pixels[5, 5].tolist() == [255, 0, 0]
+
+
+def test_wrong_suffix_does_not_matter() -> None:
+    assert decode(make_photo(1, image_format="PNG")).pixels.shape == (128, 96, 3)
+
+
+def test_large_jpeg_shrinks_while_decoding_but_not_below_the_target() -> None:
+    decoded = decode(make_photo(1, (600, 900)))
+    assert (decoded.width, decoded.height) == (600, 900)
+    assert 64 <= min(decoded.pixels.shape[:2]) < 600
+
+
+def test_no_mutation_of_any_format_raises() -> None:
+    random_bytes = random.Random(11)
+    for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
+        original = make_photo(5, (40, 50), image_format)
+        for _ in range(150):
+            content = bytearray(original)
+            for _ in range(random_bytes.randint(1, 12)):
+                content[random_bytes.randrange(len(content))] = random_bytes.randrange(256)
+            if random_bytes.random() < 0.3:
+                del content[random_bytes.randrange(len(content)) :]
+            assert isinstance(decode_image(bytes(content), LIMITS), DecodedImage | DecodeFault)

@@ -1,0 +1,84 @@
+"""Decoding in processes of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import psutil
+
+from fixtures.shop import make_photo
+from jobs.failures import Reason
+from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.images.decode_pool import DecodePool
+
+DECODE = partial(decode_image, limits=DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64))
+DEADLY = b"these bytes kill the decoder"
+
+
+def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFault:
+    """A decoder with a memory fault."""
+    if content == DEADLY:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return DECODE(content)
+
+
+def test_batch_keeps_its_order() -> None:
+    photos = [make_photo(seed, (40 + seed, 50)) for seed in range(6)]
+    with DecodePool(2) as pool:
+        decoded = pool.decode(DECODE, [photos[0], b"", *photos[1:]])
+    assert [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded] == [
+        40,
+        Reason.EMPTY,
+        *range(41, 46),
+    ]
+
+
+def test_crash_fails_its_own_image_only() -> None:
+    photos = [make_photo(seed) for seed in range(4)]
+    with DecodePool(1) as pool:
+        first = pool.decode(crash_on_deadly_bytes, [photos[0], DEADLY, *photos[1:]])
+        second = pool.decode(crash_on_deadly_bytes, photos)
+    faults = [image.reason for image in first if isinstance(image, DecodeFault)]
+    assert faults == [Reason.DECODER_CRASHED]
+    assert isinstance(first[1], DecodeFault)
+    assert all(isinstance(image, DecodedImage) for image in second)
+
+
+def test_processes_end_when_the_job_is_killed() -> None:
+    program = (
+        "import time\n"
+        "from functools import partial\n"
+        "from jobs.images.decode import DecodeLimits, decode_image\n"
+        "from jobs.images.decode_pool import DecodePool\n"
+        "with DecodePool(2) as pool:\n"
+        "    pool.decode(partial(decode_image, limits=DecodeLimits(10**6, 8, 64)), [b'', b''])\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == b"ready\n"
+        workers = psutil.Process(job.pid).children(recursive=True)
+        assert workers
+        job.kill()
+    deadline = time.monotonic() + 120
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        assert time.monotonic() < deadline, "a decoding process outlived the job"
+        time.sleep(0.05)
+
+
+def test_a_crash_in_a_group_fails_none_of_the_others() -> None:
+    photos = [make_photo(seed, (40 + seed, 50)) for seed in range(9)]
+    with DecodePool(1) as pool:
+        decoded = pool.decode(crash_on_deadly_bytes, [*photos[:4], DEADLY, *photos[4:]])
+    widths = [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded]
+    assert widths == [*range(40, 44), Reason.DECODER_CRASHED, *range(44, 49)]
+
+
+def test_processes_are_there_before_the_first_image() -> None:
+    with DecodePool(2):
+        children = psutil.Process().children(recursive=True)
+        assert sum("spawn_main" in " ".join(child.cmdline()) for child in children) >= 2

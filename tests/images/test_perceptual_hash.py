@@ -1,0 +1,91 @@
+import io
+import os
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fixtures.shop import make_photo
+from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
+from jobs.images.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
+from jobs.settings import PROJECT_ROOT
+
+PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared" / "data" / "clothing-small"))
+SAME_BITS = 32
+
+
+def hash_content(content: bytes, target_side: int = DECODED_SIDE_PIXELS) -> bytes:
+    decoded = decode_image(content, DecodeLimits(10**8, 8, target_side))
+    assert isinstance(decoded, DecodedImage)
+    return perceptual_hash(decoded.pixels)
+
+
+def count_differing_bits(one: bytes, other: bytes) -> int:
+    return (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
+
+
+def copy_photo(content: bytes, scale: float = 1, quality: int = 90) -> bytes:
+    """The same picture, resized and compressed again."""
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    buffer = io.BytesIO()
+    image.resize((round(image.width * scale), round(image.height * scale))).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def real_photos() -> list[bytes]:
+    """Eighty photos of every category."""
+    if not PHOTOS.is_dir():
+        pytest.skip("no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder")
+    paths = sorted(PHOTOS.glob("validation/*/*.jpg"))
+    return [path.read_bytes() for path in paths[:: len(paths) // 80]]
+
+
+def test_it_has_256_bits_and_depends_on_the_pixels_alone() -> None:
+    content = make_photo(1)
+    assert len(hash_content(content)) == 32
+    assert hash_content(content) == hash_content(make_photo(1, image_format="JPEG")) != hash_content(make_photo(2))
+
+
+def test_a_blank_photo_has_one() -> None:
+    assert len(perceptual_hash(np.full((40, 40, 3), 255, dtype=np.uint8))) == 32
+
+
+def test_a_photo_is_hashed_upright() -> None:
+    image = Image.open(io.BytesIO(make_photo(1, (256, 320), "PNG")))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    turned, upright = io.BytesIO(), io.BytesIO()
+    image.transpose(Image.Transpose.ROTATE_180).save(turned, "PNG", exif=exif)
+    image.save(upright, "PNG")
+    assert hash_content(turned.getvalue()) == hash_content(upright.getvalue())
+
+
+@pytest.mark.parametrize(("scale", "quality"), [(1, 50), (0.5, 90), (1.5, 90), (0.7, 60)])
+def test_copies_of_a_real_photo_differ_in_few_bits(real_photos: list[bytes], scale: float, quality: int) -> None:
+    differences = [
+        count_differing_bits(hash_content(photo), hash_content(copy_photo(photo, scale, quality)))
+        for photo in real_photos
+    ]
+    assert max(differences) <= SAME_BITS
+
+
+def test_different_real_photos_differ_in_more(real_photos: list[bytes]) -> None:
+    hashes = [hash_content(photo) for photo in real_photos]
+    assert min(count_differing_bits(one, other) for one, other in combinations(hashes, 2)) > SAME_BITS
+
+
+def test_shrinking_while_a_photo_is_decoded_changes_next_to_nothing(real_photos: list[bytes]) -> None:
+    large = [copy_photo(photo, scale=3) for photo in real_photos[:8]]
+    assert all(
+        count_differing_bits(hash_content(photo), hash_content(photo, target_side=100_000)) <= 4 for photo in large
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_a_generated_photo_differ_in_few_bits_and_other_photos_in_many(seed: int) -> None:
+    content = make_photo(seed, (200, 260))
+    assert count_differing_bits(hash_content(content), hash_content(copy_photo(content, 0.8, 70))) <= SAME_BITS
+    assert count_differing_bits(hash_content(content), hash_content(make_photo(seed + 100, (200, 260)))) > SAME_BITS

@@ -1,0 +1,166 @@
+"""The decoder for GPUs, run on the CPU: the same calls of TorchCodec on another device."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchcodec.decoders import decode_jpeg
+
+from fixtures.shop import Shop, make_photo
+from jobs.errors import PermanentError
+from jobs.failures import Reason
+from jobs.images.decode import DecodeFault, DecodeLimits, PreparedImage, prepare_image
+from jobs.images.geometry import Geometry
+from jobs.ingest import decode_on_gpu
+from jobs.ingest.decode_on_gpu import GpuDecoder, Jpeg, cut_groups, require_gpu
+from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.models.device import Device
+from tests.images.test_decode import encode
+
+CPU = Device(torch.device("cpu"), torch.float32)
+LIMITS = DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=128)
+GEOMETRIES = (
+    Geometry(resize_to=64, crop_to=56, keep_aspect=True, interpolation="bilinear"),
+    Geometry(resize_to=64, crop_to=64, keep_aspect=False, interpolation="bicubic"),
+)
+
+
+class Processes:
+    """Stands where the decoding processes do, and notes how many photos came."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    def __call__(self, contents: Sequence[bytes]) -> list[PreparedImage | DecodeFault]:
+        self.asked += contents
+        return [prepare_image(content, LIMITS, GEOMETRIES) for content in contents]
+
+
+@pytest.fixture
+def processes() -> Processes:
+    return Processes()
+
+
+@pytest.fixture
+def decoder(processes: Processes) -> GpuDecoder:
+    return GpuDecoder(CPU, LIMITS, GEOMETRIES, processes)
+
+
+def assert_alike(one: PreparedImage | DecodeFault, other: PreparedImage | DecodeFault) -> None:
+    assert isinstance(one, PreparedImage)
+    assert isinstance(other, PreparedImage)
+    assert (one.width, one.height) == (other.width, other.height)
+    for ours, theirs in zip(one.inputs, other.inputs, strict=True):
+        assert ours.shape == theirs.shape
+        assert ours.dtype == np.uint8
+        assert np.abs(ours.astype(int) - theirs).mean() < 1.5
+
+
+@pytest.mark.parametrize("size", [(90, 120), (300, 200), (900, 700)])
+def test_photos_are_what_the_processes_make_of_them(
+    decoder: GpuDecoder, processes: Processes, size: tuple[int, int]
+) -> None:
+    contents = [make_photo(number, size) for number in range(3)]
+    prepared = decoder.decode(contents)
+    assert processes.asked == []
+    for one, content in zip(prepared, contents, strict=True):
+        assert_alike(one, prepare_image(content, LIMITS, GEOMETRIES))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_upright(decoder: GpuDecoder, processes: Processes, orientation: int) -> None:
+    blocks = Image.fromarray(np.random.default_rng(3).integers(0, 255, (6, 4, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(blocks.resize((160, 240), Image.Resampling.NEAREST), "JPEG", exif=exif, quality=95)
+    assert_alike(decoder.decode([content])[0], prepare_image(content, LIMITS, GEOMETRIES))
+    assert processes.asked == ([content] if orientation > 1 else [])
+
+
+def test_a_mixed_batch_keeps_its_order_and_its_reasons(decoder: GpuDecoder, processes: Processes) -> None:
+    photo = make_photo(1, (90, 120))
+    cmyk = encode(Image.new("RGB", (64, 64), (220, 30, 40)).convert("CMYK"), "JPEG")
+    huge = encode(Image.new("L", (1001, 1000)), "JPEG")
+    narrow = encode(Image.new("L", (7, 90)), "JPEG")
+    others = [b"", b"<html>", make_photo(2, (50, 60), "PNG"), photo[:400], cmyk, huge, narrow]
+    prepared = decoder.decode([photo, *others, make_photo(3, (90, 120))])
+    assert processes.asked == others
+    reasons = [one.reason if isinstance(one, DecodeFault) else None for one in prepared]
+    assert reasons == [
+        None,
+        Reason.EMPTY,
+        Reason.UNSUPPORTED,
+        None,
+        Reason.TRUNCATED,
+        None,
+        Reason.TOO_MANY_PIXELS,
+        Reason.TOO_SMALL,
+        None,
+    ]
+    assert_alike(prepared[0], prepare_image(photo, LIMITS, GEOMETRIES))
+    assert_alike(prepared[8], prepare_image(make_photo(3, (90, 120)), LIMITS, GEOMETRIES))
+
+
+def test_a_bomb_is_refused_by_our_own_limit(decoder: GpuDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    prepared = decoder.decode([encode(Image.new("L", (1001, 1000)), "JPEG")])
+    assert isinstance(prepared[0], DecodeFault)
+    assert prepared[0].reason is Reason.TOO_MANY_PIXELS
+
+
+def test_grey_photos_have_three_channels(decoder: GpuDecoder, processes: Processes) -> None:
+    content = encode(Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)), "JPEG")
+    assert_alike(decoder.decode([content])[0], prepare_image(content, LIMITS, GEOMETRIES))
+    assert processes.asked == []
+
+
+def test_what_the_gpu_refuses_is_said_and_goes_to_the_processes(
+    decoder: GpuDecoder, processes: Processes, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The header is whole and the end is there, but no scan is between them.
+    photo = make_photo(1, (90, 120))
+    hollow = photo[: photo.index(b"\xff\xda")] + b"\xff\xd9"
+    with caplog.at_level(logging.WARNING):
+        prepared = decoder.decode([photo, hollow])
+    assert_alike(prepared[0], prepare_image(photo, LIMITS, GEOMETRIES))
+    assert isinstance(prepared[1], DecodeFault)
+    assert processes.asked == [photo, hollow]
+    assert "the GPU did not decode 2 JPEGs" in caplog.text
+
+
+def test_groups_are_bounded_by_pixels_and_lose_nothing() -> None:
+    jpegs = [Jpeg(position, b"", width, 10) for position, width in enumerate((4, 4, 4, 30, 1, 1))]
+    groups = [[jpeg.position for jpeg in group] for group in cut_groups(jpegs, 80)]
+    assert groups == [[0, 1], [2], [3], [4, 5]]
+
+
+def test_a_night_with_the_switch_tags_what_a_night_without_it_does(
+    tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tagging_shop.put_photos(10)
+    tagging_shop.put("p9_1.png", make_photo(99, image_format="PNG"))
+    tagging_shop.put("p9_2.jpg", make_photo(98)[:400])
+    tags = "SELECT image_id, category FROM catalog.current_image_tags ORDER BY 1"
+    ingest(tagging_shop.connections, IngestOptions())
+    expected = tagging_shop.query(tags)
+    monkeypatch.setattr(decode_on_gpu, "require_gpu", lambda device, index: CPU)
+    groups: list[int] = []
+
+    def decode(contents: Sequence[bytes], **how: object) -> object:
+        groups.append(len(contents))
+        return decode_jpeg(contents, **how)
+
+    monkeypatch.setattr(decode_on_gpu, "decode_jpeg", decode)
+    report = ingest(tagging_shop.with_settings(jpeg_decoder="gpu"), IngestOptions(force=True))
+    assert sum(groups) == 10
+    assert (report.tagged, report.failed) == (11, 1)
+    assert tagging_shop.query(tags) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_the_switch_is_refused_in_words() -> None:
+    with pytest.raises(PermanentError, match="CATALOG_JPEG_DECODER=gpu needs a GPU"):
+        require_gpu("auto", 0)

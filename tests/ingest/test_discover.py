@@ -1,0 +1,128 @@
+"""The bucket compared with the catalog."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fixtures.shop import Shop, make_photo
+from jobs.database.images import Discovery
+from jobs.errors import PermanentError
+from jobs.ingest.discover import DiscoverSettings, discover_images
+from jobs.storage.uri import S3Uri
+
+
+def discover(shop: Shop, prefix: str = "", **changes: Any) -> Discovery:
+    settings = replace(DiscoverSettings.from_settings(shop.connections.settings), **changes)
+    source = S3Uri(shop.connections.source.bucket, prefix)
+    with shop.connections.engine.begin() as connection:
+        return discover_images(connection, shop.connections.store, source, settings)
+
+
+def live_keys(shop: Shop) -> set[str]:
+    return {key for (key,) in shop.query("SELECT object_key FROM catalog.images WHERE deleted_at IS NULL")}
+
+
+def test_new_changed_unchanged_vanished_and_restored(shop: Shop) -> None:
+    keys = shop.put_photos(10)
+    assert discover(shop) == Discovery(new=10, changed=0, restored=0, unchanged=0, vanished=0, known=0)
+    shop.put(keys[0], make_photo(999))
+    shop.remove(keys[1])
+    shop.put("extra.png", make_photo(5, image_format="PNG"))
+    assert discover(shop) == Discovery(new=1, changed=1, restored=0, unchanged=8, vanished=1, known=10)
+    assert live_keys(shop) == {*keys, "extra.png"} - {keys[1]}
+    shop.put(keys[1], make_photo(1))
+    assert discover(shop) == Discovery(new=0, changed=0, restored=1, unchanged=10, vanished=0, known=10)
+    assert keys[1] in live_keys(shop)
+
+
+def test_changed_bytes_lose_their_hash(shop: Shop) -> None:
+    (key, other) = shop.put_photos(2)
+    discover(shop)
+    with shop.connections.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE catalog.images SET content_hash = sha256('')")
+    shop.put(key, make_photo(999))
+    discover(shop)
+    hashed = shop.query("SELECT object_key FROM catalog.images WHERE content_hash IS NOT NULL")
+    assert hashed == [(other,)]
+
+
+def test_too_many_vanished_change_nothing(shop: Shop) -> None:
+    keys = shop.put_photos(10)
+    discover(shop)
+    for key in keys[:3]:
+        shop.remove(key)
+    with pytest.raises(PermanentError, match=r"3 of 10 .*CATALOG_VANISHED_SHARE_LIMIT"):
+        discover(shop)
+    assert live_keys(shop) == set(keys)
+    assert discover(shop, vanished_share_limit=0.5).vanished == 3
+    assert len(live_keys(shop)) == 7
+
+
+def test_only_wanted_objects_count(shop: Shop) -> None:
+    for key in ("a.jpg", "B.JPG", "notes.txt", "thumbs/a.jpg", "a.jpg.bak"):
+        shop.put(key, make_photo(1))
+    discover(shop, exclude_patterns=("thumbs/*",))
+    assert live_keys(shop) == {"a.jpg", "B.JPG"}
+
+
+def test_prefix_is_a_world_of_its_own(shop: Shop) -> None:
+    for key in ("summer/a.jpg", "summer/b.jpg", "winter/a.jpg", "summer2/c.jpg"):
+        shop.put(key, make_photo(len(key)))
+    discover(shop, prefix="summer/")
+    assert live_keys(shop) == {"summer/a.jpg", "summer/b.jpg"}
+    assert discover(shop, prefix="winter/").vanished == 0
+    assert live_keys(shop) == {"summer/a.jpg", "summer/b.jpg", "winter/a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("key", "product_id"),
+    [
+        ("sku123_2.jpg", "sku123"),
+        ("shoes/sku-9-1.jpeg", "sku-9"),
+        ("plain.png", "plain"),
+        ("deep/er/x_1.v2.jpg", "x_1.v2"),
+        (".jpg", ".jpg"),
+    ],
+)
+def test_product_is_read_from_the_key(shop: Shop, key: str, product_id: str) -> None:
+    shop.put(key, make_photo(1))
+    discover(shop)
+    assert shop.query("SELECT product_id FROM catalog.images") == [(product_id,)]
+
+
+def test_product_pattern_is_a_setting(shop: Shop) -> None:
+    shop.put("4711/front.jpg", make_photo(1))
+    shop.put("4711/back.jpg", make_photo(2))
+    discover(shop, product_id_pattern=r"^(?P<product_id>\d+)/")
+    assert shop.query("SELECT DISTINCT product_id FROM catalog.images") == [("4711",)]
+
+
+def test_texts_come_from_the_products_file(shop: Shop) -> None:
+    shop.put("sku1_1.jpg", make_photo(1))
+    shop.put("sku1_2.jpg", make_photo(2))
+    lines = (
+        "image,description,display name,category",
+        '"sku1_1.jpg","A ""red"" dress, long",Dress Été,dress',
+        "sku1_2.jpg,another,name,dress",
+        "unknown.jpg,x,y,z",
+    )
+    shop.put("products.csv", "\ufeff".encode() + "\r\n".join(lines).encode())
+    discover(shop)
+    rows = shop.query("SELECT product_id, display_name, description, shop_category FROM catalog.products")
+    assert rows == [("sku1", "Dress Été", 'A "red" dress, long', "dress")]
+
+
+def test_a_text_stays_when_the_file_loses_its_column(shop: Shop) -> None:
+    shop.put("sku1_1.jpg", make_photo(1))
+    for content in (b"image,description,name\nsku1_1.jpg,red,Dress\n", b"image,name\nsku1_1.jpg,Gown\n"):
+        shop.put("products.csv", content)
+        discover(shop)
+    assert shop.query("SELECT display_name, description FROM catalog.products") == [("Gown", "red")]
+
+
+def test_a_products_file_that_names_no_images_stops_nothing(shop: Shop) -> None:
+    shop.put("sku1_1.jpg", make_photo(1))
+    shop.put("products.csv", b"name,description\nDress,red\n")
+    discover(shop)
+    assert shop.query("SELECT product_id, display_name FROM catalog.products") == [("sku1", None)]

@@ -1,0 +1,159 @@
+"""Objects that change, vanish or refuse to be read between listing and reading."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from fixtures.fault_proxy import FaultProxy, run_fault_proxy
+from fixtures.shop import Shop, make_photo
+from jobs.connections import Connections
+from jobs.errors import PermanentError, RetryableError
+from jobs.ingest.ingest import IngestOptions, ingest, preview_ingest
+from jobs.storage.object_store import ObjectStore
+
+pytestmark = pytest.mark.usefixtures("aws_keys")
+
+FAILURES = """
+    SELECT object_key, stage, reason, attempts FROM catalog.item_failures JOIN catalog.images USING (image_id)
+    WHERE resolved_at IS NULL ORDER BY 1
+"""
+HOSTILE_KEYS = (
+    "with space.jpg",
+    "quotes'\"`.jpg",
+    "'; DROP TABLE catalog.images; --.jpg",
+    "été/帽子 📷.jpg",
+    "percent%20%2F+plus&and#hash?.jpg",
+    "back\\slash.jpg",
+    "tab\tand\x7f.jpg",
+    "line\nbreak.jpg",
+    "/".join(["x" * 200] * 5) + "/" + "y" * 15 + ".jpg",
+)
+
+
+@pytest.fixture
+def proxy(tagging_shop: Shop) -> Iterator[FaultProxy]:
+    endpoint = tagging_shop.connections.settings.s3_endpoint_url
+    assert endpoint is not None
+    with run_fault_proxy(endpoint) as proxy:
+        yield proxy
+
+
+def through(proxy: FaultProxy, shop: Shop) -> Connections:
+    """The shop's connections, with the bucket behind the proxy."""
+    return replace(shop.connections, store=ObjectStore(proxy.url))
+
+
+def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    tagging_shop.put_photos(24)
+    proxy.delay_seconds = 0.2
+    connections = replace(tagging_shop.with_settings(read_threads=2), store=ObjectStore(proxy.url))
+    report = ingest(connections, IngestOptions())
+    assert report.bottleneck == "bucket"
+    # Two threads for 24 photos, each a fifth of a second.
+    assert report.waiting["bucket"].seconds > 1.6
+    assert 0.5 < report.waiting["bucket"].share <= 1
+
+
+def test_faults_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    keys = tagging_shop.put_photos(12)
+    proxy.answers = {
+        keys[0]: (403, "AccessDenied"),
+        keys[1]: (404, "NoSuchKey"),
+        keys[2]: (412, "PreconditionFailed"),
+    }
+    report = ingest(through(proxy, tagging_shop), IngestOptions())
+    assert (report.tagged, report.failed) == (9, 3)
+    assert tagging_shop.query(FAILURES) == [
+        (keys[0], "read", "access_denied", 1),
+        (keys[1], "read", "object_missing", 1),
+        (keys[2], "read", "object_replaced", 1),
+    ]
+
+
+def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    key = tagging_shop.put_photos(2)[0]
+    tagging_shop.put("broken.jpg", b"<html>")
+    proxy.answers = {key: (403, "AccessDenied")}
+    connections = through(proxy, tagging_shop)
+    ingest(connections, IngestOptions())
+    assert preview_ingest(connections, IngestOptions()).entries_by_reason == {"retry": 1}
+    ingest(connections, IngestOptions())
+    assert (key, "read", "access_denied", 2) in tagging_shop.query(FAILURES)
+    proxy.answers = {}
+    proxy.requested.clear()
+    report = ingest(connections, IngestOptions())
+    assert (report.entries, report.tagged) == (1, 1)
+    assert key in proxy.requested
+    assert "broken.jpg" not in proxy.requested
+    assert tagging_shop.query(FAILURES) == [("broken.jpg", "decode", "unsupported_format", 1)]
+
+
+def test_attempts_become_rare(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    key = tagging_shop.put_photos(1)[0]
+    proxy.answers = {key: (403, "AccessDenied")}
+    limited = replace(
+        through(proxy, tagging_shop), settings=tagging_shop.connections.settings.model_copy(update={"max_attempts": 2})
+    )
+    assert [ingest(limited, IngestOptions()).entries for _ in range(3)] == [1, 1, 0]
+    with limited.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE catalog.item_failures SET last_failed_at = now() - interval '8 days'")
+    proxy.answers = {}
+    assert [ingest(limited, IngestOptions()).tagged for _ in range(2)] == [1, 0]
+
+
+def test_replaced_object_is_noticed_without_help_of_the_endpoint(tagging_shop: Shop) -> None:
+    keys = tagging_shop.put_photos(1)
+    location = replace(tagging_shop.connections.source, key=keys[0])
+    assert tagging_shop.connections.store.read_unchanged(location, "another-etag", 10**6) == "object_replaced"
+
+
+def test_throttling_ends_the_job_and_nothing_is_lost(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    keys = tagging_shop.put_photos(20)
+    proxy.answers = {keys[13]: (503, "SlowDown")}
+    with pytest.raises(RetryableError, match="SlowDown"):
+        ingest(through(proxy, tagging_shop), IngestOptions())
+    assert tagging_shop.query(FAILURES) == []
+    proxy.answers = {}
+    ingest(through(proxy, tagging_shop), IngestOptions())
+    assert tagging_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(20,)]
+
+
+def test_wrong_credentials_blame_no_image(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    keys = tagging_shop.put_photos(3)
+    proxy.answers = {keys[1]: (403, "InvalidAccessKeyId")}
+    with pytest.raises(PermanentError, match="credentials"):
+        ingest(through(proxy, tagging_shop), IngestOptions())
+    assert tagging_shop.query(FAILURES) == []
+
+
+def test_hostile_keys_are_tagged(tagging_shop: Shop) -> None:
+    stored = []
+    for number, key in enumerate(HOSTILE_KEYS):
+        tagging_shop.put(key, make_photo(number))
+        stored.append(key)
+    report = ingest(tagging_shop.connections, IngestOptions())
+    assert (report.tagged, report.failed) == (len(stored), 0)
+    known = {key for (key,) in tagging_shop.query("SELECT object_key FROM catalog.current_image_tags")}
+    assert known == set(stored)
+    assert len(HOSTILE_KEYS[-1].encode()) == 1024
+    product = tagging_shop.query("SELECT product_id FROM catalog.images WHERE object_key LIKE '%DROP TABLE%'")[0][0]
+    assert len(tagging_shop.query("SELECT * FROM catalog.similar_products(:product, 3)", product=product)) == 3
+
+
+def test_keys_that_climb_are_tagged(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    """No folder can hold such a key, so the proxy shows one and hands it out."""
+    photo = make_photo(1)
+    tagging_shop.put("climb.jpg", photo)
+    proxy.renamed = {"climb.jpg": "../../../tmp/climb.jpg"}
+    proxy.objects = {"../../../tmp/climb.jpg": photo}
+    report = ingest(through(proxy, tagging_shop), IngestOptions())
+    assert (report.tagged, report.failed) == (1, 0)
+    assert tagging_shop.query("SELECT object_key FROM catalog.current_image_tags") == [("../../../tmp/climb.jpg",)]
+
+
+def test_object_that_the_endpoint_refuses_stops_no_other(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    keys = tagging_shop.put_photos(4)
+    proxy.answers = {keys[2]: (400, "InvalidArgument")}
+    report = ingest(through(proxy, tagging_shop), IngestOptions())
+    assert (report.tagged, report.failure_reasons) == (3, {"object_refused": 1})

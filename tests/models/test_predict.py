@@ -1,0 +1,70 @@
+"""Both models asked together, from one graph and from two."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures.shop import TinyModels
+from jobs.database.model_versions import ModelKind
+from jobs.models.engine import EngineSettings
+from jobs.models.image_model import write_production
+from jobs.models.predictor import Predictor, load_predictor
+from jobs.models.torch_model import describe_checkpoint
+from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
+
+SETTINGS = EngineSettings("cpu", "fp32")
+
+
+@pytest.fixture(scope="module")
+def graphs(tiny_models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> dict[ModelKind, Path]:
+    folders: dict[ModelKind, Path] = {}
+    pairs: list[tuple[ModelKind, Path]] = [("classifier", tiny_models.classifier), ("encoder", tiny_models.encoder)]
+    for kind, checkpoint in pairs:
+        folder = tmp_path_factory.mktemp("graphs") / kind
+        shutil.copytree(checkpoint, folder)
+        write_production(folder, replace(describe_checkpoint(checkpoint, kind), engine="openvino"))
+        save_graph(convert_checkpoint(checkpoint, kind), folder)
+        folders[kind] = folder
+    return folders
+
+
+def make_photos(predictor: Predictor, count: int) -> list[tuple[np.ndarray, ...]]:
+    random = np.random.default_rng(3)
+    sides = [geometry.crop_to for geometry in predictor.geometries]
+    return [tuple(random.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in sides) for _ in range(count)]
+
+
+def test_one_graph_of_both_answers_as_each_does(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
+    together = load_predictor(graphs["classifier"], graphs["encoder"], SETTINGS)
+    assert together.shared is not None
+    photos = make_photos(together, 11)
+    both = together.predict(photos, tag=True, embed=True)
+    in_torch = load_predictor(tiny_models.classifier, tiny_models.encoder, SETTINGS)
+    for other in (replace(together, shared=None), in_torch):
+        assert other.shared is None
+        answers = other.predict(photos, tag=True, embed=True)
+        assert np.allclose(both.probabilities, answers.probabilities, atol=1e-4)  # type: ignore[arg-type]
+        assert np.allclose(both.vectors, answers.vectors, atol=1e-4)  # type: ignore[arg-type]
+
+
+def test_only_what_is_asked_for_is_answered(graphs: dict[ModelKind, Path]) -> None:
+    predictor = load_predictor(graphs["classifier"], graphs["encoder"], SETTINGS)
+    photos = make_photos(predictor, 3)
+    tags, vectors = (predictor.predict(photos, tag=tag, embed=not tag) for tag in (True, False))
+    assert tags.vectors is None
+    assert vectors.probabilities is None
+    assert tags.probabilities is not None
+    assert vectors.vectors is not None
+    assert tags.probabilities.shape == (3, len(predictor.categories))
+    assert len(vectors.vectors) == 3
+
+
+def test_a_graph_and_torch_work_side_by_side(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
+    mixed = load_predictor(graphs["classifier"], tiny_models.encoder, SETTINGS)
+    assert mixed.shared is None
+    answers = mixed.predict(make_photos(mixed, 2), tag=True, embed=True)
+    assert answers.probabilities is not None
+    assert answers.vectors is not None

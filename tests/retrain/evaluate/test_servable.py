@@ -1,0 +1,211 @@
+"""Artifacts that are not what was trained, each in another way."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from fixtures.candidates import (
+    EXACT,
+    LabelledSet,
+    make_labelled_set,
+    register_candidate,
+    rename_categories,
+    store_labelled_set,
+    write_classifier,
+    write_reference,
+)
+from fixtures.shop import CATEGORIES, Shop, TinyModels
+from jobs.database.model_versions import ModelVersion
+from jobs.retrain.evaluate.servable import Inspection, inspect_artifact
+from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.storage.uri import S3Uri
+
+TOLERANCE = 1e-5
+"""Of numbers that were computed from the same weights, alone and in a batch."""
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    return make_labelled_set()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabelledSet) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    write_classifier(folder, labelled)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(trained: Path, tmp_path: Path) -> Path:
+    """A copy, to be spoilt."""
+    return shutil.copytree(trained, tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def stocked_shop(shop: Shop, labelled: LabelledSet) -> Shop:
+    store_labelled_set(shop.connections, labelled)
+    return shop
+
+
+def register(shop: Shop, labelled: LabelledSet, folder: Path) -> ModelVersion:
+    return register_candidate(shop.connections, folder, "classifier", labelled.snapshot, "run-1")
+
+
+def inspect(shop: Shop, labelled: LabelledSet, version: ModelVersion, scratch: Path) -> Inspection:
+    connections = shop.connections
+    photos = SnapshotPhotos(connections.store, connections.artifacts, scratch / "cache")
+    return inspect_artifact(connections.store, version, labelled.snapshot, photos, EXACT, scratch / "artifact")
+
+
+def overwrite(shop: Shop, version: ModelVersion, name: str, content: bytes) -> None:
+    shop.connections.store.write(S3Uri.parse(version.artifact_uri) / name, content)
+
+
+def test_what_was_trained_is_served(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
+) -> None:
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert found.folder is not None
+    servable = found.servable
+    assert (servable.is_checksum_right, servable.has_labels, servable.has_preprocessing) == (True, True, True)
+    assert servable.largest_difference == pytest.approx(0, abs=TOLERANCE)
+    assert servable.fault is None
+
+
+def test_an_encoder_is_compared_by_its_vectors(
+    stocked_shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_models.encoder, tmp_path / "encoder")
+    write_reference(folder, "encoder", labelled)
+    shutil.copy(tiny_models.other_encoder / "model.safetensors", tmp_path / "other.safetensors")
+    version = register_candidate(stocked_shop.connections, folder, "encoder", labelled.snapshot, "run-1")
+    assert inspect(stocked_shop, labelled, version, tmp_path).servable.largest_difference == pytest.approx(
+        0, abs=TOLERANCE
+    )
+    shutil.copy(tiny_models.other_encoder / "model.safetensors", folder)
+    version = register_candidate(stocked_shop.connections, folder, "encoder", labelled.snapshot, "run-2")
+    difference = inspect(stocked_shop, labelled, version, tmp_path).servable.largest_difference
+    assert difference is not None
+    assert difference > 0.01
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "calibration.json"])
+def test_a_file_that_was_altered_in_the_bucket_is_refused_by_its_checksum(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    version = register(stocked_shop, labelled, checkpoint)
+    content = (checkpoint / name).read_bytes()
+    overwrite(stocked_shop, version, name, content[:-1] + b"\x00")
+    found = inspect(stocked_shop, labelled, version, tmp_path)
+    assert not found.servable.is_checksum_right
+    assert found.folder is None
+    assert "not those that were registered" in str(found.servable.fault)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"../../etc/passwd", b"model.safetensors\nno-such-file"])
+def test_a_spoilt_list_of_files_is_a_fault_and_no_crash(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, content: bytes
+) -> None:
+    version = register(stocked_shop, labelled, checkpoint)
+    overwrite(stocked_shop, version, "files.txt", content)
+    found = inspect(stocked_shop, labelled, version, tmp_path)
+    assert not found.servable.is_checksum_right
+    assert found.servable.fault
+
+
+def test_truncated_weights_are_a_fault_also_where_they_were_registered(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
+) -> None:
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert found.servable.is_checksum_right
+    assert found.folder is None
+    assert "does not load" in str(found.servable.fault)
+
+
+@pytest.mark.parametrize("wrong_shape", [False, True])
+def test_weights_that_lack_a_part_are_a_fault(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, wrong_shape: bool
+) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    name = next(name for name in weights if name.endswith("classifier.1.weight"))
+    head = weights.pop(name)
+    if wrong_shape:
+        weights[name] = head[:2].clone()
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert found.folder is None
+    assert found.servable.largest_difference is None
+    assert found.servable.fault
+
+
+def test_permuted_categories_answer_otherwise_than_when_trained(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
+) -> None:
+    rename_categories(checkpoint, [*CATEGORIES[1:], CATEGORIES[0]])
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert found.servable.largest_difference is not None
+    assert found.servable.largest_difference > 0.5
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        (["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"], "bear no names"),
+        (["dress", "hat", "shirt", "gown"], "gown, shoe"),
+        (["dress", "hat", "shirt", "shirt"], "shoe"),
+    ],
+)
+def test_other_categories_than_the_data_set_are_no_labels(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, names: list[str], fault: str
+) -> None:
+    rename_categories(checkpoint, names)
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert not found.servable.has_labels
+    assert fault in str(found.servable.fault)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_mean": [0.229, 0.224, 0.225], "image_std": [0.485, 0.456, 0.406]},
+        {"resample": 2},
+        {"size": {"shortest_edge": 40}},
+    ],
+)
+def test_swapped_preprocessing_answers_otherwise_than_when_trained(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    file = checkpoint / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert found.servable.has_preprocessing
+    assert found.servable.largest_difference is not None
+    assert found.servable.largest_difference > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"{", b'{"kind": "encoder", "outputs": {}}', b'{"kind": "classifier", "outputs": {}}']
+)
+def test_without_a_reference_nothing_is_known_to_be_the_same(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    file = checkpoint / "reference_outputs.json"
+    file.unlink() if content is None else file.write_bytes(content)
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert found.servable.largest_difference is None
+    assert "reference_outputs.json" in str(found.servable.fault)
+
+
+def test_a_spoilt_temperature_is_a_fault(
+    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
+) -> None:
+    (checkpoint / "calibration.json").write_text("{}")
+    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    assert found.folder is None
+    assert "calibration.json" in str(found.servable.fault)

@@ -1,0 +1,64 @@
+"""A checkpoint in a process of its own."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures.candidates import EXACT_ENGINE
+from fixtures.shop import Shop, TinyModels, make_photo
+from jobs.models.engine import load_image_model
+from jobs.models.image_model import ImageModel
+from jobs.retrain.evaluate.evaluation_record import Serving
+from jobs.retrain.evaluate.serving import measure_serving
+from jobs.retrain.evaluate.serving_probe import probe_serving
+
+ROUND_SECONDS = 0.01
+PHOTOS = [make_photo(seed) for seed in range(5)]
+
+
+def test_it_serves_in_a_process_of_its_own_and_with_memory_of_its_own(
+    shop: Shop, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    # Touched, so that it is resident, and more than the process that is started needs.
+    ballast = np.ones(150_000_000)
+    serving = measure_serving(tiny_models.classifier, "classifier", PHOTOS, shop.connections.settings, tmp_path)
+    assert (serving.images, serving.failed_share) == (5, 0)
+    assert serving.mean_latency_milliseconds is not None
+    assert serving.mean_latency_milliseconds > 0
+    assert serving.images_per_second is not None
+    assert serving.images_per_second > 0
+    assert serving.peak_memory_bytes is not None
+    assert 50_000_000 < serving.peak_memory_bytes < ballast.nbytes
+
+
+def test_a_process_that_dies_measures_nothing(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_models.classifier, tmp_path / "broken")
+    (folder / "model.safetensors").write_bytes(b"")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    serving = measure_serving(folder, "classifier", PHOTOS, shop.connections.settings, photos)
+    assert serving == Serving(5, None, None, None, None)
+
+
+@pytest.fixture
+def model(tiny_models: TinyModels) -> ImageModel:
+    return load_image_model(tiny_models.classifier, "classifier", EXACT_ENGINE)
+
+
+def test_photos_that_cannot_be_decoded_fail(model: ImageModel) -> None:
+    serving = probe_serving(model, [*PHOTOS[:3], b"no photo"], ROUND_SECONDS)
+    assert serving.failed_share == 0.25
+
+
+def test_answers_that_are_no_numbers_fail(model: ImageModel) -> None:
+    with torch.no_grad():
+        next(model.forward.__self__.model.parameters()).fill_(torch.nan)  # type: ignore[attr-defined]
+    assert probe_serving(model, PHOTOS, ROUND_SECONDS).failed_share == 1
+
+
+def test_of_no_photos_nothing_is_known(model: ImageModel) -> None:
+    serving = probe_serving(model, [], ROUND_SECONDS)
+    assert (serving.mean_latency_milliseconds, serving.images_per_second, serving.failed_share) == (None, None, None)

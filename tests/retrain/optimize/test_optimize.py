@@ -1,0 +1,274 @@
+"""The production artifact of a candidate: which way is taken, what it answers, and what is stored of it."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from fixtures.candidates import (
+    EXACT,
+    LabelledSet,
+    load_part,
+    make_labelled_set,
+    register_candidate,
+    serve_here,
+    store_labelled_set,
+    write_classifier,
+    write_reference,
+)
+from fixtures.recorded_progress import record_progress
+from fixtures.shop import Shop, TinyModels
+from jobs.connections import Connections
+from jobs.database.model_versions import find_production_version, read_model_version
+from jobs.errors import PermanentError
+from jobs.models.device import choose_device
+from jobs.models.image_model import GRAPH_FILE, read_production
+from jobs.models.openvino_model import list_float_precisions
+from jobs.models.registry import fetch_checkpoint
+from jobs.retrain.evaluate.evaluate import evaluate_candidate
+from jobs.retrain.evaluate.fidelity import FIDELITY_FILE, read_served
+from jobs.retrain.evaluate.served_model import load_served_model, load_trained_model
+from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.optimize.optimize import OptimizeReport, optimize_candidate
+from jobs.settings import PROJECT_ROOT
+
+RUN = "run-1"
+POLICY = GatePolicy()
+ANYTHING = POLICY.model_copy(
+    update={"max_lost_accuracy": 1.0, "min_agreement": 0.0, "min_mean_cosine": 0.0, "min_worst_cosine": 0.0}
+    | {"min_neighbour_recall": 0.0, "max_lost_recall": 1.0}
+)
+STRICT = POLICY.model_copy(update={"min_agreement": 0.99, "max_lost_accuracy": 0.0})
+NOTHING = POLICY.model_copy(update={"min_agreement": 1.01})
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    return make_labelled_set()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabelledSet) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    torch.manual_seed(7)
+    write_classifier(folder, labelled)
+    return folder
+
+
+@pytest.fixture
+def stocked_shop(shop: Shop, labelled: LabelledSet, trained: Path) -> Shop:
+    store_labelled_set(shop.connections, labelled)
+    register_candidate(shop.connections, trained, "classifier", labelled.snapshot, RUN)
+    return shop
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shop in which the classifier was built in integers, once for all tests that read it."""
+
+    connections: Connections
+    report: OptimizeReport
+
+
+@pytest.fixture(scope="module")
+def built(lasting_shop: Shop, labelled: LabelledSet, trained: Path) -> Built:
+    store_labelled_set(lasting_shop.connections, labelled)
+    register_candidate(lasting_shop.connections, trained, "classifier", labelled.snapshot, RUN)
+    connections = lasting_shop.with_settings(engine="openvino", precision="int8")
+    return Built(connections, optimize_candidate(connections, RUN, "classifier", ANYTHING))
+
+
+def fetch_artifact(connections: Connections, report: OptimizeReport, cache: Path) -> Path:
+    with connections.engine.connect() as connection:
+        version = read_model_version(connection, report.model_version_id)
+    return fetch_checkpoint(connections.store, version, cache)
+
+
+def test_a_classifier_is_served_by_integers_that_answer_as_it_does(
+    built: Built, labelled: LabelledSet, tmp_path: Path
+) -> None:
+    connections, report = built.connections, built.report
+    assert (report.engine, report.precision, len(report.attempts)) == ("openvino", "int8", 1)
+    folder = fetch_artifact(connections, report, tmp_path)
+    served, exact = load_served_model(folder, "classifier", EXACT), load_trained_model(folder, "classifier", EXACT)
+    assert served.categories == exact.categories
+    pixels = load_part(labelled, "test", exact.geometry)
+    fast, slow = served.predict(pixels), exact.predict(pixels)
+    assert np.allclose(fast.sum(axis=1), 1, atol=1e-5)
+    assert (fast != slow).any()
+    # Seldom so bad in earnest: the network is tiny and its first layer random.
+    assert (fast.argmax(axis=1) == slow.argmax(axis=1)).mean() > 0.7
+    assert np.abs(fast - slow).mean() < 0.1
+    with connections.engine.connect() as connection:
+        version = read_model_version(connection, report.model_version_id)
+        assert find_production_version(connection, report.trained_version_id) == report.model_version_id
+    assert (version.engine, version.precision) == ("openvino", "int8")
+
+
+def test_float32_in_a_graph_is_the_model_itself(stocked_shop: Shop, labelled: LabelledSet, tmp_path: Path) -> None:
+    connections = stocked_shop.with_settings(engine="openvino", precision="fp32")
+    report = optimize_candidate(connections, RUN, "classifier", POLICY)
+    assert [(attempt.engine, attempt.precision) for attempt in report.attempts] == [("openvino", "fp32")]
+    folder = fetch_artifact(connections, report, tmp_path)
+    exact = load_trained_model(folder, "classifier", EXACT)
+    # Not a multiple of the batch, so that the last pass is filled up.
+    pixels = load_part(labelled, "test", exact.geometry)[:13]
+    assert np.abs(load_served_model(folder, "classifier", EXACT).predict(pixels) - exact.predict(pixels)).max() < 1e-4
+
+
+def test_what_misses_the_gate_is_built_in_the_next_precision(stocked_shop: Shop, tmp_path: Path) -> None:
+    connections = stocked_shop.with_settings(engine="openvino", precision="auto")
+    report = optimize_candidate(connections, RUN, "classifier", NOTHING)
+    tried = [attempt.precision for attempt in report.attempts]
+    assert list(dict.fromkeys(tried)) == ["int8", *list_float_precisions()]
+    assert tried.count("int8") > 1
+    assert all(any("same first answer" in loss for loss in attempt.losses) for attempt in report.attempts)
+    assert (report.engine, report.precision) == ("torch", "fp32")
+    folder = fetch_artifact(connections, report, tmp_path)
+    assert not (folder / GRAPH_FILE).exists()
+    served = read_served(folder)
+    assert served is not None
+    assert (served.engine, served.precision, served.fidelity) == ("torch", "fp32", None)
+
+
+def spoil_for_integers(folder: Path) -> None:
+    """Widen some channels of what the last residual block, layers 4 to 6, gives; the head makes them small again.
+
+    In float32 the model stays the same; integers of 8 bits have hardly a step left for the other channels.
+    """
+    model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    block = model.resnet.encoder.stages[1].layers[0]
+    with torch.no_grad():
+        for widened in (block.layer[1].normalization, block.shortcut.normalization):
+            widened.weight[:4] *= 4096
+            widened.bias[:4] *= 4096
+        model.classifier[1].weight[:, :4] /= 4096
+    model.save_pretrained(folder)
+
+
+def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
+    shop: Shop, labelled: LabelledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tmp_path / "spoilt"
+    shutil.copytree(trained, checkpoint)
+    spoil_for_integers(checkpoint)
+    store_labelled_set(shop.connections, labelled)
+    register_candidate(shop.connections, checkpoint, "classifier", labelled.snapshot, RUN)
+    connections = shop.with_settings(engine="openvino", precision="auto")
+    recorded = record_progress(monkeypatch, "jobs.retrain.optimize.optimize")
+    report = optimize_candidate(connections, RUN, "classifier", STRICT)
+    builds = [stage for stage in recorded.stages() if stage.startswith("build ")]
+    assert len(builds) == len(report.attempts)
+    assert builds[0] == "build 1: openvino int8 and fp32"
+    assert recorded.of("calibrating int8")[-1].done >= 48
+    ranking = recorded.of("ranking blocks by their noise in int8")
+    assert (recorded.tasks, ranking[-1].done, ranking[-1].unit) == (["classifier.optimize"], ranking[0].total, "blocks")
+    whole, *mixed = report.attempts
+    assert (whole.float_blocks, whole.int8_share, bool(whole.losses)) == ((), None, True)
+    assert all(attempt.precision == "int8" and attempt.float_blocks for attempt in mixed)
+    assert (report.precision, report.float_blocks) == ("int8", ("layers 4 to 6", "layer 7"))
+    folder = fetch_artifact(connections, report, tmp_path / "cache")
+    production, served = read_production(folder), read_served(folder)
+    assert production is not None
+    assert served is not None
+    assert production.rest_precision == list_float_precisions()[0]
+    assert production.int8_share is not None
+    assert 0.25 < production.int8_share < 1
+    taken = next(attempt for attempt in mixed if attempt.float_blocks == report.float_blocks)
+    assert (served.fidelity, taken.losses) == (taken.fidelity, ())
+    assert optimize_candidate(connections, RUN, "classifier", STRICT) == report
+
+
+def test_an_artifact_is_built_again_bit_by_bit(built: Built) -> None:
+    assert optimize_candidate(built.connections, RUN, "classifier", ANYTHING) == built.report
+
+
+def test_the_production_artifact_is_what_is_evaluated(
+    built: Built, lasting_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.retrain.evaluate.evaluate.measure_serving", serve_here)
+    evaluation = evaluate_candidate(built.connections, RUN, "classifier")
+    assert evaluation.candidate_version_id == built.report.model_version_id
+    assert evaluation.fault is None
+    metrics = lasting_shop.query("SELECT metrics FROM catalog.evaluations")[0][0]
+    assert (metrics["served"]["engine"], metrics["served"]["precision"]) == ("openvino", "int8")
+    assert metrics["served"]["fidelity"]["images"] == 32
+
+
+def test_an_encoder_keeps_its_text_tower(
+    shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_models.encoder, folder)
+    write_reference(folder, "encoder", labelled)
+    store_labelled_set(shop.connections, labelled)
+    register_candidate(shop.connections, folder, "encoder", labelled.snapshot, RUN)
+    connections = shop.with_settings(engine="openvino", precision="int8")
+    report = optimize_candidate(connections, RUN, "encoder", ANYTHING)
+    assert report.attempts[-1].fidelity.worst_cosine is not None
+    artifact = fetch_artifact(connections, report, tmp_path / "cache")
+    assert {path.name for path in artifact.iterdir()} >= {path.name for path in folder.iterdir()} | {FIDELITY_FILE}
+    model = load_served_model(artifact, "encoder", EXACT)
+    vectors = model.predict(load_part(labelled, "test", model.geometry))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_torch_in_sixteen_bits_is_measured_too(stocked_shop: Shop, tmp_path: Path) -> None:
+    if choose_device("cpu", "bf16").precision != "bf16":
+        pytest.skip("this processor does not compute in bf16")
+    connections = stocked_shop.with_settings(engine="torch", precision="bf16", device="cpu")
+    report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
+    assert (report.engine, report.precision) == ("torch", "bf16")
+    production = read_production(fetch_artifact(connections, report, tmp_path))
+    assert production is not None
+    assert production.describe() == "torch bf16"
+
+
+def test_sixteen_bits_in_which_the_processor_does_not_compute_are_not_tried(stocked_shop: Shop) -> None:
+    if choose_device("cpu", "fp16").precision != "fp32":
+        pytest.skip("this processor computes in fp16")
+    connections = stocked_shop.with_settings(engine="torch", precision="fp16", device="cpu")
+    report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
+    assert (report.engine, report.precision, report.attempts) == ("torch", "fp32", ())
+
+
+def test_what_cannot_become_a_graph_stays_in_torch(
+    stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no operator of this kind\nand much advice")
+
+    monkeypatch.setattr("jobs.retrain.optimize.builds.convert_checkpoint", fail)
+    connections = stocked_shop.with_settings(engine="auto", precision="fp32", device="cpu")
+    report = optimize_candidate(connections, RUN, "classifier", POLICY)
+    assert (report.engine, report.precision, report.attempts) == ("torch", "fp32", ())
+    assert "stays in torch: no operator of this kind" in caplog.text
+
+
+def test_what_was_not_trained_cannot_be_built(shop: Shop) -> None:
+    with pytest.raises(PermanentError, match="run `python -m jobs train classifier` first"):
+        optimize_candidate(shop.connections, RUN, "classifier", POLICY)
+
+
+def test_a_process_that_serves_a_graph_never_imports_torch(built: Built, tmp_path: Path) -> None:
+    folder = fetch_artifact(built.connections, built.report, tmp_path)
+    program = (
+        "import sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "import jobs.ingest.tag_shard\n"
+        "from jobs.models.engine import EngineSettings, load_image_model\n"
+        "model = load_image_model(Path(sys.argv[1]), 'classifier', EngineSettings('auto', 'auto'))\n"
+        "side = model.geometry.crop_to\n"
+        "print(model.predict(np.zeros((3, side, side, 3), dtype=np.uint8)).shape)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    finished = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("(3, ")

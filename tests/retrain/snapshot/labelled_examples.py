@@ -1,0 +1,49 @@
+"""Examples as an import leaves them, without photos behind them."""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from fixtures.shop import Shop
+from jobs.database.examples import Example, upsert_examples
+
+
+def make_example(
+    number: int,
+    category: str = "dress",
+    group: str | None = None,
+    *,
+    source: str = "shop",
+    key: str | None = None,
+    look: bytes | None = None,
+    title: str = "",
+    description: str = "",
+) -> Example:
+    """An example whose bytes and look no other number has."""
+    key = f"{number:05}.jpg" if key is None else key
+    look = make_look(number) if look is None else look
+    group = f"group {number}" if group is None else group
+    return Example(source, key, make_content_hash(number), look, category, title, description, group)
+
+
+def make_content_hash(number: int) -> bytes:
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def make_look(number: int, changed_bits: int = 0) -> bytes:
+    """A perceptual hash; two numbers differ in some 128 of 256 bits, the same number in ``changed_bits``."""
+    bits = np.random.default_rng(number).integers(0, 2, 256, dtype=np.uint8)
+    bits[:changed_bits] ^= 1
+    return np.packbits(bits).tobytes()
+
+
+def sort_examples(examples: Iterable[Example]) -> list[Example]:
+    """In the order in which the database gives them."""
+    return sorted(examples, key=lambda example: (example.content_hash, example.source, example.source_key))
+
+
+def add_examples(shop: Shop, examples: Iterable[Example], import_id: str = "import-1") -> None:
+    """Store examples."""
+    with shop.connections.engine.begin() as connection:
+        upsert_examples(connection, import_id, list(examples))

@@ -1,0 +1,94 @@
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from fixtures.shop import Shop
+from jobs.errors import PermanentError
+from jobs.retrain.snapshot.leaks import Leaks, PhotoFingerprint, fingerprint_photos, measure_leaks, require_no_leak
+from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
+from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.storage.layout import example_location
+from tests.retrain.snapshot.labelled_examples import make_content_hash, make_look
+from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
+
+
+def make_fingerprint(number: int, group: str, changed_bits: int = 0) -> PhotoFingerprint:
+    return PhotoFingerprint(make_content_hash(number + changed_bits), make_look(number, changed_bits), group)
+
+
+def test_each_kind_of_leak_is_counted_by_test_photos() -> None:
+    test = [make_fingerprint(100 * number, f"test {number}") for number in range(6)]
+    others = [make_fingerprint(100 * number, f"train {number}") for number in range(6, 20)]
+    assert measure_leaks(test, others, 32) == Leaks(0, 0, 0)
+    assert measure_leaks(test, others, 32).is_clean
+    assert measure_leaks(test, [*others, make_fingerprint(5000, "test 1"), make_fingerprint(5100, "test 1")], 32) == (
+        Leaks(0, 1, 0)
+    )
+    assert measure_leaks(test, [*others, make_fingerprint(0, "copy"), make_fingerprint(100, "copy")], 32) == (
+        Leaks(2, 0, 2)
+    )
+    near = [make_fingerprint(200, "near", 32), make_fingerprint(300, "far", 33)]
+    assert measure_leaks(test, [*others, *near], 32) == Leaks(0, 0, 1)
+
+
+def make_row(split: Split, number: int, group: str, look: bytes | None = None) -> SnapshotRow:
+    look = look or make_look(number)
+    return SnapshotRow(make_content_hash(number).hex(), look.hex(), "dress", "", group, split)
+
+
+CLEAN = [make_row("train", 1, "a"), make_row("validation", 2, "b"), make_row("test", 3, "c")]
+
+
+def test_snapshot_without_leak_passes() -> None:
+    require_no_leak(make_snapshot(CLEAN), 32)
+
+
+@pytest.mark.parametrize(
+    ("leaking", "message"),
+    [
+        (make_row("test", 1, "d"), "test photos .* 1 by their bytes, 0 by their group, 1 by a near duplicate"),
+        (make_row("test", 9, "a"), "test photos .* 0 by their bytes, 1 by their group, 0 by a near duplicate"),
+        (make_row("test", 9, "b"), "test photos .* 0 by their bytes, 1 by their group, 0 by a near duplicate"),
+        (make_row("test", 9, "d", make_look(1, 32)), "test photos .* 0 by their group, 1 by a near duplicate"),
+        (make_row("test", 9, "d", make_look(2, 32)), "test photos .* 0 by their group, 1 by a near duplicate"),
+        (make_row("validation", 9, "a"), "validation photos .* 1 by their group"),
+        (make_row("validation", 9, "d", make_look(1, 5)), "validation photos .* 1 by a near duplicate"),
+    ],
+)
+def test_snapshot_with_a_leak_is_refused(leaking: SnapshotRow, message: str) -> None:
+    with pytest.raises(PermanentError, match=message):
+        require_no_leak(make_snapshot([*CLEAN, leaking]), 32)
+
+
+def store_photo(shop: Shop, content: bytes, group: str, split: Split) -> SnapshotRow:
+    """Keep a photo under its hash; the row bears a perceptual hash of nothing, since nobody should look at it."""
+    content_hash = hashlib.sha256(content).hexdigest()
+    shop.connections.store.write(example_location(shop.connections.artifacts, content_hash), content)
+    return SnapshotRow(content_hash, make_look(len(content)).hex(), "dress", "", group, split)
+
+
+def test_fingerprints_come_from_the_bytes_and_not_from_the_rows(shop: Shop, tmp_path: Path) -> None:
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    scenes = [make_scene(seed) for seed in range(4)]
+    train = [store_photo(shop, encode_jpeg(scene), f"train {n}", "train") for n, scene in enumerate(scenes)]
+    copy = encode_jpeg(scenes[2].resize((600, 800)), quality=60)
+    test = [
+        store_photo(shop, copy, "test 1", "test"),
+        store_photo(shop, encode_jpeg(make_scene(9)), "test 2", "test"),
+    ]
+    known, asked = fingerprint_photos(photos, train, 2), fingerprint_photos(photos, test, 2)
+    assert [photo.content_hash.hex() for photo in known] == [row.content_hash for row in train]
+    assert [photo.group_name for photo in asked] == ["test 1", "test 2"]
+    assert measure_leaks(asked, known, 32) == Leaks(0, 0, 1)
+
+
+def test_altered_or_broken_photo_has_no_fingerprint(shop: Shop, tmp_path: Path) -> None:
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    altered = store_photo(shop, encode_jpeg(make_scene(1)), "a", "train")
+    location = example_location(shop.connections.artifacts, altered.content_hash)
+    shop.connections.store.write(location, encode_jpeg(make_scene(2)))
+    with pytest.raises(PermanentError, match="altered"):
+        fingerprint_photos(photos, [altered], 2)
+    with pytest.raises(PermanentError, match="unsupported"):
+        fingerprint_photos(photos, [store_photo(shop, b"no photo", "a", "train")], 2)

@@ -1,0 +1,71 @@
+"""The pixels of a snapshot on disk."""
+
+import fcntl
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import torch
+
+from fixtures.shop import Shop
+from jobs.images.geometry import Geometry
+from jobs.retrain.snapshot.snapshot_file import SnapshotRow
+from jobs.retrain.snapshot.snapshot_photos import UNUSED_DAYS, SnapshotPhotos
+from jobs.storage.layout import example_location
+from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
+
+GEOMETRY = Geometry(resize_to=40, crop_to=32, keep_aspect=True, interpolation="bicubic")
+
+
+def store_photo(shop: Shop, number: int) -> SnapshotRow:
+    content = encode_jpeg(make_scene(number))
+    content_hash = hashlib.sha256(content).hexdigest()
+    shop.connections.store.write(example_location(shop.connections.artifacts, content_hash), content)
+    return SnapshotRow(content_hash, "00" * 32, "dress", "", f"group {number}", "train")
+
+
+def list_pixels(cache: Path) -> set[str]:
+    return {path.name for path in (cache / "pixels").glob("*.npy")}
+
+
+def test_pixels_are_decoded_once_and_found_again(shop: Shop, tmp_path: Path) -> None:
+    rows = [store_photo(shop, number) for number in range(3)]
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    pixels = photos.load_pixels(rows, GEOMETRY)
+    assert pixels.shape == (3, 3, 32, 32)
+    shop.connections.store.write(example_location(shop.connections.artifacts, rows[0].content_hash), b"gone")
+    assert torch.equal(photos.load_pixels(rows, GEOMETRY), pixels)
+
+
+def test_pixels_that_another_process_decodes_are_waited_for(shop: Shop, tmp_path: Path) -> None:
+    stored = store_photo(shop, 0)
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    pixels = photos.load_pixels([stored], GEOMETRY)
+    path = next((tmp_path / "pixels").glob("*.npy"))
+    hidden = path.rename(tmp_path / "hidden.npy")
+    shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
+    with ThreadPoolExecutor(1) as pool, path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = pool.submit(photos.load_pixels, [stored], GEOMETRY)
+        assert not wait([waiting], timeout=0.5).done
+        hidden.rename(path)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert torch.equal(waiting.result(timeout=60), pixels)
+    assert list_pixels(tmp_path) == {path.name}
+
+
+def test_pixels_that_were_not_used_for_long_make_room(shop: Shop, tmp_path: Path) -> None:
+    first, second, third = (store_photo(shop, number) for number in range(3))
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    photos.load_pixels([first], GEOMETRY)
+    (forgotten,) = list_pixels(tmp_path)
+    photos.load_pixels([second], GEOMETRY)
+    long_ago = time.time() - (UNUSED_DAYS + 1) * 24 * 3600
+    for path in (tmp_path / "pixels").glob("*.npy"):
+        os.utime(path, (long_ago, long_ago))
+    photos.load_pixels([second], GEOMETRY)
+    photos.load_pixels([third], GEOMETRY)
+    assert len(list_pixels(tmp_path)) == 2
+    assert forgotten not in list_pixels(tmp_path)

@@ -1,0 +1,44 @@
+"""A place to train in: labelled photos in a shop's artifacts, and bases that are quick."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from demo.blank_checkpoints import write_blank_clip
+from fixtures.candidates import LabelledSet, store_labelled_set
+from fixtures.shop import IMAGE_SIDE, Shop
+from jobs.models.classifier import load_classifier
+from jobs.models.device import choose_device
+from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
+from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.train.context import Classroom
+
+EXACT = choose_device("cpu", "fp32")
+
+
+def open_classroom(shop: Shop, labelled: LabelledSet, folder: Path) -> Classroom:
+    """Store the photos and stand before them, as `train_candidate` does."""
+    store_labelled_set(shop.connections, labelled)
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, folder / "cache")
+    return Classroom(labelled.snapshot, photos, EXACT, folder / "checkpoints")
+
+
+def change_rows(labelled: LabelledSet, rows: Iterable[SnapshotRow]) -> LabelledSet:
+    """The same photos under other labels."""
+    return replace(labelled, snapshot=make_snapshot(list(rows)))
+
+
+def write_small_clip(folder: Path, texts: Sequence[str]) -> None:
+    """An encoder with random weights that learns in seconds."""
+    write_blank_clip(folder, IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=texts)
+
+
+def measure_accuracy(checkpoint: Path, classroom: Classroom, split: Split) -> float:
+    """The share of a part that a stored classifier gets right."""
+    classifier = load_classifier(checkpoint, EXACT)
+    rows = classroom.snapshot.part(split)
+    pixels = classroom.photos.load_pixels(rows, classifier.preprocessing.geometry)
+    answers = [classifier.categories[index] for index in classifier.predict(pixels).argmax(1)]
+    return float(np.mean([answer == row.category for answer, row in zip(answers, rows, strict=True)]))

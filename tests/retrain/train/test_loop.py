@@ -1,0 +1,108 @@
+"""The loop alone, with a model of one layer that learns whether a photo is bright."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from jobs.models.device import choose_device
+from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
+from jobs.retrain.train.loop import Lesson, Outcome, Trained, train
+from jobs.retrain.train.requests import Augmentation, TrainingSettings
+
+SETTINGS = TrainingSettings(epochs=8, batch_size=8, learning_rate=2e-3, warmup_share=0, patience=2)
+LABELS = torch.arange(40) % 2
+NOISE = torch.randint(0, 60, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1))
+PIXELS = (NOISE + 140 * LABELS[:, None, None, None]).to(torch.uint8)
+
+
+def ask(model: nn.Module, batch: dict[str, torch.Tensor]) -> Outcome:
+    logits = model(batch["pixels"].flatten(1).float() / 255 - 0.4)
+    return Outcome(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
+
+
+def make_model() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Linear(3 * 8 * 8, 2)
+
+
+def make_lesson(validation_labels: torch.Tensor) -> Lesson:
+    photos = AugmentedPhotos(PIXELS, {"labels": LABELS}, build_augmentation(Augmentation(), PIXELS.shape[-1]), seed=1)
+    return Lesson("brightness", photos, Photos(PIXELS, {"labels": validation_labels}), ask)
+
+
+def train_here(folder: Path, lesson: Lesson, settings: TrainingSettings = SETTINGS) -> tuple[Trained, nn.Module]:
+    model = make_model()
+    return train(model, lesson, settings, choose_device("cpu", "fp32"), folder), model
+
+
+def list_checkpoints(folder: Path) -> list[int]:
+    return sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
+
+
+def test_a_model_learns_and_every_epoch_is_told(tmp_path: Path) -> None:
+    trained, model = train_here(tmp_path, make_lesson(LABELS))
+    assert [record.epoch for record in trained.history] == list(range(1, 9))
+    assert trained.history[-1].validation_accuracy == 1.0
+    assert trained.history[-1].validation_loss < trained.history[0].validation_loss
+    assert trained.history[-1].learning_rate < trained.history[1].learning_rate < SETTINGS.learning_rate
+    assert trained.images_per_second is not None
+    assert trained.images_per_second > 0
+    assert ask(model.eval(), {"pixels": PIXELS, "labels": LABELS}).hits.all()
+
+
+def test_it_stops_when_patience_is_spent_and_goes_back_to_the_best_epoch(tmp_path: Path) -> None:
+    """Validation photos that are labelled the other way round: whatever is learned makes it worse."""
+    trained, model = train_here(tmp_path, make_lesson(1 - LABELS))
+    losses = [record.validation_loss for record in trained.history]
+    assert len(losses) == 3
+    assert losses == sorted(losses)
+    loss = ask(model.eval(), {"pixels": PIXELS, "labels": 1 - LABELS}).loss.item()
+    assert loss == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_finished_training_is_not_trained_further(flip: bool, tmp_path: Path) -> None:
+    """As after a kill between the last checkpoint and the upload; with patience spent, and with all epochs done."""
+    lesson = make_lesson(1 - LABELS if flip else LABELS)
+    first, model = train_here(tmp_path, lesson)
+    checkpoints = list_checkpoints(tmp_path)
+    again, same = train_here(tmp_path, lesson)
+    assert again.history == first.history
+    assert again.images_per_second is None
+    assert list_checkpoints(tmp_path) == checkpoints
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), same.parameters(), strict=True))
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
+    whole, model = train_here(tmp_path / "whole", make_lesson(LABELS))
+    latest = list_checkpoints(tmp_path / "whole")[-1]
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    cut = tmp_path / "cut" / f"checkpoint-{latest}"
+    (cut / "trainer_state.json").write_text((cut / "trainer_state.json").read_text()[:100])
+    (cut / "optimizer.pt").write_bytes(b"")
+    again, same = train_here(tmp_path / "cut", make_lesson(LABELS))
+    assert again.history == whole.history
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), same.parameters(), strict=True))
+
+
+def test_few_checkpoints_are_kept(tmp_path: Path) -> None:
+    train_here(tmp_path, make_lesson(LABELS))
+    assert len(list_checkpoints(tmp_path)) == 2
+
+
+def test_frozen_layers_are_not_put_into_training(tmp_path: Path) -> None:
+    seen = []
+
+    def watch(model: nn.Module, batch: dict[str, torch.Tensor]) -> Outcome:
+        seen.append((model.training, model[0].training))  # type: ignore[index]
+        return ask(model, batch)
+
+    model = nn.Sequential(nn.BatchNorm1d(3 * 8 * 8), nn.Linear(3 * 8 * 8, 2))
+    lesson = make_lesson(LABELS)
+    frozen = Lesson(lesson.name, lesson.train, lesson.validation, watch, frozen=(model[0],))
+    train(model, frozen, TrainingSettings(1, 8, 1e-3), choose_device("cpu", "fp32"), tmp_path)
+    assert set(seen) == {(True, False), (False, False)}

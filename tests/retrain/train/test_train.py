@@ -1,0 +1,274 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+from fixtures.candidates import LabelledSet, make_labelled_set, store_labelled_set
+from fixtures.command_line import Answer, run_job
+from fixtures.job_processes import start_job
+from fixtures.recorded_progress import record_progress
+from fixtures.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
+from fixtures.small_classifier import write_small_classifier
+from jobs.database.model_versions import read_model_version
+from jobs.errors import PermanentError, RetryableError
+from jobs.local.ports import LOOPBACK, find_free_ports
+from jobs.models.checkpoint import hash_weights
+from jobs.models.registry import fetch_checkpoint
+from jobs.retrain.train.requests import ClassifierTraining, EncoderTraining, TrainingSettings
+from jobs.retrain.train.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
+from jobs.settings import PROJECT_ROOT
+from tests.retrain.train.classrooms import write_small_clip
+
+SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
+EPOCHS = 4
+PRECISION = {"CATALOG_PRECISION": "fp32"}
+TRAININGS = "SELECT run_id, kind, snapshot_id, model_version_id, settings, report FROM catalog.trainings ORDER BY 1, 2"
+VERSIONS = "SELECT model_version_id, kind, data_snapshot FROM catalog.model_versions ORDER BY 1"
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabelledSet:
+    return make_labelled_set(train=24, validation=4, test=1)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    write_small_classifier(tmp_path / "base", CATEGORIES)
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def school(shop: Shop, labelled: LabelledSet) -> Shop:
+    """A shop with a snapshot."""
+    store_labelled_set(shop.connections, labelled)
+    return shop
+
+
+def write_transformer(folder: Path) -> None:
+    """A vision transformer whose training draws random numbers, and whose weights bear other names in its files."""
+    config = ViTConfig(
+        hidden_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=96,
+        image_size=IMAGE_SIDE,
+        patch_size=8,
+        hidden_dropout_prob=0.1,
+        id2label=dict(enumerate(CATEGORIES)),
+        label2id={category: number for number, category in enumerate(CATEGORIES)},
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}).save_pretrained(folder)
+
+
+def run_with_torchrun(shop: Shop, words: Sequence[str]) -> list[dict[str, Any]]:
+    """Train in two processes; returns what each reports."""
+    # Without the two dashes, torchrun would take --run for one of its own options.
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
+    answer = subprocess.run(
+        [sys.executable, *launcher, "jobs", "train", *words],
+        cwd=PROJECT_ROOT,
+        env=os.environ | shop.environment | PRECISION,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+
+
+def run_here(shop: Shop, words: Sequence[str]) -> Answer:
+    """A training in the process of the tests."""
+    answer = run_job("train", *words, environment=shop.environment | PRECISION)
+    assert answer.exit_code == 0, answer.messages
+    return answer
+
+
+def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals, messages: Path) -> int | None:
+    """Start a training and send it a signal as soon as there is a checkpoint; returns its exit code."""
+    trainings = shop.connections.settings.model_cache / "trainings"
+    process = start_job("train", *words, environment=shop.environment | PRECISION, messages=messages)
+    while process.is_alive() and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
+        time.sleep(0.002)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(120)
+    assert shop.query("SELECT count(*) FROM catalog.trainings WHERE run_id = 'killed'") == [(0,)], messages.read_text()
+    return process.exitcode
+
+
+def is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
+
+
+def name_options(labelled: LabelledSet, run_id: str, base: Path, epochs: int = EPOCHS) -> list[str]:
+    return [
+        f"--run={run_id}",
+        f"--snapshot={labelled.snapshot.snapshot_id}",
+        f"--base={base}",
+        f"--epochs={epochs}",
+        "--learning-rate=1e-3",
+        "--batch-size=8",
+    ]
+
+
+def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
+    school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+) -> None:
+    snapshot_id = labelled.snapshot.snapshot_id
+    report = train_candidate(school.connections, "run", snapshot_id, ClassifierTraining(base, "nothing", SETTINGS))
+    assert school.query(VERSIONS) == [(report.model_version_id, "classifier", snapshot_id)]
+    assert school.query("SELECT count(*) FROM catalog.promotions") == [(0,)]
+    ((run_id, kind, snapshot, version, settings, stored),) = school.query(TRAININGS)
+    assert (run_id, kind, snapshot, version) == ("run", "classifier", snapshot_id, report.model_version_id)
+    assert (settings["freeze"], settings["settings"]["epochs"]) == ("nothing", 1)
+    assert TrainingReport(**stored) == report
+    assert report.metrics["validation_images"] == 16
+
+    with school.connections.engine.connect() as connection:
+        registered = read_model_version(connection, report.model_version_id)
+    folder = fetch_checkpoint(school.connections.store, registered, tmp_path / "fetched")
+    assert hash_weights(folder) == report.weights_sha256
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "calibration.json",
+        "production.json",
+        "reference_outputs.json",
+        "training/history.json",
+        "training/history.png",
+        "training/settings.json",
+    }
+    assert str(tmp_path) not in (folder / "training" / "settings.json").read_text()
+    assert not list((school.connections.settings.model_cache / "trainings").iterdir())
+
+
+def test_a_training_reports_how_far_it_is(
+    school: Shop, labelled: LabelledSet, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = record_progress(monkeypatch, "jobs.retrain.train.train")
+    request = ClassifierTraining(base, "nothing", replace(SETTINGS, epochs=2))
+    train_candidate(school.connections, "run", labelled.snapshot.snapshot_id, request)
+    assert recorded.tasks == ["classifier.train"]
+    assert recorded.stages() == ["decoding photos", "training", "scoring photos", "storing the checkpoint"]
+    training = recorded.of("training")
+    # 96 photos in steps of 16, and a report for each batch of validation.
+    assert sorted({report.done for report in training}) == list(range(16, 193, 16))
+    assert {report.total for report in training} == {192}
+    assert len(training) > 12
+    assert {(report.epoch, report.epochs) for report in training if report.done <= 96} == {(1, 2)}
+    assert {(report.epoch, report.epochs) for report in training if report.done > 96} == {(2, 2)}
+    assert all(report.loss is not None and report.loss > 0 for report in training)
+    assert all(report.images_per_second and report.seconds_left is not None for report in training[1:])
+
+
+def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: LabelledSet, base: Path) -> None:
+    snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
+    report = train_candidate(school.connections, "run", snapshot_id, request)
+    # From this base nothing could be trained.
+    assert train_candidate(school.connections, "run", snapshot_id, replace(request, base=Path("/gone"))) == report
+
+
+def test_a_run_that_has_trained_is_no_place_for_another_snapshot(
+    school: Shop, labelled: LabelledSet, base: Path
+) -> None:
+    request = ClassifierTraining(base, "backbone", SETTINGS)
+    train_candidate(school.connections, "run", labelled.snapshot.snapshot_id, request)
+    with pytest.raises(PermanentError, match="start a new run"):
+        train_candidate(school.connections, "run", "0" * 64, request)
+
+
+def test_two_runs_of_the_same_training_give_one_artifact(
+    school: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    write_small_clip(tmp_path / "clip", [row.full_text for row in labelled.snapshot.rows])
+    request = EncoderTraining(tmp_path / "clip", SETTINGS)
+    one, other = (
+        train_candidate(school.connections, run_id, labelled.snapshot.snapshot_id, request) for run_id in ("1", "2")
+    )
+    assert (one.kind, one.model_version_id, one.weights_sha256) == (
+        "encoder",
+        other.model_version_id,
+        other.weights_sha256,
+    )
+    assert [row[0] for row in school.query(TRAININGS)] == ["1", "2"]
+
+
+def test_a_training_in_other_hands_is_left_alone(school: Shop, labelled: LabelledSet, base: Path) -> None:
+    snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
+    with (
+        _hold_folder(_choose_folder(school.connections, "run", "classifier")),
+        pytest.raises(RetryableError, match="another process is training this run"),
+    ):
+        train_candidate(school.connections, "run", snapshot_id, request)
+    train_candidate(school.connections, "run", snapshot_id, request)
+
+
+def test_an_unknown_snapshot_is_refused(school: Shop, base: Path) -> None:
+    with pytest.raises(PermanentError, match=r"snapshots/0000"):
+        train_candidate(school.connections, "run", "0" * 64, ClassifierTraining(base, "backbone", SETTINGS))
+
+
+def test_killed_and_asked_again_it_ends_with_the_same_weights(
+    school: Shop, labelled: LabelledSet, tmp_path: Path
+) -> None:
+    write_transformer(tmp_path / "base")
+    words = ["classifier", *name_options(labelled, "killed", tmp_path / "base")]
+    assert end_after_first_epoch(school, words, signal.SIGKILL, tmp_path / "messages") == -signal.SIGKILL
+    resumed = run_here(school, words)
+    assert any("going on after epoch" in line for line in resumed.messages)
+    killed = json.loads(resumed.output)
+    whole = json.loads(run_here(school, ["classifier", *name_options(labelled, "whole", tmp_path / "base")]).output)
+    assert killed["weights_sha256"] == whole["weights_sha256"]
+    # The version is the same, since even the history is: nothing shows that there was a kill.
+    assert killed["model_version_id"] == whole["model_version_id"]
+
+
+def test_sigterm_ends_a_training_that_goes_on_later(
+    school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+) -> None:
+    words = ["classifier", *name_options(labelled, "killed", base)]
+    assert end_after_first_epoch(school, words, signal.SIGTERM, tmp_path / "messages") == 143
+
+
+def test_two_processes_train_one_candidate(school: Shop, labelled: LabelledSet, base: Path) -> None:
+    one, other = run_with_torchrun(school, ["classifier", *name_options(labelled, "run", base, epochs=1)])
+    assert one == other
+    assert school.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
+    assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
+
+
+def test_two_processes_fit_one_head(school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+    words = ["train", "classifier", *name_options(labelled, "run", base), "--freeze=backbone"]
+    # As torchrun starts them, except that here they have loaded the libraries.
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(find_free_ports(1)[0])}
+    processes = [
+        start_job(
+            *words,
+            environment=school.environment | PRECISION | group | {"RANK": rank, "LOCAL_RANK": rank},
+            messages=tmp_path / rank,
+        )
+        for rank in ("0", "1")
+    ]
+    for process in processes:
+        process.join(120)
+    written = [(tmp_path / rank).read_text() for rank in ("0", "1")]
+    assert [process.exitcode for process in processes] == [0, 0], written
+    one, other = (json.loads(lines.splitlines()[-1]) for lines in written)
+    assert one == other
+    assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]

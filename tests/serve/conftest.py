@@ -1,0 +1,86 @@
+"""A query service of a test's own, in this process, over a real bucket, database and checkpoints."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from socket import create_server
+from typing import Any
+
+import httpx
+import pytest
+
+from fixtures.shop import Shop, TinyModels, promote_tiny_models
+from jobs.connections import Connections
+from jobs.ingest.ingest import IngestOptions, ingest
+
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class RunningService:
+    """Where it answers, and a client for what the project's own client does not ask."""
+
+    url: str
+    http: httpx.Client
+
+    def read_health(self) -> dict[str, Any]:
+        """The body of ``/health``, whatever its status."""
+        health: dict[str, Any] = self.http.get("/health").json()
+        return health
+
+    def wait_until(self, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Ask for its health until it is as wanted."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not is_so(health := self.read_health()):
+            assert time.monotonic() < deadline, health
+            time.sleep(0.05)
+        return health
+
+    def wait_until_ready(self) -> dict[str, Any]:
+        """Until both models answer."""
+        return self.wait_until(lambda health: "classifier" in health)
+
+    def read_metrics(self) -> dict[str, float]:
+        """Values by metric and labels, as Prometheus reads them."""
+        lines = [line for line in self.http.get("/metrics").text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+@contextmanager
+def run_service(connections: Connections) -> Iterator[RunningService]:
+    """Serve until the end of the block, where every question is answered and every thread has ended."""
+    from jobs.serve.server import prepare_server
+
+    with create_server(("127.0.0.1", 0)) as listener, prepare_server(connections) as server:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS, trust_env=False) as http:
+                yield RunningService(url, http)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def go_live(shop: Shop) -> Shop:
+    """Tag four photos with the champions of a shop, which are live from then on."""
+    shop.put_photos(4)
+    ingest(shop.connections, IngestOptions())
+    return shop
+
+
+@pytest.fixture(scope="module")
+def live_shop(lasting_shop: Shop, tiny_models: TinyModels) -> Shop:
+    """A shop of four photos whose champions are live; the tests of a module share it and change nothing."""
+    return go_live(promote_tiny_models(lasting_shop, tiny_models))
+
+
+@pytest.fixture(scope="module")
+def service(live_shop: Shop) -> Iterator[RunningService]:
+    """The service of that shop, ready."""
+    with run_service(live_shop.connections) as service:
+        service.wait_until_ready()
+        yield service

@@ -1,0 +1,174 @@
+"""What the service refuses, with which status and word, and that it goes on afterwards."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from PIL import Image
+
+from fixtures.shop import Shop, make_photo
+from jobs.errors import PermanentError
+from jobs.serve.client import QueryClient
+from tests.serve.conftest import RunningService, run_service
+from tests.serve.half_a_question import ask_in_vain, begin_photo, read_status, stop_decoding
+
+PHOTO_PATHS = ("/classify", "/embed-image")
+
+
+def make_bomb() -> bytes:
+    """A small PNG of 100 million pixels."""
+    buffer = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def bad_photos() -> list[tuple[bytes, int, str]]:
+    return [
+        (b"", 422, "empty_file"),
+        (b"<html>no photo</html>", 422, "unsupported_format"),
+        (make_photo(1)[:-200], 422, "truncated"),
+        (make_photo(1, size=(4, 4)), 422, "too_small"),
+        (make_bomb(), 422, "too_many_pixels"),
+        (bytes(200_001), 413, "object_too_large"),
+    ]
+
+
+@pytest.mark.parametrize("path", PHOTO_PATHS)
+def test_photos_are_refused_with_the_reasons_of_the_nightly_run(
+    live_shop: Shop, path: str, bad_photos: list[tuple[bytes, int, str]]
+) -> None:
+    with run_service(live_shop.with_settings(max_object_bytes=200_000, max_pixels=1_000_000)) as service:
+        service.wait_until_ready()
+        for content, status, reason in bad_photos:
+            response = service.http.post(path, content=content)
+            assert (response.status_code, response.json()["reason"]) == (status, reason)
+        assert service.http.post(path, content=make_photo(1)).status_code == 200
+        metrics = service.read_metrics()
+    assert metrics[f'catalog_query_requests_total{{path="{path}",status="422"}}'] == 5
+    assert metrics[f'catalog_query_queue_length{{path="{path}"}}'] == 0
+
+
+def test_a_body_that_does_not_tell_its_length_is_cut_off(live_shop: Shop) -> None:
+    def pour() -> Iterator[bytes]:
+        # More than any buffer on the way holds: it ends because the service stops reading.
+        for _ in range(10_000):
+            yield bytes(100_000)
+
+    with run_service(live_shop.with_settings(max_object_bytes=200_000)) as service:
+        service.wait_until_ready()
+        response = service.http.post("/classify", content=pour())
+        assert (response.status_code, response.json()["reason"]) == (413, "object_too_large")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps({"text": ""}),
+        json.dumps({"text": " \n"}),
+        json.dumps({"text": "x" * 2001}),
+        json.dumps({"text": "ü" * 1001}),
+        json.dumps({"text": "a\0b"}),
+        '{"text": "\\ud800"}',
+        json.dumps({"text": 7}),
+        json.dumps(["text"]),
+        "red dress",
+        "",
+    ],
+    ids=str,
+)
+def test_texts_that_nobody_can_ask_for_are_refused(service: RunningService, body: str) -> None:
+    response = service.http.post("/embed-text", content=body)
+    assert (response.status_code, response.json()["reason"]) == (422, "unfit_text")
+
+
+def test_the_longest_text_is_embedded_however_it_is_written(service: RunningService) -> None:
+    for text in ("x" * 2000, "ü" * 1000, "\U0001f452" * 500):
+        assert service.http.post("/embed-text", content=json.dumps({"text": text})).status_code == 200
+    assert service.http.post("/embed-text", content=bytes(20_000)).status_code == 413
+
+
+def test_a_full_queue_refuses_and_says_when_to_ask_again(live_shop: Shop) -> None:
+    photo = make_photo(1)
+    with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
+        service.wait_until_ready()
+        with stop_decoding() as resume, ask_in_vain(service, photo) as client:
+            # Half of a body is enough to be refused.
+            with begin_photo(service, photo) as late:
+                assert read_status(late) == 503
+            refused = service.http.post("/classify", content=photo)
+            assert (refused.status_code, refused.json()["reason"]) == (503, "queue_full")
+            assert refused.headers["Retry-After"] == "1"
+            # Each kind has a queue of its own.
+            assert service.http.post("/embed-text", json={"text": "hat"}).status_code == 200
+            resume()
+            assert read_status(client) == 200
+        assert service.http.post("/classify", content=photo).status_code == 200
+
+
+def test_what_takes_too_long_is_given_up(live_shop: Shop) -> None:
+    with run_service(live_shop.with_settings(serve_deadline_seconds=0.5)) as service:
+        service.wait_until_ready()
+        with begin_photo(service, make_photo(1)) as client:
+            assert read_status(client) == 504
+    with run_service(live_shop.with_settings(serve_deadline_seconds=1e-4)) as service:
+        service.wait_until_ready()
+        for path in PHOTO_PATHS:
+            response = service.http.post(path, content=make_photo(1))
+            assert (response.status_code, response.json()["reason"]) == (504, "deadline")
+        assert service.read_metrics()['catalog_query_queue_length{path="/classify"}'] == 0
+
+
+def test_a_client_that_leaves_in_the_middle_takes_its_place_with_it(live_shop: Shop) -> None:
+    with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
+        service.wait_until_ready()
+        with begin_photo(service, make_photo(1)):
+            pass
+        left = 'catalog_query_requests_total{path="/classify",status="499"}'
+        service.wait_until(lambda _: service.read_metrics().get(left) == 1)
+        assert service.http.post("/classify", content=make_photo(1)).status_code == 200
+
+
+def test_slow_bodies_keep_nobody_out(live_shop: Shop) -> None:
+    photo = make_photo(1)
+    with (
+        run_service(live_shop.with_settings(serve_queue_length=4, serve_deadline_seconds=60)) as service,
+        ExitStack() as clients,
+    ):
+        service.wait_until_ready()
+        slow = [clients.enter_context(begin_photo(service, photo)) for _ in range(100)]
+        assert service.http.post("/classify", content=photo).status_code == 200
+        slow[0].sendall(photo[len(photo) // 2 :])
+        assert read_status(slow[0]) == 200
+
+
+def test_the_token_is_asked_for_before_the_body_is_read(live_shop: Shop) -> None:
+    photo, token = make_photo(1), "a token of these tests"
+    with run_service(live_shop.with_settings(query_token=token)) as service:
+        service.wait_until_ready()
+        with begin_photo(service, photo) as stranger:
+            assert read_status(stranger) == 401
+        for words in ("", token, f"Bearer {token}x", "Bearer", "Basic x"):
+            refused = service.http.post("/classify", content=photo, headers={"Authorization": words})
+            assert (refused.status_code, refused.json()["reason"]) == (401, "unknown_client")
+        with QueryClient(service.url, token) as client:
+            assert client.classify(photo).top_3
+        with QueryClient(service.url, "another token") as client, pytest.raises(PermanentError, match="QUERY_TOKEN"):
+            client.classify(photo)
+
+
+def test_paths_that_are_not_there_are_said_so(service: RunningService) -> None:
+    assert service.http.get("/classify").status_code == 405
+    for path in ("/", "/docs", "/openapi.json"):
+        assert service.http.get(path).status_code == 404
+
+
+def test_another_name_for_this_machine_is_refused(service: RunningService) -> None:
+    """As that of a page in somebody's browser, which its owner lets point here."""
+    refused = service.http.post(
+        "/embed-text", content=json.dumps({"text": "hat"}), headers={"Host": "elsewhere.example"}
+    )
+    assert refused.status_code == 400
+    assert service.http.get("/health", headers={"Host": "localhost:1"}).status_code == 200
