@@ -14,11 +14,11 @@ from demo.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.database.model_versions import ModelKind
 from jobs.images.geometry import Geometry
 from jobs.models.device import choose_device
-from jobs.models.image_model import EngineName, Precision, write_production
+from jobs.models.image_model import EngineName, Precision, write_build
 from jobs.models.openvino_model import list_float_precisions
 from jobs.models.torch_model import describe_checkpoint
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
-from jobs.retrain.optimize.quantize import quantise
+from jobs.retrain.optimize.quantize import quantize
 from jobs.settings import PROJECT_ROOT
 
 REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared/data/clothing-small"))
@@ -109,7 +109,7 @@ def list_ways() -> list[Way]:
 
 
 def build_artifacts(checkpoints: Checkpoints, way: Way, calibration: np.ndarray, folder: Path) -> Checkpoints:
-    """Write production artifacts of both checkpoints, without asking what they cost: the weights are random."""
+    """Write a build of both checkpoints. Skip the fidelity gate, because the weights are random."""
     folder.mkdir()
     artifacts = Checkpoints(folder / "resnet-18", folder / "clip-vit-b-32")
     kinds: tuple[ModelKind, ModelKind] = ("classifier", "encoder")
@@ -120,10 +120,10 @@ def build_artifacts(checkpoints: Checkpoints, way: Way, calibration: np.ndarray,
         described = replace(
             describe_checkpoint(checkpoint, kind), engine=way.engine, precision=way.precision, rest_precision=rest
         )
-        write_production(artifact, described)
+        write_build(artifact, described)
         if way.engine == "openvino":
             graph = convert_checkpoint(checkpoint, kind)
-            save_graph(quantise(graph, calibration) if way.precision == "int8" else graph, artifact)
+            save_graph(quantize(graph, calibration) if way.precision == "int8" else graph, artifact)
     return artifacts
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 
 from benchmarks.search.load_catalog import copy_vectors
 from benchmarks.search.made_up_vectors import DIMENSIONS, MadeUpCatalog
-from fixtures.judged_candidates import judge_candidate
+from fixtures.gate_results import store_gate_results
 from jobs.database.drift_references import settle_drift_reference
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_live_model
 from jobs.database.promotions import NewPromotion, insert_promotion
@@ -91,10 +91,12 @@ def _promote(connection: Connection, earlier: dict[ModelKind, int], live: dict[M
         insert_switch(connection, Switch(kind, earlier[kind], live[kind]))
         insert_promotion(connection, NewPromotion(kind, earlier[kind], None, None, "made up", "the first"))
         insert_switch(connection, Switch(kind, live[kind], earlier[kind]))
-        evaluation = judge_candidate(connection, f"model_retrain/{kind}", kind, live[kind])
+        evaluation = store_gate_results(connection, f"model_retrain/{kind}", kind, live[kind])
         insert_promotion(connection, NewPromotion(kind, live[kind], earlier[kind], evaluation, "made up", "all passed"))
         for number in range(VERSIONS):
-            judge_candidate(connection, f"model_retrain/{number}", kind, _register(connection, kind, f"week {number}"))
+            store_gate_results(
+                connection, f"model_retrain/{number}", kind, _register(connection, kind, f"week {number}")
+            )
 
 
 def _keep_totals(connection: Connection) -> None:

@@ -35,7 +35,7 @@ from jobs.database.model_versions import ModelKind, ModelVersion
 from jobs.database.spaces import create_space_index, make_space_live, open_space
 from jobs.database.switches import Switch, insert_switch
 from jobs.local.ports import find_free_port
-from jobs.models.image_model import read_production, write_production
+from jobs.models.image_model import read_build, write_build
 from jobs.settings import PROJECT_ROOT
 
 READY_SECONDS = 120.0
@@ -191,9 +191,9 @@ def wait_until_ready(url: str) -> None:
 def register_other_version(stack: FilledStack, kind: ModelKind, folder: Path, copy: Path) -> ModelVersion:
     """The same weights as another version, which is the champion and not live yet."""
     shutil.copytree(folder, copy)
-    production = read_production(copy)
-    assert production
-    write_production(copy, replace(production, temperature=2.0))
+    build = read_build(copy)
+    assert build
+    write_build(copy, replace(build, temperature=2.0))
     return make_champion(stack.connections, copy, kind)
 
 

@@ -36,7 +36,7 @@ from jobs.models.device import Device, choose_device
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation, enlarge, read_whole_photos
-from jobs.retrain.train.loop import Lesson, Outcome, train
+from jobs.retrain.train.loop import BatchResult, TrainingTask, train
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, TrainingSettings
 from jobs.retrain.train.train import TrainingReport, train_candidate
 from jobs.settings import load_settings
@@ -90,11 +90,11 @@ def measure_loops(base: Path, photos: int, rounds: int) -> list[Round]:
     settings = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3)
     results = []
     for number in range(rounds + 1):
-        lesson = _make_lesson(preprocessing, pixels, labels)
+        task = _make_task(preprocessing, pixels, labels)
         with tempfile.TemporaryDirectory() as folder:
-            trained = train(_load_model(base), lesson, settings, device, Path(folder))
+            trained = train(_load_model(base), task, settings, device, Path(folder))
         assert trained.images_per_second is not None
-        result = Round(trained.images_per_second, _run_plain_epoch(_load_model(base), lesson, settings, device))
+        result = Round(trained.images_per_second, _run_plain_epoch(_load_model(base), task, settings, device))
         if number:
             results.append(result)
             print(f"  Trainer {result.trainer:.1f}, plain {result.plain:.1f} images/s: {result.ratio:.2f}", flush=True)
@@ -108,21 +108,21 @@ def _load_model(base: Path) -> torch.nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def _make_lesson(preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch.Tensor) -> Lesson:
-    def ask(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Outcome:
-        inputs = preprocessing.normalise(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
+def _make_task(preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch.Tensor) -> TrainingTask:
+    def ask(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
+        inputs = preprocessing.normalize(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
         logits = model(pixel_values=inputs).logits.float()
-        return Outcome(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
+        return BatchResult(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
 
     side = preprocessing.geometry.crop_to
     validation = Photos(pixels[:VALIDATION_PHOTOS, :, :side, :side], {"labels": labels[:VALIDATION_PHOTOS]})
     augmented = AugmentedPhotos(pixels, {"labels": labels}, build_augmentation(Augmentation(), side), seed=1)
-    return Lesson("loop", augmented, validation, ask)
+    return TrainingTask("loop", augmented, validation, ask)
 
 
-def _run_plain_epoch(model: torch.nn.Module, lesson: Lesson, settings: TrainingSettings, device: Device) -> float:
+def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: TrainingSettings, device: Device) -> float:
     """Images per second of a loop that does nothing but train."""
-    loader = torch.utils.data.DataLoader(lesson.train, settings.batch_size, shuffle=True)
+    loader = torch.utils.data.DataLoader(task.train, settings.batch_size, shuffle=True)
     model.to(device.torch_device).train()
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(loader))
@@ -131,7 +131,7 @@ def _run_plain_epoch(model: torch.nn.Module, lesson: Lesson, settings: TrainingS
         moved = {name: values.to(device.torch_device) for name, values in batch.items()}
         is_mixed = device.dtype is not torch.float32
         with torch.autocast(device.torch_device.type, device.dtype, enabled=is_mixed):
-            loss = lesson.objective(model, moved).loss
+            loss = task.objective(model, moved).loss
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -139,7 +139,7 @@ def _run_plain_epoch(model: torch.nn.Module, lesson: Lesson, settings: TrainingS
         optimizer.zero_grad()
     if device.is_cuda:
         torch.cuda.synchronize()
-    return len(lesson.train) / (time.perf_counter() - started)
+    return len(task.train) / (time.perf_counter() - started)
 
 
 def train_head(base: Path, photos: Path) -> TrainingReport:

@@ -14,7 +14,7 @@ from jobs.errors import PermanentError
 class ModelSummary:
     """A model version; ``run_id`` is that of its training, times are ISO 8601.
 
-    ``built_from`` is the trained version of a production artifact; without a ``precision`` machines take their own.
+    ``built_from`` is the trained version of a build; without a ``precision`` machines take their own.
     """
 
     model_version_id: int

@@ -20,7 +20,7 @@ class NewModelVersion:
     """A checkpoint to register: ``categories`` only of a classifier, ``dimensions`` only of an encoder.
 
     Without a ``precision`` each machine takes its own. ``built_from`` is the trained version of which this one is the
-    production artifact, and ``fidelity`` what was tried for it.
+    build, and ``fidelity`` what was tried for it.
     """
 
     kind: ModelKind
@@ -100,8 +100,8 @@ def read_model_version(connection: Connection, model_version_id: int) -> ModelVe
     return _model_version(connection.execute(statement, {"id": model_version_id}).one())
 
 
-def find_production_version(connection: Connection, trained_version_id: int) -> int | None:
-    """The production artifact that was built last of a trained version, or None before the first."""
+def find_build_version(connection: Connection, trained_version_id: int) -> int | None:
+    """Return the latest build of a trained version, or None before the first."""
     statement = text("""
         SELECT model_version_id FROM catalog.model_versions WHERE built_from = :id ORDER BY built_at DESC LIMIT 1
     """)

@@ -39,7 +39,7 @@ class Classifier:
     @torch.no_grad()
     def predict(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels [n, 3, h, w] on the device into float32 probabilities [n, categories]."""
-        inputs = self.preprocessing.normalise(pixels, self.device.dtype).contiguous(memory_format=torch.channels_last)
+        inputs = self.preprocessing.normalize(pixels, self.device.dtype).contiguous(memory_format=torch.channels_last)
         logits: torch.Tensor = self.model(pixel_values=inputs).logits
         return (logits.float() / self.temperature).softmax(dim=-1)
 

@@ -71,7 +71,7 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
     if name == "cpu":
         native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())
         return Device(torch.device("cpu"), PRECISIONS[choose_cpu_precision(precision, native)])
-    # Torch has no int8 of ours: a production artifact of OpenVINO has.
+    # Only OpenVINO builds have int8.
     dtype = _native_gpu_dtype() if precision in {"auto", "int8"} else PRECISIONS[cast(Precision, precision)]
     return Device(torch.device("cuda", index % torch.cuda.device_count()), dtype)
 

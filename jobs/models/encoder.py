@@ -30,7 +30,7 @@ class ImageEncoder:
     @torch.no_grad()
     def predict(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turn uint8 pixels [n, 3, h, w] on the device into unit float32 vectors [n, dimensions]."""
-        inputs = self.preprocessing.normalise(pixels, self.device.dtype)
+        inputs = self.preprocessing.normalize(pixels, self.device.dtype)
         return _unit_vectors(self.model.get_image_features(pixel_values=inputs))
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.database.model_versions import ModelKind
-from jobs.models.image_model import ImageModel, read_production
+from jobs.models.image_model import ImageModel, read_build
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) ->
     Raises:
         PermanentError: the folder holds no model of this kind, or this machine cannot compute it.
     """
-    production = read_production(folder)
-    if production and production.engine == "openvino":
+    build = read_build(folder)
+    if build and build.engine == "openvino":
         from jobs.models.openvino_model import load_openvino_model
 
-        return load_openvino_model(folder, production, settings.pass_size)
+        return load_openvino_model(folder, build, settings.pass_size)
     from jobs.models.device import choose_device
     from jobs.models.torch_model import load_torch_model
 
-    precision = production.precision if production else settings.precision
+    precision = build.precision if build else settings.precision
     device = choose_device(settings.device, precision, settings.device_index)
     return load_torch_model(folder, kind, device)

@@ -18,16 +18,16 @@ log = logging.getLogger(__name__)
 
 EngineName = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-PRODUCTION_FILE = "production.json"
+BUILD_FILE = "build.json"
 GRAPH_FILE = "graph.xml"
 """The graph of OpenVINO; its weights lie beside it, in ``graph.bin``."""
 
 
 @dataclass(frozen=True)
-class Production:
+class ModelBuild:
     """What a process that serves a model reads instead of the checkpoint's own configuration.
 
-    ``rest_precision`` is that of the layers of an int8 model that are not quantised, else ``precision`` itself. Where
+    ``rest_precision`` is that of the layers of an int8 model that are not quantized, else ``precision`` itself. Where
     whole ``float_blocks`` of them are left so on purpose, ``int8_share`` is what remains of the multiply-adds of all
     layers with weights, between 0 and 1.
     ``categories`` are those of a classifier in the order of its outputs, whose logits are divided by ``temperature``.
@@ -49,7 +49,7 @@ class Production:
         rest = f" and {self.rest_precision}" if self.rest_precision != self.precision else ""
         return f"{self.engine} {self.precision}{share}{rest}"
 
-    def with_float(self, precision: Precision) -> "Production":
+    def with_float(self, precision: Precision) -> "ModelBuild":
         """The same, with its float layers in another precision."""
         return replace(self, precision="int8" if self.precision == "int8" else precision, rest_precision=precision)
 
@@ -72,20 +72,20 @@ def _log_replaced(precision: Precision) -> None:
     log.warning("this processor does not compute in %s, which would be slow: float32 takes its place", precision)
 
 
-def write_production(folder: Path, production: Production) -> None:
+def write_build(folder: Path, build: ModelBuild) -> None:
     """Store the record with a checkpoint."""
-    (folder / PRODUCTION_FILE).write_bytes(TypeAdapter(Production).dump_json(production, indent=1))
+    (folder / BUILD_FILE).write_bytes(TypeAdapter(ModelBuild).dump_json(build, indent=1))
 
 
-def read_production(folder: Path) -> Production | None:
+def read_build(folder: Path) -> ModelBuild | None:
     """The record that a folder carries; None where no precision was chosen, and the machine's own is taken.
 
     Raises:
         PermanentError: the file has another form.
     """
-    file = folder / PRODUCTION_FILE
+    file = folder / BUILD_FILE
     try:
-        return TypeAdapter(Production).validate_json(file.read_bytes()) if file.is_file() else None
+        return TypeAdapter(ModelBuild).validate_json(file.read_bytes()) if file.is_file() else None
     except ValidationError as error:
         raise PermanentError(
             f"{file} has another form ({error.errors()[0]['msg']}): run `python -m jobs optimize` again"

@@ -15,7 +15,7 @@ from openvino import opset13 as opset
 
 from jobs.errors import PermanentError
 from jobs.images.geometry import Geometry
-from jobs.models.image_model import GRAPH_FILE, EngineName, Precision, Production, choose_float
+from jobs.models.image_model import GRAPH_FILE, EngineName, ModelBuild, Precision, choose_float
 
 BATCH_SIZE = 8
 """Photos in a pass: a fixed number, for which the graph is planned once, and few, which stay in the caches."""
@@ -58,9 +58,9 @@ class OpenVinoModel:
 
     engine: EngineName = "openvino"
 
-    def __init__(self, folder: Path, production: Production, pass_size: int = BATCH_SIZE) -> None:
+    def __init__(self, folder: Path, build: ModelBuild, pass_size: int = BATCH_SIZE) -> None:
         self.folder = folder
-        self.production = production
+        self.build = build
         self._pass_size = pass_size
         self._lock = Lock()
         self._compiled: Graph | None = None
@@ -68,17 +68,17 @@ class OpenVinoModel:
     @property
     def description(self) -> str:
         """Engine and precision, for people."""
-        return self.production.describe()
+        return self.build.describe()
 
     @property
     def geometry(self) -> Geometry:
         """How photos are resized for it."""
-        return self.production.geometry
+        return self.build.geometry
 
     @property
     def categories(self) -> tuple[str, ...]:
         """The names of a classifier's outputs, in order."""
-        return self.production.categories
+        return self.build.categories
 
     @property
     def batch_size(self) -> int:
@@ -92,16 +92,16 @@ class OpenVinoModel:
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8 pixels [n, side, side, 3] into float32 [n, outputs]: calibrated probabilities or unit vectors."""
-        return finish(self.production, self._graph().infer(pixels)[0])
+        return finish(self.build, self._graph().infer(pixels)[0])
 
     def _graph(self) -> Graph:
         with self._lock:
             if self._compiled is None:
-                self._compiled = compile_graphs([self.folder], self.production.rest_precision, self._pass_size)
+                self._compiled = compile_graphs([self.folder], self.build.rest_precision, self._pass_size)
             return self._compiled
 
 
-def load_openvino_model(folder: Path, production: Production, pass_size: int | None = None) -> OpenVinoModel:
+def load_openvino_model(folder: Path, build: ModelBuild, pass_size: int | None = None) -> OpenVinoModel:
     """Check that a folder holds a graph, which is computed ``pass_size`` photos at a time.
 
     Where this processor does not compute in the precision of its float layers, float32 takes its place.
@@ -110,9 +110,9 @@ def load_openvino_model(folder: Path, production: Production, pass_size: int | N
         PermanentError: the folder holds no graph.
     """
     _read_graph(ov.Core(), folder / GRAPH_FILE)
-    if production.rest_precision != "fp32":
-        production = production.with_float(choose_float(production.rest_precision, list_float_precisions()))
-    return OpenVinoModel(folder, production, pass_size or BATCH_SIZE)
+    if build.rest_precision != "fp32":
+        build = build.with_float(choose_float(build.rest_precision, list_float_precisions()))
+    return OpenVinoModel(folder, build, pass_size or BATCH_SIZE)
 
 
 def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int = BATCH_SIZE) -> Graph:
@@ -165,15 +165,15 @@ def list_float_precisions() -> tuple[Precision, ...]:
     return ("bf16", "fp32")
 
 
-def finish(production: Production, outputs: np.ndarray) -> np.ndarray:
+def finish(build: ModelBuild, outputs: np.ndarray) -> np.ndarray:
     """What a graph gives, as it is stored: logits become probabilities, and vectors of unit length.
 
     A graph's own vectors are so only within the precision in which it divides.
     """
-    if production.kind == "encoder":
+    if build.kind == "encoder":
         unit: np.ndarray = outputs / np.linalg.norm(outputs, axis=1, keepdims=True)
         return unit
-    logits = outputs / np.float32(production.temperature)
+    logits = outputs / np.float32(build.temperature)
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities

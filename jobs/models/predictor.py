@@ -90,7 +90,7 @@ class SharedGraph:
         from jobs.models.openvino_model import finish
 
         logits, vectors = self.graph.infer(pixels)
-        return Answers(finish(self.classifier.production, logits), finish(self.encoder.production, vectors))
+        return Answers(finish(self.classifier.build, logits), finish(self.encoder.build, vectors))
 
 
 def load_predictor(classifier: Path | None, encoder: Path, settings: EngineSettings) -> Predictor:
@@ -112,7 +112,7 @@ def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | N
 
     assert isinstance(classifier, OpenVinoModel)
     assert isinstance(encoder, OpenVinoModel)
-    precisions = {classifier.production.rest_precision, encoder.production.rest_precision}
+    precisions = {classifier.build.rest_precision, encoder.build.rest_precision}
     if len(precisions) > 1:
         return None
     graph = compile_graphs([classifier.folder, encoder.folder], precisions.pop())

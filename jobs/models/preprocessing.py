@@ -85,7 +85,7 @@ class Preprocessing:
         return all(self._agrees_on(_make_probe(height, width), processor) for height, width in PROBE_SIZES)
 
     def _agrees_on(self, pixels: np.ndarray, processor: Any) -> bool:
-        ours = self.normalise(self.geometry.apply(pixels)[None], torch.float32)
+        ours = self.normalize(self.geometry.apply(pixels)[None], torch.float32)
         theirs = processor(Image.fromarray(pixels), return_tensors="pt")["pixel_values"]
         if ours.shape != theirs.shape:
             return False
@@ -96,7 +96,7 @@ class Preprocessing:
         """The value as stored with a model version."""
         return asdict(self)
 
-    def normalise(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    def normalize(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Scale uint8 pixels [n, 3, h, w] to 0..1 and standardise each channel, on the tensor's device."""
         mean, std = _channel_values(self.mean, pixels.device), _channel_values(self.std, pixels.device)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)

@@ -8,7 +8,7 @@ from jobs.code_version import read_code_version, read_library_versions
 from jobs.database.model_versions import ModelKind, ModelVersion, NewModelVersion
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files
-from jobs.models.image_model import read_production
+from jobs.models.image_model import read_build
 from jobs.scratch import open_scratch
 from jobs.storage.layout import checkpoint_location
 from jobs.storage.object_store import ObjectStore
@@ -38,7 +38,7 @@ def upload_checkpoint(
     for name in names:
         store.upload(folder / name, location / name)
     store.write(location / FILE_LIST, "\n".join(names).encode())
-    production = read_production(folder)
+    build = read_build(folder)
     return NewModelVersion(
         kind=kind,
         artifact_uri=str(location),
@@ -50,8 +50,8 @@ def upload_checkpoint(
         code_version=read_code_version(),
         library_versions=read_library_versions(),
         metrics=metrics or {},
-        engine=production.engine if production else "torch",
-        precision=production.precision if production else None,
+        engine=build.engine if build else "torch",
+        precision=build.precision if build else None,
         built_from=built_from,
         fidelity=fidelity,
     )

@@ -13,7 +13,7 @@ from jobs.images.geometry import Geometry
 from jobs.models.classifier import UNCALIBRATED, load_classifier, read_categories, read_temperature
 from jobs.models.device import Device, prepare_passes, use_own_stream
 from jobs.models.encoder import load_image_encoder
-from jobs.models.image_model import EngineName, Production
+from jobs.models.image_model import EngineName, ModelBuild
 from jobs.models.preprocessing import Preprocessing
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -72,12 +72,12 @@ def load_torch_model(folder: Path, kind: ModelKind, device: Device) -> TorchMode
     return TorchModel(encoder.preprocessing.geometry, (), encoder.predict, device, passes)
 
 
-def describe_checkpoint(folder: Path, kind: ModelKind) -> Production:
+def describe_checkpoint(folder: Path, kind: ModelKind) -> ModelBuild:
     """How a checkpoint is served before anything faster is tried: by torch, in float32."""
     categories = read_categories(folder) if kind == "classifier" else ()
     temperature = (read_temperature(folder) if kind == "classifier" else None) or UNCALIBRATED
     geometry = Preprocessing.from_checkpoint(folder).geometry
-    return Production(kind, "torch", "fp32", "fp32", geometry, categories, temperature)
+    return ModelBuild(kind, "torch", "fp32", "fp32", geometry, categories, temperature)
 
 
 def forward_halving(forward: Forward, batch: torch.Tensor) -> torch.Tensor:

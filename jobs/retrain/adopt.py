@@ -25,7 +25,7 @@ from jobs.errors import PermanentError
 from jobs.models.checkpoint import require_numbers, resolve_base
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_text_encoder, load_towers
-from jobs.models.image_model import Production, write_production
+from jobs.models.image_model import ModelBuild, write_build
 from jobs.models.preprocessing import Preprocessing
 from jobs.models.registry import fetch_checkpoint, upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
@@ -139,7 +139,7 @@ def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModel
     return True
 
 
-def _build(base: Path, artifact: Path, settings: Settings) -> Production:
+def _build(base: Path, artifact: Path, settings: Settings) -> ModelBuild:
     """Write what is served: the checkpoint and, where there is no GPU, its graph of OpenVINO."""
     # First, since its errors name the fault.
     Preprocessing.from_checkpoint(base)
@@ -151,7 +151,7 @@ def _build(base: Path, artifact: Path, settings: Settings) -> Production:
     if graph:
         save_graph(graph, artifact)
         production = replace(production, engine="openvino")
-    write_production(artifact, production)
+    write_build(artifact, production)
     return production
 
 

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import Engine
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
-from fixtures.judged_candidates import Judgement, judge_candidate
+from fixtures.gate_results import GateResults, store_gate_results
 from jobs.database.model_listing import list_model_versions, show_model_version
 from jobs.database.spaces import drop_space, list_spaces, make_space_live
 from jobs.errors import PermanentError
@@ -30,7 +30,7 @@ def test_a_version_is_shown_with_its_history(engine: Engine) -> None:
     with engine.connect() as connection:
         before = promote_model(connection, "classifier")
         version = promote_model(connection, "classifier")
-        evaluation = judge_candidate(connection, "run", "classifier", version, Judgement(failed="accuracy"))
+        evaluation = store_gate_results(connection, "run", "classifier", version, GateResults(failed="accuracy"))
         details = show_model_version(connection, version)
         with pytest.raises(PermanentError, match="no model version 99: `python -m jobs models list`"):
             show_model_version(connection, 99)

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from demo.sample_catalog.garments import CATEGORIES
-from fixtures.judged_candidates import judge_candidate
+from fixtures.gate_results import store_gate_results
 from fixtures.shop import IMAGE_SIDE
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, insert_model_version
@@ -50,7 +50,7 @@ def _promote(connections: Connections, checkpoint: Path, kind: ModelKind) -> Non
     uploaded = upload_checkpoint(connections.store, connections.artifacts, checkpoint, kind)
     with connections.engine.begin() as connection:
         version = insert_model_version(connection, uploaded)
-        judge_candidate(connection, f"seed/{kind}", kind, version.model_version_id)
+        store_gate_results(connection, f"seed/{kind}", kind, version.model_version_id)
     promote_candidate(connections, f"seed/{kind}", kind, "tester")
 
 

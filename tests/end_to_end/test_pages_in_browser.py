@@ -8,7 +8,7 @@ from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from sqlalchemy import text
 
-from fixtures.judged_candidates import judge_candidate
+from fixtures.gate_results import store_gate_results
 from jobs.errors import PermanentError
 from jobs.storage.uri import S3Uri
 from tests.end_to_end.live_stack import LiveStack, wait_until
@@ -199,7 +199,7 @@ def add_twin(catalog: LiveStack) -> tuple[int, int]:
                 """),
                 {"candidate": candidate, "champion": champion},
             )
-        judge_candidate(connection, "twin/1", "classifier", candidate)
+        store_gate_results(connection, "twin/1", "classifier", candidate)
     return candidate, champion
 
 

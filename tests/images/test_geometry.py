@@ -47,7 +47,7 @@ def test_features_are_those_of_the_preprocessing_that_a_model_was_trained_with(i
         pixels = torch.from_numpy(prepared.inputs[0].transpose(2, 0, 1).copy())[None]
         theirs = processor(Image.open(io.BytesIO(content)).convert("RGB"), return_tensors="pt")["pixel_values"]
         with torch.inference_mode():
-            ours = model(preprocessing.normalise(pixels, torch.float32)).pooler_output
+            ours = model(preprocessing.normalize(pixels, torch.float32)).pooler_output
             expected = model(theirs).pooler_output
         cosines.append(float(torch.cosine_similarity(ours, expected)))
     assert np.mean(cosines) > 0.999

@@ -84,7 +84,7 @@ def test_a_classifier_answers_as_in_transformers(classifier: Checkpoint, photos:
     expected = ask_transformers(classifier.folder, model, photos).logits.softmax(-1)
     torch.testing.assert_close(probabilities, expected, atol=2e-2, rtol=0)
     # Of the same pixels, the same numbers.
-    inputs = ours.preprocessing.normalise(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
+    inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
     with torch.inference_mode():
         torch.testing.assert_close(probabilities, model(inputs).logits.softmax(-1), atol=1e-5, rtol=1e-4)
 
@@ -96,7 +96,7 @@ def test_an_encoder_answers_as_in_transformers(encoder: Checkpoint, photos: list
     expected = ask_transformers(encoder.folder, model.get_image_features, photos).pooler_output
     assert vectors.shape == (len(photos), read_dimensions(encoder.folder))
     assert (vectors * functional.normalize(expected, dim=-1)).sum(-1).min() > 0.999
-    inputs = ours.preprocessing.normalise(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
+    inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
     with torch.inference_mode():
         same = functional.normalize(model.get_image_features(inputs).pooler_output, dim=-1)
     torch.testing.assert_close(vectors, same, atol=1e-5, rtol=1e-4)

@@ -10,7 +10,7 @@ import pytest
 from fixtures.shop import TinyModels
 from jobs.database.model_versions import ModelKind
 from jobs.models.engine import EngineSettings
-from jobs.models.image_model import write_production
+from jobs.models.image_model import write_build
 from jobs.models.predictor import Predictor, load_predictor
 from jobs.models.torch_model import describe_checkpoint
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
@@ -25,7 +25,7 @@ def graphs(tiny_models: TinyModels, tmp_path_factory: pytest.TempPathFactory) ->
     for kind, checkpoint in pairs:
         folder = tmp_path_factory.mktemp("graphs") / kind
         shutil.copytree(checkpoint, folder)
-        write_production(folder, replace(describe_checkpoint(checkpoint, kind), engine="openvino"))
+        write_build(folder, replace(describe_checkpoint(checkpoint, kind), engine="openvino"))
         save_graph(convert_checkpoint(checkpoint, kind), folder)
         folders[kind] = folder
     return folders

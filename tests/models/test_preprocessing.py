@@ -53,7 +53,7 @@ def photo() -> Image.Image:
 def measure_difference(processor: Any, preprocessing: Preprocessing, photo: Image.Image) -> np.ndarray:
     """How far the checkpoint's own processor is from ours, in levels of 255 [3, side, side]."""
     theirs = processor(photo, return_tensors="pt")["pixel_values"]
-    ours = preprocessing.normalise(preprocessing.geometry.apply(np.asarray(photo))[None], torch.float32)
+    ours = preprocessing.normalize(preprocessing.geometry.apply(np.asarray(photo))[None], torch.float32)
     levels: np.ndarray = ((ours - theirs).abs()[0] * torch.tensor(preprocessing.std)[:, None, None] * 255).numpy()
     return levels
 
@@ -180,7 +180,7 @@ def test_the_crop_alone_is_computed_and_is_that_of_the_whole(photo: Image.Image)
 def test_normalising_gives_the_dtype_of_the_forward_pass() -> None:
     preprocessing = Preprocessing(Geometry(2, 2, True, "bilinear"), (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     white = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    normal = preprocessing.normalise(white, torch.bfloat16)
+    normal = preprocessing.normalize(white, torch.bfloat16)
     assert normal.dtype is torch.bfloat16
     assert normal[0, :, 0, 0].tolist() == [1.0, 3.0, 1.0]
     assert (white == 255).all()

@@ -21,10 +21,10 @@ from benchmarks.avx2 import AVX2
 from jobs.database.model_versions import ModelKind
 from jobs.models.device import Device
 from jobs.models.engine import EngineSettings, load_image_model
-from jobs.models.image_model import EngineName, Precision, write_production
+from jobs.models.image_model import EngineName, Precision, write_build
 from jobs.models.torch_model import describe_checkpoint, load_torch_model
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
-from jobs.retrain.optimize.quantize import quantise
+from jobs.retrain.optimize.quantize import quantize
 from jobs.settings import PROJECT_ROOT
 from tests.models.tiny_architectures import SIDE, write_clip, write_resnet, write_vit
 
@@ -48,7 +48,7 @@ REPLACED = "this processor does not compute in bf16, which would be slow: float3
 
 @dataclass(frozen=True)
 class Version:
-    """A production artifact in a folder."""
+    """A build in a folder."""
 
     folder: Path
     kind: ModelKind
@@ -70,15 +70,15 @@ class Served:
 
 
 def write_version(folder: Path, source: Path, kind: ModelKind, engine: EngineName, precision: Precision) -> Version:
-    """A production artifact in an engine and a precision; int8 has its other layers in float32."""
+    """Write a build. The float layers of an int8 build are in float32."""
     copytree(source, folder)
     rest: Precision = "fp32" if precision == "int8" else precision
-    production = describe_checkpoint(folder, kind)
-    write_production(folder, replace(production, engine=engine, precision=precision, rest_precision=rest))
+    build = describe_checkpoint(folder, kind)
+    write_build(folder, replace(build, engine=engine, precision=precision, rest_precision=rest))
     if engine == "openvino":
         graph = convert_checkpoint(folder, kind)
         calibration = np.random.default_rng(1).integers(0, 256, (64, SIDE, SIDE, 3), dtype=np.uint8)
-        save_graph(quantise(graph, calibration) if precision == "int8" else graph, folder)
+        save_graph(quantize(graph, calibration) if precision == "int8" else graph, folder)
     return Version(folder, kind)
 
 

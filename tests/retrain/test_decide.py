@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.catalog_rows import promote_model, register_model
-from fixtures.judged_candidates import Judgement, judge_candidate
+from fixtures.gate_results import GateResults, store_gate_results
 from fixtures.shop import Shop
 from jobs.database.promotions import ChampionDecision, insert_decision
 from jobs.errors import PermanentError
@@ -30,7 +30,7 @@ def candidate(shop: Shop, champion: int) -> int:
     """A classifier that passed its gates beside the champion."""
     with shop.connections.engine.begin() as connection:
         version = register_model(connection, "classifier")
-        judge_candidate(connection, "run/1", "classifier", version)
+        store_gate_results(connection, "run/1", "classifier", version)
     return version
 
 
@@ -102,7 +102,7 @@ def test_a_decision_expires_after_a_day(shop: Shop, champion: int, candidate: in
 def test_no_decision_overrides_the_gates(shop: Shop, champion: int) -> None:
     with shop.connections.engine.begin() as connection:
         version = register_model(connection, "classifier")
-        judge_candidate(connection, "run/2", "classifier", version, Judgement(failed="accuracy"))
+        store_gate_results(connection, "run/2", "classifier", version, GateResults(failed="accuracy"))
     with pytest.raises(PermanentError, match="accuracy"):
         carry_out_decision(shop.connections, decide(shop, "run/2"))
     assert shop.query(CHAMPION) == [(champion,)]

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
-from fixtures.judged_candidates import PASSED, Judgement, judge_candidate
+from fixtures.gate_results import ALL_PASSED, GateResults, store_gate_results
 from fixtures.lock_waits import count_waiting, wait_until
 from fixtures.shop import Shop
 from jobs.connections import Connections
@@ -24,11 +24,11 @@ from jobs.settings import PROJECT_ROOT
 PROMOTIONS = "SELECT kind, model_version_id, replaced_version_id, evaluation_id, promoted_by FROM catalog.promotions"
 
 
-def add_candidate(engine: Engine, run_id: str, kind: ModelKind, judgement: Judgement = PASSED) -> int:
+def add_candidate(engine: Engine, run_id: str, kind: ModelKind, results: GateResults = ALL_PASSED) -> int:
     """A new model version that was judged beside the present champion."""
     with engine.begin() as connection:
         candidate = register_model(connection, kind, 3 if kind == "encoder" else None)
-        judge_candidate(connection, run_id, kind, candidate, judgement)
+        store_gate_results(connection, run_id, kind, candidate, results)
     return candidate
 
 
@@ -81,7 +81,7 @@ def test_what_was_rolled_back_does_not_come_back_by_itself(shop: Shop) -> None:
         insert_switch(connection, Switch("classifier", second, first))
     roll_back(connections, "classifier", None, "anna", "it sees hats everywhere")
     with connections.engine.begin() as connection:
-        judge_candidate(connection, "third", "classifier", second)
+        store_gate_results(connection, "third", "classifier", second)
     with pytest.raises(PermanentError, match=r"rolled back \(anna: it sees hats everywhere\)"):
         promote_candidate(connections, "third", "classifier", "anna")
     assert read_in_use(connections, "classifier") == (first, first)
@@ -90,14 +90,14 @@ def test_what_was_rolled_back_does_not_come_back_by_itself(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    ("judgement", "message"),
+    ("results", "message"),
     [
-        (Judgement(failed="accuracy"), "accuracy failed: accuracy has failed"),
-        (Judgement(undecided="no_leak"), "no_leak"),
+        (GateResults(failed="accuracy"), "accuracy failed: accuracy has failed"),
+        (GateResults(undecided="no_leak"), "no_leak"),
     ],
 )
-def test_who_did_not_pass_every_gate_is_refused(shop: Shop, judgement: Judgement, message: str) -> None:
-    add_candidate(shop.connections.engine, "run", "classifier", judgement)
+def test_who_did_not_pass_every_gate_is_refused(shop: Shop, results: GateResults, message: str) -> None:
+    add_candidate(shop.connections.engine, "run", "classifier", results)
     with pytest.raises(PermanentError, match=message):
         promote_candidate(shop.connections, "run", "classifier", "anna")
     assert shop.query(PROMOTIONS) == []
@@ -112,7 +112,7 @@ def test_who_was_never_evaluated_is_refused(shop: Shop) -> None:
 def test_the_latest_evaluation_of_a_run_counts(shop: Shop) -> None:
     candidate = add_candidate(shop.connections.engine, "run", "classifier")
     with shop.connections.engine.begin() as connection:
-        judge_candidate(connection, "run", "classifier", candidate, Judgement(failed="accuracy"))
+        store_gate_results(connection, "run", "classifier", candidate, GateResults(failed="accuracy"))
     with pytest.raises(PermanentError, match="accuracy failed"):
         promote_candidate(shop.connections, "run", "classifier", "anna")
 

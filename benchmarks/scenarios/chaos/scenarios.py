@@ -11,7 +11,7 @@ from benchmarks.scenarios.chaos.ledger import Harm
 from fixtures.candidates import make_coloured_photo
 from fixtures.catalog_rows import register_model
 from fixtures.champions import make_champion
-from fixtures.judged_candidates import judge_candidate
+from fixtures.gate_results import store_gate_results
 from fixtures.shop import CATEGORIES, Shop, TinyModels, promote_tiny_models
 from jobs.database.promotions import ChampionDecision, insert_decision
 from jobs.settings import PROJECT_ROOT
@@ -264,7 +264,7 @@ def decide_promotion(world: World) -> None:
     tag_shop(world)
     with world.shop.connections.engine.begin() as connection:
         candidate = register_model(connection, "classifier")
-        judge_candidate(connection, "night", "classifier", candidate)
+        store_gate_results(connection, "night", "classifier", candidate)
         insert_decision(connection, ChampionDecision("classifier", "night", None, "because", "anna"))
 
 

@@ -12,7 +12,7 @@ from jobs.database.examples import RegisteredSnapshot, read_snapshot
 from jobs.database.model_versions import (
     ModelKind,
     ModelVersion,
-    find_production_version,
+    find_build_version,
     read_champion,
     read_model_version,
 )
@@ -113,7 +113,7 @@ def _read_contest(connections: Connections, run_id: str, kind: ModelKind) -> _Co
         snapshot = read_snapshot(connection, training.snapshot_id)
         # A foreign key holds it.
         assert snapshot is not None
-        built = find_production_version(connection, training.model_version_id)
+        built = find_build_version(connection, training.model_version_id)
         candidate = read_model_version(connection, built or training.model_version_id)
         return _Contest(run_id, kind, candidate, read_champion(connection, kind), snapshot)
 

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.errors import PermanentError
-from jobs.models.image_model import EngineName, Precision, Production, read_production
+from jobs.models.image_model import EngineName, ModelBuild, Precision, read_build
 from jobs.retrain.evaluate.evaluation_record import Fidelity, Served
 from jobs.retrain.evaluate.scores import ClassifierAnswers, rank_photos
 
@@ -19,7 +19,7 @@ FIDELITY_FILE = "fidelity.json"
 class Attempt:
     """One way to serve the model: what it costs, and which criteria of the fidelity gate it missed.
 
-    ``int8_share`` and ``float_blocks`` are those of its `Production`.
+    ``int8_share`` and ``float_blocks`` are those of its `ModelBuild`.
     """
 
     engine: EngineName
@@ -29,9 +29,9 @@ class Attempt:
     int8_share: float | None = None
     float_blocks: tuple[str, ...] = ()
 
-    def is_of(self, production: Production) -> bool:
+    def is_of(self, build: ModelBuild) -> bool:
         """Whether this is the way in which a folder is served."""
-        way = production.engine, production.precision, production.float_blocks
+        way = build.engine, build.precision, build.float_blocks
         return (self.engine, self.precision, self.float_blocks) == way
 
 
@@ -46,16 +46,16 @@ def read_served(folder: Path) -> Served | None:
     Raises:
         PermanentError: a file of the artifact has another form.
     """
-    production = read_production(folder)
-    if production is None:
+    build = read_build(folder)
+    if build is None:
         return None
     file = folder / FIDELITY_FILE
     try:
         attempts = TypeAdapter(list[Attempt]).validate_json(file.read_bytes()) if file.is_file() else []
     except ValidationError as error:
         raise PermanentError(f"{file} has another form ({error.errors()[0]['msg']})") from None
-    costs = [attempt.fidelity for attempt in attempts if attempt.is_of(production)]
-    return Served(production.engine, production.precision, costs[0] if costs else None)
+    costs = [attempt.fidelity for attempt in attempts if attempt.is_of(build)]
+    return Served(build.engine, build.precision, costs[0] if costs else None)
 
 
 CONFIDENT = 0.5

@@ -11,7 +11,7 @@ import openvino as ov
 from jobs.models.image_model import Precision
 from jobs.models.openvino_model import BATCH_SIZE, compile_graph
 from jobs.progress import SILENT, Progress
-from jobs.retrain.optimize.quantize import quantise
+from jobs.retrain.optimize.quantize import quantize
 
 WEIGHTED = {"Convolution", "GroupConvolution", "MatMul"}
 MOST_BLOCKS = 32
@@ -119,7 +119,7 @@ LEAST_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Int8Subset:
     """``operations``, by their names in the graph, are left in float; the rest is ``int8_share`` of multiply-adds."""
 
     float_blocks: tuple[str, ...]
@@ -127,17 +127,17 @@ class Mixture:
     int8_share: float
 
 
-def list_mixtures(blocks: Sequence[Block], ranked: Sequence[Block]) -> tuple[Mixture, ...]:
+def list_mixtures(blocks: Sequence[Block], ranked: Sequence[Block]) -> tuple[Int8Subset, ...]:
     """Leave ever more blocks of a graph in float, in the order of ``ranked``, as long as int8 is worth it."""
     total = sum(block.multiply_adds for block in blocks)
-    mixtures: list[Mixture] = []
+    mixtures: list[Int8Subset] = []
     for count in range(1, len(ranked)):
         left = [block for block in blocks if block in ranked[:count]]
         share = 1 - sum(block.multiply_adds for block in left) / total
         if share < LEAST_SHARE:
             break
         names = tuple(block.name for block in left)
-        mixtures.append(Mixture(names, frozenset().union(*(block.operations for block in left)), share))
+        mixtures.append(Int8Subset(names, frozenset().union(*(block.operations for block in left)), share))
     return tuple(mixtures)
 
 
@@ -157,21 +157,21 @@ def rank_blocks(
     is not in int8. Noise is the squared error of the outputs, as a share of their own squares.
     """
     pixels = calibration[:RANKING_PHOTOS]
-    quantised = quantise(graph, pixels, stores_integers=False, progress=progress)
+    quantized = quantize(graph, pixels, stores_integers=False, progress=progress)
     exact = _ask(graph, pixels, "fp32")
 
     def measure_noise(candidate: ov.Model) -> float:
         return float(np.square(_ask(candidate, pixels, rest) - exact).sum() / np.square(exact).sum())
 
-    noise = measure_noise(quantised)
+    noise = measure_noise(quantized)
     ranked = progress.track("ranking blocks by their noise in int8", blocks, len(blocks), unit="blocks")
-    gains = [(noise - measure_noise(_spare(quantised, block))) / block.multiply_adds for block in ranked]
+    gains = [(noise - measure_noise(_spare(quantized, block))) / block.multiply_adds for block in ranked]
     return tuple(blocks[number] for number in np.argsort(np.negative(gains), kind="stable"))
 
 
-def _spare(quantised: ov.Model, block: Block) -> ov.Model:
+def _spare(quantized: ov.Model, block: Block) -> ov.Model:
     """A copy in which nothing that a block takes is rounded, neither weights nor what comes from other operations."""
-    graph = quantised.clone()
+    graph = quantized.clone()
     for operation in graph.get_ordered_ops():
         if operation.get_type_name() == "FakeQuantize":
             for taker in operation.output(0).get_target_inputs():

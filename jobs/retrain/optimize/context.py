@@ -12,7 +12,7 @@ from jobs.database.model_versions import ModelKind, ModelVersion
 from jobs.errors import PermanentError
 from jobs.models.device import Device, choose_device
 from jobs.models.encoder import load_text_encoder
-from jobs.models.image_model import Production
+from jobs.models.image_model import ModelBuild
 from jobs.models.registry import fetch_checkpoint
 from jobs.models.torch_model import describe_checkpoint
 from jobs.progress import SILENT, Progress
@@ -26,7 +26,7 @@ from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 
 
 @dataclass(frozen=True)
-class Workshop:
+class OptimizationContext:
     """A checkpoint in a folder, the snapshot that it was trained on, and the device that computes it in float32."""
 
     kind: ModelKind
@@ -34,7 +34,7 @@ class Workshop:
     photos: SnapshotPhotos
     snapshot: Snapshot
     test: tuple[SnapshotRow, ...]
-    production: Production
+    production: ModelBuild
     exact: Device
     progress: Progress = SILENT
 
@@ -51,9 +51,9 @@ class Workshop:
         return self.photos.load_pixels(rows, self.production.geometry)
 
 
-def open_workshop(
+def open_context(
     connections: Connections, kind: ModelKind, trained: ModelVersion, snapshot_id: str, progress: Progress = SILENT
-) -> Workshop:
+) -> OptimizationContext:
     """Fetch what is needed to build and compare copies of a trained version.
 
     Raises:
@@ -66,7 +66,7 @@ def open_workshop(
     test = snapshot.part("test")
     if len(test) < 2:
         raise PermanentError(f"snapshot {snapshot_id[:12]} has {len(test)} test images, too few to compare precisions")
-    return Workshop(
+    return OptimizationContext(
         kind=kind,
         checkpoint=folder,
         photos=SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache, progress),
@@ -78,21 +78,21 @@ def open_workshop(
     )
 
 
-def prepare_comparison(workshop: Workshop) -> Callable[[ServedModel], Fidelity]:
+def prepare_comparison(context: OptimizationContext) -> Callable[[ServedModel], Fidelity]:
     """Ask the checkpoint in float32 for all test photos, once; what is returned compares another way with it."""
-    exact_model = load_trained_model(workshop.checkpoint, workshop.kind, workshop.exact)
-    pixels = workshop.load_pixels(workshop.test)
+    exact_model = load_trained_model(context.checkpoint, context.kind, context.exact)
+    pixels = context.load_pixels(context.test)
 
     def score(model: ServedModel) -> np.ndarray:
-        return model.predict(pixels, workshop.progress, f"scoring test photos by {model.model.description}")
+        return model.predict(pixels, context.progress, f"scoring test photos by {model.model.description}")
 
     exact = score(exact_model)
-    if workshop.kind == "classifier":
+    if context.kind == "classifier":
         answers = ClassifierAnswers(exact, exact_model.categories)
-        labels = [row.category for row in workshop.test]
+        labels = [row.category for row in context.test]
         return lambda model: compare_classifiers(answers, ClassifierAnswers(score(model), model.categories), labels)
-    with_text = [number for number, row in enumerate(workshop.test) if row.full_text]
-    texts = [workshop.test[number].full_text for number in with_text]
-    tower = load_text_encoder(workshop.checkpoint, workshop.exact)
-    vectors = map_batches(tower.embed, texts, workshop.exact) if texts else np.empty((0, exact.shape[1]))
+    with_text = [number for number, row in enumerate(context.test) if row.full_text]
+    texts = [context.test[number].full_text for number in with_text]
+    tower = load_text_encoder(context.checkpoint, context.exact)
+    vectors = map_batches(tower.embed, texts, context.exact) if texts else np.empty((0, exact.shape[1]))
     return lambda model: compare_encoders(exact, score(model), vectors, texts, with_text)

@@ -11,7 +11,7 @@ from jobs.connections import Connections
 from jobs.database.evaluations import read_training
 from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_version, read_model_version
 from jobs.errors import PermanentError
-from jobs.models.image_model import Precision, Production, write_production
+from jobs.models.image_model import ModelBuild, Precision, write_build
 from jobs.models.registry import upload_checkpoint
 from jobs.progress import open_progress
 from jobs.retrain.evaluate.evaluation_record import Fidelity
@@ -19,8 +19,15 @@ from jobs.retrain.evaluate.fidelity import Attempt, write_attempts
 from jobs.retrain.evaluate.served_model import ServedModel, load_served_model
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.gates.serving_gates import describe_fidelity, find_losses
-from jobs.retrain.optimize.builds import Way, convert, list_float_ways, list_mixed_ways, list_torch_ways, quantise_whole
-from jobs.retrain.optimize.context import Workshop, open_workshop, prepare_comparison
+from jobs.retrain.optimize.builds import (
+    ServingOption,
+    convert,
+    list_float_ways,
+    list_mixed_ways,
+    list_torch_ways,
+    quantize_whole,
+)
+from jobs.retrain.optimize.context import OptimizationContext, open_context, prepare_comparison
 from jobs.scratch import open_scratch
 from jobs.settings import Settings
 
@@ -31,7 +38,7 @@ log = logging.getLogger(__name__)
 class OptimizeReport:
     """The production artifact of a candidate, and all that was tried for it, in that order.
 
-    ``int8_share`` and ``float_blocks`` are those of its `Production`.
+    ``int8_share`` and ``float_blocks`` are those of its `ModelBuild`.
     """
 
     kind: ModelKind
@@ -48,7 +55,7 @@ class OptimizeReport:
 class _Tried:
     """What was built in a folder, and what it costs."""
 
-    production: Production
+    production: ModelBuild
     folder: Path
     attempt: Attempt
 
@@ -77,15 +84,15 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
         open_scratch() as scratch,
         open_progress(connections.engine, run_id, f"{kind}.optimize") as progress,
     ):
-        workshop = open_workshop(connections, kind, trained, training.snapshot_id, progress)
-        tried = _try_ways(workshop, connections.settings, policy, scratch)
+        context = open_context(connections, kind, trained, training.snapshot_id, progress)
+        tried = _try_ways(context, connections.settings, policy, scratch)
         # More than one passes only of those that are partly in int8.
         passing = sorted((one for one in tried if one.passes), key=lambda one: one.production.int8_share or 0)
-        chosen = passing[-1].production if passing else workshop.production
+        chosen = passing[-1].production if passing else context.production
         attempts = [one.attempt for one in tried]
         artifact = scratch / "artifact"
         progress.report("storing the artifact")
-        _assemble(workshop, passing[-1].folder if passing else None, attempts, artifact)
+        _assemble(context, passing[-1].folder if passing else None, attempts, artifact)
         version = _register(connections, trained, artifact, training.snapshot_id, attempts)
     log.info("%s %d is served by %s", kind, version.model_version_id, chosen.describe())
     return OptimizeReport(
@@ -100,50 +107,54 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
     )
 
 
-def _try_ways(workshop: Workshop, settings: Settings, policy: GatePolicy, scratch: Path) -> list[_Tried]:
+def _try_ways(context: OptimizationContext, settings: Settings, policy: GatePolicy, scratch: Path) -> list[_Tried]:
     """Try one way after the other until one passes, and where int8 does not, the largest part of it that does."""
-    compare = prepare_comparison(workshop)
+    compare = prepare_comparison(context)
     tried: list[_Tried] = []
 
-    def passes(way: Way) -> bool:
-        workshop.progress.report(f"build {len(tried) + 1}: {way.production.describe()}")
-        tried.append(_try_way(workshop, way, compare, policy, scratch / f"way-{len(tried)}"))
+    def passes(way: ServingOption) -> bool:
+        context.progress.report(f"build {len(tried) + 1}: {way.production.describe()}")
+        tried.append(_try_way(context, way, compare, policy, scratch / f"way-{len(tried)}"))
         return tried[-1].passes
 
-    workshop.progress.report("converting the checkpoint")
-    graph = convert(workshop.checkpoint, workshop.kind, workshop.exact, settings)
-    if graph and settings.precision in {"auto", "int8"} and not passes(quantise_whole(workshop, graph)):
+    context.progress.report("converting the checkpoint")
+    graph = convert(context.checkpoint, context.kind, context.exact, settings)
+    if graph and settings.precision in {"auto", "int8"} and not passes(quantize_whole(context, graph)):
         # What follows a part that passes has less in int8, and is taken to pass, too.
-        bisect_left(list_mixed_ways(workshop, graph), True, key=passes)
+        bisect_left(list_mixed_ways(context, graph), True, key=passes)
     if any(one.passes for one in tried):
         return tried
-    for way in list_float_ways(workshop, settings, graph) if graph else list_torch_ways(workshop, settings):
+    for way in list_float_ways(context, settings, graph) if graph else list_torch_ways(context, settings):
         if passes(way):
             break
     return tried
 
 
 def _try_way(
-    workshop: Workshop, way: Way, compare: Callable[[ServedModel], Fidelity], policy: GatePolicy, folder: Path
+    context: OptimizationContext,
+    way: ServingOption,
+    compare: Callable[[ServedModel], Fidelity],
+    policy: GatePolicy,
+    folder: Path,
 ) -> _Tried:
     production = way.production
     way.build(folder)
-    write_production(folder, production)
-    fidelity = compare(load_served_model(folder, workshop.kind, workshop.exact))
+    write_build(folder, production)
+    fidelity = compare(load_served_model(folder, context.kind, context.exact))
     losses = tuple(find_losses(fidelity, policy))
     found = f"not taken: {'; '.join(losses)}" if losses else describe_fidelity(fidelity)
-    log.info("%s by %s: %s", workshop.kind, production.describe(), found)
+    log.info("%s by %s: %s", context.kind, production.describe(), found)
     attempt = Attempt(
         production.engine, production.precision, fidelity, losses, production.int8_share, production.float_blocks
     )
     return _Tried(production, folder, attempt)
 
 
-def _assemble(workshop: Workshop, built: Path | None, attempts: list[Attempt], artifact: Path) -> None:
+def _assemble(context: OptimizationContext, built: Path | None, attempts: list[Attempt], artifact: Path) -> None:
     """The checkpoint, with its text tower and its references, and beside it what serves it."""
-    shutil.copytree(workshop.checkpoint, artifact)
+    shutil.copytree(context.checkpoint, artifact)
     if built is None:
-        write_production(artifact, workshop.production)
+        write_build(artifact, context.production)
     else:
         shutil.copytree(built, artifact, dirs_exist_ok=True)
     write_attempts(artifact, attempts)

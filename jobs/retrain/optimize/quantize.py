@@ -15,7 +15,7 @@ CALIBRATION_PHOTOS = 300
 ATTENTION = {"Softmax", "ScaledDotProductAttention"}
 
 
-def quantise(
+def quantize(
     graph: ov.Model,
     calibration: np.ndarray,
     left_in_float: Collection[str] = (),

@@ -83,8 +83,8 @@ def build_augmentation(augmentation: Augmentation, side: int) -> v2.Transform:
         transforms.append(
             v2.RandomRotation(augmentation.rotation_degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=127)
         )
-    if augmentation.colour_jitter:
-        transforms.append(v2.ColorJitter(augmentation.colour_jitter, augmentation.colour_jitter))
+    if augmentation.color_jitter:
+        transforms.append(v2.ColorJitter(augmentation.color_jitter, augmentation.color_jitter))
     return v2.Compose(transforms)
 
 

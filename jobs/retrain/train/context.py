@@ -14,7 +14,7 @@ from jobs.retrain.train.history import EpochRecord
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainedModel:
     """The trained model in memory, how it went, and what was measured; no speed where there was no loop."""
 
     model: Any
@@ -43,7 +43,7 @@ def write_encoder(model: Any, base: Path, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Classroom:
+class TrainingContext:
     """Where a model learns; ``folder`` keeps its checkpoints."""
 
     snapshot: Snapshot

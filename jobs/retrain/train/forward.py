@@ -44,7 +44,7 @@ def compute_outputs(
     model.eval().to(device.torch_device, memory_format=torch.channels_last)
 
     def forward(part: torch.Tensor) -> torch.Tensor:
-        inputs = preprocessing.normalise(part.to(device.torch_device), torch.float32)
+        inputs = preprocessing.normalize(part.to(device.torch_device), torch.float32)
         with (
             torch.inference_mode(),
             torch.autocast(device.torch_device.type, device.dtype, enabled=device.dtype is not torch.float32),

@@ -30,19 +30,19 @@ MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchResult:
     """The loss of a batch, and for each of its photos whether the model was right."""
 
     loss: torch.Tensor
     hits: torch.Tensor
 
 
-Objective = Callable[[Any, dict[str, torch.Tensor]], Outcome]
+Objective = Callable[[Any, dict[str, torch.Tensor]], BatchResult]
 """Asks a model about a batch; ``model.training`` tells whether to learn or to measure."""
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingTask:
     """What a model is taught: photos with a field ``labels``, the objective, and the order if it is not random."""
 
     name: str
@@ -69,12 +69,12 @@ class _Student(nn.Module):
     without.
     """
 
-    def __init__(self, model: nn.Module, lesson: Lesson) -> None:
+    def __init__(self, model: nn.Module, task: TrainingTask) -> None:
         super().__init__()
         self.model = model
         self.latest_loss: torch.Tensor | None = None
-        self._objective = lesson.objective
-        self._frozen = tuple(lesson.frozen)
+        self._objective = task.objective
+        self._frozen = tuple(task.frozen)
         self.register_state_dict_post_hook(_make_contiguous)  # type: ignore[no-untyped-call]
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -110,8 +110,8 @@ class _OrderedTrainer(Trainer):  # type: ignore[misc]
 class _EpochWatch(TrainerCallback):  # type: ignore[misc]
     """Tells the photos which epoch it is, reports how far the training is, and measures its speed."""
 
-    def __init__(self, lesson: Lesson, student: _Student, photos_per_step: int, progress: Progress) -> None:
-        self._lesson = lesson
+    def __init__(self, task: TrainingTask, student: _Student, photos_per_step: int, progress: Progress) -> None:
+        self._lesson = task
         self._student = student
         self._photos_per_step = photos_per_step
         self._progress = progress
@@ -182,7 +182,7 @@ class _EarlyStop(TrainerCallback):  # type: ignore[misc]
 
 def train(
     model: nn.Module,
-    lesson: Lesson,
+    task: TrainingTask,
     settings: TrainingSettings,
     device: Device,
     folder: Path,
@@ -200,18 +200,18 @@ def train(
     epochs = settings.epochs
     if checkpoint:
         done = _read_state(checkpoint)
-        log.info("%s: going on after epoch %d", lesson.name, round(done.epoch or 0))
+        log.info("%s: going on after epoch %d", task.name, round(done.epoch or 0))
         if is_patience_spent(read_epochs(done.log_history), settings.patience):
             epochs = round(done.epoch or 0)
-    arguments = _make_arguments(settings, epochs, len(lesson.train), device, folder)
-    student = _Student(model, lesson)
-    watch = _EpochWatch(lesson, student, settings.batch_size * arguments.world_size, progress)
+    arguments = _make_arguments(settings, epochs, len(task.train), device, folder)
+    student = _Student(model, task)
+    watch = _EpochWatch(task, student, settings.batch_size * arguments.world_size, progress)
     trainer = _OrderedTrainer(
-        lesson.order,
+        task.order,
         model=student,
         args=arguments,
-        train_dataset=lesson.train,
-        eval_dataset=lesson.validation,
+        train_dataset=task.train,
+        eval_dataset=task.validation,
         data_collator=torch.utils.data.default_collate,
         compute_metrics=_count_hits,
         callbacks=[watch, _EarlyStop(settings.patience)],
@@ -220,7 +220,7 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = read_epochs(trainer.state.log_history)
     if not all(math.isfinite(loss) for record in history for loss in (record.train_loss, record.validation_loss)):
-        raise PermanentError(f"{lesson.name}: the loss is not a number; lower the learning rate")
+        raise PermanentError(f"{task.name}: the loss is not a number; lower the learning rate")
     return Trained(history, watch.images_per_second)
 
 

@@ -32,10 +32,10 @@ class Augmentation:
 
     smallest_crop: float = 0.8
     rotation_degrees: float = 5.0
-    colour_jitter: float = 0.1
+    color_jitter: float = 0.1
 
 
-FLIP_AND_CROP = Augmentation(smallest_crop=0.7, rotation_degrees=0, colour_jitter=0)
+FLIP_AND_CROP = Augmentation(smallest_crop=0.7, rotation_degrees=0, color_jitter=0)
 """The sample catalog is itself turned and lit at random."""
 
 

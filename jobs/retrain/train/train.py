@@ -21,13 +21,13 @@ from jobs.database.evaluations import Training, insert_training, read_training
 from jobs.database.model_versions import ModelKind, insert_model_version
 from jobs.errors import PermanentError, RetryableError, TerminatedError
 from jobs.models.device import choose_device
-from jobs.models.image_model import write_production
+from jobs.models.image_model import write_build
 from jobs.models.registry import upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
 from jobs.progress import Progress, open_progress
 from jobs.retrain.snapshot.snapshot_file import load_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
-from jobs.retrain.train.context import Classroom, Learned
+from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.history import write_history
 from jobs.retrain.train.requests import ClassifierTraining, TrainingRequest
 from jobs.retrain.train.train_classifier import save_classifier, train_classifier
@@ -84,13 +84,13 @@ def train_candidate(
         _end_on_sigterm(),
         open_progress(connections.engine, reported, f"{request.kind}.train") as progress,
     ):
-        classroom = _open_classroom(connections, snapshot_id, request, folder, progress)
+        context = _open_context(connections, snapshot_id, request, folder, progress)
         if not _needs_all_processes(request) and not _is_first_process():
             return _wait_for_report(connections, run_id, request.kind)
-        learned = _train(request, classroom)
+        trained = _train(request, context)
         if not _is_first_process():
             return _wait_for_report(connections, run_id, request.kind)
-        report = _register(connections, run_id, request, classroom, learned, started)
+        report = _register(connections, run_id, request, context, trained, started)
         shutil.rmtree(folder)
     return report
 
@@ -156,9 +156,9 @@ def _end_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _open_classroom(
+def _open_context(
     connections: Connections, snapshot_id: str, request: TrainingRequest, folder: Path, progress: Progress
-) -> Classroom:
+) -> TrainingContext:
     settings = connections.settings
     device = choose_device(settings.device, settings.precision, int(os.environ.get("LOCAL_RANK", "0")))
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
@@ -166,46 +166,46 @@ def _open_classroom(
     # A checkpoint of other settings is no place to go on from.
     plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
     checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"
-    return Classroom(snapshot, photos, device, checkpoints, progress)
+    return TrainingContext(snapshot, photos, device, checkpoints, progress)
 
 
 def _describe(request: TrainingRequest) -> dict[str, Any]:
     return asdict(request) | {"kind": request.kind, "base": str(request.base)}
 
 
-def _train(request: TrainingRequest, classroom: Classroom) -> Learned:
+def _train(request: TrainingRequest, context: TrainingContext) -> TrainedModel:
     if isinstance(request, ClassifierTraining):
-        return train_classifier(request, classroom)
-    return train_encoder(request, classroom)
+        return train_classifier(request, context)
+    return train_encoder(request, context)
 
 
-def _save(request: TrainingRequest, classroom: Classroom, learned: Learned, folder: Path) -> dict[str, float]:
+def _save(request: TrainingRequest, context: TrainingContext, trained: TrainedModel, folder: Path) -> dict[str, float]:
     """Write the checkpoint and all that belongs to it; returns its metrics."""
     if isinstance(request, ClassifierTraining):
-        metrics = save_classifier(learned.model, request, classroom, folder)
+        metrics = save_classifier(trained.model, request, context, folder)
     else:
-        metrics = save_encoder(learned.model, request, classroom, folder)
-    write_history(folder, learned.history)
+        metrics = save_encoder(trained.model, request, context, folder)
+    write_history(folder, trained.history)
     settings = _describe(request) | {"base": request.base.name}
-    write_production(folder, describe_checkpoint(folder, request.kind))
+    write_build(folder, describe_checkpoint(folder, request.kind))
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
-    return learned.metrics | metrics
+    return trained.metrics | metrics
 
 
 def _register(
     connections: Connections,
     run_id: str,
     request: TrainingRequest,
-    classroom: Classroom,
-    learned: Learned,
+    context: TrainingContext,
+    trained: TrainedModel,
     started: float,
 ) -> TrainingReport:
     """Store the checkpoint, then make it known in one transaction, together with the training that led to it."""
-    output = classroom.folder.parent / "candidate"
+    output = context.folder.parent / "candidate"
     shutil.rmtree(output, ignore_errors=True)
-    metrics = _save(request, classroom, learned, output)
-    snapshot_id = classroom.snapshot.snapshot_id
-    classroom.progress.report("storing the checkpoint")
+    metrics = _save(request, context, trained, output)
+    snapshot_id = context.snapshot.snapshot_id
+    context.progress.report("storing the checkpoint")
     uploaded = upload_checkpoint(
         connections.store, connections.artifacts, output, request.kind, data_snapshot=snapshot_id, metrics=metrics
     )
@@ -218,7 +218,7 @@ def _register(
             version.weights_sha256,
             metrics,
             seconds=round(time.perf_counter() - started, 1),
-            images_per_second=learned.images_per_second,
+            images_per_second=trained.images_per_second,
         )
         training = Training(
             run_id, request.kind, snapshot_id, version.model_version_id, _describe(request), asdict(report)

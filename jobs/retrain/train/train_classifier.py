@@ -25,11 +25,11 @@ from jobs.retrain.train.augmentation import (
     read_whole_photos,
     write_whole_photos,
 )
-from jobs.retrain.train.context import Classroom, Learned, copy_preprocessing, write_weights
+from jobs.retrain.train.context import TrainedModel, TrainingContext, copy_preprocessing, write_weights
 from jobs.retrain.train.forward import ask_checkpoint, compute_outputs
 from jobs.retrain.train.freezing import freeze_early_layers
 from jobs.retrain.train.linear_head import find_head, fit_best_head
-from jobs.retrain.train.loop import Lesson, Outcome, train
+from jobs.retrain.train.loop import BatchResult, TrainingTask, train
 from jobs.retrain.train.requests import ClassifierTraining
 
 
@@ -64,33 +64,35 @@ class _Part:
     labels: torch.Tensor
 
 
-def train_classifier(request: ClassifierTraining, classroom: Classroom) -> Learned:
+def train_classifier(request: ClassifierTraining, context: TrainingContext) -> TrainedModel:
     """Train on the train photos; the validation photos say when to stop and how much to regularise.
 
     Raises:
         PermanentError: the base is no image classifier, or the snapshot shows fewer than two categories.
     """
-    categories = classroom.snapshot.categories
+    categories = context.snapshot.categories
     if len(categories) < 2:
         raise PermanentError(f"a classifier needs at least two categories, the snapshot has {list(categories)}")
-    rows, validation_rows = classroom.require_rows("train"), classroom.require_rows("validation")
+    rows, validation_rows = context.require_rows("train"), context.require_rows("validation")
     torch.manual_seed(request.settings.seed)
     model = _load_base(request.base, categories)
 
     def load(rows: Sequence[SnapshotRow], geometry: Geometry) -> _Part:
-        return _Part(classroom.photos.load_pixels(rows, geometry), _number_labels(rows, categories))
+        return _Part(context.photos.load_pixels(rows, geometry), _number_labels(rows, categories))
 
     log.info("classifier: %d photos of %d categories, from %s", len(rows), len(categories), request.base.name)
     if request.freeze == "backbone":
         # What stays as it is sees photos as it was trained on.
         own = Preprocessing.from_checkpoint(request.base)
-        return _replace_head(model, own, load(rows, own.geometry), load(validation_rows, own.geometry), classroom)
+        return _replace_head(model, own, load(rows, own.geometry), load(validation_rows, own.geometry), context)
     whole = read_whole_photos(request.base)
     train_part, validation_part = load(rows, enlarge(whole.geometry)), load(validation_rows, whole.geometry)
-    return _fine_tune(model, whole, train_part, validation_part, request, classroom)
+    return _fine_tune(model, whole, train_part, validation_part, request, context)
 
 
-def save_classifier(model: Any, request: ClassifierTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
+def save_classifier(
+    model: Any, request: ClassifierTraining, context: TrainingContext, folder: Path
+) -> dict[str, float]:
     """Write the checkpoint, calibrated on the validation photos, with its reference outputs; returns its metrics."""
     write_weights(model, folder)
     if request.freeze == "backbone":
@@ -98,20 +100,20 @@ def save_classifier(model: Any, request: ClassifierTraining, classroom: Classroo
     else:
         write_whole_photos(request.base, folder)
     preprocessing = Preprocessing.from_checkpoint(folder)
-    rows, categories = classroom.require_rows("validation"), classroom.snapshot.categories
+    rows, categories = context.require_rows("validation"), context.snapshot.categories
     labels = _number_labels(rows, categories)
     probabilities = ask_checkpoint(
         folder,
         "classifier",
-        classroom.photos.load_pixels(rows, preprocessing.geometry),
-        classroom.device,
-        classroom.progress,
+        context.photos.load_pixels(rows, preprocessing.geometry),
+        context.device,
+        context.progress,
     )
     # Logits but for a constant of each photo, which no temperature sees.
     logits = torch.from_numpy(probabilities).clamp(min=1e-30).log()
     temperature = fit_temperature(logits, labels)
     write_temperature(folder, temperature)
-    _write_reference(model, preprocessing, temperature, classroom, folder)
+    _write_reference(model, preprocessing, temperature, context, folder)
     hits = logits.topk(min(3, len(categories))).indices == labels[:, None]
     return {
         "validation_images": len(rows),
@@ -123,12 +125,12 @@ def save_classifier(model: Any, request: ClassifierTraining, classroom: Classroo
 
 
 def _write_reference(
-    model: Any, preprocessing: Preprocessing, temperature: float, classroom: Classroom, folder: Path
+    model: Any, preprocessing: Preprocessing, temperature: float, context: TrainingContext, folder: Path
 ) -> None:
-    rows, categories = choose_reference_photos(classroom.require_rows("validation")), classroom.snapshot.categories
-    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
+    rows, categories = choose_reference_photos(context.require_rows("validation")), context.snapshot.categories
+    pixels = context.photos.load_pixels(rows, preprocessing.geometry)
     with torch.inference_mode():
-        logits = model(pixel_values=preprocessing.normalise(pixels, torch.float32)).logits
+        logits = model(pixel_values=preprocessing.normalize(pixels, torch.float32)).logits
     outputs: dict[str, dict[str, float] | list[float]] = {
         row.content_hash: dict(zip(categories, answer, strict=True))
         for row, answer in zip(rows, (logits / temperature).softmax(-1).tolist(), strict=True)
@@ -167,12 +169,12 @@ def _fine_tune(
     train_part: _Part,
     validation_part: _Part,
     request: ClassifierTraining,
-    classroom: Classroom,
-) -> Learned:
+    context: TrainingContext,
+) -> TrainedModel:
     weights = _class_weights(train_part.labels, model.config.num_labels)
 
-    def ask(model: Any, batch: dict[str, torch.Tensor]) -> Outcome:
-        inputs = preprocessing.normalise(batch["pixels"], torch.float32)
+    def ask(model: Any, batch: dict[str, torch.Tensor]) -> BatchResult:
+        inputs = preprocessing.normalize(batch["pixels"], torch.float32)
         logits = model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)).logits.float()
         labels = batch["labels"]
         loss = (
@@ -180,7 +182,7 @@ def _fine_tune(
             if model.training
             else functional.cross_entropy(logits, labels)
         )
-        return Outcome(loss, logits.argmax(1) == labels)
+        return BatchResult(loss, logits.argmax(1) == labels)
 
     side = preprocessing.geometry.crop_to
     frozen = (
@@ -192,9 +194,9 @@ def _fine_tune(
     augmentation = build_augmentation(request.augmentation, side)
     photos = AugmentedPhotos(train_part.pixels, {"labels": train_part.labels}, augmentation, request.settings.seed)
     validation = Photos(validation_part.pixels, {"labels": validation_part.labels})
-    lesson = Lesson("classifier", photos, validation, ask, frozen=frozen)
-    trained = train(model, lesson, request.settings, classroom.device, classroom.folder, classroom.progress)
-    return Learned(model, trained.history, trained.images_per_second)
+    task = TrainingTask("classifier", photos, validation, ask, frozen=frozen)
+    trained = train(model, task, request.settings, context.device, context.folder, context.progress)
+    return TrainedModel(model, trained.history, trained.images_per_second)
 
 
 def _class_weights(labels: torch.Tensor, categories: int) -> torch.Tensor:
@@ -205,17 +207,17 @@ def _class_weights(labels: torch.Tensor, categories: int) -> torch.Tensor:
 
 
 def _replace_head(
-    model: Any, preprocessing: Preprocessing, train_part: _Part, validation_part: _Part, classroom: Classroom
-) -> Learned:
+    model: Any, preprocessing: Preprocessing, train_part: _Part, validation_part: _Part, context: TrainingContext
+) -> TrainedModel:
     """Fit a head on features that are computed once, of each photo as it is and mirrored."""
     name, head = find_head(model)
     model.set_submodule(name, nn.Identity())
     plain, mirrored, validation = (
-        compute_outputs(model, preprocessing, pixels, classroom.device, classroom.progress)
+        compute_outputs(model, preprocessing, pixels, context.device, context.progress)
         for pixels in (train_part.pixels, train_part.pixels.flip(3), validation_part.pixels)
     )
     model.set_submodule(name, head)
-    classroom.progress.report("fitting the head")
+    context.progress.report("fitting the head")
     weight_decay = fit_best_head(
         head,
         (torch.cat([plain, mirrored]), train_part.labels.repeat(2)),
@@ -223,4 +225,4 @@ def _replace_head(
         _class_weights(train_part.labels, model.config.num_labels),
     )
     log.info("classifier: a new head with a weight decay of %g", weight_decay)
-    return Learned(model, (), None, {"head_weight_decay": weight_decay})
+    return TrainedModel(model, (), None, {"head_weight_decay": weight_decay})

@@ -19,11 +19,11 @@ from jobs.retrain.evaluate.servable import ReferenceOutputs, choose_reference_ph
 from jobs.retrain.evaluate.served_model import map_batches
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
-from jobs.retrain.train.context import Classroom, Learned, write_encoder
+from jobs.retrain.train.context import TrainedModel, TrainingContext, write_encoder
 from jobs.retrain.train.forward import ask_checkpoint, keep_threads
 from jobs.retrain.train.freezing import freeze_early_layers
 from jobs.retrain.train.hard_negatives import HardNegativeOrder, Item
-from jobs.retrain.train.loop import Lesson, Objective, Outcome, train
+from jobs.retrain.train.loop import BatchResult, Objective, TrainingTask, train
 from jobs.retrain.train.requests import EncoderTraining
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ TRAIN_SAMPLE = 1000
 TOKENS = ("input_ids", "attention_mask")
 
 
-def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
+def train_encoder(request: EncoderTraining, context: TrainingContext) -> TrainedModel:
     """Train on the train photos that have a text; those of validation say when to stop.
 
     Raises:
@@ -42,13 +42,13 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
     model = load_towers(request.base, torch.float32).to(memory_format=torch.channels_last)
     require_numbers(model, request.base)
     if not request.settings.epochs:
-        return Learned(model)
-    rows, validation_rows = classroom.require_rows("train", True), classroom.require_rows("validation", True)
+        return TrainedModel(model)
+    rows, validation_rows = context.require_rows("train", True), context.require_rows("validation", True)
     preprocessing = Preprocessing.from_checkpoint(request.base)
     pixels, validation_pixels = (
-        classroom.photos.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
+        context.photos.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
     )
-    categories = classroom.snapshot.categories
+    categories = context.snapshot.categories
     *tokens, names = _tokenize(load_tokenizer(request.base), model, (rows, validation_rows), categories)
     fields, validation_fields = (
         part_tokens | {"labels": torch.tensor([categories.index(row.category) for row in part])}
@@ -56,28 +56,28 @@ def train_encoder(request: EncoderTraining, classroom: Classroom) -> Learned:
     )
     log.info("encoder: %d photos with texts, from %s", len(rows), request.base.name)
     augmentation = build_augmentation(request.augmentation, preprocessing.geometry.crop_to)
-    lesson = Lesson(
+    task = TrainingTask(
         "encoder",
         AugmentedPhotos(pixels, fields, augmentation, request.settings.seed),
         Photos(validation_pixels, validation_fields),
         _make_objective(preprocessing, names, request.category_weight),
-        order=_order_by_hardness(request, rows, pixels, classroom) if request.mine_hard_negatives else None,
+        order=_order_by_hardness(request, rows, pixels, context) if request.mine_hard_negatives else None,
         frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
     )
-    trained = train(model, lesson, request.settings, classroom.device, classroom.folder, classroom.progress)
-    return Learned(model, trained.history, trained.images_per_second)
+    trained = train(model, task, request.settings, context.device, context.folder, context.progress)
+    return TrainedModel(model, trained.history, trained.images_per_second)
 
 
-def save_encoder(model: Any, request: EncoderTraining, classroom: Classroom, folder: Path) -> dict[str, float]:
+def save_encoder(model: Any, request: EncoderTraining, context: TrainingContext, folder: Path) -> dict[str, float]:
     """Write the checkpoint with its reference outputs; returns metrics on validation and on a sample of train."""
     write_encoder(model, request.base, folder)
     preprocessing = Preprocessing.from_checkpoint(request.base)
-    _write_reference(model, preprocessing, classroom, folder)
+    _write_reference(model, preprocessing, context, folder)
     metrics: dict[str, float] = {}
     for split in ("train", "validation"):
-        rows = [row for row in classroom.snapshot.part(split) if row.full_text][:TRAIN_SAMPLE]
+        rows = [row for row in context.snapshot.part(split) if row.full_text][:TRAIN_SAMPLE]
         if rows:
-            metrics |= _name_metrics(split, _measure(folder, preprocessing, rows, classroom))
+            metrics |= _name_metrics(split, _measure(folder, preprocessing, rows, context))
     return metrics
 
 
@@ -100,13 +100,13 @@ def _find_same(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor], category_weight: float) -> Objective:
-    def ask(model: Any, batch: dict[str, torch.Tensor]) -> Outcome:
+    def ask(model: Any, batch: dict[str, torch.Tensor]) -> BatchResult:
         labels, count = batch["labels"], len(batch["labels"])
         tokens = {name: batch[name] for name in names}
         if category_weight:
             # The names of the categories go through the text tower with the texts.
             tokens = {name: torch.cat([values, names[name].to(labels.device)]) for name, values in tokens.items()}
-        inputs = preprocessing.normalise(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
+        inputs = preprocessing.normalize(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
         outputs = model(pixel_values=inputs, **tokens)
         with torch.autocast(labels.device.type, enabled=False):
             images = functional.normalize(outputs.image_embeds.float(), dim=-1)
@@ -116,7 +116,7 @@ def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor]
             if category_weight:
                 loss = loss + category_weight * functional.cross_entropy(scale * images @ texts[count:].T, labels)
         best = (images @ texts[:count].T).argmax(1)
-        return Outcome(loss, _find_same(batch["input_ids"])[torch.arange(count), best])
+        return BatchResult(loss, _find_same(batch["input_ids"])[torch.arange(count), best])
 
     return ask
 
@@ -142,23 +142,23 @@ def _freeze_early(model: Any, preprocessing: Preprocessing, fields: dict[str, to
 
 
 def _order_by_hardness(
-    request: EncoderTraining, rows: Sequence[SnapshotRow], pixels: torch.Tensor, classroom: Classroom
+    request: EncoderTraining, rows: Sequence[SnapshotRow], pixels: torch.Tensor, context: TrainingContext
 ) -> HardNegativeOrder:
     log.info("encoder: looking for photos that the base confuses")
-    vectors = ask_checkpoint(request.base, "encoder", pixels, classroom.device, classroom.progress)
+    vectors = ask_checkpoint(request.base, "encoder", pixels, context.device, context.progress)
     items = [Item(row.group_name, row.category, row.full_text) for row in rows]
     return HardNegativeOrder(items, vectors, request.settings.batch_size, request.settings.seed)
 
 
 def _measure(
-    folder: Path, preprocessing: Preprocessing, rows: Sequence[SnapshotRow], classroom: Classroom
+    folder: Path, preprocessing: Preprocessing, rows: Sequence[SnapshotRow], context: TrainingContext
 ) -> EncoderScores:
     texts = [row.full_text for row in rows]
-    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
-    image_vectors = ask_checkpoint(folder, "encoder", pixels, classroom.device, classroom.progress)
-    encoder = load_text_encoder(folder, classroom.device)
+    pixels = context.photos.load_pixels(rows, preprocessing.geometry)
+    image_vectors = ask_checkpoint(folder, "encoder", pixels, context.device, context.progress)
+    encoder = load_text_encoder(folder, context.device)
     with keep_threads():
-        text_vectors: np.ndarray = map_batches(encoder.embed, texts, classroom.device)
+        text_vectors: np.ndarray = map_batches(encoder.embed, texts, context.device)
     return score_encoder(image_vectors, text_vectors, texts, float(encoder.model.logit_scale.detach().exp())).scores
 
 
@@ -174,11 +174,11 @@ def _name_metrics(split: str, scores: EncoderScores) -> dict[str, float]:
     }
 
 
-def _write_reference(model: Any, preprocessing: Preprocessing, classroom: Classroom, folder: Path) -> None:
-    rows = choose_reference_photos(classroom.require_rows("validation"))
-    pixels = classroom.photos.load_pixels(rows, preprocessing.geometry)
+def _write_reference(model: Any, preprocessing: Preprocessing, context: TrainingContext, folder: Path) -> None:
+    rows = choose_reference_photos(context.require_rows("validation"))
+    pixels = context.photos.load_pixels(rows, preprocessing.geometry)
     with torch.inference_mode():
-        features = model.get_image_features(pixel_values=preprocessing.normalise(pixels, torch.float32)).pooler_output
+        features = model.get_image_features(pixel_values=preprocessing.normalize(pixels, torch.float32)).pooler_output
     vectors = functional.normalize(features, dim=-1).tolist()
     outputs: dict[str, dict[str, float] | list[float]] = {
         row.content_hash: vector for row, vector in zip(rows, vectors, strict=True)

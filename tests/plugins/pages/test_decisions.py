@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.catalog_rows import register_model
-from fixtures.judged_candidates import Judgement, judge_candidate
+from fixtures.gate_results import GateResults, store_gate_results
 from fixtures.shop import Shop
 from jobs.database.switches import Switch, insert_switch
 from jobs.retag.rollback import roll_back
@@ -56,7 +56,7 @@ def candidate(browsed: BrowsedShop) -> int:
     """A classifier that passed its gates, and calls one of four photos something else."""
     with browsed.shop.connections.engine.begin() as connection:
         version = register_model(connection, "classifier")
-        judge_candidate(connection, "run/1", "classifier", version)
+        store_gate_results(connection, "run/1", "classifier", version)
         connection.exec_driver_sql(f"""
             INSERT INTO catalog.image_tags
             SELECT image_id, {version}, CASE image_id WHEN {browsed.image_ids[0]} THEN 'hat' ELSE category END,
@@ -108,19 +108,19 @@ def test_a_rollback_is_shown_and_started(
     assert "was rolled back" in promoter.get(f"models/{candidate}").text
 
 
-@pytest.mark.parametrize("judgement", [Judgement(failed="accuracy"), Judgement(undecided="memory")])
+@pytest.mark.parametrize("results", [GateResults(failed="accuracy"), GateResults(undecided="memory")])
 def test_what_did_not_pass_its_gates_cannot_be_promoted(
-    visit: Visit, browsed: BrowsedShop, decision_dag: None, judgement: Judgement
+    visit: Visit, browsed: BrowsedShop, decision_dag: None, results: GateResults
 ) -> None:
     with browsed.shop.connections.engine.begin() as connection:
         version = register_model(connection, "classifier")
-        judge_candidate(connection, "run/2", "classifier", version, judgement)
+        store_gate_results(connection, "run/2", "classifier", version, results)
     promoter = visit("admin")
     assert "It cannot be promoted" in promoter.get(f"models/{version}").text
     assert "Promote it" not in promoter.get("models").text
     for answer in (promoter.get(f"models/{version}/promote"), promoter.post(f"models/{version}/promote")):
         assert answer.status_code == 409
-        assert (judgement.failed or judgement.undecided or "") in answer.text
+        assert (results.failed or results.undecided or "") in answer.text
     assert list_decisions(browsed.shop) == []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import text
 
-from fixtures.judged_candidates import judge_candidate
+from fixtures.gate_results import store_gate_results
 from jobs.database.evaluations import store_page_hash
 from jobs.storage.uri import S3Uri
 from tests.plugins.pages.conftest import BrowsedShop, Role, Visitor
@@ -22,7 +22,7 @@ def page(browsed: BrowsedShop) -> S3Uri:
     page = connections.artifacts / "evaluations/judged/page.html"
     connections.store.write(page, PAGE)
     with connections.engine.begin() as connection:
-        evaluation_id = judge_candidate(connection, "judged", "classifier", browsed.classifier)
+        evaluation_id = store_gate_results(connection, "judged", "classifier", browsed.classifier)
         connection.execute(
             text("UPDATE catalog.evaluations SET artifact_uri = :uri"), {"uri": str(page).rpartition("/")[0]}
         )

@@ -25,10 +25,10 @@ from fixtures.candidates import (
 from fixtures.recorded_progress import record_progress
 from fixtures.shop import Shop, TinyModels
 from jobs.connections import Connections
-from jobs.database.model_versions import find_production_version, read_model_version
+from jobs.database.model_versions import find_build_version, read_model_version
 from jobs.errors import PermanentError
 from jobs.models.device import choose_device
-from jobs.models.image_model import GRAPH_FILE, read_production
+from jobs.models.image_model import GRAPH_FILE, read_build
 from jobs.models.openvino_model import list_float_precisions
 from jobs.models.registry import fetch_checkpoint
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
@@ -107,7 +107,7 @@ def test_a_classifier_is_served_by_integers_that_answer_as_it_does(
     assert np.abs(fast - slow).mean() < 0.1
     with connections.engine.connect() as connection:
         version = read_model_version(connection, report.model_version_id)
-        assert find_production_version(connection, report.trained_version_id) == report.model_version_id
+        assert find_build_version(connection, report.trained_version_id) == report.model_version_id
     assert (version.engine, version.precision) == ("openvino", "int8")
 
 
@@ -174,7 +174,7 @@ def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
     assert all(attempt.precision == "int8" and attempt.float_blocks for attempt in mixed)
     assert (report.precision, report.float_blocks) == ("int8", ("layers 4 to 6", "layer 7"))
     folder = fetch_artifact(connections, report, tmp_path / "cache")
-    production, served = read_production(folder), read_served(folder)
+    production, served = read_build(folder), read_served(folder)
     assert production is not None
     assert served is not None
     assert production.rest_precision == list_float_precisions()[0]
@@ -225,7 +225,7 @@ def test_torch_in_sixteen_bits_is_measured_too(stocked_shop: Shop, tmp_path: Pat
     connections = stocked_shop.with_settings(engine="torch", precision="bf16", device="cpu")
     report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
     assert (report.engine, report.precision) == ("torch", "bf16")
-    production = read_production(fetch_artifact(connections, report, tmp_path))
+    production = read_build(fetch_artifact(connections, report, tmp_path))
     assert production is not None
     assert production.describe() == "torch bf16"
 

@@ -38,7 +38,7 @@ def test_from_scratch_takes_large_steps_and_learns_categories_by_their_names() -
     assert isinstance(encoder, EncoderTraining)
     assert (classifier.settings.learning_rate, encoder.settings.learning_rate) == (3e-3, 1.5e-3)
     assert (classifier.freeze, encoder.category_weight) == ("nothing", 0.7)
-    assert classifier.augmentation.rotation_degrees == encoder.augmentation.colour_jitter == 0
+    assert classifier.augmentation.rotation_degrees == encoder.augmentation.color_jitter == 0
 
 
 def test_what_a_kind_cannot_do_is_refused() -> None:

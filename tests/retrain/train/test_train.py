@@ -26,7 +26,7 @@ from jobs.models.registry import fetch_checkpoint
 from jobs.retrain.train.requests import ClassifierTraining, EncoderTraining, TrainingSettings
 from jobs.retrain.train.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
 from jobs.settings import PROJECT_ROOT
-from tests.retrain.train.classrooms import write_small_clip
+from tests.retrain.train.training_contexts import write_small_clip
 
 SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
 EPOCHS = 4
@@ -148,7 +148,7 @@ def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
         "model.safetensors",
         "preprocessor_config.json",
         "calibration.json",
-        "production.json",
+        "build.json",
         "reference_outputs.json",
         "training/history.json",
         "training/history.png",

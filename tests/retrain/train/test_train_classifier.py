@@ -16,13 +16,13 @@ from jobs.models.classifier import load_classifier, read_categories, read_temper
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.evaluate.servable import read_reference_outputs
 from jobs.retrain.train.augmentation import read_whole_photos
-from jobs.retrain.train.context import Classroom, Learned
+from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Freeze, TrainingSettings
 from jobs.retrain.train.train_classifier import save_classifier, train_classifier
-from tests.retrain.train.classrooms import EXACT, change_rows, measure_accuracy, open_classroom
+from tests.retrain.train.training_contexts import EXACT, change_rows, measure_accuracy, open_context
 
 SETTINGS = TrainingSettings(epochs=6, batch_size=16, learning_rate=1e-3, patience=6)
-MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, colour_jitter=0)
+MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, color_jitter=0)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def labelled() -> LabelledSet:
 
 
 @pytest.fixture
-def classroom(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> Classroom:
-    return open_classroom(shop, labelled, tmp_path)
+def context(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> TrainingContext:
+    return open_context(shop, labelled, tmp_path)
 
 
 @pytest.fixture
@@ -46,9 +46,11 @@ def make_training(base: Path, freeze: Freeze, epochs: int = SETTINGS.epochs) -> 
     return ClassifierTraining(base, freeze, replace(SETTINGS, epochs=epochs), MILD)
 
 
-def train_and_save(request: ClassifierTraining, classroom: Classroom, folder: Path) -> tuple[Learned, dict[str, float]]:
-    learned = train_classifier(request, classroom)
-    return learned, save_classifier(learned.model, request, classroom, folder)
+def train_and_save(
+    request: ClassifierTraining, context: TrainingContext, folder: Path
+) -> tuple[TrainedModel, dict[str, float]]:
+    trained = train_classifier(request, context)
+    return trained, save_classifier(trained.model, request, context, folder)
 
 
 def say_what_is_seen(freeze: Freeze, base: Path) -> Preprocessing:
@@ -61,15 +63,15 @@ def find_changed_weights(base: Path, output: Path) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_with_a_frozen_backbone_only_the_head_changes(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+def test_with_a_frozen_backbone_only_the_head_changes(context: TrainingContext, base: Path, tmp_path: Path) -> None:
     recorded = RecordedProgress()
-    classroom = replace(classroom, progress=recorded)
-    learned, metrics = train_and_save(make_training(base, "backbone"), classroom, tmp_path / "output")
+    context = replace(context, progress=recorded)
+    trained, metrics = train_and_save(make_training(base, "backbone"), context, tmp_path / "output")
     assert recorded.stages() == ["computing features", "fitting the head", "scoring photos"]
     assert find_changed_weights(base, tmp_path / "output") == {"classifier.1.weight", "classifier.1.bias"}
-    assert learned.history == ()
+    assert trained.history == ()
     assert metrics["validation_accuracy"] == metrics["validation_top_3_accuracy"] == 1.0
-    assert measure_accuracy(tmp_path / "output", classroom, "test") == 1.0
+    assert measure_accuracy(tmp_path / "output", context, "test") == 1.0
 
 
 def test_a_head_is_fitted_without_a_look_at_validation_or_test(
@@ -80,26 +82,26 @@ def test_a_head_is_fitted_without_a_look_at_validation_or_test(
     others = [
         replace(row, category=rotated[row.category]) if row.split != "train" else row for row in labelled.snapshot.rows
     ]
-    classroom = open_classroom(shop, change_rows(labelled, others), tmp_path)
-    _, metrics = train_and_save(make_training(base, "backbone"), classroom, tmp_path / "output")
+    context = open_context(shop, change_rows(labelled, others), tmp_path)
+    _, metrics = train_and_save(make_training(base, "backbone"), context, tmp_path / "output")
     assert metrics["validation_accuracy"] == 0
-    assert measure_accuracy(tmp_path / "output", classroom, "train") == 1.0
+    assert measure_accuracy(tmp_path / "output", context, "train") == 1.0
 
 
-def test_fine_tuning_learns_and_changes_every_layer(classroom: Classroom, base: Path, tmp_path: Path) -> None:
-    learned, metrics = train_and_save(make_training(base, "nothing"), classroom, tmp_path / "output")
+def test_fine_tuning_learns_and_changes_every_layer(context: TrainingContext, base: Path, tmp_path: Path) -> None:
+    trained, metrics = train_and_save(make_training(base, "nothing"), context, tmp_path / "output")
     assert metrics["validation_accuracy"] > 0.9
     assert metrics["validation_images"] == 16
-    assert measure_accuracy(tmp_path / "output", classroom, "test") > 0.9
+    assert measure_accuracy(tmp_path / "output", context, "test") > 0.9
     assert find_changed_weights(base, tmp_path / "output") == set(load_file(base / "model.safetensors"))
-    assert [record.epoch for record in learned.history] == [1, 2, 3, 4, 5, 6]
-    assert learned.history[-1].validation_loss < learned.history[0].validation_loss
+    assert [record.epoch for record in trained.history] == [1, 2, 3, 4, 5, 6]
+    assert trained.history[-1].validation_loss < trained.history[0].validation_loss
 
 
 def test_frozen_early_layers_keep_their_weights_and_their_statistics(
-    classroom: Classroom, base: Path, tmp_path: Path
+    context: TrainingContext, base: Path, tmp_path: Path
 ) -> None:
-    train_and_save(make_training(base, "early", epochs=1), classroom, tmp_path / "output")
+    train_and_save(make_training(base, "early", epochs=1), context, tmp_path / "output")
     changed = find_changed_weights(base, tmp_path / "output")
     early = ("resnet.embedder", "resnet.encoder.stages.0", "resnet.encoder.stages.1")
     assert not [name for name in changed if name.startswith(early)]
@@ -107,43 +109,43 @@ def test_frozen_early_layers_keep_their_weights_and_their_statistics(
     assert "classifier.1.weight" in changed
 
 
-def test_the_best_epoch_counts_and_not_the_last(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+def test_the_best_epoch_counts_and_not_the_last(context: TrainingContext, base: Path, tmp_path: Path) -> None:
     """A rate that is far too high at the end: what is saved must be as good as the best epoch was."""
-    learned, _ = train_and_save(make_training(base, "nothing"), classroom, tmp_path / "output")
-    best = min(record.validation_loss for record in learned.history)
+    trained, _ = train_and_save(make_training(base, "nothing"), context, tmp_path / "output")
+    best = min(record.validation_loss for record in trained.history)
     classifier = load_classifier(tmp_path / "output", EXACT)
-    rows = classroom.snapshot.part("validation")
-    pixels = classroom.photos.load_pixels(rows, classifier.preprocessing.geometry)
+    rows = context.snapshot.part("validation")
+    pixels = context.photos.load_pixels(rows, classifier.preprocessing.geometry)
     labels = torch.tensor([classifier.categories.index(row.category) for row in rows])
     with torch.inference_mode():
-        logits = classifier.model(pixel_values=classifier.preprocessing.normalise(pixels, torch.float32)).logits
+        logits = classifier.model(pixel_values=classifier.preprocessing.normalize(pixels, torch.float32)).logits
     assert torch.nn.functional.cross_entropy(logits, labels).item() == pytest.approx(best, rel=1e-3)
 
 
 def test_a_rare_category_counts_for_more(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
     rows = [row for row in labelled.snapshot.rows if row.split != "train" or row.category != "hat"]
     rare = [row for row in labelled.snapshot.part("train") if row.category == "hat"][:2]
-    classroom = open_classroom(shop, change_rows(labelled, [*rows, *rare]), tmp_path)
-    train_and_save(make_training(base, "nothing", epochs=8), classroom, tmp_path / "output")
-    assert measure_accuracy(tmp_path / "output", classroom, "test") > 0.9
+    context = open_context(shop, change_rows(labelled, [*rows, *rare]), tmp_path)
+    train_and_save(make_training(base, "nothing", epochs=8), context, tmp_path / "output")
+    assert measure_accuracy(tmp_path / "output", context, "test") > 0.9
 
 
 @pytest.mark.parametrize("freeze", ["backbone", "early", "nothing"])
-def test_what_travels_with_the_checkpoint(freeze: Freeze, classroom: Classroom, base: Path, tmp_path: Path) -> None:
+def test_what_travels_with_the_checkpoint(freeze: Freeze, context: TrainingContext, base: Path, tmp_path: Path) -> None:
     """Names, preprocessing, temperature, and answers that the stored artifact still gives."""
     output = tmp_path / "output"
-    _, metrics = train_and_save(make_training(base, freeze, epochs=1), classroom, output)
-    assert read_categories(output) == classroom.snapshot.categories
+    _, metrics = train_and_save(make_training(base, freeze, epochs=1), context, output)
+    assert read_categories(output) == context.snapshot.categories
     assert Preprocessing.from_checkpoint(output) == say_what_is_seen(freeze, base)
     assert read_temperature(output) == pytest.approx(metrics["temperature"], abs=1e-3)
 
     reference = read_reference_outputs(output)
     assert reference is not None
     assert reference.kind == "classifier"
-    rows = classroom.snapshot.part("validation")
+    rows = context.snapshot.part("validation")
     assert list(reference.outputs) == [row.content_hash for row in rows]
     classifier = load_classifier(output, EXACT)
-    answers = classifier.predict(classroom.photos.load_pixels(rows, classifier.preprocessing.geometry))
+    answers = classifier.predict(context.photos.load_pixels(rows, classifier.preprocessing.geometry))
     for row, answer in zip(rows, answers.tolist(), strict=True):
         expected = reference.outputs[row.content_hash]
         assert isinstance(expected, dict)
@@ -152,66 +154,66 @@ def test_what_travels_with_the_checkpoint(freeze: Freeze, classroom: Classroom, 
 
 @pytest.mark.parametrize("freeze", ["backbone", "early", "nothing"])
 def test_training_twice_gives_the_same_weights(
-    freeze: Freeze, classroom: Classroom, base: Path, tmp_path: Path
+    freeze: Freeze, context: TrainingContext, base: Path, tmp_path: Path
 ) -> None:
     request = ClassifierTraining(base, freeze, replace(SETTINGS, epochs=2))
     for name in ("one", "other"):
-        train_and_save(request, replace(classroom, folder=tmp_path / f"checkpoints-{name}"), tmp_path / name)
+        train_and_save(request, replace(context, folder=tmp_path / f"checkpoints-{name}"), tmp_path / name)
     assert hash_weights(tmp_path / "one") == hash_weights(tmp_path / "other")
 
 
-def test_another_seed_gives_other_weights(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(context: TrainingContext, base: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
         request = ClassifierTraining(base, "nothing", replace(SETTINGS, epochs=1, seed=seed))
-        train_and_save(request, replace(classroom, folder=tmp_path / f"checkpoints-{seed}"), tmp_path / str(seed))
+        train_and_save(request, replace(context, folder=tmp_path / f"checkpoints-{seed}"), tmp_path / str(seed))
     assert hash_weights(tmp_path / "1") != hash_weights(tmp_path / "2")
 
 
 @pytest.mark.parametrize(("freeze", "epochs"), [("backbone", 0), ("early", 5)])
-def test_a_timm_backbone_gets_a_new_head(freeze: Freeze, epochs: int, classroom: Classroom, tmp_path: Path) -> None:
+def test_a_timm_backbone_gets_a_new_head(freeze: Freeze, epochs: int, context: TrainingContext, tmp_path: Path) -> None:
     base = require_pretrained()
-    train_and_save(make_training(base, freeze, epochs), classroom, tmp_path / "output")
-    assert measure_accuracy(tmp_path / "output", classroom, "test") > 0.9
+    train_and_save(make_training(base, freeze, epochs), context, tmp_path / "output")
+    assert measure_accuracy(tmp_path / "output", context, "test") > 0.9
     assert Preprocessing.from_checkpoint(tmp_path / "output") == say_what_is_seen(freeze, base)
 
 
-def test_an_encoder_may_be_the_backbone(classroom: Classroom, tiny_models: TinyModels, tmp_path: Path) -> None:
-    train_and_save(make_training(tiny_models.encoder, "backbone"), classroom, tmp_path / "output")
-    assert measure_accuracy(tmp_path / "output", classroom, "test") > 0.9
+def test_an_encoder_may_be_the_backbone(context: TrainingContext, tiny_models: TinyModels, tmp_path: Path) -> None:
+    train_and_save(make_training(tiny_models.encoder, "backbone"), context, tmp_path / "output")
+    assert measure_accuracy(tmp_path / "output", context, "test") > 0.9
 
 
 def test_a_category_that_is_in_test_alone_is_known(
     shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
 ) -> None:
     rows = [row for row in labelled.snapshot.rows if row.split == "test" or row.category != "hat"]
-    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
-    train_and_save(make_training(base, "nothing", epochs=1), classroom, tmp_path / "output")
+    context = open_context(shop, change_rows(labelled, rows), tmp_path)
+    train_and_save(make_training(base, "nothing", epochs=1), context, tmp_path / "output")
     assert "hat" in read_categories(tmp_path / "output")
 
 
 def test_one_category_is_not_enough(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
     rows = [row for row in labelled.snapshot.rows if row.category == "hat"]
-    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    context = open_context(shop, change_rows(labelled, rows), tmp_path)
     with pytest.raises(PermanentError, match=r"at least two categories.*hat"):
-        train_classifier(make_training(base, "backbone"), classroom)
+        train_classifier(make_training(base, "backbone"), context)
 
 
 def test_no_validation_photos_are_refused(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
     rows = [row for row in labelled.snapshot.rows if row.split != "validation"]
-    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    context = open_context(shop, change_rows(labelled, rows), tmp_path)
     with pytest.raises(PermanentError, match="has no validation photos: label more"):
-        train_classifier(make_training(base, "backbone"), classroom)
+        train_classifier(make_training(base, "backbone"), context)
 
 
-def test_a_base_that_is_no_model_is_refused_in_one_line(classroom: Classroom, tmp_path: Path) -> None:
+def test_a_base_that_is_no_model_is_refused_in_one_line(context: TrainingContext, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(PermanentError, match="does not load by AutoModelForImageClassification") as caught:
-        train_classifier(make_training(tmp_path / "empty", "backbone"), classroom)
+        train_classifier(make_training(tmp_path / "empty", "backbone"), context)
     assert "\n" not in str(caught.value)
 
 
-def test_a_rate_that_blows_the_model_up_is_refused(classroom: Classroom, base: Path) -> None:
+def test_a_rate_that_blows_the_model_up_is_refused(context: TrainingContext, base: Path) -> None:
     with pytest.raises(PermanentError, match="loss is not a number"):
         train_classifier(
-            ClassifierTraining(base, "nothing", replace(SETTINGS, learning_rate=1e30, warmup_share=0)), classroom
+            ClassifierTraining(base, "nothing", replace(SETTINGS, learning_rate=1e30, warmup_share=0)), context
         )

@@ -14,12 +14,12 @@ from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_weights
 from jobs.models.encoder import load_image_encoder, load_text_encoder
 from jobs.retrain.evaluate.servable import read_reference_outputs
-from jobs.retrain.train.context import Classroom, Learned
+from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.requests import Augmentation, EncoderTraining, TrainingSettings
 from jobs.retrain.train.train_encoder import contrastive_loss, save_encoder, train_encoder
-from tests.retrain.train.classrooms import EXACT, change_rows, open_classroom, write_small_clip
+from tests.retrain.train.training_contexts import EXACT, change_rows, open_context, write_small_clip
 
-MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, colour_jitter=0)
+MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, color_jitter=0)
 SETTINGS = TrainingSettings(epochs=20, batch_size=16, learning_rate=1e-3, patience=20)
 
 
@@ -31,8 +31,8 @@ def labelled() -> LabelledSet:
 
 
 @pytest.fixture
-def classroom(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> Classroom:
-    return open_classroom(shop, labelled, tmp_path)
+def context(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> TrainingContext:
+    return open_context(shop, labelled, tmp_path)
 
 
 @pytest.fixture
@@ -42,33 +42,35 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def train_and_save(request: EncoderTraining, classroom: Classroom, folder: Path) -> tuple[Learned, dict[str, float]]:
-    learned = train_encoder(request, classroom)
-    return learned, save_encoder(learned.model, request, classroom, folder)
+def train_and_save(
+    request: EncoderTraining, context: TrainingContext, folder: Path
+) -> tuple[TrainedModel, dict[str, float]]:
+    trained = train_encoder(request, context)
+    return trained, save_encoder(trained.model, request, context, folder)
 
 
-def measure_accuracy(folder: Path, classroom: Classroom, words: str) -> float:
+def measure_accuracy(folder: Path, context: TrainingContext, words: str) -> float:
     """How often the name of its category is the nearest to a test photo."""
     images, texts = load_image_encoder(folder, EXACT), load_text_encoder(folder, EXACT)
-    rows = classroom.snapshot.part("test")
-    vectors = images.predict(classroom.photos.load_pixels(rows, images.preprocessing.geometry)).numpy()
+    rows = context.snapshot.part("test")
+    vectors = images.predict(context.photos.load_pixels(rows, images.preprocessing.geometry)).numpy()
     names = texts.embed([words.format(category) for category in CATEGORIES])
     best = (vectors @ names.T).argmax(1)
     return sum(CATEGORIES[index] == row.category for index, row in zip(best, rows, strict=True)) / len(rows)
 
 
-def test_an_image_tower_of_another_library_learns_too(classroom: Classroom, tmp_path: Path) -> None:
+def test_an_image_tower_of_another_library_learns_too(context: TrainingContext, tmp_path: Path) -> None:
     """The kind that the sample catalog starts from: a ResNet of Timm beside a text tower of CLIP."""
     torch.manual_seed(0)
     write_blank_dual_encoder(tmp_path / "base", IMAGE_SIDE, dimensions=64, texts=CATEGORIES)
     request = EncoderTraining(tmp_path / "base", SETTINGS, MILD, category_weight=1.0)
-    train_and_save(request, classroom, tmp_path / "output")
-    assert measure_accuracy(tmp_path / "output", classroom, "a {}") > 0.9
+    train_and_save(request, context, tmp_path / "output")
+    assert measure_accuracy(tmp_path / "output", context, "a {}") > 0.9
     reference = read_reference_outputs(tmp_path / "output")
     assert reference is not None
-    rows = classroom.snapshot.part("validation")
+    rows = context.snapshot.part("validation")
     images = load_image_encoder(tmp_path / "output", EXACT)
-    vectors = images.predict(classroom.photos.load_pixels(rows, images.preprocessing.geometry))
+    vectors = images.predict(context.photos.load_pixels(rows, images.preprocessing.geometry))
     for row, vector in zip(rows, vectors.tolist(), strict=True):
         assert reference.outputs[row.content_hash] == pytest.approx(vector, abs=1e-5)
 
@@ -117,18 +119,18 @@ def test_an_equal_text_is_not_a_negative() -> None:
 
 @pytest.mark.parametrize("mine_hard_negatives", [False, True])
 def test_training_brings_photos_and_their_texts_together(
-    mine_hard_negatives: bool, classroom: Classroom, base: Path, tmp_path: Path
+    mine_hard_negatives: bool, context: TrainingContext, base: Path, tmp_path: Path
 ) -> None:
     request = EncoderTraining(base, SETTINGS, MILD, mine_hard_negatives=mine_hard_negatives)
-    learned, metrics = train_and_save(request, classroom, tmp_path / "after")
-    _, before = train_and_save(replace(request, settings=replace(SETTINGS, epochs=0)), classroom, tmp_path / "before")
+    trained, metrics = train_and_save(request, context, tmp_path / "after")
+    _, before = train_and_save(replace(request, settings=replace(SETTINGS, epochs=0)), context, tmp_path / "before")
     assert metrics["validation_images"] == 12
     assert metrics["train_images"] == 40
     assert metrics["validation_loss"] < before["validation_loss"]
     assert metrics["validation_in_batch_accuracy"] == 1.0
-    assert measure_accuracy(tmp_path / "after", classroom, "a {}") > 0.9
-    assert learned.history[-1].validation_loss < learned.history[0].validation_loss
-    assert learned.history[-1].validation_accuracy == 1.0
+    assert measure_accuracy(tmp_path / "after", context, "a {}") > 0.9
+    assert trained.history[-1].validation_loss < trained.history[0].validation_loss
+    assert trained.history[-1].validation_accuracy == 1.0
 
 
 @pytest.mark.parametrize("category_weight", [0.0, 1.0])
@@ -136,33 +138,33 @@ def test_categories_are_learned_by_their_names_where_texts_say_nothing(
     category_weight: float, shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
 ) -> None:
     rows = [replace(row, full_text="a garment") for row in labelled.snapshot.rows]
-    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    context = open_context(shop, change_rows(labelled, rows), tmp_path)
     request = EncoderTraining(base, SETTINGS, MILD, category_weight=category_weight)
-    train_and_save(request, classroom, tmp_path / "after")
-    assert (measure_accuracy(tmp_path / "after", classroom, "{}") > 0.9) == bool(category_weight)
+    train_and_save(request, context, tmp_path / "after")
+    assert (measure_accuracy(tmp_path / "after", context, "{}") > 0.9) == bool(category_weight)
 
 
 def test_photos_without_a_text_are_left_out(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
     rows = [replace(row, full_text="" if row.category == "hat" else row.full_text) for row in labelled.snapshot.rows]
-    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    context = open_context(shop, change_rows(labelled, rows), tmp_path)
     request = EncoderTraining(base, replace(SETTINGS, epochs=1), MILD)
-    _, metrics = train_and_save(request, classroom, tmp_path / "after")
+    _, metrics = train_and_save(request, context, tmp_path / "after")
     assert (metrics["train_images"], metrics["validation_images"]) == (30, 9)
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_no_text_at_all_is_refused(split: str, shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
     rows = [replace(row, full_text="" if row.split == split else row.full_text) for row in labelled.snapshot.rows]
-    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    context = open_context(shop, change_rows(labelled, rows), tmp_path)
     with pytest.raises(PermanentError, match=f"has no {split} photos with a text"):
-        train_encoder(EncoderTraining(base, SETTINGS), classroom)
+        train_encoder(EncoderTraining(base, SETTINGS), context)
 
 
 def test_frozen_early_layers_keep_their_weights_in_both_towers(
-    classroom: Classroom, base: Path, tmp_path: Path
+    context: TrainingContext, base: Path, tmp_path: Path
 ) -> None:
     request = EncoderTraining(base, replace(SETTINGS, epochs=1), MILD, freeze_early=True)
-    train_and_save(request, classroom, tmp_path / "after")
+    train_and_save(request, context, tmp_path / "after")
     before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "after"))
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     for tower in ("vision_model", "text_model"):
@@ -172,10 +174,10 @@ def test_frozen_early_layers_keep_their_weights_in_both_towers(
     assert {"visual_projection.weight", "text_projection.weight", "logit_scale"} <= changed
 
 
-def test_training_twice_gives_the_same_weights(classroom: Classroom, base: Path, tmp_path: Path) -> None:
+def test_training_twice_gives_the_same_weights(context: TrainingContext, base: Path, tmp_path: Path) -> None:
     request = EncoderTraining(base, replace(SETTINGS, epochs=2), mine_hard_negatives=True, category_weight=1.0)
     for name in ("one", "other"):
-        train_and_save(request, replace(classroom, folder=tmp_path / f"checkpoints-{name}"), tmp_path / name)
+        train_and_save(request, replace(context, folder=tmp_path / f"checkpoints-{name}"), tmp_path / name)
     assert hash_weights(tmp_path / "one") == hash_weights(tmp_path / "other")
 
 
@@ -183,28 +185,28 @@ def test_no_epochs_keep_the_weights_and_need_no_texts(
     shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     rows = [replace(row, full_text="") for row in labelled.snapshot.rows]
-    classroom = open_classroom(shop, change_rows(labelled, rows), tmp_path)
+    context = open_context(shop, change_rows(labelled, rows), tmp_path)
     request = EncoderTraining(tiny_models.encoder, replace(SETTINGS, epochs=0))
-    _, metrics = train_and_save(request, classroom, tmp_path / "output")
+    _, metrics = train_and_save(request, context, tmp_path / "output")
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny_models.encoder, tmp_path / "output"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert metrics == {}
 
 
-def test_the_stored_artifact_gives_the_reference_outputs(classroom: Classroom, base: Path, tmp_path: Path) -> None:
-    train_and_save(EncoderTraining(base, replace(SETTINGS, epochs=1)), classroom, tmp_path / "output")
+def test_the_stored_artifact_gives_the_reference_outputs(context: TrainingContext, base: Path, tmp_path: Path) -> None:
+    train_and_save(EncoderTraining(base, replace(SETTINGS, epochs=1)), context, tmp_path / "output")
     reference = read_reference_outputs(tmp_path / "output")
     assert reference is not None
     assert reference.kind == "encoder"
-    rows = classroom.snapshot.part("validation")
+    rows = context.snapshot.part("validation")
     assert list(reference.outputs) == [row.content_hash for row in rows]
     encoder = load_image_encoder(tmp_path / "output", EXACT)
-    vectors = encoder.predict(classroom.photos.load_pixels(rows, encoder.preprocessing.geometry))
+    vectors = encoder.predict(context.photos.load_pixels(rows, encoder.preprocessing.geometry))
     torch.testing.assert_close(torch.tensor(list(reference.outputs.values())), vectors, atol=1e-5, rtol=0)
     assert load_text_encoder(tmp_path / "output", EXACT).embed(["a hat"]).shape == (1, 64)
 
 
-def test_a_classifier_is_refused(classroom: Classroom, tiny_models: TinyModels) -> None:
+def test_a_classifier_is_refused(context: TrainingContext, tiny_models: TinyModels) -> None:
     with pytest.raises(PermanentError, match="no image and text features"):
-        train_encoder(EncoderTraining(tiny_models.classifier, SETTINGS), classroom)
+        train_encoder(EncoderTraining(tiny_models.classifier, SETTINGS), context)

@@ -13,16 +13,16 @@ from jobs.models.classifier import load_classifier
 from jobs.models.device import choose_device
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
-from jobs.retrain.train.context import Classroom
+from jobs.retrain.train.context import TrainingContext
 
 EXACT = choose_device("cpu", "fp32")
 
 
-def open_classroom(shop: Shop, labelled: LabelledSet, folder: Path) -> Classroom:
+def open_context(shop: Shop, labelled: LabelledSet, folder: Path) -> TrainingContext:
     """Store the photos and stand before them, as `train_candidate` does."""
     store_labelled_set(shop.connections, labelled)
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, folder / "cache")
-    return Classroom(labelled.snapshot, photos, EXACT, folder / "checkpoints")
+    return TrainingContext(labelled.snapshot, photos, EXACT, folder / "checkpoints")
 
 
 def change_rows(labelled: LabelledSet, rows: Iterable[SnapshotRow]) -> LabelledSet:
@@ -35,10 +35,10 @@ def write_small_clip(folder: Path, texts: Sequence[str]) -> None:
     write_blank_clip(folder, IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=texts)
 
 
-def measure_accuracy(checkpoint: Path, classroom: Classroom, split: Split) -> float:
+def measure_accuracy(checkpoint: Path, context: TrainingContext, split: Split) -> float:
     """The share of a part that a stored classifier gets right."""
     classifier = load_classifier(checkpoint, EXACT)
-    rows = classroom.snapshot.part(split)
-    pixels = classroom.photos.load_pixels(rows, classifier.preprocessing.geometry)
+    rows = context.snapshot.part(split)
+    pixels = context.photos.load_pixels(rows, classifier.preprocessing.geometry)
     answers = [classifier.categories[index] for index in classifier.predict(pixels).argmax(1)]
     return float(np.mean([answer == row.category for answer, row in zip(answers, rows, strict=True)]))
