@@ -1,1 +1,1 @@
-"""Import labels of any format as examples: photos with a category or a text."""
+"""Import labeled images from several formats as training examples."""

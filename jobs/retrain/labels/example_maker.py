@@ -1,4 +1,4 @@
-"""From rows to examples, a batch at a time: read, decode, hash, keep the bytes, and store the labels."""
+"""Turn label rows into examples, one batch at a time: read, hash, decode, store."""
 
 import hashlib
 import re
@@ -13,13 +13,13 @@ from jobs.database.examples import Example, find_perceptual_hashes, upsert_examp
 from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
-from jobs.retrain.labels.label_row import BadRow, LabelRow, read_photo
+from jobs.retrain.labels.label_row import LabelRow, SkippedRow, read_row_image
 from jobs.storage.layout import example_location
 
 
 @dataclass(frozen=True)
-class ReadPhoto:
-    """A row with the bytes of its photo; ``content_hash`` is their sha256."""
+class ReadRow:
+    """A row with the bytes of its image and their sha256."""
 
     row: LabelRow
     content: bytes
@@ -28,7 +28,7 @@ class ReadPhoto:
 
 @dataclass(frozen=True)
 class ExampleMaker:
-    """Makes the examples of one import; the pools are shared by all its batches."""
+    """Makes the examples of one import. All batches share its processes and threads."""
 
     connections: Connections
     source: str
@@ -36,43 +36,42 @@ class ExampleMaker:
     decode: Callable[[Sequence[bytes]], Sequence[DecodedImage | DecodeFault]]
     threads: ThreadPoolExecutor
 
-    def make_examples(self, rows: Sequence[LabelRow]) -> list[Example | BadRow]:
-        """Import a batch in one transaction; what becomes of each row, in order.
+    def make_examples(self, rows: Sequence[LabelRow]) -> list[Example | SkippedRow]:
+        """Import a batch in one transaction. Return one result for each row, in the same order.
 
-        The bytes are in the artifacts before an example names them.
+        The bytes are written to the artifacts before the examples that refer to them.
 
         Raises:
-            RetryableError, PermanentError: bucket or database away or wrong; the batch is not stored.
+            RetryableError, PermanentError: the bucket or database is unavailable or misconfigured. Nothing is stored.
         """
-        photos = list(self.threads.map(self._read, rows))
-        hashes = self._hash_photos([photo for photo in photos if isinstance(photo, ReadPhoto)])
-        outcomes = [self._conclude(photo, hashes) for photo in photos]
-        examples = [outcome for outcome in outcomes if isinstance(outcome, Example)]
+        read = list(self.threads.map(self._read, rows))
+        hashes = self._hash_images([row for row in read if isinstance(row, ReadRow)])
+        results = [row if isinstance(row, SkippedRow) else self._make_example(row, hashes) for row in read]
         with self.connections.engine.begin() as connection:
-            upsert_examples(connection, self.import_id, examples)
-        return outcomes
+            upsert_examples(connection, self.import_id, [one for one in results if isinstance(one, Example)])
+        return results
 
-    def _read(self, row: LabelRow) -> ReadPhoto | BadRow:
-        content = read_photo(self.connections.store, row, self.connections.settings.max_object_bytes)
-        return content if isinstance(content, BadRow) else ReadPhoto(row, content, hashlib.sha256(content).digest())
+    def _read(self, row: LabelRow) -> ReadRow | SkippedRow:
+        content = read_row_image(self.connections.store, row, self.connections.settings.max_object_bytes)
+        return content if isinstance(content, SkippedRow) else ReadRow(row, content, hashlib.sha256(content).digest())
 
-    def _hash_photos(self, photos: Sequence[ReadPhoto]) -> dict[bytes, bytes | DecodeFault]:
-        """The perceptual hash of each content, by content hash; what earlier examples know is not decoded again."""
-        contents = {photo.content_hash: photo.content for photo in photos}
+    def _hash_images(self, rows: Sequence[ReadRow]) -> dict[bytes, bytes | DecodeFault]:
+        """Return perceptual hashes by content hash. Contents of earlier examples are not decoded again."""
+        contents = {row.content_hash: row.content for row in rows}
         with self.connections.engine.connect() as connection:
             known = find_perceptual_hashes(connection, list(contents))
         new = [content_hash for content_hash in contents if content_hash not in known]
         decoded = dict(zip(new, self.decode([contents[key] for key in new]), strict=True))
 
-        def finish(content_hash: bytes) -> bytes | DecodeFault:
+        def store(content_hash: bytes) -> bytes | DecodeFault:
             if content_hash in decoded:
-                return self._finish_new(contents[content_hash], content_hash, decoded[content_hash])
+                return self._store_new(contents[content_hash], content_hash, decoded[content_hash])
             self._restore(contents[content_hash], content_hash)
             return known[content_hash]
 
-        return dict(zip(contents, self.threads.map(finish, contents), strict=True))
+        return dict(zip(contents, self.threads.map(store, contents), strict=True))
 
-    def _finish_new(
+    def _store_new(
         self, content: bytes, content_hash: bytes, decoded: DecodedImage | DecodeFault
     ) -> bytes | DecodeFault:
         if isinstance(decoded, DecodeFault):
@@ -81,32 +80,30 @@ class ExampleMaker:
         return perceptual_hash(decoded.pixels)
 
     def _restore(self, content: bytes, content_hash: bytes) -> None:
-        """Store the bytes of a known photo again, unless the bucket lists them as they are."""
+        """Write the bytes of a known image again if the bucket lacks them or lists them with another ETag."""
         store, location = self.connections.store, example_location(self.connections.artifacts, content_hash.hex())
         etag = hashlib.md5(content, usedforsecurity=False).hexdigest()
         listed = (item for page in store.list_pages(location) for item in page)
         if not any(item.key == location.key and item.etag == etag for item in listed):
             store.write(location, content)
 
-    def _conclude(self, photo: ReadPhoto | BadRow, hashes: dict[bytes, bytes | DecodeFault]) -> Example | BadRow:
-        if isinstance(photo, BadRow):
-            return photo
-        row, look = photo.row, hashes[photo.content_hash]
-        if isinstance(look, DecodeFault):
-            return BadRow(row.line, row.source_key, look.reason, look.detail)
-        group = self._name_product(row.source_key) if row.group_name is None else row.group_name
+    def _make_example(self, read: ReadRow, hashes: dict[bytes, bytes | DecodeFault]) -> Example | SkippedRow:
+        row, image_hash = read.row, hashes[read.content_hash]
+        if isinstance(image_hash, DecodeFault):
+            return SkippedRow(row.line, row.source_key, image_hash.reason, image_hash.detail)
+        group = self._find_product(row.source_key) if row.group_name is None else row.group_name
         return Example(
-            self.source, row.source_key, photo.content_hash, look, row.category, row.title, row.description, group
+            self.source, row.source_key, read.content_hash, image_hash, row.category, row.title, row.description, group
         )
 
-    def _name_product(self, key: str) -> str:
+    def _find_product(self, key: str) -> str:
         match = re.search(self.connections.settings.product_id_pattern, key)
         return (match["product_id"] if match else None) or key
 
 
 @contextmanager
 def open_example_maker(connections: Connections, source: str, import_id: str) -> Iterator[ExampleMaker]:
-    """An example maker whose processes and threads end with the block."""
+    """Open an `ExampleMaker` and stop its processes and threads at the end of the block."""
     settings = connections.settings
     limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, DECODED_SIDE_PIXELS)
     with (

@@ -1,4 +1,4 @@
-"""A row of labels: its fields, checked, and its photo."""
+"""A row of labels: validate its fields and read its image."""
 
 import enum
 import unicodedata
@@ -10,14 +10,14 @@ from jobs.ingest.read import DETAILS
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 
-NO_LABELS = {"", "-", "--", "?", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "<na>"}
-"""What tables say where a label is missing, in small letters."""
-LONGEST_NAME_BYTES = 1024
-"""Of a key, a category or a group: as long as a key of S3 may be."""
+MISSING_LABELS = {"", "-", "--", "?", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "<na>"}
+"""Values that stand for a missing label in tables, in lower case."""
+MAX_NAME_BYTES = 1024
+"""Limit for a key, a category or a group. S3 allows keys of this length."""
 
 
-class RowFault(enum.StrEnum):
-    """Why a row was skipped before its photo was read; reading and decoding add `ObjectFault` and `Reason`."""
+class SkipReason(enum.StrEnum):
+    """Why a row is skipped before its image is read. Reading and decoding add `ObjectFault` and `Reason`."""
 
     NO_IMAGE = "no_image"
     NO_LABEL = "no_label"
@@ -32,28 +32,28 @@ class RowFault(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class BucketPhoto:
-    """A photo as a bucket listed it."""
+class BucketImage:
+    """An image in a bucket, with the ETag and size from the bucket's listing."""
 
     location: S3Uri
     etag: str
     size_bytes: int
 
 
-Photo = Path | bytes | BucketPhoto
+ImageSource = Path | bytes | BucketImage
 
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A labelled photo whose bytes nobody has read yet.
+    """A labeled image whose bytes have not been read yet.
 
-    ``line`` counts from 1: the line of a text file where the row starts, else the row's or file's number. A
-    ``group_name`` of None stands for the product that ``source_key`` names by CATALOG_PRODUCT_ID_PATTERN.
+    ``line`` starts at 1. It is the line of a text file on which the row starts, otherwise the number of the row or
+    file. If ``group_name`` is None, the group is the product that CATALOG_PRODUCT_ID_PATTERN finds in ``source_key``.
     """
 
     line: int
     source_key: str
-    photo: Photo
+    image: ImageSource
     category: str
     title: str
     description: str
@@ -61,111 +61,112 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
-class BadRow:
-    """A row that was skipped; ``source_key`` is empty where the row does not even name its photo."""
+class SkippedRow:
+    """A row that cannot be imported. ``source_key`` is empty if the row does not name its image."""
 
     line: int
     source_key: str
-    reason: RowFault | Reason | ObjectFault
+    reason: SkipReason | Reason | ObjectFault
     detail: str
 
 
 def make_row(
     line: int,
     source_key: str,
-    photo: Photo,
+    image: ImageSource,
     category: str,
     *,
     title: str = "",
     description: str = "",
     group_name: str | None = "",
-) -> LabelRow | BadRow:
-    """A row whose texts a database can hold; without a group, the photo is a group of its own."""
+) -> LabelRow | SkippedRow:
+    """Validate the fields of a row and clean its texts for Postgres. An image without a group is its own group."""
     texts = [source_key, category, title, description, group_name or ""]
-    if any(has_broken_characters(text) for text in texts):
-        return BadRow(line, show_text(source_key), RowFault.NOT_UTF8, "holds bytes that are no UTF-8")
-    # Postgres holds no NUL in a text.
+    if any(has_undecodable_bytes(text) for text in texts):
+        return SkippedRow(line, replace_undecodable_bytes(source_key), SkipReason.NOT_UTF8, "not valid UTF-8")
+    # Postgres rejects NUL characters in text.
     key, category, title, description, group = (text.replace("\0", "").strip() for text in texts)
-    category = tidy_category(category)
+    category = normalize_category(category)
     if not key:
-        return BadRow(line, "", RowFault.NO_IMAGE, "names no image")
-    if isinstance(photo, Path) and "\0" in str(photo):
-        return BadRow(line, key, RowFault.MALFORMED, "a NUL in the name of the image")
-    if category.casefold() in NO_LABELS:
-        return BadRow(line, key, RowFault.NO_LABEL, f"has no label but {category!r}" if category else "has no label")
-    if max(len(text.encode()) for text in (key, category, group)) > LONGEST_NAME_BYTES:
-        detail = f"an image, label or group of more than {LONGEST_NAME_BYTES} bytes"
-        return BadRow(line, key[:LONGEST_NAME_BYTES], RowFault.MALFORMED, detail)
-    return LabelRow(line, key, photo, category, title, description, None if group_name is None else group or key)
+        return SkippedRow(line, "", SkipReason.NO_IMAGE, "the row does not name an image")
+    if isinstance(image, Path) and "\0" in str(image):
+        return SkippedRow(line, key, SkipReason.MALFORMED, "the image name contains a NUL character")
+    if category.casefold() in MISSING_LABELS:
+        detail = f"the label {category!r} stands for a missing label" if category else "the label is empty"
+        return SkippedRow(line, key, SkipReason.NO_LABEL, detail)
+    if max(len(text.encode()) for text in (key, category, group)) > MAX_NAME_BYTES:
+        detail = f"the image name, label or group is longer than {MAX_NAME_BYTES} bytes"
+        return SkippedRow(line, key[:MAX_NAME_BYTES], SkipReason.MALFORMED, detail)
+    return LabelRow(line, key, image, category, title, description, None if group_name is None else group or key)
 
 
-def tidy_category(text: str) -> str:
-    """The same name for all that look the same: one Unicode form, plain spaces, no characters that nobody sees."""
-    seen = "".join(character for character in unicodedata.normalize("NFC", text) if not _is_invisible(character))
-    return " ".join(seen.split())
+def normalize_category(text: str) -> str:
+    """Map names that look the same to one name: Unicode NFC, single plain spaces, no invisible characters."""
+    visible = "".join(character for character in unicodedata.normalize("NFC", text) if not _is_invisible(character))
+    return " ".join(visible.split())
 
 
 def _is_invisible(character: str) -> bool:
-    """A zero-width space, say, or a control character; white space is neither."""
+    """Return whether this is a format or control character, such as a zero-width space, but not white space."""
     return unicodedata.category(character) in ("Cf", "Cc") and not character.isspace()
 
 
-def has_broken_characters(text: str) -> bool:
-    """Whether bytes that are no UTF-8 hide in a text that was decoded with ``surrogateescape``."""
+def has_undecodable_bytes(text: str) -> bool:
+    """Return whether a text that was decoded with ``surrogateescape`` contains bytes that are not UTF-8."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def show_text(text: str) -> str:
-    """The same text with a mark in place of each byte that is no UTF-8."""
+def replace_undecodable_bytes(text: str) -> str:
+    """Replace each byte that is not UTF-8 with the replacement character."""
     return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def leaves_folder(name: str) -> bool:
-    """Whether a relative path leads out of the folder that it starts from."""
+    """Return whether a path is absolute or contains ``..``."""
     path = PurePosixPath(name)
     return path.is_absolute() or ".." in path.parts
 
 
-def read_photo(store: ObjectStore, row: LabelRow, max_bytes: int) -> bytes | BadRow:
-    """Read the photo of one row, or say why it cannot be had.
+def read_row_image(store: ObjectStore, row: LabelRow, max_bytes: int) -> bytes | SkippedRow:
+    """Read the bytes of a row's image, or return the reason why they cannot be read.
 
     Raises:
-        RetryableError, PermanentError: the bucket as a whole does not answer.
+        RetryableError, PermanentError: the whole bucket is unavailable.
     """
-    match row.photo:
+    match row.image:
         case Path() as path:
             return _read_file(row, path, max_bytes)
-        case BucketPhoto(location, etag, size_bytes):
+        case BucketImage(location, etag, size_bytes):
             content = store.read_unchanged(location, etag, max_bytes, size_bytes)
-            return _complain(row, content) if isinstance(content, ObjectFault) else content
+            return _skip(row, content) if isinstance(content, ObjectFault) else content
         case bytes() as content:
-            return content if len(content) <= max_bytes else _complain(row, ObjectFault.TOO_LARGE)
+            return content if len(content) <= max_bytes else _skip(row, ObjectFault.TOO_LARGE)
 
 
-def measure_photo(photo: Photo) -> int:
-    """Its size in bytes, before it is read; 0 for a file that is not there."""
-    match photo:
+def measure_image(image: ImageSource) -> int:
+    """Return the size in bytes without reading the image, or 0 if its file is missing."""
+    match image:
         case Path() as path:
             try:
                 return path.stat().st_size
             except OSError:
                 return 0
-        case BucketPhoto(size_bytes=size_bytes):
+        case BucketImage(size_bytes=size_bytes):
             return size_bytes
         case bytes() as content:
             return len(content)
 
 
-def _read_file(row: LabelRow, path: Path, max_bytes: int) -> bytes | BadRow:
+def _read_file(row: LabelRow, path: Path, max_bytes: int) -> bytes | SkippedRow:
     try:
-        if measure_photo(path) > max_bytes:
-            return _complain(row, ObjectFault.TOO_LARGE)
+        if measure_image(path) > max_bytes:
+            return _skip(row, ObjectFault.TOO_LARGE)
         return path.read_bytes()
     except FileNotFoundError:
-        return BadRow(row.line, row.source_key, RowFault.MISSING, f"there is no {path}")
+        return SkippedRow(row.line, row.source_key, SkipReason.MISSING, f"{path} does not exist")
     except OSError as error:
-        return BadRow(row.line, row.source_key, RowFault.UNREADABLE, str(error))
+        return SkippedRow(row.line, row.source_key, SkipReason.UNREADABLE, str(error))
 
 
-def _complain(row: LabelRow, fault: ObjectFault) -> BadRow:
-    return BadRow(row.line, row.source_key, fault, DETAILS[fault])
+def _skip(row: LabelRow, reason: ObjectFault) -> SkippedRow:
+    return SkippedRow(row.line, row.source_key, reason, DETAILS[reason])

@@ -19,6 +19,7 @@ from jobs.database.examples import (
     stream_examples,
 )
 from jobs.errors import PermanentError
+from jobs.retrain.labels.import_labels import import_catalog_labels
 from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS, Contradiction, CuratedPhoto, Curation, curate_examples
 from jobs.retrain.snapshot.leaks import require_no_leak
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
@@ -80,8 +81,6 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
     Raises:
         PermanentError: there are too few labels to train and test on.
     """
-    from jobs.retrain.labels.catalog_labels import import_catalog_labels
-
     started = time.perf_counter()
     import_catalog_labels(connections)
     with connections.engine.begin() as connection:

@@ -19,7 +19,7 @@ from jobs.errors import PermanentError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.images.perceptual_hash import perceptual_hash
 from jobs.retrain.labels.import_labels import BATCH_BYTES, batch_rows, import_labels, import_rows
-from jobs.retrain.labels.label_row import BadRow, LabelRow
+from jobs.retrain.labels.label_row import LabelRow, SkippedRow
 from jobs.settings import PROJECT_ROOT
 from jobs.storage.layout import example_location
 from jobs.storage.uri import S3Uri
@@ -49,12 +49,12 @@ def write_set(folder: Path, photos: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def hats(tmp_path: Path) -> Path:
-    """A set of four hats and a dress as folders."""
+    """Write a data set of four hats and a dress as folders."""
     photos = {f"hat/{number}.jpg": make_photo(number) for number in range(4)}
     return write_set(tmp_path / "hats", photos | {"dress/1.jpg": make_photo(10)})
 
 
-def test_photos_become_examples_with_their_bytes_in_the_artifacts(shop: Shop, hats: Path) -> None:
+def test_images_become_examples_with_their_bytes_in_the_artifacts(shop: Shop, hats: Path) -> None:
     report = import_labels(shop.connections, "folders", hats)
     assert (report.source, report.format, report.rows, report.imported, report.skipped) == ("hats", "folders", 5, 5, 0)
     assert (report.categories, report.skipped_uri, report.pruned) == ({"dress": 1, "hat": 4}, None, 0)
@@ -64,18 +64,16 @@ def test_photos_become_examples_with_their_bytes_in_the_artifacts(shop: Shop, ha
         ("hats", "dress/1.jpg", "dress", "", "", "dress/1.jpg"),
         *(("hats", f"hat/{number}.jpg", "hat", "", "", f"hat/{number}.jpg") for number in range(4)),
     ]
-    for *_, key, content_hash, look in ((row[1], row[6], row[7]) for row in examples):
+    for *_, key, content_hash, image_hash in ((row[1], row[6], row[7]) for row in examples):
         content = (hats / key).read_bytes()
         assert content_hash == hashlib.sha256(content).digest()
         assert shop.connections.store.read(example_location(shop.connections.artifacts, content_hash.hex())) == content
         decoded = decode_image(content, DecodeLimits(10**8, 8, 256))
         assert isinstance(decoded, DecodedImage)
-        assert look == perceptual_hash(decoded.pixels)
+        assert image_hash == perceptual_hash(decoded.pixels)
 
 
-def test_rows_that_are_no_good_are_skipped_into_a_report(
-    shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lists_skipped_rows_with_reasons(shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = make_photo(1)
     write_set(tmp_path, {"1.jpg": whole, "2.jpg": whole[: len(whole) // 2], "3.jpg": HTML, "4.jpg": b""})
     (tmp_path / "folder.jpg").mkdir()
@@ -101,18 +99,18 @@ def test_rows_that_are_no_good_are_skipped_into_a_report(
     assert all(json.loads(line)["detail"] for line in listed)
     assert "skipped line 3 (2.jpg): truncated" in caplog.text
     assert [row[1:3] for row in read_examples(shop)] == [("1.jpg", "hat")]
-    # What is no photo is not kept either.
+    # Only the decodable image is stored.
     assert len([key for key in shop.list_artifacts() if key.startswith("examples/")]) == 1
 
 
-def test_photos_of_one_product_share_its_group(shop: Shop, tmp_path: Path) -> None:
+def test_images_of_one_product_share_its_group(shop: Shop, tmp_path: Path) -> None:
     write_set(tmp_path, {f"data/p1_{number}.jpg": make_photo(number) for number in (1, 2)})
     (tmp_path / "data.csv").write_text("image,description,display name,category\np1_1.jpg,a,b,hat\np1_2.jpg,a,b,hat\n")
     import_labels(shop.connections, "fashion-products", tmp_path)
     assert [row[2:6] for row in read_examples(shop)] == [("hat", "b", "a", "p1")] * 2
 
 
-def test_photos_out_of_parquet_files(shop: Shop, tmp_path: Path) -> None:
+def test_imports_images_from_parquet_files(shop: Shop, tmp_path: Path) -> None:
     for part in range(2):
         photos = [{"bytes": make_photo(10 * part + number)} for number in range(70)]
         columns = {"images": photos, "cloth_type": ["Denim"] * 70, "pid": ["id_1"] * 70, "caption": ["jeans"] * 70}
@@ -122,7 +120,7 @@ def test_photos_out_of_parquet_files(shop: Shop, tmp_path: Path) -> None:
     assert {row[2:6] for row in read_examples(shop)} == {("Denim", "", "jeans", "id_1")}
 
 
-def test_a_limit_on_bytes_holds_for_files_and_for_photos_in_tables(shop: Shop, tmp_path: Path) -> None:
+def test_size_limit_applies_to_files_and_to_images_in_tables(shop: Shop, tmp_path: Path) -> None:
     small, large = make_photo(1, (40, 40)), make_photo(2, (400, 400))
     write_set(tmp_path / "files", {"hat/1.jpg": small, "hat/2.jpg": large})
     pq.write_table(pa.table({"image": [small, large], "cloth_type": ["hat"] * 2}), tmp_path / "a.parquet")
@@ -132,7 +130,7 @@ def test_a_limit_on_bytes_holds_for_files_and_for_photos_in_tables(shop: Shop, t
         assert (report.imported, report.skipped_by_reason) == (1, {"object_too_large": 1})
 
 
-def test_a_second_import_takes_over_what_is_said_now(shop: Shop, hats: Path) -> None:
+def test_second_import_updates_changed_examples(shop: Shop, hats: Path) -> None:
     import_labels(shop.connections, "folders", hats)
     first = read_examples(shop)
     assert import_labels(shop.connections, "folders", hats).imported == 5
@@ -143,16 +141,16 @@ def test_a_second_import_takes_over_what_is_said_now(shop: Shop, hats: Path) -> 
     assert changed == ["hat/0.jpg"]
 
 
-def test_known_bytes_are_not_decoded_again(shop: Shop, hats: Path) -> None:
+def test_does_not_decode_known_bytes_again(shop: Shop, hats: Path) -> None:
     import_labels(shop.connections, "folders", hats)
     (hats / "hat" / "new.jpg").write_bytes(make_photo(99))
-    # Whatever is decoded now is refused.
+    # With this limit, decoding any image fails.
     report = import_labels(shop.with_settings(min_side_pixels=10_000), "folders", hats, name="again")
     assert (report.imported, report.skipped_by_reason) == (5, {"too_small": 1})
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[::-1], None])
-def test_an_import_restores_what_was_altered_in_the_bucket(shop: Shop, hats: Path, damage: Any) -> None:
+def test_import_restores_damaged_or_deleted_bytes(shop: Shop, hats: Path, damage: Any) -> None:
     import_labels(shop.connections, "folders", hats)
     content = (hats / "hat" / "0.jpg").read_bytes()
     store = shop.connections.store
@@ -165,7 +163,7 @@ def test_an_import_restores_what_was_altered_in_the_bucket(shop: Shop, hats: Pat
     assert store.read(location) == content
 
 
-def test_pruning_forgets_what_the_source_no_longer_has_and_no_other_source(shop: Shop, hats: Path) -> None:
+def test_prune_deletes_missing_rows_of_this_source_only(shop: Shop, hats: Path) -> None:
     import_labels(shop.connections, "folders", hats)
     import_labels(shop.connections, "folders", hats, name="others")
     (hats / "hat" / "3.jpg").unlink()
@@ -181,7 +179,7 @@ def test_pruning_forgets_what_the_source_no_longer_has_and_no_other_source(shop:
     assert len([row for row in read_examples(shop) if row[0] == "others"]) == 5
 
 
-def test_an_import_that_ends_halfway_prunes_nothing(shop: Shop, hats: Path, tmp_path: Path) -> None:
+def test_failed_import_prunes_nothing(shop: Shop, hats: Path, tmp_path: Path) -> None:
     import_labels(shop.connections, "folders", hats, name="hats")
     parts = tmp_path / "parts"
     parts.mkdir()
@@ -190,46 +188,46 @@ def test_an_import_that_ends_halfway_prunes_nothing(shop: Shop, hats: Path, tmp_
     with pytest.raises(PermanentError, match=r"b\.parquet"):
         import_labels(shop.connections, "deepfashion", parts, name="hats", prune=True)
     bad = write_set(tmp_path / "bad", {"hat/0.jpg": HTML})
-    with pytest.raises(PermanentError, match="not one of the 1 rows"):
+    with pytest.raises(PermanentError, match="none of the 1 rows"):
         import_labels(shop.connections, "folders", bad, name="hats", prune=True)
     assert count_examples(shop) == 5
 
 
-def test_a_set_without_one_good_row_is_refused_with_the_reasons(shop: Shop, tmp_path: Path) -> None:
+def test_fails_with_reasons_if_no_row_can_be_imported(shop: Shop, tmp_path: Path) -> None:
     write_set(tmp_path / "bad", {"hat/1.jpg": HTML, "hat/2.jpg": HTML, "hat/3.jpg": b""})
     with pytest.raises(PermanentError, match=r"2 unsupported_format, 1 empty_file.*skipped\.jsonl"):
         import_labels(shop.connections, "folders", tmp_path / "bad")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PermanentError, match="holds no labelled photos in the format folders"):
+    with pytest.raises(PermanentError, match="holds no labeled images in the format folders"):
         import_labels(shop.connections, "folders", tmp_path / "empty")
 
 
-def test_a_table_is_called_after_its_folder_and_nothing_is_called_catalog(shop: Shop, hats: Path) -> None:
+def test_name_defaults_to_the_folder_and_cannot_be_catalog(shop: Shop, hats: Path) -> None:
     (hats / "labels.csv").write_text("image,label\nhat/1.jpg,hat\n")
     assert import_labels(shop.connections, "csv", hats / "labels.csv").source == "hats"
     assert import_labels(shop.connections, "csv", hats).source == "hats"
-    with pytest.raises(PermanentError, match="may not be called 'catalog'"):
+    with pytest.raises(PermanentError, match="cannot be named 'catalog'"):
         import_labels(shop.connections, "csv", hats, name="catalog")
 
 
-def test_no_more_than_a_batch_is_in_memory(shop: Shop, hats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_holds_one_batch_in_memory(shop: Shop, hats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.retrain.labels.import_labels.BATCH_ROWS", 2)
-    stored_when_asked: list[int] = []
+    stored_at_request: list[int] = []
 
-    def rows() -> Iterator[LabelRow | BadRow]:
+    def rows() -> Iterator[LabelRow | SkippedRow]:
         for number in range(4):
-            stored_when_asked.append(count_examples(shop))
+            stored_at_request.append(count_examples(shop))
             yield LabelRow(number, f"{number}", make_photo(number), "hat", "", "", "group")
 
     import_rows(shop.connections, "hats", "folders", rows())
-    assert stored_when_asked == [0, 0, 0, 2]
+    assert stored_at_request == [0, 0, 0, 2]
 
 
-def test_batches_are_bounded_in_rows_and_in_bytes() -> None:
-    def make_rows(*sizes: int) -> list[LabelRow | BadRow]:
+def test_batches_are_limited_in_rows_and_bytes() -> None:
+    def make_rows(*sizes: int) -> list[LabelRow | SkippedRow]:
         return [LabelRow(n, str(n), bytes(size), "hat", "", "", "") for n, size in enumerate(sizes)]
 
-    def measure(rows: list[LabelRow | BadRow]) -> list[int]:
+    def measure(rows: list[LabelRow | SkippedRow]) -> list[int]:
         return [len(batch) for batch in batch_rows(rows)]
 
     limit = BATCH_BYTES
@@ -253,7 +251,7 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_halfway_an_import_is_finished_by_the_next(shop: Shop, tmp_path: Path) -> None:
+def test_next_import_completes_a_killed_one(shop: Shop, tmp_path: Path) -> None:
     photos = {f"hat/{number:03d}.jpg": make_photo(number) for number in range(200)}
     folder = write_set(tmp_path / "hats", photos)
     with subprocess.Popen(
@@ -261,13 +259,13 @@ def test_killed_halfway_an_import_is_finished_by_the_next(shop: Shop, tmp_path: 
     ) as process:
         deadline = time.monotonic() + 120
         while not count_examples(shop):
-            assert process.poll() is None, "the import ended before it was disturbed"
+            assert process.poll() is None, "the import ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.kill()
     assert 0 < count_examples(shop) < 200
     report = import_labels(shop.connections, "folders", folder, prune=True)
     assert (report.imported, report.pruned) == (200, 0)
-    disturbed = read_examples(shop)
-    import_labels(shop.connections, "folders", folder, name="undisturbed")
-    assert [row[1:] for row in disturbed] == [row[1:] for row in read_examples(shop) if row[0] == "undisturbed"]
+    resumed = read_examples(shop)
+    import_labels(shop.connections, "folders", folder, name="uninterrupted")
+    assert [row[1:] for row in resumed] == [row[1:] for row in read_examples(shop) if row[0] == "uninterrupted"]

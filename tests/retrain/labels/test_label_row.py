@@ -1,10 +1,8 @@
-"""What becomes of the texts of a row."""
-
 from pathlib import Path
 
 import pytest
 
-from jobs.retrain.labels.label_row import BadRow, LabelRow, RowFault, make_row
+from jobs.retrain.labels.label_row import LabelRow, SkippedRow, SkipReason, make_row
 
 LOOKALIKES = (
     "robe d'été",
@@ -17,25 +15,25 @@ LOOKALIKES = (
 )
 
 
-def test_categories_that_look_the_same_are_the_same() -> None:
+def test_lookalike_categories_become_one() -> None:
     rows = [make_row(1, "1.jpg", Path("1.jpg"), category) for category in LOOKALIKES]
     assert {row.category for row in rows if isinstance(row, LabelRow)} == {"robe d'été"}
     assert all(isinstance(row, LabelRow) for row in rows)
 
 
 @pytest.mark.parametrize("category", ["", " ", "\u200b", "nan", "NaN", "NULL", "None", "N/A", "-", "#N/A", "?"])
-def test_what_stands_for_a_missing_label_is_none(category: str) -> None:
+def test_skips_values_that_stand_for_a_missing_label(category: str) -> None:
     row = make_row(1, "1.jpg", Path("1.jpg"), category)
-    assert isinstance(row, BadRow)
-    assert row.reason is RowFault.NO_LABEL
+    assert isinstance(row, SkippedRow)
+    assert row.reason is SkipReason.NO_LABEL
 
 
 @pytest.mark.parametrize("category", ["nana", "nullpunkt", "t-shirt", "no-show socks"])
-def test_what_only_begins_so_is_a_label(category: str) -> None:
+def test_accepts_labels_that_start_like_a_missing_value(category: str) -> None:
     assert isinstance(make_row(1, "1.jpg", Path("1.jpg"), category), LabelRow)
 
 
-def test_a_name_with_a_nul_is_no_image() -> None:
+def test_skips_image_name_with_nul_character() -> None:
     row = make_row(1, "a\0.jpg", Path("a\0.jpg"), "hat")
-    assert isinstance(row, BadRow)
-    assert (row.source_key, row.reason) == ("a.jpg", RowFault.MALFORMED)
+    assert isinstance(row, SkippedRow)
+    assert (row.source_key, row.reason) == ("a.jpg", SkipReason.MALFORMED)

@@ -4,8 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from fixtures.shop import Shop, make_photo
-from jobs.retrain.labels.catalog_labels import import_catalog_labels
-from jobs.retrain.labels.import_labels import import_labels
+from jobs.retrain.labels.import_labels import import_catalog_labels, import_labels
 from jobs.storage.layout import example_location
 
 EXAMPLES = """
@@ -20,7 +19,7 @@ def execute(shop: Shop, statement: str, **parameters: object) -> None:
 
 
 def add_image(shop: Shop, key: str, content: bytes, product_id: str = "p") -> None:
-    """A photo as discovering and tagging leave it."""
+    """Add an image that has been discovered and tagged."""
     shop.put(key, content)
     execute(shop, "INSERT INTO catalog.products (product_id) VALUES (:id) ON CONFLICT DO NOTHING", id=product_id)
     execute(
@@ -53,14 +52,14 @@ def label(shop: Shop, key: str, category: str) -> None:
 
 
 def read_examples(shop: Shop) -> dict[str, tuple[str, str, str, str]]:
-    """Category, title, description and group by object key."""
+    """Return category, title, description and group by object key."""
     bucket = shop.connections.source.bucket
     return {row[0].removeprefix(f"{bucket}/"): row[1:] for row in shop.query(EXAMPLES)}
 
 
 @pytest.fixture
 def labelled_shop(shop: Shop) -> Shop:
-    """Three photos of two products, of which two have labels."""
+    """Set up three images of two products. Two of the images have labels."""
     add_image(shop, "a_1.jpg", make_photo(1), "a")
     add_image(shop, "a_2.jpg", make_photo(2), "a")
     add_image(shop, "b_1.jpg", make_photo(3), "b")
@@ -71,7 +70,7 @@ def labelled_shop(shop: Shop) -> Shop:
     return shop
 
 
-def test_the_latest_label_of_an_image_becomes_an_example(labelled_shop: Shop) -> None:
+def test_latest_label_of_an_image_becomes_an_example(labelled_shop: Shop) -> None:
     report = import_catalog_labels(labelled_shop.connections)
     assert (report.source, report.rows, report.imported, report.categories) == ("catalog", 2, 2, {"hat": 1, "shoe": 1})
     assert read_examples(labelled_shop) == {
@@ -82,12 +81,12 @@ def test_the_latest_label_of_an_image_becomes_an_example(labelled_shop: Shop) ->
     assert labelled_shop.connections.store.read(location) == make_photo(1)
 
 
-def test_without_labels_there_is_nothing_to_do(shop: Shop) -> None:
+def test_imports_nothing_without_labels(shop: Shop) -> None:
     report = import_catalog_labels(shop.connections)
     assert (report.rows, report.imported, report.skipped_uri, report.pruned) == (0, 0, None, 0)
 
 
-def test_only_what_differs_is_done_again(labelled_shop: Shop) -> None:
+def test_imports_only_what_changed(labelled_shop: Shop) -> None:
     connections = labelled_shop.connections
     import_catalog_labels(connections)
     assert import_catalog_labels(connections).rows == 0
@@ -104,13 +103,13 @@ def test_only_what_differs_is_done_again(labelled_shop: Shop) -> None:
     }
 
 
-def test_images_whose_bytes_are_unknown_or_gone_wait(labelled_shop: Shop) -> None:
+def test_ignores_images_with_unknown_bytes_and_deleted_images(labelled_shop: Shop) -> None:
     execute(labelled_shop, "UPDATE catalog.images SET content_hash = NULL WHERE object_key = 'a_1.jpg'")
     execute(labelled_shop, "UPDATE catalog.images SET deleted_at = now() WHERE object_key = 'b_1.jpg'")
     assert import_catalog_labels(labelled_shop.connections).rows == 0
 
 
-def test_what_vanished_or_changed_behind_the_catalogs_back_is_skipped_with_a_reason(labelled_shop: Shop) -> None:
+def test_skips_images_that_vanished_or_changed_since_the_listing(labelled_shop: Shop) -> None:
     label(labelled_shop, "a_2.jpg", "")
     labelled_shop.remove("a_1.jpg")
     labelled_shop.put("b_1.jpg", make_photo(99))
@@ -122,7 +121,7 @@ def test_what_vanished_or_changed_behind_the_catalogs_back_is_skipped_with_a_rea
     assert report.skipped_uri is not None
 
 
-def test_an_image_without_a_label_any_more_is_no_example_and_one_that_is_gone_still_is(
+def test_prunes_images_that_lost_their_label_and_keeps_deleted_images(
     labelled_shop: Shop, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     connections = labelled_shop.connections
@@ -141,7 +140,7 @@ def test_an_image_without_a_label_any_more_is_no_example_and_one_that_is_gone_st
     assert labelled_shop.query("SELECT count(*) FROM catalog.examples") == [(2,)]
 
 
-def test_a_photo_that_is_not_clothing_teaches_nothing(labelled_shop: Shop) -> None:
+def test_not_clothing_removes_the_example(labelled_shop: Shop) -> None:
     import_catalog_labels(labelled_shop.connections)
     label(labelled_shop, "a_1.jpg", "not clothing")
     label(labelled_shop, "a_2.jpg", "not clothing")
