@@ -237,7 +237,7 @@ def test_every_stage_reports_how_far_it_is(tagging_shop: Shop, monkeypatch: pyte
     tagging_shop.put("copy_1.jpg", make_photo(1))
     tagging_shop.put("broken_1.jpg", b"<html>")
     modules = ("plan", "tag_shard", "publish")
-    recorded = record_progress(monkeypatch, *(f"jobs.tagging.{module}" for module in modules))
+    recorded = record_progress(monkeypatch, *(f"jobs.ingest.{module}" for module in modules))
     ingest(tagging_shop.connections, IngestOptions())
     assert recorded.tasks == ["discover", "tag_shard[0]", "tag_shard[1]", "publish"]
     assert recorded.of("listing the bucket")[-1].done == 26

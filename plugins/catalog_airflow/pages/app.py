@@ -17,6 +17,7 @@ from catalog_airflow.pages import (
     review,
     runs,
     search,
+    templating,
     thumbnails,
 )
 from catalog_airflow.pages.access import identify_viewer
@@ -56,6 +57,7 @@ def create_pages_app() -> FastAPI:
         decisions,
         evaluations,
         thumbnails,
+        templating,
     ):
         app.include_router(part.router)
     app.add_middleware(BodyLimit)
