@@ -25,7 +25,7 @@ from benchmarks.materials import Checkpoints, write_checkpoints
 from jobs.images.decode import Decode, DecodeFault, DecodeLimits, PreparedImage, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.ingest.pipeline import Waiting, map_ahead, run_in
-from jobs.models.engine import EngineSettings
+from jobs.models.image_model import EngineSettings
 from jobs.models.predictor import Inputs, Predictor, load_predictor, rank_categories
 from jobs.models.torch_model import TorchModel
 

@@ -21,7 +21,7 @@ from jobs.images.geometry import Geometry
 from jobs.ingest.manifest import Shard, decode_shard
 from jobs.ingest.pipeline import PipelineSettings, ShardPipeline
 from jobs.ingest.reuse import ContentRouter
-from jobs.models.engine import EngineSettings
+from jobs.models.image_model import EngineSettings
 from jobs.models.predictor import Predictor, load_predictor
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress

@@ -1,4 +1,4 @@
-"""The interface of a served model, and the record of the build that serves it."""
+"""Define the interface of a loaded image model and the build record in its folder, and load the model."""
 
 import logging
 from collections.abc import Collection
@@ -20,17 +20,17 @@ EngineName = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 BUILD_FILE = "build.json"
 GRAPH_FILE = "graph.xml"
-"""The graph of OpenVINO; its weights lie beside it, in ``graph.bin``."""
+"""The OpenVINO graph. Its weights are in ``graph.bin`` in the same folder."""
 
 
 @dataclass(frozen=True)
 class ModelBuild:
-    """What a process that serves a model reads instead of the checkpoint's own configuration.
+    """Describe how a model is served; replaces the checkpoint's own configuration at serving time.
 
-    ``rest_precision`` is that of the layers of an int8 model that are not quantized, else ``precision`` itself. Where
-    whole ``float_blocks`` of them are left so on purpose, ``int8_share`` is what remains of the multiply-adds of all
-    layers with weights, between 0 and 1.
-    ``categories`` are those of a classifier in the order of its outputs, whose logits are divided by ``temperature``.
+    ``rest_precision`` is the precision of the layers of an int8 model that are not quantized, and equals ``precision``
+    for other models. ``float_blocks`` names the blocks that were kept in float, and ``int8_share`` is the remaining
+    int8 share, 0 to 1, of the multiply-adds of all layers with weights.
+    ``categories`` are in the order of a classifier's outputs. Its logits are divided by ``temperature``.
     """
 
     kind: ModelKind
@@ -44,21 +44,21 @@ class ModelBuild:
     float_blocks: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """The engine and its precision, for people."""
+        """Return engine and precision as text, such as "openvino int8 for 80% and bf16"."""
         share = f" for {self.int8_share:.0%}" if self.int8_share is not None else ""
         rest = f" and {self.rest_precision}" if self.rest_precision != self.precision else ""
         return f"{self.engine} {self.precision}{share}{rest}"
 
     def with_float(self, precision: Precision) -> "ModelBuild":
-        """The same, with its float layers in another precision."""
+        """Return a copy whose float layers use another precision."""
         return replace(self, precision="int8" if self.precision == "int8" else precision, rest_precision=precision)
 
 
 def choose_float(precision: Precision, native: Collection[Precision]) -> Precision:
-    """The precision of floats in which a processor serves what was built in ``precision``.
+    """Return ``precision`` if the processor supports it natively, else float32.
 
-    Where it does not compute in that, it is float32, with which every other was compared before it was taken: the
-    answers stay within the bounds of the fidelity gate. Emulated, 16 bits take two to five times as long as float32.
+    Emulated 16-bit floats take two to five times as long as float32. The fidelity gate compared every build with
+    float32, so predictions stay within its bounds.
     """
     if precision == "fp32" or precision in native:
         return precision
@@ -68,56 +68,89 @@ def choose_float(precision: Precision, native: Collection[Precision]) -> Precisi
 
 @cache
 def _log_replaced(precision: Precision) -> None:
-    """Once in a process."""
-    log.warning("this processor does not compute in %s, which would be slow: float32 takes its place", precision)
+    """Log once per process."""
+    log.warning("this processor does not support %s natively: using float32, which is faster than emulation", precision)
 
 
 def write_build(folder: Path, build: ModelBuild) -> None:
-    """Store the record with a checkpoint."""
+    """Store the build record in a model folder."""
     (folder / BUILD_FILE).write_bytes(TypeAdapter(ModelBuild).dump_json(build, indent=1))
 
 
 def read_build(folder: Path) -> ModelBuild | None:
-    """The record that a folder carries; None where no precision was chosen, and the machine's own is taken.
+    """Read the build record of a model folder; None if it has none, so each machine chooses its own precision.
 
     Raises:
-        PermanentError: the file has another form.
+        PermanentError: the file is not a valid build record.
     """
     file = folder / BUILD_FILE
     try:
         return TypeAdapter(ModelBuild).validate_json(file.read_bytes()) if file.is_file() else None
     except ValidationError as error:
         raise PermanentError(
-            f"{file} has another form ({error.errors()[0]['msg']}): run `python -m jobs optimize` again"
+            f"{file} is not a valid build record ({error.errors()[0]['msg']}). Run `python -m jobs optimize` again"
         ) from None
 
 
 class ImageModel(Protocol):
-    """The image side of a model, loaded; safe to call from ``passes`` threads at a time."""
+    """A loaded model that takes images; safe to call from ``passes`` threads at a time."""
 
     @property
     def engine(self) -> EngineName:
-        """Which engine computes it."""
+        """The engine that runs the model."""
 
     @property
     def description(self) -> str:
-        """Engine and precision, for people."""
+        """Engine and precision as text."""
 
     @property
     def geometry(self) -> Geometry:
-        """How photos are resized for it."""
+        """How images are resized for this model."""
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The names of a classifier's outputs, in order; none of an encoder."""
+        """The categories in the order of a classifier's outputs; empty for an encoder."""
 
     @property
     def batch_size(self) -> int:
-        """Photos that are best asked for at once."""
+        """The recommended number of images per call."""
 
     @property
     def passes(self) -> int:
-        """Batches that are best asked for side by side."""
+        """The recommended number of concurrent calls."""
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8 pixels [n, side, side, 3] into float32 [n, outputs]: calibrated probabilities or unit vectors."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Device and precision for torch; both may be ``auto``. A build record overrides the precision.
+
+    ``device_index`` selects one of several GPUs. ``pass_size`` is the fixed number of images per pass of an OpenVINO
+    graph; None selects a size that suits large batches.
+    """
+
+    device: str
+    precision: str
+    device_index: int = 0
+    pass_size: int | None = None
+
+
+def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) -> ImageModel:
+    """Load a model as it is served. Torch is imported only for models that run in it.
+
+    Raises:
+        PermanentError: the folder holds no model of this kind, or this machine cannot run it.
+    """
+    build = read_build(folder)
+    if build and build.engine == "openvino":
+        from jobs.models.openvino_model import load_openvino_model
+
+        return load_openvino_model(folder, build, settings.pass_size)
+    from jobs.models.device import choose_device
+    from jobs.models.torch_model import load_torch_model
+
+    precision = build.precision if build else settings.precision
+    device = choose_device(settings.device, precision, settings.device_index)
+    return load_torch_model(folder, kind, device)

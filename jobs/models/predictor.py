@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.images.geometry import Geometry
-from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import EngineSettings, load_image_model
 from jobs.models.image_model import ImageModel
 
 if TYPE_CHECKING:

@@ -68,7 +68,7 @@ def test_a_precision_that_is_replaced_is_logged_once(caplog: pytest.LogCaptureFi
     image_model._log_replaced.cache_clear()
     assert [choose_float("fp16", ()) for _ in range(3)] == ["fp32"] * 3
     assert [record.message for record in caplog.records] == [
-        "this processor does not compute in fp16, which would be slow: float32 takes its place"
+        "this processor does not support fp16 natively: using float32, which is faster than emulation"
     ]
 
 

@@ -20,7 +20,7 @@ import torch
 from benchmarks.avx2 import AVX2
 from jobs.database.model_versions import ModelKind
 from jobs.models.device import Device
-from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import EngineSettings, load_image_model
 from jobs.models.image_model import EngineName, Precision, write_build
 from jobs.models.torch_model import describe_checkpoint, load_torch_model
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
@@ -36,14 +36,14 @@ import json, logging, sys
 from pathlib import Path
 import numpy as np
 logging.basicConfig(format="%(message)s", stream=sys.stderr, level="WARNING")
-from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import EngineSettings, load_image_model
 answers = []
 for folder, kind in zip(sys.argv[2::2], sys.argv[3::2]):
     model = load_image_model(Path(folder), kind, EngineSettings("cpu", "auto"))
     answers.append((model.description, model.predict(np.load(sys.argv[1])).tolist()))
 print(json.dumps(answers))
 """
-REPLACED = "this processor does not compute in bf16, which would be slow: float32 takes its place"
+REPLACED = "this processor does not support bf16 natively: using float32, which is faster than emulation"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 
 from fixtures.candidates import EXACT_ENGINE
 from fixtures.shop import Shop, TinyModels, make_photo
-from jobs.models.engine import load_image_model
+from jobs.models.image_model import load_image_model
 from jobs.models.image_model import ImageModel
 from jobs.retrain.evaluate.evaluation_record import Serving
 from jobs.retrain.evaluate.serving import measure_serving
