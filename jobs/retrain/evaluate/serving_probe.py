@@ -19,8 +19,7 @@ from PIL import Image
 
 from jobs.database.model_versions import ModelKind
 from jobs.images.decode import DecodedPhoto, DecodeLimits, decode_photo
-from jobs.models.image_model import EngineSettings, load_image_model
-from jobs.models.image_model import ImageModel
+from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
 from jobs.retrain.evaluate.evaluation_record import Serving
 
 WARM_UP_PHOTOS = 3

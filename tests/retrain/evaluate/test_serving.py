@@ -9,8 +9,7 @@ import torch
 
 from fixtures.candidates import EXACT_ENGINE
 from fixtures.shop import Shop, TinyModels, make_photo
-from jobs.models.image_model import load_image_model
-from jobs.models.image_model import ImageModel
+from jobs.models.image_model import ImageModel, load_image_model
 from jobs.retrain.evaluate.evaluation_record import Serving
 from jobs.retrain.evaluate.serving import measure_serving
 from jobs.retrain.evaluate.serving_probe import probe_serving
