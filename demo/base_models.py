@@ -47,10 +47,12 @@ def write_random_weights(photos: DemoPhotos, folder: Path) -> dict[ModelKind, Pa
 
 
 def _choose_base(kind: ModelKind, settings: Settings, blank: Path) -> DemoBase:
-    configured = settings.classifier_base if kind == "classifier" else settings.encoder_base
+    configured = settings.training.classifier_base if kind == "classifier" else settings.training.encoder_base
     setting = f"CATALOG_{kind.upper()}_BASE"
     try:
-        return DemoBase(resolve_base(configured, setting, settings.model_cache), False, f"{configured}, from {setting}")
+        return DemoBase(
+            resolve_base(configured, setting, settings.locations.model_cache), False, f"{configured}, from {setting}"
+        )
     except PermanentError as error:
         return DemoBase(blank, True, f"random weights, because {error}")
 

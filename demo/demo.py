@@ -31,7 +31,7 @@ from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import StackStatus, start_stack
 from jobs.local.stack_status import choose_task_slots
-from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, Settings, load_settings, names_locations
+from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, ImageSettings, load_settings, names_locations
 
 INGEST_DAG = "catalog_ingest"
 RETRAIN_DAG = "model_retrain"
@@ -72,7 +72,7 @@ def run_demo(write: Write, ports: WantedPorts, own_photos: Path | None = None) -
         RetryableError: a run in Airflow stands still.
     """
     files = DemoFiles()
-    own = find_own_photos(own_photos, Settings.model_fields["image_suffixes"].default) if own_photos else None
+    own = find_own_photos(own_photos, ImageSettings.model_fields["image_suffixes"].default) if own_photos else None
     if names_locations():
         raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
     LOCAL_STACK_FOLDER.mkdir(mode=0o700, exist_ok=True)
@@ -120,7 +120,7 @@ def _start(
     with hold_preparation_lock(LOCAL_STACK_FOLDER), _step(write, title), ThreadPoolExecutor(1) as pool:
         photos = pool.submit(lambda: own or _render_sample(files))
         status = start_stack(LOCAL_STACK_FOLDER, ports, AirflowOptions(pool_slots=choose_task_slots()))
-        migrate(load_settings().database_url)
+        migrate(load_settings().locations.database_url)
         return status, photos.result()
 
 

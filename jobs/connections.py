@@ -37,7 +37,7 @@ def connect(settings: Settings) -> Iterator[Connections]:
     """
     connections = open_connections(settings)
     try:
-        with translate_faults(settings.database_url):
+        with translate_faults(settings.locations.database_url):
             yield connections
     finally:
         connections.engine.dispose()
@@ -47,10 +47,12 @@ def open_connections(settings: Settings) -> Connections:
     """Connections for a server, which keeps them until it ends; nothing is opened yet."""
     return Connections(
         settings,
-        create_database_engine(settings.database_url),
-        ObjectStore(settings.s3_endpoint_url, settings.credentials, connections=settings.read_threads + 2),
-        S3Uri.parse(settings.source_uri).as_folder(),
-        S3Uri.parse(settings.artifacts_uri).as_folder(),
+        create_database_engine(settings.locations.database_url),
+        ObjectStore(
+            settings.locations.s3_endpoint_url, settings.credentials, connections=settings.compute.read_threads + 2
+        ),
+        S3Uri.parse(settings.locations.source_uri).as_folder(),
+        S3Uri.parse(settings.locations.artifacts_uri).as_folder(),
     )
 
 

@@ -1,8 +1,8 @@
-"""Every setting, read once, typed, and passed to whoever needs it.
+"""Read every setting once, check it, and pass it to the code that needs it.
 
-Sources, strongest first: environment variables, ``.env``, and, only when none of the locations is set
-there, the file that the local stack wrote (so that nothing of a laptop leaks into production).
-The process environment is only read. What a client or a child process needs of ``.env`` is passed to it.
+Sources, strongest first: environment variables, ``.env``, and the file that the local stack wrote. The last one counts
+only if neither of the others sets a location, so a laptop's local stack cannot leak into production.
+The process environment is only read. Clients and child processes get what they need of ``.env`` passed in.
 """
 
 import json
@@ -22,7 +22,7 @@ from jobs.storage.uri import S3Uri
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 HOME_VARIABLE = "CATALOG_HOME"
-"""Names the folder of ``.env`` and ``.local`` where that is not the project, as for the tests."""
+"""Names the folder of ``.env`` and ``.local`` if that is not the project, for example in tests."""
 HOME = PROJECT_ROOT / os.environ.get(HOME_VARIABLE, "")
 LOCAL_STACK_FOLDER = HOME / ".local"
 LOCAL_STACK_ENVIRONMENT = "stack.env"
@@ -30,7 +30,7 @@ PREFIX = "CATALOG_"
 LOCATIONS = ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI", "CATALOG_S3_ENDPOINT_URL")
 _PARTS_OF_A_KEY = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
 _READ_FROM_FILE = (PREFIX, *AWS_VARIABLES.values(), "AIRFLOW_", "POSTGRES_", "REDIS_", "TAGGING_")
-"""What the jobs or Docker Compose read from ``.env``."""
+"""Prefixes of the variables that the jobs or Docker Compose read from ``.env``."""
 
 
 def _require_postgres(url: str) -> str:
@@ -68,19 +68,28 @@ Texts = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
 Locations = Annotated[tuple[Location, ...], BeforeValidator(_read_list)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
+Count = Annotated[int, Field(ge=1)]
 
 
-class Settings(BaseModel):
-    """The settings of every job; ``.env.example`` documents each with its default."""
+class SettingsGroup(BaseModel):
+    """Settings that belong together. The variable of a field is its name in capitals, with the prefix CATALOG_."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LocationSettings(SettingsGroup):
+    """Where the data is."""
 
     database_url: Annotated[str, AfterValidator(_require_postgres)]
     source_uri: Location
     other_sources: Locations = ()
     artifacts_uri: Location
     s3_endpoint_url: str | None = None
-    credentials: AwsCredentials = Field(default=AwsCredentials(), repr=False, exclude=True)
+    model_cache: Path = LOCAL_STACK_FOLDER / "models"
+
+
+class ImageSettings(SettingsGroup):
+    """What counts as an image and as a product."""
 
     image_suffixes: Texts = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
     exclude_patterns: Texts = ()
@@ -88,44 +97,80 @@ class Settings(BaseModel):
         r"(?P<product_id>[^/]+?)(?:[_-]\d{1,2})?\.[^./]+$"
     )
     products_file: str = "products.csv"
+    max_object_bytes: Count = 50_000_000
+    max_pixels: Count = 100_000_000
+    min_side_pixels: Count = 8
+
+
+class RunSettings(SettingsGroup):
+    """When a run stops, fails or starts a retraining."""
+
     vanished_share_limit: Share = 0.2
     failed_share_limit: Share = 0.01
     drift_limit: Annotated[float, Field(gt=0)] = 0.25
-    drift_min_images: Annotated[int, Field(ge=1)] = 200
+    drift_min_images: Count = 200
+    max_attempts: Count = 5
 
-    shard_size: Annotated[int, Field(ge=1)] = 8192
-    chunk_size: Annotated[int, Field(ge=1)] = 256
-    batch_size: Annotated[int, Field(ge=1)] | None = None
-    read_threads: Annotated[int, Field(ge=1)] = 8
-    decode_processes: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: min(os.cpu_count() or 1, 8))
-    max_object_bytes: Annotated[int, Field(ge=1)] = 50_000_000
-    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    min_side_pixels: Annotated[int, Field(ge=1)] = 8
-    max_attempts: Annotated[int, Field(ge=1)] = 5
+
+class ComputeSettings(SettingsGroup):
+    """How the work is split and computed."""
+
     device: str = "auto"
-    jpeg_decoder: Literal["cpu", "gpu"] = "cpu"
     engine: Literal["auto", "torch", "openvino"] = "auto"
     precision: str = "auto"
-
-    serve_host: str = "127.0.0.1"
-    serve_port: Annotated[int, Field(ge=1, le=65535)] = 8091
-    serve_queue_length: Annotated[int, Field(ge=1)] = 64
-    serve_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
-    query_service_url: str = "http://127.0.0.1:8091"
-    query_token: Annotated[str, Field(pattern=r"^[\x21-\x7e]{16,}$")] | None = Field(default=None, repr=False)
-
-    model_cache: Path = LOCAL_STACK_FOLDER / "models"
-
-    test_share: ShareUpToHalf = 0.1
-    validation_share: ShareUpToHalf = 0.1
-    classifier_base: str = "microsoft/resnet-18"
-    encoder_base: str = "openai/clip-vit-base-patch32"
+    jpeg_decoder: Literal["cpu", "gpu"] = "cpu"
+    batch_size: Count | None = None
+    read_threads: Count = 8
+    decode_processes: Count = Field(default_factory=lambda: min(os.cpu_count() or 1, 8))
+    shard_size: Count = 8192
+    chunk_size: Count = 256
 
     @model_validator(mode="after")
     def _chunks_fit_in_shards(self) -> Self:
         if self.chunk_size > self.shard_size:
             raise ValueError("CATALOG_CHUNK_SIZE must not exceed CATALOG_SHARD_SIZE")
         return self
+
+
+class ServingSettings(SettingsGroup):
+    """The query service and its clients."""
+
+    serve_host: str = "127.0.0.1"
+    serve_port: Annotated[int, Field(ge=1, le=65535)] = 8091
+    serve_queue_length: Count = 64
+    serve_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
+    query_service_url: str = "http://127.0.0.1:8091"
+    query_token: Annotated[str, Field(pattern=r"^[\x21-\x7e]{16,}$")] | None = Field(default=None, repr=False)
+
+
+class TrainingSettings(SettingsGroup):
+    """How candidates are trained and judged."""
+
+    classifier_base: str = "microsoft/resnet-18"
+    encoder_base: str = "openai/clip-vit-base-patch32"
+    test_share: ShareUpToHalf = 0.1
+    validation_share: ShareUpToHalf = 0.1
+
+
+class Settings(SettingsGroup):
+    """The settings of every job."""
+
+    locations: LocationSettings
+    images: ImageSettings
+    runs: RunSettings
+    compute: ComputeSettings
+    serving: ServingSettings
+    training: TrainingSettings
+    credentials: AwsCredentials = Field(default=AwsCredentials(), repr=False, exclude=True)
+
+
+GROUPS: dict[str, type[SettingsGroup]] = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
+}
+VARIABLES = {f"{PREFIX}{name}".upper(): (group, name) for group, model in GROUPS.items() for name in model.model_fields}
+"""The group and field that each environment variable sets."""
 
 
 def read_variables(home: Path = HOME) -> dict[str, str]:
@@ -181,39 +226,31 @@ def load_settings(source_uri: str | None = None) -> Settings:
         return make_settings(variables)
     configured = make_settings(variables)
     settings = make_settings(variables | {"CATALOG_SOURCE_URI": source_uri})
-    allowed = (configured.source_uri, *configured.other_sources)
+    allowed = (configured.locations.source_uri, *configured.locations.other_sources)
     if not any(S3Uri.parse(source_uri).is_within(S3Uri.parse(folder)) for folder in allowed):
         raise PermanentError(
-            f"the source {source_uri} is not below CATALOG_SOURCE_URI={configured.source_uri}: add it to "
+            f"the source {source_uri} is not below CATALOG_SOURCE_URI={configured.locations.source_uri}: add it to "
             "CATALOG_OTHER_SOURCES to allow it"
         )
     return settings
 
 
 def make_settings(variables: Mapping[str, str]) -> Settings:
-    """Check the settings that these variables hold; raises as `load_settings`."""
-    values = select_fields(Settings, PREFIX, variables)
+    """Check the settings in these variables; an empty variable counts as not set. Raises as `load_settings`."""
+    values: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    for variable, (group, name) in VARIABLES.items():
+        if value := variables.get(variable):
+            values[group][name] = value
     try:
-        return Settings.model_validate(values | {"credentials": AwsCredentials.from_variables(variables)})
+        return Settings.model_validate({**values, "credentials": AwsCredentials.from_variables(variables)})
     except ValidationError as error:
         raise PermanentError(_describe(error)) from None
 
 
-def select_fields(model: type[BaseModel], prefix: str, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields of a model that variables of a prefix set; an empty variable sets nothing."""
-    names = name_variables(model, prefix)
-    return {field: variables[name] for field, name in names.items() if variables.get(name)}
-
-
-def name_variables(model: type[BaseModel], prefix: str = PREFIX) -> dict[str, str]:
-    """Return the variable of each field."""
-    return {name: f"{prefix}{name}".upper() for name, field in model.model_fields.items() if not field.exclude}
-
-
 def _describe(error: ValidationError) -> str:
-    faults = []
-    for fault in error.errors():
-        name = f"CATALOG_{fault['loc'][0]}".upper() if fault["loc"] else "settings"
-        is_missing = fault["type"] == "missing"
-        faults.append(f"{name} is not set" if is_missing else f"{name}: {fault['msg'].removeprefix('Value error, ')}")
-    return f"{'; '.join(faults)} (see .env.example; `make ui` starts a local stack that sets them)"
+    errors = []
+    for found in error.errors():
+        name = f"{PREFIX}{found['loc'][1]}".upper() if len(found["loc"]) > 1 else "settings"
+        is_missing = found["type"] == "missing"
+        errors.append(f"{name} is not set" if is_missing else f"{name}: {found['msg'].removeprefix('Value error, ')}")
+    return f"{'; '.join(errors)} (see .env.example; `make ui` starts a local stack that sets them)"

@@ -19,6 +19,7 @@ from jobs.settings import (
     LOCAL_STACK_FOLDER,
     LOCATIONS,
     PROJECT_ROOT,
+    ComputeSettings,
     Settings,
     find_ignored_variables,
     load_settings,
@@ -81,7 +82,10 @@ def test_an_empty_variable_of_the_environment_brings_the_default_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CATALOG_BATCH_SIZE", "")
-    assert make_settings(NEEDED | read_variables(folder)).batch_size == Settings.model_fields["batch_size"].default
+    assert (
+        make_settings(NEEDED | read_variables(folder)).compute.batch_size
+        == ComputeSettings.model_fields["batch_size"].default
+    )
 
 
 @pytest.mark.parametrize("name", LOCATIONS)
@@ -166,14 +170,14 @@ def test_what_is_missing_is_named_by_its_variable() -> None:
 
 
 def test_an_empty_value_counts_as_none() -> None:
-    assert read_settings(s3_endpoint_url="", batch_size="").s3_endpoint_url is None
-    assert read_settings(batch_size="").batch_size == Settings.model_fields["batch_size"].default
+    assert read_settings(s3_endpoint_url="", batch_size="").locations.s3_endpoint_url is None
+    assert read_settings(batch_size="").compute.batch_size == ComputeSettings.model_fields["batch_size"].default
 
 
 def test_an_argument_wins_over_the_environment() -> None:
     with patch.dict(os.environ, NEEDED):
-        assert load_settings("s3://photos/new").source_uri == "s3://photos/new"
-        assert load_settings(None).source_uri == "s3://photos/"
+        assert load_settings("s3://photos/new").locations.source_uri == "s3://photos/new"
+        assert load_settings(None).locations.source_uri == "s3://photos/"
         with pytest.raises(PermanentError, match="CATALOG_SOURCE_URI: must look like s3://"):
             load_settings("elsewhere")
 
@@ -198,7 +202,7 @@ def test_a_source_is_one_of_those_that_the_settings_name(source: str, is_allowed
     }
     with patch.dict(os.environ, named):
         if is_allowed:
-            assert load_settings(source).source_uri == source
+            assert load_settings(source).locations.source_uri == source
         else:
             with pytest.raises(PermanentError, match="CATALOG_OTHER_SOURCES"):
                 load_settings(source)
@@ -245,7 +249,7 @@ def test_several_faults_are_named_at_once() -> None:
 
 
 def test_a_chunk_must_fit_in_a_shard() -> None:
-    assert read_settings(chunk_size="8", shard_size="8").chunk_size == 8
+    assert read_settings(chunk_size="8", shard_size="8").compute.chunk_size == 8
     with pytest.raises(PermanentError, match="CATALOG_CHUNK_SIZE must not exceed CATALOG_SHARD_SIZE"):
         read_settings(chunk_size="9", shard_size="8")
 
@@ -258,17 +262,17 @@ def test_values_are_read_into_their_types() -> None:
         failed_share_limit="0.5",
         model_cache="/var/cache/models",
     )
-    assert settings.database_url == "postgresql://db/catalog"
-    assert settings.image_suffixes == (".jpg", ".heic")
-    assert settings.exclude_patterns == ("drafts/*",)
-    assert settings.failed_share_limit == 0.5
-    assert settings.model_cache == Path("/var/cache/models")
-    assert settings.decode_processes >= 1
+    assert settings.locations.database_url == "postgresql://db/catalog"
+    assert settings.images.image_suffixes == (".jpg", ".heic")
+    assert settings.images.exclude_patterns == ("drafts/*",)
+    assert settings.runs.failed_share_limit == 0.5
+    assert settings.locations.model_cache == Path("/var/cache/models")
+    assert settings.compute.decode_processes >= 1
 
 
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        read_settings().batch_size = 1
+        read_settings().compute.batch_size = 1
 
 
 def test_a_command_warns_of_variables_of_libraries_in_the_file(env_file: Path) -> None:

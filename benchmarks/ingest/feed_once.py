@@ -84,15 +84,17 @@ def read_cpu() -> Cpu:
 def measure_rates(to: Connections) -> Rates:
     """Read all photos of the source into memory, then decode them in this process, in another, and in two."""
     prepare = partial(
-        prepare_image, limits=DecodeLimits(to.settings.max_pixels, 1, target_side=2 * SIDE), geometries=[GEOMETRY]
+        prepare_image,
+        limits=DecodeLimits(to.settings.images.max_pixels, 1, target_side=2 * SIDE),
+        geometries=[GEOMETRY],
     )
     contents: list[bytes] = []
     listed = [one for page in to.store.list_pages(to.source) for one in page]
 
     def read() -> None:
         due = [DueImage(0, one.key, one.etag, one.size_bytes, "new", True, True) for one in listed]
-        read_one = partial(read_image, to.store, to.source.bucket, max_bytes=to.settings.max_object_bytes)
-        with ThreadPoolExecutor(to.settings.read_threads) as readers:
+        read_one = partial(read_image, to.store, to.source.bucket, max_bytes=to.settings.images.max_object_bytes)
+        with ThreadPoolExecutor(to.settings.compute.read_threads) as readers:
             contents.extend(one.content for one in readers.map(read_one, due) if isinstance(one, ImageBytes))
 
     reading = _measure(read, len(listed))

@@ -64,7 +64,7 @@ def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="The shard's numb
     from jobs.ingest.tag_shard import tag_shard as tag
     from jobs.settings import load_settings
 
-    with connect(load_settings()) as to, DecodePool(to.settings.decode_processes) as decode_pool:
+    with connect(load_settings()) as to, DecodePool(to.settings.compute.decode_processes) as decode_pool:
         settings = TagSettings.from_settings(to.settings)
         load = partial(load_models, to.engine, to.store, settings, device_index=shard)
         print_report(tag(to.engine, to.store, to.artifacts, run, shard, settings, load, decode_pool))
@@ -90,6 +90,6 @@ def report(run: RunOption) -> None:
     from jobs.settings import load_settings
 
     settings = load_settings()
-    limit, drift = settings.failed_share_limit, DriftSettings.from_settings(settings)
+    limit, drift = settings.runs.failed_share_limit, DriftSettings.from_settings(settings)
     with connect(settings) as connections:
         print_report(report_run(connections.engine, connections.store, connections.artifacts, run, limit, drift))

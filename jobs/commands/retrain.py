@@ -224,6 +224,6 @@ def _make_request(settings: "Settings", kind: Kind, base: str | None, options: "
     from jobs.models.checkpoint import resolve_base
     from jobs.retrain.train.requests import make_request
 
-    configured = settings.classifier_base if kind == "classifier" else settings.encoder_base
-    folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.model_cache)
+    configured = settings.training.classifier_base if kind == "classifier" else settings.training.encoder_base
+    folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.locations.model_cache)
     return make_request(kind, folder, options)

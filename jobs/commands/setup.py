@@ -13,7 +13,7 @@ def migrate() -> None:
     from jobs.database.migrations import migrate as migrate_database
     from jobs.settings import load_settings
 
-    print_report(migrate_database(load_settings().database_url))
+    print_report(migrate_database(load_settings().locations.database_url))
 
 
 @app.command()
@@ -24,5 +24,7 @@ def create_buckets() -> None:
     from jobs.storage.uri import S3Uri
 
     settings = load_settings()
-    locations = [S3Uri.parse(uri) for uri in (settings.source_uri, settings.artifacts_uri)]
-    print_report({"created": create_missing_buckets(settings.s3_endpoint_url, locations, settings.credentials)})
+    locations = [S3Uri.parse(uri) for uri in (settings.locations.source_uri, settings.locations.artifacts_uri)]
+    print_report(
+        {"created": create_missing_buckets(settings.locations.s3_endpoint_url, locations, settings.credentials)}
+    )

@@ -20,7 +20,7 @@ MAX_PIXELS = 25_000_000
 
 def shrink_under_limits(settings: Settings) -> Decoder[bytes]:
     """What makes a photo a small JPEG, under the limits of the ingest and a tighter one on pixels."""
-    limits = DecodeLimits(min(MAX_PIXELS, settings.max_pixels), settings.min_side_pixels, SIDE_PIXELS)
+    limits = DecodeLimits(min(MAX_PIXELS, settings.images.max_pixels), settings.images.min_side_pixels, SIDE_PIXELS)
     return partial(shrink_photo, limits=limits)
 
 

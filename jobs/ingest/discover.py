@@ -4,7 +4,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
@@ -117,7 +117,14 @@ class DiscoverSettings:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The part of the configuration that concerns this stage."""
-        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+        images = settings.images
+        return cls(
+            images.image_suffixes,
+            images.exclude_patterns,
+            images.product_id_pattern,
+            images.products_file,
+            settings.runs.vanished_share_limit,
+        )
 
 
 def discover_images(

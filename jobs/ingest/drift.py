@@ -32,7 +32,7 @@ class DriftSettings:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The part of the configuration that concerns this stage."""
-        return cls(settings.drift_limit, settings.drift_min_images)
+        return cls(settings.runs.drift_limit, settings.runs.drift_min_images)
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,16 @@ def ingest(connections: Connections, options: IngestOptions) -> RunReport:
     )
     ShardTagger(connections).tag(run_id, plan.shards)
     publish_run(connections.engine, run_id)
-    limit, drift = connections.settings.failed_share_limit, DriftSettings.from_settings(connections.settings)
+    limit, drift = connections.settings.runs.failed_share_limit, DriftSettings.from_settings(connections.settings)
     return report_run(connections.engine, connections.store, connections.artifacts, run_id, limit, drift)
 
 
 def plan_settings(settings: Settings, options: IngestOptions) -> PlanSettings:
     """How the configuration and the caller's options cut a run."""
-    return PlanSettings(settings.shard_size, settings.chunk_size, settings.max_attempts, options.force, options.limit)
+    return PlanSettings(
+        settings.compute.shard_size,
+        settings.compute.chunk_size,
+        settings.runs.max_attempts,
+        options.force,
+        options.limit,
+    )

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -59,7 +59,19 @@ class TagSettings:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The part of the configuration that concerns this stage."""
-        return cls(**{field.name: getattr(settings, field.name) for field in fields(cls)})
+        images, compute = settings.images, settings.compute
+        return cls(
+            device=compute.device,
+            precision=compute.precision,
+            jpeg_decoder=compute.jpeg_decoder,
+            batch_size=compute.batch_size,
+            read_threads=compute.read_threads,
+            decode_processes=compute.decode_processes,
+            max_object_bytes=images.max_object_bytes,
+            max_pixels=images.max_pixels,
+            min_side_pixels=images.min_side_pixels,
+            model_cache=settings.locations.model_cache,
+        )
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,9 @@ def plan_retag(connections: Connections, run_id: str) -> Plan:
 def _plan(connections: Connections, run_id: str, models: RunModels) -> Plan:
     """Plan a run, or recall the plan that it has."""
     settings = connections.settings
-    cut = PlanSettings(settings.shard_size, settings.chunk_size, settings.max_attempts, force=False, limit=None)
+    cut = PlanSettings(
+        settings.compute.shard_size, settings.compute.chunk_size, settings.runs.max_attempts, force=False, limit=None
+    )
     manifest = ManifestWriter(connections.store, manifest_location(connections.artifacts, run_id), cut)
     with connections.engine.begin() as connection:
         lock_run(connection, run_id)
@@ -259,7 +261,7 @@ class _Completion:
 
     def _try_to_switch(self) -> RetagReport | None:
         """Switch, or say why there is nothing to switch; None if something changed in the last moment."""
-        limit = self._connections.settings.failed_share_limit
+        limit = self._connections.settings.runs.failed_share_limit
         self._progress.report("switching")
         try:
             with self._engine.begin() as connection:

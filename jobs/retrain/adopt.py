@@ -77,10 +77,10 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
         RetryableError: database or bucket away.
     """
     settings = connections.settings
-    base = base or settings.encoder_base
+    base = base or settings.training.encoder_base
     with connections.engine.connect() as connection:
         _refuse_other_champion(connection, base)
-    folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.model_cache)
+    folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.locations.model_cache)
     with open_scratch() as scratch:
         artifact = scratch / "artifact"
         production = _build(folder, artifact, settings)
@@ -97,7 +97,7 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
                 version = insert_model_version(connection, uploaded)
                 log.info("reading encoder %d back from the bucket", version.model_version_id)
                 # Into the cache, since the next run on this machine loads it from there.
-                fetch_checkpoint(connections.store, version, settings.model_cache)
+                fetch_checkpoint(connections.store, version, settings.locations.model_cache)
                 promotion = NewPromotion("encoder", version.model_version_id, None, None, adopted_by, reason)
                 insert_promotion(connection, promotion)
             report = report_champion(connection, "encoder", is_new=is_new)
@@ -147,7 +147,7 @@ def _build(base: Path, artifact: Path, settings: Settings) -> ModelBuild:
     require_numbers(towers, base)
     write_encoder(towers, base, artifact)
     production = describe_checkpoint(artifact, "encoder")
-    graph = convert(artifact, "encoder", choose_device(settings.device, "fp32"), settings)
+    graph = convert(artifact, "encoder", choose_device(settings.compute.device, "fp32"), settings)
     if graph:
         save_graph(graph, artifact)
         production = replace(production, engine="openvino")
@@ -161,7 +161,7 @@ def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, sc
     Raises:
         PermanentError: a vector is not a unit vector, or a gate on serving fails; the message says which.
     """
-    exact = choose_device(settings.device, "fp32")
+    exact = choose_device(settings.compute.device, "fp32")
     photos = _make_photos()
     model = load_served_model(artifact, "encoder", exact)
     pixels = torch.stack([model.geometry.apply(photo) for photo in photos])

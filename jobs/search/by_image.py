@@ -103,7 +103,9 @@ def read_photo(image_path: Path, settings: Settings) -> np.ndarray:
         content = image_path.read_bytes()
     except OSError as error:
         raise PermanentError(f"{image_path}: {error.strerror}") from None
-    decoded = decode_image(content, DecodeLimits(settings.max_pixels, settings.min_side_pixels, SHRUNKEN_SIDE))
+    decoded = decode_image(
+        content, DecodeLimits(settings.images.max_pixels, settings.images.min_side_pixels, SHRUNKEN_SIDE)
+    )
     if not isinstance(decoded, DecodedImage):
         raise PermanentError(f"{image_path} is no photo that can be read: {decoded.reason} ({decoded.detail})")
     return decoded.pixels

@@ -37,13 +37,13 @@ def load_text_embedder(connections: Connections, model_version_id: int) -> TextE
     from jobs.models.encoder import load_text_encoder
 
     # Whatever the image tower is served in: the text tower is asked for one line at a time.
-    device = choose_device(connections.settings.device, "fp32")
+    device = choose_device(connections.settings.compute.device, "fp32")
     return load_text_encoder(_fetch(connections, model_version_id), device)
 
 
 def load_photo_embedder(connections: Connections, model_version_id: int) -> EmbedPhoto:
     """Load the image tower of a registered encoder; raises as `load_text_embedder` does."""
-    settings = EngineSettings(connections.settings.device, connections.settings.precision)
+    settings = EngineSettings(connections.settings.compute.device, connections.settings.compute.precision)
     encoder = load_image_model(_fetch(connections, model_version_id), "encoder", settings)
 
     def embed_photo(pixels: np.ndarray) -> np.ndarray:
@@ -58,4 +58,4 @@ def _fetch(connections: Connections, model_version_id: int) -> Path:
 
     with connections.engine.connect() as connection:
         version = read_model_version(connection, model_version_id)
-    return fetch_checkpoint(connections.store, version, connections.settings.model_cache)
+    return fetch_checkpoint(connections.store, version, connections.settings.locations.model_cache)

@@ -68,11 +68,11 @@ class LiveModelFollower:
 
     def __init__(self, connections: Connections) -> None:
         def load_classifier(version: int) -> ServedClassifier:
-            with translate_faults(connections.settings.database_url):
+            with translate_faults(connections.settings.locations.database_url):
                 return load_served_classifier(connections, version)
 
         def load_encoder(live: LiveEncoder) -> ServedEncoder:
-            with translate_faults(connections.settings.database_url):
+            with translate_faults(connections.settings.locations.database_url):
                 return load_served_encoder(connections, live)
 
         self.classifier = FollowedModel[int, ServedClassifier](
@@ -121,7 +121,7 @@ class LiveModelFollower:
         """None while the database is away, or has no schema yet; said once."""
         try:
             with (
-                translate_faults(self._connections.settings.database_url),
+                translate_faults(self._connections.settings.locations.database_url),
                 self._connections.engine.connect() as connection,
             ):
                 versions = read_live_versions(connection)

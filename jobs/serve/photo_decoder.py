@@ -22,7 +22,7 @@ class PhotoDecoder:
         self._pool = pool
         self._settings = settings
         # Two for each process, so that none is idle while a photo travels.
-        self._threads = ThreadPoolExecutor(2 * settings.decode_processes, "decode")
+        self._threads = ThreadPoolExecutor(2 * settings.compute.decode_processes, "decode")
 
     async def prepare(self, content: bytes, geometry: Geometry, largest_side: int) -> np.ndarray:
         """Turn the bytes of a photo into uint8 pixels [side, side, 3] for a model.
@@ -33,7 +33,9 @@ class PhotoDecoder:
             UnfitQuestionError: these bytes are no photo, or one that the limits refuse.
             NotNowError: decoding processes are lost, whatever they decode.
         """
-        limits = DecodeLimits(self._settings.max_pixels, self._settings.min_side_pixels, target_side=2 * largest_side)
+        limits = DecodeLimits(
+            self._settings.images.max_pixels, self._settings.images.min_side_pixels, target_side=2 * largest_side
+        )
         decode = partial(prepare_image, limits=limits, geometries=(geometry,))
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._pool.decode, decode, [content])
         try:

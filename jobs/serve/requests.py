@@ -173,9 +173,9 @@ class QuestionPath:
         self._bodies = bodies
         self._body_bytes = body_bytes
         self._metrics = metrics
-        self._queue_length = settings.serve_queue_length
-        self._deadline_seconds = settings.serve_deadline_seconds
-        self._token = settings.query_token
+        self._queue_length = settings.serving.serve_queue_length
+        self._deadline_seconds = settings.serving.serve_deadline_seconds
+        self._token = settings.serving.query_token
         self._taken_in = 0
         metrics.follow_queue(path, lambda: self._taken_in)
 
@@ -243,9 +243,9 @@ LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 def is_on_loopback(settings: Settings) -> bool:
     """Tell whether the service is only reachable from this machine."""
     try:
-        return ipaddress.ip_address(settings.serve_host).is_loopback
+        return ipaddress.ip_address(settings.serving.serve_host).is_loopback
     except ValueError:
-        return settings.serve_host == "localhost"
+        return settings.serving.serve_host == "localhost"
 
 
 def require_token_beyond_loopback(settings: Settings) -> None:
@@ -254,10 +254,10 @@ def require_token_beyond_loopback(settings: Settings) -> None:
     Raises:
         PermanentError: there is none.
     """
-    if settings.query_token is None and not is_on_loopback(settings):
+    if settings.serving.query_token is None and not is_on_loopback(settings):
         raise PermanentError(
-            f"CATALOG_SERVE_HOST={settings.serve_host} is reachable from other machines: set CATALOG_QUERY_TOKEN for "
-            "the service and its clients, or serve on 127.0.0.1"
+            f"CATALOG_SERVE_HOST={settings.serving.serve_host} is reachable from other machines: "
+            "set CATALOG_QUERY_TOKEN for the service and its clients, or serve on 127.0.0.1"
         )
 
 

@@ -115,7 +115,7 @@ def load_served_encoder(connections: Connections, live: LiveEncoder) -> ServedEn
     images = ServedImageTower(_load_image_model(connections, live.model_version_id), live)
     images.answer([_make_blank_photo(images.geometry)])
     embedder = load_text_embedder(connections, live.model_version_id)
-    texts = ServedTextTower(embedder, prepare_passes(choose_device(connections.settings.device, "fp32")), live)
+    texts = ServedTextTower(embedder, prepare_passes(choose_device(connections.settings.compute.device, "fp32")), live)
     texts.answer(["a first text"])
     log.info("encoder %d answers now for space %d (%s)", live.model_version_id, live.space_id, images.model.description)
     return ServedEncoder(live, images, texts)
@@ -125,8 +125,8 @@ def _load_image_model(connections: Connections, model_version_id: int) -> ImageM
     settings = connections.settings
     with connections.engine.connect() as connection:
         version = read_model_version(connection, model_version_id)
-    folder = fetch_checkpoint(connections.store, version, settings.model_cache)
-    how = EngineSettings(settings.device, settings.precision, pass_size=PHOTOS_IN_A_GRAPH)
+    folder = fetch_checkpoint(connections.store, version, settings.locations.model_cache)
+    how = EngineSettings(settings.compute.device, settings.compute.precision, pass_size=PHOTOS_IN_A_GRAPH)
     return load_image_model(folder, version.kind, how)
 
 

@@ -47,16 +47,16 @@ def create_app(service: QueryService, settings: Settings) -> FastAPI:
     app = FastAPI(title="Catalog tagger: query service", openapi_url=None)
     if is_on_loopback(settings):
         # A page in somebody's browser may ask under a name of its own that leads here.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, settings.serve_host])
-    bodies = BodyReader(settings.max_object_bytes)
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, settings.serving.serve_host])
+    bodies = BodyReader(settings.images.max_object_bytes)
 
     async def embed_text(body: bytes) -> EmbeddedQuery:
         return await service.embed_text(_read_text(body))
 
     questions: tuple[tuple[str, AnswerBody, int], ...] = (
         ("/embed-text", embed_text, TEXT_BODY_BYTES),
-        ("/embed-image", service.embed_image, settings.max_object_bytes),
-        ("/classify", service.classify, settings.max_object_bytes),
+        ("/embed-image", service.embed_image, settings.images.max_object_bytes),
+        ("/classify", service.classify, settings.images.max_object_bytes),
     )
     for path, answer, body_bytes in questions:
         question_path = QuestionPath(path, answer, bodies, body_bytes, service.metrics, settings)
@@ -106,8 +106,11 @@ def serve(connections: Connections) -> None:
     for request in (signal.SIGTERM, signal.SIGINT):
         # While it serves, uvicorn's own handlers are in place; when it is through it sends the signal again.
         signal.signal(request, _leave)
-    with _listen(settings.serve_host, settings.serve_port) as listener, prepare_server(connections) as server:
-        log.info("answering on http://%s:%d", settings.serve_host, settings.serve_port)
+    with (
+        _listen(settings.serving.serve_host, settings.serving.serve_port) as listener,
+        prepare_server(connections) as server,
+    ):
+        log.info("answering on http://%s:%d", settings.serving.serve_host, settings.serving.serve_port)
         server.run(sockets=[listener])
 
 
@@ -116,7 +119,7 @@ def prepare_server(connections: Connections) -> Iterator[uvicorn.Server]:
     """A server that only has to be run; during the block its processes live, and it follows the live models."""
     settings = connections.settings
     with ExitStack() as stack:
-        pool = stack.enter_context(DecodePool(settings.decode_processes, PHOTO_SECONDS))
+        pool = stack.enter_context(DecodePool(settings.compute.decode_processes, PHOTO_SECONDS))
         follower = LiveModelFollower(connections)
         service = stack.enter_context(QueryService(follower, pool, settings))
         server = uvicorn.Server(
@@ -126,7 +129,7 @@ def prepare_server(connections: Connections) -> Iterator[uvicorn.Server]:
                 access_log=False,
                 server_header=False,
                 lifespan="off",
-                timeout_graceful_shutdown=int(settings.serve_deadline_seconds) + 1,
+                timeout_graceful_shutdown=int(settings.serving.serve_deadline_seconds) + 1,
             )
         )
 

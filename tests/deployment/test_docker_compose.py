@@ -13,7 +13,7 @@ from jobs.cli import app
 from jobs.database.migrations import check_pgvector_version
 from jobs.database.spaces import MAINTENANCE_BYTES
 from jobs.retrain.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy
-from jobs.settings import PROJECT_ROOT, Settings, name_variables
+from jobs.settings import PROJECT_ROOT, VARIABLES
 from tests.deployment.compose_file import (
     COMPOSE,
     COMPOSE_TEXT,
@@ -130,7 +130,7 @@ def test_the_pool_is_the_one_that_tasks_use() -> None:
 
 @pytest.mark.parametrize("name", ["init", "airflow-api-server", *WORKERS])
 def test_jobs_get_every_setting_and_no_other(name: str) -> None:
-    settings = {*name_variables(Settings).values(), *name_variables(GatePolicy, ENVIRONMENT_PREFIX).values()}
+    settings = {*VARIABLES, *(f"{ENVIRONMENT_PREFIX}{name}".upper() for name in GatePolicy.model_fields)}
     passed = {variable for variable in SERVICES[name]["environment"] if variable.startswith("CATALOG_")}
     # The image says where its volume for models is.
     assert passed == settings - {"CATALOG_MODEL_CACHE"}

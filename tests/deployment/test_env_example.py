@@ -12,14 +12,14 @@ from pydantic.fields import FieldInfo
 
 from jobs.retrain.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
 from jobs.settings import (
+    GROUPS,
     HOME,
     HOME_VARIABLE,
     LOCATIONS,
     PROJECT_ROOT,
-    Settings,
+    VARIABLES,
     load_settings,
     make_settings,
-    name_variables,
 )
 from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
 from tests.deployment.compose_file import find_variables
@@ -27,10 +27,8 @@ from tests.deployment.compose_file import find_variables
 EXAMPLE = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
 ENTRY = re.compile(r"^# ([A-Z][A-Z0-9_]*=.*)$", re.MULTILINE)
 RECIPE = re.compile(r"^#   \$ (.+)$", re.MULTILINE)
-SETTINGS = {variable: Settings.model_fields[name] for name, variable in name_variables(Settings).items()}
-GATES = {
-    variable: GatePolicy.model_fields[name] for name, variable in name_variables(GatePolicy, ENVIRONMENT_PREFIX).items()
-}
+SETTINGS = {variable: GROUPS[group].model_fields[name] for variable, (group, name) in VARIABLES.items()}
+GATES = {f"{ENVIRONMENT_PREFIX}{name}".upper(): field for name, field in GatePolicy.model_fields.items()}
 LOCAL_PORTS = set(
     re.findall(
         r'envvar="(CATALOG_\w+_PORT)"', (PROJECT_ROOT / "jobs" / "commands" / "local.py").read_text(encoding="utf-8")
@@ -75,7 +73,8 @@ def test_settings_are_listed_with_their_default(name: str, monkeypatch: pytest.M
     for location in LOCATIONS[:3]:
         monkeypatch.setenv(location, "postgresql://h/d" if "DATABASE" in location else "s3://b/")
     monkeypatch.setenv(name, written)
-    value = getattr(load_settings(), name.removeprefix("CATALOG_").lower())
+    group, field = VARIABLES[name]
+    value = getattr(getattr(load_settings(), group), field)
     assert (HOME / value if isinstance(value, Path) else value) == read_default(SETTINGS[name])
 
 

@@ -18,7 +18,7 @@ WIDTHS = (1280, 420)
 
 def list_pages() -> dict[str, str]:
     """The address of each page, with what the catalog holds at the moment."""
-    with create_engine(driver_url(load_settings().database_url)).connect() as connection:
+    with create_engine(driver_url(load_settings().locations.database_url)).connect() as connection:
         product = connection.execute(
             text(
                 "SELECT product_id FROM catalog.products WHERE display_name ILIKE '%striped dress%' ORDER BY 1 LIMIT 1"

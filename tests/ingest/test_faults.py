@@ -33,7 +33,7 @@ HOSTILE_KEYS = (
 
 @pytest.fixture
 def proxy(tagging_shop: Shop) -> Iterator[FaultProxy]:
-    endpoint = tagging_shop.connections.settings.s3_endpoint_url
+    endpoint = tagging_shop.connections.settings.locations.s3_endpoint_url
     assert endpoint is not None
     with run_fault_proxy(endpoint) as proxy:
         yield proxy
@@ -92,9 +92,7 @@ def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: Fau
 def test_attempts_become_rare(tagging_shop: Shop, proxy: FaultProxy) -> None:
     key = tagging_shop.put_photos(1)[0]
     proxy.answers = {key: (403, "AccessDenied")}
-    limited = replace(
-        through(proxy, tagging_shop), settings=tagging_shop.connections.settings.model_copy(update={"max_attempts": 2})
-    )
+    limited = replace(through(proxy, tagging_shop), settings=tagging_shop.with_settings(max_attempts=2).settings)
     assert [ingest(limited, IngestOptions()).entries for _ in range(3)] == [1, 1, 0]
     with limited.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE catalog.item_failures SET last_failed_at = now() - interval '8 days'")

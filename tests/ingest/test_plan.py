@@ -128,6 +128,6 @@ def test_a_run_belongs_to_its_source_and_its_purpose(tagging_shop: Shop) -> None
     with pytest.raises(PermanentError, match="'nobody' was never planned"):
         ingest(connections, IngestOptions(run_id="nobody"))
     plan_retag(connections, "retag")
-    limit, drift = connections.settings.failed_share_limit, DriftSettings.from_settings(connections.settings)
+    limit, drift = connections.settings.runs.failed_share_limit, DriftSettings.from_settings(connections.settings)
     with pytest.raises(PermanentError, match="'retag' belongs to `python -m jobs retag`, not to ingest"):
         report_run(connections.engine, connections.store, connections.artifacts, "retag", limit, drift)

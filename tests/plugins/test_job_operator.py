@@ -16,7 +16,7 @@ import pytest
 
 from fixtures.shop import Shop
 from jobs import errors
-from jobs.settings import PROJECT_ROOT, Settings
+from jobs.settings import PROJECT_ROOT, VARIABLES
 
 if TYPE_CHECKING:
     from catalog_airflow.operators import JobOperator
@@ -55,7 +55,7 @@ def dead_database() -> Iterator[None]:
     """Settings whose database does not answer."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        unset = dict.fromkeys((f"CATALOG_{name.upper()}" for name in Settings.model_fields), "")
+        unset = dict.fromkeys(VARIABLES, "")
         settings = {
             "CATALOG_DATABASE_URL": f"postgresql://shop:hush@127.0.0.1:{unused.getsockname()[1]}/catalog",
             "CATALOG_SOURCE_URI": "s3://photos/",

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import Engine
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
-from jobs.settings import Settings
+from jobs.settings import Settings, make_settings
 
 
 @pytest.fixture
@@ -22,9 +22,11 @@ def stocked(engine: Engine) -> Engine:
 @pytest.fixture
 def settings(database_url: str) -> Settings:
     """Settings whose bucket is never asked."""
-    return Settings(
-        database_url=database_url,
-        source_uri="s3://shop/photos",
-        artifacts_uri="s3://shop/artifacts",
-        s3_endpoint_url="http://127.0.0.1:9",
+    return make_settings(
+        {
+            "CATALOG_DATABASE_URL": database_url,
+            "CATALOG_SOURCE_URI": "s3://shop/photos",
+            "CATALOG_ARTIFACTS_URI": "s3://shop/artifacts",
+            "CATALOG_S3_ENDPOINT_URL": "http://127.0.0.1:9",
+        }
     )

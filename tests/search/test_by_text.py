@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from fixtures.catalog_rows import open_live_space
+from fixtures.shop import change_settings
 from jobs.errors import PermanentError, RetryableError
 from jobs.search import ProductHit, search_products
 from jobs.search.by_text import embed_text_query, find_products_by_text
@@ -83,7 +84,7 @@ def test_search_products_asks_the_database_of_the_settings(stocked: Engine, sett
 
 
 def test_a_database_that_is_away_is_worth_a_retry(settings: Settings) -> None:
-    away = settings.model_copy(update={"database_url": "postgresql://shop:hush@127.0.0.1:1/catalog"})
+    away = change_settings(settings, database_url="postgresql://shop:hush@127.0.0.1:1/catalog")
     with pytest.raises(RetryableError, match=r"127\.0\.0\.1:1/catalog"):
         search_products("hat", settings=away)
 

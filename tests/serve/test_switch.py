@@ -109,7 +109,7 @@ def test_a_catalog_without_a_classifier_is_searched_and_the_first_classifier_is_
 
 
 def test_it_waits_for_the_schema(empty_database_url: str, shop: Shop) -> None:
-    settings = shop.connections.settings.model_copy(update={"database_url": empty_database_url})
+    settings = shop.with_settings(database_url=empty_database_url).settings
     with connect(settings) as connections, run_service(connections) as service:
         service.wait_until(lambda health: "python -m jobs migrate" in health.get("detail", ""))
         assert service.http.get("/health").status_code == 503

@@ -55,7 +55,7 @@ def measure_blast_radius(
     """
     with connections.engine.connect() as connection:
         tags = sample_live_tags(connection, images)
-    with ThreadPoolExecutor(connections.settings.read_threads) as pool:
+    with ThreadPoolExecutor(connections.settings.compute.read_threads) as pool:
         read = pool.map(partial(_load_photo, connections, candidate), tags)
         loaded = list(progress.track("reading photos of the catalog", read, len(tags)))
     photos = [photo for photo in loaded if photo is not None]
@@ -73,10 +73,14 @@ def measure_blast_radius(
 
 def _load_photo(connections: Connections, candidate: ServedModel, tag: LiveTag) -> _LivePhoto | None:
     settings = connections.settings
-    content = connections.store.read_unchanged(S3Uri(tag.bucket, tag.object_key), tag.etag, settings.max_object_bytes)
+    content = connections.store.read_unchanged(
+        S3Uri(tag.bucket, tag.object_key), tag.etag, settings.images.max_object_bytes
+    )
     if isinstance(content, ObjectFault):
         return None
-    limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, target_side=2 * candidate.geometry.resize_to)
+    limits = DecodeLimits(
+        settings.images.max_pixels, settings.images.min_side_pixels, target_side=2 * candidate.geometry.resize_to
+    )
     decoded = decode_image(content, limits)
     if not isinstance(decoded, DecodedImage):
         return None

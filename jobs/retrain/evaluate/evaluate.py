@@ -121,10 +121,10 @@ def _read_contest(connections: Connections, run_id: str, kind: ModelKind) -> _Co
 def _measure(connections: Connections, contest: _Contest, scratch: Path, progress: Progress) -> Measured:
     settings, store = connections.settings, connections.store
     snapshot = load_snapshot(store, connections.artifacts, contest.snapshot.snapshot_id)
-    photos = SnapshotPhotos(store, connections.artifacts, settings.model_cache, progress)
+    photos = SnapshotPhotos(store, connections.artifacts, settings.locations.model_cache, progress)
     log.info("reading %s %d back from the bucket", contest.kind, contest.candidate.model_version_id)
     progress.report("reading the artifact back from the bucket")
-    exact = choose_device(settings.device, "fp32")
+    exact = choose_device(settings.compute.device, "fp32")
     inspection = inspect_artifact(store, contest.candidate, snapshot, photos, exact, scratch / "artifact")
     log.info("checking %d photos for leaks", len(snapshot.rows))
     basics = EvaluationMetrics(
@@ -133,8 +133,8 @@ def _measure(connections: Connections, contest: _Contest, scratch: Path, progres
     if inspection.folder is None:
         log.error("the candidate cannot be measured: %s", inspection.servable.fault)
         return Measured(basics)
-    champion = fetch_checkpoint(store, contest.champion, settings.model_cache) if contest.champion else None
-    device = choose_device(settings.device, settings.precision)
+    champion = fetch_checkpoint(store, contest.champion, settings.locations.model_cache) if contest.champion else None
+    device = choose_device(settings.compute.device, settings.compute.precision)
     trial = Trial(connections, snapshot, photos, device, inspection.folder, champion, progress)
     log.info("serving the artifact in a process of its own")
     serving = _serve(trial, contest.kind, scratch)

@@ -40,7 +40,9 @@ def measure_serving(
         (scratch / f"{number:05d}").write_bytes(photo)
     command = [sys.executable, "-m", "jobs.retrain.evaluate.serving_probe", kind, str(artifact), str(scratch)]
     try:
-        output = _run_probe([*command, settings.device, settings.precision, str(ROUND_SECONDS)], progress)
+        output = _run_probe(
+            [*command, settings.compute.device, settings.compute.precision, str(ROUND_SECONDS)], progress
+        )
     except subprocess.CalledProcessError as error:
         log.error("the process that served the artifact ended with %d: %s", error.returncode, error.stderr[-2000:])
         return Serving(len(asked), None, None, None, None)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.errors import PermanentError
 from jobs.retrain.gates.paired_test import CONFIDENCE
-from jobs.settings import Share, name_variables, read_variables, select_fields
+from jobs.settings import Share, read_variables
 
 ENVIRONMENT_PREFIX = "CATALOG_GATE_"
 
@@ -114,13 +114,15 @@ def load_gate_policy() -> GatePolicy:
         PermanentError: one of them is wrong, or a variable names none; the message names each.
     """
     variables = read_variables()
-    known = name_variables(GatePolicy, ENVIRONMENT_PREFIX).values()
+    known = {f"{ENVIRONMENT_PREFIX}{name}".upper(): name for name in GatePolicy.model_fields}
     # A threshold under a misspelt name would silently not count.
     unknown = sorted(name for name in variables if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
         raise PermanentError(f"{', '.join(unknown)} is no threshold of the gates (see .env.example)")
     try:
-        return GatePolicy.model_validate(select_fields(GatePolicy, ENVIRONMENT_PREFIX, variables))
+        return GatePolicy.model_validate(
+            {field: variables[name] for name, field in known.items() if variables.get(name)}
+        )
     except ValidationError as error:
         faults = [f"{ENVIRONMENT_PREFIX}{fault['loc'][0]}".upper() + f": {fault['msg']}" for fault in error.errors()]
         raise PermanentError(f"{'; '.join(faults)} (see .env.example)") from None

@@ -52,7 +52,7 @@ class ExampleMaker:
         return results
 
     def _read(self, row: LabelRow) -> ReadRow | SkippedRow:
-        content = read_row_image(self.connections.store, row, self.connections.settings.max_object_bytes)
+        content = read_row_image(self.connections.store, row, self.connections.settings.images.max_object_bytes)
         return content if isinstance(content, SkippedRow) else ReadRow(row, content, hashlib.sha256(content).digest())
 
     def _hash_images(self, rows: Sequence[ReadRow]) -> dict[bytes, bytes | DecodeFault]:
@@ -97,7 +97,7 @@ class ExampleMaker:
         )
 
     def _find_product(self, key: str) -> str:
-        match = re.search(self.connections.settings.product_id_pattern, key)
+        match = re.search(self.connections.settings.images.product_id_pattern, key)
         return (match["product_id"] if match else None) or key
 
 
@@ -105,10 +105,10 @@ class ExampleMaker:
 def open_example_maker(connections: Connections, source: str, import_id: str) -> Iterator[ExampleMaker]:
     """Open an `ExampleMaker` and stop its processes and threads at the end of the block."""
     settings = connections.settings
-    limits = DecodeLimits(settings.max_pixels, settings.min_side_pixels, DECODED_SIDE_PIXELS)
+    limits = DecodeLimits(settings.images.max_pixels, settings.images.min_side_pixels, DECODED_SIDE_PIXELS)
     with (
-        DecodePool(settings.decode_processes) as decode_pool,
-        ThreadPoolExecutor(settings.read_threads, "import") as threads,
+        DecodePool(settings.compute.decode_processes) as decode_pool,
+        ThreadPoolExecutor(settings.compute.read_threads, "import") as threads,
     ):
         decode = partial(decode_pool.decode, partial(decode_image, limits=limits))
         yield ExampleMaker(connections, source, import_id, decode, threads)

@@ -34,7 +34,7 @@ def convert(checkpoint: Path, kind: ModelKind, device: Device, settings: Setting
     """The checkpoint as a graph; None where torch serves, since a GPU is there, a setting asks for it, or torch.export
     or OpenVINO cannot express what the model does.
     """
-    engine = settings.engine if settings.engine != "auto" else "torch" if device.is_cuda else "openvino"
+    engine = settings.compute.engine if settings.compute.engine != "auto" else "torch" if device.is_cuda else "openvino"
     if engine == "torch":
         return None
     try:
@@ -46,7 +46,7 @@ def convert(checkpoint: Path, kind: ModelKind, device: Device, settings: Setting
 
 def list_torch_ways(context: OptimizationContext, settings: Settings) -> Iterator[ServingOption]:
     """The precision of the device or of the settings, where that is not float32."""
-    native = choose_device(settings.device, settings.precision).precision
+    native = choose_device(settings.compute.device, settings.compute.precision).precision
     if native != "fp32":
         production = replace(context.production, precision=native, rest_precision=native)
         yield ServingOption(production, lambda folder: shutil.copytree(context.checkpoint, folder))
@@ -54,7 +54,7 @@ def list_torch_ways(context: OptimizationContext, settings: Settings) -> Iterato
 
 def list_float_ways(context: OptimizationContext, settings: Settings, graph: ov.Model) -> Iterator[ServingOption]:
     """The graph in the precisions of floats that this processor computes in, the fastest first."""
-    for name in ("fp32",) if settings.precision == "fp32" else list_float_precisions():
+    for name in ("fp32",) if settings.compute.precision == "fp32" else list_float_precisions():
         production = replace(context.production, engine="openvino", precision=name, rest_precision=name)
         yield ServingOption(production, lambda folder: save_graph(graph, folder))
 

@@ -61,7 +61,7 @@ def open_context(
         RetryableError: the bucket is away.
     """
     settings = connections.settings
-    folder = fetch_checkpoint(connections.store, trained, settings.model_cache)
+    folder = fetch_checkpoint(connections.store, trained, settings.locations.model_cache)
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
     test = snapshot.part("test")
     if len(test) < 2:
@@ -69,11 +69,11 @@ def open_context(
     return OptimizationContext(
         kind=kind,
         checkpoint=folder,
-        photos=SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache, progress),
+        photos=SnapshotPhotos(connections.store, connections.artifacts, settings.locations.model_cache, progress),
         snapshot=snapshot,
         test=test,
         production=describe_checkpoint(folder, kind),
-        exact=choose_device(settings.device, "fp32"),
+        exact=choose_device(settings.compute.device, "fp32"),
         progress=progress,
     )
 

@@ -119,7 +119,7 @@ def _try_ways(context: OptimizationContext, settings: Settings, policy: GatePoli
 
     context.progress.report("converting the checkpoint")
     graph = convert(context.checkpoint, context.kind, context.exact, settings)
-    if graph and settings.precision in {"auto", "int8"} and not passes(quantize_whole(context, graph)):
+    if graph and settings.compute.precision in {"auto", "int8"} and not passes(quantize_whole(context, graph)):
         # What follows a part that passes has less in int8, and is taken to pass, too.
         bisect_left(list_mixed_ways(context, graph), True, key=passes)
     if any(one.passes for one in tried):

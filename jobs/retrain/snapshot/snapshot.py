@@ -44,7 +44,7 @@ class SnapshotSettings:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The part of the configuration that concerns this stage."""
-        return cls(settings.test_share, settings.validation_share)
+        return cls(settings.training.test_share, settings.training.validation_share)
 
     def __post_init__(self) -> None:
         if not (0 < self.test_share <= 0.5 and 0 < self.validation_share <= 0.5):

@@ -123,7 +123,7 @@ def _wait_for_report(connections: Connections, run_id: str, kind: ModelKind) -> 
 
 def _choose_folder(connections: Connections, run_id: str, kind: ModelKind) -> Path:
     name = hashlib.sha256(f"{run_id}\0{kind}".encode()).hexdigest()[:32]
-    return connections.settings.model_cache / "trainings" / name
+    return connections.settings.locations.model_cache / "trainings" / name
 
 
 @contextmanager
@@ -160,9 +160,9 @@ def _open_context(
     connections: Connections, snapshot_id: str, request: TrainingRequest, folder: Path, progress: Progress
 ) -> TrainingContext:
     settings = connections.settings
-    device = choose_device(settings.device, settings.precision, int(os.environ.get("LOCAL_RANK", "0")))
+    device = choose_device(settings.compute.device, settings.compute.precision, int(os.environ.get("LOCAL_RANK", "0")))
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
-    photos = SnapshotPhotos(connections.store, connections.artifacts, settings.model_cache, progress)
+    photos = SnapshotPhotos(connections.store, connections.artifacts, settings.locations.model_cache, progress)
     # A checkpoint of other settings is no place to go on from.
     plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
     checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"

@@ -30,14 +30,14 @@ def read_drift_settings() -> DriftSettings:
 def open_query_client() -> QueryClient:
     """The query service, which holds the models that must not live in this server."""
     settings = open_catalog().settings
-    return QueryClient(settings.query_service_url, settings.query_token)
+    return QueryClient(settings.serving.query_service_url, settings.serving.query_token)
 
 
 @contextmanager
 def use_catalog() -> Iterator[Connections]:
     """The connections, for what opens its own transactions; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
-    with translate_faults(catalog.settings.database_url):
+    with translate_faults(catalog.settings.locations.database_url):
         yield catalog
 
 
@@ -54,6 +54,6 @@ def read_catalog() -> Iterator[Connection]:
 def change_catalog() -> Iterator[Connection]:
     """One transaction; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
-    with translate_faults(catalog.settings.database_url), catalog.engine.begin() as connection:
+    with translate_faults(catalog.settings.locations.database_url), catalog.engine.begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         yield connection

@@ -147,7 +147,7 @@ def _find_source(image_id: int) -> ThumbnailSource | None:
 
 
 def _read_photo(source: ThumbnailSource) -> bytes | str:
-    limit = min(MAX_BYTES, open_catalog().settings.max_object_bytes)
+    limit = min(MAX_BYTES, open_catalog().settings.images.max_object_bytes)
     if source.size_bytes > limit:
         return "too large to show"
     content = open_catalog().store.read_unchanged(

@@ -170,7 +170,7 @@ def test_a_run_that_trained_nothing_cannot_be_evaluated(shop: Shop) -> None:
 
 def make_trial(shop: Shop, labelled: LabelledSet, candidate: Path, champion: Path | None = None) -> Trial:
     connections = shop.connections
-    photos = SnapshotPhotos(connections.store, connections.artifacts, connections.settings.model_cache)
+    photos = SnapshotPhotos(connections.store, connections.artifacts, connections.settings.locations.model_cache)
     return Trial(connections, labelled.snapshot, photos, EXACT, candidate, champion)
 
 

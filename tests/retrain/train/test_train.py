@@ -95,7 +95,7 @@ def run_here(shop: Shop, words: Sequence[str]) -> Answer:
 
 def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals, messages: Path) -> int | None:
     """Start a training and send it a signal as soon as there is a checkpoint; returns its exit code."""
-    trainings = shop.connections.settings.model_cache / "trainings"
+    trainings = shop.connections.settings.locations.model_cache / "trainings"
     process = start_job("train", *words, environment=shop.environment | PRECISION, messages=messages)
     while process.is_alive() and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
         time.sleep(0.002)
@@ -155,7 +155,7 @@ def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
         "training/settings.json",
     }
     assert str(tmp_path) not in (folder / "training" / "settings.json").read_text()
-    assert not list((school.connections.settings.model_cache / "trainings").iterdir())
+    assert not list((school.connections.settings.locations.model_cache / "trainings").iterdir())
 
 
 def test_a_training_reports_how_far_it_is(
