@@ -200,7 +200,7 @@ Decode = Callable[[Sequence[bytes]], Sequence[PreparedImage | DecodeFault]]
 """Prepares a batch, in its order."""
 
 
-class RefusedError(Exception):
+class UndecodableError(Exception):
     """An image that breaks a limit."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -233,7 +233,7 @@ def decode_photo(content: bytes, limits: DecodeLimits) -> DecodedPhoto | DecodeF
         warnings.simplefilter("ignore")
         try:
             photo, width, height = _decode(content, limits)
-        except RefusedError as refusal:
+        except UndecodableError as refusal:
             return DecodeFault(refusal.reason, str(refusal), time.perf_counter() - started)
         except DECODER_FAULTS as error:
             return DecodeFault(_name_fault(error), _describe(error), time.perf_counter() - started)
@@ -242,7 +242,7 @@ def decode_photo(content: bytes, limits: DecodeLimits) -> DecodedPhoto | DecodeF
 
 def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int]:
     if not content:
-        raise RefusedError(Reason.EMPTY, "0 bytes")
+        raise UndecodableError(Reason.EMPTY, "0 bytes")
     # Our own limit is checked from the header; Pillow's would warn or raise by a number of its own.
     Image.MAX_IMAGE_PIXELS = None
     png_depth = None
@@ -269,15 +269,15 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int
 
 
 def check_size(width: int, height: int, limits: DecodeLimits) -> None:
-    """Raise RefusedError for a photo that is too large or too small."""
+    """Raise UndecodableError for a photo that is too large or too small."""
     if width * height > limits.max_pixels:
-        raise RefusedError(Reason.TOO_MANY_PIXELS, f"{width} x {height} exceeds {limits.max_pixels} pixels")
+        raise UndecodableError(Reason.TOO_MANY_PIXELS, f"{width} x {height} exceeds {limits.max_pixels} pixels")
     if min(width, height) < limits.min_side_pixels:
-        raise RefusedError(Reason.TOO_SMALL, f"{width} x {height}: a side is under {limits.min_side_pixels} pixels")
+        raise UndecodableError(Reason.TOO_SMALL, f"{width} x {height}: a side is under {limits.min_side_pixels} pixels")
 
 
 def check_scans(jpeg: bytes) -> None:
-    """Raise RefusedError for a JPEG whose scans make it slow to decode."""
+    """Raise UndecodableError for a JPEG whose scans make it slow to decode."""
     # Far quicker than walking its segments, and an upper bound.
     if jpeg.count(b"\xff\xda") <= MAX_SCANS:
         return
@@ -286,7 +286,7 @@ def check_scans(jpeg: bytes) -> None:
         scans += marker == 0xDA
         found = _SEGMENT.search(jpeg, found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2]))
     if scans > MAX_SCANS:
-        raise RefusedError(Reason.TOO_MANY_SCANS, f"{scans} scans exceed {MAX_SCANS}")
+        raise UndecodableError(Reason.TOO_MANY_SCANS, f"{scans} scans exceed {MAX_SCANS}")
 
 
 def _shrunken_size(width: int, height: int, target_side: int) -> tuple[int, int]:

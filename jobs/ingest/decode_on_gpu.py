@@ -20,7 +20,7 @@ from jobs.images.decode import (
     DecodeFault,
     DecodeLimits,
     PreparedImage,
-    RefusedError,
+    UndecodableError,
     check_scans,
     check_size,
     read_orientation,
@@ -95,7 +95,7 @@ class GpuDecoder:
                     # Whether TorchCodec turns photos by itself differs by device.
                     is_plain = image.mode in {"RGB", "L"} and read_orientation(image) == 1
                     return Jpeg(position, content, *image.size) if is_plain else None
-        except (RefusedError, *DECODER_FAULTS):
+        except (UndecodableError, *DECODER_FAULTS):
             return None
 
     def _decode_group(self, group: Sequence[Jpeg]) -> dict[int, PreparedImage]:
