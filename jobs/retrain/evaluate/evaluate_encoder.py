@@ -60,6 +60,6 @@ def _ask(trial: Trial, folder: Path, rows: Sequence[SnapshotRow]) -> _Answers:
     image_vectors = images.predict(trial.photos.load_pixels(rows, images.geometry), trial.progress)
     full_texts = [row.full_text for row in rows]
     text_vectors = map_batches(texts.embed, full_texts, trial.device)
-    logit_scale = float(texts.model.logit_scale.exp()) if hasattr(texts.model, "logit_scale") else None
+    logit_scale = float(texts.model.logit_scale.detach().exp()) if hasattr(texts.model, "logit_scale") else None
     outcome = score_encoder(image_vectors, text_vectors, full_texts, logit_scale)
     return _Answers((image_vectors * text_vectors).sum(axis=1), outcome)

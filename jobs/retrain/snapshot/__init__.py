@@ -1,1 +1,1 @@
-"""Build snapshots of the examples: immutable labelled data sets, split without leaks."""
+"""Build snapshots: immutable labeled data sets, split without leaks."""

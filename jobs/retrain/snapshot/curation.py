@@ -1,4 +1,4 @@
-"""Choose the photos to learn from: each once, with one category that its labels agree on, near duplicates grouped."""
+"""Select the images to train on: drop duplicates, contradictory labels and rare categories."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -11,19 +11,22 @@ from jobs.database.examples import Example, RememberedSplit
 from jobs.errors import PermanentError
 
 NEAR_DUPLICATE_BITS = 32
-"""Of 3,409 real photos, each copy that was halved or compressed again (quality 60) differs in at most 12 bits, and 99 %
-of those that were cropped by 2 % in at most 32; the nearest two that show different clothes differ in 38."""
+"""Maximum number of differing bits, out of 256, between near duplicates.
+
+Measured on 3,409 real images: halved or recompressed copies (quality 60) differ in at most 12 bits, 99 % of the copies
+cropped by 2 % in at most 32, and the closest two images of different clothes in 38.
+"""
 
 BLOCK_ROWS = 512
 BLOCK_COLUMNS = 4096
-MOST_PAIRS = 5_000_000
+MAX_PAIRS = 5_000_000
 
 
 def find_near_duplicates(hashes: Sequence[bytes], differing_bits: int) -> np.ndarray:
-    """The pairs that differ in at most so many bits: positions, int32 [pairs, 2], the first below the second, sorted.
+    """Return all pairs that differ in at most ``differing_bits``: sorted positions, int32 [pairs, 2], first < second.
 
     Raises:
-        PermanentError: there are so many that they would not fit into memory.
+        PermanentError: there are too many pairs to fit in memory.
     """
     words = _as_words(hashes)
     found, count = [np.empty((0, 2), dtype=np.int32)], 0
@@ -32,35 +35,35 @@ def find_near_duplicates(hashes: Sequence[bytes], differing_bits: int) -> np.nda
             pairs = np.argwhere(is_near).astype(np.int32) + np.array([row, row + column], dtype=np.int32)
             found.append(pairs[pairs[:, 0] < pairs[:, 1]])
             count += len(found[-1])
-        if count > MOST_PAIRS:
+        if count > MAX_PAIRS:
             raise PermanentError(
-                f"more than {MOST_PAIRS:,} pairs of photos differ in at most {differing_bits} of 256 bits: lower this "
-                "number, or remove the placeholder photos from the labels"
+                f"more than {MAX_PAIRS:,} pairs of images differ in at most {differing_bits} of 256 bits. Lower this "
+                "number, or remove placeholder images from the labels"
             )
     pairs = np.concatenate(found)
     return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
 
 
 def has_near_duplicate(hashes: Sequence[bytes], others: Sequence[bytes], differing_bits: int) -> np.ndarray:
-    """For each photo, whether any of the others differs from it in at most so many bits: bool [photos]."""
+    """Return for each image whether any of the others differs in at most ``differing_bits``: bool [images]."""
     words, other_words = _as_words(hashes), _as_words(others)
-    answers = np.zeros(len(words), dtype=bool)
+    has_near = np.zeros(len(words), dtype=bool)
     for row in range(0, len(words), BLOCK_ROWS):
         for _, is_near in _compare(words[row : row + BLOCK_ROWS], other_words, differing_bits):
-            answers[row : row + BLOCK_ROWS] |= is_near.any(axis=1)
-    return answers
+            has_near[row : row + BLOCK_ROWS] |= is_near.any(axis=1)
+    return has_near
 
 
 def _as_words(hashes: Sequence[bytes]) -> np.ndarray:
-    """As uint64 [photos, 4]."""
+    """Convert to uint64 [images, 4]."""
     return np.frombuffer(b"".join(hashes), dtype=np.uint64).reshape(-1, 4)
 
 
 def _compare(rows: np.ndarray, columns: np.ndarray, differing_bits: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield, for each block of columns, where it starts and which rows are near which of its columns."""
+    """Yield the start of each block of columns, and which of its columns are near each row: bool [rows, columns]."""
     for start in range(0, len(columns), BLOCK_COLUMNS):
         block = columns[start : start + BLOCK_COLUMNS]
-        # 16 bits, since a photo and its negative differ in all 256.
+        # Not uint8: an image and its negative differ in all 256 bits.
         distances = np.zeros((len(rows), len(block)), dtype=np.uint16)
         for word in range(rows.shape[1]):
             distances += np.bitwise_count(rows[:, None, word] ^ block[None, :, word])
@@ -72,13 +75,12 @@ CONTRADICTORY_LABEL = "contradictory_label"
 NEAR_DUPLICATE = "near_duplicate"
 RARE_CATEGORY = "rare_category"
 
-SHOWN = 20
-"""As many contradictions are named."""
+MAX_REPORTED_CONTRADICTIONS = 20
 
 
 @dataclass(frozen=True)
 class CuratedPhoto:
-    """A photo with one label; ``full_text`` is empty where no label of it has a text."""
+    """An image with one category. ``full_text`` is empty if none of its labels has a text."""
 
     content_hash: bytes
     perceptual_hash: bytes
@@ -89,7 +91,7 @@ class CuratedPhoto:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two labels that cannot both be right; ``first`` and ``second`` are source and key."""
+    """Two labels that contradict each other. ``first`` and ``second`` consist of source and key."""
 
     first: str
     first_category: str
@@ -99,9 +101,9 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Curation:
-    """``examples`` = the photos + all that were dropped; ``rare_categories`` has the photos of each.
+    """Result of a selection; ``examples`` = number of photos + all that were dropped.
 
-    ``contradictions`` are the first few.
+    ``rare_categories`` counts the images of each dropped category. ``contradictions`` lists the first 20.
     """
 
     examples: int
@@ -111,7 +113,7 @@ class Curation:
     contradictions: tuple[Contradiction, ...]
 
     def without_categories(self, categories: Collection[str]) -> "Curation":
-        """Drop all photos of some categories as rare."""
+        """Drop all images of the given categories as rare."""
         counts = Counter(photo.category for photo in self.photos if photo.category in categories)
         return replace(
             self,
@@ -122,7 +124,7 @@ class Curation:
 
 
 LabelsOfPhoto = tuple[Example, ...]
-"""All labels of the same bytes."""
+"""All labels of images with the same bytes."""
 
 
 def curate_examples(
@@ -131,9 +133,9 @@ def curate_examples(
     near_duplicate_bits: int,
     min_images_per_category: int,
 ) -> Curation:
-    """Choose the photos to learn from; ``examples`` come in the order of their content hashes.
+    """Select the images to train on. ``examples`` must be sorted by content hash.
 
-    Of photos that look alike the one that was ever in test stays, else the one that was ever in train, else the first.
+    Of near duplicates, keep an image that was ever in test; otherwise one that was ever in train; otherwise the first.
     """
     photos = [tuple(labels) for _, labels in groupby(examples, key=lambda example: example.content_hash)]
     photos.sort(key=lambda labels: (_rank_side(memory.get(labels[0].content_hash)), labels[0].content_hash))
@@ -150,14 +152,17 @@ def curate_examples(
         NEAR_DUPLICATE: int(np.count_nonzero(is_near)),
         RARE_CATEGORY: 0,
     }
-    shown = tuple(_describe_contradiction(photos[first], photos[second]) for first, second in contradictions[:SHOWN])
+    shown = tuple(
+        _describe_contradiction(photos[first], photos[second])
+        for first, second in contradictions[:MAX_REPORTED_CONTRADICTIONS]
+    )
     curation = Curation(sum(map(len, photos)), unique, dropped, {}, shown)
     counts = Counter(photo.category for photo in unique)
     return curation.without_categories({name for name, count in counts.items() if count < min_images_per_category})
 
 
 def join_text(title: str, description: str) -> str:
-    """Title and description as one text; a description that begins with the title says it alone."""
+    """Join title and description. A description that starts with the title is returned alone."""
     title, description = " ".join(title.split()), " ".join(description.split())
     if not title or description.casefold().startswith(title.casefold()):
         return description
@@ -171,22 +176,24 @@ def _rank_side(side: RememberedSplit | None) -> int:
 
 
 def _find_contradictions(photos: Sequence[LabelsOfPhoto], pairs: np.ndarray) -> np.ndarray:
-    """The pairs of photos, and the photos paired with themselves, whose labels name more than one category."""
-    names = [sorted({label.category for label in labels}) for labels in photos]
-    numbers = {name: number for number, name in enumerate(sorted({name for of_photo in names for name in of_photo}))}
-    category = np.array([numbers[of_photo[0]] for of_photo in names], dtype=np.int32)
-    is_torn = np.array([len(of_photo) > 1 for of_photo in names], dtype=bool)
+    """Return pairs whose labels disagree. An image with contradictory labels of its own is paired with itself."""
+    categories = [sorted({label.category for label in labels}) for labels in photos]
+    numbers = {
+        name: number for number, name in enumerate(sorted({name for of_photo in categories for name in of_photo}))
+    }
+    category = np.array([numbers[of_photo[0]] for of_photo in categories], dtype=np.int32)
+    is_ambiguous = np.array([len(of_photo) > 1 for of_photo in categories], dtype=bool)
     first, second = pairs.T
-    alone = np.flatnonzero(is_torn).astype(pairs.dtype)
-    disagree = (category[first] != category[second]) | is_torn[first] | is_torn[second]
+    alone = np.flatnonzero(is_ambiguous).astype(pairs.dtype)
+    disagree = (category[first] != category[second]) | is_ambiguous[first] | is_ambiguous[second]
     return np.concatenate([np.column_stack([alone, alone]), pairs[disagree]])
 
 
 def _choose_near_duplicates(pairs: np.ndarray, is_contradictory: np.ndarray) -> np.ndarray:
-    """Mark photos to drop, so that no two that stay look alike; of each pair the first stays where it can."""
+    """Mark near duplicates to drop: bool [images]. Drop the second of each pair unless the first was dropped."""
     is_dropped = np.zeros_like(is_contradictory)
     pairs = pairs[~is_contradictory[pairs].any(axis=1)]
-    # In their order: whether a photo stays is settled by the pairs that it is the second of.
+    # Pairs are sorted, so all pairs that could drop ``first`` come before the pairs in which it is first.
     for first, start, count in zip(*np.unique(pairs[:, 0], return_index=True, return_counts=True), strict=True):
         if not is_dropped[first]:
             is_dropped[pairs[start : start + count, 1]] = True

@@ -1,4 +1,4 @@
-"""Whether what a model is tested on is known from its training: the same bytes, the same group, or a near duplicate."""
+"""Detect train/test leakage: identical bytes, shared groups, near duplicates."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.errors import PermanentError
-from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.images.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
 from jobs.retrain.snapshot.curation import has_near_duplicate
-from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow
+from jobs.retrain.snapshot.snapshot_file import SPLITS, Snapshot, SnapshotRow
 
 if TYPE_CHECKING:
     from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 
-# The same shrinking as at the import, so that both see the same pixels.
-LIMITS = DecodeLimits.for_labelled_photo(DECODED_SIDE_PIXELS)
-
 
 @dataclass(frozen=True)
 class PhotoFingerprint:
-    """What a photo is known again by: the sha256 of its bytes, the 32 bytes of its perceptual hash, and its group."""
+    """Identify an image by the sha256 of its bytes, its perceptual hash of 32 bytes, and its group."""
 
     content_hash: bytes
     perceptual_hash: bytes
@@ -31,7 +27,7 @@ class PhotoFingerprint:
 
 @dataclass(frozen=True)
 class Leaks:
-    """How many test photos share something with any of the others."""
+    """Numbers of test images that share bytes or a group with the other images, or are near duplicates of them."""
 
     shared_contents: int
     shared_groups: int
@@ -39,14 +35,14 @@ class Leaks:
 
     @property
     def is_clean(self) -> bool:
-        """Whether there is none."""
+        """Return whether no leak was found."""
         return not (self.shared_contents or self.shared_groups or self.shared_near_duplicates)
 
 
 def measure_leaks(
     test: Sequence[PhotoFingerprint], others: Sequence[PhotoFingerprint], near_duplicate_bits: int
 ) -> Leaks:
-    """Count the test photos of which the others have the same bytes, the same group, or a near duplicate."""
+    """Count test images that share bytes or a group with the other images, or are near duplicates of them."""
     contents = {photo.content_hash for photo in others}
     groups = {photo.group_name for photo in others}
     is_near = has_near_duplicate(
@@ -60,38 +56,35 @@ def measure_leaks(
 
 
 def fingerprint_photos(photos: "SnapshotPhotos", rows: Sequence[SnapshotRow], threads: int) -> list[PhotoFingerprint]:
-    """Read the photos of some rows and hash their bytes and pixels anew, in the order of the rows.
+    """Compute fingerprints from the stored bytes, not from the hashes in the rows. Keep the order of the rows.
 
     Raises:
-        PermanentError: bytes are missing, were altered, or are no photo.
+        PermanentError: bytes are missing, were modified, or cannot be decoded.
     """
 
     def fingerprint(row: SnapshotRow) -> PhotoFingerprint:
-        decoded = decode_image(photos.read(row.content_hash), LIMITS)
-        if not isinstance(decoded, DecodedImage):
-            raise PermanentError(f"labelled photo {row.content_hash}: {decoded.reason} ({decoded.detail})")
-        return PhotoFingerprint(bytes.fromhex(row.content_hash), perceptual_hash(decoded.pixels), row.group_name)
+        # Same target size as in the import, so both compute the hash from the same pixels.
+        pixels = photos.decode(row.content_hash, DECODED_SIDE_PIXELS).pixels
+        return PhotoFingerprint(bytes.fromhex(row.content_hash), perceptual_hash(pixels), row.group_name)
 
     with ThreadPoolExecutor(threads) as pool:
         return list(photos.progress.track("checking photos for leaks", pool.map(fingerprint, rows), len(rows)))
 
 
 def require_no_leak(snapshot: Snapshot, near_duplicate_bits: int) -> None:
-    """Check the parts of a snapshot by what its rows say.
+    """Check the splits of a snapshot using the hashes and groups in its rows.
 
     Raises:
-        PermanentError: test and the rest, or validation and train, share something.
+        PermanentError: test images leak into train or validation, or validation images into train.
     """
-    train, validation, test = (
-        [_read_fingerprint(row) for row in snapshot.part(split)] for split in ("train", "validation", "test")
-    )
+    train, validation, test = ([_read_fingerprint(row) for row in snapshot.part(split)] for split in SPLITS)
     for name, photos, others in (("test", test, train + validation), ("validation", validation, train)):
         leaks = measure_leaks(photos, others, near_duplicate_bits)
         if not leaks.is_clean:
             raise PermanentError(
-                f"{name} photos of snapshot {snapshot.snapshot_id[:12]} leak into training: {leaks.shared_contents} by "
-                f"their bytes, {leaks.shared_groups} by their group, {leaks.shared_near_duplicates} by a near "
-                "duplicate; nothing was stored: this is a fault of the split, report it"
+                f"{name} images of snapshot {snapshot.snapshot_id[:12]} leak into training: {leaks.shared_contents} "
+                f"share bytes, {leaks.shared_groups} share a group, {leaks.shared_near_duplicates} are near duplicates."
+                " Nothing was stored. This is a bug in the split, please report it"
             )
 
 

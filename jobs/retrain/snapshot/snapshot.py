@@ -1,4 +1,4 @@
-"""Stage 1 of retraining: freeze all labels into an immutable data set that cannot leak from training into test."""
+"""Stage 1 of retraining, snapshot: freeze all labels into an immutable data set, split without leaks."""
 
 import logging
 import time
@@ -22,19 +22,20 @@ from jobs.errors import PermanentError
 from jobs.retrain.labels.import_labels import import_catalog_labels
 from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS, Contradiction, CuratedPhoto, Curation, curate_examples
 from jobs.retrain.snapshot.leaks import require_no_leak
-from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
+from jobs.retrain.snapshot.snapshot_file import SPLITS, Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.retrain.snapshot.split import split_groups
 from jobs.settings import Settings
 from jobs.storage.layout import snapshot_location
 
 log = logging.getLogger(__name__)
 
-PARTS: tuple[Split, ...] = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class SnapshotSettings:
-    """``validation_share`` is that of what is not in test; near duplicates differ in at most so many of 256 bits."""
+    """Settings of a snapshot. ``validation_share`` is the share of the images that are not in test.
+
+    Images that differ in at most ``near_duplicate_bits`` of 256 bits are near duplicates.
+    """
 
     test_share: float = 0.1
     validation_share: float = 0.1
@@ -43,22 +44,24 @@ class SnapshotSettings:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """The part of the configuration that concerns this stage."""
+        """Select the settings of this stage."""
         return cls(settings.training.test_share, settings.training.validation_share)
 
     def __post_init__(self) -> None:
         if not (0 < self.test_share <= 0.5 and 0 < self.validation_share <= 0.5):
-            raise ValueError("shares: above 0, and at most a half")
+            raise ValueError("test_share and validation_share must be above 0 and at most 0.5")
         if not 0 <= self.near_duplicate_bits < 128:
-            raise ValueError("near_duplicate_bits: 0 to 127; photos without anything in common differ in 128")
+            raise ValueError(
+                "near_duplicate_bits must be from 0 to 127, since unrelated images differ in about 128 bits"
+            )
 
 
 @dataclass(frozen=True)
 class SnapshotReport:
-    """``examples`` = ``images`` + all that were ``dropped``.
+    """Result of a snapshot; ``examples`` = ``images`` + all that were ``dropped``.
 
-    ``without_text`` counts images that only a classifier can learn from; ``rare_categories`` has the images of each
-    category that was left out; ``contradictions`` are the first 20.
+    ``without_text`` counts images that only a classifier can train on. ``rare_categories`` counts the images of each
+    category that was left out. ``contradictions`` lists the first 20.
     """
 
     snapshot_id: str
@@ -76,7 +79,7 @@ class SnapshotReport:
 
 
 def take_snapshot(connections: Connections, settings: SnapshotSettings) -> SnapshotReport:
-    """Freeze the labels of now; the same labels are the same snapshot.
+    """Freeze the current labels. The same labels always give the same snapshot.
 
     Raises:
         PermanentError: there are too few labels to train and test on.
@@ -90,7 +93,7 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
             stream_examples(connection), memory, settings.near_duplicate_bits, settings.min_images_per_category
         )
         curation, snapshot = _split_photos(curation, memory, settings)
-        _require_parts(snapshot, curation, settings)
+        _require_splits(snapshot, curation, settings)
         require_no_leak(snapshot, settings.near_duplicate_bits)
         location = snapshot_location(connections.artifacts, snapshot.snapshot_id)
         connections.store.write(location, encode_snapshot(snapshot))
@@ -104,11 +107,11 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
 def _split_photos(
     curation: Curation, memory: Mapping[bytes, RememberedSplit], settings: SnapshotSettings
 ) -> tuple[Curation, Snapshot]:
-    parts = split_groups(curation.photos, memory, settings.test_share, settings.validation_share)
-    # Only where memory holds all of a category in test: no model can learn it.
-    learned = {photo.category for photo in curation.photos if parts[photo.group_name] == "train"}
+    splits = split_groups(curation.photos, memory, settings.test_share, settings.validation_share)
+    # If all images of a category have to stay in test, no model can learn it.
+    learned = {photo.category for photo in curation.photos if splits[photo.group_name] == "train"}
     curation = curation.without_categories({photo.category for photo in curation.photos} - learned)
-    return curation, make_snapshot([_make_row(photo, parts[photo.group_name]) for photo in curation.photos])
+    return curation, make_snapshot([_make_row(photo, splits[photo.group_name]) for photo in curation.photos])
 
 
 def _make_row(photo: CuratedPhoto, split: Split) -> SnapshotRow:
@@ -117,20 +120,20 @@ def _make_row(photo: CuratedPhoto, split: Split) -> SnapshotRow:
     )
 
 
-def _require_parts(snapshot: Snapshot, curation: Curation, settings: SnapshotSettings) -> None:
+def _require_splits(snapshot: Snapshot, curation: Curation, settings: SnapshotSettings) -> None:
     if len(snapshot.categories) < 2:
         raise PermanentError(
             f"{curation.examples} labels leave {len(snapshot.categories)} categories with at least "
-            f"{settings.min_images_per_category} different photos, and a model needs 2 (dropped: "
-            f"{_list_counts(curation.dropped) or 'none'}): import more labels with `python -m jobs import-labels`"
+            f"{settings.min_images_per_category} different images, but a model needs 2 (dropped: "
+            f"{_list_counts(curation.dropped) or 'none'}). Import more labels with `python -m jobs import-labels`"
         )
     images = Counter(row.split for row in snapshot.rows)
-    empty = [split for split in PARTS if not images[split]]
+    empty = [split for split in SPLITS if not images[split]]
     if empty:
         groups = len({row.group_name for row in snapshot.rows})
         raise PermanentError(
-            f"no photos for {' and '.join(empty)}: {len(snapshot.rows)} photos in {groups} groups cannot be split, "
-            "since a group stays together and each category needs one to train on; import labels of more groups"
+            f"no images for {' and '.join(empty)}: {len(snapshot.rows)} images in {groups} groups cannot be split, "
+            "because a group is never split and each category needs one group to train on. Import labels of more groups"
         )
 
 
@@ -148,8 +151,8 @@ def _make_report(snapshot: Snapshot, artifact_uri: str, curation: Curation, seco
         artifact_uri=artifact_uri,
         examples=curation.examples,
         images=len(snapshot.rows),
-        images_by_split={split: len(snapshot.part(split)) for split in PARTS},
-        images_by_category={name: {split: images[name, split] for split in PARTS} for name in snapshot.categories},
+        images_by_split={split: len(snapshot.part(split)) for split in SPLITS},
+        images_by_category={name: {split: images[name, split] for split in SPLITS} for name in snapshot.categories},
         groups=len({row.group_name for row in snapshot.rows}),
         without_text=sum(not row.full_text for row in snapshot.rows),
         dropped=curation.dropped,
@@ -161,7 +164,7 @@ def _make_report(snapshot: Snapshot, artifact_uri: str, curation: Curation, seco
 
 def _log_report(report: SnapshotReport) -> None:
     log.info(
-        "%d labels: %d photos in %d groups, %d of them without text",
+        "%d labels: %d images in %d groups, %d without text",
         report.examples,
         report.images,
         report.groups,
@@ -169,16 +172,22 @@ def _log_report(report: SnapshotReport) -> None:
     )
     log.info("dropped: %s", _list_counts(report.dropped) or "none")
     width = max(map(len, report.images_by_category))
-    log.info("%-*s %10s %10s %10s", width, "category", *PARTS)
+    log.info("%-*s %10s %10s %10s", width, "category", *SPLITS)
     for category, images in report.images_by_category.items():
         log.info("%-*s %10d %10d %10d", width, category, *images.values())
         if not images["test"]:
-            log.warning("no photo of %s is tested: import labels of more groups of it", category)
+            log.warning("category %s has no test images. Import labels of more groups of this category", category)
     log.info("%-*s %10d %10d %10d", width, "all", *report.images_by_split.values())
     for category, images_left in report.rare_categories.items():
-        log.warning("%s is left out, with %d photos to learn from", category, images_left)
+        log.warning("category %s is left out: %d images are too few", category, images_left)
     for pair in report.contradictions:
-        log.warning("%s is %s, but %s is %s", pair.first, pair.first_category, pair.second, pair.second_category)
+        log.warning(
+            "contradictory labels: %s is %s, but %s is %s",
+            pair.first,
+            pair.first_category,
+            pair.second,
+            pair.second_category,
+        )
     log.info("snapshot %s in %.1f s", report.snapshot_id, report.seconds)
 
 

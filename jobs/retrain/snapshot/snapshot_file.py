@@ -1,4 +1,4 @@
-"""A snapshot on disk: an immutable labelled data set in Parquet, named by the hash of its rows."""
+"""Write and read snapshots as Parquet files. The name of a snapshot is the hash of its rows."""
 
 import hashlib
 import io
@@ -16,6 +16,7 @@ from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 COLUMNS: "list[pa.Field[Any]]" = [
     pa.field(name, pa.string(), nullable=False)
     for name in ("content_hash", "perceptual_hash", "category", "full_text", "group_name", "split")
@@ -25,10 +26,10 @@ SCHEMA = pa.schema(COLUMNS)
 
 @dataclass(frozen=True, order=True)
 class SnapshotRow:
-    """A photo of a snapshot.
+    """An image of a snapshot.
 
-    ``content_hash`` is the sha256 of its bytes and ``perceptual_hash`` its 256 bits, both in hexadecimal;
-    ``full_text`` is title and description, and empty where the label's source has neither.
+    ``content_hash`` (sha256) and ``perceptual_hash`` (256 bits) are hexadecimal. ``full_text`` consists of title and
+    description, and is empty if the label has neither.
     """
 
     content_hash: str
@@ -41,23 +42,23 @@ class SnapshotRow:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A labelled data set; ``rows`` are in the order of their content hashes."""
+    """A labeled data set. ``rows`` are sorted by content hash."""
 
     snapshot_id: str
     rows: tuple[SnapshotRow, ...]
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """All categories, in the order of a classifier's outputs."""
+        """Return all categories, in the order of a classifier's outputs."""
         return tuple(sorted({row.category for row in self.rows}))
 
     def part(self, split: Split) -> tuple[SnapshotRow, ...]:
-        """The rows of one part."""
+        """Return the rows of one split."""
         return tuple(row for row in self.rows if row.split == split)
 
 
 def make_snapshot(rows: Sequence[SnapshotRow]) -> Snapshot:
-    """Name a data set by the sha256 of its rows: the same rows, in whatever order, give the same name."""
+    """Sort the rows and name the snapshot by their sha256. The order of ``rows`` does not matter."""
     ordered = tuple(sorted(rows))
     digest = hashlib.sha256()
     for row in ordered:
@@ -66,7 +67,7 @@ def make_snapshot(rows: Sequence[SnapshotRow]) -> Snapshot:
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Write a snapshot as Parquet."""
+    """Encode a snapshot as Parquet."""
     columns = {name: [getattr(row, name) for row in snapshot.rows] for name in SCHEMA.names}
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=SCHEMA), buffer, compression="zstd")
@@ -77,14 +78,16 @@ def load_snapshot(store: ObjectStore, artifacts: S3Uri, snapshot_id: str) -> Sna
     """Read a snapshot from the artifacts.
 
     Raises:
-        PermanentError: there is none, or its rows are not those that it is named by.
+        PermanentError: the snapshot is missing or damaged, or its rows do not match its name.
     """
     location = snapshot_location(artifacts, snapshot_id)
     try:
         table = pq.read_table(io.BytesIO(store.read(location)))
     except pa.ArrowInvalid as error:
-        raise PermanentError(f"{location} is no Parquet file ({error}); take a new snapshot") from None
+        raise PermanentError(f"{location} is not a Parquet file ({error}). Take a new snapshot") from None
     snapshot = make_snapshot([SnapshotRow(**row) for row in table.to_pylist()])
     if snapshot.snapshot_id != snapshot_id:
-        raise PermanentError(f"{location} was altered: its rows are not those of its name; take a new snapshot")
+        raise PermanentError(
+            f"{location} was modified: the hash of its rows differs from its name. Take a new snapshot"
+        )
     return snapshot

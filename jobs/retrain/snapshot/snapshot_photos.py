@@ -1,4 +1,4 @@
-"""The photos of a snapshot: their bytes in the artifacts, and their pixels, decoded once and kept on disk."""
+"""Read the images of a snapshot: bytes from the artifacts, pixels from a cache on disk."""
 
 import fcntl
 import hashlib
@@ -28,12 +28,12 @@ from jobs.storage.uri import S3Uri
 log = logging.getLogger(__name__)
 
 UNUSED_DAYS = 15
-"""Pixels are kept so long after their last use: two weekly trainings on the same photos decode them once."""
+"""Cached pixels are deleted this long after their last use. Two weekly trainings share one cache."""
 
 
 @dataclass(frozen=True)
 class SnapshotPhotos:
-    """Reads photos by their content hash; ``cache`` is a folder of this machine that outlives a job."""
+    """Reads images by content hash. ``cache`` is a local folder that persists between jobs."""
 
     store: ObjectStore
     artifacts: S3Uri
@@ -41,22 +41,33 @@ class SnapshotPhotos:
     progress: Progress = SILENT
 
     def read(self, content_hash: str) -> bytes:
-        """The bytes of a photo.
+        """Return the bytes of an image.
 
         Raises:
-            PermanentError: they are missing, or not those that were labelled.
+            PermanentError: the bytes are missing, or differ from those that were labeled.
         """
         location = example_location(self.artifacts, content_hash)
         content = self.store.read(location)
         if hashlib.sha256(content).hexdigest() != content_hash:
-            raise PermanentError(f"{location} was altered since it was labelled: import its label again")
+            raise PermanentError(f"{location} was modified after it was labeled. Import its label again")
         return content
 
-    def load_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> torch.Tensor:
-        """Decode and resize as the tagger does: uint8 [n, 3, crop_to, crop_to], in the order of the rows.
+    def decode(self, content_hash: str, target_side: int) -> DecodedImage:
+        """Decode an image, shrunk to no less than ``target_side``.
 
-        The pixels lie in a file of the cache and not in memory; a second call with the same photos finds them there,
-        also one of another process, which waits for them if they are being decoded.
+        Raises:
+            PermanentError: the bytes are missing, were modified, or cannot be decoded.
+        """
+        decoded = decode_image(self.read(content_hash), DecodeLimits.for_labelled_photo(target_side))
+        if not isinstance(decoded, DecodedImage):
+            raise PermanentError(f"cannot decode labeled image {content_hash}: {decoded.reason} ({decoded.detail})")
+        return decoded
+
+    def load_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> torch.Tensor:
+        """Decode and resize as the ingest flow does: uint8 [n, 3, crop_to, crop_to], in the order of the rows.
+
+        The tensor is a memory-mapped file in the cache. Later calls with the same rows reuse the file. If another
+        process is decoding the same rows, wait for it.
         """
         if not rows:
             return torch.empty((0, 3, geometry.crop_to, geometry.crop_to), dtype=torch.uint8)
@@ -67,18 +78,19 @@ class SnapshotPhotos:
                 if not _mark_used(path):
                     _delete_unused(path.parent)
                     self._decode_all(rows, geometry, path)
-        # Private to this process: torch wants memory that it may write to.
+        # Copy on write, since torch requires writable memory.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
 
     def _decode_all(self, rows: Sequence[SnapshotRow], geometry: Geometry, path: Path) -> None:
-        log.info("decoding %d photos to %d pixels", len(rows), geometry.crop_to)
+        log.info("decoding %d images to %d pixels", len(rows), geometry.crop_to)
         shape = (len(rows), 3, geometry.crop_to, geometry.crop_to)
         with open_scratch(path.parent) as scratch:
             staged = scratch / path.name
             pixels = open_memmap(staged, mode="w+", dtype=np.uint8, shape=shape)
 
             def decode(position: int) -> None:
-                pixels[position] = self._decode(rows[position], geometry).numpy()
+                image = self.decode(rows[position].content_hash, 2 * geometry.resize_to)
+                pixels[position] = geometry.apply(np.ascontiguousarray(image.pixels)).numpy()
 
             with ThreadPoolExecutor(2 * len(os.sched_getaffinity(0))) as pool:
                 decoded = pool.map(decode, range(len(rows)))
@@ -86,16 +98,9 @@ class SnapshotPhotos:
             pixels.flush()
             staged.rename(path)
 
-    def _decode(self, row: SnapshotRow, geometry: Geometry) -> torch.Tensor:
-        limits = DecodeLimits.for_labelled_photo(2 * geometry.resize_to)
-        decoded = decode_image(self.read(row.content_hash), limits)
-        if not isinstance(decoded, DecodedImage):
-            raise PermanentError(f"labelled photo {row.content_hash}: {decoded.reason} ({decoded.detail})")
-        return geometry.apply(np.ascontiguousarray(decoded.pixels))
-
 
 def _mark_used(path: Path) -> bool:
-    """False where there is no such file."""
+    """Update the modification time. Return False if the file does not exist."""
     try:
         os.utime(path)
     except FileNotFoundError:
@@ -105,13 +110,13 @@ def _mark_used(path: Path) -> bool:
 
 @contextmanager
 def _hold_lock(path: Path) -> Iterator[None]:
-    """Let one process in at a time; the lock ends with its process."""
+    """Hold an exclusive lock between processes. The operating system releases it when the process ends."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            # Those who wait hold the same file, and find the pixels when they are let in.
+            # Waiting processes have the same file open and check for the pixels again once they hold the lock.
             path.unlink(missing_ok=True)
 
 
@@ -119,7 +124,7 @@ def _delete_unused(folder: Path) -> None:
     oldest = time.time() - UNUSED_DAYS * 24 * 3600
     for path in folder.glob("*.npy"):
         if path.stat().st_mtime < oldest:
-            log.info("deleting %s, which was not used for %d days", path.name, UNUSED_DAYS)
+            log.info("deleting %s, unused for %d days", path.name, UNUSED_DAYS)
             path.unlink(missing_ok=True)
 
 

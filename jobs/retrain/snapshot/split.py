@@ -1,9 +1,9 @@
-"""Splits photos into train, validation and test: by group, in equal shares of every category, the same way every time.
+"""Split images into train, validation and test: by group, stratified by category, deterministic.
 
-A group (a product, a photographer) is never split. One of which any photo was ever in test is in test; else, one of
-which any was ever in train is in train. New groups are asked in the order of the sha256 of their names, and go to test
-where that brings their categories nearer to their shares. So a group far larger than a share goes to train, and equal
-photos give equal splits, with and without memory of them.
+A group (a product, a photographer) is never split. A group with an image that was ever in test goes to test. Otherwise,
+a group with an image that was ever in train stays out of test. New groups are considered in the order of the sha256 of
+their names. A new group goes to test if that brings its categories closer to their target shares. A group much larger
+than the target therefore goes to train, and the same images always give the same split.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from jobs.database.examples import RememberedSplit
 from jobs.retrain.snapshot.curation import CuratedPhoto
 from jobs.retrain.snapshot.snapshot_file import Split
 
-MOST_OF_SHARE = 1.5
-"""A category gets at most so much of its share, since groups cannot be cut."""
+MAX_OF_SHARE = 1.5
+"""Maximum share of a category, as a multiple of the target share. Whole groups cannot match the target exactly."""
 
-LEAST_OF_SHARE = 0.5
-"""A category that gets less gets one group more, even if this exceeds the share, but at most a third of its photos."""
+MIN_OF_SHARE = 0.5
+"""A category below this multiple of the target share gets one more group, with at most a third of its images."""
 
 Groups = Mapping[str, Counter[str]]
-"""By the name of a group, its photos of each category."""
+"""Number of images by group and category."""
 
 
 def split_groups(
@@ -30,7 +30,7 @@ def split_groups(
     test_share: float,
     validation_share: float,
 ) -> dict[str, Split]:
-    """The part of each group, by its name; ``validation_share`` is that of what is not in test."""
+    """Return the split of each group. ``validation_share`` is the share of the images that are not in test."""
     groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
     sides: defaultdict[str, set[RememberedSplit | None]] = defaultdict(set)
     for photo in photos:
@@ -46,29 +46,29 @@ def split_groups(
 
 
 def _shuffle(names: Iterable[str], purpose: str) -> list[str]:
-    """An order that depends on nothing but the names."""
+    """Return a pseudo-random order that depends only on the names."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{purpose}/{name}".encode()).digest())
 
 
 def _choose_groups(groups: Groups, chosen: Iterable[str], candidates: Sequence[str], share: float) -> set[str]:
-    """Add to the chosen groups those candidates that bring every category nearest to its share."""
-    choice = _Choice(groups, share)
+    """Add candidates to the chosen groups to bring each category as close as possible to its target share."""
+    selection = _Selection(groups, share)
     for name in chosen:
-        choice.take(name)
+        selection.take(name)
     for name in candidates:
-        if choice.measure_gain(name) > 0 and choice.stays_within(MOST_OF_SHARE * share, name):
-            choice.take(name)
+        if selection.measure_gain(name) > 0 and selection.stays_within(MAX_OF_SHARE * share, name):
+            selection.take(name)
     for category in sorted({category for counts in groups.values() for category in counts}):
-        if choice.measure_share(category) < LEAST_OF_SHARE * share:
-            holders = [name for name in candidates if category in groups[name] and name not in choice.names]
-            spared = [name for name in holders if choice.stays_within(max(1 / 3, share), name)]
-            if spared:
-                choice.take(max(spared, key=choice.measure_gain))
-    return choice.names
+        if selection.measure_share(category) < MIN_OF_SHARE * share:
+            holders = [name for name in candidates if category in groups[name] and name not in selection.names]
+            eligible = [name for name in holders if selection.stays_within(max(1 / 3, share), name)]
+            if eligible:
+                selection.take(max(eligible, key=selection.measure_gain))
+    return selection.names
 
 
-class _Choice:
-    """Groups that are set apart: how far each category is from its share of photos."""
+class _Selection:
+    """A growing set of groups, with the share of each category that they contain."""
 
     def __init__(self, groups: Groups, share: float) -> None:
         self.names: set[str] = set()
@@ -80,23 +80,23 @@ class _Choice:
         self._taken: Counter[str] = Counter()
 
     def take(self, name: str) -> None:
-        """Set a group apart."""
+        """Add a group."""
         self.names.add(name)
         self._taken.update(self._groups[name])
 
     def measure_share(self, category: str) -> float:
-        """The share of a category's photos that is set apart."""
+        """Return the share of a category's images in the set."""
         return self._taken[category] / self._photos[category]
 
     def stays_within(self, limit: float, name: str) -> bool:
-        """Whether no category exceeds a share by this group; below 1, so that something is left to train on."""
+        """Return whether no category exceeds the share ``limit`` if the group is added."""
         return all(
             self._taken[category] + photos <= limit * self._photos[category]
             for category, photos in self._groups[name].items()
         )
 
     def measure_gain(self, name: str) -> float:
-        """How much nearer a group brings its categories to their shares: the sum of squares of what each misses."""
+        """Return by how much adding a group reduces the squared relative deviation from the target shares."""
         gain = 0.0
         for category, photos in sorted(self._groups[name].items()):
             wanted = self._share * self._photos[category]

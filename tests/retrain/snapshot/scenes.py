@@ -1,4 +1,4 @@
-"""Pictures with the detail of photos, coarse and fine; blocks of colour, which other tests use, have no stable hash."""
+"""Images with detail at every scale, like photos. The color blocks of other tests have no stable perceptual hash."""
 
 import io
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 
 def make_scene(seed: int, size: tuple[int, int] = (300, 400)) -> Image.Image:
-    """A scene that no other seed gives: clouds of every size, the finer the fainter."""
+    """Make a scene of clouds of every size; smaller clouds are fainter. Each seed gives another scene."""
     rng = np.random.default_rng(seed)
     pixels = np.zeros((size[1], size[0], 3))
     for octave in range(2, 7):

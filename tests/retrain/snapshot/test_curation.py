@@ -1,10 +1,24 @@
+import io
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.database.examples import Example, RememberedSplit
-from jobs.retrain.snapshot.curation import Contradiction, Curation, curate_examples, join_text
-from tests.retrain.snapshot.labelled_examples import make_content_hash, make_example, make_look, sort_examples
+from jobs.errors import PermanentError
+from jobs.images.perceptual_hash import perceptual_hash
+from jobs.retrain.snapshot.curation import (
+    NEAR_DUPLICATE_BITS,
+    Contradiction,
+    Curation,
+    curate_examples,
+    find_near_duplicates,
+    has_near_duplicate,
+    join_text,
+)
+from tests.retrain.snapshot.labeled_examples import make_content_hash, make_example, make_image_hash, sort_examples
+from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 
 
 def curate(
@@ -23,7 +37,7 @@ def dropped(curation: Curation) -> dict[str, int]:
     return {reason: count for reason, count in curation.dropped.items() if count}
 
 
-def test_equal_bytes_stay_once_with_the_first_text_that_there_is() -> None:
+def test_keeps_one_exact_duplicate_with_the_first_non_empty_text() -> None:
     curation = curate(
         [
             make_example(1, group="g", key="a.jpg"),
@@ -37,16 +51,16 @@ def test_equal_bytes_stay_once_with_the_first_text_that_there_is() -> None:
     assert (photo.full_text, photo.group_name, photo.category) == ("Red dress. With stripes", "g", "dress")
 
 
-def test_equal_bytes_with_two_categories_are_all_dropped_and_named() -> None:
+def test_drops_and_reports_equal_bytes_with_two_categories() -> None:
     curation = curate([make_example(1, "skirt", key="a.jpg"), make_example(1, "shorts", key="b.jpg"), make_example(2)])
     assert dropped(curation) == {"contradictory_label": 2}
     assert curation.contradictions == (Contradiction("shop/a.jpg", "skirt", "shop/b.jpg", "shorts"),)
     assert kept_numbers(curation, range(3)) == {2}
 
 
-def test_near_duplicates_with_two_categories_are_both_dropped_even_from_test() -> None:
+def test_drops_near_duplicates_with_two_categories_even_from_test() -> None:
     memory: dict[bytes, RememberedSplit] = {make_content_hash(1): "test"}
-    examples = [make_example(1, "skirt"), make_example(2, "shorts", look=make_look(1, 32)), make_example(3)]
+    examples = [make_example(1, "skirt"), make_example(2, "shorts", image_hash=make_image_hash(1, 32)), make_example(3)]
     curation = curate(examples, memory)
     assert dropped(curation) == {"contradictory_label": 2}
     assert curation.contradictions == (Contradiction("shop/00001.jpg", "skirt", "shop/00002.jpg", "shorts"),)
@@ -54,21 +68,21 @@ def test_near_duplicates_with_two_categories_are_both_dropped_even_from_test() -
 
 
 @pytest.mark.parametrize("category", ["skirt", "shorts"])
-def test_photo_near_one_that_contradicts_itself_is_dropped_too(category: str) -> None:
+def test_drops_near_duplicates_of_a_contradictory_image(category: str) -> None:
     examples = [make_example(1, "skirt"), make_example(1, "shorts", key="again.jpg")]
-    curation = curate([*examples, make_example(2, category, look=make_look(1, 10))])
+    curation = curate([*examples, make_example(2, category, image_hash=make_image_hash(1, 10))])
     assert dropped(curation) == {"contradictory_label": 3}
 
 
-def test_of_near_duplicates_the_first_by_content_hash_stays() -> None:
-    curation = curate([make_example(number, look=make_look(0, number)) for number in range(5)])
+def test_keeps_first_near_duplicate_by_content_hash() -> None:
+    curation = curate([make_example(number, image_hash=make_image_hash(0, number)) for number in range(5)])
     assert dropped(curation) == {"near_duplicate": 4}
     assert [photo.content_hash for photo in curation.photos] == [min(make_content_hash(number) for number in range(5))]
 
 
 @pytest.mark.parametrize("chosen", range(4))
-def test_of_near_duplicates_the_one_that_was_ever_in_test_stays_else_that_of_train(chosen: int) -> None:
-    examples = [make_example(number, look=make_look(0, number)) for number in range(4)]
+def test_keeps_near_duplicate_from_test_then_from_train(chosen: int) -> None:
+    examples = [make_example(number, image_hash=make_image_hash(0, number)) for number in range(4)]
     trained: dict[bytes, RememberedSplit] = {make_content_hash(chosen): "train"}
     assert kept_numbers(curate(examples, trained), range(4)) == {chosen}
     other = (chosen + 1) % 4
@@ -76,15 +90,15 @@ def test_of_near_duplicates_the_one_that_was_ever_in_test_stays_else_that_of_tra
     assert kept_numbers(curate(examples, tested), range(4)) == {chosen}
 
 
-def test_ends_of_a_chain_both_stay() -> None:
-    """1 looks like 2 and 2 like 3, but 1 not like 3."""
-    looks = {1: make_look(0), 2: make_look(0, 30), 3: make_look(0, 60)}
+def test_keeps_both_ends_of_a_chain() -> None:
+    """1 is near 2, and 2 is near 3, but 1 is not near 3."""
+    hashes = {1: make_image_hash(0), 2: make_image_hash(0, 30), 3: make_image_hash(0, 60)}
     memory: dict[bytes, RememberedSplit] = {make_content_hash(1): "test", make_content_hash(2): "train"}
-    curation = curate([make_example(number, look=look) for number, look in looks.items()], memory)
+    curation = curate([make_example(number, image_hash=image_hash) for number, image_hash in hashes.items()], memory)
     assert kept_numbers(curation, range(4)) == {1, 3}
 
 
-def test_rare_categories_are_left_out_by_what_is_left_of_them() -> None:
+def test_counts_rare_categories_after_dropping_duplicates() -> None:
     examples = [make_example(number) for number in range(10)]
     examples += [make_example(number, "hat") for number in range(10, 15)]
     copies = [make_example(number, "hat", key=f"copy {number}") for number in range(10, 15)]
@@ -94,7 +108,7 @@ def test_rare_categories_are_left_out_by_what_is_left_of_them() -> None:
     assert {photo.category for photo in curation.photos} == {"dress"}
 
 
-def test_twenty_contradictions_are_named() -> None:
+def test_reports_twenty_contradictions() -> None:
     examples = [make_example(n // 2, ["dress", "hat"][n % 2], key=f"{n}.jpg") for n in range(60)]
     assert len(curate(examples).contradictions) == 20
 
@@ -111,5 +125,56 @@ def test_twenty_contradictions_are_named() -> None:
         (" ", "\n", ""),
     ],
 )
-def test_text_is_title_and_description(title: str, description: str, text: str) -> None:
+def test_joins_title_and_description(title: str, description: str, text: str) -> None:
     assert join_text(title, description) == text
+
+
+def test_finds_exactly_the_planted_pairs() -> None:
+    hashes = [make_image_hash(number) for number in range(5000)]
+    planted = {(0, 4999): 32, (3, 4): 0, (10, 600): 31, (511, 512): 32, (700, 4800): 1}
+    for (first, second), bits in planted.items():
+        hashes[second] = make_image_hash(first, bits)
+    hashes[2000] = make_image_hash(1000, 33)
+    assert [tuple(pair) for pair in find_near_duplicates(hashes, 32).tolist()] == sorted(planted)
+
+
+def test_finds_every_pair_of_a_cluster_in_order() -> None:
+    hashes = [make_image_hash(7)] * 700
+    pairs = find_near_duplicates(hashes, 0).tolist()
+    assert pairs == [[first, second] for first in range(700) for second in range(first + 1, 700)]
+
+
+def test_image_and_its_negative_are_not_near() -> None:
+    image_hash = make_image_hash(1)
+    negative = bytes(255 - value for value in image_hash)
+    assert len(find_near_duplicates([image_hash, negative], 127)) == 0
+
+
+@pytest.mark.parametrize("hashes", [[], [make_image_hash(1)]])
+def test_finds_no_pairs_in_fewer_than_two_images(hashes: list[bytes]) -> None:
+    assert find_near_duplicates(hashes, 32).shape == (0, 2)
+
+
+def test_fails_with_advice_on_too_many_pairs() -> None:
+    with pytest.raises(PermanentError, match="placeholder"):
+        find_near_duplicates([make_image_hash(1)] * 3300, 32)
+
+
+def test_marks_images_with_a_near_duplicate_among_others() -> None:
+    others = [make_image_hash(number) for number in range(100, 5000)]
+    photos = [make_image_hash(1), make_image_hash(4500, 32), make_image_hash(4500, 33), make_image_hash(100)]
+    assert has_near_duplicate(photos, others, 32).tolist() == [False, True, False, True]
+    assert has_near_duplicate(photos, [], 32).tolist() == [False] * 4
+    assert has_near_duplicate([], others, 32).tolist() == []
+
+
+def hash_photo(content: bytes) -> bytes:
+    return perceptual_hash(np.asarray(Image.open(io.BytesIO(content))))
+
+
+def test_copies_are_near_and_other_images_are_not() -> None:
+    scenes = [make_scene(seed) for seed in range(20)]
+    photos = [encode_jpeg(scene) for scene in scenes]
+    copies = [encode_jpeg(scene.resize((150, 200)), quality=60) for scene in scenes]
+    pairs = find_near_duplicates([hash_photo(photo) for photo in photos + copies], NEAR_DUPLICATE_BITS)
+    assert pairs.tolist() == [[number, number + 20] for number in range(20)]

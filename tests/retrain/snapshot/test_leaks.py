@@ -9,15 +9,15 @@ from jobs.retrain.snapshot.leaks import Leaks, PhotoFingerprint, fingerprint_pho
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 from jobs.storage.layout import example_location
-from tests.retrain.snapshot.labelled_examples import make_content_hash, make_look
+from tests.retrain.snapshot.labeled_examples import make_content_hash, make_image_hash
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 
 
 def make_fingerprint(number: int, group: str, changed_bits: int = 0) -> PhotoFingerprint:
-    return PhotoFingerprint(make_content_hash(number + changed_bits), make_look(number, changed_bits), group)
+    return PhotoFingerprint(make_content_hash(number + changed_bits), make_image_hash(number, changed_bits), group)
 
 
-def test_each_kind_of_leak_is_counted_by_test_photos() -> None:
+def test_counts_test_images_for_each_kind_of_leak() -> None:
     test = [make_fingerprint(100 * number, f"test {number}") for number in range(6)]
     others = [make_fingerprint(100 * number, f"train {number}") for number in range(6, 20)]
     assert measure_leaks(test, others, 32) == Leaks(0, 0, 0)
@@ -32,43 +32,43 @@ def test_each_kind_of_leak_is_counted_by_test_photos() -> None:
     assert measure_leaks(test, [*others, *near], 32) == Leaks(0, 0, 1)
 
 
-def make_row(split: Split, number: int, group: str, look: bytes | None = None) -> SnapshotRow:
-    look = look or make_look(number)
-    return SnapshotRow(make_content_hash(number).hex(), look.hex(), "dress", "", group, split)
+def make_row(split: Split, number: int, group: str, image_hash: bytes | None = None) -> SnapshotRow:
+    image_hash = image_hash or make_image_hash(number)
+    return SnapshotRow(make_content_hash(number).hex(), image_hash.hex(), "dress", "", group, split)
 
 
 CLEAN = [make_row("train", 1, "a"), make_row("validation", 2, "b"), make_row("test", 3, "c")]
 
 
-def test_snapshot_without_leak_passes() -> None:
+def test_accepts_snapshot_without_leak() -> None:
     require_no_leak(make_snapshot(CLEAN), 32)
 
 
 @pytest.mark.parametrize(
     ("leaking", "message"),
     [
-        (make_row("test", 1, "d"), "test photos .* 1 by their bytes, 0 by their group, 1 by a near duplicate"),
-        (make_row("test", 9, "a"), "test photos .* 0 by their bytes, 1 by their group, 0 by a near duplicate"),
-        (make_row("test", 9, "b"), "test photos .* 0 by their bytes, 1 by their group, 0 by a near duplicate"),
-        (make_row("test", 9, "d", make_look(1, 32)), "test photos .* 0 by their group, 1 by a near duplicate"),
-        (make_row("test", 9, "d", make_look(2, 32)), "test photos .* 0 by their group, 1 by a near duplicate"),
-        (make_row("validation", 9, "a"), "validation photos .* 1 by their group"),
-        (make_row("validation", 9, "d", make_look(1, 5)), "validation photos .* 1 by a near duplicate"),
+        (make_row("test", 1, "d"), "test images .* 1 share bytes, 0 share a group, 1 are near duplicates"),
+        (make_row("test", 9, "a"), "test images .* 0 share bytes, 1 share a group, 0 are near duplicates"),
+        (make_row("test", 9, "b"), "test images .* 0 share bytes, 1 share a group, 0 are near duplicates"),
+        (make_row("test", 9, "d", make_image_hash(1, 32)), "test images .* 0 share a group, 1 are near duplicates"),
+        (make_row("test", 9, "d", make_image_hash(2, 32)), "test images .* 0 share a group, 1 are near duplicates"),
+        (make_row("validation", 9, "a"), "validation images .* 1 share a group"),
+        (make_row("validation", 9, "d", make_image_hash(1, 5)), "validation images .* 1 are near duplicates"),
     ],
 )
-def test_snapshot_with_a_leak_is_refused(leaking: SnapshotRow, message: str) -> None:
+def test_rejects_snapshot_with_a_leak(leaking: SnapshotRow, message: str) -> None:
     with pytest.raises(PermanentError, match=message):
         require_no_leak(make_snapshot([*CLEAN, leaking]), 32)
 
 
 def store_photo(shop: Shop, content: bytes, group: str, split: Split) -> SnapshotRow:
-    """Keep a photo under its hash; the row bears a perceptual hash of nothing, since nobody should look at it."""
+    """Store an image. Its row has an arbitrary perceptual hash, which must not be used."""
     content_hash = hashlib.sha256(content).hexdigest()
     shop.connections.store.write(example_location(shop.connections.artifacts, content_hash), content)
-    return SnapshotRow(content_hash, make_look(len(content)).hex(), "dress", "", group, split)
+    return SnapshotRow(content_hash, make_image_hash(len(content)).hex(), "dress", "", group, split)
 
 
-def test_fingerprints_come_from_the_bytes_and_not_from_the_rows(shop: Shop, tmp_path: Path) -> None:
+def test_fingerprints_are_computed_from_bytes_not_rows(shop: Shop, tmp_path: Path) -> None:
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
     scenes = [make_scene(seed) for seed in range(4)]
     train = [store_photo(shop, encode_jpeg(scene), f"train {n}", "train") for n, scene in enumerate(scenes)]
@@ -77,18 +77,18 @@ def test_fingerprints_come_from_the_bytes_and_not_from_the_rows(shop: Shop, tmp_
         store_photo(shop, copy, "test 1", "test"),
         store_photo(shop, encode_jpeg(make_scene(9)), "test 2", "test"),
     ]
-    known, asked = fingerprint_photos(photos, train, 2), fingerprint_photos(photos, test, 2)
+    known, tested = fingerprint_photos(photos, train, 2), fingerprint_photos(photos, test, 2)
     assert [photo.content_hash.hex() for photo in known] == [row.content_hash for row in train]
-    assert [photo.group_name for photo in asked] == ["test 1", "test 2"]
-    assert measure_leaks(asked, known, 32) == Leaks(0, 0, 1)
+    assert [photo.group_name for photo in tested] == ["test 1", "test 2"]
+    assert measure_leaks(tested, known, 32) == Leaks(0, 0, 1)
 
 
-def test_altered_or_broken_photo_has_no_fingerprint(shop: Shop, tmp_path: Path) -> None:
+def test_fingerprint_fails_on_modified_or_broken_image(shop: Shop, tmp_path: Path) -> None:
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
-    altered = store_photo(shop, encode_jpeg(make_scene(1)), "a", "train")
-    location = example_location(shop.connections.artifacts, altered.content_hash)
+    modified = store_photo(shop, encode_jpeg(make_scene(1)), "a", "train")
+    location = example_location(shop.connections.artifacts, modified.content_hash)
     shop.connections.store.write(location, encode_jpeg(make_scene(2)))
-    with pytest.raises(PermanentError, match="altered"):
-        fingerprint_photos(photos, [altered], 2)
+    with pytest.raises(PermanentError, match="modified"):
+        fingerprint_photos(photos, [modified], 2)
     with pytest.raises(PermanentError, match="unsupported"):
         fingerprint_photos(photos, [store_photo(shop, b"no photo", "a", "train")], 2)

@@ -17,7 +17,7 @@ from jobs.retrain.snapshot.snapshot import SnapshotReport, SnapshotSettings, tak
 from jobs.retrain.snapshot.snapshot_file import Snapshot, encode_snapshot, load_snapshot, make_snapshot
 from jobs.storage.layout import snapshot_location
 from jobs.storage.uri import S3Uri
-from tests.retrain.snapshot.labelled_examples import add_examples, make_example, make_look
+from tests.retrain.snapshot.labeled_examples import add_examples, make_example, make_image_hash
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 
 CATEGORIES = ("dress", "hat", "shoes")
@@ -52,19 +52,19 @@ def groups_by_split(snapshot: Snapshot) -> dict[str, set[str]]:
 
 
 def forget_all(shop: Shop) -> None:
-    """As if the database were a fresh one."""
+    """Empty the database."""
     with shop.connections.engine.begin() as connection:
         for table in ("split_memory", "dataset_snapshots", "examples"):
             connection.execute(text(f"DELETE FROM catalog.{table}"))
 
 
-def test_report_adds_up_and_is_what_was_stored(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+def test_report_adds_up_and_is_stored(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     examples = make_examples()
     copy = replace(examples[0], source_key="copy.jpg")
-    near = make_example(1000, "dress", "near", look=make_look(0, 20))
+    near = make_example(1000, "dress", "near", image_hash=make_image_hash(0, 20))
     rare = [make_example(2000 + number, "scarf") for number in range(4)]
-    torn = [make_example(3000, "dress"), make_example(3000, "hat", key="torn.jpg")]
-    add_examples(shop, [*examples, copy, near, *rare, *torn])
+    ambiguous = [make_example(3000, "dress"), make_example(3000, "hat", key="ambiguous.jpg")]
+    add_examples(shop, [*examples, copy, near, *rare, *ambiguous])
     caplog.set_level(logging.INFO)
     report, snapshot = take(shop)
 
@@ -72,7 +72,7 @@ def test_report_adds_up_and_is_what_was_stored(shop: Shop, caplog: pytest.LogCap
     assert report.images == 240 == len(snapshot.rows) == sum(report.images_by_split.values())
     assert report.dropped == {"exact_duplicate": 1, "contradictory_label": 2, "near_duplicate": 1, "rare_category": 4}
     assert report.rare_categories == {"scarf": 4}
-    assert [pair.second for pair in report.contradictions] == ["shop/torn.jpg"]
+    assert [pair.second for pair in report.contradictions] == ["shop/ambiguous.jpg"]
     assert report.groups in {80, 81}
     assert report.without_text == 120
     assert snapshot.categories == CATEGORIES
@@ -89,20 +89,20 @@ def test_report_adds_up_and_is_what_was_stored(shop: Shop, caplog: pytest.LogCap
     assert "4 rare_category" in caplog.text
 
 
-def test_parquet_holds_what_the_labels_say(shop: Shop) -> None:
+def test_parquet_contains_the_labels(shop: Shop) -> None:
     examples = make_examples()
     add_examples(shop, examples)
     _, snapshot = take(shop)
-    told = {
+    expected = {
         example.content_hash.hex(): (example.perceptual_hash.hex(), example.category, example.title, example.group_name)
         for example in examples
     }
     assert {
         row.content_hash: (row.perceptual_hash, row.category, row.full_text, row.group_name) for row in snapshot.rows
-    } == told
+    } == expected
 
 
-def test_same_labels_are_the_same_snapshot_again_in_any_order_and_on_a_fresh_database(shop: Shop) -> None:
+def test_same_labels_give_the_same_snapshot_in_any_order_and_on_an_empty_database(shop: Shop) -> None:
     examples = make_examples()
     add_examples(shop, examples)
     first, snapshot = take(shop)
@@ -121,7 +121,7 @@ def test_same_labels_are_the_same_snapshot_again_in_any_order_and_on_a_fresh_dat
     assert take(shop)[0].snapshot_id == first.snapshot_id
 
 
-def test_other_labels_are_another_snapshot(shop: Shop) -> None:
+def test_changed_labels_give_another_snapshot(shop: Shop) -> None:
     examples = make_examples()
     add_examples(shop, examples)
     first, _ = take(shop)
@@ -130,11 +130,11 @@ def test_other_labels_are_another_snapshot(shop: Shop) -> None:
     assert shop.query("SELECT count(*) FROM catalog.dataset_snapshots") == [(2,)]
 
 
-def test_with_more_labels_test_stays_test_and_train_stays_out_of_it(shop: Shop) -> None:
+def test_images_keep_their_side_when_labels_are_added(shop: Shop) -> None:
     examples = make_examples(480)
     add_examples(shop, examples[:240])
     _, old = take(shop)
-    # New groups come, and photos of known ones under another name.
+    # Add new groups, and known images under new keys.
     add_examples(
         shop, [*examples[240:], *(replace(example, source_key=f"2/{example.source_key}") for example in examples)]
     )
@@ -145,7 +145,7 @@ def test_with_more_labels_test_stays_test_and_train_stays_out_of_it(shop: Shop) 
     assert all(len(splits) == 1 for splits in groups_by_split(new).values())
 
 
-def test_photo_that_grows_a_train_group_is_trained_on_and_one_that_grows_a_test_group_tests(shop: Shop) -> None:
+def test_new_images_join_the_side_of_their_group(shop: Shop) -> None:
     add_examples(shop, make_examples())
     _, old = take(shop)
     sides = {row.group_name: row.split for row in old.rows}
@@ -156,7 +156,7 @@ def test_photo_that_grows_a_train_group_is_trained_on_and_one_that_grows_a_test_
         assert (row.split == "test") == (sides[row.group_name] == "test")
 
 
-def test_renamed_groups_keep_their_test_photos(shop: Shop) -> None:
+def test_renamed_groups_keep_their_test_images(shop: Shop) -> None:
     examples = make_examples()
     add_examples(shop, examples)
     _, old = take(shop)
@@ -165,7 +165,7 @@ def test_renamed_groups_keep_their_test_photos(shop: Shop) -> None:
     assert hashes_of(new, "test") == hashes_of(old, "test")
 
 
-def test_photo_that_was_tested_in_a_merged_group_is_never_trained_on_again(shop: Shop) -> None:
+def test_image_tested_in_a_merged_group_stays_in_test(shop: Shop) -> None:
     examples = make_examples()
     add_examples(shop, examples)
     _, old = take(shop)
@@ -176,17 +176,17 @@ def test_photo_that_was_tested_in_a_merged_group_is_never_trained_on_again(shop:
     _, merged = take(shop)
     assert trained.content_hash in hashes_of(merged, "test")
     add_examples(shop, of_trained)
-    _, parted = take(shop)
-    assert trained.content_hash in hashes_of(parted, "test")
+    _, separated = take(shop)
+    assert trained.content_hash in hashes_of(separated, "test")
 
 
-def test_near_duplicate_of_a_test_photo_never_reaches_train(shop: Shop) -> None:
+def test_near_duplicate_of_a_test_image_never_reaches_train(shop: Shop) -> None:
     examples = make_examples()
     add_examples(shop, examples)
     _, old = take(shop)
     tested = {row.content_hash for row in old.part("test")}
     copies = [
-        make_example(7000 + number, example.category, f"copies {number}", look=make_look(number, 32))
+        make_example(7000 + number, example.category, f"copies {number}", image_hash=make_image_hash(number, 32))
         for number, example in enumerate(examples)
     ]
     add_examples(shop, copies)
@@ -196,7 +196,7 @@ def test_near_duplicate_of_a_test_photo_never_reaches_train(shop: Shop) -> None:
     assert new == old
 
 
-def test_category_that_memory_holds_in_test_alone_is_left_out(shop: Shop) -> None:
+def test_drops_category_whose_images_all_have_to_stay_in_test(shop: Shop) -> None:
     scarves = [make_example(8000 + number, "scarf", f"scarves {number}") for number in range(12)]
     add_examples(shop, [*make_examples(), *scarves])
     take(shop)
@@ -207,25 +207,25 @@ def test_category_that_memory_holds_in_test_alone_is_left_out(shop: Shop) -> Non
     assert report.examples == report.images + sum(report.dropped.values())
 
 
-def test_near_duplicates_that_curation_overlooks_stop_the_snapshot(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leak_check_fails_if_curation_misses_near_duplicates(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = [
-        make_example(7000 + number, example.category, f"copies {number}", look=make_look(number, 32))
+        make_example(7000 + number, example.category, f"copies {number}", image_hash=make_image_hash(number, 32))
         for number, example in enumerate(make_examples())
     ]
     add_examples(shop, [*make_examples(), *copies])
     nothing = np.empty((0, 2), dtype=np.int32)
     monkeypatch.setattr("jobs.retrain.snapshot.curation.find_near_duplicates", lambda *_: nothing)
-    with pytest.raises(PermanentError, match="by a near duplicate; nothing was stored"):
+    with pytest.raises(PermanentError, match=r"are near duplicates\. Nothing was stored"):
         take(shop)
     assert shop.query("SELECT count(*) FROM catalog.dataset_snapshots") == [(0,)]
 
 
-def test_altered_parquet_is_refused(shop: Shop) -> None:
+def test_rejects_modified_parquet(shop: Shop) -> None:
     add_examples(shop, make_examples())
     report, snapshot = take(shop)
     rows = [replace(snapshot.rows[0], category="hat"), *snapshot.rows[1:]]
     shop.connections.store.write(S3Uri.parse(report.artifact_uri), encode_snapshot(make_snapshot(rows)))
-    with pytest.raises(PermanentError, match="altered"):
+    with pytest.raises(PermanentError, match="modified"):
         load_snapshot(shop.connections.store, shop.connections.artifacts, report.snapshot_id)
 
 
@@ -235,10 +235,10 @@ def test_altered_parquet_is_refused(shop: Shop) -> None:
         ([], "0 labels leave 0 categories.*import-labels"),
         ([make_example(number, "dress") for number in range(30)], "30 labels leave 1 categories"),
         (make_examples(24), "24 labels leave 0 categories .*dropped: 24 rare_category"),
-        (make_examples(60, photos_per_group=20), "no photos for validation and test: 60 photos in 3 groups"),
+        (make_examples(60, photos_per_group=20), "no images for validation and test: 60 images in 3 groups"),
     ],
 )
-def test_too_few_labels_are_refused_with_what_to_do(shop: Shop, examples: Sequence[Example], message: str) -> None:
+def test_fails_with_advice_on_too_few_labels(shop: Shop, examples: Sequence[Example], message: str) -> None:
     add_examples(shop, examples)
     with pytest.raises(PermanentError, match=message):
         take(shop)
@@ -249,22 +249,22 @@ def test_too_few_labels_are_refused_with_what_to_do(shop: Shop, examples: Sequen
 @pytest.mark.parametrize(
     "settings", [{"test_share": 0}, {"test_share": 0.6}, {"validation_share": 0}, {"near_duplicate_bits": 128}]
 )
-def test_absurd_settings_are_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"shares|near_duplicate_bits"):
+def test_rejects_invalid_settings(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"validation_share|near_duplicate_bits"):
         SnapshotSettings(**settings)  # type: ignore[arg-type]
 
 
-def test_from_files_to_a_snapshot_without_recompressed_copies(shop: Shop, tmp_path: Any) -> None:
+def test_drops_recompressed_copies_of_imported_files(shop: Shop, tmp_path: Any) -> None:
     for number in range(36):
         folder = tmp_path / "labels" / CATEGORIES[number % 3]
         folder.mkdir(parents=True, exist_ok=True)
         scene = make_scene(number)
         (folder / f"original{number}.jpg").write_bytes(encode_jpeg(scene))
         (folder / f"small{number}.jpg").write_bytes(encode_jpeg(scene.resize((150, 200)), quality=60))
-    (tmp_path / "labels" / "hat" / "torn.jpg").write_bytes(encode_jpeg(make_scene(0), quality=50))
+    (tmp_path / "labels" / "hat" / "ambiguous.jpg").write_bytes(encode_jpeg(make_scene(0), quality=50))
     import_labels(shop.connections, "folders", tmp_path / "labels")
     report, snapshot = take(shop)
-    # The dress, its copy, and the hat that is the same photo.
+    # The dress, its copy, and the same image labeled as a hat.
     assert report.dropped == {"exact_duplicate": 0, "contradictory_label": 3, "near_duplicate": 35, "rare_category": 0}
     assert len(snapshot.rows) == 35
     assert all(snapshot.part(split) for split in ("train", "validation", "test"))

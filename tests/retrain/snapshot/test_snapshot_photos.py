@@ -1,5 +1,3 @@
-"""The pixels of a snapshot on disk."""
-
 import fcntl
 import hashlib
 import os
@@ -30,7 +28,7 @@ def list_pixels(cache: Path) -> set[str]:
     return {path.name for path in (cache / "pixels").glob("*.npy")}
 
 
-def test_pixels_are_decoded_once_and_found_again(shop: Shop, tmp_path: Path) -> None:
+def test_reuses_cached_pixels(shop: Shop, tmp_path: Path) -> None:
     rows = [store_photo(shop, number) for number in range(3)]
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
     pixels = photos.load_pixels(rows, GEOMETRY)
@@ -39,7 +37,7 @@ def test_pixels_are_decoded_once_and_found_again(shop: Shop, tmp_path: Path) -> 
     assert torch.equal(photos.load_pixels(rows, GEOMETRY), pixels)
 
 
-def test_pixels_that_another_process_decodes_are_waited_for(shop: Shop, tmp_path: Path) -> None:
+def test_waits_for_another_process_that_decodes_the_same_rows(shop: Shop, tmp_path: Path) -> None:
     stored = store_photo(shop, 0)
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
     pixels = photos.load_pixels([stored], GEOMETRY)
@@ -56,7 +54,7 @@ def test_pixels_that_another_process_decodes_are_waited_for(shop: Shop, tmp_path
     assert list_pixels(tmp_path) == {path.name}
 
 
-def test_pixels_that_were_not_used_for_long_make_room(shop: Shop, tmp_path: Path) -> None:
+def test_deletes_pixels_unused_for_long(shop: Shop, tmp_path: Path) -> None:
     first, second, third = (store_photo(shop, number) for number in range(3))
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
     photos.load_pixels([first], GEOMETRY)

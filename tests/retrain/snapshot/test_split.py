@@ -13,7 +13,7 @@ from jobs.retrain.snapshot.curation import CuratedPhoto
 from jobs.retrain.snapshot.snapshot_file import Split
 from jobs.retrain.snapshot.split import split_groups
 from jobs.settings import PROJECT_ROOT
-from tests.retrain.snapshot.labelled_examples import make_content_hash, make_look
+from tests.retrain.snapshot.labeled_examples import make_content_hash, make_image_hash
 
 REAL_PHOTOS = Path(os.environ.get("CATALOG_REAL_PHOTOS", PROJECT_ROOT.parent / "shared" / "data" / "clothing-small"))
 CATEGORIES = ("bag", "coat", "dress", "hat", "shoes")
@@ -23,19 +23,19 @@ Memory = dict[bytes, RememberedSplit]
 
 
 def make_photo(number: int, category: str, group: str) -> CuratedPhoto:
-    return CuratedPhoto(make_content_hash(number), make_look(0), category, "", group)
+    return CuratedPhoto(make_content_hash(number), make_image_hash(0), category, "", group)
 
 
 def make_photos(seed: int, count: int = 1500) -> list[CuratedPhoto]:
-    """Photos in groups of very unequal size, some of one category and some of many, in unequal categories."""
+    """Make images in groups of very unequal size, with one category or many, and categories of unequal size."""
     rng = np.random.default_rng(seed)
     sizes = 1 / (1 + np.arange(rng.integers(60, 300))) ** rng.uniform(0, 1.2)
     groups = rng.choice(len(sizes), count, p=sizes / sizes.sum())
-    favourites = rng.integers(0, len(CATEGORIES), len(sizes))
+    group_categories = rng.integers(0, len(CATEGORIES), len(sizes))
     shares = np.array([0.05, 0.1, 0.15, 0.3, 0.4])
-    anything = rng.choice(len(CATEGORIES), count, p=shares)
-    is_loyal = rng.random(count) < rng.random()
-    categories = np.where(is_loyal, favourites[groups], anything)
+    random_categories = rng.choice(len(CATEGORIES), count, p=shares)
+    has_one_category = rng.random(count) < rng.random()
+    categories = np.where(has_one_category, group_categories[groups], random_categories)
     first = 100_000 * seed
     return [
         make_photo(first + number, CATEGORIES[category], f"group {group}")
@@ -44,29 +44,29 @@ def make_photos(seed: int, count: int = 1500) -> list[CuratedPhoto]:
 
 
 def split(photos: Sequence[CuratedPhoto], memory: Mapping[bytes, RememberedSplit] | None = None) -> dict[bytes, Split]:
-    """The part of each photo."""
-    parts = split_groups(photos, memory or {}, 0.1, 0.1)
-    assert parts.keys() == {photo.group_name for photo in photos}
-    return {photo.content_hash: parts[photo.group_name] for photo in photos}
+    """Return the split of each image."""
+    splits = split_groups(photos, memory or {}, 0.1, 0.1)
+    assert splits.keys() == {photo.group_name for photo in photos}
+    return {photo.content_hash: splits[photo.group_name] for photo in photos}
 
 
-def remember(parts: Mapping[bytes, Split], before: Memory | None = None) -> Memory:
-    """As ``remember_splits`` does."""
-    memory: Memory = {key: "test" if part == "test" else "train" for key, part in parts.items()}
+def remember(splits: Mapping[bytes, Split], before: Memory | None = None) -> Memory:
+    """Update the memory like ``remember_splits``."""
+    memory: Memory = {key: "test" if part == "test" else "train" for key, part in splits.items()}
     tested: Memory = {key: "test" for key, side in (before or {}).items() if side == "test"}
     return (before or {}) | memory | tested
 
 
-def count(photos: Sequence[CuratedPhoto], parts: Mapping[bytes, Split], part: Split) -> Counter[str]:
-    return Counter(photo.category for photo in photos if parts[photo.content_hash] == part)
+def count(photos: Sequence[CuratedPhoto], splits: Mapping[bytes, Split], part: Split) -> Counter[str]:
+    return Counter(photo.category for photo in photos if splits[photo.content_hash] == part)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_category_has_its_share_in_every_part(seed: int) -> None:
+def test_every_category_has_its_share_in_every_split(seed: int) -> None:
     photos = make_photos(seed)
-    parts = split(photos)
+    splits = split(photos)
     everything = Counter(photo.category for photo in photos)
-    test, validation = count(photos, parts, "test"), count(photos, parts, "validation")
+    test, validation = count(photos, splits, "test"), count(photos, splits, "validation")
     for category in CATEGORIES:
         assert 0.05 <= test[category] / everything[category] <= 0.16
         assert 0.04 <= validation[category] / (everything[category] - test[category]) <= 0.17
@@ -75,75 +75,75 @@ def test_every_category_has_its_share_in_every_part(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_order_does_not_matter_and_memory_changes_nothing(seed: int) -> None:
+def test_split_does_not_depend_on_order_or_memory(seed: int) -> None:
     photos = make_photos(seed)
-    parts = split(photos)
+    splits = split(photos)
     shuffled = [photos[position] for position in np.random.default_rng(seed).permutation(len(photos))]
-    assert split(shuffled) == parts
-    assert split(photos, remember(parts)) == parts
+    assert split(shuffled) == splits
+    assert split(photos, remember(splits)) == splits
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_with_more_labels_test_stays_test_and_train_stays_out_of_it(seed: int) -> None:
+def test_images_keep_their_side_when_labels_are_added(seed: int) -> None:
     photos = make_photos(seed)
     order = np.random.default_rng(seed).permutation(len(photos))
     memory: Memory = {}
     for known in (300, 700, 1500):
         labelled = [photos[position] for position in order[:known]]
-        parts = split(labelled, memory)
-        assert all(parts[key] == "test" for key, side in memory.items() if side == "test")
-        assert all(parts[key] != "test" for key, side in memory.items() if side == "train")
-        memory = remember(parts, memory)
+        splits = split(labelled, memory)
+        assert all(splits[key] == "test" for key, side in memory.items() if side == "test")
+        assert all(splits[key] != "test" for key, side in memory.items() if side == "train")
+        memory = remember(splits, memory)
     tested = sum(side == "test" for side in memory.values())
     assert 0.05 <= tested / len(photos) <= 0.2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_with_new_groups_the_shares_are_kept(seed: int) -> None:
+def test_new_groups_keep_the_shares(seed: int) -> None:
     old, new = make_photos(seed), [replace(photo, group_name=f"new {photo.group_name}") for photo in make_photos(99)]
-    parts = split([*old, *new], remember(split(old)))
-    assert 0.09 <= count([*old, *new], parts, "test").total() / 3000 <= 0.15
+    splits = split([*old, *new], remember(split(old)))
+    assert 0.09 <= count([*old, *new], splits, "test").total() / 3000 <= 0.15
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_renamed_and_merged_groups_keep_test_photos_in_test(seed: int) -> None:
+def test_renamed_and_merged_groups_keep_test_images_in_test(seed: int) -> None:
     photos = make_photos(seed)
     memory = remember(split(photos))
     renamed = [replace(photo, group_name=f"renamed {photo.group_name}") for photo in photos]
     assert remember(split(renamed, memory)) == memory
     merged = [replace(photo, group_name=f"{int(photo.group_name.split()[1]) // 2}") for photo in photos]
-    parts = split(merged, memory)
+    splits = split(merged, memory)
     sides = defaultdict(set)
     for photo in merged:
-        sides[photo.group_name].add(parts[photo.content_hash])
-        assert memory[photo.content_hash] == "train" or parts[photo.content_hash] == "test"
-    assert all(len(parts_of_group) == 1 for parts_of_group in sides.values())
+        sides[photo.group_name].add(splits[photo.content_hash])
+        assert memory[photo.content_hash] == "train" or splits[photo.content_hash] == "test"
+    assert all(len(splits_of_group) == 1 for splits_of_group in sides.values())
 
 
-def test_group_far_larger_than_the_share_is_trained_on() -> None:
+def test_group_much_larger_than_the_share_goes_to_train() -> None:
     photos = [make_photo(number, "hat", "giant") for number in range(400)]
     photos += [make_photo(1000 + number, "hat", f"group {number // 4}") for number in range(400)]
-    parts = split(photos)
-    assert parts[make_content_hash(0)] != "test"
-    assert count(photos, parts, "test") == {"hat": 80}
+    splits = split(photos)
+    assert splits[make_content_hash(0)] != "test"
+    assert count(photos, splits, "test") == {"hat": 80}
 
 
-def test_category_of_three_large_groups_is_in_every_part() -> None:
+def test_category_of_three_large_groups_is_in_train_and_test() -> None:
     photos = [make_photo(number, "hat", f"hats {number % 3}") for number in range(60)]
     photos += [make_photo(1000 + number, "dress", f"dresses {number // 5}") for number in range(500)]
-    parts = split(photos)
-    assert {part: count(photos, parts, part)["hat"] for part in ("train", "test")} == {"train": 40, "test": 20}
+    splits = split(photos)
+    assert {part: count(photos, splits, part)["hat"] for part in ("train", "test")} == {"train": 40, "test": 20}
 
 
-def test_category_of_one_group_is_trained_on() -> None:
+def test_category_of_one_group_goes_to_train() -> None:
     photos = [make_photo(number, "hat", "hats") for number in range(20)]
     photos += [make_photo(100 + number, "dress", "hats") for number in range(30)]
     photos += [make_photo(1000 + number, "dress", f"dresses {number}") for number in range(300)]
-    parts = split(photos)
-    assert {parts[make_content_hash(number)] for number in range(20)} == {"train"}
+    splits = split(photos)
+    assert {splits[make_content_hash(number)] for number in range(20)} == {"train"}
 
 
-def test_category_of_which_only_large_groups_are_left_is_tested_all_the_same() -> None:
+def test_category_with_only_large_new_groups_is_still_tested() -> None:
     sizes = {"single": 1, **{f"large {number}": 50 for number in range(4)}}
     photos = [
         make_photo(100 * group + number, "hat", name)
@@ -151,12 +151,12 @@ def test_category_of_which_only_large_groups_are_left_is_tested_all_the_same() -
         for number in range(size)
     ]
     photos += [make_photo(1000 + number, "dress", f"dresses {number // 5}") for number in range(500)]
-    parts = split(photos)
-    assert count(photos, parts, "test")["hat"] == 51
-    assert split(photos, remember(parts)) == parts
+    splits = split(photos)
+    assert count(photos, splits, "test")["hat"] == 51
+    assert split(photos, remember(splits)) == splits
 
 
-def test_category_of_two_large_groups_is_not_halved() -> None:
+def test_category_of_two_large_groups_stays_in_train() -> None:
     photos = [make_photo(number, "hat", f"hats {number % 2}") for number in range(200)]
     photos += [make_photo(1000 + number, "dress", f"dresses {number // 5}") for number in range(500)]
     assert count(photos, split(photos), "train")["hat"] == 200
@@ -168,12 +168,12 @@ def read_real_labels(part: str) -> list[CuratedPhoto]:
     return [make_photo(number, row["label"], row["contributor"]) for number, row in enumerate(rows)]
 
 
-@pytest.mark.skipif(not REAL_PHOTOS.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder")
-def test_real_contributors_leave_enough_to_test_every_category() -> None:
+@pytest.mark.skipif(not REAL_PHOTOS.is_dir(), reason="no real images. Set CATALOG_REAL_PHOTOS to an ImageFolder")
+def test_real_contributors_give_enough_test_images_of_every_category() -> None:
     photos = read_real_labels("train")
-    parts = split(photos)
-    test = count(photos, parts, "test")
+    splits = split(photos)
+    test = count(photos, splits, "test")
     assert test.total() >= 300
     assert min(test.values()) >= 8
-    assert len(test) == len(count(photos, parts, "train")) == len(count(photos, parts, "validation")) == 10
+    assert len(test) == len(count(photos, splits, "train")) == len(count(photos, splits, "validation")) == 10
     assert 0.1 <= test.total() / len(photos) <= 0.13

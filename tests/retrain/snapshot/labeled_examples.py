@@ -1,4 +1,4 @@
-"""Examples as an import leaves them, without photos behind them."""
+"""Examples as an import stores them, but without image bytes in the artifacts."""
 
 import hashlib
 from collections.abc import Iterable
@@ -16,30 +16,30 @@ def make_example(
     *,
     source: str = "shop",
     key: str | None = None,
-    look: bytes | None = None,
+    image_hash: bytes | None = None,
     title: str = "",
     description: str = "",
 ) -> Example:
-    """An example whose bytes and look no other number has."""
+    """Make an example. Each number has its own content hash and perceptual hash."""
     key = f"{number:05}.jpg" if key is None else key
-    look = make_look(number) if look is None else look
+    image_hash = make_image_hash(number) if image_hash is None else image_hash
     group = f"group {number}" if group is None else group
-    return Example(source, key, make_content_hash(number), look, category, title, description, group)
+    return Example(source, key, make_content_hash(number), image_hash, category, title, description, group)
 
 
 def make_content_hash(number: int) -> bytes:
     return hashlib.sha256(str(number).encode()).digest()
 
 
-def make_look(number: int, changed_bits: int = 0) -> bytes:
-    """A perceptual hash; two numbers differ in some 128 of 256 bits, the same number in ``changed_bits``."""
+def make_image_hash(number: int, changed_bits: int = 0) -> bytes:
+    """Make a perceptual hash. Numbers differ in about 128 of 256 bits, the same number in ``changed_bits``."""
     bits = np.random.default_rng(number).integers(0, 2, 256, dtype=np.uint8)
     bits[:changed_bits] ^= 1
     return np.packbits(bits).tobytes()
 
 
 def sort_examples(examples: Iterable[Example]) -> list[Example]:
-    """In the order in which the database gives them."""
+    """Sort examples as the database returns them."""
     return sorted(examples, key=lambda example: (example.content_hash, example.source, example.source_key))
 
 
