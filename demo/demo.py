@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demo.airflow_client import AirflowClient, DagRun
 from demo.answers import DemoQuestions, choose_product, show_answers, show_next_steps
 from demo.base_models import DemoBase, choose_bases, write_random_weights
 from demo.follow_run import RunFollower, hold_preparation_lock
@@ -26,11 +27,9 @@ from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_champion
 from jobs.errors import PermanentError
-from jobs.local.airflow_client import AirflowClient, DagRun
-from jobs.local.airflow_services import AirflowOptions
+from jobs.local.airflow_services import AirflowOptions, choose_task_slots
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import StackStatus, start_stack
-from jobs.local.stack_status import choose_task_slots
 from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, ImageSettings, load_settings, names_locations
 
 INGEST_DAG = "catalog_ingest"

@@ -10,14 +10,14 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from demo.airflow_client import AirflowClient, DagRun, TaskInstance
 from demo.run_display import RunDisplay, RunView, TaskView, Write, choose_display
 from demo.task_logs import locate_task_log, measure_task_log, read_last_error, read_last_lines
 from jobs.database.engine import translate_database_faults
 from jobs.database.job_progress import RunningJob, list_running_jobs
 from jobs.errors import PermanentError, RetryableError
-from jobs.local.airflow_client import AirflowClient, DagRun, TaskInstance
 from jobs.local.airflow_services import locate_task_logs
-from jobs.local.stack_record import hold_lock
+from jobs.local.stack_files import hold_lock
 
 STALL_SECONDS = 300.0
 """Nothing moves for this long when a run is given up: no state, no report of a job, no line in a log."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from demo.sample_catalog import SampleCatalog
 from jobs.connections import Connections
 from jobs.errors import PermanentError
-from jobs.local.private_files import write_private_file
+from jobs.local.stack_files import write_private_file
 from jobs.storage.uri import S3Uri
 
 _RECORD_FILE = "demo.json"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs.local.airflow_client import DagRun, TaskInstance
+from demo.airflow_client import DagRun, TaskInstance
 
 
 def locate_task_log(folder: Path, run: DagRun, task: TaskInstance) -> Path:

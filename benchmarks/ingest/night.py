@@ -22,7 +22,7 @@ from sqlalchemy import text
 from benchmarks.filled_stack import FilledStack, forget_answers, open_int8_stack
 from benchmarks.machine import describe_machine
 from benchmarks.materials import find_photos, multiply_photos
-from jobs.local.airflow_client import AirflowClient, DagRun, TaskInstance
+from demo.airflow_client import AirflowClient, DagRun, TaskInstance
 from jobs.local.airflow_services import AirflowOptions
 from jobs.settings import PROJECT_ROOT
 

@@ -1,4 +1,4 @@
-"""The Airflow of the local stack: its processes, their configuration and their environment."""
+"""Configure and start the Airflow of the local stack."""
 
 import configparser
 import importlib.metadata
@@ -8,8 +8,10 @@ import os
 import select
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,26 +19,48 @@ from typing import Self
 import psutil
 
 from jobs.errors import PermanentError, RetryableError
-from jobs.local.airflow_client import AirflowClient
-from jobs.local.credentials import StackCredentials
-from jobs.local.ports import LOOPBACK
-from jobs.local.private_files import open_private_log, write_private_file
-from jobs.local.services import Command, Service, keep_previous_log, open_process, quote_log
+from jobs.local.ports import LOOPBACK, fetch_page
+from jobs.local.services import Command, Service, keep_previous_log, open_private_log, open_process, quote_log
+from jobs.local.stack_files import StackCredentials, write_private_file
 from jobs.settings import PROJECT_ROOT, merge_variables, read_own_variables
 
-_PROGRAM = PROJECT_ROOT / "plugins" / "catalog_airflow" / "launcher.py"
-_ORDER_SECONDS = 300.0
-"""For one order: the imports come before the first, and the migration of Airflow's tables is one."""
+API_SERVER = "airflow-api-server"
+SCHEDULER = "airflow-scheduler"
+DAG_PROCESSOR = "airflow-dag-processor"
+TRIGGERER = "airflow-triggerer"
+AIRFLOW_SERVICES = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
+ADMIN_USER = "admin"
+GPU_POOL = "catalog_gpu"
+_UNUSED_PORT = 1
+_LAUNCHER = PROJECT_ROOT / "plugins" / "catalog_airflow" / "launcher.py"
+_LAUNCH_TIMEOUT_SECONDS = 300.0
+"""Covers the imports before the first command, and the migration of Airflow's tables."""
+_TASK_BYTES = 3_000_000_000
+"""Memory for each task, including its share of what Airflow and Postgres use."""
+
+
+@dataclass(frozen=True)
+class AirflowOptions:
+    """What Airflow runs.
+
+    ``pool_slots`` is the size of the pool ``catalog_gpu``. With ``jobs_use_stack``, tasks use the stack's own database
+    and buckets; without, those that the caller's environment or ``.env`` names.
+    """
+
+    dags_folder: Path = PROJECT_ROOT / "dags"
+    plugins_folder: Path = PROJECT_ROOT / "plugins"
+    pool_slots: int = 1
+    jobs_use_stack: bool = True
 
 
 class AirflowLauncher:
-    """A launcher that ends with the block; what it started goes on."""
+    """Runs commands of Airflow by forking a process that has imported it. Ends with the block; servers go on."""
 
     def __init__(self, environment: Mapping[str, str], stack_id: str, log_path: Path) -> None:
-        # Without -P, modules of the plugin would hide those of others.
-        command = Command((sys.executable, "-P", str(_PROGRAM)), environment, PROJECT_ROOT)
+        # Without -P, the folder of the script would be on the path, and modules in it would hide others.
+        command = Command((sys.executable, "-P", str(_LAUNCHER)), environment, PROJECT_ROOT)
         self._log_path = log_path
-        self._process = open_process(command, stack_id, log_path, takes_orders=True)
+        self._process = open_process(command, stack_id, log_path, uses_pipes=True)
 
     def __enter__(self) -> Self:
         return self
@@ -48,14 +72,14 @@ class AirflowLauncher:
         self._process.communicate()
 
     def start_service(self, service: Service, _stack_id: str, log_path: Path) -> int:
-        """Start a server of Airflow, as `jobs.local.services.start_service` starts others; return its pid.
+        """Start a server of Airflow as `jobs.local.services.start_service` starts others, and return its pid.
 
         Raises:
             PermanentError: Airflow cannot be imported.
-            RetryableError: the launcher does not answer in time.
+            RetryableError: the launcher does not respond in time.
         """
         keep_previous_log(log_path)
-        pid, _ = self._order(service.command, log_path, is_awaited=False)
+        pid, _ = self._send(service.command, log_path, wait=False)
         return pid
 
     def run_command(self, command: Command, log_path: Path) -> None:
@@ -65,71 +89,59 @@ class AirflowLauncher:
             PermanentError: it fails, or Airflow cannot be imported; the message ends with the last lines of the log.
             RetryableError: it does not end in time.
         """
-        _, exit_code = self._order(command, log_path, is_awaited=True)
+        _, exit_code = self._send(command, log_path, wait=True)
         if exit_code:
-            raise PermanentError(f"{' '.join(command.words)} failed with {exit_code}: {quote_log(log_path)}")
+            raise PermanentError(f"{' '.join(command.argv)} failed with {exit_code}: {quote_log(log_path)}")
 
-    def _order(self, command: Command, log_path: Path, *, is_awaited: bool) -> tuple[int, int | None]:
-        orders, answers = self._process.stdin, self._process.stdout
-        assert orders is not None
-        assert answers is not None
+    def _send(self, command: Command, log_path: Path, *, wait: bool) -> tuple[int, int | None]:
+        requests, responses = self._process.stdin, self._process.stdout
+        assert requests is not None
+        assert responses is not None
         os.close(open_private_log(log_path))
-        order = {"words": command.words, "log": str(log_path), "is_awaited": is_awaited}
+        request = {"argv": command.argv, "log": str(log_path), "wait": wait}
         try:
-            orders.write(json.dumps(order).encode() + b"\n")
-            orders.flush()
+            requests.write(json.dumps(request).encode() + b"\n")
+            requests.flush()
         except BrokenPipeError:
             raise self._explain_end() from None
-        if not select.select([answers], [], [], _ORDER_SECONDS)[0]:
-            raise RetryableError(f"{' '.join(command.words)} did not end within {_ORDER_SECONDS:.0f} s: see {log_path}")
-        answer = answers.readline()
-        if not answer:
+        if not select.select([responses], [], [], _LAUNCH_TIMEOUT_SECONDS)[0]:
+            raise RetryableError(
+                f"{' '.join(command.argv)} did not end within {_LAUNCH_TIMEOUT_SECONDS:.0f} s: see {log_path}"
+            )
+        response = responses.readline()
+        if not response:
             raise self._explain_end()
-        report = json.loads(answer)
-        return report["pid"], report["exit_code"]
+        result = json.loads(response)
+        return result["pid"], result["exit_code"]
 
     def _explain_end(self) -> PermanentError:
         return PermanentError(f"Airflow cannot be started: {quote_log(self._log_path)}")
 
 
-API_SERVER = "airflow-api-server"
-SCHEDULER = "airflow-scheduler"
-DAG_PROCESSOR = "airflow-dag-processor"
-TRIGGERER = "airflow-triggerer"
-AIRFLOW_SERVICES = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
-ADMIN_USER = "admin"
-GPU_POOL = "catalog_gpu"
-_NOBODYS_PORT = 1
+def choose_task_slots() -> int:
+    """Return how many models this machine can run at a time: one for each GPU, else up to two on its cores.
 
-
-@dataclass(frozen=True)
-class AirflowOptions:
-    """What Airflow runs.
-
-    ``pool_slots`` tasks at a time may use the pool ``catalog_gpu``. With ``jobs_use_stack`` its tasks work on the
-    stack's own database and buckets; without, on those that the caller's environment or ``.env`` names.
+    Two, because a task leaves cores idle while it starts, reads or writes. More would need 2 GB of memory each.
     """
-
-    dags_folder: Path = PROJECT_ROOT / "dags"
-    plugins_folder: Path = PROJECT_ROOT / "plugins"
-    pool_slots: int = 1
-    jobs_use_stack: bool = True
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    fitting = min(len(os.sched_getaffinity(0)), psutil.virtual_memory().total // _TASK_BYTES)
+    return gpus or max(1, min(2, fitting))
 
 
 def format_airflow_url(port: int) -> str:
-    """Where the UI and the API are."""
+    """Return the URL of the UI and the API."""
     return f"http://{LOOPBACK}:{port}"
 
 
 def write_airflow_configuration(
     folder: Path, port: int, database_url: str, credentials: StackCredentials, options: AirflowOptions
 ) -> None:
-    """Write ``airflow.cfg`` and the password file of the one user, who is an administrator."""
+    """Write ``airflow.cfg``, and the password file of the only user, an administrator."""
     home = _locate_home(folder)
     home.mkdir(exist_ok=True)
     parser = configparser.RawConfigParser()
     for section, settings in _make_configuration(home, port, database_url, credentials, options).items():
-        # Airflow reads the file with interpolation, in which a percent sign is written twice.
+        # Airflow interpolates values, so percent signs are doubled.
         parser[section] = {name: value.replace("%", "%%") for name, value in settings.items()}
     text = io.StringIO()
     parser.write(text)
@@ -149,14 +161,14 @@ def _make_configuration(
             "load_examples": "False",
             "dags_are_paused_at_creation": "False",
             "default_timezone": "utc",
-            # The default asks the network for the machine's full name.
+            # The default resolves the machine's full name over the network.
             "hostname_callable": "socket.gethostname",
             "execution_api_server_url": f"{format_airflow_url(port)}/execution/",
             "fernet_key": credentials.airflow_fernet_key,
             "simple_auth_manager_users": f"{ADMIN_USER}:admin",
             "simple_auth_manager_passwords_file": str(home / "passwords.json"),
         },
-        # The stack migrates before it starts the services, none of which has to look again.
+        # The stack migrates before it starts the services, so they need not check.
         "database": {"sql_alchemy_conn": database_url, "check_migrations": "False"},
         "api": {
             "host": LOOPBACK,
@@ -169,11 +181,11 @@ def _make_configuration(
         "api_auth": {"jwt_secret": credentials.airflow_token_key},
         "scheduler": {
             "scheduler_idle_sleep_time": "0.5",
-            # After a crash, tasks of the scheduler that died are taken up within a minute, not within five.
+            # After a crash, a new scheduler adopts orphaned tasks within a minute instead of five.
             "orphaned_tasks_check_interval": "30",
             "task_instance_heartbeat_timeout": "120",
         },
-        # A task waits out a start of the API server, which takes longer than the default allows.
+        # Tasks must survive a restart of the API server, which takes longer than the default retries.
         "workers": {"execution_api_retries": "8"},
         "dag_processor": {
             "refresh_interval": "10",
@@ -184,19 +196,18 @@ def _make_configuration(
             "base_log_folder": str(home / "logs"),
             "dag_processor_child_process_log_directory": str(home / "logs" / "dag_processor"),
             "colored_console_log": "False",
-            # The servers of logs listen on every interface and are not started. For a running task the API server
-            # asks them besides reading the file: it shall be refused at once, and by nobody else's server.
-            "worker_log_server_port": str(_NOBODYS_PORT),
-            "trigger_log_server_port": str(_NOBODYS_PORT),
+            # The log servers would listen on every interface, so they are not started. The API server still connects
+            # to them for running tasks; on this port the connection is refused at once.
+            "worker_log_server_port": str(_UNUSED_PORT),
+            "trigger_log_server_port": str(_UNUSED_PORT),
         },
     }
 
 
 def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], pool_slots: int) -> dict[str, str]:
-    """Return the caller's environment and ``.env`` with what Airflow and the jobs that it starts need.
+    """Return the environment of Airflow and its jobs, based on the caller's environment and ``.env``.
 
-    Settings of another Airflow that the caller may have are left out. The tasks that may compute at a time share
-    the cores.
+    Leaves out the caller's settings of another Airflow. Tasks that run at the same time share the cores.
     """
     inherited = {name: value for name, value in read_own_variables().items() if not name.startswith("AIRFLOW")}
     paths = [sysconfig.get_path("scripts"), *filter(None, [os.environ.get("PATH")])]
@@ -209,16 +220,16 @@ def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], p
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // pool_slots)),
         "NO_PROXY": LOOPBACK,
         "no_proxy": LOOPBACK,
-        # Airflow's processes write their titles where their environment was, by which they are found.
+        # Keeps Airflow's process titles from overwriting the environment, which contains the stack id.
         "SPT_NOENV": "1",
     }
 
 
 def read_airflow_version() -> str:
-    """The version of Airflow that is installed.
+    """Return the version of the installed Airflow.
 
     Raises:
-        PermanentError: none is.
+        PermanentError: Airflow is not installed.
     """
     try:
         return importlib.metadata.version("apache-airflow")
@@ -226,43 +237,44 @@ def read_airflow_version() -> str:
         raise PermanentError("Airflow is missing: install requirements.txt") from None
 
 
-def make_airflow_command(environment: Mapping[str, str], *words: str) -> Command:
-    """A command of Airflow, for the `AirflowLauncher`, whose environment it gets."""
-    return Command(("airflow", *words), environment, PROJECT_ROOT)
+def make_airflow_command(environment: Mapping[str, str], *args: str) -> Command:
+    """Describe a command for the `AirflowLauncher`, which runs it in its own environment."""
+    return Command(("airflow", *args), environment, PROJECT_ROOT)
 
 
-def make_airflow_services(environment: Mapping[str, str], client: AirflowClient, port: int) -> tuple[Service, ...]:
-    """The four processes; the API server comes first, for it tells how the others are."""
-    api_server = make_airflow_command(environment, "api-server")
-    others = (
+def make_airflow_services(environment: Mapping[str, str], port: int) -> tuple[Service, ...]:
+    """Describe the four servers. The API server comes first, because it reports the health of the others."""
+    components = (
+        (API_SERVER, ("api-server",), "metadatabase"),
         (SCHEDULER, ("scheduler", "--skip-serve-logs"), "scheduler"),
         (DAG_PROCESSOR, ("dag-processor",), "dag_processor"),
         (TRIGGERER, ("triggerer", "--skip-serve-logs"), "triggerer"),
     )
-    return (
-        Service(API_SERVER, api_server, _is_healthy(client, "metadatabase"), port, "CATALOG_AIRFLOW_PORT"),
-        *(
-            Service(name, make_airflow_command(environment, *words), _is_healthy(client, component))
-            for name, words, component in others
-        ),
+    return tuple(
+        Service(
+            name,
+            make_airflow_command(environment, *args),
+            partial(_is_healthy, port, component),
+            port if name == API_SERVER else None,
+            "CATALOG_AIRFLOW_PORT",
+        )
+        for name, args, component in components
     )
 
 
-def _is_healthy(client: AirflowClient, component: str) -> Callable[[psutil.Process], bool]:
-    def check(process: psutil.Process) -> bool:
-        try:
-            health = client.read_health()[component]
-        except RetryableError:
-            return False
-        # The heartbeat of a process that was killed a moment ago still looks healthy.
-        beat = health.latest_heartbeat
-        return health.is_healthy and (beat is None or beat.timestamp() >= process.create_time())
-
-    return check
+def _is_healthy(port: int, component: str, process: psutil.Process) -> bool:
+    page = fetch_page(port, "/api/v2/monitor/health")
+    if page is None or page[0] != 200:
+        return False
+    health = json.loads(page[1])[component]
+    # The last heartbeat of a process that was just killed still counts as healthy.
+    beat = health.get(f"latest_{component}_heartbeat")
+    is_current = beat is None or datetime.fromisoformat(beat).timestamp() >= process.create_time()
+    return health["status"] == "healthy" and is_current
 
 
 def locate_task_logs(folder: Path) -> Path:
-    """Return the folder of the tasks' logs in that of the stack."""
+    """Return the folder of Airflow's task logs."""
     return _locate_home(folder) / "logs"
 
 

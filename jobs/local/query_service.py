@@ -1,27 +1,24 @@
-"""The query service of the local stack: it starts before any model is live, and waits for the first."""
+"""Start the query service of the local stack. It may start before any model is live and waits for the first."""
 
 import sys
 from collections.abc import Mapping
 
-import httpx
-
-from jobs.local.ports import LOOPBACK
+from jobs.local.ports import LOOPBACK, fetch_page
 from jobs.local.services import Command, Service
 from jobs.settings import PROJECT_ROOT
 
 QUERY_SERVICE = "query-service"
 QUERY_PORT_SETTING = "CATALOG_SERVE_PORT"
 QUERY_URL_SETTING = "CATALOG_QUERY_SERVICE_URL"
-_HEALTH_TIMEOUT_SECONDS = 5.0
 
 
 def format_query_url(port: int) -> str:
-    """Where clients find it, on this machine alone."""
+    """Return the service's URL, which only this machine can reach."""
     return f"http://{LOOPBACK}:{port}"
 
 
 def make_query_service(environment: Mapping[str, str], port: int) -> Service:
-    """The server; ready once it answers, be it that no model is live yet."""
+    """Describe the server; it is ready once it responds, even if no model is live yet."""
     return Service(
         QUERY_SERVICE,
         Command(
@@ -29,15 +26,12 @@ def make_query_service(environment: Mapping[str, str], port: int) -> Service:
             {**environment, "CATALOG_SERVE_HOST": LOOPBACK, QUERY_PORT_SETTING: str(port)},
             PROJECT_ROOT,
         ),
-        lambda _process: _answers(port),
+        lambda _process: _is_up(port),
         port,
         QUERY_PORT_SETTING,
     )
 
 
-def _answers(port: int) -> bool:
-    try:
-        response = httpx.get(f"{format_query_url(port)}/health", timeout=_HEALTH_TIMEOUT_SECONDS, trust_env=False)
-    except httpx.TransportError:
-        return False
-    return response.status_code in {httpx.codes.OK, httpx.codes.SERVICE_UNAVAILABLE}
+def _is_up(port: int) -> bool:
+    page = fetch_page(port, "/health")
+    return page is not None and page[0] in {200, 503}

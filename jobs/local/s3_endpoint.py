@@ -1,11 +1,11 @@
-"""The S3 endpoint of the local stack: ``rclone serve s3`` over a folder in which each bucket is a folder."""
+"""Start the S3 endpoint of the local stack: ``rclone serve s3`` over a folder that holds a folder for each bucket."""
 
 import sysconfig
 from pathlib import Path
 
-from jobs.local.credentials import StackCredentials
 from jobs.local.ports import LOOPBACK, is_port_open
 from jobs.local.services import Command, Service
+from jobs.local.stack_files import StackCredentials
 
 S3_ENDPOINT = "s3"
 SOURCE_BUCKET = "photos"
@@ -13,18 +13,18 @@ ARTIFACTS_BUCKET = "artifacts"
 
 
 def create_buckets(folder: Path) -> None:
-    """Create the two buckets that the settings of the local stack name."""
+    """Create the two buckets that the jobs of the local stack use."""
     for bucket in (SOURCE_BUCKET, ARTIFACTS_BUCKET):
         (_locate_buckets(folder) / bucket).mkdir(parents=True, exist_ok=True)
 
 
 def make_s3_service(folder: Path, port: int, credentials: StackCredentials) -> Service:
-    """The server; what is written straight into a bucket's folder shows after ten seconds at the latest."""
+    """Describe the server. Files written directly into a bucket's folder show up within ten seconds."""
     rclone = Path(sysconfig.get_path("scripts")) / "rclone"
     buckets = _locate_buckets(folder)
-    # The cache of folders renews itself: every second that takes a third of a core for 1,000 photos, at 0 s all of it.
+    # Refreshing the directory cache every second takes a third of a core for 1,000 images; at 0 s, a whole core.
     options = ("--addr", f"{LOOPBACK}:{port}", "--etag-hash", "MD5", "--dir-cache-time", "10s", "--poll-interval", "0")
-    # The keys travel in the environment: a command line can be read by everybody on the machine.
+    # Keys go into the environment, since every user of the machine can read command lines.
     environment = {
         "RCLONE_AUTH_KEY": f'"{credentials.s3_access_key},{credentials.s3_secret_key}"',
         "RCLONE_CONFIG": "/dev/null",
@@ -40,7 +40,7 @@ def make_s3_service(folder: Path, port: int, credentials: StackCredentials) -> S
 
 
 def make_s3_environment(port: int, credentials: StackCredentials) -> dict[str, str]:
-    """What the settings of the jobs and boto3 need to find the endpoint and its two buckets."""
+    """Return the variables with which jobs and boto3 find the endpoint and its two buckets."""
     return {
         "CATALOG_SOURCE_URI": f"s3://{SOURCE_BUCKET}/",
         "CATALOG_ARTIFACTS_URI": f"s3://{ARTIFACTS_BUCKET}/",

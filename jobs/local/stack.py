@@ -1,4 +1,4 @@
-"""The local stack in one folder: Postgres, S3 endpoint, query service and Airflow, started, looked at and stopped."""
+"""Start, inspect and stop the local stack: Postgres, the S3 endpoint, the query service and Airflow."""
 
 import logging
 import signal
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jobs.errors import PermanentError
-from jobs.local.airflow_client import AirflowClient
 from jobs.local.airflow_services import (
     ADMIN_USER,
     AIRFLOW_SERVICES,
@@ -23,7 +22,6 @@ from jobs.local.airflow_services import (
     read_airflow_version,
     write_airflow_configuration,
 )
-from jobs.local.credentials import StackCredentials, load_credentials, read_credentials
 from jobs.local.ports import WantedPorts, choose_ports, require_free_port
 from jobs.local.postgres import (
     CATALOG_DATABASE,
@@ -33,27 +31,36 @@ from jobs.local.postgres import (
     format_database_url,
     make_postgres_service,
 )
-from jobs.local.private_files import write_private_file
 from jobs.local.query_service import QUERY_SERVICE, QUERY_URL_SETTING, format_query_url, make_query_service
 from jobs.local.s3_endpoint import S3_ENDPOINT, create_buckets, make_s3_environment, make_s3_service
 from jobs.local.services import (
     Service,
-    end_processes,
     find_stack_process,
     find_stack_processes,
     find_strays,
     identify_stack,
     start_service,
+    stop_processes,
     wait_until_ready,
 )
-from jobs.local.stack_record import StackRecord, hold_lock, read_record, write_record
+from jobs.local.stack_files import (
+    StackCredentials,
+    StackRecord,
+    hold_lock,
+    load_credentials,
+    read_credentials,
+    read_record,
+    write_private_file,
+    write_record,
+)
 from jobs.settings import LOCAL_STACK_ENVIRONMENT
 
 _STORAGE_SERVICES = (POSTGRES, S3_ENDPOINT)
 _LOCK_FILE = "stack.lock"
-_PATIENCE_SECONDS = 20.0
-_POSTGRES_PATIENCE_SECONDS = 60.0
-_STRAY_PATIENCE_SECONDS = 5.0
+_POOL_TEXT = "One slot for each GPU, or for the processor if there is none"
+_STOP_TIMEOUT_SECONDS = 20.0
+_POSTGRES_STOP_TIMEOUT_SECONDS = 60.0
+_STRAY_STOP_TIMEOUT_SECONDS = 5.0
 
 StartService = Callable[[Service, str, Path], int]
 
@@ -62,20 +69,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServiceStatus:
-    """A server of the stack; ``pid`` is None when it does not run."""
+    """A server of the stack; ``pid`` is None if it is not running."""
 
     name: str
     pid: int | None
 
     @property
     def state(self) -> str:
-        """``running`` or ``stopped``."""
+        """Return ``running`` or ``stopped``."""
         return "stopped" if self.pid is None else "running"
 
 
 @dataclass(frozen=True)
 class StackStatus:
-    """What runs, and where and with which login the UI of Airflow is; None before the first start."""
+    """The servers, and the URL and login of Airflow's UI, which are None before the first start."""
 
     folder: Path
     services: tuple[ServiceStatus, ...]
@@ -86,7 +93,7 @@ class StackStatus:
 
 @dataclass(frozen=True)
 class _Stack:
-    """What every step of a start needs to know."""
+    """What each step of a start needs."""
 
     folder: Path
     stack_id: str
@@ -97,19 +104,19 @@ class _Stack:
 
 
 def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None) -> StackStatus:
-    """Start what does not run yet and return once all of it answers; without ``airflow``, database and bucket only.
+    """Start the servers that are not running and wait until all are ready. Without ``airflow``: Postgres and S3 only.
 
-    Options of what runs already are left as they are until it is stopped.
+    Servers that are running keep the options with which they were started.
 
     Raises:
         PermanentError: a port is taken, a program is missing, or a server ends while it starts.
-        RetryableError: a server does not answer in time.
+        RetryableError: a server is not ready in time.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with hold_lock(folder / _LOCK_FILE, f"another command starts or stops the stack in {folder}"):
+    with hold_lock(folder / _LOCK_FILE, f"another command is starting or stopping the stack in {folder}"):
         stack = _Stack(folder.resolve(), identify_stack(folder), load_credentials(folder))
-        record = _settle_ports(stack, ports)
-        end_processes(find_strays(stack.stack_id, record.pids.values()), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
+        record = _resolve_ports(stack, ports)
+        stop_processes(find_strays(stack.stack_id, record.pids.values()), signal.SIGTERM, _STRAY_STOP_TIMEOUT_SECONDS)
         if airflow is None:
             _start_storage(stack, record)
         else:
@@ -118,7 +125,7 @@ def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None
 
 
 def read_status(folder: Path) -> StackStatus:
-    """What of the stack in ``folder`` runs now."""
+    """Return which servers of the stack in ``folder`` are running."""
     record, credentials = read_record(folder), read_credentials(folder)
     services = []
     for name in (*_STORAGE_SERVICES, QUERY_SERVICE, *AIRFLOW_SERVICES):
@@ -134,37 +141,36 @@ def read_status(folder: Path) -> StackStatus:
 
 
 def stop_stack(folder: Path) -> None:
-    """End every process of the stack in ``folder``, those that a crash left included; its data stay.
+    """Stop every process of the stack in ``folder``, including strays of a crash. Keeps its data.
 
     Raises:
-        PermanentError: a process cannot be ended.
+        PermanentError: a process cannot be stopped.
     """
     if not folder.exists():
-        _end_stack(identify_stack(folder), {})
+        _stop_servers(identify_stack(folder), {})
         return
-    with hold_lock(folder / _LOCK_FILE, f"another command starts or stops the stack in {folder}"):
+    with hold_lock(folder / _LOCK_FILE, f"another command is starting or stopping the stack in {folder}"):
         record = read_record(folder)
-        _end_stack(identify_stack(folder), record.pids if record else {})
+        _stop_servers(identify_stack(folder), record.pids if record else {})
         if record:
             write_record(folder, replace(record, pids={}))
 
 
-def _end_stack(stack_id: str, pids: Mapping[str, int]) -> None:
-    """Airflow's tasks go first, while the API server still takes their last words, database and bucket at the end."""
-    end_processes(find_strays(stack_id, pids.values()), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
+def _stop_servers(stack_id: str, pids: Mapping[str, int]) -> None:
+    """Stop Airflow's tasks first, while the API server can record their state, and Postgres and S3 last."""
+    stop_processes(find_strays(stack_id, pids.values()), signal.SIGTERM, _STRAY_STOP_TIMEOUT_SECONDS)
     for still_needed in ((*_STORAGE_SERVICES, API_SERVER), _STORAGE_SERVICES):
         needed_pids = [pids[name] for name in still_needed if name in pids]
-        end_processes(find_strays(stack_id, needed_pids), signal.SIGTERM, _PATIENCE_SECONDS)
+        stop_processes(find_strays(stack_id, needed_pids), signal.SIGTERM, _STOP_TIMEOUT_SECONDS)
     if postgres := find_stack_process(pids.get(POSTGRES), stack_id):
-        # To Postgres this means: end all sessions, write everything down, and go. Others ignore it if a shell started
-        # them in the background.
-        end_processes([postgres], signal.SIGINT, _POSTGRES_PATIENCE_SECONDS)
-    end_processes(find_stack_processes(stack_id), signal.SIGTERM, _STRAY_PATIENCE_SECONDS)
+        # SIGINT makes Postgres close all sessions and shut down cleanly; on SIGTERM it would wait for its clients.
+        stop_processes([postgres], signal.SIGINT, _POSTGRES_STOP_TIMEOUT_SECONDS)
+    stop_processes(find_stack_processes(stack_id), signal.SIGTERM, _STRAY_STOP_TIMEOUT_SECONDS)
     if rest := find_stack_processes(stack_id):
-        raise PermanentError(f"cannot end the processes {[process.pid for process in rest]}: end them by hand")
+        raise PermanentError(f"cannot stop the processes {[process.pid for process in rest]}: kill them yourself")
 
 
-def _settle_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
+def _resolve_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
     before = read_record(stack.folder)
     ports = choose_ports(wanted, before.ports if before else None)
     if before is None:
@@ -177,14 +183,16 @@ def _settle_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
             (QUERY_SERVICE, before.ports.query, ports.query),
         ):
             if old != new and find_stack_process(before.pids.get(name), stack.stack_id):
-                raise PermanentError(f"{name} runs on port {old}, not {new}: run `python -m jobs stack down` first")
+                raise PermanentError(
+                    f"{name} is running on port {old}, not {new}: run `python -m jobs stack down` first"
+                )
         record = replace(before, ports=ports)
     write_record(stack.folder, record)
     return record
 
 
 def _start_storage(stack: _Stack, record: StackRecord) -> StackRecord:
-    """Postgres with its databases, the endpoint with its buckets, and the file that tells jobs about both."""
+    """Start Postgres and S3, create databases and buckets, and write the environment file of the jobs."""
     password = stack.credentials.postgres_password
     create_cluster(stack.folder, password, stack.stack_id, stack.locate_log("initdb"))
     create_buckets(stack.folder)
@@ -201,38 +209,38 @@ def _start_storage(stack: _Stack, record: StackRecord) -> StackRecord:
 
 
 def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> None:
-    """Start storage, then Airflow and the query service, which Airflow's pages ask."""
+    """Start storage, the query service and Airflow, whose pages use the query service."""
     ports, credentials = record.ports, stack.credentials
     database_url = format_database_url(ports.postgres, credentials.database_password, "airflow", "postgresql+psycopg2")
     write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
     job_environment = _make_job_environment(stack, record) if options.jobs_use_stack else {}
     environment = make_airflow_environment(stack.folder, job_environment, options.pool_slots)
-    # Also where the jobs use another database: there may be a service of that elsewhere, else it is this one.
+    # If the jobs use another database, its query service may be configured; otherwise use the stack's own.
     environment.setdefault(QUERY_URL_SETTING, format_query_url(ports.query))
-    with AirflowClient(format_airflow_url(ports.airflow), ADMIN_USER, credentials.airflow_password) as client:
-        services = make_airflow_services(environment, client, ports.airflow)
-        query_service = make_query_service(environment, ports.query)
-        launcher_log = stack.locate_log("airflow-launcher")
-        is_complete = not _find_missing(stack, record, services)
-        # It imports Airflow while Postgres starts.
-        with nullcontext() if is_complete else AirflowLauncher(environment, stack.stack_id, launcher_log) as launcher:
-            record = _start_storage(stack, record)
-            record = _start_missing(stack, record, (query_service,))
-            if launcher is not None:
-                record = _migrate_airflow(stack, record, launcher, environment)
-                record = _start_missing(stack, record, services, launcher.start_service)
-        _wait_until_ready(stack, record, (query_service, *services))
-        client.set_pool(GPU_POOL, options.pool_slots, "One slot for each GPU, or for the processor where there is none")
+    services = make_airflow_services(environment, ports.airflow)
+    query_service = make_query_service(environment, ports.query)
+    launcher_log = stack.locate_log("airflow-launcher")
+    is_complete = not _find_missing(stack, record, services)
+    # The launcher imports Airflow while Postgres starts.
+    with nullcontext() if is_complete else AirflowLauncher(environment, stack.stack_id, launcher_log) as launcher:
+        record = _start_storage(stack, record)
+        record = _start_missing(stack, record, (query_service,))
+        if launcher is not None:
+            record = _migrate_airflow(stack, record, launcher, environment)
+            set_pool = make_airflow_command(environment, "pools", "set", GPU_POOL, str(options.pool_slots), _POOL_TEXT)
+            launcher.run_command(set_pool, stack.locate_log("airflow-pool"))
+            record = _start_missing(stack, record, services, launcher.start_service)
+    _wait_until_ready(stack, record, (query_service, *services))
 
 
 def _migrate_airflow(
     stack: _Stack, record: StackRecord, launcher: AirflowLauncher, environment: Mapping[str, str]
 ) -> StackRecord:
-    """Create or upgrade Airflow's own tables, unless they are those of the version that is installed."""
+    """Create or upgrade Airflow's own tables, unless the installed version already did."""
     version = read_airflow_version()
     if record.airflow_version == version:
         return record
-    logger.info("preparing the tables of Airflow %s", version)
+    logger.info("migrating the tables of Airflow %s", version)
     launcher.run_command(make_airflow_command(environment, "db", "migrate"), stack.locate_log("airflow-db-migrate"))
     record = replace(record, airflow_version=version)
     write_record(stack.folder, record)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from benchmarks.ingest.night import add_up
-from jobs.local.airflow_client import DagRun, TaskInstance
+from demo.airflow_client import DagRun, TaskInstance
 
 START = datetime(2026, 1, 1, 2, tzinfo=UTC)
 

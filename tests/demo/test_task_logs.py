@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from demo.airflow_client import DagRun, TaskInstance
 from demo.task_logs import locate_task_log, measure_task_log, read_last_error, read_last_lines
-from jobs.local.airflow_client import DagRun, TaskInstance
 
 RUN = DagRun("model_retrain", "manual__1", "running", None, None)
 STARTED = {"event": "::group::Pre Execute", "level": "info"}

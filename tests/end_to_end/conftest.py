@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from demo.airflow_client import AirflowClient
 from fixtures.stack_access import read_environment
 from jobs.database.migrations import migrate
-from jobs.local.airflow_client import AirflowClient
 from tests.end_to_end.live_stack import LiveStack, StackHome
 from tests.local.conftest import make_stack_folder
 

@@ -14,10 +14,10 @@ from unittest.mock import patch
 import httpx
 from sqlalchemy import create_engine, text
 
+from demo.airflow_client import AirflowClient, DagRun
 from fixtures.stack_access import connect_s3, read_environment
 from jobs.connections import Connections, connect
 from jobs.database.engine import driver_url
-from jobs.local.airflow_client import AirflowClient, DagRun
 from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts, find_free_ports
 from jobs.local.stack import StackStatus, start_stack

@@ -9,11 +9,11 @@ from sqlalchemy import Engine
 
 import jobs.progress
 from demo import follow_run
+from demo.airflow_client import DagRun
 from demo.follow_run import RunFollower
 from demo.run_display import PlainDisplay
 from jobs.database.engine import create_database_engine
 from jobs.errors import PermanentError, RetryableError
-from jobs.local.airflow_client import DagRun
 from jobs.progress import open_progress
 from tests.end_to_end.live_stack import LiveStack, wait_until
 

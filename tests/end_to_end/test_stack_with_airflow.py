@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -6,9 +7,9 @@ import httpx
 import psutil
 import pytest
 
+from demo.airflow_client import AirflowClient
 from fixtures.stack_access import find_listening_addresses, find_readable_files, read_environment, read_pids
 from jobs.errors import PermanentError
-from jobs.local.airflow_client import AirflowClient
 from jobs.local.airflow_services import GPU_POOL
 from jobs.local.ports import WantedPorts, is_port_open
 from jobs.local.services import find_stack_processes, identify_stack, is_alive
@@ -34,11 +35,11 @@ def client(airflow_stack: StackStatus) -> Iterator[AirflowClient]:
 
 
 def test_every_part_is_healthy(airflow_stack: StackStatus, client: AirflowClient) -> None:
-    health = client.read_health()
+    health = json.loads(client.read_page("/api/v2/monitor/health"))
 
     assert {service.state for service in airflow_stack.services} == {"running"}
     assert set(health) == {"metadatabase", "scheduler", "triggerer", "dag_processor"}
-    assert all(component.is_healthy for component in health.values())
+    assert all(component["status"] == "healthy" for component in health.values())
 
 
 def test_only_loopback_is_listened_on(airflow_stack: StackStatus) -> None:
@@ -84,7 +85,7 @@ def test_run_works_on_the_stack_in_the_pool(airflow_stack: StackStatus, client: 
     assert told == "|".join([*(environment[name] for name in (LOCATIONS[0], LOCATIONS[3])), str(PROJECT_ROOT)])
     assert "word hello" in client.read_log("tell", run.run_id, tasks[0])
     assert run.state == "success"
-    assert client.read_pool_slots(GPU_POOL) == POOL_SLOTS
+    assert json.loads(client.read_page(f"/api/v2/pools/{GPU_POOL}"))["slots"] == POOL_SLOTS
 
 
 @pytest.mark.usefixtures("stack")

@@ -1,4 +1,4 @@
-"""Local stacks of a test's own, on free ports, that leave no process behind."""
+"""Start local stacks for tests on free ports, and stop them afterwards."""
 
 import shutil
 import subprocess
@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from jobs.local.credentials import load_credentials
 from jobs.local.ports import WantedPorts
 from jobs.local.postgres import create_cluster
 from jobs.local.services import identify_stack
 from jobs.local.stack import start_stack, stop_stack
+from jobs.local.stack_files import load_credentials
 
 
 @contextmanager
 def make_stack_folder() -> Iterator[Path]:
-    """A folder that does not exist yet; what runs in it at the end is ended, and it is deleted.
+    """Yield a folder that does not exist yet; stop its stack and delete it at the end.
 
-    Not in pytest's folder, which every other run of pytest closes to the system user that Postgres needs under root.
+    Not below pytest's folder: every other run of pytest makes that inaccessible to the user that Postgres runs as
+    under root.
     """
     parent = Path(tempfile.mkdtemp(prefix="stack-"))
     try:
@@ -32,14 +33,14 @@ def make_stack_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def empty_folder() -> Iterator[Path]:
-    """Where a test may start a stack that has to make everything."""
+    """Yield a folder for a stack that starts from nothing."""
     with make_stack_folder() as folder:
         yield folder
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Path]:
-    """A folder with the secrets and the database cluster of a stack that was never started."""
+    """Yield the folder of a stack that has secrets and a database cluster but was never started."""
     with make_stack_folder() as folder:
         folder.mkdir()
         password = load_credentials(folder).postgres_password
@@ -49,15 +50,15 @@ def cluster() -> Iterator[Path]:
 
 @pytest.fixture
 def stack_folder(empty_folder: Path, cluster: Path) -> Path:
-    """Where a test may start a stack, which finds its cluster and saves a second of `initdb`."""
-    # Under root the cluster belongs to another user, which shutil would not keep.
+    """Return a folder for a stack that has a cluster already, which saves a second of `initdb`."""
+    # Under root the cluster belongs to another user; shutil would not preserve the owner.
     subprocess.run(["cp", "-a", str(cluster), str(empty_folder)], check=True)
     return empty_folder
 
 
 @pytest.fixture(scope="module")
 def storage_stack() -> Iterator[Path]:
-    """A running database and bucket that the tests of a module share."""
+    """Start Postgres and S3 for all tests of a module."""
     with make_stack_folder() as folder:
         start_stack(folder, WantedPorts(), None)
         yield folder

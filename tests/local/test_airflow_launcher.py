@@ -1,4 +1,4 @@
-"""The launcher with a small program in the place of Airflow; `tests/end_to_end` has the real one."""
+"""Test the launcher with a small program instead of Airflow; `tests/end_to_end` uses the real one."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from catalog_airflow.launcher import SHARED
 
 from jobs.errors import PermanentError
 from jobs.local.airflow_services import AirflowLauncher
-from jobs.local.services import Command, Service, end_processes, find_stack_process, find_stack_processes
+from jobs.local.services import Command, Service, find_stack_process, find_stack_processes, stop_processes
 
 MAIN = """
 import os, sys, time
@@ -33,18 +33,18 @@ def main():
 def stack_id() -> Iterator[str]:
     stack_id = uuid4().hex
     yield stack_id
-    end_processes(find_stack_processes(stack_id), signal.SIGKILL, 5)
+    stop_processes(find_stack_processes(stack_id), signal.SIGKILL, 5)
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder with a package that is called like Airflow."""
+    """Return a folder with a package named like Airflow."""
     for name in SHARED:
         module = tmp_path.joinpath("site", *name.split(".")).with_suffix(".py")
         module.parent.mkdir(parents=True, exist_ok=True)
         module.touch()
     (tmp_path / "site" / "airflow" / "__main__.py").write_text(MAIN)
-    (tmp_path / "site" / "airflow" / "__init__.py").write_text("print('words of its import')\n")
+    (tmp_path / "site" / "airflow" / "__init__.py").write_text("print('output of its import')\n")
     return tmp_path / "site"
 
 
@@ -55,15 +55,15 @@ def launcher(site: Path, stack_id: str, tmp_path: Path) -> Iterator[AirflowLaunc
 
 
 def make_environment(site: Path) -> dict[str, str]:
-    """As the stack does, keep titles from overwriting the environment, by which processes are found."""
+    """Keep process titles from overwriting the environment, as the stack does."""
     return {"PYTHONPATH": str(site), "SPT_NOENV": "1"}
 
 
-def make_command(*words: str) -> Command:
-    return Command(("airflow", *words), {}, Path())
+def make_command(*args: str) -> Command:
+    return Command(("airflow", *args), {}, Path())
 
 
-def test_server_is_forked_into_a_session_of_its_own_and_stays(site: Path, stack_id: str, tmp_path: Path) -> None:
+def test_server_runs_in_its_own_session_and_outlives_the_launcher(site: Path, stack_id: str, tmp_path: Path) -> None:
     service, log = Service("server", make_command("serve"), lambda _process: True), tmp_path / "server.log"
     log.write_text("old news\n")
     with AirflowLauncher(make_environment(site), stack_id, tmp_path / "launcher.log") as launcher:
@@ -72,8 +72,8 @@ def test_server_is_forked_into_a_session_of_its_own_and_stays(site: Path, stack_
 
     assert process is not None
     deadline = time.monotonic() + 60
-    while (said := log.read_text()) != "['airflow', 'serve'] True True\n":
-        assert time.monotonic() < deadline, said
+    while (output := log.read_text()) != "['airflow', 'serve'] True True\n":
+        assert time.monotonic() < deadline, output
         time.sleep(0.05)
     assert os.getsid(pid) == pid
     assert process.cmdline()[0].startswith("airflow serve")
@@ -82,13 +82,13 @@ def test_server_is_forked_into_a_session_of_its_own_and_stays(site: Path, stack_
     assert find_stack_processes(stack_id) == [psutil.Process(pid)]
 
 
-def test_command_is_awaited(launcher: AirflowLauncher, tmp_path: Path) -> None:
+def test_command_runs_to_its_end(launcher: AirflowLauncher, tmp_path: Path) -> None:
     launcher.run_command(make_command("migrate"), tmp_path / "migrate.log")
 
     assert (tmp_path / "migrate.log").read_text() == "['airflow', 'migrate'] True True\n"
 
 
-def test_failed_command_is_reported_with_its_last_words(launcher: AirflowLauncher, tmp_path: Path) -> None:
+def test_failed_command_is_reported_with_its_last_log_lines(launcher: AirflowLauncher, tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match=r"airflow fail failed with 1(?s:.*)out of luck"):
         launcher.run_command(make_command("fail"), tmp_path / "fail.log")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from jobs.local.airflow_services import AirflowOptions, make_airflow_environment, write_airflow_configuration
-from jobs.local.credentials import load_credentials
+from jobs.local.stack_files import load_credentials
 
 
 def write_configuration(folder: Path, database_url: str = "postgresql+psycopg2://u:p@127.0.0.1:1/airflow") -> Path:
@@ -12,14 +12,14 @@ def write_configuration(folder: Path, database_url: str = "postgresql+psycopg2:/
     return folder / "airflow" / "airflow.cfg"
 
 
-def test_files_with_secrets_are_closed_to_others(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_files_with_secrets(tmp_path: Path) -> None:
     configuration = write_configuration(tmp_path)
 
     assert configuration.stat().st_mode & 0o777 == 0o600
     assert (configuration.parent / "passwords.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_percent_sign_in_a_value_survives_the_interpolation_of_airflow(tmp_path: Path) -> None:
+def test_percent_signs_survive_interpolation(tmp_path: Path) -> None:
     url = "postgresql+psycopg2://u:p%40ss@127.0.0.1:1/airflow"
     parser = configparser.ConfigParser()
     parser.read(write_configuration(tmp_path, url))
@@ -27,7 +27,7 @@ def test_percent_sign_in_a_value_survives_the_interpolation_of_airflow(tmp_path:
     assert parser["database"]["sql_alchemy_conn"] == url
 
 
-def test_configuration_stays_the_same_as_long_as_the_secrets_do(tmp_path: Path) -> None:
+def test_configuration_depends_only_on_secrets_and_options(tmp_path: Path) -> None:
     assert write_configuration(tmp_path).read_text() == write_configuration(tmp_path).read_text()
 
 
@@ -40,9 +40,7 @@ def test_settings_of_another_airflow_are_left_out(tmp_path: Path, monkeypatch: p
     assert environment["AIRFLOW_HOME"] == str(tmp_path.resolve() / "airflow")
 
 
-def test_credentials_of_the_caller_do_not_mix_with_those_of_the_stack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_credentials_of_caller_and_stack_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "mine")
     stack = make_airflow_environment(tmp_path, {"AWS_ACCESS_KEY_ID": "of the stack"}, 1)
@@ -53,7 +51,7 @@ def test_credentials_of_the_caller_do_not_mix_with_those_of_the_stack(
     assert (own["AWS_ACCESS_KEY_ID"], own["AWS_SESSION_TOKEN"]) == ("mine", "mine")
 
 
-def test_what_stands_in_the_env_file_reaches_airflow_and_its_tasks(tmp_path: Path, env_file: Path) -> None:
+def test_variables_of_the_env_file_reach_airflow_and_its_tasks(tmp_path: Path, env_file: Path) -> None:
     env_file.write_text("CATALOG_BATCH_SIZE=3\nHF_TOKEN=mine\nAIRFLOW_FERNET_KEY=of Compose\n")
     environment = make_airflow_environment(tmp_path, {}, 1)
     assert (environment["CATALOG_BATCH_SIZE"], environment["HF_TOKEN"]) == ("3", "mine")

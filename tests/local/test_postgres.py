@@ -14,7 +14,7 @@ from jobs.local.services import find_stack_processes, identify_stack
 from jobs.local.stack import start_stack, stop_stack
 
 
-def test_databases_are_there_and_one_can_hold_vectors(storage_stack: Path) -> None:
+def test_databases_exist_and_store_vectors(storage_stack: Path) -> None:
     url = make_url(read_environment(storage_stack)["CATALOG_DATABASE_URL"]).set(drivername="postgresql+psycopg2")
     engine = create_engine(url)
     with engine.connect() as connection:
@@ -29,14 +29,14 @@ def test_databases_are_there_and_one_can_hold_vectors(storage_stack: Path) -> No
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_nobody_gets_in_without_the_password(storage_stack: Path, password: str) -> None:
+def test_login_requires_the_password(storage_stack: Path, password: str) -> None:
     url = make_url(read_environment(storage_stack)["CATALOG_DATABASE_URL"])
 
     with pytest.raises(psycopg2.OperationalError, match="password"):
         psycopg2.connect(url.set(password=password).render_as_string(hide_password=False))
 
 
-def test_only_loopback_is_listened_on_and_no_secret_is_shown(storage_stack: Path) -> None:
+def test_listens_on_loopback_only_and_reveals_no_secret(storage_stack: Path) -> None:
     server = psutil.Process(read_pids(storage_stack)["postgres"])
     url = make_url(read_environment(storage_stack)["CATALOG_DATABASE_URL"])
 
@@ -65,16 +65,16 @@ def test_unfinished_cluster_is_replaced(empty_folder: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_lost_secrets_are_named(stack_folder: Path) -> None:
+def test_lost_secrets_are_reported(stack_folder: Path) -> None:
     start_stack(stack_folder, WantedPorts(), None)
     stop_stack(stack_folder)
     (stack_folder / "secrets.json").unlink()
 
-    with pytest.raises(PermanentError, match=r"secrets\.json does not open"):
+    with pytest.raises(PermanentError, match=r"the password in secrets\.json does not match"):
         start_stack(stack_folder, WantedPorts(), None)
 
 
-def test_server_recovers_from_a_kill(stack_folder: Path) -> None:
+def test_server_recovers_after_a_kill(stack_folder: Path) -> None:
     start_stack(stack_folder, WantedPorts(), None)
     os.kill(read_pids(stack_folder)["postgres"], signal.SIGKILL)
 

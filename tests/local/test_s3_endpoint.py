@@ -43,7 +43,7 @@ def list_keys(s3: "S3Client", prefix: str) -> list[str]:
 
 
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
-def test_object_comes_back_under_its_key(s3: "S3Client", key: str) -> None:
+def test_object_is_stored_under_its_key(s3: "S3Client", key: str) -> None:
     s3.put_object(Bucket="photos", Key=key, Body=BODY)
     found = s3.get_object(Bucket="photos", Key=key)
 
@@ -51,7 +51,7 @@ def test_object_comes_back_under_its_key(s3: "S3Client", key: str) -> None:
     assert list_keys(s3, key) == [key]
 
 
-def test_pages_of_a_listing_add_up_to_all_keys_in_order(s3: "S3Client") -> None:
+def test_listing_pages_contain_all_keys_in_order(s3: "S3Client") -> None:
     keys = [f"pages/{number:02}.jpg" for number in range(10)]
     for key in keys:
         s3.put_object(Bucket="photos", Key=key, Body=BODY)
@@ -77,7 +77,7 @@ def test_large_object_is_uploaded_in_parts(s3: "S3Client") -> None:
     assert s3.head_object(Bucket="artifacts", Key="large.bin")["ETag"] == f'"{hashlib.md5(body).hexdigest()}"'
 
 
-def test_file_put_into_the_folder_shows_in_the_bucket(s3: "S3Client", storage_stack: Path) -> None:
+def test_file_written_to_the_folder_appears_in_the_bucket(s3: "S3Client", storage_stack: Path) -> None:
     file = storage_stack / "buckets" / "photos" / "dropped" / "photo.jpg"
     file.parent.mkdir()
     for body in (BODY, BODY[::-1]):
@@ -93,21 +93,21 @@ def test_file_put_into_the_folder_shows_in_the_bucket(s3: "S3Client", storage_st
         assert s3.get_object(Bucket="photos", Key="dropped/photo.jpg")["Body"].read() == body
 
 
-def test_nothing_is_given_without_the_secret(storage_stack: Path) -> None:
+def test_access_requires_the_secret(storage_stack: Path) -> None:
     with connect_s3(storage_stack, secret="x" * 40) as stranger, pytest.raises(ClientError, match="SignatureDoesNot"):
         stranger.list_objects_v2(Bucket="photos")
 
     assert httpx.get(f"{read_environment(storage_stack)['CATALOG_S3_ENDPOINT_URL']}/photos", trust_env=False).is_error
 
 
-def test_only_loopback_is_listened_on_and_no_secret_is_shown(storage_stack: Path) -> None:
+def test_listens_on_loopback_only_and_reveals_no_secret(storage_stack: Path) -> None:
     server = psutil.Process(read_pids(storage_stack)["s3"])
 
     assert find_listening_addresses([server]) == {"127.0.0.1"}
     assert read_environment(storage_stack)["AWS_SECRET_ACCESS_KEY"] not in " ".join(server.cmdline())
 
 
-def test_server_rests_when_nobody_asks(storage_stack: Path) -> None:
+def test_idle_server_uses_little_processor_time(storage_stack: Path) -> None:
     server = psutil.Process(read_pids(storage_stack)["s3"])
     before = sum(server.cpu_times()[:2])
     time.sleep(2)

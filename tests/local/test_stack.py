@@ -16,7 +16,7 @@ from jobs.errors import PermanentError
 from jobs.local.ports import LOOPBACK, WantedPorts, find_free_port, is_port_open
 from jobs.local.services import STACK_ID_VARIABLE, find_stack_processes, identify_stack
 from jobs.local.stack import read_status, start_stack, stop_stack
-from jobs.local.stack_record import read_record
+from jobs.local.stack_files import read_record
 from jobs.settings import PROJECT_ROOT
 
 START = """
@@ -38,7 +38,7 @@ def list_ports(folder: Path) -> list[int]:
     return [record.ports.postgres, record.ports.s3]
 
 
-def test_second_start_finds_what_runs(stack_folder: Path) -> None:
+def test_second_start_keeps_running_servers(stack_folder: Path) -> None:
     start(stack_folder)
     pids = read_pids(stack_folder)
     start(stack_folder)
@@ -47,7 +47,7 @@ def test_second_start_finds_what_runs(stack_folder: Path) -> None:
     assert read_pids(stack_folder) == pids
 
 
-def test_only_what_died_is_started_again(stack_folder: Path) -> None:
+def test_only_dead_servers_are_restarted(stack_folder: Path) -> None:
     start(stack_folder)
     before = read_pids(stack_folder)
     os.kill(before["s3"], signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_stop_leaves_no_process_and_no_open_port(stack_folder: Path) -> None:
     assert {service.state for service in read_status(stack_folder).services} == {"stopped"}
 
 
-def test_stop_finds_what_runs_though_the_folder_is_gone(stack_folder: Path) -> None:
+def test_stop_finds_servers_of_a_deleted_folder(stack_folder: Path) -> None:
     start(stack_folder)
     ports = list_ports(stack_folder)
     shutil.rmtree(stack_folder)
@@ -101,13 +101,13 @@ def test_stop_finds_what_runs_though_the_folder_is_gone(stack_folder: Path) -> N
     assert not stack_folder.exists()
 
 
-def test_files_with_secrets_are_closed_to_others(stack_folder: Path) -> None:
+def test_only_the_owner_can_read_files_with_secrets(stack_folder: Path) -> None:
     start(stack_folder)
 
     assert find_readable_files(stack_folder, ["secrets.json", "stack.env", "stack.json"]) == []
 
 
-def test_taken_port_is_refused_and_a_free_one_is_then_remembered(stack_folder: Path) -> None:
+def test_taken_port_is_rejected_and_a_free_one_is_remembered(stack_folder: Path) -> None:
     free_port = find_free_port()
     with socket.create_server((LOOPBACK, 0)) as holder:
         port = holder.getsockname()[1]
@@ -129,7 +129,7 @@ def test_port_of_a_running_server_cannot_be_changed(stack_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("sign", ["postgres/unfinished/PG_VERSION", "postgres/data/postmaster.pid"])
-def test_start_killed_halfway_leaves_nothing_that_stop_or_start_cannot_handle(empty_folder: Path, sign: str) -> None:
+def test_stop_and_start_clean_up_after_a_start_killed_halfway(empty_folder: Path, sign: str) -> None:
     for finish in (stop_stack, start):
         shutil.rmtree(empty_folder, ignore_errors=True)
         with subprocess.Popen([sys.executable, "-c", START, str(empty_folder)], cwd=PROJECT_ROOT) as starter:
@@ -142,7 +142,7 @@ def test_start_killed_halfway_leaves_nothing_that_stop_or_start_cannot_handle(em
     assert find_stack_processes(identify_stack(empty_folder)) == []
 
 
-def test_start_ends_what_a_crash_left_and_nothing_else(stack_folder: Path) -> None:
+def test_start_stops_strays_of_a_crash_and_nothing_else(stack_folder: Path) -> None:
     start(stack_folder)
     pids = read_pids(stack_folder)
     environment = {**os.environ, STACK_ID_VARIABLE: identify_stack(stack_folder)}

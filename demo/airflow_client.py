@@ -1,4 +1,4 @@
-"""A client of Airflow's REST API, for the demo and the tests: trigger a DAG, follow it, read what it left."""
+"""Use Airflow's REST API: trigger DAGs, follow their runs, and read logs and results."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,20 +17,12 @@ _PAGE_SIZE = 100
 _POLL_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
 _LOGIN_SECONDS = 3600.0
-"""A token is used for this long; it is valid for a day."""
-
-
-@dataclass(frozen=True)
-class ComponentHealth:
-    """A part of Airflow as it sees itself; ``latest_heartbeat`` is None for what never ran or has none."""
-
-    is_healthy: bool
-    latest_heartbeat: datetime | None
+"""Log in again after this time. A token is valid for a day."""
 
 
 @dataclass(frozen=True)
 class DagRun:
-    """``state`` is queued, running, success or failed; the times are None before they come."""
+    """A run of a DAG. ``state`` is queued, running, success or failed."""
 
     dag_id: str
     run_id: str
@@ -40,15 +32,15 @@ class DagRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing more will happen."""
+        """Tell whether the run has ended."""
         return self.state in ("success", "failed")
 
 
 @dataclass(frozen=True)
 class TaskInstance:
-    """One task of a run; ``map_index`` is -1 where the task is not mapped, ``state`` None before it is scheduled.
+    """A task of a run. ``map_index`` is -1 if it is not mapped; ``state`` is None before it is scheduled.
 
-    The times are those of the latest attempt, and None before they come.
+    The times are those of the latest attempt.
     """
 
     task_id: str
@@ -60,18 +52,18 @@ class TaskInstance:
 
     @property
     def name(self) -> str:
-        """The id, and the number of a mapped task in brackets."""
+        """Return the task's id, followed by the index of a mapped task in brackets."""
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 
 class AirflowClient:
-    """A session with a name and a password.
+    """A session of one user.
 
-    Each call raises RetryableError when Airflow does not answer, and PermanentError when it refuses.
+    Each call raises RetryableError if Airflow does not respond or fails, and PermanentError if it rejects the request.
     """
 
     def __init__(self, base_url: str, username: str, password: str) -> None:
-        # A proxy named in the environment has no business between two processes of one machine.
+        # Airflow runs on this machine, so proxies of the environment do not apply.
         self._http = httpx.Client(base_url=base_url, timeout=_TIMEOUT_SECONDS, trust_env=False)
         self._login = {"username": username, "password": password}
         self._logged_in: float | None = None
@@ -84,115 +76,99 @@ class AirflowClient:
     ) -> None:
         self._http.close()
 
-    def read_health(self) -> dict[str, ComponentHealth]:
-        """The health of ``metadatabase``, ``scheduler``, ``triggerer`` and ``dag_processor``; needs no login."""
-        report = self._send("GET", f"{_API}/monitor/health").json()
-        return {name: _read_component(name, fields) for name, fields in report.items()}
-
-    def set_pool(self, name: str, slots: int, description: str) -> None:
-        """Create the pool, or give it this many slots."""
-        pool = {"name": name, "slots": slots, "description": description, "include_deferred": False}
-        action = {"action": "create", "entities": [pool], "action_on_existence": "overwrite"}
-        self._call("PATCH", f"{_API}/pools", json={"actions": [action]})
-
-    def read_pool_slots(self, name: str) -> int:
-        """How many tasks the pool lets run at a time."""
-        slots: int = self._call("GET", f"{_API}/pools/{quote(name)}")["slots"]
-        return slots
-
     def read_import_errors(self) -> dict[str, str]:
-        """The trace of each DAG file that could not be loaded, by the file's name."""
+        """Return the traceback of each DAG file that could not be loaded, by file name."""
         errors = self._list(f"{_API}/importErrors", "import_errors")
         return {error["filename"]: error["stack_trace"] for error in errors}
 
     def has_dag(self, dag_id: str) -> bool:
-        """Whether the DAG has been loaded from its file."""
+        """Tell whether the DAG has been loaded from its file."""
         return self._list(f"{_API}/dags", "dags", dag_id_pattern=dag_id, exclude_stale=True) != []
 
     def wait_for_dag(self, dag_id: str, timeout_seconds: float) -> None:
-        """Return once the DAG has been loaded from its file, which a fresh Airflow needs some seconds for.
+        """Wait until the DAG has been loaded from its file, which takes a new Airflow some seconds.
 
         Raises:
-            PermanentError: its file cannot be loaded, or it is not there in time.
+            PermanentError: it has not been loaded in time; the message lists the files that cannot be loaded.
         """
         deadline = time.monotonic() + timeout_seconds
         while not self.has_dag(dag_id):
             if time.monotonic() > deadline:
-                faults = [
+                errors = [
                     f"{name}: {trace.strip().splitlines()[-1]}" for name, trace in self.read_import_errors().items()
                 ]
-                raise PermanentError("; ".join([f"Airflow has no DAG {dag_id} after {timeout_seconds:.0f} s", *faults]))
+                raise PermanentError("; ".join([f"Airflow has no DAG {dag_id} after {timeout_seconds:.0f} s", *errors]))
             time.sleep(_POLL_SECONDS)
 
     def trigger_dag(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> DagRun:
-        """Start a run with these parameters."""
+        """Start a run with the parameters ``conf``."""
         body = {"logical_date": None, "conf": dict(conf or {})}
         return _read_run(self._call("POST", f"{_API}/dags/{quote(dag_id)}/dagRuns", json=body))
 
     def read_run(self, dag_id: str, run_id: str) -> DagRun:
-        """The run as it stands."""
+        """Return the run in its current state."""
         return _read_run(self._call("GET", _locate_run(dag_id, run_id)))
 
     def read_task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
-        """Every task of the run as it stands, each mapped one by itself."""
+        """Return every task of the run in its current state; mapped tasks are listed one by one."""
         found = self._list(f"{_locate_run(dag_id, run_id)}/taskInstances", "task_instances")
         return [
             TaskInstance(
-                task_id=one["task_id"],
-                map_index=one["map_index"],
-                state=one["state"],
-                try_number=one["try_number"],
-                started_at=_read_time(one, "start_date"),
-                ended_at=_read_time(one, "end_date"),
+                task_id=fields["task_id"],
+                map_index=fields["map_index"],
+                state=fields["state"],
+                try_number=fields["try_number"],
+                started_at=_read_time(fields, "start_date"),
+                ended_at=_read_time(fields, "end_date"),
             )
-            for one in found
+            for fields in found
         ]
 
     def read_xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """The value that a task left under ``key``."""
+        """Return the value that a task stored under ``key``."""
         path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
         return self._call("GET", path, params={"map_index": map_index, "stringify": False})["value"]
 
     def read_log(self, dag_id: str, run_id: str, task: TaskInstance) -> str:
-        """What the task's latest attempt logged, a line for each message."""
+        """Return the log of the task's latest attempt, one line for each message."""
         path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task.task_id)}/logs/{task.try_number}"
         content = self._call("GET", path, params={"map_index": task.map_index, "full_content": True})["content"]
         return "\n".join(line if isinstance(line, str) else line["event"] for line in content)
 
     def answer_approval(self, dag_id: str, run_id: str, task_id: str, is_approved: bool) -> None:
-        """Say for a human whether a task that waits for an approval may go on."""
+        """Approve or reject a task that waits for a person."""
         path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/-1/hitlDetails"
         self._call("PATCH", path, json={"chosen_options": ["Approve" if is_approved else "Reject"]})
 
     def read_approval_text(self, dag_id: str, run_id: str, task_id: str) -> str:
-        """What a human is shown who is to approve."""
+        """Return the text that a person sees who is asked to approve a task."""
         path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/-1/hitlDetails"
         text: str = self._call("GET", path)["body"]
         return text
 
     def read_links(self, dag_id: str, run_id: str, task_id: str) -> dict[str, str | None]:
-        """The extra links of a task by their names."""
+        """Return the extra links of a task by name."""
         path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/links"
         links: dict[str, str | None] = self._call("GET", path)["extra_links"]
         return links
 
     def list_runs(self, dag_id: str, states: Sequence[str] = ()) -> list[DagRun]:
-        """The runs of a DAG, or those in one of the states; the oldest first."""
+        """Return the runs of a DAG, oldest first; with ``states``, only runs in one of those."""
         path = f"{_API}/dags/{quote(dag_id)}/dagRuns"
         runs = self._list(path, "dag_runs", order_by="id", state=list(states))
         return [_read_run(run) for run in runs]
 
     def read_page(self, path: str) -> str:
-        """A page that the API server shows to those who are logged in."""
+        """Return a page of the API server that requires a login."""
         self._log_in()
         return self._send("GET", path).text
 
     def make_run_url(self, run: DagRun) -> str:
-        """Return the address of a run in Airflow's UI."""
+        """Return the URL of a run in Airflow's UI."""
         return f"{self._http.base_url}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id)}"
 
     def wait_for_run(self, run: DagRun, timeout_seconds: float) -> DagRun:
-        """Wait for the end of a run, whatever that is.
+        """Wait until a run has ended, whether it succeeds or fails.
 
         Raises:
             RetryableError: it has not ended in time.
@@ -226,16 +202,12 @@ class AirflowClient:
         try:
             response = self._http.request(method, path, **request)
         except httpx.TransportError as error:
-            raise RetryableError(f"Airflow at {self._http.base_url} does not answer: {error}") from None
+            raise RetryableError(f"Airflow at {self._http.base_url} does not respond: {error}") from None
         if response.is_server_error:
-            raise RetryableError(f"Airflow failed at {method} {path} with {response.status_code}: see its log")
+            raise RetryableError(f"Airflow failed on {method} {path} with {response.status_code}: see its log")
         if response.is_error:
-            raise PermanentError(f"Airflow refused {method} {path} with {response.status_code}: {response.text[:300]}")
+            raise PermanentError(f"Airflow rejected {method} {path} with {response.status_code}: {response.text[:300]}")
         return response
-
-
-def _read_component(name: str, fields: Mapping[str, str | None]) -> ComponentHealth:
-    return ComponentHealth(fields["status"] == "healthy", _read_time(fields, f"latest_{name}_heartbeat"))
 
 
 def _read_run(fields: Mapping[str, Any]) -> DagRun:
