@@ -11,69 +11,75 @@ from typing import Generic, TypeVar
 from jobs.connections import Connections, translate_faults
 from jobs.database.model_versions import LiveEncoder, LiveVersions, read_live_versions
 from jobs.errors import JobError
+from jobs.serve.metrics import ServiceMetrics
 from jobs.serve.served_models import ServedClassifier, ServedEncoder, load_served_classifier, load_served_encoder
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 15.0
-"""After which a version that did not load is tried again: a bucket may be back by then."""
+"""Until a version that failed to load is tried again: the bucket may have been unavailable."""
 
 Version = TypeVar("Version")
-Served = TypeVar("Served")
+Served = TypeVar("Served", bound=ServedClassifier | ServedEncoder)
 
 
 class FollowedModel(Generic[Version, Served]):
-    """One kind of model: the version that answers now, and why a newer one does not yet.
+    """The version of one kind of model that serves requests, and the reason why a newer one does not yet.
 
-    ``is_live`` says whether a version of this kind is live, loaded or not, by the last look at the database.
-    ``served`` is replaced in one step, by the thread that follows; whoever has read it may go on using it.
+    ``is_live`` tells whether the database has a live version of this kind, loaded or not.
+    The following thread replaces ``served`` in one assignment. Requests that have read it keep using the old object.
     """
 
     def __init__(self, kind: str, load: Callable[[Version], Served], when_none: str) -> None:
         self.served: Served | None = None
         self.is_live = False
-        self.trouble: str | None = when_none
+        self.problem: str | None = when_none
         self._kind = kind
         self._load = load
         self._loaded: Version | None = None
-        self._refused: Version | None = None
+        self._failed: Version | None = None
         self._retry_at = 0.0
 
     def follow(self, version: Version | None) -> None:
-        """Have this version answer from now on; until it is loaded, and if that fails, the one before does."""
+        """Load a version and serve it; until then, and if loading fails, keep serving the previous one."""
         self.is_live = version is not None
         if version is None:
             return
         if version == self._loaded:
-            self.trouble = None
+            self.problem = None
             return
-        if version == self._refused and time.monotonic() < self._retry_at:
+        if version == self._failed and time.monotonic() < self._retry_at:
             return
-        if version != self._refused:
-            self.trouble = f"{self._kind} {version} is being loaded"
+        if version != self._failed:
+            self.problem = f"{self._kind} {version} is being loaded"
         try:
             self.served = self._load(version)
         except JobError as error:
-            if self.trouble != str(error):
-                log.error("%s %s does not load: %s", self._kind, version, error)
-            self.trouble, self._refused = str(error), version
+            if self.problem != str(error):
+                log.error("cannot load %s %s: %s", self._kind, version, error)
+            self.problem, self._failed = str(error), version
             self._retry_at = time.monotonic() + RETRY_SECONDS
             return
-        self._loaded, self._refused, self.trouble = version, None, None
+        self._loaded, self._failed, self.problem = version, None, None
+
+    def close(self) -> None:
+        """End the threads of the model that is loaded."""
+        if self.served:
+            self.served.close()
 
 
 class LiveModelFollower:
-    """Both kinds, followed in a thread of their own, so that questions are answered meanwhile."""
+    """Follow both kinds of model in one thread, while the event loop serves requests."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: Connections, metrics: ServiceMetrics) -> None:
         def load_classifier(version: int) -> ServedClassifier:
             with translate_faults(connections.settings.locations.database_url):
-                return load_served_classifier(connections, version)
+                return load_served_classifier(connections, version, metrics)
 
         def load_encoder(live: LiveEncoder) -> ServedEncoder:
             with translate_faults(connections.settings.locations.database_url):
-                return load_served_encoder(connections, live)
+                return load_served_encoder(connections, live, metrics)
 
         self.classifier = FollowedModel[int, ServedClassifier](
             "classifier",
@@ -85,14 +91,14 @@ class LiveModelFollower:
             load_encoder,
             "no embedding space is live yet: run `python -m jobs ingest` first",
         )
-        self.database_trouble: str | None = None
+        self.database_problem: str | None = None
         self._connections = connections
 
     @contextmanager
     def following(self, when_it_ends: Callable[[], object]) -> Iterator[None]:
-        """Follow during the block; ``when_it_ends`` is called then, and earlier if a fault of ours ends it.
+        """Follow during the block. Call ``when_it_ends`` at its end, or earlier if an unexpected error ends the thread.
 
-        Raises that fault at the end of the block, which waits for the model that may be loading.
+        Leaving the block waits for a model that is being loaded, and raises that error.
         """
         stop = threading.Event()
         with ThreadPoolExecutor(1, "follow-live-models") as thread:
@@ -104,8 +110,8 @@ class LiveModelFollower:
                 stop.set()
         work.result()
 
-    def look(self) -> None:
-        """Ask the database once, and load what is new."""
+    def poll(self) -> None:
+        """Read the live versions once, and load new ones."""
         versions = self._read_versions()
         if versions is not None:
             self.classifier.follow(versions.classifier)
@@ -113,12 +119,12 @@ class LiveModelFollower:
 
     def _follow_until(self, stop: threading.Event) -> None:
         while True:
-            self.look()
+            self.poll()
             if stop.wait(POLL_SECONDS):
                 return
 
     def _read_versions(self) -> LiveVersions | None:
-        """None while the database is away, or has no schema yet; said once."""
+        """Return None while the database is unavailable or has no schema; log each change once."""
         try:
             with (
                 translate_faults(self._connections.settings.locations.database_url),
@@ -126,11 +132,11 @@ class LiveModelFollower:
             ):
                 versions = read_live_versions(connection)
         except JobError as error:
-            if self.database_trouble is None:
-                log.warning("live models are not followed for now: %s", error)
-            self.database_trouble = str(error)
+            if self.database_problem is None:
+                log.warning("cannot follow the live models for now: %s", error)
+            self.database_problem = str(error)
             return None
-        if self.database_trouble is not None:
-            log.info("live models are followed again")
-            self.database_trouble = None
+        if self.database_problem is not None:
+            log.info("following the live models again")
+            self.database_problem = None
         return versions

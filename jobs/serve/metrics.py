@@ -1,4 +1,4 @@
-"""What Prometheus reads of the query service."""
+"""The Prometheus metrics of the query service."""
 
 from collections.abc import Callable
 
@@ -10,46 +10,47 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class ServiceMetrics:
-    """The metrics of one service, in a registry of their own."""
+    """The metrics of one service, in their own registry."""
 
     media_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
-            "catalog_query_requests", "Requests that were answered", ["path", "status"], registry=self._registry
+            "catalog_query_requests", "Requests by response status", ["path", "status"], registry=self._registry
         )
         self.seconds = Histogram(
-            "catalog_query_seconds", "From a request to its answer", ["path"], buckets=SECONDS, registry=self._registry
+            "catalog_query_seconds",
+            "Seconds from request to response",
+            ["path"],
+            buckets=SECONDS,
+            registry=self._registry,
         )
         self.batch_sizes = Histogram(
             "catalog_query_batch_size",
-            "Questions that one pass of a model answered",
+            "Queries in one pass of a model",
             ["work"],
             buckets=BATCH_SIZES,
             registry=self._registry,
         )
         self._queue_length = Gauge(
-            "catalog_query_queue_length",
-            "Requests that were taken in and not answered yet",
-            ["path"],
-            registry=self._registry,
+            "catalog_query_queue_length", "Accepted requests without a response yet", ["path"], registry=self._registry
         )
         self._live_version = Gauge(
             "catalog_query_live_version",
-            "The model version that answers; 0 before the first",
+            "Model version that serves requests, 0 before the first",
             ["kind"],
             registry=self._registry,
         )
 
     def follow_queue(self, path: str, read_length: Callable[[], float]) -> None:
-        """Show the length of a queue as it is when somebody asks."""
+        """Read the length of a queue at each scrape."""
         self._queue_length.labels(path).set_function(read_length)
 
     def follow_version(self, kind: str, read_version: Callable[[], float]) -> None:
-        """Show the version that answers when somebody asks."""
+        """Read the served version at each scrape."""
         self._live_version.labels(kind).set_function(read_version)
 
     def render(self) -> bytes:
-        """All of them, in the text format of Prometheus."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

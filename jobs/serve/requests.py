@@ -1,4 +1,4 @@
-"""Handle one path of the query service: read the body under limits, queue the request, and answer or refuse it."""
+"""Handle the requests of one endpoint: check the token, read the body under limits, limit the queue, respond."""
 
 import asyncio
 import ipaddress
@@ -20,13 +20,13 @@ from jobs.serve.client import Classification, EmbeddedQuery, Refusal
 from jobs.serve.metrics import ServiceMetrics
 from jobs.settings import Settings
 
-LEAVE = {"Connection": "close"}
-"""What was not read of a body is not waited for."""
-ASK_AGAIN = {"Retry-After": "1"}
+CLOSE = {"Connection": "close"}
+"""Do not wait for the unread rest of a body."""
+TRY_AGAIN = {"Retry-After": "1"}
 
 
 class RequestRefusedError(Exception):
-    """Ends a request; ``reason`` is one word for programs, the message says more to people."""
+    """End a request with an error response; ``reason`` is one word for programs, the message is for people."""
 
     status: ClassVar[int]
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -36,46 +36,46 @@ class RequestRefusedError(Exception):
         self.reason = reason
 
 
-class UnknownClientError(RequestRefusedError):
-    """The token is missing or wrong; nothing is read of the body."""
+class UnauthorizedError(RequestRefusedError):
+    """The token is missing or wrong. The body is not read."""
 
     status = 401
-    headers = MappingProxyType(LEAVE | {"WWW-Authenticate": "Bearer"})
+    headers = MappingProxyType(CLOSE | {"WWW-Authenticate": "Bearer"})
 
 
-class UnfitQuestionError(RequestRefusedError):
-    """The same text or photo will be refused again."""
+class InvalidQueryError(RequestRefusedError):
+    """The text or image is invalid. A retry cannot help."""
 
     status = 422
 
 
 class BodyTooLargeError(RequestRefusedError):
-    """More bytes than the limit, which are not read."""
+    """The body exceeds the limit. The rest of it is not read."""
 
     status = 413
-    headers = MappingProxyType(LEAVE)
+    headers = MappingProxyType(CLOSE)
 
 
-class NotNowError(RequestRefusedError):
-    """The service is full, has no model yet, or its model cannot compute: asking again may help."""
+class UnavailableError(RequestRefusedError):
+    """The service is full, has no model yet, or its model failed. A retry may help."""
 
     status = 503
-    headers = MappingProxyType(LEAVE | ASK_AGAIN)
+    headers = MappingProxyType(CLOSE | TRY_AGAIN)
 
 
-class TooLateError(RequestRefusedError):
-    """The deadline passed before the answer came."""
+class DeadlineError(RequestRefusedError):
+    """The deadline passed before there was a result."""
 
     status = 504
-    headers = MappingProxyType(LEAVE)
+    headers = MappingProxyType(CLOSE)
 
 
 BODIES_BYTES = 100_000_000
-"""Of all bodies that are in memory, read and not yet decoded; one body alone may be larger."""
+"""Memory for the bodies of all requests, until they are decoded. A single body may be larger."""
 
 
 @dataclass(eq=False)
-class _Arriving:
+class _ArrivingBody:
     """A body that is still arriving. Rescheduling its timeout to now cancels it."""
 
     timeout: asyncio.Timeout
@@ -83,24 +83,23 @@ class _Arriving:
 
 
 class BodyReader:
-    """Counts the bytes that all requests hold; belongs to the thread of the event loop.
+    """Read bodies and limit the bytes that all requests hold. Not thread-safe: for the event loop only.
 
-    When they reach the limit, the body that began first and is still arriving is given up: a client that sends
-    slowly, or stops, keeps nobody out.
+    At the limit, the oldest body that is still arriving is dropped, so slow or stalled clients cannot block others.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = max(limit_bytes, BODIES_BYTES)
         self._held_bytes = 0
-        self._arriving: list[_Arriving] = []
+        self._arriving: list[_ArrivingBody] = []
 
     @asynccontextmanager
     async def read(self, request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
-        """Yield the body, which counts until the end of the block.
+        """Yield the body, whose bytes count until the end of the block.
 
         Raises:
-            BodyTooLargeError: it has more bytes than ``limit_bytes``; the rest is not read.
-            NotNowError: the memory for bodies is full.
+            BodyTooLargeError: the body has more than ``limit_bytes``.
+            UnavailableError: the memory for bodies is full.
         """
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > limit_bytes:
@@ -116,7 +115,7 @@ class BodyReader:
         chunks: list[bytes] = []
         try:
             async with asyncio.timeout(None) as timeout:
-                arriving = _Arriving(timeout)
+                arriving = _ArrivingBody(timeout)
                 self._arriving.append(arriving)
                 try:
                     async for chunk in request.stream():
@@ -141,8 +140,8 @@ class BodyReader:
             self._arriving.pop(0).timeout.reschedule(asyncio.get_running_loop().time())
 
 
-def _too_many() -> NotNowError:
-    return NotNowError("queue_full", "too many large photos are arriving: ask again in a second")
+def _too_many() -> UnavailableError:
+    return UnavailableError("queue_full", "too many large images are arriving: try again in a second")
 
 
 def _too_large(limit_bytes: int) -> BodyTooLargeError:
@@ -150,37 +149,37 @@ def _too_large(limit_bytes: int) -> BodyTooLargeError:
 
 
 CLIENT_LEFT = 499
-"""What nginx logs for a client that did not wait; nobody reads it."""
+"""The status that nginx logs when a client disconnects. No client sees it."""
 
-Answer = EmbeddedQuery | Classification
-AnswerBody = Callable[[bytes], Awaitable[Answer]]
+Result = EmbeddedQuery | Classification
+HandleBody = Callable[[bytes], Awaitable[Result]]
 
 
-class QuestionPath:
-    """Reads bodies of up to ``body_bytes`` and has ``answer_body`` answer them."""
+class QueryEndpoint:
+    """One path of the service: bodies of up to ``body_bytes``, which ``handle_body`` turns into a result."""
 
     def __init__(
         self,
         path: str,
-        answer_body: AnswerBody,
+        handle_body: HandleBody,
         bodies: BodyReader,
         body_bytes: int,
         metrics: ServiceMetrics,
         settings: Settings,
     ) -> None:
         self._path = path
-        self._answer_body = answer_body
+        self._handle_body = handle_body
         self._bodies = bodies
         self._body_bytes = body_bytes
         self._metrics = metrics
         self._queue_length = settings.serving.serve_queue_length
         self._deadline_seconds = settings.serving.serve_deadline_seconds
         self._token = settings.serving.query_token
-        self._taken_in = 0
-        metrics.follow_queue(path, lambda: self._taken_in)
+        self._accepted = 0
+        metrics.follow_queue(path, lambda: self._accepted)
 
     async def handle(self, request: Request) -> Response:
-        """Answer a question, or say why not."""
+        """Return the result, or an error response that says what is wrong."""
         started = time.perf_counter()
         status = 500
         try:
@@ -193,47 +192,47 @@ class QuestionPath:
 
     async def _respond(self, request: Request) -> Response:
         try:
-            return write_json(200, asdict(await self._answer(request)))
+            return write_json(200, asdict(await self._handle(request)))
         except RequestRefusedError as refusal:
             return write_refusal(refusal)
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _handle(self, request: Request) -> Result:
         require_token(request, self._token)
-        self._require_place()
+        self._require_room()
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                # No place in the queue is held while a body is read: slow clients would keep all others out.
+                # A body that is still arriving holds no place in the queue, or slow clients would block all others.
                 async with self._bodies.read(request, self._body_bytes) as body:
-                    with self._take_in():
-                        return await self._answer_body(body)
+                    with self._accept():
+                        return await self._handle_body(body)
         except TimeoutError:
-            raise TooLateError("deadline", f"no answer within {self._deadline_seconds:g} s") from None
+            raise DeadlineError("deadline", f"no result within {self._deadline_seconds:g} s") from None
         except JobError as error:
-            raise NotNowError("model_failed", str(error)) from error
+            raise UnavailableError("model_failed", str(error)) from error
 
-    def _require_place(self) -> None:
-        if self._taken_in >= self._queue_length:
-            raise NotNowError("queue_full", f"{self._taken_in} questions wait already: ask again in a second")
+    def _require_room(self) -> None:
+        if self._accepted >= self._queue_length:
+            raise UnavailableError("queue_full", f"{self._accepted} requests are waiting: try again in a second")
 
     @contextmanager
-    def _take_in(self) -> Iterator[None]:
-        self._require_place()
-        self._taken_in += 1
+    def _accept(self) -> Iterator[None]:
+        self._require_room()
+        self._accepted += 1
         try:
             yield
         finally:
-            self._taken_in -= 1
+            self._accepted -= 1
 
 
 def write_refusal(refusal: RequestRefusedError) -> Response:
-    """What a refusal looks like."""
+    """Return the error response for a refused request."""
     return write_json(refusal.status, asdict(Refusal(refusal.reason, str(refusal))), refusal.headers)
 
 
 def write_json(status: int, content: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """A response in JSON."""
+    """Return a JSON response."""
     return Response(json.dumps(content), status, headers, media_type="application/json")
 
 
@@ -241,7 +240,7 @@ LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def is_on_loopback(settings: Settings) -> bool:
-    """Tell whether the service is only reachable from this machine."""
+    """Return whether only this machine can reach the service."""
     try:
         return ipaddress.ip_address(settings.serving.serve_host).is_loopback
     except ValueError:
@@ -252,12 +251,12 @@ def require_token_beyond_loopback(settings: Settings) -> None:
     """Refuse to serve other machines without a token.
 
     Raises:
-        PermanentError: there is none.
+        PermanentError: the host is not a loopback address, and no token is set.
     """
     if settings.serving.query_token is None and not is_on_loopback(settings):
         raise PermanentError(
-            f"CATALOG_SERVE_HOST={settings.serving.serve_host} is reachable from other machines: "
-            "set CATALOG_QUERY_TOKEN for the service and its clients, or serve on 127.0.0.1"
+            f"CATALOG_SERVE_HOST={settings.serving.serve_host} is reachable from other machines: set CATALOG_QUERY_TOKEN for "
+            "the service and its clients, or serve on 127.0.0.1"
         )
 
 
@@ -265,10 +264,10 @@ def require_token(request: Request, token: str | None) -> None:
     """Check the token of a request, if the service has one.
 
     Raises:
-        UnknownClientError: the token is missing or wrong.
+        UnauthorizedError: the token is missing or wrong.
     """
     if token is None:
         return
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), token.encode()):
-        raise UnknownClientError("unknown_client", "send `Authorization: Bearer` with the value of CATALOG_QUERY_TOKEN")
+        raise UnauthorizedError("unknown_client", "send `Authorization: Bearer` with the value of CATALOG_QUERY_TOKEN")

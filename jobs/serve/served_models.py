@@ -1,8 +1,12 @@
-"""The live models, loaded and tried, as the batchers ask them."""
+"""The live models: load them, warm them up and run queries through them."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -12,113 +16,157 @@ from jobs.images.geometry import Geometry
 from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
 from jobs.models.predictor import rank_categories
 from jobs.models.registry import fetch_checkpoint
-from jobs.search.encoders import TextEmbedder, load_text_embedder
+from jobs.search.encoders import load_text_embedder
 from jobs.serve.client import Classification, EmbeddedQuery, RankedCategory
+from jobs.serve.metrics import ServiceMetrics
 
 log = logging.getLogger(__name__)
 
 TEXT_BATCH_SIZE = 8
-PHOTOS_IN_A_GRAPH = 1
-"""A graph takes as long for eight photos when seven are blank; for one it gives as many a second, and eight times
-sooner (docs/decisions/query-service.md)."""
+GRAPH_BATCH_SIZE = 1
+"""An OpenVINO graph takes as long for one image as for a full batch. With one image a pass, throughput is the same as
+with eight, and latency an eighth (docs/decisions/query-service.md)."""
+
+Query = TypeVar("Query")
+Result = TypeVar("Result")
+
+
+class BatchRunner(Generic[Query, Result]):
+    """Run queries through one model, with one thread for each pass that it computes at a time.
+
+    A query starts at once if a pass is free. Queries that wait share the next pass, up to ``batch_size`` of them.
+    Threads and model are freed when the last reference to the runner goes.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Sequence[Query]], Sequence[Result]],
+        passes: int,
+        batch_size: int,
+        observe_batch: Callable[[int], object],
+    ) -> None:
+        self._predict = predict
+        self._batch_size = batch_size
+        self._observe_batch = observe_batch
+        self._waiting: deque[tuple[Query, Future[Result]]] = deque()
+        self._threads = ThreadPoolExecutor(passes, "predict")
+
+    async def run(self, query: Query) -> Result:
+        """Return the result of a query, or raise what the model raises for its batch.
+
+        A query that is cancelled before its pass starts is not computed.
+        """
+        future = Future[Result]()
+        self._waiting.append((query, future))
+        self._threads.submit(self._run_pass)
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Finish the queries that wait, and end the threads."""
+        self._threads.shutdown()
+
+    def _run_pass(self) -> None:
+        """Run queries that wait. There may be none: each query submits a pass, and earlier ones take several."""
+        batch: list[tuple[Query, Future[Result]]] = []
+        try:
+            while len(batch) < self._batch_size:
+                query, future = self._waiting.popleft()
+                if future.set_running_or_notify_cancel():
+                    batch.append((query, future))
+        except IndexError:
+            if not batch:
+                return
+        self._observe_batch(len(batch))
+        try:
+            results = self._predict([query for query, _ in batch])
+        except Exception as error:  # noqa: BLE001 - raised again in each request of the batch
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
 
 
 @dataclass(frozen=True)
-class PhotoPasses:
-    """How many photos a model is asked for at once: half of a batch of the nightly run, which nobody waits for."""
-
-    model: ImageModel
-
-    @property
-    def batch_size(self) -> int:
-        """Of one pass."""
-        return max(1, self.model.batch_size // 2)
-
-    @property
-    def passes(self) -> int:
-        """Side by side."""
-        return self.model.passes
-
-    @property
-    def geometry(self) -> Geometry:
-        """How photos are resized for it."""
-        return self.model.geometry
-
-
-@dataclass(frozen=True)
-class ServedClassifier(PhotoPasses):
-    """Photos of uint8 pixels [side, side, 3] become tags."""
+class ServedClassifier:
+    """A classifier that is ready; its runner takes uint8 pixels [side, side, 3]."""
 
     model_version_id: int
+    geometry: Geometry
+    images: BatchRunner[np.ndarray, Classification]
 
-    def answer(self, photos: Sequence[np.ndarray]) -> list[Classification]:
-        """One pass."""
-        return [self._classify(row) for row in self.model.predict(np.stack(photos))]
-
-    def _classify(self, probabilities: np.ndarray) -> Classification:
-        top_3 = tuple(RankedCategory(*ranked) for ranked in rank_categories(probabilities, self.model.categories))
-        return Classification(self.model_version_id, top_3[0].category, top_3[0].confidence, top_3)
-
-
-@dataclass(frozen=True)
-class ServedImageTower(PhotoPasses):
-    """Photos of uint8 pixels [side, side, 3] become vectors."""
-
-    live: LiveEncoder
-
-    def answer(self, photos: Sequence[np.ndarray]) -> list[EmbeddedQuery]:
-        """One pass."""
-        return _name_vectors(self.live, self.model.predict(np.stack(photos)))
-
-
-@dataclass(frozen=True)
-class ServedTextTower:
-    """Texts become vectors."""
-
-    embedder: TextEmbedder
-    passes: int
-    live: LiveEncoder
-    batch_size: int = TEXT_BATCH_SIZE
-
-    def answer(self, texts: Sequence[str]) -> list[EmbeddedQuery]:
-        """One pass."""
-        return _name_vectors(self.live, self.embedder.embed(texts))
+    def close(self) -> None:
+        """End its threads."""
+        self.images.close()
 
 
 @dataclass(frozen=True)
 class ServedEncoder:
-    """Both towers of one version."""
+    """Both towers of an encoder that is ready; the runner of the image tower takes uint8 pixels [side, side, 3]."""
 
     live: LiveEncoder
-    images: ServedImageTower
-    texts: ServedTextTower
+    geometry: Geometry
+    images: BatchRunner[np.ndarray, EmbeddedQuery]
+    texts: BatchRunner[str, EmbeddedQuery]
+
+    def close(self) -> None:
+        """End its threads."""
+        self.images.close()
+        self.texts.close()
 
 
-def load_served_classifier(connections: Connections, model_version_id: int) -> ServedClassifier:
-    """Load a classifier and have its first pass, which takes longer than the others.
+def load_served_classifier(
+    connections: Connections, model_version_id: int, metrics: ServiceMetrics
+) -> ServedClassifier:
+    """Load a classifier and run a first pass, which takes longer than the others.
 
     Raises:
-        PermanentError: the checkpoint is not what was registered, or this machine cannot compute it.
-        RetryableError: database or bucket away.
+        PermanentError: the checkpoint differs from the registered one, or this machine cannot run it.
+        RetryableError: the database or the bucket is unavailable.
     """
-    served = ServedClassifier(_load_image_model(connections, model_version_id), model_version_id)
-    served.answer([_make_blank_photo(served.geometry)])
-    log.info("classifier %d answers now (%s)", model_version_id, served.model.description)
-    return served
+    model = _load_image_model(connections, model_version_id)
+
+    def classify(images: Sequence[np.ndarray]) -> list[Classification]:
+        return [_classify(row) for row in model.predict(np.stack(images))]
+
+    def _classify(probabilities: np.ndarray) -> Classification:
+        top_3 = tuple(RankedCategory(*ranked) for ranked in rank_categories(probabilities, model.categories))
+        return Classification(model_version_id, top_3[0].category, top_3[0].confidence, top_3)
+
+    classify([_make_blank_image(model.geometry)])
+    log.info("serving classifier %d (%s)", model_version_id, model.description)
+    runner = _make_image_runner(model, classify, metrics.batch_sizes.labels("classify").observe)
+    return ServedClassifier(model_version_id, model.geometry, runner)
 
 
-def load_served_encoder(connections: Connections, live: LiveEncoder) -> ServedEncoder:
-    """Load both towers of an encoder; raises as `load_served_classifier` does."""
-    # Here, for importing torch takes seconds, and the service answers its health before.
+def load_served_encoder(connections: Connections, live: LiveEncoder, metrics: ServiceMetrics) -> ServedEncoder:
+    """Load both towers of an encoder and run a first pass; raises as `load_served_classifier` does."""
+    # Importing torch takes seconds, during which the service already reports its health.
     from jobs.models.device import choose_device, prepare_passes
 
-    images = ServedImageTower(_load_image_model(connections, live.model_version_id), live)
-    images.answer([_make_blank_photo(images.geometry)])
+    model = _load_image_model(connections, live.model_version_id)
     embedder = load_text_embedder(connections, live.model_version_id)
-    texts = ServedTextTower(embedder, prepare_passes(choose_device(connections.settings.compute.device, "fp32")), live)
-    texts.answer(["a first text"])
-    log.info("encoder %d answers now for space %d (%s)", live.model_version_id, live.space_id, images.model.description)
-    return ServedEncoder(live, images, texts)
+
+    def embed_images(images: Sequence[np.ndarray]) -> list[EmbeddedQuery]:
+        return label_vectors(model.predict(np.stack(images)))
+
+    def embed_texts(texts: Sequence[str]) -> list[EmbeddedQuery]:
+        return label_vectors(embedder.embed(texts))
+
+    def label_vectors(vectors: np.ndarray) -> list[EmbeddedQuery]:
+        return [EmbeddedQuery(live.model_version_id, live.space_id, tuple(vector.tolist())) for vector in vectors]
+
+    embed_images([_make_blank_image(model.geometry)])
+    embed_texts(["warm-up"])
+    log.info("serving encoder %d of space %d (%s)", live.model_version_id, live.space_id, model.description)
+    text_passes = prepare_passes(choose_device(connections.settings.compute.device, "fp32"))
+    sizes = metrics.batch_sizes
+    return ServedEncoder(
+        live,
+        model.geometry,
+        _make_image_runner(model, embed_images, sizes.labels("embed_image").observe),
+        BatchRunner(embed_texts, text_passes, TEXT_BATCH_SIZE, sizes.labels("embed_text").observe),
+    )
 
 
 def _load_image_model(connections: Connections, model_version_id: int) -> ImageModel:
@@ -126,13 +174,18 @@ def _load_image_model(connections: Connections, model_version_id: int) -> ImageM
     with connections.engine.connect() as connection:
         version = read_model_version(connection, model_version_id)
     folder = fetch_checkpoint(connections.store, version, settings.locations.model_cache)
-    how = EngineSettings(settings.compute.device, settings.compute.precision, pass_size=PHOTOS_IN_A_GRAPH)
+    how = EngineSettings(settings.compute.device, settings.compute.precision, pass_size=GRAPH_BATCH_SIZE)
     return load_image_model(folder, version.kind, how)
 
 
-def _make_blank_photo(geometry: Geometry) -> np.ndarray:
+def _make_image_runner(
+    model: ImageModel,
+    predict: Callable[[Sequence[np.ndarray]], Sequence[Result]],
+    observe_batch: Callable[[int], object],
+) -> BatchRunner[np.ndarray, Result]:
+    """Batches are half as large as in the nightly run, where nobody waits for a single image."""
+    return BatchRunner(predict, model.passes, max(1, model.batch_size // 2), observe_batch)
+
+
+def _make_blank_image(geometry: Geometry) -> np.ndarray:
     return np.zeros((geometry.crop_to, geometry.crop_to, 3), dtype=np.uint8)
-
-
-def _name_vectors(live: LiveEncoder, vectors: np.ndarray) -> list[EmbeddedQuery]:
-    return [EmbeddedQuery(live.model_version_id, live.space_id, tuple(vector.tolist())) for vector in vectors]

@@ -17,13 +17,14 @@ from jobs.errors import PermanentError
 from jobs.images.decode_pool import DecodePool
 from jobs.serve.client import EmbeddedQuery
 from jobs.serve.follower import LiveModelFollower
+from jobs.serve.metrics import ServiceMetrics
 from jobs.serve.requests import (
     LOOPBACK_NAMES,
-    AnswerBody,
     BodyReader,
-    NotNowError,
-    QuestionPath,
-    UnfitQuestionError,
+    HandleBody,
+    InvalidQueryError,
+    QueryEndpoint,
+    UnavailableError,
     is_on_loopback,
     require_token_beyond_loopback,
     write_json,
@@ -33,42 +34,42 @@ from jobs.serve.service import QueryService
 from jobs.settings import Settings
 
 TEXT_BODY_BYTES = 16_384
-"""Of JSON, in which each byte of a text may take six."""
+"""JSON may write each byte of a text as six."""
 
 
-class TextQuestion(BaseModel):
+class TextQuery(BaseModel):
     """The body of ``/embed-text``."""
 
     text: str
 
 
 def create_app(service: QueryService, settings: Settings) -> FastAPI:
-    """The paths of the service; no pages of documentation, which would fetch scripts from elsewhere."""
+    """Create the application, without FastAPI's documentation pages, which load scripts from a CDN."""
     app = FastAPI(title="Catalog tagger: query service", openapi_url=None)
     if is_on_loopback(settings):
-        # A page in somebody's browser may ask under a name of its own that leads here.
+        # Against DNS rebinding: a web page may reach this machine under a host name of its own.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, settings.serving.serve_host])
     bodies = BodyReader(settings.images.max_object_bytes)
 
     async def embed_text(body: bytes) -> EmbeddedQuery:
         return await service.embed_text(_read_text(body))
 
-    questions: tuple[tuple[str, AnswerBody, int], ...] = (
+    endpoints: tuple[tuple[str, HandleBody, int], ...] = (
         ("/embed-text", embed_text, TEXT_BODY_BYTES),
         ("/embed-image", service.embed_image, settings.images.max_object_bytes),
         ("/classify", service.classify, settings.images.max_object_bytes),
     )
-    for path, answer, body_bytes in questions:
-        question_path = QuestionPath(path, answer, bodies, body_bytes, service.metrics, settings)
-        app.add_api_route(path, question_path.handle, methods=["POST"], response_model=None)
+    for path, handle_body, body_bytes in endpoints:
+        endpoint = QueryEndpoint(path, handle_body, bodies, body_bytes, service.metrics, settings)
+        app.add_api_route(path, endpoint.handle, methods=["POST"], response_model=None)
 
     @app.get("/health", response_model=None)
     async def health() -> Response:
-        found = service.describe_health()
-        trouble = "; ".join(found.trouble)
-        if not found.is_ready:
-            return write_refusal(NotNowError("not_ready", trouble))
-        versions = {"classifier": found.classifier, "encoder": found.encoder}
+        state = service.describe_health()
+        trouble = "; ".join(state.problems)
+        if not state.is_ready:
+            return write_refusal(UnavailableError("not_ready", trouble))
+        versions = {"classifier": state.classifier, "encoder": state.encoder}
         return write_json(200, versions | ({"trouble": trouble} if trouble else {}))
 
     @app.get("/metrics", response_model=None)
@@ -80,48 +81,49 @@ def create_app(service: QueryService, settings: Settings) -> FastAPI:
 
 def _read_text(body: bytes) -> str:
     try:
-        return TextQuestion.model_validate_json(body).text
+        return TextQuery.model_validate_json(body).text
     except ValidationError as error:
-        fault = error.errors()[0]["msg"]
-        raise UnfitQuestionError("unfit_text", f'the body must be {{"text": "..."}} in JSON: {fault}') from None
+        problem = error.errors()[0]["msg"]
+        raise InvalidQueryError("unfit_text", f'the body must be JSON, {{"text": "..."}}: {problem}') from None
 
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 256
-PHOTO_SECONDS = 5.0
-"""Of processor time, which is less than the nightly run has: somebody waits, and others behind them."""
+DECODE_SECONDS = 5.0
+"""Processor time for one image. Less than in the nightly run, because requests are waiting."""
 
 
 def serve(connections: Connections) -> None:
-    """Answer until SIGTERM or Ctrl-C; then take nothing more, answer what was taken in, and return.
+    """Serve until SIGTERM or Ctrl-C, then finish the accepted requests.
 
     Raises:
-        PermanentError: the port is taken, the host has no such address, or one that other machines reach without
-            a token.
+        PermanentError: the port is taken, this machine has no such address, or other machines can reach the address
+            and no token is set.
         SystemExit: with code 0, on a signal.
     """
     settings = connections.settings
     require_token_beyond_loopback(settings)
-    for request in (signal.SIGTERM, signal.SIGINT):
-        # While it serves, uvicorn's own handlers are in place; when it is through it sends the signal again.
-        signal.signal(request, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Uvicorn has its own handlers while it serves. When it stops, it raises the signal again.
+        signal.signal(number, _exit)
     with (
         _listen(settings.serving.serve_host, settings.serving.serve_port) as listener,
         prepare_server(connections) as server,
     ):
-        log.info("answering on http://%s:%d", settings.serving.serve_host, settings.serving.serve_port)
+        log.info("serving on http://%s:%d", settings.serving.serve_host, settings.serving.serve_port)
         server.run(sockets=[listener])
 
 
 @contextmanager
 def prepare_server(connections: Connections) -> Iterator[uvicorn.Server]:
-    """A server that only has to be run; during the block its processes live, and it follows the live models."""
+    """Yield a server to run. During the block its decoding processes are up and it follows the live models."""
     settings = connections.settings
     with ExitStack() as stack:
-        pool = stack.enter_context(DecodePool(settings.compute.decode_processes, PHOTO_SECONDS))
-        follower = LiveModelFollower(connections)
-        service = stack.enter_context(QueryService(follower, pool, settings))
+        pool = stack.enter_context(DecodePool(settings.compute.decode_processes, DECODE_SECONDS))
+        metrics = ServiceMetrics()
+        follower = LiveModelFollower(connections, metrics)
+        service = stack.enter_context(QueryService(follower, pool, metrics, settings))
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(service, settings),
@@ -141,7 +143,7 @@ def prepare_server(connections: Connections) -> Iterator[uvicorn.Server]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bound before anything is loaded, so that a taken port is one clear line."""
+    """Bind the port before anything is loaded, so a taken port fails at once."""
     try:
         return socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:
@@ -150,5 +152,5 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def _leave(*_: object) -> None:
+def _exit(*_: object) -> None:
     sys.exit(0)

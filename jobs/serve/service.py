@@ -1,106 +1,115 @@
-"""Texts and photos become answers of the models that are live when they arrive."""
+"""Answer queries with the models that are live when they arrive."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 
+from jobs.errors import RetryableError
+from jobs.failures import Reason
+from jobs.images.decode import DecodeFault, DecodeLimits, prepare_image
 from jobs.images.decode_pool import DecodePool
+from jobs.images.geometry import Geometry
 from jobs.search.by_text import find_text_fault
 from jobs.serve.client import Classification, EmbeddedQuery
-from jobs.serve.follower import FollowedModel, LiveModelFollower
+from jobs.serve.follower import FollowedModel, LiveModelFollower, Served
 from jobs.serve.metrics import ServiceMetrics
-from jobs.serve.micro_batcher import MicroBatcher
-from jobs.serve.photo_decoder import PhotoDecoder
-from jobs.serve.requests import NotNowError, UnfitQuestionError
-from jobs.serve.served_models import ServedClassifier, ServedEncoder
+from jobs.serve.requests import InvalidQueryError, UnavailableError
 from jobs.settings import Settings
 
 
 @dataclass(frozen=True)
 class ServiceHealth:
-    """The versions that answer, None before the first, and what keeps newer ones from it.
+    """The versions that serve requests, None before the first, and the problems with newer ones.
 
-    The service is ready when it has loaded all that is live. That may be an encoder alone, but no classifier alone.
+    The service is ready when it has loaded every live model: an encoder alone is enough, a classifier alone is not.
     """
 
     classifier: int | None
     encoder: int | None
-    trouble: tuple[str, ...]
+    problems: tuple[str, ...]
     is_ready: bool
 
 
 class QueryService:
-    """Methods raise RequestRefusedError where there is no answer, and JobError where a model cannot compute."""
+    """Methods raise RequestRefusedError if there is no result, and JobError if the model fails."""
 
-    def __init__(self, follower: LiveModelFollower, pool: DecodePool, settings: Settings) -> None:
-        self.metrics = ServiceMetrics()
+    def __init__(
+        self, follower: LiveModelFollower, pool: DecodePool, metrics: ServiceMetrics, settings: Settings
+    ) -> None:
+        self.metrics = metrics
         self._follower = follower
-        self._decoder = PhotoDecoder(pool, settings)
-        sizes = self.metrics.batch_sizes
-        self._texts = MicroBatcher[str, EmbeddedQuery]("embed-text", sizes.labels("embed_text").observe)
-        self._images = MicroBatcher[np.ndarray, EmbeddedQuery]("embed-image", sizes.labels("embed_image").observe)
-        self._tags = MicroBatcher[np.ndarray, Classification]("classify", sizes.labels("classify").observe)
-        self.metrics.follow_version("classifier", lambda: self.describe_health().classifier or 0)
-        self.metrics.follow_version("encoder", lambda: self.describe_health().encoder or 0)
+        self._pool = pool
+        self._settings = settings
+        # Two for each decoding process, which then has its next image while a result is on its way back.
+        self._decode_threads = ThreadPoolExecutor(2 * settings.compute.decode_processes, "decode")
+        metrics.follow_version("classifier", lambda: self.describe_health().classifier or 0)
+        metrics.follow_version("encoder", lambda: self.describe_health().encoder or 0)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for part in (self._decoder, self._texts, self._images, self._tags):
-            part.close()
+        self._decode_threads.shutdown()
+        self._follower.classifier.close()
+        self._follower.encoder.close()
 
     async def embed_text(self, query_text: str) -> EmbeddedQuery:
-        """The vector of a text, by the encoder of the live space."""
+        """Return the vector of a text in the live space."""
         if (fault := find_text_fault(query_text)) is not None:
-            raise UnfitQuestionError("unfit_text", fault)
-        return await self._texts.ask(self._require_encoder().texts, query_text)
+            raise InvalidQueryError("unfit_text", fault)
+        return await self._require(self._follower.encoder).texts.run(query_text)
 
     async def embed_image(self, content: bytes) -> EmbeddedQuery:
-        """The vector of a photo, by the encoder of the live space."""
-        tower = self._require_encoder().images
-        pixels = await self._decoder.prepare(content, tower.geometry, self._find_largest_side())
-        return await self._images.ask(tower, pixels)
+        """Return the vector of an image in the live space."""
+        encoder = self._require(self._follower.encoder)
+        return await encoder.images.run(await self._decode(content, encoder.geometry))
 
     async def classify(self, content: bytes) -> Classification:
-        """The tag of a photo, by the live classifier."""
-        classifier = self._require_classifier()
-        pixels = await self._decoder.prepare(content, classifier.geometry, self._find_largest_side())
-        return await self._tags.ask(classifier, pixels)
+        """Classify an image with the live classifier."""
+        classifier = self._require(self._follower.classifier)
+        return await classifier.images.run(await self._decode(content, classifier.geometry))
 
     def describe_health(self) -> ServiceHealth:
-        """What answers now."""
+        """Describe what is loaded now."""
         follower = self._follower
         classifier, encoder = follower.classifier.served, follower.encoder.served
-        # A catalog without labels has no classifier, and nothing is wrong with it.
+        # A catalog without labels has no classifier, which is not a problem.
         needs_classifier = encoder is None or follower.classifier.is_live
-        troubled = (follower.classifier, follower.encoder) if needs_classifier else (follower.encoder,)
+        followed = (follower.classifier, follower.encoder) if needs_classifier else (follower.encoder,)
         return ServiceHealth(
             classifier.model_version_id if classifier else None,
             encoder.live.model_version_id if encoder else None,
-            self._list_trouble(*troubled),
+            self._list_problems(*followed),
             is_ready=encoder is not None and (classifier is not None or not needs_classifier),
         )
 
-    def _require_classifier(self) -> ServedClassifier:
-        followed = self._follower.classifier
+    def _require(self, followed: FollowedModel[Any, Served]) -> Served:
         if followed.served is None:
-            raise NotNowError("no_live_model", "; ".join(self._list_trouble(followed)))
+            raise UnavailableError("no_live_model", "; ".join(self._list_problems(followed)))
         return followed.served
 
-    def _require_encoder(self) -> ServedEncoder:
-        followed = self._follower.encoder
-        if followed.served is None:
-            raise NotNowError("no_live_model", "; ".join(self._list_trouble(followed)))
-        return followed.served
+    def _list_problems(self, *followed: FollowedModel[Any, Any]) -> tuple[str, ...]:
+        problems = (self._follower.database_problem, *(model.problem for model in followed))
+        return tuple(problem for problem in problems if problem)
 
-    def _list_trouble(self, *followed: FollowedModel[Any, Any]) -> tuple[str, ...]:
-        words = (self._follower.database_trouble, *(model.trouble for model in followed))
-        return tuple(word for word in words if word)
-
-    def _find_largest_side(self) -> int:
-        follower = self._follower
-        sides = [follower.classifier.served.geometry.resize_to] if follower.classifier.served else []
-        sides += [follower.encoder.served.images.geometry.resize_to] if follower.encoder.served else []
-        return max(sides)
+    async def _decode(self, content: bytes, geometry: Geometry) -> np.ndarray:
+        """Decode an image to uint8 pixels [side, side, 3], in a process, under the limits of the nightly run."""
+        settings, served = self._settings, (self._follower.classifier.served, self._follower.encoder.served)
+        # The nightly run shrinks while decoding, to twice the longest resize target of all models. So do we.
+        target_side = 2 * max(one.geometry.resize_to for one in served if one)
+        limits = DecodeLimits(settings.images.max_pixels, settings.images.min_side_pixels, target_side=target_side)
+        decode = partial(prepare_image, limits=limits, geometries=(geometry,))
+        work = asyncio.get_running_loop().run_in_executor(self._decode_threads, self._pool.decode, decode, [content])
+        try:
+            (prepared,) = await work
+        except RetryableError as error:
+            raise UnavailableError(Reason.DECODER_LOST, str(error)) from None
+        if isinstance(prepared, DecodeFault):
+            refused = UnavailableError if prepared.reason is Reason.DECODER_LOST else InvalidQueryError
+            raise refused(prepared.reason, prepared.detail)
+        pixels: np.ndarray = prepared.inputs[0]
+        return pixels

@@ -14,7 +14,7 @@ import pytest
 from fixtures.shop import Shop
 from jobs.errors import PermanentError, RetryableError
 from jobs.local.ports import LOOPBACK, find_free_port
-from jobs.serve.client import QueryClient, QueryRefused
+from jobs.serve.client import QueryClient, QueryRefusedError
 from jobs.settings import PROJECT_ROOT
 from tests.serve.conftest import RunningService, run_service
 
@@ -46,14 +46,14 @@ def run_stranger(status: int, body: bytes) -> Iterator[str]:
 
 def test_what_is_the_users_fault_has_a_type_of_its_own(service: RunningService) -> None:
     with QueryClient(service.url) as client:
-        with pytest.raises(QueryRefused, match="unsupported_format: no decoder knows these bytes") as refused:
+        with pytest.raises(QueryRefusedError, match="unsupported_format: no decoder knows these bytes") as refused:
             client.classify(b"no photo")
         assert refused.value.reason == "unsupported_format"
-        with pytest.raises(QueryRefused, match="the query is empty"):
+        with pytest.raises(QueryRefusedError, match="the query is empty"):
             client.embed_text(" ")
-        with pytest.raises(QueryRefused, match="surrogate"):
+        with pytest.raises(QueryRefusedError, match="surrogate"):
             client.embed_text("\ud800")
-        with pytest.raises(QueryRefused, match="object_too_large"):
+        with pytest.raises(QueryRefusedError, match="object_too_large"):
             client.embed_image(bytes(50_000_001))
 
 
@@ -61,7 +61,7 @@ def test_a_service_without_a_model_is_worth_another_try(shop: Shop) -> None:
     with run_service(shop.connections) as service, QueryClient(service.url) as client:
         with pytest.raises(RetryableError, match=r"no classifier is live yet: run `python -m jobs retrain` first"):
             client.classify(b"")
-        with pytest.raises(RetryableError, match=r"cannot answer now: .*no embedding space is live yet"):
+        with pytest.raises(RetryableError, match=r"is not available now: .*no embedding space is live yet"):
             client.embed_text("hat")
 
 

@@ -12,7 +12,7 @@ from fixtures.shop import Shop, make_photo
 from jobs.errors import PermanentError
 from jobs.serve.client import QueryClient
 from tests.serve.conftest import RunningService, run_service
-from tests.serve.half_a_question import ask_in_vain, begin_photo, read_status, stop_decoding
+from tests.serve.stalled_requests import ask_in_vain, begin_photo, read_status, stop_decoding
 
 PHOTO_PATHS = ("/classify", "/embed-image")
 

@@ -21,7 +21,7 @@ from jobs.local.services import is_alive
 from jobs.serve.client import QueryClient
 from jobs.settings import PROJECT_ROOT
 from tests.serve.conftest import RunningService
-from tests.serve.half_a_question import ask_in_vain, read_status, stop_decoding
+from tests.serve.stalled_requests import ask_in_vain, read_status, stop_decoding
 
 
 @contextmanager

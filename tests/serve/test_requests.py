@@ -5,7 +5,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
-from jobs.serve.requests import BODIES_BYTES, BodyReader, NotNowError
+from jobs.serve.requests import BODIES_BYTES, BodyReader, UnavailableError
 
 LARGE = BODIES_BYTES // 2 + 1
 
@@ -34,7 +34,7 @@ def test_bodies_of_all_requests_share_one_limit() -> None:
         async with reader.read(make_request(bytes(LARGE)), LARGE) as held:
             assert len(held) == LARGE
             # What has arrived in full is not given up.
-            with pytest.raises(NotNowError, match="too many large photos"):
+            with pytest.raises(UnavailableError, match="too many large images"):
                 await read(reader, make_request(bytes(LARGE)))
         assert await read(reader, make_request(bytes(LARGE))) == LARGE
 
@@ -50,7 +50,7 @@ def test_clients_that_stop_keep_nobody_out(sizes: Sequence[int]) -> None:
         assert await read(reader, make_request(bytes(LARGE // 2), bytes(LARGE // 2))) == LARGE // 2 * 2
         await asyncio.sleep(0.1)
         assert stopped[0].done()
-        with pytest.raises(NotNowError, match="too many large photos"):
+        with pytest.raises(UnavailableError, match="too many large images"):
             await stopped[0]
         for task in stopped:
             task.cancel()
