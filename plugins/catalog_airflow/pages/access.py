@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 from airflow.api_fastapi.auth.managers.models.resource_details import AssetDetails, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.configuration import conf
-from fastapi import Depends, Form, HTTPException
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from fastapi import Depends, HTTPException, Request
 
 from catalog_airflow.defaults import DECISION_DAG
 
@@ -67,24 +67,23 @@ Reviewer = Annotated[Viewer, Depends(require_reviewer)]
 Promoter = Annotated[Viewer, Depends(require_promoter)]
 
 
-VALID_SECONDS = 12 * 3600
+def require_same_origin(request: Request) -> None:
+    """Refuse posts that a browser sends from a page of another origin (docs/decisions/pages.md).
 
-
-def make_token(viewer_name: str) -> str:
-    """A token that only this viewer's forms may carry, signed with the secret that all API servers share."""
-    token: str = _open_serializer().dumps(viewer_name)
-    return token
-
-
-def require_token(viewer: AnyViewer, token: Annotated[str, Form()] = "") -> None:
-    """Refuse a post without a token of the viewer's own."""
-    try:
-        is_own = _open_serializer().loads(token, max_age=VALID_SECONDS) == viewer.name
-    except BadSignature:
-        is_own = False
-    if not is_own:
-        raise HTTPException(403, "This form is out of date, or not ours. Go back, load the page again and repeat.")
-
-
-def _open_serializer() -> URLSafeTimedSerializer:
-    return URLSafeTimedSerializer(conf.get("api", "secret_key"), salt="catalog-pages")
+    A request with neither header does not come from a browser, so no login cookie was attached against its will.
+    """
+    if request.method in {"GET", "HEAD"}:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        is_ours = site in {"same-origin", "none"}
+    else:
+        # Old browsers, and all browsers over plain HTTP. Behind a proxy the Host may differ from what the browser sees.
+        known = {request.headers.get("host"), urlsplit(conf.get("api", "base_url", fallback="")).netloc}
+        is_ours = origin is None or urlsplit(origin).netloc in known - {None, ""}
+    if not is_ours:
+        raise HTTPException(
+            403,
+            "This form was sent from another site. If it was not, Airflow is behind a proxy: set [api] base_url to the "
+            "address that browsers use.",
+        )

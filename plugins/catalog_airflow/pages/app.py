@@ -20,7 +20,7 @@ from catalog_airflow.pages import (
     templating,
     thumbnails,
 )
-from catalog_airflow.pages.access import identify_viewer
+from catalog_airflow.pages.access import identify_viewer, require_same_origin
 from catalog_airflow.pages.body_limit import BodyLimit
 from catalog_airflow.pages.templating import render_page
 from jobs.browsing.photo_grid import BadCursorError
@@ -45,7 +45,7 @@ def create_pages_app() -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         # For all routes, those that somebody adds included.
-        dependencies=[Depends(identify_viewer), Depends(_refuse_nul)],
+        dependencies=[Depends(identify_viewer), Depends(require_same_origin), Depends(_refuse_nul)],
     )
     for part in (
         overview,

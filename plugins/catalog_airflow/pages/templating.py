@@ -11,7 +11,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalog_airflow.page_links import locate_pages
-from catalog_airflow.pages.access import Viewer, make_token
+from catalog_airflow.pages.access import Viewer
 
 STATIC = Path(__file__).parent / "static"
 FILES = {
@@ -65,11 +65,7 @@ def make_url(page: str, **query: object) -> str:
 
 def render_page(template: str, viewer: Viewer | None, *, status_code: int = 200, **values: Any) -> HTMLResponse:
     """Fill a template; without a viewer it has neither navigation nor forms."""
-    content = (
-        _open_templates()
-        .get_template(template)
-        .render(viewer=viewer, token=make_token(viewer.name) if viewer else "", **values)
-    )
+    content = _open_templates().get_template(template).render(viewer=viewer, **values)
     return HTMLResponse(content, status_code=status_code, headers=HEADERS)
 
 

@@ -1,10 +1,11 @@
 """Without a login nothing answers, and every role may do what it may."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from tests.plugins.pages.conftest import Role, Visitor
+from tests.plugins.pages.conftest import BrowsedShop, Role, Visitor
 
 VALUES = {"image_id": "1", "version": "1", "kind": "classifier", "name": "pages.css", "review_id": "1"}
 
@@ -48,15 +49,76 @@ def test_posts_are_refused_to_those_who_may_only_look(visit: Callable[[Role | No
             assert viewer.post(path.lstrip("/")).status_code == 403, path
 
 
-def test_posts_without_a_token_of_ones_own_are_refused(visit: Callable[[Role | None], Visitor]) -> None:
-    from catalog_airflow.pages.access import make_token
-
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Sec-Fetch-Site": "cross-site", "Origin": "http://testserver"},
+        {"Origin": "https://evil.test"},
+        {"Origin": "http://other.testserver"},
+        {"Origin": "http://testserver:8080"},
+        {"Origin": "http://testserver.evil.test"},
+        {"Origin": "null"},
+        {"Origin": "https://evil.test", "X-Forwarded-Host": "evil.test"},
+    ],
+)
+def test_posts_from_other_origins_are_refused(
+    visit: Callable[[Role | None], Visitor], browsed: BrowsedShop, headers: dict[str, str]
+) -> None:
     admin = visit("admin")
     for method, path in list_routes():
         if method == "POST":
-            for token in ("", "x", make_token("viewer@example.test")):
-                answer = admin.post(path.lstrip("/"), token=token)
-                assert (answer.status_code, "out of date" in answer.text) == (403, True), path
+            response = admin.client.post(f"/catalog{path}", headers=headers, follow_redirects=False)
+            assert (response.status_code, "another site" in response.text) == (403, True), path
+    label = {"image_id": str(browsed.image_ids[0]), "reason": "audit", "answer": "hat"}
+    assert admin.client.post("/catalog/review", data=label, headers=headers).status_code == 403
+    assert browsed.shop.query("SELECT count(*) FROM catalog.labels") == [(0,)]
+    # Links from elsewhere may lead here.
+    assert admin.client.get("/catalog/review", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://public.example"},
+        # The user typed or reloaded it: no page can send this.
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://testserver"},
+        # A script, which attaches a login on purpose.
+        {},
+    ],
+)
+def test_posts_from_our_pages_and_from_scripts_pass(
+    visit: Callable[[Role | None], Visitor], browsed: BrowsedShop, headers: dict[str, str]
+) -> None:
+    admin = visit("admin")
+    for method, path in list_routes():
+        if method == "POST":
+            response = admin.client.post(f"/catalog{path}", headers=headers, follow_redirects=False)
+            assert response.status_code in {404, 409, 422}, path
+    label = {"image_id": str(browsed.image_ids[0]), "reason": "audit", "answer": "hat"}
+    response = admin.client.post("/catalog/review", data=label, headers=headers, follow_redirects=False)
+    assert response.status_code == 303
+    assert browsed.shop.query("SELECT category FROM catalog.labels") == [("hat",)]
+
+
+def test_behind_a_proxy_the_public_address_is_that_of_airflow(
+    visit: Callable[[Role | None], Visitor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://shop.example:8443/airflow")
+    post = partial(visit("admin").client.post, "/catalog/failures", follow_redirects=False)
+    for origin, status in [
+        ("https://shop.example:8443", 422),
+        ("http://testserver", 422),
+        ("https://shop.example", 403),
+        ("https://other.example:8443", 403),
+    ]:
+        assert post(headers={"Origin": origin}).status_code == status, origin
+    # Airflow ignores this header, and so do the pages.
+    forwarded = {"Origin": "https://other.example", "X-Forwarded-Host": "other.example"}
+    assert post(headers=forwarded).status_code == 403
 
 
 READING_POSTS = {"/search"}

@@ -63,4 +63,4 @@ def test_what_takes_too_long_is_given_up(port: int, make_login: MakeLogin, monke
 
     monkeypatch.setattr(body_limit, "FORM_SECONDS", 0.3)
     cookie = write_cookie(make_login("admin"))
-    assert post(port, "failures", cookie, "Content-Length: 100", body=b"token=") == (408, True)
+    assert post(port, "failures", cookie, "Content-Length: 100", body=b"image=") == (408, True)

@@ -17,7 +17,7 @@ def read_forms(page: str) -> list[tuple[str, dict[str, str]]]:
     forms = []
     for action, body in re.findall(r'<form[^>]*action="/catalog/([^"]+)"[^>]*>(.*?)</form>', page, re.DOTALL):
         fields = re.findall(r'<input type="(?:hidden|checkbox)" name="([^"]+)" value="([^"]*)"', body)
-        forms.append((action, {name: html.unescape(value) for name, value in fields if name != "token"}))
+        forms.append((action, {name: html.unescape(value) for name, value in fields}))
     return forms
 
 
