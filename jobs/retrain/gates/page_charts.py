@@ -1,48 +1,15 @@
-"""Charts of a candidate's page, as coordinates that its template draws as SVG; y grows downwards."""
+"""Charts and tables of a candidate's page."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.charts import Chart, Dot, Line, Series, draw_lines, format_value
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, ReliabilityBin
 from jobs.retrain.train.history import EpochRecord
 
-CHART_WIDTH, CHART_HEIGHT = 430, 130
-RELIABILITY_SIDE = 330
-LARGEST_DOT = 14.0
-
-
-@dataclass(frozen=True)
-class Line:
-    """A named series, as points, and its value after the last epoch."""
-
-    name: str
-    points: tuple[tuple[float, float], ...]
-    last: float
-
-
-@dataclass(frozen=True)
-class LineChart:
-    """Lines over the epochs of a training, between ``lowest`` and ``highest``."""
-
-    title: str
-    lines: tuple[Line, ...]
-    lowest: float
-    highest: float
-    epochs: int
-
-
-@dataclass(frozen=True)
-class ReliabilityDot:
-    """The images of one bin of confidence: where they lie, and how far from the diagonal, which is at ``ideal_y``."""
-
-    x: float
-    y: float
-    ideal_y: float
-    radius: float
-    images: int
-    confidence: float
-    accuracy: float
+RELIABILITY_SIDE = 330.0
+MIN_DOT_RADIUS, MAX_DOT_RADIUS = 2.5, 14.0
 
 
 @dataclass(frozen=True)
@@ -74,36 +41,54 @@ class ConfusionRow:
     cells: tuple[ConfusionCell, ...]
 
 
-def draw_history(history: Sequence[EpochRecord]) -> tuple[LineChart, ...]:
-    """Loss and accuracy over the epochs; nothing without any."""
+def draw_history(history: Sequence[EpochRecord]) -> tuple[Chart, ...]:
+    """Draw loss and accuracy over the epochs; return nothing without any."""
     if not history:
         return ()
-    losses = {
-        "train": [record.train_loss for record in history],
-        "validation": [record.validation_loss for record in history],
-    }
-    highest = max((loss for values in losses.values() for loss in values if math.isfinite(loss)), default=0.0)
-    accuracy = {"validation": [record.validation_accuracy for record in history]}
+    losses = [
+        _make_series("train", [record.train_loss for record in history]),
+        _make_series("validation", [record.validation_loss for record in history]),
+    ]
+    accuracy = [_make_series("validation", [record.validation_accuracy for record in history])]
+    epochs = [f"epoch {record.epoch}" for record in history]
     return (
-        _draw_lines("Loss", losses, 0.0, highest or 1.0),
-        _draw_lines("Right on validation photos", accuracy, 0.0, 1.0),
+        draw_lines("Loss by epoch", epochs, losses),
+        draw_lines("Validation accuracy by epoch", epochs, accuracy, "share", highest=1.0),
     )
 
 
-def draw_reliability(bins: Sequence[ReliabilityBin]) -> tuple[ReliabilityDot, ...]:
-    """One dot for each bin, whose area says how many images it holds."""
-    most = max((one.images for one in bins), default=1)
-    return tuple(
-        ReliabilityDot(
-            x=one.confidence * RELIABILITY_SIDE,
-            y=(1 - one.accuracy) * RELIABILITY_SIDE,
-            ideal_y=(1 - one.confidence) * RELIABILITY_SIDE,
-            radius=max(2.5, LARGEST_DOT * (one.images / most) ** 0.5),
-            images=one.images,
-            confidence=one.confidence,
-            accuracy=one.accuracy,
+def _make_series(name: str, values: Sequence[float]) -> Series:
+    # The losses of a training that diverged are not finite.
+    finite = [value if math.isfinite(value) else None for value in values]
+    last = f", {finite[-1]:.3g} after the last epoch" if finite[-1] is not None else ", diverged"
+    return Series(f"{name}{last}", finite)
+
+
+def draw_reliability(bins: Sequence[ReliabilityBin]) -> Chart | None:
+    """Draw one dot for each bin of confidence, with an area in proportion to its images and a line to the diagonal."""
+    if not bins:
+        return None
+    side, largest = RELIABILITY_SIDE, max(one.images for one in bins)
+    dots = tuple(
+        Dot(
+            0,
+            one.confidence * side,
+            (1 - one.accuracy) * side,
+            max(MIN_DOT_RADIUS, MAX_DOT_RADIUS * (one.images / largest) ** 0.5),
+            f"{one.images} images: confidence {one.confidence:.3f}, accuracy {one.accuracy:.3f}",
         )
         for one in bins
+    )
+    gaps = tuple(Line("gap", ((dot.x, side - dot.x), (dot.x, dot.y))) for dot in dots)
+    ticks = [(share * side, format_value(share, "share")) for share in (0, 0.25, 0.5, 0.75, 1)]
+    return Chart(
+        "Accuracy by confidence",
+        y_ticks=tuple((side - place, label) for place, label in ticks),
+        x_ticks=tuple(ticks),
+        lines=(Line("ideal", ((0, side), (side, 0))), *gaps),
+        dots=dots,
+        width=side,
+        height=side,
     )
 
 
@@ -135,22 +120,3 @@ def list_confusion(scores: ClassifierScores) -> tuple[ConfusionRow, ...]:
         for category, counts in zip(scores.categories, scores.confusion, strict=False)
         if sum(counts) > 0
     )
-
-
-def _draw_lines(title: str, series: dict[str, list[float]], lowest: float, highest: float) -> LineChart:
-    epochs = max(len(values) for values in series.values())
-
-    def place(number: int, value: float) -> tuple[float, float]:
-        across = number / (epochs - 1) if epochs > 1 else 0.5
-        return CHART_WIDTH * across, CHART_HEIGHT * (1 - (value - lowest) / (highest - lowest))
-
-    lines = (
-        # A training that diverged has losses that are no numbers.
-        Line(
-            name,
-            tuple(place(number, value) for number, value in enumerate(values) if math.isfinite(value)),
-            values[-1],
-        )
-        for name, values in series.items()
-    )
-    return LineChart(title, tuple(lines), lowest, highest, epochs)

@@ -225,17 +225,24 @@ def test_bars_start_with_the_least_recognised() -> None:
 
 def test_dots_lie_where_confidence_and_accuracy_say() -> None:
     assert CLASSIFIER.classifier
-    small, large = draw_reliability(CLASSIFIER.classifier.reliability)
+    chart = draw_reliability(CLASSIFIER.classifier.reliability)
+    assert chart
+    small, large = chart.dots
     # 41 images of confidence 0.44, of which half were right: above the diagonal, which is up where y is small.
-    assert (small.x, small.y, small.ideal_y) == pytest.approx((0.44 * 330, 0.5 * 330, 0.56 * 330))
+    assert (small.x, small.y) == pytest.approx((0.44 * 330, 0.5 * 330))
+    gap = chart.lines[1]
+    assert gap.css_class == "gap"
+    assert gap.points == (pytest.approx((0.44 * 330, 0.56 * 330)), (small.x, small.y))
     assert small.radius**2 / large.radius**2 == pytest.approx(41 / 300)
+    assert draw_reliability([]) is None
 
 
 def test_a_training_that_diverged_still_has_a_chart() -> None:
     history = [EpochRecord(1, 0.1, 2.0, float("nan"), 0.1), EpochRecord(2, 0.1, float("nan"), float("inf"), 0.1)]
     loss, accuracy = draw_history(history)
-    assert [line.points for line in loss.lines] == [((0.0, 0.0),), ()]
-    assert loss.highest == 2.0
+    assert [line.points for line in loss.lines] == [((160.0, 0.0),), ()]
+    assert loss.y_ticks[0] == (0.0, "2")
+    assert loss.legend == ("train, diverged", "validation, diverged")
     assert len(accuracy.lines[0].points) == 2
     assert draw_history([]) == ()
 
