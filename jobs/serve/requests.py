@@ -255,8 +255,8 @@ def require_token_beyond_loopback(settings: Settings) -> None:
     """
     if settings.serving.query_token is None and not is_on_loopback(settings):
         raise PermanentError(
-            f"CATALOG_SERVE_HOST={settings.serving.serve_host} is reachable from other machines: set CATALOG_QUERY_TOKEN for "
-            "the service and its clients, or serve on 127.0.0.1"
+            f"CATALOG_SERVE_HOST={settings.serving.serve_host} is reachable from other machines: set "
+            "CATALOG_QUERY_TOKEN for the service and its clients, or serve on 127.0.0.1"
         )
 
 
