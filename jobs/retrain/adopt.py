@@ -35,8 +35,7 @@ from jobs.retrain.evaluate.serving import measure_serving
 from jobs.retrain.gates.findings import Evidence, Gate
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.gates.serving_gates import decide_failures, decide_memory
-from jobs.retrain.optimize.builds import convert
-from jobs.retrain.optimize.convert import save_graph
+from jobs.retrain.optimize.convert import convert_unless_torch, save_graph
 from jobs.retrain.train.context import write_encoder
 from jobs.scratch import open_scratch
 from jobs.settings import Settings
@@ -147,7 +146,9 @@ def _build(base: Path, artifact: Path, settings: Settings) -> ModelBuild:
     require_numbers(towers, base)
     write_encoder(towers, base, artifact)
     production = describe_checkpoint(artifact, "encoder")
-    graph = convert(artifact, "encoder", choose_device(settings.compute.device, "fp32"), settings)
+    graph = convert_unless_torch(
+        artifact, "encoder", choose_device(settings.compute.device, "fp32"), settings.compute.engine
+    )
     if graph:
         save_graph(graph, artifact)
         production = replace(production, engine="openvino")

@@ -1,4 +1,4 @@
-"""The trained model, and the photos on which its faster copies are made and compared with it."""
+"""What every optimization step works with: the trained model, its snapshot, and the comparison with float32."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,76 +23,84 @@ from jobs.retrain.evaluate.served_model import ServedModel, load_trained_model, 
 from jobs.retrain.optimize.quantize import CALIBRATION_PHOTOS
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, load_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.settings import ComputeSettings
 
 
 @dataclass(frozen=True)
 class OptimizationContext:
-    """A checkpoint in a folder, the snapshot that it was trained on, and the device that computes it in float32."""
+    """``build`` describes the checkpoint itself in float32, which runs on the device ``exact``."""
 
     kind: ModelKind
     checkpoint: Path
+    build: ModelBuild
     photos: SnapshotPhotos
     snapshot: Snapshot
-    test: tuple[SnapshotRow, ...]
-    production: ModelBuild
     exact: Device
+    compute: ComputeSettings
     progress: Progress = SILENT
 
-    def load_calibration(self) -> np.ndarray:
-        """Photos that the model learned from, the first by their hashes and therefore a random sample.
+    @property
+    def test(self) -> tuple[SnapshotRow, ...]:
+        """The test part of the snapshot."""
+        return self.snapshot.part("test")
 
-        Uint8 pixels [n, side, side, 3], n at most 300.
+    def load_pixels(self, rows: tuple[SnapshotRow, ...]) -> torch.Tensor:
+        """Return uint8 pixels [n, 3, side, side]."""
+        return self.photos.load_pixels(rows, self.build.geometry)
+
+    def load_calibration(self) -> np.ndarray:
+        """Return uint8 pixels [n, side, side, 3] of at most 300 train images.
+
+        Rows are ordered by content hash, so the first ones are a random sample.
         """
         pixels = self.load_pixels(self.snapshot.part("train")[:CALIBRATION_PHOTOS])
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
-
-    def load_pixels(self, rows: tuple[SnapshotRow, ...]) -> torch.Tensor:
-        """Uint8 [n, 3, side, side]."""
-        return self.photos.load_pixels(rows, self.production.geometry)
 
 
 def open_context(
     connections: Connections, kind: ModelKind, trained: ModelVersion, snapshot_id: str, progress: Progress = SILENT
 ) -> OptimizationContext:
-    """Fetch what is needed to build and compare copies of a trained version.
+    """Fetch a trained version and its snapshot.
 
     Raises:
-        PermanentError: the snapshot has no two test images.
-        RetryableError: the bucket is away.
+        PermanentError: the snapshot has fewer than two test images.
+        RetryableError: the bucket is unavailable.
     """
     settings = connections.settings
     folder = fetch_checkpoint(connections.store, trained, settings.locations.model_cache)
-    snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
-    test = snapshot.part("test")
-    if len(test) < 2:
-        raise PermanentError(f"snapshot {snapshot_id[:12]} has {len(test)} test images, too few to compare precisions")
-    return OptimizationContext(
+    context = OptimizationContext(
         kind=kind,
         checkpoint=folder,
+        build=describe_checkpoint(folder, kind),
         photos=SnapshotPhotos(connections.store, connections.artifacts, settings.locations.model_cache, progress),
-        snapshot=snapshot,
-        test=test,
-        production=describe_checkpoint(folder, kind),
+        snapshot=load_snapshot(connections.store, connections.artifacts, snapshot_id),
         exact=choose_device(settings.compute.device, "fp32"),
+        compute=settings.compute,
         progress=progress,
     )
+    if len(context.test) < 2:
+        raise PermanentError(
+            f"snapshot {snapshot_id[:12]} has {len(context.test)} test images, but comparing precisions takes at least "
+            "2: label more products and take a new snapshot"
+        )
+    return context
 
 
 def prepare_comparison(context: OptimizationContext) -> Callable[[ServedModel], Fidelity]:
-    """Ask the checkpoint in float32 for all test photos, once; what is returned compares another way with it."""
+    """Run the checkpoint in float32 on the test images once. Return a function that compares a build with it."""
     exact_model = load_trained_model(context.checkpoint, context.kind, context.exact)
     pixels = context.load_pixels(context.test)
 
-    def score(model: ServedModel) -> np.ndarray:
+    def predict(model: ServedModel) -> np.ndarray:
         return model.predict(pixels, context.progress, f"scoring test photos by {model.model.description}")
 
-    exact = score(exact_model)
+    exact = predict(exact_model)
     if context.kind == "classifier":
-        answers = ClassifierAnswers(exact, exact_model.categories)
+        expected = ClassifierAnswers(exact, exact_model.categories)
         labels = [row.category for row in context.test]
-        return lambda model: compare_classifiers(answers, ClassifierAnswers(score(model), model.categories), labels)
+        return lambda model: compare_classifiers(expected, ClassifierAnswers(predict(model), model.categories), labels)
     with_text = [number for number, row in enumerate(context.test) if row.full_text]
     texts = [context.test[number].full_text for number in with_text]
     tower = load_text_encoder(context.checkpoint, context.exact)
     vectors = map_batches(tower.embed, texts, context.exact) if texts else np.empty((0, exact.shape[1]))
-    return lambda model: compare_encoders(exact, score(model), vectors, texts, with_text)
+    return lambda model: compare_encoders(exact, predict(model), vectors, texts, with_text)

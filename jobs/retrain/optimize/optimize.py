@@ -1,44 +1,40 @@
-"""Stage 3 of retraining: build what serves a candidate, as fast as its answers allow."""
+"""Stage 3 of the retrain flow: build the fastest version of a candidate that passes the fidelity gate."""
 
 import logging
 import shutil
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+import openvino as ov
 
 from jobs.connections import Connections
 from jobs.database.evaluations import read_training
 from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_version, read_model_version
 from jobs.errors import PermanentError
+from jobs.models.device import choose_device
 from jobs.models.image_model import ModelBuild, Precision, write_build
+from jobs.models.openvino_model import list_float_precisions
 from jobs.models.registry import upload_checkpoint
 from jobs.progress import open_progress
-from jobs.retrain.evaluate.evaluation_record import Fidelity
 from jobs.retrain.evaluate.fidelity import Attempt, write_attempts
-from jobs.retrain.evaluate.served_model import ServedModel, load_served_model
+from jobs.retrain.evaluate.served_model import load_served_model
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.gates.serving_gates import describe_fidelity, find_losses
-from jobs.retrain.optimize.builds import (
-    ServingOption,
-    convert,
-    list_float_ways,
-    list_mixed_ways,
-    list_torch_ways,
-    quantize_whole,
-)
 from jobs.retrain.optimize.context import OptimizationContext, open_context, prepare_comparison
+from jobs.retrain.optimize.convert import convert_unless_torch, save_graph
+from jobs.retrain.optimize.quantize import Int8Subset, list_blocks, list_int8_subsets, quantize, rank_blocks
 from jobs.scratch import open_scratch
-from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class OptimizeReport:
-    """The production artifact of a candidate, and all that was tried for it, in that order.
+    """The build of a candidate and every attempt, in order.
 
-    ``int8_share`` and ``float_blocks`` are those of its `ModelBuild`.
+    ``int8_share`` and ``float_blocks`` are those of `ModelBuild`.
     """
 
     kind: ModelKind
@@ -51,29 +47,16 @@ class OptimizeReport:
     attempts: tuple[Attempt, ...]
 
 
-@dataclass(frozen=True)
-class _Tried:
-    """What was built in a folder, and what it costs."""
-
-    production: ModelBuild
-    folder: Path
-    attempt: Attempt
-
-    @property
-    def passes(self) -> bool:
-        return not self.attempt.losses
-
-
 def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, policy: GatePolicy) -> OptimizeReport:
-    """Build and register the production artifact of what a run has trained.
+    """Build and register the version of a run's candidate that will serve.
 
-    The fastest engine and precision whose answers on the test images pass the fidelity gate are taken, and between
-    int8 and floats the largest part that may be in int8; the checkpoint itself in float32 passes by definition. Asked
-    again, it builds the same artifact.
+    Choose the fastest engine and precision whose predictions on the test images pass the fidelity gate; between int8
+    and float, the largest part of the graph that can be int8. The checkpoint in float32 passes by definition. A
+    repeated call builds the same artifact.
 
     Raises:
-        PermanentError: the run has trained nothing of this kind, or its snapshot has no test images.
-        RetryableError: bucket or database away.
+        PermanentError: the run has trained no model of this kind, or its snapshot has too few test images.
+        RetryableError: the bucket or the database is unavailable.
     """
     with connections.engine.connect() as connection:
         training = read_training(connection, run_id, kind)
@@ -85,83 +68,33 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
         open_progress(connections.engine, run_id, f"{kind}.optimize") as progress,
     ):
         context = open_context(connections, kind, trained, training.snapshot_id, progress)
-        tried = _try_ways(context, connections.settings, policy, scratch)
-        # More than one passes only of those that are partly in int8.
-        passing = sorted((one for one in tried if one.passes), key=lambda one: one.production.int8_share or 0)
-        chosen = passing[-1].production if passing else context.production
-        attempts = [one.attempt for one in tried]
-        artifact = scratch / "artifact"
+        search = _BuildSearch(context, policy, scratch)
+        best = search.run()
+        build = best.build if best else context.build
+        attempts = [tried.attempt for tried in search.tried]
         progress.report("storing the artifact")
-        _assemble(context, passing[-1].folder if passing else None, attempts, artifact)
+        artifact = scratch / "artifact"
+        shutil.copytree(context.checkpoint, artifact)
+        if best:
+            shutil.copytree(best.folder, artifact, dirs_exist_ok=True)
+        write_build(artifact, build)
+        write_attempts(artifact, attempts)
         version = _register(connections, trained, artifact, training.snapshot_id, attempts)
-    log.info("%s %d is served by %s", kind, version.model_version_id, chosen.describe())
+    log.info("%s %d is served by %s", kind, version.model_version_id, build.describe())
     return OptimizeReport(
         kind=kind,
         trained_version_id=trained.model_version_id,
         model_version_id=version.model_version_id,
-        engine=chosen.engine,
-        precision=chosen.precision,
-        int8_share=chosen.int8_share,
-        float_blocks=chosen.float_blocks,
+        engine=build.engine,
+        precision=build.precision,
+        int8_share=build.int8_share,
+        float_blocks=build.float_blocks,
         attempts=tuple(attempts),
     )
 
 
-def _try_ways(context: OptimizationContext, settings: Settings, policy: GatePolicy, scratch: Path) -> list[_Tried]:
-    """Try one way after the other until one passes, and where int8 does not, the largest part of it that does."""
-    compare = prepare_comparison(context)
-    tried: list[_Tried] = []
-
-    def passes(way: ServingOption) -> bool:
-        context.progress.report(f"build {len(tried) + 1}: {way.production.describe()}")
-        tried.append(_try_way(context, way, compare, policy, scratch / f"way-{len(tried)}"))
-        return tried[-1].passes
-
-    context.progress.report("converting the checkpoint")
-    graph = convert(context.checkpoint, context.kind, context.exact, settings)
-    if graph and settings.compute.precision in {"auto", "int8"} and not passes(quantize_whole(context, graph)):
-        # What follows a part that passes has less in int8, and is taken to pass, too.
-        bisect_left(list_mixed_ways(context, graph), True, key=passes)
-    if any(one.passes for one in tried):
-        return tried
-    for way in list_float_ways(context, settings, graph) if graph else list_torch_ways(context, settings):
-        if passes(way):
-            break
-    return tried
-
-
-def _try_way(
-    context: OptimizationContext,
-    way: ServingOption,
-    compare: Callable[[ServedModel], Fidelity],
-    policy: GatePolicy,
-    folder: Path,
-) -> _Tried:
-    production = way.production
-    way.build(folder)
-    write_build(folder, production)
-    fidelity = compare(load_served_model(folder, context.kind, context.exact))
-    losses = tuple(find_losses(fidelity, policy))
-    found = f"not taken: {'; '.join(losses)}" if losses else describe_fidelity(fidelity)
-    log.info("%s by %s: %s", context.kind, production.describe(), found)
-    attempt = Attempt(
-        production.engine, production.precision, fidelity, losses, production.int8_share, production.float_blocks
-    )
-    return _Tried(production, folder, attempt)
-
-
-def _assemble(context: OptimizationContext, built: Path | None, attempts: list[Attempt], artifact: Path) -> None:
-    """The checkpoint, with its text tower and its references, and beside it what serves it."""
-    shutil.copytree(context.checkpoint, artifact)
-    if built is None:
-        write_build(artifact, context.production)
-    else:
-        shutil.copytree(built, artifact, dirs_exist_ok=True)
-    write_attempts(artifact, attempts)
-
-
 def _register(
-    connections: Connections, trained: ModelVersion, artifact: Path, snapshot_id: str, attempts: list[Attempt]
+    connections: Connections, trained: ModelVersion, artifact: Path, snapshot_id: str, attempts: Sequence[Attempt]
 ) -> ModelVersion:
     uploaded = upload_checkpoint(
         connections.store,
@@ -174,3 +107,107 @@ def _register(
     )
     with connections.engine.begin() as connection:
         return insert_model_version(connection, uploaded)
+
+
+@dataclass(frozen=True)
+class ServingOption:
+    """A build to try. ``write`` writes its files into a folder that does not exist yet."""
+
+    build: ModelBuild
+    write: Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class _TriedOption:
+    build: ModelBuild
+    folder: Path
+    attempt: Attempt
+
+    @property
+    def passes(self) -> bool:
+        return not self.attempt.losses
+
+
+class _BuildSearch:
+    """Try serving options, fastest first, until one passes the fidelity gate."""
+
+    def __init__(self, context: OptimizationContext, policy: GatePolicy, scratch: Path) -> None:
+        self.tried: list[_TriedOption] = []
+        self._context = context
+        self._policy = policy
+        self._scratch = scratch
+        self._compare = prepare_comparison(context)
+
+    def run(self) -> _TriedOption | None:
+        """Return the fastest option that passes, or None if only the checkpoint in float32 does."""
+        context = self._context
+        context.progress.report("converting the checkpoint")
+        graph = convert_unless_torch(context.checkpoint, context.kind, context.exact, context.compute.engine)
+        if graph and context.compute.precision in {"auto", "int8"} and not self._try(make_int8_option(context, graph)):
+            # Assumes that if an int8 subset passes, smaller subsets pass too.
+            bisect_left(list_partial_int8_options(context, graph), True, key=self._try)
+        if not any(tried.passes for tried in self.tried):
+            for option in list_graph_options(context, graph) if graph else list_torch_options(context):
+                if self._try(option):
+                    break
+        passing = [tried for tried in self.tried if tried.passes]
+        # Only among int8 subsets can several pass.
+        return max(passing, key=lambda tried: tried.build.int8_share or 0, default=None)
+
+    def _try(self, option: ServingOption) -> bool:
+        """Build an option and compare it with float32. Return whether it passes the fidelity gate."""
+        kind, build, folder = self._context.kind, option.build, self._scratch / f"option-{len(self.tried)}"
+        self._context.progress.report(f"build {len(self.tried) + 1}: {build.describe()}")
+        option.write(folder)
+        write_build(folder, build)
+        fidelity = self._compare(load_served_model(folder, kind, self._context.exact))
+        losses = tuple(find_losses(fidelity, self._policy))
+        result = f"rejected: {'; '.join(losses)}" if losses else describe_fidelity(fidelity)
+        log.info("%s by %s: %s", kind, build.describe(), result)
+        attempt = Attempt(build.engine, build.precision, fidelity, losses, build.int8_share, build.float_blocks)
+        self.tried.append(_TriedOption(build, folder, attempt))
+        return not losses
+
+
+def make_int8_option(context: OptimizationContext, graph: ov.Model) -> ServingOption:
+    """Quantize everything that NNCF can quantize. The rest stays in float32."""
+    build = replace(context.build, engine="openvino", precision="int8", rest_precision="fp32")
+
+    def write(folder: Path) -> None:
+        save_graph(quantize(graph, context.load_calibration(), progress=context.progress), folder)
+
+    return ServingOption(build, write)
+
+
+def list_partial_int8_options(context: OptimizationContext, graph: ov.Model) -> tuple[ServingOption, ...]:
+    """List int8 builds that keep more and more of the most sensitive blocks in the fastest float precision."""
+    rest = list_float_precisions()[0]
+    calibration = context.load_calibration()
+    blocks = list_blocks(graph)
+    int8 = replace(context.build, engine="openvino", precision="int8", rest_precision=rest)
+
+    def make_option(subset: Int8Subset) -> ServingOption:
+        build = replace(int8, int8_share=subset.int8_share, float_blocks=subset.float_blocks)
+
+        def write(folder: Path) -> None:
+            save_graph(quantize(graph, calibration, subset.float_operations, progress=context.progress), folder)
+
+        return ServingOption(build, write)
+
+    ranked = rank_blocks(graph, blocks, calibration, rest, context.progress)
+    return tuple(make_option(subset) for subset in list_int8_subsets(blocks, ranked))
+
+
+def list_graph_options(context: OptimizationContext, graph: ov.Model) -> Iterator[ServingOption]:
+    """List the graph in the float precisions of this processor, fastest first."""
+    for name in ("fp32",) if context.compute.precision == "fp32" else list_float_precisions():
+        build = replace(context.build, engine="openvino", precision=name, rest_precision=name)
+        yield ServingOption(build, lambda folder: save_graph(graph, folder))
+
+
+def list_torch_options(context: OptimizationContext) -> Iterator[ServingOption]:
+    """List the checkpoint in the precision of the settings or the device, unless that is float32."""
+    native = choose_device(context.compute.device, context.compute.precision).precision
+    if native != "fp32":
+        build = replace(context.build, precision=native, rest_precision=native)
+        yield ServingOption(build, lambda folder: shutil.copytree(context.checkpoint, folder))

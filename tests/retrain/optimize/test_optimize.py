@@ -1,4 +1,4 @@
-"""The production artifact of a candidate: which way is taken, what it answers, and what is stored of it."""
+"""The build of a candidate: which option is chosen, what it predicts, and what is stored."""
 
 import shutil
 import subprocess
@@ -70,7 +70,7 @@ def stocked_shop(shop: Shop, labelled: LabelledSet, trained: Path) -> Shop:
 
 @dataclass(frozen=True)
 class Built:
-    """A shop in which the classifier was built in integers, once for all tests that read it."""
+    """A shop with an int8 build of the classifier, shared by all tests that only read it."""
 
     connections: Connections
     report: OptimizeReport
@@ -90,9 +90,7 @@ def fetch_artifact(connections: Connections, report: OptimizeReport, cache: Path
     return fetch_checkpoint(connections.store, version, cache)
 
 
-def test_a_classifier_is_served_by_integers_that_answer_as_it_does(
-    built: Built, labelled: LabelledSet, tmp_path: Path
-) -> None:
+def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labelled: LabelledSet, tmp_path: Path) -> None:
     connections, report = built.connections, built.report
     assert (report.engine, report.precision, len(report.attempts)) == ("openvino", "int8", 1)
     folder = fetch_artifact(connections, report, tmp_path)
@@ -102,7 +100,7 @@ def test_a_classifier_is_served_by_integers_that_answer_as_it_does(
     fast, slow = served.predict(pixels), exact.predict(pixels)
     assert np.allclose(fast.sum(axis=1), 1, atol=1e-5)
     assert (fast != slow).any()
-    # Seldom so bad in earnest: the network is tiny and its first layer random.
+    # Real networks agree far better: this one is tiny and its first layer is random.
     assert (fast.argmax(axis=1) == slow.argmax(axis=1)).mean() > 0.7
     assert np.abs(fast - slow).mean() < 0.1
     with connections.engine.connect() as connection:
@@ -111,18 +109,20 @@ def test_a_classifier_is_served_by_integers_that_answer_as_it_does(
     assert (version.engine, version.precision) == ("openvino", "int8")
 
 
-def test_float32_in_a_graph_is_the_model_itself(stocked_shop: Shop, labelled: LabelledSet, tmp_path: Path) -> None:
+def test_a_float32_graph_predicts_the_same_as_the_checkpoint(
+    stocked_shop: Shop, labelled: LabelledSet, tmp_path: Path
+) -> None:
     connections = stocked_shop.with_settings(engine="openvino", precision="fp32")
     report = optimize_candidate(connections, RUN, "classifier", POLICY)
     assert [(attempt.engine, attempt.precision) for attempt in report.attempts] == [("openvino", "fp32")]
     folder = fetch_artifact(connections, report, tmp_path)
     exact = load_trained_model(folder, "classifier", EXACT)
-    # Not a multiple of the batch, so that the last pass is filled up.
+    # Not a multiple of the batch size, so the last batch is padded.
     pixels = load_part(labelled, "test", exact.geometry)[:13]
     assert np.abs(load_served_model(folder, "classifier", EXACT).predict(pixels) - exact.predict(pixels)).max() < 1e-4
 
 
-def test_what_misses_the_gate_is_built_in_the_next_precision(stocked_shop: Shop, tmp_path: Path) -> None:
+def test_a_build_that_fails_the_gate_is_followed_by_the_next_precision(stocked_shop: Shop, tmp_path: Path) -> None:
     connections = stocked_shop.with_settings(engine="openvino", precision="auto")
     report = optimize_candidate(connections, RUN, "classifier", NOTHING)
     tried = [attempt.precision for attempt in report.attempts]
@@ -137,10 +137,10 @@ def test_what_misses_the_gate_is_built_in_the_next_precision(stocked_shop: Shop,
     assert (served.engine, served.precision, served.fidelity) == ("torch", "fp32", None)
 
 
-def spoil_for_integers(folder: Path) -> None:
-    """Widen some channels of what the last residual block, layers 4 to 6, gives; the head makes them small again.
+def spoil_for_int8(folder: Path) -> None:
+    """Scale up some output channels of the last residual block (layers 4 to 6) and scale them down in the head.
 
-    In float32 the model stays the same; integers of 8 bits have hardly a step left for the other channels.
+    In float32 the model stays the same. In int8 the other channels lose almost all of their resolution.
     """
     model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     block = model.resnet.encoder.stages[1].layers[0]
@@ -152,12 +152,12 @@ def spoil_for_integers(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
+def test_blocks_that_int8_cannot_represent_stay_in_float(
     shop: Shop, labelled: LabelledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = tmp_path / "spoilt"
+    checkpoint = tmp_path / "spoiled"
     shutil.copytree(trained, checkpoint)
-    spoil_for_integers(checkpoint)
+    spoil_for_int8(checkpoint)
     store_labelled_set(shop.connections, labelled)
     register_candidate(shop.connections, checkpoint, "classifier", labelled.snapshot, RUN)
     connections = shop.with_settings(engine="openvino", precision="auto")
@@ -167,31 +167,29 @@ def test_the_blocks_that_integers_cannot_hold_are_left_in_float(
     assert len(builds) == len(report.attempts)
     assert builds[0] == "build 1: openvino int8 and fp32"
     assert recorded.of("calibrating int8")[-1].done >= 48
-    ranking = recorded.of("ranking blocks by their noise in int8")
+    ranking = recorded.of("ranking blocks by int8 error")
     assert (recorded.tasks, ranking[-1].done, ranking[-1].unit) == (["classifier.optimize"], ranking[0].total, "blocks")
     whole, *mixed = report.attempts
     assert (whole.float_blocks, whole.int8_share, bool(whole.losses)) == ((), None, True)
     assert all(attempt.precision == "int8" and attempt.float_blocks for attempt in mixed)
     assert (report.precision, report.float_blocks) == ("int8", ("layers 4 to 6", "layer 7"))
     folder = fetch_artifact(connections, report, tmp_path / "cache")
-    production, served = read_build(folder), read_served(folder)
-    assert production is not None
+    build, served = read_build(folder), read_served(folder)
+    assert build is not None
     assert served is not None
-    assert production.rest_precision == list_float_precisions()[0]
-    assert production.int8_share is not None
-    assert 0.25 < production.int8_share < 1
-    taken = next(attempt for attempt in mixed if attempt.float_blocks == report.float_blocks)
-    assert (served.fidelity, taken.losses) == (taken.fidelity, ())
+    assert build.rest_precision == list_float_precisions()[0]
+    assert build.int8_share is not None
+    assert 0.25 < build.int8_share < 1
+    chosen = next(attempt for attempt in mixed if attempt.float_blocks == report.float_blocks)
+    assert (served.fidelity, chosen.losses) == (chosen.fidelity, ())
     assert optimize_candidate(connections, RUN, "classifier", STRICT) == report
 
 
-def test_an_artifact_is_built_again_bit_by_bit(built: Built) -> None:
+def test_building_is_reproducible(built: Built) -> None:
     assert optimize_candidate(built.connections, RUN, "classifier", ANYTHING) == built.report
 
 
-def test_the_production_artifact_is_what_is_evaluated(
-    built: Built, lasting_shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_build_is_evaluated(built: Built, lasting_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.retrain.evaluate.evaluate.measure_serving", serve_here)
     evaluation = evaluate_candidate(built.connections, RUN, "classifier")
     assert evaluation.candidate_version_id == built.report.model_version_id
@@ -219,18 +217,18 @@ def test_an_encoder_keeps_its_text_tower(
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-def test_torch_in_sixteen_bits_is_measured_too(stocked_shop: Shop, tmp_path: Path) -> None:
+def test_torch_in_16_bits_is_tried(stocked_shop: Shop, tmp_path: Path) -> None:
     if choose_device("cpu", "bf16").precision != "bf16":
         pytest.skip("this processor does not compute in bf16")
     connections = stocked_shop.with_settings(engine="torch", precision="bf16", device="cpu")
     report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
     assert (report.engine, report.precision) == ("torch", "bf16")
-    production = read_build(fetch_artifact(connections, report, tmp_path))
-    assert production is not None
-    assert production.describe() == "torch bf16"
+    build = read_build(fetch_artifact(connections, report, tmp_path))
+    assert build is not None
+    assert build.describe() == "torch bf16"
 
 
-def test_sixteen_bits_in_which_the_processor_does_not_compute_are_not_tried(stocked_shop: Shop) -> None:
+def test_a_16_bit_precision_that_the_processor_lacks_is_not_tried(stocked_shop: Shop) -> None:
     if choose_device("cpu", "fp16").precision != "fp32":
         pytest.skip("this processor computes in fp16")
     connections = stocked_shop.with_settings(engine="torch", precision="fp16", device="cpu")
@@ -238,20 +236,20 @@ def test_sixteen_bits_in_which_the_processor_does_not_compute_are_not_tried(stoc
     assert (report.engine, report.precision, report.attempts) == ("torch", "fp32", ())
 
 
-def test_what_cannot_become_a_graph_stays_in_torch(
+def test_a_model_that_cannot_be_converted_stays_in_torch(
     stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no operator of this kind\nand much advice")
 
-    monkeypatch.setattr("jobs.retrain.optimize.builds.convert_checkpoint", fail)
+    monkeypatch.setattr("jobs.retrain.optimize.convert.convert_checkpoint", fail)
     connections = stocked_shop.with_settings(engine="auto", precision="fp32", device="cpu")
     report = optimize_candidate(connections, RUN, "classifier", POLICY)
     assert (report.engine, report.precision, report.attempts) == ("torch", "fp32", ())
     assert "stays in torch: no operator of this kind" in caplog.text
 
 
-def test_what_was_not_trained_cannot_be_built(shop: Shop) -> None:
+def test_a_run_without_training_is_refused(shop: Shop) -> None:
     with pytest.raises(PermanentError, match="run `python -m jobs train classifier` first"):
         optimize_candidate(shop.connections, RUN, "classifier", POLICY)
 

@@ -1,4 +1,4 @@
-"""Where a graph may be cut into blocks, and which of them integers harm."""
+"""Splitting a graph into blocks, and ranking them by int8 error."""
 
 import numpy as np
 import openvino as ov
@@ -6,7 +6,13 @@ import pytest
 from openvino import opset13 as ops
 
 from jobs.models.openvino_model import BATCH_SIZE
-from jobs.retrain.optimize.blocks import LEAST_SHARE, MOST_BLOCKS, list_blocks, list_mixtures, rank_blocks
+from jobs.retrain.optimize.quantize import (
+    MAX_BLOCKS,
+    MIN_INT8_SHARE,
+    list_blocks,
+    list_int8_subsets,
+    rank_blocks,
+)
 
 SIDE = 4
 WIDTH = 8
@@ -18,13 +24,13 @@ def draw_weights(*shape: int) -> np.ndarray:
 
 
 def add_layer(value: ov.Output, width: int, before: int = WIDTH) -> ov.Output:
-    """A convolution of one pixel, and a ReLU."""
+    """Add a 1x1 convolution and a ReLU."""
     layer = ops.convolution(value, ops.constant(draw_weights(width, before, 1, 1)), [1, 1], [0, 0], [0, 0], [1, 1])
     return ops.relu(layer).output(0)
 
 
 def finish_graph(pixels: ov.Node, value: ov.Output) -> ov.Model:
-    """Means of the places, and three outputs of them; the size of the batch is taken from the pixels' shape."""
+    """Add mean pooling and a layer of three outputs. The batch size is read from the shape of the pixels."""
     count = ops.gather(ops.shape_of(pixels), ops.constant([0]), ops.constant(0))
     means = ops.reduce_mean(value, ops.constant([2, 3]))
     rows = ops.reshape(means, ops.concat([count, ops.constant(np.array([WIDTH]))], 0), special_zero=False)
@@ -34,21 +40,21 @@ def finish_graph(pixels: ov.Node, value: ov.Output) -> ov.Model:
     return graph
 
 
-def take_pixels() -> tuple[ov.Node, ov.Output]:
+def make_input() -> tuple[ov.Node, ov.Output]:
     pixels = ops.parameter([-1, SIDE, SIDE, 3], ov.Type.u8)
     return pixels, ops.transpose(ops.convert(pixels, "f32"), ops.constant([0, 3, 1, 2])).output(0)
 
 
 def make_residual_graph() -> ov.Model:
-    """A stem, a residual block of two layers and a third beside them, and a head."""
-    pixels, value = take_pixels()
+    """Make a stem, a residual block of two layers with one layer on its shortcut, and a head."""
+    pixels, value = make_input()
     stem = add_layer(value, WIDTH, 3)
     inner = add_layer(add_layer(stem, 2 * WIDTH), WIDTH, 2 * WIDTH)
     return finish_graph(pixels, ops.add(inner, add_layer(stem, WIDTH)).output(0))
 
 
 def make_chain(layers: int) -> ov.Model:
-    pixels, value = take_pixels()
+    pixels, value = make_input()
     value = add_layer(value, WIDTH, 3)
     for _ in range(layers - 2):
         value = add_layer(value, WIDTH)
@@ -58,16 +64,16 @@ def make_chain(layers: int) -> ov.Model:
 def test_a_residual_block_is_one_block() -> None:
     blocks = list_blocks(make_residual_graph())
     assert [block.name for block in blocks] == ["layer 1", "layers 2 to 4", "layer 5"]
-    places = SIDE * SIDE
+    positions = SIDE * SIDE
     assert [block.multiply_adds for block in blocks] == [
-        places * 3 * WIDTH,
-        places * (2 * 2 * WIDTH * WIDTH + WIDTH * WIDTH),
+        positions * 3 * WIDTH,
+        positions * (2 * 2 * WIDTH * WIDTH + WIDTH * WIDTH),
         3 * WIDTH,
     ]
     assert [sum("Convolution" in name for name in block.operations) for block in blocks] == [1, 3, 0]
 
 
-def test_every_operation_on_the_photo_is_in_one_block() -> None:
+def test_every_operation_on_the_image_belongs_to_one_block() -> None:
     graph = make_residual_graph()
     blocks = list_blocks(graph)
     names = [name for block in blocks for name in block.operations]
@@ -78,15 +84,15 @@ def test_every_operation_on_the_photo_is_in_one_block() -> None:
     }
 
 
-@pytest.mark.parametrize(("layers", "blocks"), [(5, 5), (MOST_BLOCKS, MOST_BLOCKS), (MOST_BLOCKS + 8, 20)])
-def test_a_deep_graph_has_no_more_blocks_than_are_worth_measuring(layers: int, blocks: int) -> None:
+@pytest.mark.parametrize(("layers", "blocks"), [(5, 5), (MAX_BLOCKS, MAX_BLOCKS), (MAX_BLOCKS + 8, 20)])
+def test_neighboring_blocks_of_a_deep_graph_are_merged(layers: int, blocks: int) -> None:
     found = list_blocks(make_chain(layers))
     assert len(found) == blocks
     assert found[-1].name.endswith(f" {layers}")
 
 
 def add_uneven_layers(value: ov.Output) -> ov.Output:
-    """Two channels 4096 times as wide as the others, and two layers that take them and make them small again."""
+    """Scale two channels up 4096 times, and scale them down again in the two layers that read them."""
     wide = draw_weights(WIDTH, WIDTH, 1, 1)
     wide[:2] *= 4096
     outliers = ops.relu(ops.convolution(value, ops.constant(wide), [1, 1], [0, 0], [0, 0], [1, 1]))
@@ -98,8 +104,8 @@ def add_uneven_layers(value: ov.Output) -> ov.Output:
     return ops.relu(ops.add(*sides)).output(0)
 
 
-def test_the_block_that_takes_outliers_is_ranked_first() -> None:
-    pixels, value = take_pixels()
+def test_the_block_that_reads_outliers_is_ranked_first() -> None:
+    pixels, value = make_input()
     value = add_uneven_layers(add_layer(add_layer(value, WIDTH, 3), WIDTH))
     graph = finish_graph(pixels, add_layer(value, WIDTH))
     blocks = list_blocks(graph)
@@ -111,13 +117,13 @@ def test_the_block_that_takes_outliers_is_ranked_first() -> None:
     assert rank_blocks(graph, blocks, photos, "fp32") == ranked
 
 
-def test_mixtures_leave_ever_more_in_float_as_long_as_integers_are_worth_it() -> None:
+def test_int8_subsets_shrink_block_by_block_down_to_the_minimum_share() -> None:
     blocks = list_blocks(make_residual_graph())
     stem, block, head = blocks
-    mixtures = list_mixtures(blocks, [head, stem, block])
-    assert [mixture.float_blocks for mixture in mixtures] == [("layer 5",), ("layer 1", "layer 5")]
+    subsets = list_int8_subsets(blocks, [head, stem, block])
+    assert [subset.float_blocks for subset in subsets] == [("layer 5",), ("layer 1", "layer 5")]
     total = sum(block.multiply_adds for block in blocks)
-    assert [mixture.int8_share for mixture in mixtures] == [1 - 24 / total, 1 - (24 + stem.multiply_adds) / total]
-    assert mixtures[1].operations == head.operations | stem.operations
-    assert min(mixture.int8_share for mixture in mixtures) > LEAST_SHARE
-    assert list_mixtures(blocks, [block, stem, head]) == ()
+    assert [subset.int8_share for subset in subsets] == [1 - 24 / total, 1 - (24 + stem.multiply_adds) / total]
+    assert subsets[1].float_operations == head.operations | stem.operations
+    assert min(subset.int8_share for subset in subsets) > MIN_INT8_SHARE
+    assert list_int8_subsets(blocks, [block, stem, head]) == ()
