@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import NotFoundError, RefusedError, RetryableError
 
 _API = "/api/v2"
 _PAGE_SIZE = 100
@@ -97,7 +97,7 @@ class AirflowClient:
                 errors = [
                     f"{name}: {trace.strip().splitlines()[-1]}" for name, trace in self.read_import_errors().items()
                 ]
-                raise PermanentError("; ".join([f"Airflow has no DAG {dag_id} after {timeout_seconds:.0f} s", *errors]))
+                raise NotFoundError("; ".join([f"Airflow has no DAG {dag_id} after {timeout_seconds:.0f} s", *errors]))
             time.sleep(_POLL_SECONDS)
 
     def trigger_dag(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> DagRun:
@@ -206,7 +206,8 @@ class AirflowClient:
         if response.is_server_error:
             raise RetryableError(f"Airflow failed on {method} {path} with {response.status_code}: see its log")
         if response.is_error:
-            raise PermanentError(f"Airflow rejected {method} {path} with {response.status_code}: {response.text[:300]}")
+            kind = NotFoundError if response.status_code == httpx.codes.NOT_FOUND else RefusedError
+            raise kind(f"Airflow rejected {method} {path} with {response.status_code}: {response.text[:300]}")
         return response
 
 

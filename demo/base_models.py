@@ -7,7 +7,7 @@ from pathlib import Path
 
 from demo.photos import DemoPhotos
 from jobs.database.model_versions import MODEL_KINDS, ModelKind
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.models.checkpoint import resolve_base
 from jobs.scratch import open_scratch
 from jobs.settings import Settings
@@ -53,7 +53,7 @@ def _choose_base(kind: ModelKind, settings: Settings, blank: Path) -> DemoBase:
         return DemoBase(
             resolve_base(configured, setting, settings.locations.model_cache), False, f"{configured}, from {setting}"
         )
-    except PermanentError as error:
+    except ConfigurationError as error:
         return DemoBase(blank, True, f"random weights, because {error}")
 
 

@@ -26,7 +26,7 @@ from demo.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_champion
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError, NotFoundError, RefusedError
 from jobs.local.airflow_services import AirflowOptions, choose_task_slots
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import StackStatus, start_stack
@@ -66,14 +66,14 @@ def run_demo(write: Write, ports: WantedPorts, own_photos: Path | None = None) -
     """Run the demo on the local stack, on rendered photos unless a folder of ``own_photos`` is given.
 
     Raises:
-        PermanentError: the environment names other places, the folder holds no photos, the stack holds those of
+        ConfigurationError: the environment names other places, the folder holds no photos, the stack holds those of
             another demo, or a run in Airflow failed; the message names the task and its log.
         RetryableError: a run in Airflow stands still.
     """
     files = DemoFiles()
     own = find_own_photos(own_photos, ImageSettings.model_fields["image_suffixes"].default) if own_photos else None
     if names_locations():
-        raise PermanentError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
+        raise ConfigurationError(f"the demo fills a bucket of its own: unset {', '.join(LOCATIONS)}, in .env too")
     LOCAL_STACK_FOLDER.mkdir(mode=0o700, exist_ok=True)
     reserve_stack(LOCAL_STACK_FOLDER, own_photos)
     status, photos = _start(files, own, ports, write)
@@ -170,7 +170,7 @@ def _retrain(demo: _Demo, bases: Mapping[ModelKind, DemoBase]) -> None:
     with _step(demo.write, f"running the DAG {RETRAIN_DAG} in Airflow"):
         try:
             run = demo.follower.run_dag(RETRAIN_DAG, prepare, demo.write)
-        except PermanentError as error:
+        except RefusedError as error:
             if demo.photos.is_sample:
                 raise
             demo.write(f"{error}\n   no classifier was promoted: the photos get vectors and no categories")
@@ -190,7 +190,7 @@ def _import_labels(demo: _Demo) -> int:
 def _show_gates(demo: _Demo, run: DagRun) -> None:
     for kind in MODEL_KINDS:
         # A run that leaves out a kind has no gates of it.
-        with suppress(PermanentError):
+        with suppress(NotFoundError):
             report = demo.airflow.read_xcom(RETRAIN_DAG, run.run_id, f"{kind}.gate")
             demo.write(f"   gates of the {kind}:")
             for decision in report["decisions"]:
@@ -213,7 +213,7 @@ def _ingest(demo: _Demo, *, attach: bool) -> None:
     with _step(demo.write, f"running the DAG {INGEST_DAG} in Airflow"):
         try:
             run = demo.follower.run_dag(INGEST_DAG, dict, demo.write, attach=attach)
-        except PermanentError as error:
+        except RefusedError as error:
             # Many bad files fail the run, and the other photos are tagged all the same.
             if demo.photos.is_sample or choose_product(demo.connections) is None:
                 raise

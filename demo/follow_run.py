@@ -15,7 +15,7 @@ from demo.run_display import RunDisplay, RunView, TaskView, Write, choose_displa
 from demo.task_logs import locate_task_log, measure_task_log, read_last_error, read_last_lines
 from jobs.database.engine import translate_database_faults
 from jobs.database.job_progress import RunningJob, list_running_jobs
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import RefusedError, RetryableError
 from jobs.local.airflow_services import locate_task_logs
 from jobs.local.stack_files import hold_lock
 
@@ -94,13 +94,13 @@ class RunFollower:
         """Return once the run has succeeded, however long it takes.
 
         Raises:
-            PermanentError: it failed; the message names each failed task, its error and its log.
+            RefusedError: it failed; the message names each failed task, its error and its log.
             RetryableError: nothing moved for several minutes; the message names what stands still, and its log.
         """
         with display:
             look = self._watch(run, display)
         if look.run.state != "success":
-            raise PermanentError(self._describe_failure(look))
+            raise RefusedError(self._describe_failure(look))
         return look.run
 
     def _watch(self, run: DagRun, display: RunDisplay) -> _Look:

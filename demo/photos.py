@@ -8,7 +8,7 @@ from pathlib import Path
 
 from demo.sample_catalog import SampleCatalog
 from jobs.connections import Connections
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.local.stack_files import write_private_file
 from jobs.storage.uri import S3Uri
 
@@ -50,18 +50,18 @@ def find_own_photos(folder: Path, suffixes: Sequence[str]) -> DemoPhotos:
     """Find the photos of a folder; two or more subfolders with photos are labels.
 
     Raises:
-        PermanentError: the folder does not exist, or holds no photos.
+        ConfigurationError: the folder does not exist, or holds no photos.
     """
     folder = folder.expanduser().resolve()
     if not folder.is_dir():
-        raise PermanentError(f"PHOTOS={folder} is not a folder")
+        raise ConfigurationError(f"PHOTOS={folder} is not a folder")
     files = tuple(
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in suffixes and not _is_hidden(path.relative_to(folder)) and path.is_file()
     )
     if not files:
-        raise PermanentError(f"PHOTOS={folder} holds no photos; their names end in {', '.join(suffixes)}")
+        raise ConfigurationError(f"PHOTOS={folder} holds no photos; their names end in {', '.join(suffixes)}")
     subfolders = {path.relative_to(folder).parts[0] for path in files if path.parent != folder}
     return DemoPhotos(folder, files, ("folders", folder) if len(subfolders) > 1 else None, is_sample=False)
 
@@ -74,13 +74,13 @@ def reserve_stack(stack_folder: Path, own_photos: Path | None) -> None:
     """Note which photos the local stack holds, so that two catalogs are never mixed.
 
     Raises:
-        PermanentError: it holds others.
+        ConfigurationError: it holds others.
     """
     wanted = DemoRecord(str(own_photos.expanduser().resolve()) if own_photos else None)
     held = read_demo_record(stack_folder) or wanted
     if held.photos != wanted.photos:
         same = f"make demo PHOTOS={held.photos}" if held.photos else "make demo"
-        raise PermanentError(
+        raise ConfigurationError(
             f"the local stack holds {held.photos or 'the sample catalog'}: run `make reset` to delete it, "
             f"or `{same}` again"
         )

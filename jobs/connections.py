@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine, exc
 
 from jobs.database.engine import create_database_engine, describe_address, translate_database_faults
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.settings import Settings
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -33,7 +33,7 @@ def connect(settings: Settings) -> Iterator[Connections]:
 
     Raises:
         RetryableError: the database goes away, at the start or later.
-        PermanentError: it has not our schema.
+        ConfigurationError: it has not our schema.
     """
     connections = open_connections(settings)
     try:
@@ -71,7 +71,7 @@ def _require_schema(database_url: str) -> Iterator[None]:
         if getattr(error.orig, "pgcode", None) not in MISSING_STATES:
             raise
         reason = str(error.orig).splitlines()[0]
-        raise PermanentError(
+        raise ConfigurationError(
             f"the database at {describe_address(database_url)} has not the schema of this version ({reason}): "
             "run `python -m jobs migrate`"
         ) from error

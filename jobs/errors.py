@@ -1,45 +1,57 @@
-"""The faults that end a job, each with the exit code by which a scheduler decides whether to try again.
+"""Errors that end a job. Each has the exit code that tells a scheduler whether to try again.
 
-A bad photo is not one of these: it becomes a row in ``catalog.item_failures`` and the job goes on.
+A bad image is not one of them: it becomes a row of ``catalog.item_failures`` and the job continues.
 """
 
 from typing import ClassVar
 
 EXIT_RETRY = 75
-"""``EX_TEMPFAIL`` of sysexits.h: the world was broken for a moment, run the same command again."""
+"""``EX_TEMPFAIL`` of sysexits.h: a temporary problem. Run the same command again."""
 
 EXIT_PERMANENT = 78
 """``EX_CONFIG`` of sysexits.h: running the same command again cannot help."""
 
 EXIT_TERMINATED = 143
-"""128 + SIGTERM: stopped on request after the current chunk; the same command resumes."""
+"""128 + SIGTERM: stopped on request after the current chunk. The same command resumes."""
 
 
 class JobError(Exception):
-    """A fault that ends the job with one line on standard error; the message says what to do."""
+    """End the job with one line on standard error. The message says what to do."""
 
     exit_code: ClassVar[int]
 
 
 class RetryableError(JobError):
-    """Bucket or database away, throttled, device out of memory: time cures it."""
+    """The bucket or database is unavailable or throttles, or the device is out of memory."""
 
     exit_code = EXIT_RETRY
 
 
 class PermanentError(JobError):
-    """Wrong configuration, checksum mismatch, too many bad photos: somebody has to act."""
+    """Somebody has to act. Raised itself only for damaged data in the bucket; otherwise one of its subclasses."""
 
     exit_code = EXIT_PERMANENT
 
 
+class ConfigurationError(PermanentError):
+    """A setting, a credential, a model folder or the machine is not what the job needs."""
+
+
+class NotFoundError(PermanentError):
+    """The run, model version, product or file that a command names does not exist, or does not exist yet."""
+
+
+class RefusedError(PermanentError):
+    """The current state or a limit forbids what was requested, such as a promotion after a failed gate."""
+
+
 class TerminatedError(JobError):
-    """SIGTERM arrived; what was finished is saved."""
+    """SIGTERM arrived. Finished work is saved."""
 
     exit_code = EXIT_TERMINATED
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, without the advice that libraries add."""
+    """Return the first line of an error, without the advice that libraries append."""
     line = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__} {line}".strip() if isinstance(error, KeyError) or not line else line

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
 from jobs.storage.credentials import AwsCredentials
 from jobs.storage.uri import S3Uri
@@ -218,7 +218,7 @@ def load_settings(source_uri: str | None = None) -> Settings:
     """Read and check the settings; a ``source_uri`` given here wins over the environment.
 
     Raises:
-        PermanentError: a setting is missing or wrong, the message names each by its variable; or the source is
+        ConfigurationError: a setting is missing or wrong, the message names each by its variable; or the source is
             outside those that the settings name: whoever may start a run must not make it read any bucket.
     """
     variables = read_variables()
@@ -228,7 +228,7 @@ def load_settings(source_uri: str | None = None) -> Settings:
     settings = make_settings(variables | {"CATALOG_SOURCE_URI": source_uri})
     allowed = (configured.locations.source_uri, *configured.locations.other_sources)
     if not any(S3Uri.parse(source_uri).is_within(S3Uri.parse(folder)) for folder in allowed):
-        raise PermanentError(
+        raise ConfigurationError(
             f"the source {source_uri} is not below CATALOG_SOURCE_URI={configured.locations.source_uri}: add it to "
             "CATALOG_OTHER_SOURCES to allow it"
         )
@@ -244,7 +244,7 @@ def make_settings(variables: Mapping[str, str]) -> Settings:
     try:
         return Settings.model_validate({**values, "credentials": AwsCredentials.from_variables(variables)})
     except ValidationError as error:
-        raise PermanentError(_describe(error)) from None
+        raise ConfigurationError(_describe(error)) from None
 
 
 def _describe(error: ValidationError) -> str:

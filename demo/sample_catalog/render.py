@@ -32,7 +32,7 @@ from demo.sample_catalog.photo_shoot import (
     record_photo,
     shoot_products,
 )
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 
 _FIRST_DUPLICATE = 90_001
 
@@ -92,7 +92,7 @@ def render_sample_catalog(folder: Path, spec: SampleCatalogSpec, processes: int 
     ``processes``: by default one for each core.
 
     Raises:
-        PermanentError: ``folder`` holds something else.
+        ConfigurationError: ``folder`` holds something else.
     """
     catalog = SampleCatalog(folder)
     fingerprint = _fingerprint_catalog(spec)
@@ -128,7 +128,7 @@ def _clear_folder(catalog: SampleCatalog) -> None:
     """Empty the folder of an earlier catalog; touch nothing in a folder that never held one."""
     catalog.folder.mkdir(parents=True, exist_ok=True)
     if any(catalog.folder.iterdir()) and not catalog.state_file.exists():
-        raise PermanentError(f"{catalog.folder} holds other files: name an empty folder for the sample catalog")
+        raise ConfigurationError(f"{catalog.folder} holds other files: name an empty folder for the sample catalog")
     for part_folder in (catalog.labelled_folder, catalog.unlabelled_folder):
         shutil.rmtree(part_folder, ignore_errors=True)
         part_folder.mkdir()

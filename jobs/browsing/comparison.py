@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from jobs.database.evaluations import Evaluation, read_latest_evaluation
 from jobs.database.model_versions import MODEL_KINDS
 from jobs.database.promotions import read_latest_promotion
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EncoderScores, EvaluationMetrics
 from jobs.retrain.promote import require_promotable
 
@@ -70,7 +70,7 @@ def compare(connection: Connection, evaluation: Evaluation) -> Comparison:
     if not is_champion:
         try:
             require_promotable(connection, evaluation, champion)
-        except PermanentError as error:
+        except RefusedError as error:
             refusal = str(error)
     return Comparison(evaluation, _compare_metrics(evaluation), is_champion, refusal)
 

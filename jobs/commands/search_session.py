@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from jobs.connections import Connections
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError, NotFoundError, RefusedError
 from jobs.search.by_image import find_similar_products
 from jobs.search.by_text import find_products_by_text
 from jobs.search.contact_sheet import Question, render_contact_sheet
@@ -57,7 +57,7 @@ def prompt_for_searches(
             return
         try:
             write(format_hits(find_products_by_text(connections.engine, load_encoder, query_text, k, category)))
-        except PermanentError as error:
+        except (NotFoundError, RefusedError) as error:
             write(f"error: {error}")
 
 
@@ -92,5 +92,5 @@ def _show(
     try:
         render_contact_sheet(question, hits, read_photo).save(sheet, format="PNG")
     except OSError as error:
-        raise PermanentError(f"cannot write {sheet}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot write {sheet}: {error.strerror}") from None
     write(f"contact sheet: {sheet}")

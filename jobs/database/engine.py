@@ -14,7 +14,7 @@ import psycopg2
 from psycopg2.extensions import connection, cursor
 from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import ConfigurationError, RetryableError
 
 log = logging.getLogger(__name__)
 
@@ -206,12 +206,12 @@ def driver_url(database_url: str) -> URL:
     """The URL with the one driver that every job uses.
 
     Raises:
-        PermanentError: it is no URL; the message leaves it out, since it may hold a password.
+        ConfigurationError: it is no URL; the message leaves it out, since it may hold a password.
     """
     try:
         return make_url(database_url).set(drivername="postgresql+psycopg2")
     except (exc.ArgumentError, ValueError):
-        raise PermanentError(
+        raise ConfigurationError(
             "CATALOG_DATABASE_URL does not read as postgresql://USER:PASSWORD@HOST:PORT/NAME"
         ) from None
 
@@ -224,7 +224,7 @@ def translate_database_faults(database_url: str) -> Iterator[None]:
 
     Raises:
         RetryableError: the database is away, starting, full, or gave up on a lock.
-        PermanentError: the database refuses the login.
+        ConfigurationError: the database refuses the login.
     """
     try:
         yield
@@ -244,7 +244,7 @@ def _is_connection_fault(cause: BaseException | None) -> bool:
     return state[:2] in PASSING_CLASSES or state in PASSING_STATES or state == READ_ONLY_STATE
 
 
-def _explain(database_url: str, cause: BaseException | None) -> RetryableError | PermanentError:
+def _explain(database_url: str, cause: BaseException | None) -> RetryableError | ConfigurationError:
     address = describe_address(database_url)
     reason = next(iter(str(cause).strip().splitlines()), "no reason given")
     if getattr(cause, "pgcode", None) == READ_ONLY_STATE:
@@ -255,9 +255,9 @@ def _explain(database_url: str, cause: BaseException | None) -> RetryableError |
     if getattr(cause, "pgcode", None):
         return RetryableError(f"the database at {address} gave up: {reason}; run the same command again")
     if any(words in str(cause) for words in REFUSED_LOGINS):
-        return PermanentError(f"the database at {address} refuses the login: {reason}; check CATALOG_DATABASE_URL")
+        return ConfigurationError(f"the database at {address} refuses the login: {reason}; check CATALOG_DATABASE_URL")
     if any(words in str(cause) for words in REFUSED_ENCRYPTION):
-        return PermanentError(
+        return ConfigurationError(
             f"no connection to the database at {address} with this encryption: {reason}; check sslmode and sslrootcert "
             "in CATALOG_DATABASE_URL"
         )

@@ -20,7 +20,7 @@ from yoyo.connections import parse_uri
 from yoyo.migrations import default_migration_table
 
 from jobs.database.engine import create_database_engine, translate_database_faults
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 OLDEST_PGVECTOR = (0, 8, 4)
@@ -51,7 +51,7 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
     """Upgrade the database; a second call changes nothing, and calls at the same time wait for each other.
 
     Raises:
-        PermanentError: no pgvector, too old a pgvector, a role without the rights, somebody's own view that
+        ConfigurationError: no pgvector, too old a pgvector, a role without the rights, somebody's own view that
             stands on one of ours in the way, or a database that a newer version has upgraded.
         RetryableError: the database is away.
     """
@@ -75,18 +75,18 @@ def check_pgvector_version(installed: str | None, available: str | None) -> str:
     """The version that this database has, or will get from its server.
 
     Raises:
-        PermanentError: there is none, or one older than `OLDEST_PGVECTOR`.
+        ConfigurationError: there is none, or one older than `OLDEST_PGVECTOR`.
     """
     oldest = ".".join(map(str, OLDEST_PGVECTOR))
     version = installed or available
     if version is None:
-        raise PermanentError(f"this Postgres server has no pgvector: install version {oldest} or newer on it")
+        raise ConfigurationError(f"this Postgres server has no pgvector: install version {oldest} or newer on it")
     if _version_key(version) >= OLDEST_PGVECTOR:
         return version
     cure = f"install version {oldest} or newer on the server"
     if installed:
         cure += ", then run ALTER EXTENSION vector UPDATE in this database"
-    raise PermanentError(f"pgvector {version} loses rows of its indexes: {cure}")
+    raise ConfigurationError(f"pgvector {version} loses rows of its indexes: {cure}")
 
 
 def _version_key(version: str) -> tuple[int, ...]:
@@ -104,7 +104,7 @@ def _require_rights(connection: Connection) -> None:
     """Check rights that yoyo does not: it stores the applied migrations in the schema public.
 
     Raises:
-        PermanentError: the role may not create tables, or not use pgvector where it is installed.
+        ConfigurationError: the role may not create tables, or not use pgvector where it is installed.
     """
     with connection.begin():
         role, may_create, vector_schema = connection.execute(
@@ -121,11 +121,11 @@ def _require_rights(connection: Connection) -> None:
             """)
         ).one()
     if vector_schema:
-        raise PermanentError(
+        raise ConfigurationError(
             f"role {role} may not use pgvector: GRANT USAGE ON SCHEMA {vector_schema} TO {role} in this database"
         )
     if not may_create:
-        raise PermanentError(
+        raise ConfigurationError(
             f"role {role} may not create tables in the schema public: let it own the database or that schema"
         )
 
@@ -153,7 +153,9 @@ def _apply_migrations(engine: Engine, folder: Path) -> tuple[str, ...]:
         backend.break_lock()
         known = read_migrations(str(folder))
         if set(backend.get_applied_migration_hashes()) - {migration.hash for migration in known}:
-            raise PermanentError("a newer version of the catalog tagger has upgraded this database: update this one")
+            raise ConfigurationError(
+                "a newer version of the catalog tagger has upgraded this database: update this one"
+            )
         due = backend.to_apply(known)
         for migration in due:
             # Not its own apply_migrations, which books in another transaction: a kill between the two would leave a
@@ -217,9 +219,9 @@ def _translate_refusals() -> Iterator[None]:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
         reason = " ".join(str(cause).split())
         if isinstance(cause, psycopg2.errors.InsufficientPrivilege):
-            raise PermanentError(f"the database role lacks a right that an upgrade needs: {reason}") from error
+            raise ConfigurationError(f"the database role lacks a right that an upgrade needs: {reason}") from error
         if isinstance(cause, psycopg2.errors.DependentObjectsStillExist):
-            raise PermanentError(
+            raise ConfigurationError(
                 f"a view or function of the catalog changes, drop what you built on it and upgrade again: {reason}"
             ) from error
         raise

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 
 from jobs.database.evaluations import GateDecision, read_gate_decisions
 from jobs.database.model_versions import ModelKind
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def show_model_version(connection: Connection, model_version_id: int) -> ModelDe
     """One model version with its history.
 
     Raises:
-        PermanentError: there is none with this id.
+        NotFoundError: there is none with this id.
     """
     parameters = {"id": model_version_id, "time_format": ISO_8601}
     summary = connection.execute(text(f"{SUMMARY} WHERE v.model_version_id = :id"), parameters).one_or_none()
     if summary is None:
-        raise PermanentError(f"there is no model version {model_version_id}: `python -m jobs models list` shows them")
+        raise NotFoundError(f"there is no model version {model_version_id}: `python -m jobs models list` shows them")
     version = connection.execute(
         text("SELECT * FROM catalog.model_versions WHERE model_version_id = :id"), {"id": model_version_id}
     ).one()

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError
 
 ModelKind = Literal["classifier", "encoder"]
 MODEL_KINDS: tuple[ModelKind, ...] = ("classifier", "encoder")
@@ -132,12 +132,12 @@ def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
     """The champion of a kind.
 
     Raises:
-        PermanentError: nothing of this kind was ever promoted.
+        NotFoundError: nothing of this kind was ever promoted.
     """
     champion = read_champion(connection, kind)
     if champion is None:
         adoption = " or, without labels, `python -m jobs adopt encoder`" if kind == "encoder" else ""
-        raise PermanentError(f"no {kind} was promoted yet: run `python -m jobs retrain`{adoption} first")
+        raise NotFoundError(f"no {kind} was promoted yet: run `python -m jobs retrain`{adoption} first")
     return champion
 
 

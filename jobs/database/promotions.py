@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from jobs.database.model_versions import ModelKind, read_live_model
 from jobs.database.spaces import find_space
 from jobs.database.tagging_work import count_unanswered
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ def close_decision(connection: Connection, decision_id: int) -> None:
     """Mark a decision as carried out, in the transaction that does it and under `lock_promotions`.
 
     Raises:
-        PermanentError: it was carried out before.
+        RefusedError: it was carried out before.
     """
     statement = text("""
         UPDATE catalog.champion_decisions SET done_at = clock_timestamp()
         WHERE decision_id = :decision_id AND done_at IS NULL
     """)
     if connection.execute(statement, {"decision_id": decision_id}).rowcount != 1:
-        raise PermanentError(f"decision {decision_id} was carried out before")
+        raise RefusedError(f"decision {decision_id} was carried out before")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, text
 
 from jobs.database.switches import Switch, insert_switch
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 
 SpaceState = Literal["building", "live", "retired"]
 HNSW_LINKS = 16
@@ -64,7 +64,7 @@ def open_space(connection: Connection, encoder_version_id: int, dimensions: int)
     if space is None or not _relation_exists(connection, space.partition):
         space = _create_space(connection, encoder_version_id, dimensions)
     if space.dimensions != dimensions:
-        raise PermanentError(
+        raise RefusedError(
             f"encoder {encoder_version_id} has a space of {space.dimensions} dimensions, not {dimensions}: "
             "register the changed encoder as a new model version"
         )
@@ -135,7 +135,7 @@ def make_space_live(connection: Connection, space_id: int, report: Mapping[str, 
     lock_spaces(connection)
     space = _require_space(connection, space_id=space_id)
     if not _relation_exists(connection, space.index):
-        raise PermanentError(f"embedding space {space_id} has no index yet: call create_space_index first")
+        raise RefusedError(f"embedding space {space_id} has no index yet: call create_space_index first")
     if space.state == "live":
         return
     retire = text("""
@@ -155,7 +155,7 @@ def drop_space(connection: Connection, space_id: int) -> None:
     lock_spaces(connection)
     space = _require_space(connection, space_id=space_id)
     if space.state == "live":
-        raise PermanentError(f"embedding space {space_id} is live: make another one live before you drop it")
+        raise RefusedError(f"embedding space {space_id} is live: make another one live before you drop it")
     connection.execute(text(f"DROP TABLE IF EXISTS catalog.{space.partition}"))
     connection.execute(text("DELETE FROM catalog.vector_codes WHERE space_id = :space"), {"space": space_id})
     _set_state(connection, space, "retired")
@@ -242,7 +242,7 @@ def read_live_space(connection: Connection) -> EmbeddingSpace:
     """
     row = connection.execute(text("SELECT * FROM catalog.embedding_spaces WHERE state = 'live'")).one_or_none()
     if row is None:
-        raise PermanentError("no embedding space is live yet: run `python -m jobs ingest` first")
+        raise NotFoundError("no embedding space is live yet: run `python -m jobs ingest` first")
     return _embedding_space(row)
 
 
@@ -251,7 +251,7 @@ def _require_space(
 ) -> EmbeddingSpace:
     space = _read_space(connection, space_id=space_id, encoder_version_id=encoder_version_id)
     if space is None:
-        raise PermanentError(f"there is no embedding space {space_id}")
+        raise NotFoundError(f"there is no embedding space {space_id}")
     return space
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 
 Purpose = Literal["ingest", "retag"]
 RunState = Literal["running", "succeeded", "failed"]
@@ -160,7 +160,7 @@ def require_run(connection: Connection, run_id: str, purpose: Purpose) -> Taggin
     """
     run = read_run(connection, run_id, purpose)
     if run is None:
-        raise PermanentError(f"run {run_id!r} was never planned")
+        raise NotFoundError(f"run {run_id!r} was never planned")
     return run
 
 
@@ -176,7 +176,7 @@ def read_run(connection: Connection, run_id: str, purpose: Purpose) -> TaggingRu
     if row is None:
         return None
     if row.purpose != purpose:
-        raise PermanentError(f"run {run_id!r} belongs to `python -m jobs {row.purpose}`, not to {purpose}")
+        raise RefusedError(f"run {run_id!r} belongs to `python -m jobs {row.purpose}`, not to {purpose}")
     models = RunModels(row.classifier_version_id, row.encoder_version_id, row.space_id)
     return TaggingRun(
         row.run_id,

@@ -13,7 +13,7 @@ from PIL import Image
 from torchcodec.decoders import decode_jpeg
 from torchvision.transforms.v2 import functional
 
-from jobs.errors import PermanentError, first_line
+from jobs.errors import ConfigurationError, first_line
 from jobs.images.decode import (
     DECODER_FAULTS,
     Decode,
@@ -123,11 +123,11 @@ def require_gpu(device: str, index: int) -> Device:
     """The GPU that decodes.
 
     Raises:
-        PermanentError: there is none, or the settings say that it is not to be used.
+        ConfigurationError: there is none, or the settings say that it is not to be used.
     """
     chosen = choose_device(device, "auto", index)
     if not chosen.is_cuda:
-        raise PermanentError("CATALOG_JPEG_DECODER=gpu needs a GPU: set it to cpu, or CATALOG_DEVICE to cuda")
+        raise ConfigurationError("CATALOG_JPEG_DECODER=gpu needs a GPU: set it to cpu, or CATALOG_DEVICE to cuda")
     return chosen
 
 

@@ -19,7 +19,7 @@ from jobs.database.images import (
     record_product_texts,
     stage_listing,
 )
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.progress import SILENT, Progress
 from jobs.settings import Settings
 from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_records
@@ -137,7 +137,7 @@ def discover_images(
     """Compare the bucket with the catalog and record the differences, in the caller's transaction.
 
     Raises:
-        PermanentError: more images vanished at once than the limit allows; nothing should be committed.
+        RefusedError: more images vanished at once than the limit allows; nothing should be committed.
     """
     pattern = re.compile(settings.product_id_pattern)
     stage_listing(connection, _list_images(store, source, settings, pattern, progress))
@@ -181,7 +181,7 @@ def _read_product_id(key: str, source: S3Uri, pattern: re.Pattern[str]) -> str:
 
 def _check_vanished(discovery: Discovery, source: S3Uri, limit: float) -> None:
     if discovery.vanished > limit * discovery.known:
-        raise PermanentError(
+        raise RefusedError(
             f"{discovery.vanished} of {discovery.known} known images are missing from {source}, more than the "
             f"{limit:.0%} of CATALOG_VANISHED_SHARE_LIMIT: nothing was changed; if they were really removed, "
             "run once with a higher limit"

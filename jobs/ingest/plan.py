@@ -27,7 +27,7 @@ from jobs.database.tagging_runs import (
     read_run,
 )
 from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.failures import RETRYABLE_REASONS
 from jobs.ingest.discover import DiscoverSettings, discover_images
 from jobs.ingest.manifest import ShardHeader, encode_shard
@@ -98,7 +98,7 @@ def plan_run(
     """Discover, choose and write the manifest in one transaction; a run that has a plan keeps it.
 
     Raises:
-        PermanentError: no encoder was promoted yet, too many images vanished, or the run has a plan of another kind
+        RefusedError: no encoder was promoted yet, too many images vanished, or the run has a plan of another kind
             or source.
     """
     with open_progress(engine, run_id, "discover") as progress, engine.begin() as connection:
@@ -122,7 +122,7 @@ def plan_run(
 
 def _require_source(run: TaggingRun, source: S3Uri) -> None:
     if run.source_uri != str(source):
-        raise PermanentError(f"run {run.run_id!r} is one of {run.source_uri}, not of {source}: start another run")
+        raise RefusedError(f"run {run.run_id!r} is one of {run.source_uri}, not of {source}: start another run")
 
 
 @dataclass(frozen=True)

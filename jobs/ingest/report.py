@@ -18,7 +18,7 @@ from jobs.database.tagging_runs import (
     require_run,
     sum_chunks,
 )
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.ingest.drift import DriftReport, DriftSettings, measure_drift
 from jobs.storage.layout import report_location
 from jobs.storage.object_store import ObjectStore
@@ -115,7 +115,7 @@ def report_run(
     """Close a run: add its chunks up, keep the report, and judge it.
 
     Raises:
-        PermanentError: the run was never planned, images were left out, or more of them failed than the limit
+        RefusedError: the run was never planned, images were left out, or more of them failed than the limit
             allows; all that was tagged is saved by then, and so is the report.
     """
     with engine.begin() as connection:
@@ -136,7 +136,7 @@ def report_run(
     if drift and drift.is_flagged:
         log.warning("drift: %s", drift.sentence)
     if fault:
-        raise PermanentError(fault)
+        raise RefusedError(fault)
     return report
 
 

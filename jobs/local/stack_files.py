@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.local.ports import StackPorts
 
 _CREDENTIALS_FILE = "secrets.json"
@@ -60,7 +60,7 @@ def read_credentials(folder: Path) -> StackCredentials | None:
     """Return the secrets of the stack in ``folder``, or None before its first start.
 
     Raises:
-        PermanentError: the file is damaged.
+        ConfigurationError: the file is damaged.
     """
     path = folder / _CREDENTIALS_FILE
     if not path.exists():
@@ -68,7 +68,7 @@ def read_credentials(folder: Path) -> StackCredentials | None:
     try:
         return _CREDENTIALS.validate_json(path.read_bytes())
     except ValidationError:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{path} is damaged: restore it, or delete {folder} to start with an empty stack"
         ) from None
 
@@ -98,7 +98,7 @@ def read_record(folder: Path) -> StackRecord | None:
     """Return the record of the stack in ``folder``, or None before its first start.
 
     Raises:
-        PermanentError: the file is damaged.
+        ConfigurationError: the file is damaged.
     """
     path = folder / _RECORD_FILE
     if not path.exists():
@@ -106,7 +106,7 @@ def read_record(folder: Path) -> StackRecord | None:
     try:
         return _RECORD.validate_json(path.read_bytes())
     except ValidationError:
-        raise PermanentError(f"{path} is damaged: delete it, then run `python -m jobs stack down`") from None
+        raise ConfigurationError(f"{path} is damaged: delete it, then run `python -m jobs stack down`") from None
 
 
 def write_record(folder: Path, record: StackRecord) -> None:

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import PermanentError, RetryableError, TerminatedError, first_line
+from jobs.errors import ConfigurationError, RetryableError, TerminatedError, first_line
 from jobs.models.pickled_weights import convert_pickled
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
@@ -50,7 +50,7 @@ def download(base: str, setting: str) -> Path:
     was downloaded before is used.
 
     Raises:
-        PermanentError: the hub does not have it, does not hand it out, or is away.
+        ConfigurationError: the hub does not have it, does not hand it out, or is away.
     """
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import (
@@ -77,23 +77,23 @@ def download(base: str, setting: str) -> Path:
         if weights := choose_weights(names):
             snapshot_download(name, revision=folder.name, allow_patterns=list(weights))
     except HFValidationError as error:
-        raise PermanentError(f"{setting}={base}: neither a directory nor a hub id ({error})") from None
+        raise ConfigurationError(f"{setting}={base}: neither a directory nor a hub id ({error})") from None
     except GatedRepoError:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{setting}={base}: the hub restricts access to it; accept its conditions on its page, and set HF_TOKEN to "
             "a token of the account that did"
         ) from None
     except RepositoryNotFoundError:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{setting}={base}: the hub has no such repository, or it is private: check the name, or set HF_TOKEN to a "
             "token of an account that may read it"
         ) from None
     except RevisionNotFoundError:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{setting}={base}: {name} has no revision {revision}: check the name after the @"
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{setting}={base}: cannot be downloaded ({first_line(error)}); on a machine with network run "
             f"`hf download {name} --local-dir FOLDER`, copy the folder here and set {setting}=FOLDER"
         ) from None
@@ -110,15 +110,15 @@ def resolve_base(base: str, setting: str, cache: Path) -> Path:
     Pickled weights are converted to safetensors in a folder of ``cache``, once.
 
     Raises:
-        PermanentError: neither a directory nor a model that the hub hands out, or one whose weights do not load; never
-            a substitute.
+        ConfigurationError: neither a directory nor a model of the hub, or its weights do not load. Never a
+            substitute.
         RetryableError: another process is converting it.
     """
 
     folder = Path(base).expanduser()
     if not folder.is_dir():
         if not HUB_ID.fullmatch(base) or base.startswith((".", "/", "~")):
-            raise PermanentError(f"{setting}={base}: no such directory")
+            raise ConfigurationError(f"{setting}={base}: no such directory")
         folder = download(base, setting)
     names = [path.name for path in folder.iterdir() if path.is_file()]
     weights = choose_weights(names)
@@ -134,7 +134,7 @@ def resolve_base(base: str, setting: str, cache: Path) -> Path:
 def _require_layout(folder: Path, names: Collection[str], weights: Collection[str], base: str) -> None:
     if not weights or "config.json" not in names:
         found = "is in the layout of OpenCLIP alone" if OPEN_CLIP_CONFIG in names else "holds no checkpoint"
-        raise PermanentError(
+        raise ConfigurationError(
             f"{base} {found}: a config.json with model.safetensors or pytorch_model.bin is needed, the layout of "
             "Transformers; docs/models.md names models that have it"
         )
@@ -145,7 +145,7 @@ def _require_layout(folder: Path, names: Collection[str], weights: Collection[st
     from transformers import CONFIG_MAPPING
 
     if config.get("model_type") not in CONFIG_MAPPING:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{base} needs Python code of its own (auto_map in config.json), which is never run; docs/models.md names "
             "models that need none"
         )
@@ -159,7 +159,7 @@ def load_model(
     ``name_new_part`` names the module that the caller trains anew, whose weights need not be there.
 
     Raises:
-        PermanentError: the folder holds no such model, or only a part of it, which random numbers would complete.
+        ConfigurationError: the folder holds no such model, or only a part of it, which random numbers would complete.
     """
     with explain_damage(f"{folder} does not load by {auto_class.__name__}"):
         model, report = auto_class.from_pretrained(
@@ -176,7 +176,7 @@ def load_model(
     lacking = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     missing = sorted(name for name in lacking if not (new_part and name.startswith(f"{new_part}.")))
     if missing:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{folder} lacks weights of {type(model).__name__} ({', '.join(missing[:3])}): it is another kind of model"
         )
     return model
@@ -186,11 +186,11 @@ def require_numbers(model: Any, folder: Path) -> None:
     """Look at every weight of a model that is about to be trained or adopted.
 
     Raises:
-        PermanentError: one of them is no number.
+        ConfigurationError: one of them is no number.
     """
     for name, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
-            raise PermanentError(f"{folder} is damaged: its weights {name} hold values that are no numbers")
+            raise ConfigurationError(f"{folder} is damaged: its weights {name} hold values that are no numbers")
 
 
 @contextmanager
@@ -201,7 +201,7 @@ def explain_damage(words: str) -> Iterator[None]:
     RuntimeError and plain Exception.
 
     Raises:
-        PermanentError: the words, and what was raised.
+        ConfigurationError: the words, and what was raised.
     """
     try:
         yield
@@ -209,7 +209,7 @@ def explain_damage(words: str) -> Iterator[None]:
         # A signal may come at any moment, and is no fault of the file.
         raise
     except Exception as error:
-        raise PermanentError(f"{words}: {first_line(error)}") from error
+        raise ConfigurationError(f"{words}: {first_line(error)}") from error
 
 
 def list_files(folder: Path) -> list[Path]:

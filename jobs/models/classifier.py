@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BaseModel, Field, ValidationError
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.models.checkpoint import load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
@@ -48,7 +48,7 @@ def load_classifier(folder: Path, device: Device) -> Classifier:
     """Load a checkpoint for inference.
 
     Raises:
-        PermanentError: the folder holds no image classifier with named categories.
+        ConfigurationError: the folder holds no image classifier with named categories.
     """
     from transformers import AutoModelForImageClassification
 
@@ -74,13 +74,13 @@ def read_temperature(folder: Path) -> float | None:
     """The temperature that a checkpoint carries, or None if it was never calibrated.
 
     Raises:
-        PermanentError: its file holds no positive number.
+        ConfigurationError: its file holds no positive number.
     """
     file = folder / CALIBRATION_FILE
     try:
         return _Calibration.model_validate_json(file.read_bytes()).temperature if file.is_file() else None
     except ValidationError:
-        raise PermanentError(f'{file} must hold {{"temperature": NUMBER}}, a positive one: train again') from None
+        raise ConfigurationError(f'{file} must hold {{"temperature": NUMBER}}, a positive one: train again') from None
 
 
 def _categories(config: Any) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import cast
 
 import torch
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.models.image_model import Precision, choose_float
 
 PRECISIONS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -59,14 +59,14 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
     ``index`` spreads tasks over several GPUs: it is taken modulo their number.
 
     Raises:
-        PermanentError: the setting names what this machine has not got.
+        ConfigurationError: the setting names what this machine has not got.
     """
     if device not in {"auto", "cpu", "cuda"}:
-        raise PermanentError(f"CATALOG_DEVICE={device}: must be auto, cpu or cuda")
+        raise ConfigurationError(f"CATALOG_DEVICE={device}: must be auto, cpu or cuda")
     if precision not in {"auto", "int8", *PRECISIONS}:
-        raise PermanentError(f"CATALOG_PRECISION={precision}: must be auto, int8, {', '.join(PRECISIONS)}")
+        raise ConfigurationError(f"CATALOG_PRECISION={precision}: must be auto, int8, {', '.join(PRECISIONS)}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise PermanentError("CATALOG_DEVICE=cuda, but torch sees no GPU: check the driver, or set it to auto")
+        raise ConfigurationError("CATALOG_DEVICE=cuda, but torch sees no GPU: check the driver, or set it to auto")
     name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if name == "cpu":
         native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())

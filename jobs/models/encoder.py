@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.models.checkpoint import explain_damage, load_model
 from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
@@ -66,13 +66,13 @@ def tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torc
 
 
 def load_image_encoder(folder: Path, device: Device) -> ImageEncoder:
-    """Load the image tower for inference; raises PermanentError if the folder holds no such encoder."""
+    """Load the image tower for inference; raises ConfigurationError if the folder holds no such encoder."""
     model = _drop_tower(load_towers(folder, device.dtype), "text_model").eval().to(device.torch_device)
     return ImageEncoder(model, Preprocessing.from_checkpoint(folder), device)
 
 
 def load_text_encoder(folder: Path, device: Device) -> TextEncoder:
-    """Load the text tower for inference; raises PermanentError if the folder holds no such encoder."""
+    """Load the text tower for inference; raises ConfigurationError if the folder holds no such encoder."""
     model = _drop_tower(load_towers(folder, device.dtype), "vision_model").eval().to(device.torch_device)
     return TextEncoder(model, load_tokenizer(folder), device)
 
@@ -90,13 +90,13 @@ def load_towers(folder: Path, dtype: torch.dtype) -> Any:
     """Load both towers as one model.
 
     Raises:
-        PermanentError: the folder holds no model with image and text features.
+        ConfigurationError: the folder holds no model with image and text features.
     """
     from transformers import AutoModel
 
     model = load_model(AutoModel, folder, dtype)
     if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
-        raise PermanentError(f"{folder} holds {type(model).__name__}, which has no image and text features")
+        raise ConfigurationError(f"{folder} holds {type(model).__name__}, which has no image and text features")
     return model
 
 
@@ -104,7 +104,7 @@ def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a checkpoint.
 
     Raises:
-        PermanentError: it has none; Transformers would make up an empty one, to which all texts are alike.
+        ConfigurationError: it has none; Transformers would make up an empty one, to which all texts are alike.
     """
     from transformers import AutoTokenizer
 
@@ -112,10 +112,10 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):
-        raise PermanentError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")
+        raise ConfigurationError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise PermanentError(f"the tokenizer of {folder} names no token to pad texts with")
+            raise ConfigurationError(f"the tokenizer of {folder} names no token to pad texts with")
         # What pads is not looked at.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.database.model_versions import ModelKind
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.images.geometry import Geometry
 
 log = logging.getLogger(__name__)
@@ -81,13 +81,13 @@ def read_build(folder: Path) -> ModelBuild | None:
     """Read the build record of a model folder; None if it has none, so each machine chooses its own precision.
 
     Raises:
-        PermanentError: the file is not a valid build record.
+        ConfigurationError: the file is not a valid build record.
     """
     file = folder / BUILD_FILE
     try:
         return TypeAdapter(ModelBuild).validate_json(file.read_bytes()) if file.is_file() else None
     except ValidationError as error:
-        raise PermanentError(
+        raise ConfigurationError(
             f"{file} is not a valid build record ({error.errors()[0]['msg']}). Run `python -m jobs optimize` again"
         ) from None
 
@@ -141,7 +141,7 @@ def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) ->
     """Load a model as it is served. Torch is imported only for models that run in it.
 
     Raises:
-        PermanentError: the folder holds no model of this kind, or this machine cannot run it.
+        ConfigurationError: the folder holds no model of this kind, or this machine cannot run it.
     """
     build = read_build(folder)
     if build and build.engine == "openvino":

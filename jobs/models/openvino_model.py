@@ -13,7 +13,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.images.geometry import Geometry
 from jobs.models.image_model import GRAPH_FILE, EngineName, ModelBuild, Precision, choose_float
 
@@ -107,7 +107,7 @@ def load_openvino_model(folder: Path, build: ModelBuild, pass_size: int | None =
     Where this processor does not compute in the precision of its float layers, float32 takes its place.
 
     Raises:
-        PermanentError: the folder holds no graph.
+        ConfigurationError: the folder holds no graph.
     """
     _read_graph(ov.Core(), folder / GRAPH_FILE)
     if build.rest_precision != "fp32":
@@ -119,7 +119,7 @@ def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int
     """Compile the graphs of several folders as one, which share their input; ``precision`` is that of float layers.
 
     Raises:
-        PermanentError: a folder holds no graph.
+        ConfigurationError: a folder holds no graph.
     """
     core = ov.Core()
     graph = _share_input([_read_graph(core, folder / GRAPH_FILE) for folder in folders])
@@ -186,11 +186,11 @@ def count_cores() -> int:
 
 def _read_graph(core: ov.Core, file: Path) -> ov.Model:
     if not file.is_file():
-        raise PermanentError(f"{file.parent} holds no {GRAPH_FILE}: run `python -m jobs optimize` again")
+        raise ConfigurationError(f"{file.parent} holds no {GRAPH_FILE}: run `python -m jobs optimize` again")
     try:
         return core.read_model(file)
     except RuntimeError as error:
-        raise PermanentError(f"{file} is no graph of OpenVINO: {str(error).splitlines()[0]}") from None
+        raise ConfigurationError(f"{file} is no graph of OpenVINO: {str(error).splitlines()[0]}") from None
 
 
 def _share_input(graphs: Sequence[ov.Model]) -> ov.Model:

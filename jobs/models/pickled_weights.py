@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import ConfigurationError, PermanentError, RetryableError
 from jobs.settings import PROJECT_ROOT
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def convert_pickled(folder: Path, weights: Sequence[str], others: Sequence[str],
     copy. A conversion that is killed leaves no ``target``, and of two at once the second waits for the first.
 
     Raises:
-        PermanentError: the files hold more than tensors, are damaged, or need more memory than their size explains.
+        ConfigurationError: the files hold more than tensors, are damaged, or need more memory than their size explains.
         RetryableError: another process has been converting them for too long.
     """
     if len(weights) > 1:
@@ -50,7 +50,7 @@ def convert_pickled(folder: Path, weights: Sequence[str], others: Sequence[str],
 def _require_shards(folder: Path, weights: Sequence[str]) -> None:
     index = json.loads((folder / weights[0]).read_text(encoding="utf-8"))
     if missing := set(index["weight_map"].values()) - set(weights):
-        raise PermanentError(f"{folder} lacks {', '.join(sorted(missing))}, which {weights[0]} names: copy it again")
+        raise ConfigurationError(f"{folder} lacks {', '.join(sorted(missing))}, named by {weights[0]}: copy it again")
 
 
 def _convert(folder: Path, weights: Sequence[str], others: Sequence[str], target: Path, seconds: int) -> None:
@@ -95,10 +95,10 @@ def _unpickle(folder: Path, pairs: Sequence[tuple[Path, Path]], seconds: int) ->
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise PermanentError(f"the pickled weights of {folder} were not read in {seconds} s: {advice}") from None
+        raise ConfigurationError(f"the pickled weights of {folder} were not read in {seconds} s: {advice}") from None
     if finished.returncode:
         reason = next(iter(reversed(finished.stderr.strip().splitlines())), f"exit code {finished.returncode}")
-        raise PermanentError(f"the pickled weights of {folder} cannot be converted: {reason}; {advice}")
+        raise ConfigurationError(f"the pickled weights of {folder} cannot be converted: {reason}; {advice}")
     reports: list[dict[str, Any]] = json.loads(finished.stdout)
     return reports
 

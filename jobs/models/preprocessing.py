@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.images.geometry import PILLOW_FILTERS, Geometry
 from jobs.models.checkpoint import explain_damage
 
@@ -44,7 +44,7 @@ class Preprocessing:
         """Read the preprocessing that a checkpoint carries.
 
         Raises:
-            PermanentError: there is none, or one that we cannot reproduce exactly.
+            ConfigurationError: there is none, or one that we cannot reproduce exactly.
         """
         from transformers import AutoImageProcessor
 
@@ -56,7 +56,7 @@ class Preprocessing:
             _require_usual_size(preprocessing.geometry)
             is_reproduced = preprocessing.agrees_with(processor)
         if not is_reproduced:
-            raise PermanentError(
+            raise ConfigurationError(
                 f"the preprocessing of {folder.name} ({type(processor).__name__}) does more than resize, crop the "
                 "centre and standardise the channels: it cannot be reproduced"
             )
@@ -77,7 +77,7 @@ class Preprocessing:
     @classmethod
     def _from_transformers(cls, processor: Any) -> Self:
         if not processor.image_mean or not processor.image_std:
-            raise PermanentError("it names no mean and standard deviation of the channels")
+            raise ConfigurationError("it names no mean and standard deviation of the channels")
         return cls(_read_geometry(processor), _of_channels(processor.image_mean), _of_channels(processor.image_std))
 
     def agrees_with(self, processor: Any) -> bool:
@@ -106,7 +106,7 @@ def _of_channels(value: float | Sequence[float]) -> tuple[float, float, float]:
     """One value a channel, of which some checkpoints name one for all."""
     values = (value,) if isinstance(value, int | float) else tuple(value)
     if len(values) not in {1, 3}:
-        raise PermanentError(f"it names {len(values)} means or deviations: photos have three channels")
+        raise ConfigurationError(f"it names {len(values)} means or deviations: photos have three channels")
     red, green, blue = values * 3 if len(values) == 1 else values
     return red, green, blue
 
@@ -120,7 +120,7 @@ def _channel_values(values: tuple[float, float, float], device: torch.device) ->
 
 def _require_usual_size(geometry: Geometry) -> None:
     if not (0 < geometry.crop_to <= MAX_SIDE and 0 < geometry.resize_to <= MAX_SIDE):
-        raise PermanentError(
+        raise ConfigurationError(
             f"it resizes to {geometry.resize_to} and crops to {geometry.crop_to} pixels: at most {MAX_SIDE} make sense"
         )
 
@@ -128,7 +128,7 @@ def _require_usual_size(geometry: Geometry) -> None:
 def _read_geometry(processor: Any) -> Geometry:
     """What the fields of a processor of Transformers ask for."""
     if hasattr(processor, "max_num_patches"):
-        raise PermanentError(
+        raise ConfigurationError(
             "it makes patches of photos of any shape, and only square inputs are supported: take the "
             "checkpoint of a fixed size, such as google/siglip2-base-patch16-224"
         )
@@ -144,12 +144,12 @@ def _read_geometry(processor: Any) -> Geometry:
         return Geometry(edge, crop["height"], True, interpolation)
     if size.keys() == {"height", "width"} and size["height"] == size["width"]:
         return Geometry(size["height"], crop["height"] if crop else size["height"], False, interpolation)
-    raise PermanentError(f"it resizes to {size} and crops to {crop}: only square inputs are supported")
+    raise ConfigurationError(f"it resizes to {size} and crops to {crop}: only square inputs are supported")
 
 
 def _require_interpolation(name: str) -> str:
     if name not in PILLOW_FILTERS:
-        raise PermanentError(f"it resizes by {name}: only bilinear and bicubic work")
+        raise ConfigurationError(f"it resizes by {name}: only bilinear and bicubic work")
     return name
 
 

@@ -29,7 +29,7 @@ from jobs.database.tagging_runs import (
 )
 from jobs.database.tagging_work import list_live_buckets
 from jobs.database.vector_codes import renew_live_codes, renew_vector_codes
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import NotFoundError, RefusedError, RetryableError
 from jobs.ingest.manifest import ShardHeader
 from jobs.ingest.plan import ManifestWriter, Plan, PlanSettings, recall_plan, store_plan, stream_due
 from jobs.ingest.report import IndexFilling, find_fault, read_index_filling
@@ -152,7 +152,7 @@ def _complete(connections: Connections, run_id: str, tagger: ShardTagger) -> Ret
             return _report_nothing_planned(connection, run_id)
         fault = find_fault(sum_chunks(connection, run_id), failed_share_limit=1)
     if fault:
-        raise PermanentError(fault)
+        raise RefusedError(fault)
     if run.state == "succeeded" and run.report is not None:
         report = _recall_report(run.report)
         # A kill after the switch may have left codes by the answers of before.
@@ -168,7 +168,7 @@ def _complete(connections: Connections, run_id: str, tagger: ShardTagger) -> Ret
 
 def _report_nothing_planned(connection: Connection, run_id: str) -> RetagReport:
     if read_champion(connection, "encoder"):
-        raise PermanentError(f"run {run_id!r} was never planned: run `python -m jobs plan-retag --run {run_id}` first")
+        raise NotFoundError(f"run {run_id!r} was never planned: run `python -m jobs plan-retag --run {run_id}` first")
     return RetagReport(run_id, "nothing to do", (), 0, 0, 0, None, 0.0)
 
 
@@ -278,7 +278,7 @@ class _Completion:
                     return None
                 switch_models(connection, self._targets, live, switches, self._agreement, limit)
                 return self._finish(connection, "succeeded", "switched", switches)
-        except PermanentError:
+        except RefusedError:
             with self._engine.begin() as connection:
                 self._finish(connection, "failed", "refused", ())
             raise

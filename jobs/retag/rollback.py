@@ -19,7 +19,7 @@ from jobs.database.promotions import (
 from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
 from jobs.database.switches import Switch, find_latest_other, insert_switch, was_live
 from jobs.database.vector_codes import renew_live_codes
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 from jobs.retag.switch import carry_texts
 
 log = logging.getLogger(__name__)
@@ -103,14 +103,14 @@ def choose_rollback(connection: Connection, kind: ModelKind, to_version: int | N
     """
     champion = read_latest_promotion(connection, kind)
     if champion is None:
-        raise PermanentError(f"no {kind} was promoted yet, so that there is none to go back to")
+        raise NotFoundError(f"no {kind} was promoted yet, so that there is none to go back to")
     version = to_version or find_latest_other(connection, kind, champion.model_version_id)
     if version is None:
-        raise PermanentError(f"{kind} {champion.model_version_id} is the first that was live: there is none before it")
+        raise NotFoundError(f"{kind} {champion.model_version_id} is the first that was live: there is none before it")
     if version == champion.model_version_id:
         return version
     if not was_live(connection, kind, version):
-        raise PermanentError(
+        raise RefusedError(
             f"{kind} {version} was never live, so that it has not answered the catalog: evaluate and promote it "
             "instead; `python -m jobs models list` shows those that were"
         )
@@ -122,7 +122,7 @@ def choose_rollback(connection: Connection, kind: ModelKind, to_version: int | N
 def _require_searchable_space(connection: Connection, encoder_version_id: int) -> int:
     space_id = find_searchable_space(connection, encoder_version_id)
     if space_id is None:
-        raise PermanentError(
+        raise RefusedError(
             f"the space of encoder {encoder_version_id} was dropped, and its vectors with it: evaluate and promote the "
             "encoder again, and a retag fills a new one"
         )

@@ -23,7 +23,7 @@ from jobs.database.switches import Switch, insert_switch
 from jobs.database.tagging_runs import RunModels
 from jobs.database.tagging_work import Losses, count_lost_tags, count_lost_vectors, count_unanswered
 from jobs.database.text_queries import count_missing_texts, insert_text_vectors, list_missing_texts
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.search.encoders import load_text_embedder
 
 SAMPLE_IMAGES = 200
@@ -67,7 +67,7 @@ def carry_texts(connections: Connections, encoder_version_id: int) -> int:
     The encoder is loaded only when there is such a text. Killed and called again, it goes on.
 
     Raises:
-        PermanentError: the checkpoint is not what was registered.
+        RefusedError: the checkpoint is not what was registered.
     """
     with connections.engine.connect() as connection:
         missing = count_missing_texts(connection, encoder_version_id)
@@ -175,7 +175,7 @@ def switch_models(
     """Switch, in the caller's transaction and under `lock_for_switch`.
 
     Raises:
-        PermanentError: so many images that have an answer now would lose it that something must be wrong.
+        RefusedError: so many images that have an answer now would lose it that something must be wrong.
     """
     for switch in switches:
         report: dict[str, Any]
@@ -199,7 +199,7 @@ def switch_models(
 
 def _check_losses(switch: Switch, losses: Losses, limit: float) -> None:
     if losses.lost > limit * losses.answered:
-        raise PermanentError(
+        raise RefusedError(
             f"{switch.kind} {switch.model_version_id} does not go live: {losses.lost} of the {losses.answered} images "
             f"that {switch.kind} {switch.replaced_version_id} answers failed with it, more than the {limit:.1%} of "
             "CATALOG_FAILED_SHARE_LIMIT; see SELECT * FROM catalog.item_failure_summary"

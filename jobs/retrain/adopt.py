@@ -21,7 +21,7 @@ from jobs.database.promotions import (
     read_latest_promotion,
     report_champion,
 )
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.models.checkpoint import require_numbers, resolve_base
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_text_encoder, load_towers
@@ -71,7 +71,7 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     catalog; what it may leave in the artifacts is named by its hash, and is used when the same base is adopted again.
 
     Raises:
-        PermanentError: another encoder is the champion already, the base is no whole encoder, or this machine
+        RefusedError: another encoder is the champion already, the base is no whole encoder, or this machine
             cannot serve it.
         RetryableError: database or bucket away.
     """
@@ -123,14 +123,14 @@ def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModel
     Before its weights are known, the ``base`` alone is compared.
 
     Raises:
-        PermanentError: another encoder is the champion.
+        RefusedError: another encoder is the champion.
     """
     champion, promotion = read_champion(connection, "encoder"), read_latest_promotion(connection, "encoder")
     if champion is None or promotion is None:
         return False
     is_same = promotion.reason.startswith(_describe_adoption(base))
     if not is_same or (uploaded and uploaded.weights_sha256 != champion.weights_sha256):
-        raise PermanentError(
+        raise RefusedError(
             f"encoder {champion.model_version_id} is the champion already, and only the first is adopted without "
             "gates: import labels with texts and run `python -m jobs retrain --kinds encoder`; with "
             "`--encoder-epochs 0` it takes a base as it is"
@@ -160,7 +160,7 @@ def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, sc
     """Check all that needs no labels.
 
     Raises:
-        PermanentError: a vector is not a unit vector, or a gate on serving fails; the message says which.
+        RefusedError: a vector is not a unit vector, or a gate on serving fails; the message says which.
     """
     exact = choose_device(settings.compute.device, "fp32")
     photos = _make_photos()
@@ -175,14 +175,14 @@ def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, sc
     findings = [decide(evidence, policy) for decide in GATES]
     faults = [finding.sentence for finding in findings if finding.verdict == "failed"]
     if faults:
-        raise PermanentError(f"{base} cannot be adopted: {'; '.join(faults)}")
+        raise RefusedError(f"{base} cannot be adopted: {'; '.join(faults)}")
     return serving
 
 
 def _require_unit_vectors(base: str, subject: str, vectors: np.ndarray) -> None:
     # A comparison with NaN is false.
     if not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < LENGTH_ERROR).all():
-        raise PermanentError(f"{base} cannot be adopted: it gives {subject} vectors that are not of unit length")
+        raise RefusedError(f"{base} cannot be adopted: it gives {subject} vectors that are not of unit length")
 
 
 def _make_photos() -> Sequence[np.ndarray]:

@@ -19,7 +19,7 @@ from jobs.database.promotions import (
     report_champion,
 )
 from jobs.database.switches import Switch, insert_switch
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 from jobs.retag.rollback import roll_back
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def promote_candidate(
     with connections.engine.begin() as connection:
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
-            raise PermanentError(
+            raise NotFoundError(
                 f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first"
             )
         lock_promotions(connection)
@@ -87,7 +87,7 @@ def _require_compared_champion(evaluation: Evaluation, champion_version_id: int 
     def describe(version_id: int | None) -> str:
         return "none" if version_id is None else f"{evaluation.kind} {version_id}"
 
-    raise PermanentError(
+    raise RefusedError(
         f"the champion is {describe(champion_version_id)} now, but the candidate was compared with "
         f"{describe(evaluation.champion_version_id)}: evaluate it again, "
         f"`python -m jobs evaluate {evaluation.kind} --run {evaluation.run_id}`"
@@ -99,7 +99,7 @@ def _refuse_what_was_rolled_back(connection: Connection, evaluation: Evaluation)
     kind, version = evaluation.kind, evaluation.candidate_version_id
     rollback = find_rollback(connection, kind, version)
     if rollback:
-        raise PermanentError(
+        raise RefusedError(
             f"{kind} {version} was rolled back ({rollback}): train another one, from more labels or with other "
             f"settings, or bring it back on purpose, `python -m jobs rollback {kind} --to {version}`"
         )
@@ -114,7 +114,7 @@ def carry_out_decision(connections: Connections, decision_id: int) -> PromotionR
     with connections.engine.connect() as connection:
         stored = read_decision(connection, decision_id)
         if stored is None:
-            raise PermanentError(
+            raise NotFoundError(
                 f"decision {decision_id} does not exist: promotions and rollbacks are confirmed on the page Models, by "
                 "users who have the right to promote"
             )
@@ -123,7 +123,7 @@ def carry_out_decision(connections: Connections, decision_id: int) -> PromotionR
         if stored.is_done and (champion is None or champion.model_version_id != decision.to_version_id):
             return report_champion(connection, decision.kind, is_new=False)
         if stored.is_expired and not stored.is_done:
-            raise PermanentError(f"decision {decision_id} is older than a day: confirm it again on the page Models")
+            raise RefusedError(f"decision {decision_id} is older than a day: confirm it again on the page Models")
     open_id = None if stored.is_done else decision_id
     if decision.run_id is not None:
         return promote_candidate(connections, decision.run_id, decision.kind, decision.decided_by, open_id)

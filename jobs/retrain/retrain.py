@@ -10,7 +10,7 @@ from jobs.connections import Connections
 from jobs.database.evaluations import read_latest_evaluation
 from jobs.database.model_versions import ModelKind, read_champion
 from jobs.database.promotions import PromotionReport
-from jobs.errors import PermanentError
+from jobs.errors import PermanentError, RefusedError
 from jobs.retag.retag import RetagReport, retag
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
 from jobs.retrain.gates.gate import decide_gates
@@ -51,7 +51,7 @@ def retrain(
     """Run all stages, one kind after the other.
 
     Raises:
-        PermanentError: a request cannot be made, and nothing is trained; or a gate failed: a candidate of the other
+        RefusedError: a request cannot be made, and nothing is trained; or a gate failed: a candidate of the other
             kind that passed is promoted by then, and the catalog brought over to it.
     """
     run_id = options.run_id or f"retrain-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
@@ -69,7 +69,7 @@ def retrain(
             log.error("%s", refusals[-1])
     report = RetrainReport(run_id, snapshot.snapshot_id, tuple(promotions), retag(connections, f"{run_id}/retag"))
     if refusals:
-        raise PermanentError("; ".join(refusals))
+        raise RefusedError("; ".join(refusals))
     return report
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from jobs.connections import connect
 from jobs.database.spaces import find_live_space, read_live_space
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.search.encoders import load_photo_embedder
 from jobs.search.hits import ProductHit, read_product_hits
@@ -102,10 +102,10 @@ def read_photo(image_path: Path, settings: Settings) -> np.ndarray:
     try:
         content = image_path.read_bytes()
     except OSError as error:
-        raise PermanentError(f"{image_path}: {error.strerror}") from None
+        raise NotFoundError(f"{image_path}: {error.strerror}") from None
     decoded = decode_image(
         content, DecodeLimits(settings.images.max_pixels, settings.images.min_side_pixels, SHRUNKEN_SIDE)
     )
     if not isinstance(decoded, DecodedImage):
-        raise PermanentError(f"{image_path} is no photo that can be read: {decoded.reason} ({decoded.detail})")
+        raise RefusedError(f"{image_path} is no photo that can be read: {decoded.reason} ({decoded.detail})")
     return decoded.pixels

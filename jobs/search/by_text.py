@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from jobs.connections import connect
 from jobs.database.spaces import read_live_space
 from jobs.database.text_queries import insert_text_vectors, is_text_known
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.search.encoders import LoadTextEmbedder, load_text_embedder
 from jobs.search.hits import ProductHit, read_product_hits
 from jobs.settings import Settings, load_settings
@@ -36,7 +36,7 @@ def search_products(
     The text's vector is kept, so that SQL can ask for the same text: ``catalog.search_products``.
 
     Raises:
-        PermanentError: the text is empty or too long, or nothing is searchable yet.
+        RefusedError: the text is empty or too long, or nothing is searchable yet.
         RetryableError: database or bucket away.
     """
     with connect(settings or load_settings()) as connections:
@@ -61,10 +61,10 @@ def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text:
     """Store the vector of a text for the live space; False if it was there already.
 
     Raises:
-        PermanentError: the text is empty or too long, or no space is live.
+        RefusedError: the text is empty or too long, or no space is live.
     """
     if (fault := find_text_fault(query_text)) is not None:
-        raise PermanentError(fault)
+        raise RefusedError(fault)
     is_new = False
     # Asked again, since another space may go live while the encoder is loaded; it brings the texts that it finds.
     while (encoder_version_id := _find_encoder_without(engine, query_text)) is not None:

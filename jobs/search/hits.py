@@ -6,7 +6,7 @@ from typing import Any
 import psycopg2
 from sqlalchemy import Connection, exc, text
 
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 
 REFUSED_QUESTIONS = (
     psycopg2.errors.NoDataFound,
@@ -33,17 +33,19 @@ def read_product_hits(connection: Connection, query: str, parameters: dict[str, 
     """Run one of the search functions, the most similar product first.
 
     Raises:
-        PermanentError: the question cannot be answered; the message is the function's own, with its hint.
+        NotFoundError: the product, its vector or the space does not exist. The message is that of the SQL function.
+        RefusedError: a value is invalid. The message is that of the database.
     """
     try:
         return [ProductHit(**row._mapping) for row in connection.execute(text(query), parameters)]
     except exc.DBAPIError as error:
         if not isinstance(error.orig, REFUSED_QUESTIONS):
             raise
-        raise PermanentError(_describe(error.orig)) from None
+        kind = RefusedError if isinstance(error.orig, psycopg2.DataError) else NotFoundError
+        raise kind(_describe(error.orig)) from None
     except ValueError as error:
         # The driver refuses what no Postgres text can hold: a NUL character, half a surrogate pair.
-        raise PermanentError(f"the question is not a text that a database can hold: {error}") from None
+        raise RefusedError(f"the question is not a text that a database can hold: {error}") from None
 
 
 def _describe(error: psycopg2.Error) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import ConfigurationError, RetryableError
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,14 @@ class QueryClient:
                 return form.validate_json(response.content)
             refusal = _REFUSAL.validate_json(response.content)
         except ValidationError:
-            raise PermanentError(
+            raise ConfigurationError(
                 f"the server at {self._url} is not the query service (status {response.status_code}): check "
                 "CATALOG_QUERY_SERVICE_URL"
             ) from None
         if response.status_code in {httpx.codes.UNPROCESSABLE_ENTITY, httpx.codes.REQUEST_ENTITY_TOO_LARGE}:
             raise QueryRefusedError(refusal.reason, refusal.detail)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise PermanentError(
+            raise ConfigurationError(
                 f"the query service at {self._url} rejects the token: set the same CATALOG_QUERY_TOKEN for both"
             )
         raise RetryableError(f"the query service at {self._url} is not available now: {refusal.detail}")

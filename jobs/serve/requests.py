@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from jobs.errors import JobError, PermanentError
+from jobs.errors import ConfigurationError, JobError
 from jobs.failures import ObjectFault
 from jobs.serve.client import Classification, EmbeddedQuery, Refusal
 from jobs.serve.metrics import ServiceMetrics
@@ -251,10 +251,10 @@ def require_token_beyond_loopback(settings: Settings) -> None:
     """Refuse to serve other machines without a token.
 
     Raises:
-        PermanentError: the host is not a loopback address, and no token is set.
+        ConfigurationError: the host is not a loopback address, and no token is set.
     """
     if settings.serving.query_token is None and not is_on_loopback(settings):
-        raise PermanentError(
+        raise ConfigurationError(
             f"CATALOG_SERVE_HOST={settings.serving.serve_host} is reachable from other machines: set "
             "CATALOG_QUERY_TOKEN for the service and its clients, or serve on 127.0.0.1"
         )

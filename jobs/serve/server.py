@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from jobs.connections import Connections
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.images.decode_pool import DecodePool
 from jobs.serve.client import EmbeddedQuery
 from jobs.serve.follower import LiveModelFollower
@@ -98,7 +98,7 @@ def serve(connections: Connections) -> None:
     """Serve until SIGTERM or Ctrl-C, then finish the accepted requests.
 
     Raises:
-        PermanentError: the port is taken, this machine has no such address, or other machines can reach the address
+        ConfigurationError: the port is taken, this machine has no such address, or other machines can reach the address
             and no token is set.
         SystemExit: with code 0, on a signal.
     """
@@ -147,7 +147,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:
-        raise PermanentError(
+        raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error.strerror}; set CATALOG_SERVE_HOST and CATALOG_SERVE_PORT"
         ) from None
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import boto3
@@ -33,12 +33,14 @@ class AwsCredentials:
         """Take the credentials out of all variables.
 
         Raises:
-            PermanentError: half of the key is missing.
+            ConfigurationError: half of the key is missing.
         """
         credentials = cls(**{name: variables.get(variable) or None for name, variable in VARIABLES.items()})
         if bool(credentials.access_key_id) != bool(credentials.secret_access_key):
             missing = VARIABLES["secret_access_key" if credentials.access_key_id else "access_key_id"]
-            raise PermanentError(f"{missing} is not set, but the other half of the credentials is (see .env.example)")
+            raise ConfigurationError(
+                f"{missing} is not set, but the other half of the credentials is (see .env.example)"
+            )
         return credentials
 
     def open_session(self) -> "boto3.Session":

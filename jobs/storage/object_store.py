@@ -13,7 +13,7 @@ import botocore.parsers
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import ConfigurationError, RetryableError
 from jobs.failures import ObjectFault
 from jobs.storage.credentials import AwsCredentials
 from jobs.storage.expected_body import ExpectedBody, read_version
@@ -97,7 +97,7 @@ class ObjectStore:
         """Set up the client; without ``credentials``, boto3 finds them by its own chain.
 
         Raises:
-            PermanentError: the endpoint or the profile is wrong.
+            ConfigurationError: the endpoint or the profile is wrong.
         """
         config = Config(
             connect_timeout=CONNECTION_TIMEOUT_SECONDS,
@@ -114,7 +114,7 @@ class ObjectStore:
             session = (credentials or AwsCredentials()).open_session()
             self._client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
-            raise PermanentError(
+            raise ConfigurationError(
                 f"the S3 client cannot be set up ({error}); check CATALOG_S3_ENDPOINT_URL and AWS_PROFILE"
             ) from None
         self._are_etags_checksums = False
@@ -126,7 +126,7 @@ class ObjectStore:
 
         Raises:
             RetryableError: the endpoint is away or throttles.
-            PermanentError: no such bucket, or no right to list it.
+            ConfigurationError: no such bucket, or no right to list it.
         """
         where: dict[str, str] = {"Bucket": location.bucket, "Prefix": location.key}
         while True:
@@ -169,7 +169,7 @@ class ObjectStore:
 
         Raises:
             RetryableError: the endpoint is away, throttles, or hands out other bytes than it lists.
-            PermanentError: the credentials or the bucket are wrong.
+            ConfigurationError: the credentials or the bucket are wrong.
         """
         expected = ExpectedBody(etag, size_bytes)
         content = None if expected.is_without_etag else self._quick_reader.read(location, etag, max_bytes)
@@ -248,7 +248,7 @@ class ObjectStore:
         """Read one of our own artifacts.
 
         Raises:
-            PermanentError: it is not there.
+            ConfigurationError: it is not there.
             RetryableError: the endpoint is away or throttles.
         """
         content = self._quick_reader.read(location)
@@ -290,7 +290,7 @@ class ObjectStore:
         try:
             yield
         except CREDENTIAL_FAULTS as error:
-            raise PermanentError(
+            raise ConfigurationError(
                 f"no S3 credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
             ) from None
         except TRANSPORT_FAULTS as error:
@@ -299,9 +299,9 @@ class ObjectStore:
             code = _code(error)
             message = f"{self._endpoint} answered {code} for {location}"
             if code in REGION_CODES:
-                raise PermanentError(f"{message}: {_name_region(error)}") from error
+                raise ConfigurationError(f"{message}: {_name_region(error)}") from error
             if code in CREDENTIAL_CODES or code in FAULT_OF_CODE:
-                raise PermanentError(f"{message}: check the name and the rights of the credentials") from error
+                raise ConfigurationError(f"{message}: check the name and the rights of the credentials") from error
             raise RetryableError(f"{message}: {error.response.get('Error', {}).get('Message', '')}") from error
         except _OtherBodyError:
             raise RetryableError(
@@ -311,7 +311,7 @@ class ObjectStore:
         except botocore.parsers.ResponseParserError:
             raise RetryableError(f"{self._endpoint} answered for {location} in words that are not of S3") from None
         except botocore.exceptions.BotoCoreError as error:
-            raise PermanentError(f"{location} cannot be asked for: {' '.join(str(error).split())}") from None
+            raise ConfigurationError(f"{location} cannot be asked for: {' '.join(str(error).split())}") from None
 
 
 def _object_fault(error: botocore.exceptions.ClientError) -> ObjectFault | None:

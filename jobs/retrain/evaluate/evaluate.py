@@ -16,7 +16,7 @@ from jobs.database.model_versions import (
     read_champion,
     read_model_version,
 )
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError
 from jobs.models.device import choose_device
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
@@ -69,7 +69,7 @@ def evaluate_candidate(connections: Connections, run_id: str, kind: ModelKind) -
     A fault of the candidate is part of what is measured, and no error.
 
     Raises:
-        PermanentError: the run has trained nothing of this kind, its snapshot or the champion cannot be read.
+        NotFoundError: the run has trained nothing of this kind, its snapshot or the champion cannot be read.
         RetryableError: bucket or database away.
     """
     contest = _read_contest(connections, run_id, kind)
@@ -109,7 +109,7 @@ def _read_contest(connections: Connections, run_id: str, kind: ModelKind) -> _Co
     with connections.engine.connect() as connection:
         training = read_training(connection, run_id, kind)
         if training is None:
-            raise PermanentError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
+            raise NotFoundError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
         snapshot = read_snapshot(connection, training.snapshot_id)
         # A foreign key holds it.
         assert snapshot is not None

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.database.model_versions import ModelKind, ModelVersion
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError, PermanentError
 from jobs.models.classifier import read_categories
 from jobs.models.device import Device
 from jobs.models.encoder import load_text_encoder
@@ -112,7 +112,7 @@ def _has_labels(folder: Path, categories: Sequence[str], faults: list[str]) -> b
 def _has_preprocessing(folder: Path, faults: list[str]) -> bool:
     try:
         Preprocessing.from_checkpoint(folder)
-    except PermanentError as error:
+    except ConfigurationError as error:
         faults.append(str(error))
         return False
     return True
@@ -123,7 +123,7 @@ def _load(folder: Path, kind: ModelKind, device: Device, faults: list[str]) -> S
         if kind == "encoder":
             load_text_encoder(folder, device)
         return load_trained_model(folder, kind, device)
-    except PermanentError as error:
+    except ConfigurationError as error:
         faults.append(str(error))
         return None
 

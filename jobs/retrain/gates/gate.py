@@ -19,7 +19,7 @@ from jobs.database.evaluations import (
 )
 from jobs.database.images import sample_live_tags
 from jobs.database.model_versions import ModelKind, read_model_version
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, PermanentError, RefusedError
 from jobs.retrain.evaluate.evaluation_files import (
     FLIPS_FILE,
     LABEL_AUDIT_FILE,
@@ -107,7 +107,7 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
     with connections.engine.connect() as connection:
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
-            raise PermanentError(f"run {run_id} has no evaluation: run `python -m jobs evaluate {kind}` first")
+            raise NotFoundError(f"run {run_id} has no evaluation: run `python -m jobs evaluate {kind}` first")
         decisions = decide_all(evaluation, bool(sample_live_tags(connection, images=1)), policy)
         contents = _collect(connection, connections.store, evaluation, decisions)
     page = S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE
@@ -120,7 +120,7 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
     log.info("%s %d before its gates, page %s\n%s", kind, evaluation.candidate_version_id, page, _tabulate(decisions))
     failed = [f"{decision.gate}: {decision.sentence}" for decision in decisions if decision.verdict == "failed"]
     if failed:
-        raise PermanentError(f"{len(failed)} of {len(decisions)} gates failed; {'; '.join(failed)}; see {page}")
+        raise RefusedError(f"{len(failed)} of {len(decisions)} gates failed; {'; '.join(failed)}; see {page}")
     return GateReport(
         evaluation_id=evaluation.evaluation_id,
         kind=kind,

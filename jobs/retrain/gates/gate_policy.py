@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 from jobs.retrain.gates.paired_test import CONFIDENCE
 from jobs.settings import Share, read_variables
 
@@ -111,18 +111,18 @@ def load_gate_policy() -> GatePolicy:
     """Read and check the thresholds.
 
     Raises:
-        PermanentError: one of them is wrong, or a variable names none; the message names each.
+        ConfigurationError: one of them is wrong, or a variable names none; the message names each.
     """
     variables = read_variables()
     known = {f"{ENVIRONMENT_PREFIX}{name}".upper(): name for name in GatePolicy.model_fields}
     # A threshold under a misspelt name would silently not count.
     unknown = sorted(name for name in variables if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
-        raise PermanentError(f"{', '.join(unknown)} is no threshold of the gates (see .env.example)")
+        raise ConfigurationError(f"{', '.join(unknown)} is no threshold of the gates (see .env.example)")
     try:
         return GatePolicy.model_validate(
             {field: variables[name] for name, field in known.items() if variables.get(name)}
         )
     except ValidationError as error:
         faults = [f"{ENVIRONMENT_PREFIX}{fault['loc'][0]}".upper() + f": {fault['msg']}" for fault in error.errors()]
-        raise PermanentError(f"{'; '.join(faults)} (see .env.example)") from None
+        raise ConfigurationError(f"{'; '.join(faults)} (see .env.example)") from None

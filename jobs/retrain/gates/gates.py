@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from jobs.database.evaluations import Evaluation, GateDecision, read_gate_decisions
 from jobs.database.model_versions import ModelKind
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics
 from jobs.retrain.gates import data_gates, quality_gates, serving_gates
 from jobs.retrain.gates.findings import Evidence, Finding, Gate
@@ -90,13 +90,13 @@ def require_passed_gates(connection: Connection, evaluation: Evaluation) -> None
     """Let an evaluation through whose latest decisions are complete and hold no failure.
 
     Raises:
-        PermanentError: a gate failed, was skipped that may not be, or was never decided; the message names each.
+        RefusedError: a gate failed, was skipped that may not be, or was never decided; the message names each.
     """
     decisions = {decision.gate: decision for decision in read_gate_decisions(connection, evaluation.evaluation_id)}
     where = f"evaluation {evaluation.evaluation_id} of run {evaluation.run_id}"
     missing = [gate for gate in GATES[evaluation.kind] if gate not in decisions]
     if missing:
-        raise PermanentError(
+        raise RefusedError(
             f"{where} was not decided by {', '.join(missing)}: run `python -m jobs gate {evaluation.kind}` first"
         )
     may_be_skipped = NEEDS_CATALOG | (NEEDS_CHAMPION if evaluation.champion_version_id is None else set())
@@ -106,4 +106,4 @@ def require_passed_gates(connection: Connection, evaluation: Evaluation) -> None
         if decision.verdict != "passed" and not (decision.verdict == "skipped" and decision.gate in may_be_skipped)
     ]
     if refusals:
-        raise PermanentError(f"{where} did not pass its gates: {'; '.join(refusals)}")
+        raise RefusedError(f"{where} did not pass its gates: {'; '.join(refusals)}")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow, SkipReason, leaves_folder, make_row
 from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_records
 
@@ -26,12 +26,12 @@ def read_csv_table(source: Path) -> Iterator[LabelRow | SkippedRow]:
     are ``text`` (or ``description``), ``title``, and ``group`` (or ``contributor``).
 
     Raises:
-        PermanentError: a required column is missing.
+        RefusedError: a required column is missing.
     """
     path = find_table(source, [CSV_FILE_NAME])
     header, records = open_table(path)
     if header.find("image", "path") is None or header.find("label") is None:
-        raise PermanentError(
+        raise RefusedError(
             f"{path} lacks the columns image and label. csv expects a CSV file in UTF-8 with the columns image and "
             "label, and optionally text, title and group"
         )
@@ -63,7 +63,7 @@ def read_fashion_products(source: Path) -> Iterator[LabelRow | SkippedRow]:
     label. The other layout has the columns ``image, description, display name, category``.
 
     Raises:
-        PermanentError: the columns match neither layout.
+        RefusedError: the columns match neither layout.
     """
     path = find_table(source, FASHION_FILE_NAMES)
     header, records = open_table(path)
@@ -71,7 +71,7 @@ def read_fashion_products(source: Path) -> Iterator[LabelRow | SkippedRow]:
         return _read_rows(header, records, lambda line, values: _read_style(line, values, path.parent), _join_surplus)
     if all(name in header.names for name in CAPTION_COLUMNS):
         return _read_rows(header, records, lambda line, values: _read_caption(line, values, path.parent))
-    raise PermanentError(
+    raise RefusedError(
         f"{path} is neither Kaggle's styles.csv (id, ..., articleType, ..., year, ..., productDisplayName) nor a CSV "
         "file in UTF-8 with image, description, display name and category. fashion-products expects one of them"
     )
@@ -81,7 +81,7 @@ def find_table(source: Path, preferred: Sequence[str]) -> Path:
     """Return the file itself. For a folder, return the preferred CSV file or the only one.
 
     Raises:
-        PermanentError: the folder contains no CSV file, or several.
+        RefusedError: the folder contains no CSV file, or several.
     """
     if source.is_file():
         return source
@@ -92,7 +92,7 @@ def find_table(source: Path, preferred: Sequence[str]) -> Path:
     if len(tables) == 1:
         return tables[0]
     found = f"{len(tables)} CSV files" if tables else "no CSV file"
-    raise PermanentError(f"{source} holds {found}. Pass the path of the file, or rename it to {preferred[0]}")
+    raise RefusedError(f"{source} holds {found}. Pass the path of the file, or rename it to {preferred[0]}")
 
 
 def open_table(path: Path) -> tuple[Header, Iterator[CsvRecord | BadRecord]]:

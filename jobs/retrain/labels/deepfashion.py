@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.retrain.labels.label_row import (
     LabelRow,
     SkippedRow,
@@ -29,16 +29,16 @@ def read_in_shop(source: Path) -> Iterator[LabelRow | SkippedRow]:
     If the number of rows differs from the count in line 1, the last row is a `SkippedRow` for line 1.
 
     Raises:
-        PermanentError: the list is missing, or does not start with a count and a header.
+        RefusedError: the list is missing, or does not start with a count and a header.
     """
     path = find_partition_file(source)
     if path is None:
-        raise PermanentError(f"{source} holds no {PARTITION_FILE}. deepfashion-in-shop expects it next to img/")
+        raise RefusedError(f"{source} holds no {PARTITION_FILE}. deepfashion-in-shop expects it next to img/")
     folder = next((path.parent / place for place in IMAGE_FOLDERS if (path.parent / place / "img").is_dir()), None)
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         count, header = file.readline().strip(), file.readline().split()
         if header[:2] != ["image_name", "item_id"]:
-            raise PermanentError(f"{path} must start with a line with the count and a line with image_name and item_id")
+            raise RefusedError(f"{path} must start with a line with the count and a line with image_name and item_id")
         rows = 0
         for line, text in enumerate(file, start=3):
             if text.strip():
@@ -89,14 +89,14 @@ def read_deepfashion(source: Path) -> Iterator[LabelRow | SkippedRow]:
     files. The key is the file and the row's number in it, since image names repeat.
 
     Raises:
-        PermanentError: there is no Parquet file, or a file is damaged or lacks a column.
+        RefusedError: there is no Parquet file, or a file is damaged or lacks a column.
     """
     if find_partition_file(source):
         yield from read_in_shop(source)
         return
     folder, paths = (source.parent, [source]) if source.is_file() else (source, sorted(source.rglob("*.parquet")))
     if not paths:
-        raise PermanentError(f"{source} holds no Parquet file and no {PARTITION_FILE}. deepfashion expects one of them")
+        raise RefusedError(f"{source} holds no Parquet file and no {PARTITION_FILE}. deepfashion expects one of them")
     line = 0
     for path in paths:
         name = path.relative_to(folder).as_posix()
@@ -117,7 +117,7 @@ def _read_file(path: Path) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
                 for row in range(batch.num_rows):
                     yield _take_row(columns, row)
     except (pa.ArrowException, OSError) as error:
-        raise PermanentError(
+        raise RefusedError(
             f"{path} cannot be read as Parquet ({error}). deepfashion expects Parquet. Download the file again"
         ) from None
 
@@ -125,7 +125,7 @@ def _read_file(path: Path) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
 def _require_columns(path: Path, schema: pa.Schema) -> str:
     image = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     if image is None or LABEL_COLUMN not in schema.names:
-        raise PermanentError(
+        raise RefusedError(
             f"{path} has the columns {', '.join(schema.names)}. deepfashion expects {LABEL_COLUMN} and an image column "
             f"named {' or '.join(IMAGE_COLUMNS)}"
         )

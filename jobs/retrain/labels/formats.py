@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 from jobs.retrain.labels.csv_formats import read_csv_table, read_fashion_products
 from jobs.retrain.labels.deepfashion import read_deepfashion, read_in_shop
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow, SkipReason, make_row, replace_undecodable_bytes
@@ -19,7 +19,7 @@ def read_folders(source: Path) -> Iterator[LabelRow | SkippedRow]:
     Hidden files, hidden folders and system folders are ignored.
     """
     if not source.is_dir():
-        raise PermanentError(f"{source} is not a folder. folders expects a folder with one subfolder for each label")
+        raise RefusedError(f"{source} is not a folder. folders expects a folder with one subfolder for each label")
     for number, path in enumerate(_walk_files(source), start=1):
         key = path.relative_to(source).as_posix()
         label, _, name = key.partition("/")
@@ -57,7 +57,7 @@ def read_rows(format_name: str, source: Path) -> Iterator[LabelRow | SkippedRow]
     """
     reader = READERS.get(format_name)
     if reader is None:
-        raise PermanentError(f"unknown format {format_name!r}. Choose one of {', '.join(READERS)}")
+        raise RefusedError(f"unknown format {format_name!r}. Choose one of {', '.join(READERS)}")
     if not source.exists():
-        raise PermanentError(f"{source} does not exist")
+        raise NotFoundError(f"{source} does not exist")
     return reader(source)

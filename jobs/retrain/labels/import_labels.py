@@ -19,7 +19,7 @@ from jobs.database.examples import (
     prune_unlabelled_examples,
     stream_due_labels,
 )
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.retrain.labels.example_maker import open_example_maker
 from jobs.retrain.labels.formats import read_rows
 from jobs.retrain.labels.label_row import BucketImage, LabelRow, SkippedRow, SkipReason, measure_image
@@ -64,16 +64,16 @@ def import_labels(
     imports with this name that this import did not contain.
 
     Raises:
-        PermanentError: the format or source does not exist, the source has another format, or no row can be imported.
+        RefusedError: the format or source does not exist, the source has another format, or no row can be imported.
         RetryableError: the bucket or database is unavailable. Run the import again; it covers all rows.
     """
     folder = source.resolve().parent if source.is_file() else source.resolve()
     name = name or folder.name
     if name in ("", CATALOG_SOURCE):
-        raise PermanentError(f"a data set cannot be named {name!r}. Choose another --name")
+        raise RefusedError(f"a data set cannot be named {name!r}. Choose another --name")
     report = import_rows(connections, name, format_name, read_rows(format_name, source))
     if not report.imported:
-        raise PermanentError(_describe_empty_import(report, source))
+        raise RefusedError(_describe_empty_import(report, source))
     if prune:
         with connections.engine.begin() as connection:
             report = replace(report, pruned=prune_examples(connection, name, report.import_id))

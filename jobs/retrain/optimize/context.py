@@ -9,7 +9,7 @@ import torch
 
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, ModelVersion
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.models.device import Device, choose_device
 from jobs.models.encoder import load_text_encoder
 from jobs.models.image_model import ModelBuild
@@ -63,7 +63,7 @@ def open_context(
     """Fetch a trained version and its snapshot.
 
     Raises:
-        PermanentError: the snapshot has fewer than two test images.
+        RefusedError: the snapshot has fewer than two test images.
         RetryableError: the bucket is unavailable.
     """
     settings = connections.settings
@@ -79,7 +79,7 @@ def open_context(
         progress=progress,
     )
     if len(context.test) < 2:
-        raise PermanentError(
+        raise RefusedError(
             f"snapshot {snapshot_id[:12]} has {len(context.test)} test images, but comparing precisions takes at least "
             "2: label more products and take a new snapshot"
         )

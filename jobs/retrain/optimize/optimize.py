@@ -12,7 +12,7 @@ import openvino as ov
 from jobs.connections import Connections
 from jobs.database.evaluations import read_training
 from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_version, read_model_version
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError
 from jobs.models.device import choose_device
 from jobs.models.image_model import ModelBuild, Precision, write_build
 from jobs.models.openvino_model import list_float_precisions
@@ -55,13 +55,13 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
     repeated call builds the same artifact.
 
     Raises:
-        PermanentError: the run has trained no model of this kind, or its snapshot has too few test images.
+        NotFoundError: the run has trained no model of this kind, or its snapshot has too few test images.
         RetryableError: the bucket or the database is unavailable.
     """
     with connections.engine.connect() as connection:
         training = read_training(connection, run_id, kind)
         if training is None:
-            raise PermanentError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
+            raise NotFoundError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
         trained = read_model_version(connection, training.model_version_id)
     with (
         open_scratch() as scratch,

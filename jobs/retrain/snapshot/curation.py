@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 
 from jobs.database.examples import Example, RememberedSplit
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 
 NEAR_DUPLICATE_BITS = 32
 """Maximum number of differing bits, out of 256, between near duplicates.
@@ -26,7 +26,7 @@ def find_near_duplicates(hashes: Sequence[bytes], differing_bits: int) -> np.nda
     """Return all pairs that differ in at most ``differing_bits``: sorted positions, int32 [pairs, 2], first < second.
 
     Raises:
-        PermanentError: there are too many pairs to fit in memory.
+        RefusedError: there are too many pairs to fit in memory.
     """
     words = _as_words(hashes)
     found, count = [np.empty((0, 2), dtype=np.int32)], 0
@@ -36,7 +36,7 @@ def find_near_duplicates(hashes: Sequence[bytes], differing_bits: int) -> np.nda
             found.append(pairs[pairs[:, 0] < pairs[:, 1]])
             count += len(found[-1])
         if count > MAX_PAIRS:
-            raise PermanentError(
+            raise RefusedError(
                 f"more than {MAX_PAIRS:,} pairs of images differ in at most {differing_bits} of 256 bits. Lower this "
                 "number, or remove placeholder images from the labels"
             )

@@ -18,7 +18,7 @@ from jobs.database.examples import (
     remember_splits,
     stream_examples,
 )
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.retrain.labels.import_labels import import_catalog_labels
 from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS, Contradiction, CuratedPhoto, Curation, curate_examples
 from jobs.retrain.snapshot.leaks import require_no_leak
@@ -82,7 +82,7 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
     """Freeze the current labels. The same labels always give the same snapshot.
 
     Raises:
-        PermanentError: there are too few labels to train and test on.
+        RefusedError: there are too few labels to train and test on.
     """
     started = time.perf_counter()
     import_catalog_labels(connections)
@@ -122,7 +122,7 @@ def _make_row(photo: CuratedPhoto, split: Split) -> SnapshotRow:
 
 def _require_splits(snapshot: Snapshot, curation: Curation, settings: SnapshotSettings) -> None:
     if len(snapshot.categories) < 2:
-        raise PermanentError(
+        raise RefusedError(
             f"{curation.examples} labels leave {len(snapshot.categories)} categories with at least "
             f"{settings.min_images_per_category} different images, but a model needs 2 (dropped: "
             f"{_list_counts(curation.dropped) or 'none'}). Import more labels with `python -m jobs import-labels`"
@@ -131,7 +131,7 @@ def _require_splits(snapshot: Snapshot, curation: Curation, settings: SnapshotSe
     empty = [split for split in SPLITS if not images[split]]
     if empty:
         groups = len({row.group_name for row in snapshot.rows})
-        raise PermanentError(
+        raise RefusedError(
             f"no images for {' and '.join(empty)}: {len(snapshot.rows)} images in {groups} groups cannot be split, "
             "because a group is never split and each category needs one group to train on. Import labels of more groups"
         )

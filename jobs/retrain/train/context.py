@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.models.device import Device
 from jobs.models.encoder import load_tokenizer
 from jobs.progress import SILENT, Progress
@@ -56,12 +56,12 @@ class TrainingContext:
         """The rows of a part, or those of them that have a text.
 
         Raises:
-            PermanentError: there are none.
+            RefusedError: there are none.
         """
         rows = tuple(row for row in self.snapshot.part(split) if row.full_text or not with_text)
         if not rows:
             wanted = f"{split} photos with a text" if with_text else f"{split} photos"
-            raise PermanentError(
+            raise RefusedError(
                 f"snapshot {self.snapshot.snapshot_id[:12]} has no {wanted}: label more products and take a new one"
             )
         return rows

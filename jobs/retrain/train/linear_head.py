@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.errors import PermanentError
+from jobs.errors import ConfigurationError
 
 WEIGHT_DECAYS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """On standardised features; which is best depends on how many photos there are."""
@@ -18,7 +18,7 @@ def find_head(model: Any) -> tuple[str, nn.Linear]:
     """The name and module of the last linear layer with one output for each category.
 
     Raises:
-        PermanentError: the model ends in something else.
+        ConfigurationError: the model ends in something else.
     """
     heads = [
         (name, module)
@@ -26,7 +26,9 @@ def find_head(model: Any) -> tuple[str, nn.Linear]:
         if isinstance(module, nn.Linear) and module.out_features == model.config.num_labels and module.bias is not None
     ]
     if not heads:
-        raise PermanentError(f"{type(model).__name__} does not end in a linear layer: its backbone cannot be frozen")
+        raise ConfigurationError(
+            f"{type(model).__name__} does not end in a linear layer: its backbone cannot be frozen"
+        )
     return heads[-1]
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerState
 
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.models.device import Device
 from jobs.progress import SILENT, Progress
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos
@@ -194,7 +194,7 @@ def train(
     Under torchrun every process calls this, and all end with the same weights.
 
     Raises:
-        PermanentError: a loss is not a number.
+        RefusedError: a loss is not a number.
     """
     checkpoint = _find_checkpoint(folder)
     epochs = settings.epochs
@@ -220,7 +220,7 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = read_epochs(trainer.state.log_history)
     if not all(math.isfinite(loss) for record in history for loss in (record.train_loss, record.validation_loss)):
-        raise PermanentError(f"{task.name}: the loss is not a number; lower the learning rate")
+        raise RefusedError(f"{task.name}: the loss is not a number; lower the learning rate")
     return Trained(history, watch.images_per_second)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from jobs.database.model_versions import ModelKind
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 
 Freeze = Literal["backbone", "early", "nothing"]
 
@@ -96,7 +96,7 @@ def make_request(kind: ModelKind, base: Path, options: TrainingOptions) -> Train
     """Fill in what the options leave open.
 
     Raises:
-        PermanentError: the options ask for what this kind cannot do.
+        RefusedError: the options ask for what this kind cannot do.
     """
     if kind == "classifier":
         return _make_classifier_request(base, options)
@@ -112,15 +112,15 @@ def _make_classifier_request(base: Path, options: TrainingOptions) -> Classifier
         settings = TrainingSettings(epochs=5, batch_size=32, learning_rate=2e-3)
         request = ClassifierTraining(base, "early", settings)
     if options.mine_hard_negatives:
-        raise PermanentError("a classifier has no batches of hard negatives: mine them for an encoder")
+        raise RefusedError("a classifier has no batches of hard negatives: mine them for an encoder")
     if options.epochs == 0:
-        raise PermanentError("a classifier of no epochs would not know the categories: ask for 1 at least")
+        raise RefusedError("a classifier of no epochs would not know the categories: ask for 1 at least")
     return replace(request, settings=_fill_settings(request.settings, options), freeze=options.freeze or request.freeze)
 
 
 def _make_encoder_request(base: Path, options: TrainingOptions) -> EncoderTraining:
     if options.freeze == "backbone":
-        raise PermanentError("an encoder has no head to train alone: freeze early layers or nothing")
+        raise RefusedError("an encoder has no head to train alone: freeze early layers or nothing")
     if options.from_scratch:
         settings = TrainingSettings(epochs=12, batch_size=32, learning_rate=1.5e-3, patience=12)
         request = EncoderTraining(base, settings, FLIP_AND_CROP, category_weight=0.7)

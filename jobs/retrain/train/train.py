@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from jobs.connections import Connections
 from jobs.database.evaluations import Training, insert_training, read_training
 from jobs.database.model_versions import ModelKind, insert_model_version
-from jobs.errors import PermanentError, RetryableError, TerminatedError
+from jobs.errors import RefusedError, RetryableError, TerminatedError
 from jobs.models.device import choose_device
 from jobs.models.image_model import write_build
 from jobs.models.registry import upload_checkpoint
@@ -61,14 +61,14 @@ def train_candidate(
     this, the first registers the candidate, and all return the same report.
 
     Raises:
-        PermanentError: no such snapshot, or a base or data that do not fit the request.
+        RefusedError: no such snapshot, or a base or data that do not fit the request.
         RetryableError: another process is training this.
         TerminatedError: SIGTERM arrived; whole epochs are saved.
     """
     with connections.engine.connect() as connection:
         finished = _read_report(connection, run_id, request.kind)
     if finished and finished.snapshot_id != snapshot_id:
-        raise PermanentError(
+        raise RefusedError(
             f"run {run_id!r} has trained its {request.kind} on snapshot {finished.snapshot_id}, and labels have "
             "changed since: start a new run"
         )

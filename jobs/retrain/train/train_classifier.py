@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from jobs.errors import PermanentError
+from jobs.errors import RefusedError
 from jobs.images.geometry import Geometry
 from jobs.models.checkpoint import load_model, require_numbers
 from jobs.models.classifier import write_temperature
@@ -68,11 +68,11 @@ def train_classifier(request: ClassifierTraining, context: TrainingContext) -> T
     """Train on the train photos; the validation photos say when to stop and how much to regularise.
 
     Raises:
-        PermanentError: the base is no image classifier, or the snapshot shows fewer than two categories.
+        RefusedError: the base is no image classifier, or the snapshot shows fewer than two categories.
     """
     categories = context.snapshot.categories
     if len(categories) < 2:
-        raise PermanentError(f"a classifier needs at least two categories, the snapshot has {list(categories)}")
+        raise RefusedError(f"a classifier needs at least two categories, the snapshot has {list(categories)}")
     rows, validation_rows = context.require_rows("train"), context.require_rows("validation")
     torch.manual_seed(request.settings.seed)
     model = _load_base(request.base, categories)

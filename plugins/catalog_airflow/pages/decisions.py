@@ -14,7 +14,7 @@ from jobs.browsing.comparison import Comparison, read_comparison
 from jobs.database.evaluations import read_gate_decisions
 from jobs.database.model_listing import ModelSummary, show_model_version
 from jobs.database.promotions import ChampionDecision, insert_decision
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError, RefusedError
 from jobs.retag.rollback import choose_rollback
 from jobs.retag.switch_preview import preview_switch
 
@@ -82,12 +82,12 @@ def _require_candidate(connection: Connection, version: int) -> Comparison:
 def _require_earlier(connection: Connection, version: int) -> ModelSummary:
     try:
         summary = show_model_version(connection, version).summary
-    except PermanentError:
+    except NotFoundError:
         raise HTTPException(404, f"There is no model version {version}.") from None
     if summary.is_champion:
         raise HTTPException(409, f"{summary.kind} {version} is the champion already.")
     try:
         choose_rollback(connection, summary.kind, version)
-    except PermanentError as error:
+    except RefusedError as error:
         raise HTTPException(409, str(error)) from None
     return summary

@@ -18,7 +18,7 @@ from jobs.browsing.comparison import read_comparison, read_comparisons
 from jobs.database.model_listing import list_model_versions, show_model_version
 from jobs.database.model_versions import MODEL_KINDS, ModelKind
 from jobs.database.promotions import read_promotion_history
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import NotFoundError, RetryableError
 from jobs.retag.rollback import choose_rollback
 
 PROMOTIONS_SHOWN = 50
@@ -59,7 +59,7 @@ def show_model(viewer: AnyViewer, version: VersionId) -> HTMLResponse:
     with read_catalog() as connection:
         try:
             model = show_model_version(connection, version)
-        except PermanentError:
+        except NotFoundError:
             raise HTTPException(404, f"There is no model version {version}.") from None
         comparison = read_comparison(connection, version)
     return render_page("model.html", viewer, model=model, summary=model.summary, comparison=comparison)
@@ -69,7 +69,7 @@ def _find_earlier(connection: Connection, kind: ModelKind) -> int | None:
     """The version that a rollback goes back to, if there is one."""
     try:
         return choose_rollback(connection, kind)
-    except PermanentError:
+    except NotFoundError:
         return None
 
 

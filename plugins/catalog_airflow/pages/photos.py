@@ -12,7 +12,7 @@ from catalog_airflow.pages.templating import make_url, render_page
 from jobs.browsing.photo_grid import PhotoFilter, read_photo_page
 from jobs.browsing.product_details import read_product
 from jobs.database.categories import list_categories
-from jobs.errors import PermanentError
+from jobs.errors import NotFoundError
 from jobs.search.by_image import find_similar_products
 
 PAGE_SIZE = 60
@@ -88,6 +88,6 @@ def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_l
             raise HTTPException(404, f"There is no product {id!r} in the catalog.")
         try:
             similar, why_none = find_similar_products(connection, id, SIMILAR_SHOWN, None), ""
-        except PermanentError as error:
+        except NotFoundError as error:
             similar, why_none = [], str(error)
     return render_page("product.html", viewer, product=product, similar=similar, why_none=why_none)
