@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import text
-
 from jobs.commands.search_session import show_similar_products, show_text_search
 from jobs.connections import Connections
+from jobs.database.products import choose_example_product
 from jobs.local.stack import StackStatus
 
 Write = Callable[[str], None]
@@ -37,7 +36,7 @@ def show_answers(connections: Connections, questions: DemoQuestions, write: Writ
         write(f"\nSELECT * FROM catalog.similar_products('{questions.product_id}', k => 5);")
         show_similar_products(connections, questions.product_id, 5, None, questions.product_sheet, write)
     with connections.engine.connect() as connection:
-        rows = connection.execute(text(COUNT_CATEGORIES)).all()
+        rows = connection.exec_driver_sql(COUNT_CATEGORIES).all()
     if rows:
         write(f"\n{COUNT_CATEGORIES};")
         write("\n".join(f"  {category:<10} {count:5d}" for category, count in rows))
@@ -56,11 +55,5 @@ def show_next_steps(questions: DemoQuestions, status: StackStatus, write: Write)
 
 def choose_product(connections: Connections) -> str | None:
     """Return the first product with more than one photo, or else the first one; None where no photo has a vector."""
-    statement = text("""
-        SELECT product_id FROM catalog.images i
-        WHERE deleted_at IS NULL AND EXISTS (SELECT FROM catalog.image_embeddings e WHERE e.image_id = i.image_id)
-        GROUP BY product_id ORDER BY count(*) > 1 DESC, product_id LIMIT 1
-    """)
     with connections.engine.connect() as connection:
-        product_id: str | None = connection.scalar(statement)
-    return product_id
+        return choose_example_product(connection)

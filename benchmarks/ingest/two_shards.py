@@ -23,7 +23,7 @@ import psutil
 from benchmarks.filled_stack import FilledStack, forget_answers, open_int8_stack
 from benchmarks.machine import name_processor
 from benchmarks.materials import find_photos
-from jobs.database.tagging_runs import sum_chunks
+from jobs.database.run_history import sum_chunks
 from jobs.settings import PROJECT_ROOT
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine, text
 from benchmarks.search.made_up_vectors import DIMENSIONS, PHOTOS_PER_PRODUCT, MadeUpCatalog
 from jobs.database.binary_copy import copy_rows, encode_bigints, encode_halfvecs, encode_integers
 from jobs.database.model_versions import ModelKind
+from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
-from jobs.database.switches import Switch, insert_switch
 from jobs.database.vector_codes import renew_vector_codes
 
 COPY_ROWS = 20_000

@@ -30,9 +30,10 @@ from benchmarks.search.load_catalog import load_catalog, load_second_space
 from benchmarks.search.made_up_vectors import MadeUpCatalog, make_catalog
 from benchmarks.search.recall import K, ask_texts, average_photos, open_database, store_texts
 from jobs.database.engine import POOL_OVERFLOW, POOL_SIZE
+from jobs.database.model_coverage import lock_for_switch
 from jobs.database.spaces import read_space
 from jobs.database.tagging_runs import RunModels
-from jobs.retag.switch import find_incompleteness, find_switches, lock_for_switch, read_live_models, switch_models
+from jobs.retag.switch import find_incompleteness, find_switches, read_live_models, switch_models
 from jobs.settings import PROJECT_ROOT
 
 Rows = tuple[tuple[int, float], ...]

@@ -14,13 +14,13 @@ from benchmarks.search.made_up_vectors import DIMENSIONS, MadeUpCatalog
 from fixtures.gate_results import store_gate_results
 from jobs.database.drift_references import settle_drift_reference
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_live_model
-from jobs.database.promotions import NewPromotion, insert_promotion
+from jobs.database.promotions import NewPromotion, Switch, insert_promotion, insert_switch
+from jobs.database.reviews import Answer
+from jobs.database.run_history import sum_chunks
 from jobs.database.spaces import create_space_index, open_space
-from jobs.database.switches import Switch, insert_switch
-from jobs.database.tagging_runs import sum_chunks
 from jobs.ingest.drift import DriftSettings
-from jobs.review.answers import Answer, record_answers
-from jobs.review.queue import REASONS, find_waiting, read_review_queue
+from jobs.review.answers import record_answers
+from jobs.review.queue import REASONS, find_review_queue, read_review_queue
 
 NIGHT = 20_000
 """Photos of one run; a photo was tagged in the run of its number."""
@@ -111,7 +111,7 @@ def _keep_totals(connection: Connection) -> None:
 def _answer_questions(connection: Connection) -> None:
     """A person answers what the review page asks, one time in eight otherwise than the model."""
     for reason in REASONS:
-        queue = read_review_queue(connection, find_waiting(connection, DriftSettings()), reason, ANSWERS_BY_REASON)
+        queue = read_review_queue(connection, find_review_queue(connection, DriftSettings()), reason, ANSWERS_BY_REASON)
         record_answers(
             connection,
             [

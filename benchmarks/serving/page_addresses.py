@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.search.made_up_vectors import PHOTOS_PER_PRODUCT
 from benchmarks.serving.lived_in_catalog import RETAG_SHOWN, RUN_SHOWN, RUN_UNDER_WAY
-from jobs.browsing.photo_grid import write_cursor
+from jobs.database.image_grid import write_cursor
 from jobs.database.model_versions import MODEL_KINDS
 from jobs.review.queue import REASONS
 

@@ -32,8 +32,8 @@ from benchmarks.materials import find_photos, link_photos
 from benchmarks.serving.serve_load import Load
 from fixtures.champions import make_champion
 from jobs.database.model_versions import ModelKind, ModelVersion
+from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
-from jobs.database.switches import Switch, insert_switch
 from jobs.local.ports import find_free_port
 from jobs.models.image_model import read_build, write_build
 from jobs.settings import PROJECT_ROOT

@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from sqlalchemy import text
-
 from jobs.connections import Connections
+from jobs.database.images import find_first_image, find_image_object
+from jobs.database.search import ProductHit, search_by_product
 from jobs.errors import ConfigurationError, NotFoundError, RefusedError
-from jobs.search.by_image import find_similar_products
 from jobs.search.by_text import find_products_by_text
 from jobs.search.contact_sheet import Question, render_contact_sheet
 from jobs.search.encoders import load_text_embedder
-from jobs.search.hits import ProductHit
 from jobs.storage.uri import S3Uri
 
 Write = Callable[[str], None]
@@ -32,14 +30,8 @@ def show_similar_products(
 ) -> None:
     """Answer with the products that look like one."""
     with connections.engine.connect() as connection:
-        hits = find_similar_products(connection, product_id, k, category)
-        image_id = connection.scalar(
-            text("""
-                SELECT image_id FROM catalog.images WHERE product_id = :product AND deleted_at IS NULL
-                ORDER BY object_key LIMIT 1
-            """),
-            {"product": product_id},
-        )
+        hits = search_by_product(connection, product_id, k, category)
+        image_id = find_first_image(connection, product_id)
     _show(connections, Question(f"like {product_id}", image_id), hits, sheet, write)
 
 
@@ -84,9 +76,8 @@ def _show(
     def read_photo(image_id: int) -> bytes:
         # Answers come from all sources, so the bucket is the image's own.
         with connections.engine.connect() as connection:
-            image = connection.execute(
-                text("SELECT bucket, object_key FROM catalog.images WHERE image_id = :image"), {"image": image_id}
-            ).one()
+            image = find_image_object(connection, image_id)
+        assert image is not None
         return connections.store.read(S3Uri(image.bucket, image.object_key))
 
     try:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
-from jobs.database.tagging_runs import read_totals
+from jobs.database.run_history import read_totals
 
 MeasuredOn = Literal["test", "catalog"]
 CONFIDENCE_BINS = 10

@@ -1,5 +1,6 @@
 """Open connections to the catalog's database, with a deadline on everything they wait for."""
 
+import json
 import logging
 import os
 import socket
@@ -8,10 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import psycopg2
-from psycopg2.extensions import connection, cursor
+from psycopg2.extensions import connection, cursor, new_type, register_type
 from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
 
 from jobs.errors import ConfigurationError, RetryableError
@@ -170,6 +172,8 @@ def create_database_engine(database_url: str) -> Engine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         pool_pre_ping=True,
+        # The database refuses NaN too, but without naming where it came from.
+        json_serializer=partial(json.dumps, allow_nan=False),
         connect_args={
             "application_name": APPLICATION_NAME,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -186,7 +190,16 @@ def create_database_engine(database_url: str) -> Engine:
     return engine
 
 
+def _parse_bytes(value: str | bytes | None, cursor: cursor) -> bytes | None:
+    return None if value is None else bytes(psycopg2.BINARY(value, cursor))
+
+
+# The driver's own type is a memoryview, which is neither hashable nor equal to bytes in a set.
+BYTES = new_type(psycopg2.BINARY.values, "BYTES", _parse_bytes)
+
+
 def _configure_session(connection: psycopg2.extensions.connection, _record: object) -> None:
+    register_type(BYTES, connection)
     # Statements and not options of the connection, which poolers refuse.
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")

@@ -2,10 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    FromClause,
+    Select,
+    TableClause,
+    cast,
+    false,
+    func,
+    literal,
+    select,
+    text,
+    union_all,
+)
 
 from jobs.database.binary_copy import copy_rows, encode_bigints, encode_texts
+from jobs.database.records import read_record, read_records
+from jobs.database.tables import images
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,8 @@ def compare_listing(connection: Connection, bucket: str, prefix: str) -> Discove
             SELECT * FROM catalog.images WHERE bucket = :bucket AND starts_with(object_key, :prefix)
         ) i USING (object_key)
     """)
-    return Discovery(**connection.execute(statement, {"bucket": bucket, "prefix": prefix}).one()._mapping)
+    (discovery,) = read_records(connection.execute(statement, {"bucket": bucket, "prefix": prefix}), Discovery)
+    return discovery
 
 
 def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
@@ -173,50 +192,90 @@ class LiveTag:
     confidence: float
 
 
-def sample_live_tags(connection: Connection, images: int) -> list[LiveTag]:
-    """So many images, at random but always the same: by a hash of their keys. Humans' labels are left out."""
+def sample_live_tags(connection: Connection, size: int) -> list[LiveTag]:
+    """Sample images with a tag of a model at random but always the same ones: by a hash of their keys."""
     statement = text("""
         SELECT t.image_id, t.bucket, t.object_key, t.product_id, i.etag, t.category, t.confidence
         FROM catalog.current_image_tags t JOIN catalog.images i USING (image_id)
-        WHERE t.source = 'model' ORDER BY md5(t.object_key), t.image_id LIMIT :images
+        WHERE t.source = 'model' ORDER BY md5(t.object_key), t.image_id LIMIT :size
     """)
-    return [LiveTag(*row) for row in connection.execute(statement, {"images": images})]
+    return list(read_records(connection.execute(statement, {"size": size}), LiveTag))
 
 
-START = "(SELECT hashint8extended(CAST(:version AS bigint), 1))"
-PLACE = "hashint8extended(i.image_id, 0)"
-FIRST_PLACE, LAST_PLACE = -(2**63), 2**63 - 1
+@dataclass(frozen=True)
+class ImageObject:
+    """The object of an image, as the bucket last listed it. The object of a deleted image may still exist."""
+
+    bucket: str
+    object_key: str
+    etag: str
+    size_bytes: int
+    is_deleted: bool
 
 
-def select_random_images(columns: str, joins: str, condition: str, *, is_bounded: bool = False) -> str:
-    """SQL for the first ``:limit`` images ``i`` on the circle of a ``:version``, from its start.
+def find_image_object(connection: Connection, image_id: int) -> ImageObject | None:
+    """Return the object of an image, or None if there is no such image."""
+    statement = text("SELECT *, deleted_at IS NOT NULL AS is_deleted FROM catalog.images WHERE image_id = :image")
+    return read_record(connection.execute(statement, {"image": image_id}), ImageObject)
 
-    ``segment`` and ``place`` say in which order. Bounded it ends, of segment 0 and 1, at ``:last_0`` and ``:last_1``.
+
+def find_first_image(connection: Connection, product_id: str) -> int | None:
+    """Return the first image of a product by object key, or None if the bucket holds none."""
+    statement = text("""
+        SELECT image_id FROM catalog.images WHERE product_id = :product AND deleted_at IS NULL
+        ORDER BY object_key LIMIT 1
+    """)
+    image_id: int | None = connection.scalar(statement, {"product": product_id})
+    return image_id
+
+
+@dataclass(frozen=True)
+class RandomPlace:
+    """The place of an image in the random order of a model version. Segment 0 comes before segment 1."""
+
+    segment: int
+    place: int
+
+
+def select_random_images(
+    model_version_id: int,
+    limit: int,
+    *columns: ColumnElement[Any],
+    source: FromClause = images,
+    where: ColumnElement[bool] | None = None,
+    until: RandomPlace | None = None,
+) -> CompoundSelect[Any]:
+    """Select images in the bucket, in a random order that stays the same for a model version, up to a place if given.
+
+    All images lie on a circle, by a hash of their id. The order walks around it, from a start that depends on the
+    version, so that the index finds the first images without sorting all. The result has ``columns``, ``segment`` and
+    ``place``.
     """
-    bounds = [f"AND {PLACE} <= :last_{segment}" if is_bounded else "" for segment in (0, 1)]
-    return f"""
-        WITH first_segment AS MATERIALIZED (
-            SELECT {columns}, 0 AS segment, {PLACE} AS place FROM catalog.images i {joins}
-            WHERE {PLACE} >= {START} AND {condition} {bounds[0]} ORDER BY {PLACE} LIMIT :limit
-        )
-        SELECT * FROM first_segment
-        UNION ALL
-        (SELECT {columns}, 1 AS segment, {PLACE} AS place FROM catalog.images i {joins}
-         WHERE {PLACE} < {START} AND {condition} {bounds[1]} ORDER BY {PLACE}
-         LIMIT :limit - (SELECT count(*) FROM first_segment))
-        LIMIT :limit -- says to the planner how few they are
-    """
+    place = func.hashint8extended(images.c.image_id, 0)
+    start = select(func.hashint8extended(cast(model_version_id, BigInteger), 1)).scalar_subquery()
+
+    def select_segment(segment: int, is_inside: ColumnElement[bool]) -> Select[Any]:
+        chosen = select(*columns, literal(segment).label("segment"), place.label("place")).select_from(source)
+        chosen = chosen.where(is_inside, images.c.deleted_at.is_(None), *([] if where is None else [where]))
+        chosen = chosen.order_by(place)
+        if until is None or until.segment > segment:
+            return chosen
+        return chosen.where(place <= until.place if until.segment == segment else false())
+
+    first = select_segment(0, place >= start).limit(limit).cte("first_segment").prefix_with("MATERIALIZED")
+    rest = literal(limit) - select(func.count()).select_from(first).scalar_subquery()
+    # The outer limit tells the planner how few rows there are.
+    return union_all(select(first), select_segment(1, place < start).limit(rest)).limit(limit)
 
 
-def count_roughly(connection: Connection, table: str) -> int:
-    """The rows of one of our tables: exact up to 100,000, else what the planner reckons, which costs nothing."""
-    reckoned = connection.execute(
+def count_roughly(connection: Connection, counted: TableClause) -> int:
+    """Return the number of rows of a table: exact up to 100,000, else the planner's estimate, which costs nothing."""
+    estimate: int = connection.execute(
         text("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = CAST(:name AS regclass)"),
-        {"name": f"catalog.{table}"},
+        {"name": counted.fullname},
     ).scalar_one()
-    if reckoned > 100_000:
-        return int(reckoned)
-    counted: int = connection.execute(
-        text(f"SELECT count(*) FROM (SELECT FROM catalog.{table} LIMIT 100001) counted")
-    ).scalar_one()
-    return max(counted, int(reckoned)) if counted > 100_000 else counted
+    if estimate > 100_000:
+        return estimate
+    first_rows = select(literal(1)).select_from(counted).limit(100_001).subquery()
+    number: int = connection.execute(select(func.count()).select_from(first_rows)).scalar_one()
+    return max(number, estimate)

@@ -1,19 +1,20 @@
 """Promotions, rollbacks and switches: which version is the champion, and which one is live."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from jobs.database.model_versions import ModelKind, read_live_model
-from jobs.database.spaces import find_space
-from jobs.database.tagging_work import count_unanswered
+from jobs.database.model_versions import ModelKind
+from jobs.database.records import read_record, read_records, text_with_json
 from jobs.errors import RefusedError
 
 
 @dataclass(frozen=True)
 class NewPromotion:
-    """A version to make the champion; ``evaluation_id`` is what it rests on, None for a rollback."""
+    """A version to make the champion. ``evaluation_id`` is None for a rollback."""
 
     kind: ModelKind
     model_version_id: int
@@ -25,7 +26,7 @@ class NewPromotion:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A promotion as it stands in the table."""
+    """A stored promotion."""
 
     promotion_id: int
     model_version_id: int
@@ -35,12 +36,12 @@ class Promotion:
 
 
 def lock_promotions(connection: Connection) -> None:
-    """Let one transaction at a time decide who is the champion; those that only read go on."""
+    """Let one transaction at a time change the champion. Readers are not blocked."""
     connection.execute(text("LOCK TABLE catalog.promotions IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def insert_promotion(connection: Connection, promotion: NewPromotion) -> int:
-    """Append a promotion and return its id; called under `lock_promotions`."""
+    """Append a promotion and return its id. Call it under `lock_promotions`."""
     promotion_id: int = connection.execute(
         text("""
             INSERT INTO catalog.promotions (kind, model_version_id, replaced_version_id, evaluation_id, promoted_by,
@@ -54,7 +55,7 @@ def insert_promotion(connection: Connection, promotion: NewPromotion) -> int:
 
 
 def find_rollback(connection: Connection, kind: ModelKind, model_version_id: int) -> str | None:
-    """Who went back from a version and why, or None if it was never left by a rollback, or promoted again since."""
+    """Return who rolled a version back and why, or None if nobody did or it was promoted again since."""
     statement = text("""
         SELECT CASE WHEN p.model_version_id <> :version THEN p.promoted_by || ': ' || p.reason END
         FROM catalog.promotions p
@@ -67,20 +68,83 @@ def find_rollback(connection: Connection, kind: ModelKind, model_version_id: int
 
 
 def read_latest_promotion(connection: Connection, kind: ModelKind) -> Promotion | None:
-    """The promotion that made the champion of a kind, or None before the first."""
+    """Return the promotion that made the champion of a kind, or None before the first."""
     statement = text("""
-        SELECT promotion_id, model_version_id, replaced_version_id,
-            evaluation_id IS NULL AND replaced_version_id IS NOT NULL, reason
-        FROM catalog.promotions
-        WHERE kind = :kind ORDER BY promotion_id DESC LIMIT 1
+        SELECT *, evaluation_id IS NULL AND replaced_version_id IS NOT NULL AS is_rollback
+        FROM catalog.promotions WHERE kind = :kind ORDER BY promotion_id DESC LIMIT 1
     """)
-    row = connection.execute(statement, {"kind": kind}).one_or_none()
-    return Promotion(*row) if row else None
+    return read_record(connection.execute(statement, {"kind": kind}), Promotion)
+
+
+@dataclass(frozen=True)
+class PastPromotion:
+    """A promotion or rollback. ``live_since`` is None if the version never became live."""
+
+    promotion_id: int
+    kind: ModelKind
+    model_version_id: int
+    replaced_version_id: int | None
+    is_rollback: bool
+    promoted_by: str
+    reason: str
+    promoted_at: datetime
+    live_since: datetime | None
+
+
+def read_promotion_history(connection: Connection, size: int) -> tuple[PastPromotion, ...]:
+    """Return the latest promotions, the last first."""
+    rows = connection.execute(
+        text("""
+            SELECT p.*, p.evaluation_id IS NULL AND p.replaced_version_id IS NOT NULL AS is_rollback,
+                   (SELECT min(s.switched_at) FROM catalog.switches s
+                    WHERE s.model_version_id = p.model_version_id AND s.switched_at >= p.promoted_at) AS live_since
+            FROM catalog.promotions p ORDER BY p.promotion_id DESC LIMIT :size
+        """),
+        {"size": size},
+    )
+    return tuple(read_records(rows, PastPromotion))
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The champion of a kind and the live version. ``gates_passed`` of ``gates`` are those of its evaluation."""
+
+    kind: ModelKind
+    model_version_id: int
+    live_version_id: int | None
+    promoted_at: datetime
+    promoted_by: str
+    gates_passed: int
+    gates: int
+
+
+def list_champions(connection: Connection) -> tuple[Champion, ...]:
+    """Return the champion of each kind that has one."""
+    rows = connection.execute(
+        text("""
+            SELECT c.kind, c.model_version_id, l.model_version_id AS live_version_id, c.promoted_at, c.promoted_by,
+                   g.gates_passed, g.gates
+            FROM catalog.champion_models c
+            LEFT JOIN catalog.live_models l USING (kind)
+            CROSS JOIN LATERAL (
+                SELECT evaluation_id FROM catalog.promotions p
+                WHERE p.kind = c.kind ORDER BY promotion_id DESC LIMIT 1
+            ) p
+            CROSS JOIN LATERAL (
+                SELECT count(*) FILTER (WHERE verdict = 'passed') AS gates_passed, count(*) AS gates
+                FROM catalog.gate_decisions d
+                WHERE d.evaluation_id = p.evaluation_id AND d.decided_at =
+                    (SELECT max(decided_at) FROM catalog.gate_decisions WHERE evaluation_id = p.evaluation_id)
+            ) g
+            ORDER BY c.kind
+        """)
+    )
+    return tuple(read_records(rows, Champion))
 
 
 @dataclass(frozen=True)
 class ChampionDecision:
-    """A promotion of the candidate of ``run_id``, or a rollback to ``to_version_id``; the other one is None."""
+    """A decision to promote the candidate of ``run_id`` or to roll back to ``to_version_id``. The other one is None."""
 
     kind: ModelKind
     run_id: str | None
@@ -91,7 +155,7 @@ class ChampionDecision:
 
 @dataclass(frozen=True)
 class StoredDecision:
-    """A decision, and whether it was or may still be carried out."""
+    """A decision, whether it was carried out, and whether it has expired."""
 
     decision: ChampionDecision
     is_done: bool
@@ -112,17 +176,12 @@ def insert_decision(connection: Connection, decision: ChampionDecision) -> int:
 
 
 def read_decision(connection: Connection, decision_id: int) -> StoredDecision | None:
-    """Read a decision; it expires after a day, when something else may hold than what was decided on."""
-    row = connection.execute(
-        text("""
-            SELECT d.kind, d.run_id, d.to_version_id, d.reason, d.decided_by,
-                d.done_at IS NOT NULL, d.decided_at < now() - interval '1 day'
-            FROM catalog.champion_decisions d
-            WHERE d.decision_id = :decision_id
-        """),
-        {"decision_id": decision_id},
-    ).one_or_none()
-    return StoredDecision(ChampionDecision(*row[:5]), *row[5:]) if row else None
+    """Return a decision. It expires after a day, because its grounds may have changed by then."""
+    statement = text("""
+        SELECT *, done_at IS NOT NULL AS is_done, decided_at < now() - interval '1 day' AS is_expired
+        FROM catalog.champion_decisions WHERE decision_id = :decision_id
+    """)
+    return read_record(connection.execute(statement, {"decision_id": decision_id}), StoredDecision)
 
 
 def close_decision(connection: Connection, decision_id: int) -> None:
@@ -140,69 +199,33 @@ def close_decision(connection: Connection, decision_id: int) -> None:
 
 
 @dataclass(frozen=True)
-class PastPromotion:
-    """A promotion, or a rollback, which rests on no evaluation; ``live_since`` is None if it never answered."""
+class Switch:
+    """The version that becomes live, and the one before, which is None for the first of a kind."""
 
-    promotion_id: int
     kind: ModelKind
     model_version_id: int
     replaced_version_id: int | None
-    is_rollback: bool
-    promoted_by: str
-    reason: str
-    promoted_at: datetime
-    live_since: datetime | None
 
 
-def read_promotion_history(connection: Connection, size: int) -> tuple[PastPromotion, ...]:
-    """The latest promotions, the last first."""
-    rows = connection.execute(
-        text("""
-            SELECT p.promotion_id, p.kind, p.model_version_id, p.replaced_version_id,
-                   p.evaluation_id IS NULL AND p.replaced_version_id IS NOT NULL AS is_rollback,
-                   p.promoted_by, p.reason, p.promoted_at,
-                   (SELECT min(s.switched_at) FROM catalog.switches s
-                    WHERE s.model_version_id = p.model_version_id AND s.switched_at >= p.promoted_at) AS live_since
-            FROM catalog.promotions p ORDER BY p.promotion_id DESC LIMIT :size
-        """),
-        {"size": size},
-    )
-    return tuple(PastPromotion(**row._mapping) for row in rows)
-
-
-@dataclass(frozen=True)
-class PromotionReport:
-    """Who is champion now.
-
-    ``is_new`` is False where it was already, ``is_live`` says that answers come from it at once, and
-    ``unanswered_images`` counts those in the bucket that it has not answered yet.
+def insert_switch(connection: Connection, switch: Switch, report: Mapping[str, Any] | None = None) -> None:
+    """Make a version live from the caller's commit on. For an encoder, call `make_space_live` instead."""
+    statement = """
+        INSERT INTO catalog.switches (kind, model_version_id, replaced_version_id, report)
+        VALUES (:kind, :model_version_id, :replaced_version_id, :report)
     """
-
-    kind: ModelKind
-    model_version_id: int
-    replaced_version_id: int | None
-    promotion_id: int
-    is_new: bool
-    is_live: bool
-    unanswered_images: int
+    connection.execute(text_with_json(statement, "report"), {**vars(switch), "report": report or {}})
 
 
-def report_champion(connection: Connection, kind: ModelKind, *, is_new: bool) -> PromotionReport:
-    """Describe the champion of a kind, which exists."""
-    promotion, live = read_latest_promotion(connection, kind), read_live_model(connection, kind)
-    assert promotion is not None
-    version = promotion.model_version_id
-    if kind == "classifier":
-        unanswered = count_unanswered(connection, classifier=version, space=None)
-    else:
-        # No space has the number 0: what has none has answered nothing.
-        unanswered = count_unanswered(connection, classifier=None, space=find_space(connection, version) or 0)
-    return PromotionReport(
-        kind=kind,
-        model_version_id=version,
-        replaced_version_id=promotion.replaced_version_id,
-        promotion_id=promotion.promotion_id,
-        is_new=is_new,
-        is_live=live is not None and live.model_version_id == version,
-        unanswered_images=unanswered,
-    )
+def find_latest_other(connection: Connection, kind: ModelKind, model_version_id: int) -> int | None:
+    """Return the version other than this one that was live last, or None."""
+    statement = text("""
+        SELECT model_version_id FROM catalog.switches WHERE kind = :kind AND model_version_id <> :version
+        ORDER BY switch_id DESC LIMIT 1
+    """)
+    return connection.execute(statement, {"kind": kind, "version": model_version_id}).scalar_one_or_none()
+
+
+def was_live(connection: Connection, kind: ModelKind, model_version_id: int) -> bool:
+    """Return whether a version was ever live."""
+    statement = text("SELECT EXISTS (SELECT FROM catalog.switches WHERE kind = :kind AND model_version_id = :version)")
+    return bool(connection.scalar(statement, {"kind": kind, "version": model_version_id}))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, text
 
-from jobs.database.switches import Switch, insert_switch
+from jobs.database.promotions import Switch, insert_switch
 from jobs.errors import NotFoundError, RefusedError
 
 SpaceState = Literal["building", "live", "retired"]
@@ -216,10 +216,14 @@ def list_spaces(connection: Connection) -> list[SpaceSummary]:
 def _measure_partition(connection: Connection, space: EmbeddingSpace) -> tuple[int | None, int]:
     if not _relation_exists(connection, space.partition):
         return None, 0
-    measured = connection.execute(
-        text(f"SELECT count(*), pg_total_relation_size('catalog.{space.partition}') FROM catalog.{space.partition}")
+    statement = text("""
+        SELECT count(*), pg_total_relation_size(CAST(:partition AS regclass))
+        FROM catalog.image_embeddings WHERE space_id = :space
+    """)
+    vectors, size_bytes = connection.execute(
+        statement, {"partition": f"catalog.{space.partition}", "space": space.space_id}
     ).one()
-    return measured[0], measured[1]
+    return vectors, size_bytes
 
 
 def find_space(connection: Connection, encoder_version_id: int) -> int | None:
@@ -286,6 +290,12 @@ def _set_maintenance_memory(connection: Connection, wanted_bytes: int) -> None:
     connection.execute(text("SELECT set_config('maintenance_work_mem', :value, true)"), {"value": f"{kilobytes}kB"})
 
 
+def widen_index_search(connection: Connection) -> None:
+    """Make index searches of this transaction as exact as `catalog.images_by_index`, even among deleted images."""
+    connection.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
+    connection.execute(text("SET LOCAL hnsw.ef_search = 400"))
+
+
 def sample_common_images(connection: Connection, first_space_id: int, second_space_id: int, images: int) -> list[int]:
     """So many images of those that both spaces hold, at random but always the same."""
     statement = text("""
@@ -301,16 +311,14 @@ def sample_common_images(connection: Connection, first_space_id: int, second_spa
 
 def find_neighbours(connection: Connection, space: EmbeddingSpace, image_id: int, k: int) -> list[int]:
     """The nearest images in the bucket to one that the space holds, nearest first, without itself."""
-    vector = connection.execute(
-        text("SELECT embedding::text FROM catalog.image_embeddings WHERE space_id = :space AND image_id = :image"),
-        {"space": space.space_id, "image": image_id},
-    ).scalar_one()
-    # The space and its length stand in the statement, as the index asks for.
-    statement = text(f"""
+    parameters = {"space": space.space_id, "image": image_id, "dimensions": space.dimensions, "k": k}
+    # The index is used only if space and dimensions are constants. The driver writes them into the statement.
+    statement = text("""
         SELECT e.image_id FROM catalog.image_embeddings e
-        WHERE e.space_id = {space.space_id:d} AND e.image_id <> :image
-          AND catalog.is_answer(e.image_id, NULL, false)
-        ORDER BY e.embedding::halfvec({space.dimensions:d}) <=> CAST(:vector AS halfvec({space.dimensions:d}))
+        WHERE e.space_id = :space AND e.image_id <> :image AND catalog.is_answer(e.image_id, NULL, false)
+        ORDER BY CAST(e.embedding AS halfvec(:dimensions)) <=> CAST((
+            SELECT embedding FROM catalog.image_embeddings WHERE space_id = :space AND image_id = :image
+        ) AS halfvec(:dimensions))
         LIMIT :k
     """)
-    return list(connection.execute(statement, {"image": image_id, "vector": vector, "k": k}).scalars())
+    return list(connection.execute(statement, parameters).scalars())

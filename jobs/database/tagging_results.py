@@ -76,17 +76,6 @@ class ContentCopy:
     content_hash: bytes
 
 
-@dataclass(frozen=True)
-class ItemFailure:
-    """One image that could not be tagged, and why; ``reason`` is one of `jobs.failures.Reason`."""
-
-    image_id: int
-    etag: str
-    stage: str
-    reason: str
-    detail: str
-
-
 def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> None:
     """Note the hash and size of each image's bytes, unless the bucket was listed with other bytes meanwhile.
 
@@ -210,46 +199,6 @@ def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[Cont
     _require_all_copied(copied.rowcount, copies)
 
 
-def keep_current(connection: Connection, failures: Sequence[ItemFailure]) -> tuple[ItemFailure, ...]:
-    """Leave out what failed of bytes that the latest listing does not show any more."""
-    if not failures:
-        return ()
-    rows = connection.execute(
-        text("SELECT image_id, etag FROM catalog.images WHERE image_id = ANY (:ids) AND deleted_at IS NULL"),
-        {"ids": [failure.image_id for failure in failures]},
-    )
-    listed = {(row.image_id, row.etag) for row in rows}
-    return tuple(failure for failure in failures if (failure.image_id, failure.etag) in listed)
-
-
-def record_failures(connection: Connection, run_id: str, failures: Sequence[ItemFailure]) -> None:
-    """Store one row for each failed image; the same bytes failing again count as another attempt."""
-    connection.execute(
-        text("""
-            INSERT INTO catalog.item_failures AS f (image_id, etag, stage, reason, detail, run_id)
-            SELECT s.*, :run FROM unnest(CAST(:ids AS bigint[]), CAST(:etags AS text[]), CAST(:stages AS text[]),
-                                         CAST(:reasons AS text[]), CAST(:details AS text[])) AS s
-            ON CONFLICT (image_id) DO UPDATE
-            SET etag = excluded.etag, stage = excluded.stage, reason = excluded.reason, detail = excluded.detail,
-                run_id = excluded.run_id, last_failed_at = now(), resolved_at = NULL,
-                retry_asked_by = NULL, retry_asked_at = NULL,
-                ignored_by = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.ignored_by END,
-                ignored_at = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.ignored_at END,
-                attempts = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.attempts + 1 ELSE 1 END,
-                first_failed_at = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL
-                                       THEN f.first_failed_at ELSE now() END
-        """),
-        {
-            "run": run_id,
-            "ids": [failure.image_id for failure in failures],
-            "etags": [failure.etag for failure in failures],
-            "stages": [failure.stage for failure in failures],
-            "reasons": [failure.reason for failure in failures],
-            "details": [failure.detail for failure in failures],
-        },
-    )
-
-
 def forget_answers(connection: Connection, image_ids: Sequence[int]) -> None:
     """Drop the tags and vectors of images whose present bytes are no photo; answers to these very bytes stay.
 
@@ -264,18 +213,6 @@ def forget_answers(connection: Connection, image_ids: Sequence[int]) -> None:
             """),
             {"ids": list(image_ids)},
         )
-
-
-def resolve_failures(connection: Connection, image_ids: Sequence[int]) -> None:
-    """Close the failures of images that were tagged after all."""
-    connection.execute(
-        text("""
-            UPDATE catalog.item_failures
-            SET resolved_at = now(), retry_asked_by = NULL, retry_asked_at = NULL, ignored_by = NULL, ignored_at = NULL
-            WHERE image_id = ANY (:ids) AND resolved_at IS NULL
-        """),
-        {"ids": list(image_ids)},
-    )
 
 
 def _top_3_document(tag: Tag) -> str:

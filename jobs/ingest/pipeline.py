@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 from sqlalchemy import Engine
 
-from jobs.database.tagging_results import Embedding, ItemFailure, SeenContent, Tag
+from jobs.database.item_failures import ItemFailure
+from jobs.database.tagging_results import Embedding, SeenContent, Tag
 from jobs.database.tagging_runs import ChunkCounts
 from jobs.database.tagging_work import DueImage
 from jobs.failures import Stage

@@ -15,17 +15,9 @@ from jobs.database.model_versions import (
     read_live_model,
     require_champion,
 )
+from jobs.database.run_history import read_recent_speed
 from jobs.database.spaces import find_space, open_space
-from jobs.database.tagging_runs import (
-    PlannedShard,
-    Purpose,
-    RunModels,
-    TaggingRun,
-    insert_run,
-    lock_run,
-    read_recent_speed,
-    read_run,
-)
+from jobs.database.tagging_runs import PlannedShard, Purpose, RunModels, TaggingRun, insert_run, lock_run, read_run
 from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
 from jobs.errors import RefusedError
 from jobs.failures import RETRYABLE_REASONS

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from jobs.database.model_coverage import count_unprocessed
 from jobs.database.model_versions import read_live_model
-from jobs.database.product_tags import renew_product_tags
+from jobs.database.products import renew_product_tags
 from jobs.database.spaces import create_space_index, find_live_space, lock_spaces, make_space_live
 from jobs.database.tagging_runs import TaggingRun, require_run
-from jobs.database.tagging_work import count_unanswered
 from jobs.database.vector_codes import renew_vector_codes
 from jobs.progress import Progress, open_progress
 
@@ -60,7 +60,7 @@ def _publish(engine: Engine, run: TaggingRun, classifiers: Sequence[int], progre
     with engine.begin() as connection:
         renew_vector_codes(connection, live)
     with engine.connect() as connection:
-        missing = count_unanswered(connection, classifier=None, space=space_id)
+        missing = count_unprocessed(connection, classifier=None, space=space_id)
     return PublishReport(run.run_id, renewed, space_id, live == space_id, missing)
 
 

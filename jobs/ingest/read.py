@@ -4,7 +4,7 @@ import hashlib
 import time
 from dataclasses import dataclass
 
-from jobs.database.tagging_results import ItemFailure
+from jobs.database.item_failures import ItemFailure
 from jobs.database.tagging_work import DueImage
 from jobs.failures import ObjectFault, Stage
 from jobs.storage.object_store import ObjectStore

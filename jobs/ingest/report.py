@@ -6,18 +6,9 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection, Engine
 
+from jobs.database.run_history import EmbeddedCounts, RunTotals, count_embedded, sum_chunks
 from jobs.database.spaces import has_space_index
-from jobs.database.tagging_runs import (
-    EmbeddedCounts,
-    RunState,
-    RunTotals,
-    TaggingRun,
-    count_embedded,
-    finish_run,
-    has_asked_for_retraining,
-    require_run,
-    sum_chunks,
-)
+from jobs.database.tagging_runs import RunState, TaggingRun, finish_run, has_asked_for_retraining, require_run
 from jobs.errors import RefusedError
 from jobs.ingest.drift import DriftReport, DriftSettings, measure_drift
 from jobs.storage.layout import report_location
@@ -158,7 +149,7 @@ def find_fault(totals: RunTotals, failed_share_limit: float) -> str | None:
         return (
             f"{totals.failed} of {totals.entries} images failed ({reasons}), more than the "
             f"{failed_share_limit:.1%} of CATALOG_FAILED_SHARE_LIMIT; the others are saved. "
-            "See SELECT * FROM catalog.item_failure_summary"
+            "See the view catalog.item_failure_summary"
         )
     return None
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from jobs.database.tagging_results import ContentCopy, ItemFailure, SeenContent
+from jobs.database.item_failures import ItemFailure
+from jobs.database.tagging_results import ContentCopy, SeenContent
 from jobs.database.tagging_work import KnownContent
 from jobs.ingest.read import ImageBytes
 from jobs.ingest.write import Outcome, StageSeconds

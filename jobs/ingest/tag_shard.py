@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from jobs.database.model_versions import read_model_version
-from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chunks
+from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chunks, try_lock_shard
 from jobs.database.tagging_work import DueImage, KnownContent, find_known_content
 from jobs.errors import RetryableError, TerminatedError
 from jobs.images.decode import Decode, DecodeLimits, prepare_image
@@ -217,9 +217,7 @@ def _own_shard(engine: Engine, run_id: str, shard: int) -> Iterator[None]:
     with engine.connect() as connection:
         # Detached from the pool, so that closing the connection gives up the lock whatever happened.
         connection.detach()
-        is_ours = connection.execute(
-            text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), {"key": f"{run_id}/{shard}"}
-        ).scalar_one()
+        is_ours = try_lock_shard(connection, run_id, shard)
         connection.commit()
         if not is_ours:
             raise RetryableError(f"another process is tagging shard {shard} of run {run_id}")

@@ -8,20 +8,17 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Engine
 
 from jobs.database.drift_references import CONFIDENCE_BINS
+from jobs.database.item_failures import ItemFailure, keep_current, record_failures, resolve_failures
 from jobs.database.spaces import has_space_index
 from jobs.database.tagging_results import (
     ContentCopy,
     Embedding,
-    ItemFailure,
     SeenContent,
     Tag,
     copy_embeddings,
     copy_tags,
     forget_answers,
-    keep_current,
     record_contents,
-    record_failures,
-    resolve_failures,
     upsert_embeddings,
     upsert_tags,
 )

@@ -13,20 +13,13 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
+from jobs.database.model_coverage import lock_for_switch
 from jobs.database.model_versions import read_champion
-from jobs.database.product_tags import renew_product_tags
+from jobs.database.products import renew_product_tags
+from jobs.database.promotions import Switch
+from jobs.database.run_history import sum_chunks, sum_run_and_parts
 from jobs.database.spaces import create_space_index, open_space
-from jobs.database.switches import Switch
-from jobs.database.tagging_runs import (
-    RunModels,
-    RunState,
-    TaggingRun,
-    finish_run,
-    lock_run,
-    read_run,
-    sum_chunks,
-    sum_run_and_parts,
-)
+from jobs.database.tagging_runs import RunModels, RunState, TaggingRun, finish_run, lock_run, read_run
 from jobs.database.tagging_work import list_live_buckets
 from jobs.database.vector_codes import renew_live_codes, renew_vector_codes
 from jobs.errors import NotFoundError, RefusedError, RetryableError
@@ -43,7 +36,6 @@ from jobs.retag.switch import (
     find_switches,
     follow_rollbacks,
     is_superseded,
-    lock_for_switch,
     measure_agreement,
     read_live_models,
     switch_models,

@@ -5,19 +5,21 @@ import logging
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
+from jobs.database.model_coverage import PromotionReport, report_champion
 from jobs.database.model_versions import ModelKind, read_live_model
-from jobs.database.product_tags import renew_product_tags
+from jobs.database.products import renew_product_tags
 from jobs.database.promotions import (
     NewPromotion,
-    PromotionReport,
+    Switch,
     close_decision,
+    find_latest_other,
     insert_promotion,
+    insert_switch,
     lock_promotions,
     read_latest_promotion,
-    report_champion,
+    was_live,
 )
 from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
-from jobs.database.switches import Switch, find_latest_other, insert_switch, was_live
 from jobs.database.vector_codes import renew_live_codes
 from jobs.errors import NotFoundError, RefusedError
 from jobs.retag.switch import carry_texts

@@ -4,25 +4,24 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from jobs.connections import Connections
 from jobs.database.drift_references import count_catalog_answers, upsert_drift_reference
+from jobs.database.model_coverage import Losses, count_lost_tags, count_lost_vectors, count_unprocessed
 from jobs.database.model_versions import read_champion, read_live_model
-from jobs.database.product_tags import renew_product_tags
-from jobs.database.promotions import lock_promotions
+from jobs.database.products import renew_product_tags
+from jobs.database.promotions import Switch, insert_switch
+from jobs.database.search import count_missing_texts, insert_text_vectors, list_missing_texts
 from jobs.database.spaces import (
     find_live_space,
     find_neighbours,
-    lock_spaces,
     make_space_live,
     read_space,
     sample_common_images,
+    widen_index_search,
 )
-from jobs.database.switches import Switch, insert_switch
 from jobs.database.tagging_runs import RunModels
-from jobs.database.tagging_work import Losses, count_lost_tags, count_lost_vectors, count_unanswered
-from jobs.database.text_queries import count_missing_texts, insert_text_vectors, list_missing_texts
 from jobs.errors import RefusedError
 from jobs.search.encoders import load_text_embedder
 
@@ -45,9 +44,7 @@ def measure_agreement(engine: Engine, old_space_id: int, new_space_id: int) -> N
     """Compare the neighbours of a sample of the images that are in both spaces, always the same sample."""
     overlaps: list[float] = []
     with engine.begin() as connection:
-        # As in catalog.rank_images: the index gives most true neighbours, also where images left the bucket.
-        connection.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
-        connection.execute(text("SET LOCAL hnsw.ef_search = 400"))
+        widen_index_search(connection)
         spaces = [read_space(connection, space_id) for space_id in (old_space_id, new_space_id)]
         for image_id in sample_common_images(connection, old_space_id, new_space_id, SAMPLE_IMAGES):
             old, new = (find_neighbours(connection, space, image_id, NEIGHBOURS) for space in spaces)
@@ -83,10 +80,6 @@ def carry_texts(connections: Connections, encoder_version_id: int) -> int:
                 return carried
             insert_text_vectors(connection, encoder_version_id, texts, embedder.embed(texts))
         carried += len(texts)
-
-
-LOCK_TIMEOUT = "60s"
-"""While the switch waits for a listing that is being recorded, those that tag wait behind it."""
 
 
 @dataclass(frozen=True)
@@ -146,19 +139,9 @@ def is_superseded(connection: Connection, targets: RunModels) -> bool:
     return tuple(champion and champion.model_version_id for champion in champions) != wanted
 
 
-def lock_for_switch(connection: Connection) -> None:
-    """Keep champions, spaces, images and texts as they are until the transaction ends; those that read go on."""
-    connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT})
-    lock_promotions(connection)
-    lock_spaces(connection)
-    # Every chunk and every listing updates images: whoever would add an answer or an image waits.
-    connection.execute(text("LOCK TABLE catalog.images IN SHARE MODE"))
-    connection.execute(text("LOCK TABLE catalog.text_queries IN SHARE MODE"))
-
-
 def find_incompleteness(connection: Connection, targets: RunModels, switches: tuple[Switch, ...]) -> Incomplete | None:
     """What the targets have not answered, or None if they may go live; the truth only under `lock_for_switch`."""
-    images = count_unanswered(connection, targets.classifier_version_id, targets.space_id)
+    images = count_unprocessed(connection, targets.classifier_version_id, targets.space_id)
     has_new_encoder = any(switch.kind == "encoder" for switch in switches)
     texts = count_missing_texts(connection, targets.encoder_version_id) if has_new_encoder else 0
     return Incomplete(images, texts) if images or texts else None
@@ -202,5 +185,5 @@ def _check_losses(switch: Switch, losses: Losses, limit: float) -> None:
         raise RefusedError(
             f"{switch.kind} {switch.model_version_id} does not go live: {losses.lost} of the {losses.answered} images "
             f"that {switch.kind} {switch.replaced_version_id} answers failed with it, more than the {limit:.1%} of "
-            "CATALOG_FAILED_SHARE_LIMIT; see SELECT * FROM catalog.item_failure_summary"
+            "CATALOG_FAILED_SHARE_LIMIT; see the view catalog.item_failure_summary"
         )

@@ -12,15 +12,9 @@ from PIL import Image
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
+from jobs.database.model_coverage import PromotionReport, report_champion
 from jobs.database.model_versions import NewModelVersion, insert_model_version, read_champion
-from jobs.database.promotions import (
-    NewPromotion,
-    PromotionReport,
-    insert_promotion,
-    lock_promotions,
-    read_latest_promotion,
-    report_champion,
-)
+from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
 from jobs.errors import RefusedError
 from jobs.models.checkpoint import require_numbers, resolve_base
 from jobs.models.device import choose_device

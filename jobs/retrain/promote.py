@@ -6,19 +6,19 @@ from sqlalchemy import Connection
 
 from jobs.connections import Connections
 from jobs.database.evaluations import Evaluation, read_latest_evaluation
+from jobs.database.model_coverage import PromotionReport, report_champion
 from jobs.database.model_versions import ModelKind, read_champion, read_live_model
 from jobs.database.promotions import (
     NewPromotion,
-    PromotionReport,
+    Switch,
     close_decision,
     find_rollback,
     insert_promotion,
+    insert_switch,
     lock_promotions,
     read_decision,
     read_latest_promotion,
-    report_champion,
 )
-from jobs.database.switches import Switch, insert_switch
 from jobs.errors import NotFoundError, RefusedError
 from jobs.retag.rollback import roll_back
 

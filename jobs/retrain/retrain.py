@@ -8,8 +8,8 @@ from typing import Literal
 
 from jobs.connections import Connections
 from jobs.database.evaluations import read_latest_evaluation
+from jobs.database.model_coverage import PromotionReport
 from jobs.database.model_versions import ModelKind, read_champion
-from jobs.database.promotions import PromotionReport
 from jobs.errors import PermanentError, RefusedError
 from jobs.retag.retag import RetagReport, retag
 from jobs.retrain.evaluate.evaluate import evaluate_candidate

@@ -1,1 +1,1 @@
-"""The review of single photos: the queue, the answers, and the accuracy that follows from them."""
+"""The review of single photos: which to show, what may be answered, and the accuracy that follows."""

@@ -1,7 +1,7 @@
 """Asking the catalog from Python: by words, by product, by photo."""
 
+from jobs.database.search import ProductHit
 from jobs.search.by_image import similar_products, similar_products_by_image
 from jobs.search.by_text import search_products
-from jobs.search.hits import ProductHit
 
 __all__ = ["ProductHit", "search_products", "similar_products", "similar_products_by_image"]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from pgvector import HalfVector
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from jobs.connections import connect
+from jobs.database.search import ProductHit, format_search, search_by_product, search_by_vector
 from jobs.database.spaces import find_live_space, read_live_space
 from jobs.errors import NotFoundError, RefusedError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.search.encoders import load_photo_embedder
-from jobs.search.hits import ProductHit, read_product_hits
 from jobs.settings import Settings, load_settings
 
 
@@ -27,16 +27,7 @@ def similar_products(
         RetryableError: the database is away.
     """
     with connect(settings or load_settings()) as connections, connections.engine.connect() as connection:
-        return find_similar_products(connection, product_id, k, category)
-
-
-def find_similar_products(connection: Connection, product_id: str, k: int, category: str | None) -> list[ProductHit]:
-    """`similar_products` on an open connection."""
-    return read_product_hits(
-        connection,
-        "SELECT * FROM catalog.similar_products(:product, CAST(:k AS integer), :category)",
-        {"product": product_id, "k": k, "category": category},
-    )
+        return search_by_product(connection, product_id, k, category)
 
 
 EmbedBy = Callable[[int], np.ndarray]
@@ -47,12 +38,11 @@ SHRUNKEN_SIDE = 1024
 
 
 @dataclass(frozen=True)
-class PhotoAnswer:
-    """The hits, the most similar first, and the photo's vector as pgvector writes it, with the space it belongs to."""
+class PhotoSearch:
+    """The hits, the most similar first, and the SQL that finds the same."""
 
-    space_id: int
-    vector: str
-    hits: tuple[ProductHit, ...]
+    hits: list[ProductHit]
+    sql: str
 
 
 def similar_products_by_image(
@@ -71,26 +61,22 @@ def similar_products_by_image(
         def embed(encoder_version_id: int) -> np.ndarray:
             return load_photo_embedder(connections, encoder_version_id)(pixels)
 
-        return list(find_products_by_photo(connections.engine, embed, k, category).hits)
+        return find_products_by_photo(connections.engine, embed, k, category).hits
 
 
-def find_products_by_photo(engine: Engine, embed: EmbedBy, k: int, category: str | None) -> PhotoAnswer:
+def find_products_by_photo(engine: Engine, embed: EmbedBy, k: int, category: str | None) -> PhotoSearch:
     """`similar_products_by_image` on an open engine; ``embed`` is asked again if another space goes live meanwhile."""
     while True:
         with engine.connect() as connection:
             space = read_live_space(connection)
-        vector = HalfVector(embed(space.encoder_version_id)).to_text()
+        vector = embed(space.encoder_version_id)
         # One snapshot for the check and the search: another space may have gone live while the photo was embedded.
         with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
             if find_live_space(connection) != space.space_id:
                 continue
-            hits = read_product_hits(
-                connection,
-                "SELECT * FROM "
-                "catalog.nearest_products(CAST(:vector AS halfvec), :space, CAST(:k AS integer), :category)",
-                {"vector": vector, "space": space.space_id, "k": k, "category": category},
-            )
-            return PhotoAnswer(space.space_id, vector, tuple(hits))
+            hits = search_by_vector(connection, vector, space.space_id, k, category)
+        shown_vector = HalfVector(vector).to_text()
+        return PhotoSearch(hits, format_search("nearest_products", shown_vector, space.space_id, k, category=category))
 
 
 def read_photo(image_path: Path, settings: Settings) -> np.ndarray:

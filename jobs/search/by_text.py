@@ -5,11 +5,10 @@ from functools import partial
 from sqlalchemy import Engine
 
 from jobs.connections import connect
+from jobs.database.search import ProductHit, insert_text_vectors, is_text_known, search_by_text
 from jobs.database.spaces import read_live_space
-from jobs.database.text_queries import insert_text_vectors, is_text_known
 from jobs.errors import RefusedError
 from jobs.search.encoders import LoadTextEmbedder, load_text_embedder
-from jobs.search.hits import ProductHit, read_product_hits
 from jobs.settings import Settings, load_settings
 
 MAX_QUERY_BYTES = 2000
@@ -50,11 +49,7 @@ def find_products_by_text(
     """`search_products` on an open engine; the encoder is loaded only for a text that is new."""
     embed_text_query(engine, load_encoder, query_text)
     with engine.connect() as connection:
-        return read_product_hits(
-            connection,
-            "SELECT * FROM catalog.search_products(:text, CAST(:k AS integer), :category)",
-            {"text": query_text, "k": k, "category": category},
-        )
+        return search_by_text(connection, query_text, k, category)
 
 
 def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text: str) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from jobs.database.search import ProductHit
 from jobs.errors import PermanentError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
-from jobs.search.hits import ProductHit
 
 ReadPhoto = Callable[[int], bytes]
 """Fetches a photo by its image id; raises PermanentError or OSError where it cannot be had."""

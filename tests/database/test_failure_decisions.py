@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.shop import Shop, make_photo
-from jobs.database.tagging_runs import ignore_failures, retry_failures
+from jobs.database.item_failures import ignore_failures, retry_failures
 from jobs.ingest.ingest import IngestOptions, ingest, preview_ingest
 
 SUMMARY = "SELECT reason, images FROM catalog.item_failure_summary"

@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
 from fixtures.catalog_rows import NewImage, add_images, delete_images, open_live_space, promote_model, start_run
+from jobs.database.item_failures import ItemFailure, record_failures
+from jobs.database.model_coverage import count_unprocessed
 from jobs.database.spaces import (
     EmbeddingSpace,
     create_space_index,
@@ -18,8 +20,6 @@ from jobs.database.spaces import (
     open_space,
     read_live_space,
 )
-from jobs.database.tagging_results import ItemFailure, record_failures
-from jobs.database.tagging_work import count_unanswered
 from jobs.errors import PermanentError
 
 Result = TypeVar("Result")
@@ -194,4 +194,4 @@ def test_missing_vectors_are_those_of_images_in_the_bucket_that_did_not_fail(eng
         delete_images(connection, [deleted])
         start_run(connection, classifier, space_id)
         record_failures(connection, "run", [ItemFailure(failed, "etag", "decode", "truncated", "no end")])
-        assert count_unanswered(connection, classifier=None, space=space_id) == 2
+        assert count_unprocessed(connection, classifier=None, space=space_id) == 2

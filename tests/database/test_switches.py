@@ -1,7 +1,7 @@
 from sqlalchemy import Engine
 
 from fixtures.catalog_rows import promote_model
-from jobs.database.switches import find_latest_other
+from jobs.database.promotions import find_latest_other
 
 
 def test_the_version_that_was_live_last_is_found(engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_photo
-from jobs.database.tagging_runs import EmbeddedCounts
+from jobs.database.run_history import EmbeddedCounts
 from jobs.ingest.drift import DriftSettings
 from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
 from jobs.ingest.report import IndexFilling, explain_filling, report_run

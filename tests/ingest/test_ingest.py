@@ -11,7 +11,7 @@ from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_
 from fixtures.champions import make_champion
 from fixtures.recorded_progress import record_progress
 from fixtures.shop import Shop, TinyModels, make_photo
-from jobs.database.product_tags import renew_product_tags
+from jobs.database.products import renew_product_tags
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
 

@@ -1,6 +1,6 @@
 """The same bytes are answered once."""
 
-from jobs.database.tagging_results import ItemFailure
+from jobs.database.item_failures import ItemFailure
 from jobs.database.tagging_work import DueImage, KnownContent
 from jobs.ingest.read import ImageBytes
 from jobs.ingest.reuse import ContentRouter, fail_twins

@@ -16,8 +16,8 @@ from fixtures.lock_waits import count_waiting, wait_until
 from fixtures.recorded_progress import record_progress
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.connections import Connections
+from jobs.database.model_coverage import count_unprocessed
 from jobs.database.model_versions import ModelKind
-from jobs.database.tagging_work import count_unanswered
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
 from jobs.ingest.shard_tagger import ShardTagger
@@ -67,7 +67,7 @@ def count_unanswered_by_champions(shop: Shop) -> int:
     ((classifier,), (encoder,)) = shop.query(CHAMPIONS)
     ((space,),) = shop.query("SELECT space_id FROM catalog.embedding_spaces WHERE encoder_version_id = :e", e=encoder)
     with shop.connections.engine.connect() as connection:
-        return count_unanswered(connection, classifier, space)
+        return count_unprocessed(connection, classifier, space)
 
 
 def test_the_catalog_answers_at_every_moment(promoted_catalog: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

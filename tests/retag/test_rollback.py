@@ -5,8 +5,8 @@ import pytest
 from fixtures.catalog_rows import NewImage, add_images, delete_images, promote_model, tag_products
 from fixtures.shop import Shop
 from jobs.database.model_versions import ModelKind
+from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, drop_space, find_live_space, make_space_live, open_space
-from jobs.database.switches import Switch, insert_switch
 from jobs.errors import PermanentError
 from jobs.retag.rollback import roll_back
 

@@ -13,9 +13,9 @@ from fixtures.gate_results import ALL_PASSED, GateResults, store_gate_results
 from fixtures.lock_waits import count_waiting, wait_until
 from fixtures.shop import Shop
 from jobs.connections import Connections
+from jobs.database.model_coverage import PromotionReport
 from jobs.database.model_versions import ModelKind, read_champion, read_live_model
-from jobs.database.promotions import PromotionReport
-from jobs.database.switches import Switch, insert_switch
+from jobs.database.promotions import Switch, insert_switch
 from jobs.errors import PermanentError
 from jobs.retag.rollback import roll_back
 from jobs.retrain.promote import promote_candidate

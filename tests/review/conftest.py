@@ -1,5 +1,5 @@
 """The small catalog of the tests of browsing, to be reviewed."""
 
-from tests.browsing.conftest import browsed_engine, catalog, connection
+from tests.database.conftest import browsed_engine, catalog, connection
 
 __all__ = ["browsed_engine", "catalog", "connection"]

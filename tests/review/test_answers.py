@@ -7,16 +7,10 @@ from sqlalchemy import Connection, text
 from fixtures.catalog_rows import NewImage, add_images, delete_images, label_image, open_live_space, promote_model
 from jobs.database.engine import create_database_engine
 from jobs.database.examples import NOT_CLOTHING
+from jobs.database.reviews import Answer, read_past_answers
 from jobs.database.vector_codes import renew_vector_codes
-from jobs.review.answers import (
-    Answer,
-    ReviewRefusedError,
-    list_answers,
-    read_past_answers,
-    record_answers,
-    undo_answer,
-)
-from tests.browsing.conftest import SmallCatalog
+from jobs.review.answers import ReviewRefusedError, list_answers, record_answers, undo_answer
+from tests.database.conftest import SmallCatalog
 
 Tag = tuple[str, str] | None
 
@@ -88,7 +82,7 @@ def test_what_cannot_be_undone_is_explained(connection: Connection, catalog: Sma
         undo_answer(connection, review_id, "ann")
     other = answer(connection, catalog, "hat", "shoes")
     undo_answer(connection, other, "bob")
-    with pytest.raises(ReviewRefusedError, match="undone already, by bob"):
+    with pytest.raises(ReviewRefusedError, match="already undone by bob"):
         undo_answer(connection, other, "ann")
     with pytest.raises(ReviewRefusedError, match="no answer 999"):
         undo_answer(connection, 999, "ann")
@@ -99,7 +93,7 @@ def test_the_second_of_two_people_is_told_what_the_first_has_answered(
     connection: Connection, catalog: SmallCatalog
 ) -> None:
     first = answer(connection, catalog, "blue", "shoes")
-    with pytest.raises(ReviewRefusedError, match=r"ann has answered for photo \d+ already: shoes"):
+    with pytest.raises(ReviewRefusedError, match=r"ann has already answered for photo \d+: shoes"):
         answer(connection, catalog, "blue", "dress", "bob")
     assert read_tags(connection, catalog, "blue")[0] == ("shoes", "human")
     undo_answer(connection, first, "ann")
@@ -134,7 +128,7 @@ def test_what_is_no_answer_is_refused_whole(connection: Connection, catalog: Sma
     delete_images(connection, [images["sandal"]])
     for image_id, category, words in (
         (images["blue"], "<script>", "no category '<script>'"),
-        (images["untagged"], "hat", "has not tagged it"),
+        (images["untagged"], "hat", "has no tag of the live classifier"),
         (images["sandal"], "hat", "is gone"),
         (10**12, "hat", "is gone"),
     ):

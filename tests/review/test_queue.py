@@ -12,17 +12,18 @@ from fixtures.catalog_rows import (
     tag_products,
 )
 from jobs.database.drift_references import DriftReference, upsert_drift_reference
-from jobs.database.switches import Switch, insert_switch
+from jobs.database.promotions import Switch, insert_switch
+from jobs.database.reviews import Answer, Reason, ReviewItem
 from jobs.ingest.drift import DriftSettings
-from jobs.review.answers import Answer, record_answers
-from jobs.review.queue import Reason, ReviewItem, find_waiting, read_backlog, read_review_queue
-from tests.browsing.conftest import SmallCatalog
+from jobs.review.answers import record_answers
+from jobs.review.queue import find_review_queue, read_backlog, read_review_queue
+from tests.database.conftest import SmallCatalog
 
 DRIFT = DriftSettings()
 
 
 def read_queue(connection: Connection, reason: Reason | None, size: int) -> tuple[ReviewItem, ...]:
-    return read_review_queue(connection, find_waiting(connection, DRIFT), reason, size)
+    return read_review_queue(connection, find_review_queue(connection, DRIFT), reason, size)
 
 
 def list_queue(connection: Connection, catalog: SmallCatalog, reason: Reason | None, size: int = 50) -> list[str]:
@@ -128,19 +129,21 @@ def test_all_reasons_take_turns_and_no_photo_comes_twice(connection: Connection,
     queue = read_queue(connection, None, 50)
     assert len({item.image_id for item in queue}) == len(queue) == 5
     # It may be there for another reason, too.
-    first_of_audit = find_waiting(connection, DRIFT).by_reason["audit"][0]
+    first_of_audit = find_review_queue(connection, DRIFT).by_reason["audit"][0]
     assert first_of_audit in {item.image_id for item in queue[:3]}
     assert queue[0].reason == "low_confidence"
 
 
 def test_the_backlog_counts_what_waits(connection: Connection, catalog: SmallCatalog) -> None:
-    counts = {backlog.reason: backlog.images for backlog in read_backlog(connection, find_waiting(connection, DRIFT))}
+    counts = {
+        backlog.reason: backlog.images for backlog in read_backlog(connection, find_review_queue(connection, DRIFT))
+    }
     assert counts == {"low_confidence": 3, "photos_disagree": 1, "audit": 5, "label_error": 0, "drifted_class": 0}
 
 
 def test_without_a_live_classifier_nothing_waits(connection: Connection) -> None:
     assert read_queue(connection, None, 10) == ()
-    assert read_backlog(connection, find_waiting(connection, DRIFT)) == ()
+    assert read_backlog(connection, find_review_queue(connection, DRIFT)) == ()
 
 
 def test_the_top_3_of_a_photo_are_shown(connection: Connection, catalog: SmallCatalog) -> None:
@@ -151,4 +154,4 @@ def test_the_top_3_of_a_photo_are_shown(connection: Connection, catalog: SmallCa
     )
     tag_products(connection, catalog.classifier, {"PX4": "hat"})
     [item] = read_queue(connection, "low_confidence", 1)
-    assert [(guess.category, guess.confidence) for guess in item.top_3] == [("hat", 0.4), ("dress", 0.35)]
+    assert [(guess["category"], guess["confidence"]) for guess in item.top_3] == [("hat", 0.4), ("dress", 0.35)]

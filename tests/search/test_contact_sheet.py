@@ -3,9 +3,9 @@ import io
 import pytest
 from PIL import Image
 
+from jobs.database.search import ProductHit
 from jobs.errors import PermanentError, RetryableError
 from jobs.search.contact_sheet import COLUMNS, EMPTY, PHOTO_SIZE, Question, render_contact_sheet
-from jobs.search.hits import ProductHit
 
 COLOURS = {"red.jpg": (200, 30, 30), "green.jpg": (30, 160, 60), "blue.jpg": (40, 60, 200)}
 NAMES = (*COLOURS, "missing.jpg", "broken.jpg")

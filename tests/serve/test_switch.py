@@ -14,8 +14,8 @@ from fixtures.champions import make_champion
 from fixtures.postgres import execute
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.connections import connect
+from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
-from jobs.database.switches import Switch, insert_switch
 from jobs.ingest.ingest import IngestOptions, ingest
 from jobs.retag.rollback import roll_back
 from jobs.serve import follower

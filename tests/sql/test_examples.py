@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from fixtures.catalog_rows import NewImage, add_images, label_image, promote_model, start_run, store_text, tag_products
+from jobs.database.item_failures import ItemFailure, record_failures
 from jobs.database.migrations import SQL_FOLDER
-from jobs.database.switches import Switch, insert_switch
-from jobs.database.tagging_results import ItemFailure, record_failures
+from jobs.database.promotions import Switch, insert_switch
 from jobs.database.tagging_runs import ChunkCounts, insert_chunk
 from tests.sql.conftest import Models
 

@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from fixtures.catalog_rows import NewImage, add_images, delete_images, start_run
-from jobs.database.tagging_results import ItemFailure, record_failures, resolve_failures
-from jobs.database.tagging_runs import ChunkCounts, finish_run, insert_chunk, sum_chunks
+from jobs.database.item_failures import ItemFailure, record_failures, resolve_failures
+from jobs.database.run_history import sum_chunks
+from jobs.database.tagging_runs import ChunkCounts, finish_run, insert_chunk
 from jobs.failures import RETRYABLE_REASONS
 from tests.sql.conftest import Models
 

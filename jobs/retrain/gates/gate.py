@@ -108,7 +108,7 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
             raise NotFoundError(f"run {run_id} has no evaluation: run `python -m jobs evaluate {kind}` first")
-        decisions = decide_all(evaluation, bool(sample_live_tags(connection, images=1)), policy)
+        decisions = decide_all(evaluation, bool(sample_live_tags(connection, size=1)), policy)
         contents = _collect(connection, connections.store, evaluation, decisions)
     page = S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE
     content = render_page(contents).encode()

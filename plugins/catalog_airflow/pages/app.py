@@ -23,7 +23,7 @@ from catalog_airflow.pages import (
 from catalog_airflow.pages.access import identify_viewer, require_same_origin
 from catalog_airflow.pages.body_limit import BodyLimit
 from catalog_airflow.pages.templating import render_page
-from jobs.browsing.photo_grid import BadCursorError
+from jobs.database.image_grid import BadCursorError
 from jobs.errors import PermanentError, RetryableError
 
 log = logging.getLogger(__name__)

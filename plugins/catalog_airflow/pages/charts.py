@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jobs.browsing.run_history import RunSummary
+from jobs.database.run_history import RunSummary
 
 WIDTH, HEIGHT = 640, 160
 GAP = 0.25

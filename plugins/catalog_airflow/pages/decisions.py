@@ -10,13 +10,13 @@ from catalog_airflow.pages.access import Promoter
 from catalog_airflow.pages.catalog_access import change_catalog, read_catalog
 from catalog_airflow.pages.models import VersionId, start_decision
 from catalog_airflow.pages.templating import make_url, render_page
-from jobs.browsing.comparison import Comparison, read_comparison
 from jobs.database.evaluations import read_gate_decisions
+from jobs.database.model_coverage import preview_switch
 from jobs.database.model_listing import ModelSummary, show_model_version
 from jobs.database.promotions import ChampionDecision, insert_decision
 from jobs.errors import NotFoundError, RefusedError
 from jobs.retag.rollback import choose_rollback
-from jobs.retag.switch_preview import preview_switch
+from jobs.retrain.comparison import Comparison, read_comparison
 
 router = APIRouter()
 

@@ -14,12 +14,12 @@ from catalog_airflow.defaults import DECISION_DAG
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import read_catalog
 from catalog_airflow.pages.templating import render_page
-from jobs.browsing.comparison import read_comparison, read_comparisons
 from jobs.database.model_listing import list_model_versions, show_model_version
 from jobs.database.model_versions import MODEL_KINDS, ModelKind
 from jobs.database.promotions import read_promotion_history
 from jobs.errors import NotFoundError, RetryableError
 from jobs.retag.rollback import choose_rollback
+from jobs.retrain.comparison import read_comparison, read_comparisons
 
 PROMOTIONS_SHOWN = 50
 

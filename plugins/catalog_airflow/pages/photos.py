@@ -9,11 +9,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import read_catalog
 from catalog_airflow.pages.templating import make_url, render_page
-from jobs.browsing.photo_grid import PhotoFilter, read_photo_page
-from jobs.browsing.product_details import read_product
-from jobs.database.categories import list_categories
+from jobs.database.image_grid import PhotoFilter, read_photo_page
+from jobs.database.products import list_categories, read_product
+from jobs.database.search import search_by_product
 from jobs.errors import NotFoundError
-from jobs.search.by_image import find_similar_products
 
 PAGE_SIZE = 60
 
@@ -87,7 +86,7 @@ def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_l
         if product is None:
             raise HTTPException(404, f"There is no product {id!r} in the catalog.")
         try:
-            similar, why_none = find_similar_products(connection, id, SIMILAR_SHOWN, None), ""
+            similar, why_none = search_by_product(connection, id, SIMILAR_SHOWN, None), ""
         except NotFoundError as error:
             similar, why_none = [], str(error)
     return render_page("product.html", viewer, product=product, similar=similar, why_none=why_none)

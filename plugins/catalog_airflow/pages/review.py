@@ -11,16 +11,10 @@ from catalog_airflow.pages.access import AnyViewer, Reviewer, Viewer
 from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_drift_settings
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.database.examples import NOT_CLOTHING
+from jobs.database.reviews import Answer, Reason, read_past_answers
 from jobs.review.accuracy import read_reviewed_accuracy
-from jobs.review.answers import (
-    Answer,
-    ReviewRefusedError,
-    list_answers,
-    read_past_answers,
-    record_answers,
-    undo_answer,
-)
-from jobs.review.queue import MOST_COUNTED, Reason, find_waiting, read_backlog, read_review_queue
+from jobs.review.answers import ReviewRefusedError, list_answers, record_answers, undo_answer
+from jobs.review.queue import MAX_COUNTED, find_review_queue, read_backlog, read_review_queue
 
 QUEUE_SIZE = 24
 PAST_SHOWN = 8
@@ -120,23 +114,23 @@ def _parse_accepted(value: str) -> Answer:
 
 def _render_review(viewer: Viewer, query: ReviewQuery, fault: str = "") -> HTMLResponse:
     with read_catalog() as connection:
-        waiting = find_waiting(connection, read_drift_settings())
-        queue = read_review_queue(connection, waiting, query.only, QUEUE_SIZE)
-        backlog = read_backlog(connection, waiting)
+        queue = find_review_queue(connection, read_drift_settings())
+        items = read_review_queue(connection, queue, query.only, QUEUE_SIZE)
+        backlog = read_backlog(connection, queue)
         accuracy = read_reviewed_accuracy(connection)
         past = read_past_answers(connection, viewer.name, PAST_SHOWN)
         categories = list_answers(connection)
-    at = query.at if query.at < len(queue) else 0
+    at = query.at if query.at < len(items) else 0
     return render_page(
         "review.html",
         viewer,
         status_code=409 if fault else 200,
         query=query,
-        item=queue[at] if queue else None,
-        others=[item for place, item in enumerate(queue) if place != at],
-        pass_url=make_url("review", only=query.only, at=at + 1) if at + 1 < len(queue) else None,
+        item=items[at] if items else None,
+        others=[item for place, item in enumerate(items) if place != at],
+        pass_url=make_url("review", only=query.only, at=at + 1) if at + 1 < len(items) else None,
         backlog=backlog,
-        most_counted=MOST_COUNTED,
+        max_counted=MAX_COUNTED,
         accuracy=accuracy,
         past=past,
         undoable=next((answer.review_id for answer in past if not answer.is_undone), None),

@@ -10,11 +10,9 @@ from catalog_airflow.pages import charts
 from catalog_airflow.pages.access import AnyViewer, Reviewer
 from catalog_airflow.pages.catalog_access import change_catalog, read_catalog
 from catalog_airflow.pages.templating import make_url, render_page
-from jobs.browsing.failure_list import read_failure_page
-from jobs.browsing.overview import read_overview
-from jobs.browsing.run_history import read_run_details
+from jobs.database.item_failures import count_failures, ignore_failures, read_failure_page, retry_failures
 from jobs.database.job_progress import list_running_jobs
-from jobs.database.tagging_runs import ignore_failures, retry_failures
+from jobs.database.run_history import read_run_details
 
 router = APIRouter()
 
@@ -71,7 +69,7 @@ def show_failures(
     """Failures that nobody and nothing has mended yet, or those that somebody ignores."""
     with read_catalog() as connection:
         page = read_failure_page(connection, reason or None, after, PAGE_SIZE, ignored=ignored)
-        reasons = read_overview(connection).failures
+        reasons = count_failures(connection)
     return render_page(
         "failures.html",
         viewer,

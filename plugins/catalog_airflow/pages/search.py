@@ -16,11 +16,11 @@ from catalog_airflow.pages.access import AnyViewer, Viewer
 from catalog_airflow.pages.catalog_access import open_catalog, open_query_client, read_catalog, use_catalog
 from catalog_airflow.pages.templating import render_page
 from catalog_airflow.pages.thumbnails import open_shrinker
-from jobs.database.categories import list_categories
+from jobs.database.products import list_categories
+from jobs.database.search import ProductHit, format_search, search_by_product
 from jobs.errors import PermanentError, RetryableError
-from jobs.search.by_image import find_products_by_photo, find_similar_products
+from jobs.search.by_image import find_products_by_photo
 from jobs.search.by_text import MAX_QUERY_BYTES, find_products_by_text, find_text_fault
-from jobs.search.hits import ProductHit, write_photo_search, write_similar_search, write_text_search
 from jobs.serve.client import EmbeddedQuery, QueryRefusedError
 
 HITS_SHOWN = 24
@@ -83,13 +83,13 @@ def _search_words(query_text: str, category: str | None) -> SearchAnswer:
         raise QueryRefusedError("unfit_text", fault)
     with use_catalog() as catalog:
         hits = find_products_by_text(catalog.engine, _ServiceEncoder, query_text, HITS_SHOWN, category)
-    return SearchAnswer(hits, write_text_search(query_text, HITS_SHOWN, category))
+    return SearchAnswer(hits, format_search("search_products", query_text, HITS_SHOWN, category=category))
 
 
 def _search_like(product_id: str, category: str | None) -> SearchAnswer:
     with read_catalog() as connection:
-        hits = find_similar_products(connection, product_id, HITS_SHOWN, category)
-    return SearchAnswer(hits, write_similar_search(product_id, HITS_SHOWN, category))
+        hits = search_by_product(connection, product_id, HITS_SHOWN, category)
+    return SearchAnswer(hits, format_search("similar_products", product_id, HITS_SHOWN, category=category))
 
 
 def _search_photo(content: bytes, category: str | None) -> SearchAnswer:
@@ -97,8 +97,8 @@ def _search_photo(content: bytes, category: str | None) -> SearchAnswer:
         return _read_vector(open_query_client().embed_image(content), encoder_version_id)
 
     with use_catalog() as catalog:
-        answer = find_products_by_photo(catalog.engine, embed, HITS_SHOWN, category)
-    return SearchAnswer(answer.hits, write_photo_search(answer.vector, answer.space_id, HITS_SHOWN, category))
+        found = find_products_by_photo(catalog.engine, embed, HITS_SHOWN, category)
+    return SearchAnswer(found.hits, found.sql)
 
 
 def _read_vector(answer: EmbeddedQuery, encoder_version_id: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
-from jobs.browsing.thumbnail_source import ThumbnailSource, find_thumbnail_source
+from jobs.database.images import ImageObject, find_image_object
 from jobs.errors import RetryableError
 from jobs.failures import ObjectFault
 from jobs.images.decode import DecodeFault
@@ -100,7 +100,7 @@ class ThumbnailCache:
             size_bytes, getsizeof=lambda thumbnail: len(thumbnail.content) + 200
         )
 
-    async def get(self, image_id: int, source: ThumbnailSource) -> Thumbnail:
+    async def get(self, image_id: int, source: ImageObject) -> Thumbnail:
         """The thumbnail of an image; raises where the bucket is away."""
         key = (image_id, source.etag)
         if (kept := self._kept.get(key)) is not None:
@@ -139,14 +139,14 @@ async def send_thumbnail(image_id: int, request: Request) -> Response:
     return Response(thumbnail.content, media_type="image/jpeg", headers=headers)
 
 
-def _find_source(image_id: int) -> ThumbnailSource | None:
+def _find_source(image_id: int) -> ImageObject | None:
     if not 0 <= image_id < 2**63:
         return None
     with read_catalog() as connection:
-        return find_thumbnail_source(connection, image_id)
+        return find_image_object(connection, image_id)
 
 
-def _read_photo(source: ThumbnailSource) -> bytes | str:
+def _read_photo(source: ImageObject) -> bytes | str:
     limit = min(MAX_BYTES, open_catalog().settings.images.max_object_bytes)
     if source.size_bytes > limit:
         return "too large to show"

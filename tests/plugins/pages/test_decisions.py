@@ -9,7 +9,7 @@ import pytest
 from fixtures.catalog_rows import register_model
 from fixtures.gate_results import GateResults, store_gate_results
 from fixtures.shop import Shop
-from jobs.database.switches import Switch, insert_switch
+from jobs.database.promotions import Switch, insert_switch
 from jobs.retag.rollback import roll_back
 from jobs.retrain.promote import promote_candidate
 from jobs.settings import PROJECT_ROOT

@@ -156,11 +156,11 @@ def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -
     from catalog_airflow.pages.thumbnails import ThumbnailCache
 
     cache = ThumbnailCache(size_bytes=4_000)
-    from jobs.browsing.thumbnail_source import find_thumbnail_source
+    from jobs.database.images import find_image_object
 
     for image_id in browsed.image_ids[:2] + browsed.image_ids[3:]:
         with browsed.shop.connections.engine.connect() as connection:
-            source = find_thumbnail_source(connection, image_id)
+            source = find_image_object(connection, image_id)
         assert source is not None
         assert asyncio.run(cache.get(image_id, source)).content
         assert cache._kept.currsize <= 4_000

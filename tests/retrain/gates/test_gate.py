@@ -12,7 +12,7 @@ from fixtures.catalog_rows import NewImage, add_images, open_live_space
 from fixtures.shop import Shop, make_photo
 from jobs.database.evaluations import Evaluation, read_gate_decisions
 from jobs.database.model_versions import ModelKind
-from jobs.database.switches import Switch, insert_switch
+from jobs.database.promotions import Switch, insert_switch
 from jobs.errors import PermanentError
 from jobs.retrain.evaluate.evaluation_files import (
     FLIPS_FILE,

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import Connection, text
 
 from fixtures.catalog_rows import delete_images, register_model
-from jobs.browsing import photo_grid
-from jobs.browsing.photo_grid import BadCursorError, PhotoFilter, read_photo_page, write_cursor
-from tests.browsing.conftest import PHOTOS, SmallCatalog
+from jobs.database import image_grid
+from jobs.database.image_grid import BadCursorError, PhotoFilter, read_photo_page, write_cursor
+from tests.database.conftest import PHOTOS, SmallCatalog
 
 EVERYTHING = ["untagged", "labelled", "sandal", "boot", "hat", "blue", "red"]
 
@@ -63,7 +63,7 @@ def test_a_hostile_text_is_only_a_text(connection: Connection, catalog: SmallCat
 def test_a_deleted_photo_is_among_the_deleted_alone(
     connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
 ) -> None:
-    monkeypatch.setattr(photo_grid, "MOST_SORTED", most_sorted)
+    monkeypatch.setattr(image_grid, "MOST_SORTED", most_sorted)
     delete_images(connection, [catalog.image_ids[name] for name in ("hat", "labelled", "blue", "untagged")])
     assert read_names(connection, catalog, PhotoFilter()) == ["sandal", "boot", "red"]
     for wanted, names in (
@@ -98,7 +98,7 @@ def test_a_version_shows_its_own_tags(connection: Connection, catalog: SmallCata
 def test_a_run_shows_what_was_tagged_while_it_went_on(
     connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
 ) -> None:
-    monkeypatch.setattr(photo_grid, "MOST_SORTED", most_sorted)
+    monkeypatch.setattr(image_grid, "MOST_SORTED", most_sorted)
     encoder = connection.execute(text("SELECT encoder_version_id FROM catalog.embedding_spaces")).scalar_one()
     for run, start in (("now", "-1 minute"), ("later", "1 minute")):
         connection.execute(

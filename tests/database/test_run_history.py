@@ -5,10 +5,12 @@ import json
 import pytest
 from sqlalchemy import Connection, text
 
-from jobs.browsing.overview import read_overview
-from jobs.browsing.run_history import list_runs, read_run_details
-from jobs.browsing.thumbnail_source import find_thumbnail_source
-from jobs.database.categories import list_categories
+from jobs.database.images import count_roughly, find_image_object
+from jobs.database.item_failures import count_failures
+from jobs.database.products import list_categories
+from jobs.database.promotions import list_champions
+from jobs.database.run_history import list_runs, read_run_details, sum_chunks
+from jobs.database.tables import images, products
 from jobs.database.tagging_runs import (
     ChunkCounts,
     PlannedShard,
@@ -17,9 +19,8 @@ from jobs.database.tagging_runs import (
     finish_run,
     insert_chunk,
     insert_run,
-    sum_chunks,
 )
-from tests.browsing.conftest import SmallCatalog
+from tests.database.conftest import SmallCatalog
 
 
 @pytest.fixture
@@ -100,16 +101,15 @@ def test_a_run_that_was_never_planned_has_no_page(connection: Connection) -> Non
 
 
 def test_the_overview(connection: Connection, run_id: str, catalog: SmallCatalog) -> None:
-    overview = read_overview(connection)
-    classifier, encoder = overview.champions
+    classifier, encoder = list_champions(connection)
     assert (classifier.kind, classifier.model_version_id, classifier.live_version_id) == (
         "classifier",
         catalog.classifier,
         catalog.classifier,
     )
-    assert (classifier.promoted_by, classifier.all_gates, encoder.kind) == ("tester", 0, "encoder")
-    assert [(failure.reason, failure.images) for failure in overview.failures] == [("corrupt", 1)]
-    assert (overview.catalog.images, overview.catalog.products) == (7, 4)
+    assert (classifier.promoted_by, classifier.gates, encoder.kind) == ("tester", 0, "encoder")
+    assert [(failure.reason, failure.images) for failure in count_failures(connection)] == [("corrupt", 1)]
+    assert (count_roughly(connection, images), count_roughly(connection, products)) == (7, 4)
 
 
 def test_categories_of_models_and_people(connection: Connection, catalog: SmallCatalog) -> None:
@@ -121,7 +121,7 @@ def test_categories_of_models_and_people(connection: Connection, catalog: SmallC
 
 
 def test_where_the_bytes_lie(connection: Connection, catalog: SmallCatalog) -> None:
-    source = find_thumbnail_source(connection, catalog.image_ids["hat"])
+    source = find_image_object(connection, catalog.image_ids["hat"])
     assert source is not None
     assert (source.bucket, source.etag, source.is_deleted) == ("shop", "etag", False)
-    assert find_thumbnail_source(connection, 0) is None
+    assert find_image_object(connection, 0) is None

@@ -3,8 +3,8 @@
 from sqlalchemy import Connection, text
 
 from fixtures.catalog_rows import promote_model
-from jobs.browsing.product_details import read_product
-from tests.browsing.conftest import SmallCatalog
+from jobs.database.products import read_product
+from tests.database.conftest import SmallCatalog
 
 
 def test_a_product_with_its_photos_and_answers(connection: Connection, catalog: SmallCatalog) -> None:
@@ -20,14 +20,14 @@ def test_a_product_with_its_photos_and_answers(connection: Connection, catalog: 
         ("red", "dress"),
         ("blue", "hat"),
     }
-    assert all(answer.is_live and answer.classifier_version_id == catalog.classifier for answer in product.answers)
+    assert all(answer.is_current and answer.classifier_version_id == catalog.classifier for answer in product.tags)
 
 
 def test_a_label_wins_and_the_tag_stays_in_the_history(connection: Connection, catalog: SmallCatalog) -> None:
     product = read_product(connection, "PX4")
     assert product is not None
     assert (product.category, product.source, product.confidence) == ("dress", "human", 1)
-    said = {(answer.category, answer.labelled_by, answer.classifier_version_id) for answer in product.answers}
+    said = {(answer.category, answer.labelled_by, answer.classifier_version_id) for answer in product.tags}
     assert said == {("dress", "tester", None), ("hat", None, catalog.classifier)}
     untagged = next(photo for photo in product.photos if photo.image_id == catalog.image_ids["untagged"])
     assert (untagged.category, untagged.source) == (None, None)
@@ -50,7 +50,7 @@ def test_answers_of_a_replaced_model_stay_and_are_not_live(connection: Connectio
     product = read_product(connection, "P2")
     assert product is not None
     assert (product.category, product.photos[0].category) == (None, None)
-    assert [(answer.category, answer.is_live) for answer in product.answers] == [("hat", False)]
+    assert [(answer.category, answer.is_current) for answer in product.tags] == [("hat", False)]
 
 
 def test_there_is_no_such_product(connection: Connection) -> None:

@@ -1,11 +1,11 @@
-"""The latest candidate of each kind beside the champion that it was measured against."""
+"""Compare the latest candidate of each kind with the champion that it was measured against."""
 
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
-from jobs.database.evaluations import Evaluation, read_latest_evaluation
+from jobs.database.evaluations import Evaluation, find_evaluation, find_latest_evaluation
 from jobs.database.model_versions import MODEL_KINDS
 from jobs.database.promotions import read_latest_promotion
 from jobs.errors import RefusedError
@@ -15,7 +15,7 @@ from jobs.retrain.promote import require_promotable
 
 @dataclass(frozen=True)
 class ComparedMetric:
-    """One figure of both on the same test images, from 0 to 1 unless its name says otherwise."""
+    """A metric of both on the same test images, from 0 to 1 unless its name says otherwise."""
 
     name: str
     candidate: float | None
@@ -24,7 +24,7 @@ class ComparedMetric:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate; ``refusal`` says why it may not be promoted, None if it may or is the champion already."""
+    """A candidate. ``refusal`` says why it may not be promoted. It is None if it may, or is the champion already."""
 
     evaluation: Evaluation
     metrics: tuple[ComparedMetric, ...]
@@ -33,36 +33,19 @@ class Comparison:
 
 
 def read_comparisons(connection: Connection) -> tuple[Comparison, ...]:
-    """The latest candidate of each kind that was evaluated."""
-    runs = [
-        (kind, run_id)
-        for kind in MODEL_KINDS
-        for run_id in connection.execute(
-            text("SELECT run_id FROM catalog.evaluations WHERE kind = :kind ORDER BY evaluation_id DESC LIMIT 1"),
-            {"kind": kind},
-        ).scalars()
-    ]
-    evaluations = [read_latest_evaluation(connection, run_id, kind) for kind, run_id in runs]
+    """Compare the latest evaluated candidate of each kind."""
+    evaluations = [find_latest_evaluation(connection, kind) for kind in MODEL_KINDS]
     return tuple(compare(connection, evaluation) for evaluation in evaluations if evaluation)
 
 
 def read_comparison(connection: Connection, model_version_id: int) -> Comparison | None:
-    """A version as a candidate, by its latest evaluation, unless its run was evaluated anew with another one."""
-    row = connection.execute(
-        text("""
-            SELECT run_id, kind FROM catalog.evaluations
-            WHERE candidate_version_id = :version ORDER BY evaluation_id DESC LIMIT 1
-        """),
-        {"version": model_version_id},
-    ).one_or_none()
-    evaluation = read_latest_evaluation(connection, row.run_id, row.kind) if row else None
-    if evaluation is None or evaluation.candidate_version_id != model_version_id:
-        return None
-    return compare(connection, evaluation)
+    """Compare a version by its latest evaluation. Return None if its run was evaluated again with another candidate."""
+    evaluation = find_evaluation(connection, model_version_id)
+    return compare(connection, evaluation) if evaluation else None
 
 
 def compare(connection: Connection, evaluation: Evaluation) -> Comparison:
-    """What an evaluation says of both, and whether its candidate may be promoted now."""
+    """Compare both by an evaluation, and check whether its candidate may be promoted now."""
     latest = read_latest_promotion(connection, evaluation.kind)
     champion = latest.model_version_id if latest else None
     is_champion = champion == evaluation.candidate_version_id
@@ -79,7 +62,7 @@ def _compare_metrics(evaluation: Evaluation) -> tuple[ComparedMetric, ...]:
     try:
         metrics = EvaluationMetrics.from_record(evaluation.metrics)
     except ValidationError:
-        # Written by another version of this project, whose gates decided on it.
+        # Written by another version of this project.
         return ()
     if evaluation.kind == "classifier":
         figures = zip(_list_classifier(metrics.classifier), _list_classifier(metrics.champion_classifier), strict=True)

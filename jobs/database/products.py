@@ -1,0 +1,213 @@
+"""Products: their fused tags, their history for the pages, and the categories that occur."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, text
+
+from jobs.database.records import read_record, read_records
+
+MAX_PHOTOS = 100
+MAX_TAGS = 500
+
+
+def list_categories(connection: Connection) -> tuple[str, ...]:
+    """List the categories of the live classifier and of all labels, in alphabetical order."""
+    statement = text("""
+        WITH RECURSIVE given AS (
+            (SELECT category FROM catalog.labels ORDER BY category LIMIT 1)
+            UNION ALL
+            SELECT (SELECT l.category FROM catalog.labels l WHERE l.category > g.category ORDER BY l.category LIMIT 1)
+            FROM given g WHERE g.category IS NOT NULL
+        )
+        SELECT unnest(categories) AS category FROM catalog.live_models WHERE kind = 'classifier'
+        UNION
+        SELECT category FROM given WHERE category IS NOT NULL
+        ORDER BY category
+    """)
+    return tuple(connection.execute(statement).scalars())
+
+
+def choose_example_product(connection: Connection) -> str | None:
+    """Return the first product with several photos, else the first one, or None if no photo has a vector."""
+    statement = text("""
+        SELECT product_id FROM catalog.images i
+        WHERE deleted_at IS NULL AND EXISTS (SELECT FROM catalog.image_embeddings e WHERE e.image_id = i.image_id)
+        GROUP BY product_id ORDER BY count(*) > 1 DESC, product_id LIMIT 1
+    """)
+    product_id: str | None = connection.scalar(statement)
+    return product_id
+
+
+@dataclass(frozen=True)
+class ProductPhoto:
+    """A photo with its current tag. ``top_3`` is the live classifier's, even where a label overrules it."""
+
+    image_id: int
+    object_key: str
+    size_bytes: int
+    width: int | None
+    height: int | None
+    first_seen_at: datetime
+    deleted_at: datetime | None
+    category: str | None
+    confidence: float | None
+    source: Literal["model", "human"] | None
+    top_3: list[dict[str, Any]] | None
+    failure_reason: str | None
+
+
+@dataclass(frozen=True)
+class PastTag:
+    """A tag or label that a photo got at some time. A label has no version."""
+
+    image_id: int
+    category: str
+    confidence: float
+    classifier_version_id: int | None
+    labelled_by: str | None
+    tagged_at: datetime
+    is_current: bool
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product with its current tag."""
+
+    product_id: str
+    display_name: str | None
+    description: str | None
+    shop_category: str | None
+    category: str | None
+    confidence: float | None
+    source: Literal["model", "human"] | None
+    photos_disagree: bool
+
+
+@dataclass(frozen=True)
+class ProductDetails(Product):
+    """A product with its first `MAX_PHOTOS` photos by object key, and its latest `MAX_TAGS` tags and labels."""
+
+    photos: tuple[ProductPhoto, ...]
+    tags: tuple[PastTag, ...]
+
+
+def read_product(connection: Connection, product_id: str) -> ProductDetails | None:
+    """Return a product, or None if it does not exist."""
+    parameters = {"product": product_id, "photos": MAX_PHOTOS, "tags": MAX_TAGS}
+    product = read_record(connection.execute(text(PRODUCT), parameters), Product)
+    if product is None:
+        return None
+    return ProductDetails(
+        **vars(product),
+        photos=tuple(read_records(connection.execute(text(PHOTOS), parameters), ProductPhoto)),
+        tags=tuple(read_records(connection.execute(text(TAGS), parameters), PastTag)),
+    )
+
+
+PRODUCT = """
+    SELECT p.product_id, p.display_name, p.description, p.shop_category, t.category, t.confidence, t.source,
+           coalesce(t.photos_disagree, false) AS photos_disagree
+    FROM catalog.products p
+    LEFT JOIN catalog.current_product_tags t USING (product_id)
+    WHERE p.product_id = :product
+"""
+# Not from current_image_tags, which leaves out deleted photos.
+PHOTOS = """
+    SELECT i.image_id, i.object_key, i.size_bytes, i.width, i.height, i.first_seen_at, i.deleted_at,
+           coalesce(l.category, t.category) AS category,
+           CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
+           CASE WHEN l.category IS NOT NULL THEN 'human' WHEN t.category IS NOT NULL THEN 'model' END AS source,
+           t.top_3, f.reason AS failure_reason
+    FROM catalog.images i
+    LEFT JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id
+        = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
+    LEFT JOIN LATERAL (
+        SELECT category FROM catalog.labels WHERE image_id = i.image_id ORDER BY label_id DESC LIMIT 1
+    ) l ON true
+    LEFT JOIN catalog.item_failures f ON f.image_id = i.image_id AND f.resolved_at IS NULL
+    WHERE i.product_id = :product
+    ORDER BY i.deleted_at IS NOT NULL, i.object_key LIMIT :photos
+"""
+TAGS = """
+    SELECT a.* FROM (
+        SELECT t.image_id, t.category, t.confidence, t.classifier_version_id, CAST(NULL AS text) AS labelled_by,
+               t.tagged_at,
+               t.classifier_version_id = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
+                   AS is_current
+        FROM catalog.images i JOIN catalog.image_tags t USING (image_id) WHERE i.product_id = :product
+        UNION ALL
+        SELECT l.image_id, l.category, 1, NULL, l.labelled_by, l.labelled_at,
+               NOT EXISTS (SELECT FROM catalog.labels n WHERE n.image_id = l.image_id AND n.label_id > l.label_id)
+        FROM catalog.images i JOIN catalog.labels l USING (image_id) WHERE i.product_id = :product
+    ) a
+    ORDER BY a.tagged_at DESC, a.image_id LIMIT :tags
+"""
+
+
+def renew_product_tags(connection: Connection, classifier_version_id: int) -> int:
+    """Fuse anew the tags of all products whose photos, or whose photos' tags, changed; returns how many.
+
+    A product's probabilities are the mean of its photos' (a linear opinion pool): one bad photo cannot veto
+    what the others agree on, as it could in a product of probabilities.
+    """
+    parameters = {"classifier": classifier_version_id}
+    connection.execute(
+        text("""
+            CREATE TEMPORARY TABLE stale_products ON COMMIT DROP AS
+            SELECT product_id, photos.fused_from, photos.fused_from IS NULL AS is_gone
+            FROM (
+                SELECT i.product_id, md5(string_agg(i.image_id || ' ' || extract(epoch FROM t.tagged_at), ','
+                                                    ORDER BY i.image_id)) AS fused_from
+                FROM catalog.image_tags t JOIN catalog.images i USING (image_id)
+                WHERE t.classifier_version_id = :classifier AND i.deleted_at IS NULL
+                GROUP BY i.product_id
+            ) photos
+            FULL JOIN (SELECT * FROM catalog.product_tags WHERE classifier_version_id = :classifier) known
+                USING (product_id)
+            WHERE known.fused_from IS DISTINCT FROM photos.fused_from
+        """),
+        parameters,
+    )
+    connection.execute(
+        text("""
+            DELETE FROM catalog.product_tags t USING stale_products s
+            WHERE t.product_id = s.product_id AND s.is_gone AND t.classifier_version_id = :classifier
+        """),
+        parameters,
+    )
+    connection.execute(text(FUSE), parameters)
+    renewed: int = connection.execute(text("SELECT count(*) FROM stale_products")).scalar_one()
+    return renewed
+
+
+FUSE = """
+    INSERT INTO catalog.product_tags (product_id, classifier_version_id, category, confidence, photos, photos_disagree,
+                                      fused_from)
+    SELECT DISTINCT ON (fused.product_id) fused.product_id, :classifier, v.categories[fused.output],
+           least(fused.probability, 1), counted.photos, counted.photos_disagree, s.fused_from
+    FROM (
+        SELECT i.product_id, p.output, avg(p.probability) AS probability
+        FROM catalog.image_tags t
+        JOIN catalog.images i USING (image_id)
+        JOIN stale_products s ON s.product_id = i.product_id
+        CROSS JOIN LATERAL unnest(t.probabilities) WITH ORDINALITY AS p (probability, output)
+        WHERE t.classifier_version_id = :classifier AND i.deleted_at IS NULL
+        GROUP BY i.product_id, p.output
+    ) fused
+    JOIN (
+        SELECT i.product_id, count(*) AS photos, count(DISTINCT t.category) > 1 AS photos_disagree
+        FROM catalog.image_tags t
+        JOIN catalog.images i USING (image_id)
+        JOIN stale_products s ON s.product_id = i.product_id
+        WHERE t.classifier_version_id = :classifier AND i.deleted_at IS NULL
+        GROUP BY i.product_id
+    ) counted USING (product_id)
+    JOIN stale_products s USING (product_id)
+    JOIN catalog.model_versions v ON v.model_version_id = :classifier
+    ORDER BY fused.product_id, fused.probability DESC, fused.output
+    ON CONFLICT (product_id, classifier_version_id) DO UPDATE
+    SET category = excluded.category, confidence = excluded.confidence, photos = excluded.photos,
+        photos_disagree = excluded.photos_disagree, fused_from = excluded.fused_from, tagged_at = now()
+"""

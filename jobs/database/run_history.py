@@ -1,0 +1,251 @@
+"""What tagging runs did: sums over the chunks of their ledger, for reports and pages."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, text
+
+from jobs.database.records import read_records
+
+SAMPLE_SIZE = 24
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """The sums over all chunks of a run, and how much of the plan they cover. See `ChunkCounts`.
+
+    They are stored as JSON in ``tagging_runs.totals``, so a new field needs a default.
+    """
+
+    entries: int
+    tagged: int
+    reused: int
+    failed: int
+    failure_reasons: dict[str, int]
+    read_seconds: float
+    decode_seconds: float
+    predict_seconds: float
+    write_seconds: float
+    wall_seconds: float
+    waiting_seconds: dict[str, float]
+    category_counts: dict[str, int]
+    confidence_counts: list[int]
+    images_per_second: float | None
+    planned_entries: int
+    duration_seconds: float
+
+
+def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
+    """Add up the ledger of a run."""
+    row = connection.execute(
+        text("""
+            SELECT coalesce(sum(c.entries), 0) AS entries, coalesce(sum(c.tagged), 0) AS tagged,
+                   coalesce(sum(c.reused), 0) AS reused, coalesce(sum(c.failed), 0) AS failed,
+                   coalesce(sum(c.read_seconds), 0) AS read_seconds,
+                   coalesce(sum(c.decode_seconds), 0) AS decode_seconds,
+                   coalesce(sum(c.predict_seconds), 0) AS predict_seconds,
+                   coalesce(sum(c.write_seconds), 0) AS write_seconds,
+                   coalesce(sum(c.wall_seconds), 0) AS wall_seconds,
+                   sum(c.entries) / nullif(extract(epoch FROM max(c.committed_at)
+                       - min(c.committed_at - c.wall_seconds * interval '1 second'))::float, 0) AS images_per_second,
+                   r.entries AS planned_entries,
+                   extract(epoch FROM now() - r.started_at)::float AS duration_seconds
+            FROM catalog.tagging_runs r LEFT JOIN catalog.run_chunks c USING (run_id)
+            WHERE run_id = :run GROUP BY r.run_id
+        """),
+        {"run": run_id},
+    ).one()
+    by_name = _sum_by_name(connection, run_id)
+    return RunTotals(
+        **row._mapping,
+        failure_reasons=_to_counts(by_name["failure_reasons"]),
+        waiting_seconds=dict(sorted(by_name["waiting_seconds"].items(), key=lambda wait: -wait[1])),
+        category_counts=_to_counts(by_name["category_counts"]),
+        confidence_counts=_sum_confidences(connection, run_id),
+    )
+
+
+def _sum_by_name(connection: Connection, run_id: str) -> dict[str, dict[str, float]]:
+    """Add up the ledger's JSON objects, by column and by the names in them."""
+    rows = connection.execute(
+        text("""
+            SELECT counted.column_name, one.name, sum(one.number::float) AS number
+            FROM catalog.run_chunks c
+            CROSS JOIN LATERAL (VALUES ('failure_reasons', c.failure_reasons), ('waiting_seconds', c.waiting_seconds),
+                                       ('category_counts', c.category_counts)) AS counted (column_name, numbers)
+            CROSS JOIN LATERAL jsonb_each_text(counted.numbers) AS one (name, number)
+            WHERE c.run_id = :run GROUP BY counted.column_name, one.name ORDER BY one.name
+        """),
+        {"run": run_id},
+    )
+    sums: dict[str, dict[str, float]] = {"failure_reasons": {}, "waiting_seconds": {}, "category_counts": {}}
+    for row in rows:
+        sums[row.column_name][row.name] = row.number
+    return sums
+
+
+def _to_counts(sums: dict[str, float]) -> dict[str, int]:
+    return {name: int(number) for name, number in sums.items()}
+
+
+def _sum_confidences(connection: Connection, run_id: str) -> list[int]:
+    rows = connection.execute(
+        text("""
+            SELECT sum(images::integer)
+            FROM catalog.run_chunks, jsonb_array_elements_text(confidence_counts) WITH ORDINALITY AS c (images, bin)
+            WHERE run_id = :run GROUP BY bin ORDER BY bin
+        """),
+        {"run": run_id},
+    )
+    return [int(images) for images in rows.scalars()]
+
+
+def read_totals(connection: Connection, run_id: str) -> RunTotals:
+    """Return the totals stored when the run finished, or add up what is committed so far."""
+    statement = text("SELECT totals FROM catalog.tagging_runs WHERE run_id = :run")
+    totals = connection.execute(statement, {"run": run_id}).scalar_one()
+    return RunTotals(**totals) if totals else sum_chunks(connection, run_id)
+
+
+@dataclass(frozen=True)
+class EmbeddedCounts:
+    """Vectors that were written into a space without an index, and those that were inserted into an index."""
+
+    without_index: int
+    into_index: int
+
+
+def count_embedded(connection: Connection, run_id: str) -> EmbeddedCounts:
+    """Add up the ledgers of a run and of its parts, the runs whose ids start with its own and a slash."""
+    statement = text("""
+        SELECT coalesce(sum(embedded) FILTER (WHERE NOT has_index), 0)::integer AS without_index,
+               coalesce(sum(embedded) FILTER (WHERE has_index), 0)::integer AS into_index
+        FROM catalog.run_chunks WHERE run_id = :run OR starts_with(run_id, :run || '/')
+    """)
+    (counts,) = read_records(connection.execute(statement, {"run": run_id}), EmbeddedCounts)
+    return counts
+
+
+@dataclass(frozen=True)
+class WorkCounts:
+    """Images that were processed, and how many of them failed."""
+
+    entries: int
+    failed: int
+
+
+def sum_run_and_parts(connection: Connection, run_id: str) -> WorkCounts:
+    """Add up the ledgers of a run and of its parts, the runs whose ids start with its own and a slash."""
+    statement = text("""
+        SELECT coalesce(sum(entries), 0)::integer AS entries, coalesce(sum(failed), 0)::integer AS failed
+        FROM catalog.run_chunks WHERE run_id = :run OR starts_with(run_id, :run || '/')
+    """)
+    (counts,) = read_records(connection.execute(statement, {"run": run_id}), WorkCounts)
+    return counts
+
+
+def read_recent_speed(connection: Connection) -> float | None:
+    """Return images per second and process over the latest 20 chunks with new predictions, None before the first."""
+    statement = text("""
+        SELECT sum(entries) / nullif(sum(wall_seconds), 0)
+        FROM (SELECT * FROM catalog.run_chunks WHERE tagged > 0 ORDER BY committed_at DESC LIMIT 20) latest
+    """)
+    images_per_second: float | None = connection.execute(statement).scalar_one()
+    return images_per_second
+
+
+@dataclass(frozen=True)
+class RunSummary(RunTotals):
+    """A run and its totals so far."""
+
+    run_id: str
+    purpose: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None
+    has_drifted: bool
+    drift_sentence: str | None
+
+
+@dataclass(frozen=True)
+class RunPhotos:
+    """A sample of the images that a run tagged, and of those that failed and are still open."""
+
+    tagged: tuple[int, ...]
+    failed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """One run. ``report`` is None until the run is finished."""
+
+    summary: RunSummary
+    source_uri: str
+    classifier_version_id: int | None
+    encoder_version_id: int
+    discovered: dict[str, int]
+    entries_by_reason: dict[str, int]
+    report: dict[str, Any] | None
+    photos: RunPhotos
+
+
+def list_runs(connection: Connection, size: int) -> tuple[RunSummary, ...]:
+    """List the latest runs, the last first."""
+    rows = connection.execute(text(RUNS), {"run": None, "size": size}).all()
+    return tuple(_summarize(connection, row) for row in rows)
+
+
+def read_run_details(connection: Connection, run_id: str) -> RunDetails | None:
+    """Return one run, or None if it was never planned."""
+    row = connection.execute(text(RUNS), {"run": run_id, "size": 1}).one_or_none()
+    if row is None:
+        return None
+    run = connection.execute(
+        text("""
+            SELECT source_uri, classifier_version_id, encoder_version_id, discovered, entries_by_reason, report
+            FROM catalog.tagging_runs WHERE run_id = :run
+        """),
+        {"run": run_id},
+    ).one()
+    summary = _summarize(connection, row)
+    return RunDetails(summary, **run._mapping, photos=_read_photos(connection, summary, run.classifier_version_id))
+
+
+def _summarize(connection: Connection, run: Row[Any]) -> RunSummary:
+    return RunSummary(**{**vars(read_totals(connection, run.run_id)), **run._mapping})
+
+
+def _read_photos(connection: Connection, run: RunSummary, classifier_version_id: int | None) -> RunPhotos:
+    parameters = {
+        "run": run.run_id,
+        "version": classifier_version_id,
+        "started": run.started_at,
+        "finished": run.finished_at,
+        "size": SAMPLE_SIZE,
+    }
+    return RunPhotos(
+        tuple(connection.execute(text(TAGGED_SAMPLE), parameters).scalars()),
+        tuple(connection.execute(text(FAILED_SAMPLE), parameters).scalars()),
+    )
+
+
+RUNS = """
+    SELECT run_id, purpose, state, started_at, finished_at,
+           extract(epoch FROM coalesce(finished_at, now()) - started_at)::float AS duration_seconds,
+           coalesce((report -> 'drift' -> 'is_flagged')::boolean, false) AS has_drifted,
+           report -> 'drift' ->> 'sentence' AS drift_sentence
+    FROM catalog.tagging_runs
+    WHERE CAST(:run AS text) IS NULL OR run_id = :run
+    ORDER BY started_at DESC LIMIT :size
+"""
+TAGGED_SAMPLE = """
+    SELECT image_id FROM catalog.image_tags
+    WHERE classifier_version_id = :version
+      AND tagged_at BETWEEN :started AND coalesce(CAST(:finished AS timestamptz), now())
+    ORDER BY tagged_at DESC, image_id DESC LIMIT :size
+"""
+FAILED_SAMPLE = """
+    SELECT f.image_id FROM catalog.item_failures f JOIN catalog.images i USING (image_id)
+    WHERE f.run_id = :run AND f.resolved_at IS NULL AND i.deleted_at IS NULL ORDER BY f.image_id DESC LIMIT :size
+"""
