@@ -60,9 +60,9 @@ def find_photos(count: int) -> Photos:
         paths = sorted(REAL_PHOTOS.glob("*/*/*.jpg"))
         return Photos(paths[:: max(1, len(paths) // count)][:count], "real photos of 400 x 533")
     catalog = render_sample_catalog(
-        PROJECT_ROOT / ".local" / "bench-sample", SampleCatalogSpec(labelled_products=1, unlabelled_products=count // 2)
+        PROJECT_ROOT / ".local" / "bench-sample", SampleCatalogSpec(labeled_products=1, unlabeled_products=count // 2)
     )
-    rendered = sorted(catalog.unlabelled_folder.glob("*.jpg"))[:count]
+    rendered = sorted(catalog.unlabeled_folder.glob("*.jpg"))[:count]
     return Photos(rendered, "rendered photos, since CATALOG_REAL_PHOTOS is absent")
 
 

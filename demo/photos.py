@@ -41,7 +41,7 @@ class DemoRecord:
 
 def describe_sample(catalog: SampleCatalog) -> DemoPhotos:
     """Return the sample catalog: its unlabelled part is the shop, its labelled part trains the models."""
-    folder = catalog.unlabelled_folder
+    folder = catalog.unlabeled_folder
     files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
     return DemoPhotos(folder, files, ("csv", catalog.labels_file), is_sample=True)
 

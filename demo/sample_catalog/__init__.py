@@ -1,4 +1,4 @@
-"""A catalog of drawn garments for the demo and the tests; nothing in it was photographed or downloaded."""
+"""Render a catalog of drawn garments for the demo, tests and benchmarks, without photographs or downloads."""
 
 from demo.sample_catalog.render import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 

@@ -1,4 +1,4 @@
-"""What is worn on the head or carried: cap, hat, bag. Each function draws one of random proportions."""
+"""Draw caps, hats and bags with random proportions."""
 
 from random import Random
 
@@ -19,7 +19,7 @@ from demo.sample_catalog.marks import (
 
 
 def draw_cap(rng: Random) -> Garment:
-    """A baseball cap from the side, its peak to the right."""
+    """Draw a baseball cap seen from the side, its peak to the right."""
     height, reach, droop = rng.uniform(0.78, 0.95), rng.uniform(1.3, 1.55), rng.uniform(0.06, 0.22)
     crown = Pen(-0.8, 0.1).curve(-0.86, -height, -0.02, -height).curve(0.66, -height, 0.74, -0.02)
     crown.curve(0.0, 0.2, -0.8, 0.1)
@@ -106,9 +106,9 @@ def _draw_tote(half: float, height: float, drop: float) -> tuple[Mark, ...]:
     body = Pen(0, 0).line(half, 0).line(half * 0.94, height - 0.06).curve(half * 0.93, height, half * 0.82, height)
     x = half * 0.45
     front = Pen(-x, 0.16).line(-x, -drop * 0.3).curve(-x, -drop, 0, -drop).curve(x, -drop, x, -drop * 0.3).line(x, 0.16)
-    behind = front.path() * (0.9, 1.0) + (0.05, -0.07)
+    back = front.path() * (0.9, 1.0) + (0.05, -0.07)
     return (
-        Stroke(behind, 0.07, Paint.SHADED),
+        Stroke(back, 0.07, Paint.SHADED),
         Panel(body.line(0, height).closed_by_mirror()),
         Stroke(trace_line((-half, 0.09), (half, 0.09))),
         Stroke(front.path(), 0.08, Paint.PLAIN),

@@ -1,4 +1,4 @@
-"""Garments that hang from the waist: skirt, pants, shorts. Each function draws one of random proportions."""
+"""Draw skirts, pants and shorts with random proportions."""
 
 from itertools import pairwise
 from random import Random
@@ -30,7 +30,7 @@ def _draw_waistband(half: float) -> list[Mark]:
 
 
 def _draw_pleats(waist: float, hem: float, length: float, pleats: int) -> list[Mark]:
-    """Narrow panels side by side, each with its own pointed hem."""
+    """Draw narrow adjacent panels, each with its own pointed hem."""
     marks: list[Mark] = []
     edges = np.linspace(-1, 1, 2 * pleats + 1)
     for left, right in pairwise(edges):
@@ -51,7 +51,7 @@ def _draw_flared_skirt(waist: float, hem: float, length: float) -> list[Mark]:
 
 
 def _draw_narrow_skirt(waist: float, hem: float, length: float) -> list[Mark]:
-    """Follows the hips; darts at the waist, a slit at the hem."""
+    """Draw a skirt that follows the hips, with darts at the waist and a slit at the hem."""
     pen = Pen(0, 0.1).line(waist, 0.1).curve(waist * 1.26, length * 0.25, waist * 1.24, length * 0.45)
     pen.curve(waist * 1.22, length * 0.8, hem, length).line(0, length + 0.03)
     dart = trace_line((waist * 0.5, 0.12), (waist * 0.54, 0.34))
@@ -79,7 +79,7 @@ def draw_shorts(rng: Random) -> Garment:
 
 
 def _draw_trousers(waist: float, length: float, cuff: float, spread: float) -> tuple[Mark, ...]:
-    """Two legs; ``cuff`` is the width of a leg at its end, ``spread`` half the gap between the ends."""
+    """Draw two legs. ``cuff`` is the width of a leg at its end, ``spread`` half the gap between the ends."""
     hip = waist * 1.2
     pen = Pen(0, 0.08).line(waist, 0.08).curve(hip, 0.35, hip, 0.55)
     pen.curve(hip, length * 0.55, spread + cuff, length).line(spread, length + 0.02)

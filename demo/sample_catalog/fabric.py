@@ -1,4 +1,4 @@
-"""What a garment is made of: named colours and a pattern."""
+"""Define the cloth of garments: named colors and a pattern."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from demo.sample_catalog.marks import Paint
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 """sRGB, 0 to 255."""
 
 Weights = npt.NDArray[np.float32]
 
-COLOURS: dict[str, Colour] = {
+COLORS: dict[str, Color] = {
     "red": (204, 32, 38),
     "orange": (242, 128, 24),
     "yellow": (246, 208, 40),
@@ -46,28 +46,28 @@ class Pattern(StrEnum):
 class Fabric:
     """The cloth of one product.
 
-    ``second`` shows only in a pattern. ``period`` is the distance at which the pattern repeats, as a share
-    of the garment's longer side; ``angle`` turns it, in degrees; ``density`` (0 to 1) widens the second colour.
+    ``second`` is visible only in a pattern. ``period`` is the distance at which the pattern repeats, as a share of the
+    garment's longer side; ``angle`` rotates it, in degrees; ``density`` (0 to 1) widens the second color.
     """
 
-    colour_name: str
+    color_name: str
     second_name: str
-    colour: Colour
-    second: Colour
+    color: Color
+    second: Color
     pattern: Pattern
     period: float
     angle: float
     density: float
 
-    def paint_colour(self, paint: Paint) -> Colour:
-        """The flat colour of a paint; cloth without its pattern."""
-        luminance = measure_luminance(self.colour)
+    def paint_color(self, paint: Paint) -> Color:
+        """Return the flat color of a paint, without the pattern of the cloth."""
+        luminance = measure_luminance(self.color)
         is_dark, is_light = luminance < 75, luminance > 185
         return {
-            Paint.CLOTH: self.colour,
-            Paint.PLAIN: self.colour,
-            Paint.SHADED: lighten_colour(self.colour, 0.14) if is_dark else scale_colour(self.colour, 0.8),
-            Paint.SEAM: lighten_colour(self.colour, 0.3) if is_dark else scale_colour(self.colour, 0.58),
+            Paint.CLOTH: self.color,
+            Paint.PLAIN: self.color,
+            Paint.SHADED: lighten_color(self.color, 0.14) if is_dark else scale_color(self.color, 0.8),
+            Paint.SEAM: lighten_color(self.color, 0.3) if is_dark else scale_color(self.color, 0.58),
             Paint.TRIM: (170, 170, 172) if is_light else (244, 243, 238),
             Paint.RUBBER: (240, 238, 230),
             Paint.SOLE: (120, 84, 54) if is_dark else (48, 40, 38),
@@ -76,15 +76,15 @@ class Fabric:
 
 
 def choose_fabric(rng: Random) -> Fabric:
-    name = rng.choice(list(COLOURS))
-    seconds = [other for other in COLOURS if measure_contrast(COLOURS[name], COLOURS[other]) > _PATTERN_CONTRAST]
+    name = rng.choice(list(COLORS))
+    seconds = [other for other in COLORS if measure_contrast(COLORS[name], COLORS[other]) > _PATTERN_CONTRAST]
     second_name = "white" if "white" in seconds and rng.random() < 0.4 else rng.choice(seconds)
     pattern = rng.choice((Pattern.PLAIN, *Pattern))
     return Fabric(
-        colour_name=name,
+        color_name=name,
         second_name=second_name,
-        colour=_jitter_colour(COLOURS[name], rng),
-        second=_jitter_colour(COLOURS[second_name], rng),
+        color=_jitter_color(COLORS[name], rng),
+        second=_jitter_color(COLORS[second_name], rng),
         pattern=pattern,
         period=rng.uniform(0.085, 0.13),
         angle=rng.choice((0, 0, 0, 90, 45)) if pattern is Pattern.STRIPED else rng.choice((0, 0, 45)),
@@ -92,10 +92,10 @@ def choose_fabric(rng: Random) -> Fabric:
     )
 
 
-def weigh_pattern(fabric: Fabric, across: Weights, along: Weights, period_pixels: float) -> Weights:
-    """How much of the second colour shows (0 to 1), at cloth coordinates counted in periods.
+def compute_pattern_weights(fabric: Fabric, across: Weights, along: Weights, period_pixels: float) -> Weights:
+    """Return the share of the second color (0 to 1) at cloth coordinates in periods.
 
-    Edges are one pixel soft, for which the length of a period in pixels is needed.
+    Edges are one pixel soft, hence the length of a period in pixels.
     """
     match fabric.pattern:
         case Pattern.PLAIN:
@@ -117,34 +117,34 @@ def _draw_band(position: Weights, share: float, period_pixels: float) -> Weights
 
 
 def _soften_edge(depth: Weights, period_pixels: float) -> Weights:
-    """1 inside, 0 outside and a ramp of one pixel between, for a depth below the edge counted in periods."""
+    """Return 1 inside, 0 outside and a ramp of one pixel between, for a distance from the edge in periods."""
     ramp: Weights = np.clip(depth * period_pixels + 0.5, 0, 1)
     return ramp
 
 
-def lighten_colour(colour: Colour, share: float) -> Colour:
-    red, green, blue = (round(value + (255 - value) * share) for value in colour)
+def lighten_color(color: Color, share: float) -> Color:
+    red, green, blue = (round(value + (255 - value) * share) for value in color)
     return red, green, blue
 
 
-def scale_colour(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (min(255, round(value * factor)) for value in colour)
+def scale_color(color: Color, factor: float) -> Color:
+    red, green, blue = (min(255, round(value * factor)) for value in color)
     return red, green, blue
 
 
-def measure_luminance(colour: Colour) -> float:
-    """Rec. 601 luma, 0 to 255."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+def measure_luminance(color: Color) -> float:
+    """Return the Rec. 601 luma, 0 to 255."""
+    return 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
 
 
-def measure_contrast(one: Colour, other: Colour) -> float:
-    """Euclidean distance in sRGB, 0 to 442."""
+def measure_contrast(one: Color, other: Color) -> float:
+    """Return the Euclidean distance in sRGB, 0 to 442."""
     return float(np.linalg.norm(np.subtract(one, other)))
 
 
-def _jitter_colour(colour: Colour, rng: Random) -> Colour:
+def _jitter_color(color: Color, rng: Random) -> Color:
     tone = rng.uniform(1 - _TONE_JITTER, 1 + _TONE_JITTER)
     red, green, blue = (
-        min(255, round(value * tone * rng.uniform(1 - _HUE_JITTER, 1 + _HUE_JITTER))) for value in colour
+        min(255, round(value * tone * rng.uniform(1 - _HUE_JITTER, 1 + _HUE_JITTER))) for value in color
     )
     return red, green, blue

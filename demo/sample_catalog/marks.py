@@ -1,7 +1,7 @@
-"""What a garment is drawn with: panels of cloth, strokes and discs.
+"""Define the marks that make up a garment: panels of cloth, strokes and discs.
 
-Garment units: x to the right, y down, one unit about half a garment. Only ratios matter, because a
-photo scales the whole garment into its frame.
+Garment units: x to the right, y down, one unit is about half a garment. Only ratios matter, because each image scales
+the garment to its frame.
 """
 
 from collections.abc import Iterable
@@ -19,18 +19,18 @@ _CURVE_STEPS = np.linspace(0, 1, 13)[1:, None]
 
 
 class Paint(Enum):
-    """What a mark is coloured with; a product's palette gives the colour."""
+    """The paint of a mark; the fabric of a product maps it to a color."""
 
     CLOTH = auto()
-    """The product's colour with its pattern."""
+    """The product's color with its pattern."""
     PLAIN = auto()
-    """The product's colour without the pattern: collars, waistbands, straps."""
+    """The product's color without the pattern: collars, waistbands, straps."""
     SHADED = auto()
-    """A darker tone of the product's colour: linings, cuffs, ribs."""
+    """A darker tone of the product's color: linings, cuffs, ribs."""
     SEAM = auto()
-    """The tone of a line that shows on the cloth: stitches, folds, creases."""
+    """A tone that is visible on the cloth: stitches, folds, creases."""
     TRIM = auto()
-    """A near-white that shows on the cloth: laces, cords."""
+    """A near-white that is visible on the cloth: laces, cords."""
     RUBBER = auto()
     """Off-white: the soles of sneakers."""
     SOLE = auto()
@@ -41,7 +41,7 @@ class Paint(Enum):
 
 @dataclass(frozen=True)
 class Panel:
-    """A filled piece; ``grain`` turns its pattern, in degrees clockwise."""
+    """A filled shape; ``grain`` rotates its pattern, in degrees clockwise."""
 
     outline: Points
     paint: Paint = Paint.CLOTH
@@ -61,7 +61,7 @@ class Stroke:
 class Disc:
     """A button, an eyelet, a pompon."""
 
-    centre: Points
+    center: Points
     radius: float
     paint: Paint = Paint.TRIM
 
@@ -71,10 +71,10 @@ Mark = Panel | Stroke | Disc
 
 @dataclass(frozen=True)
 class Garment:
-    """A shape without colour: marks from the back to the front, and words for what is special about it.
+    """A shape without color: its marks from back to front, and words that describe it.
 
-    ``adjective`` stands before the colour ("long") and ``detail`` after the noun ("with short sleeves");
-    either may be empty.
+    Captions put ``adjective`` before the color ("long") and ``detail`` after the noun ("with short sleeves").
+    Either may be empty.
     """
 
     marks: tuple[Mark, ...]
@@ -83,7 +83,7 @@ class Garment:
 
 
 class Pen:
-    """Traces a path of lines and curves; each step returns the pen, so that a shape reads as one chain."""
+    """Traces a path of lines and curves. Each method returns the pen, so calls can be chained."""
 
     def __init__(self, x: float, y: float) -> None:
         self._pieces: list[Points] = [np.array([[x, y]])]
@@ -93,7 +93,7 @@ class Pen:
         return self
 
     def curve(self, control_x: float, control_y: float, x: float, y: float) -> Self:
-        """A quadratic Bezier curve: leaves towards the control point and arrives coming from it."""
+        """Add a quadratic Bezier curve."""
         start, control, end = self._pieces[-1][-1], np.array([control_x, control_y]), np.array([x, y])
         t = _CURVE_STEPS
         self._pieces.append((1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end)
@@ -103,7 +103,7 @@ class Pen:
         return np.concatenate(self._pieces)
 
     def closed_by_mirror(self) -> Points:
-        """The path, and back along its mirror image in the line x = 0."""
+        """Return the path, followed by its mirror image in the line x = 0 backwards."""
         path = self.path()
         return np.concatenate([path, path[::-1] * (-1, 1)])
 
@@ -118,14 +118,14 @@ def trace_ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Point
 
 
 def mirror_mark(mark: Mark) -> Mark:
-    """The same mark on the other side of the line x = 0."""
+    """Return the mirror image of a mark in the line x = 0."""
     match mark:
         case Panel():
             return replace(mark, outline=mark.outline * (-1, 1), grain=-mark.grain)
         case Stroke():
             return replace(mark, path=mark.path * (-1, 1))
         case Disc():
-            return replace(mark, centre=mark.centre * (-1, 1))
+            return replace(mark, center=mark.center * (-1, 1))
 
 
 def on_both_sides(*marks: Mark) -> tuple[Mark, ...]:
@@ -133,7 +133,7 @@ def on_both_sides(*marks: Mark) -> tuple[Mark, ...]:
 
 
 def collect_points(marks: Iterable[Mark]) -> Points:
-    """Every point that the marks reach, for measuring the garment."""
+    """Return points that span the marks, from which the garment is measured."""
     reached = []
     for mark in marks:
         match mark:
@@ -142,5 +142,5 @@ def collect_points(marks: Iterable[Mark]) -> Points:
             case Stroke():
                 reached += [mark.path - mark.width / 2, mark.path + mark.width / 2]
             case Disc():
-                reached += [(mark.centre - mark.radius)[None], (mark.centre + mark.radius)[None]]
+                reached += [(mark.center - mark.radius)[None], (mark.center + mark.radius)[None]]
     return np.concatenate(reached)

@@ -1,4 +1,4 @@
-"""Files that test a pipeline: damaged ones, unusual ones that are fine, and keys that are hard to quote."""
+"""Encode files that challenge a pipeline: damaged files, valid but unusual files, and keys that are hard to quote."""
 
 import io
 import struct
@@ -11,10 +11,9 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from demo.sample_catalog.fabric import COLOURS, measure_contrast
-from demo.sample_catalog.garments import CATEGORIES
-from demo.sample_catalog.photo import take_cutout, take_photo
-from demo.sample_catalog.products import SampleProduct, design_product
+from demo.sample_catalog.fabric import COLORS, measure_contrast
+from demo.sample_catalog.products import CATEGORIES, SampleProduct, design_product
+from demo.sample_catalog.scene import render_cutout, render_image
 
 BROKEN_PREFIX = "broken/"
 BOMB_SIDE_PIXELS = 50_000
@@ -27,7 +26,7 @@ _VISIBLE_ON_WHITE = 150.0
 
 @dataclass(frozen=True)
 class OddFile:
-    """One file of the unlabelled part. ``is_readable``: whether a garment can be seen in it, so that it gets a tag."""
+    """A file of the unlabeled part. ``is_readable`` files show a garment and are expected to get a tag."""
 
     key: str
     kind: str
@@ -37,22 +36,22 @@ class OddFile:
 
 
 def design_odd_product(seed: int, odd_file: OddFile) -> SampleProduct:
-    """A product that stands out from white, over which a reader lays the transparent files."""
+    """Design a product that contrasts with white, on which readers place transparent files."""
     category = next(category for category in CATEGORIES if category.name == odd_file.category_name)
     designs = (design_product(seed, f"{odd_file.key}/{attempt}", category) for attempt in count())
     return next(design for design in designs if _is_visible_on_white(design))
 
 
 def _is_visible_on_white(product: SampleProduct) -> bool:
-    return measure_contrast(product.fabric.colour, COLOURS["white"]) > _VISIBLE_ON_WHITE
+    return measure_contrast(product.fabric.color, COLORS["white"]) > _VISIBLE_ON_WHITE
 
 
-def _take_photo(product: SampleProduct, rng: Random) -> Image.Image:
-    return take_photo(product.garment, product.fabric, _SIDE_PIXELS, rng)
+def _render_image(product: SampleProduct, rng: Random) -> Image.Image:
+    return render_image(product.garment, product.fabric, _SIDE_PIXELS, rng)
 
 
-def _take_cutout(product: SampleProduct, rng: Random) -> Image.Image:
-    return take_cutout(product.garment, product.fabric, _SIDE_PIXELS, rng)
+def _render_cutout(product: SampleProduct, rng: Random) -> Image.Image:
+    return render_cutout(product.garment, product.fabric, _SIDE_PIXELS, rng)
 
 
 def _encode(image: Image.Image, file_format: str, **options: object) -> bytes:
@@ -62,7 +61,7 @@ def _encode(image: Image.Image, file_format: str, **options: object) -> bytes:
 
 
 def _encode_jpeg(product: SampleProduct, rng: Random) -> bytes:
-    return _encode(_take_photo(product, rng), "JPEG", quality=85)
+    return _encode(_render_image(product, rng), "JPEG", quality=85)
 
 
 def _encode_nothing(product: SampleProduct, rng: Random) -> bytes:
@@ -79,7 +78,7 @@ def _encode_web_page(product: SampleProduct, rng: Random) -> bytes:
 
 
 def _encode_bomb(product: SampleProduct, rng: Random) -> bytes:
-    """A PNG of under 100 bytes that asks its reader for 7.5 GB."""
+    """Encode a PNG of less than 100 bytes that needs 7.5 GB when decoded."""
     header = struct.pack(">IIBBBBB", BOMB_SIDE_PIXELS, BOMB_SIDE_PIXELS, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(16))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_encode_png_chunk(name, body) for name, body in chunks)
@@ -90,7 +89,7 @@ def _encode_png_chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _encode_one_pixel(product: SampleProduct, rng: Random) -> bytes:
-    return _encode(Image.new("RGB", (1, 1), product.fabric.colour), "PNG")
+    return _encode(Image.new("RGB", (1, 1), product.fabric.color), "PNG")
 
 
 def _encode_unknown_format(product: SampleProduct, rng: Random) -> bytes:
@@ -98,17 +97,17 @@ def _encode_unknown_format(product: SampleProduct, rng: Random) -> bytes:
 
 
 def _encode_png(product: SampleProduct, rng: Random) -> bytes:
-    return _encode(_take_photo(product, rng), "PNG")
+    return _encode(_render_image(product, rng), "PNG")
 
 
 def _encode_animation(product: SampleProduct, rng: Random) -> bytes:
-    first = _take_photo(product, rng).quantize(128)
+    first = _render_image(product, rng).quantize(128)
     fading = [Image.blend(first.convert("RGB"), Image.new("RGB", first.size), share) for share in (0.5, 1)]
     return _encode(first, "GIF", save_all=True, append_images=[frame.quantize(128) for frame in fading], duration=200)
 
 
 def _encode_broken_exif(product: SampleProduct, rng: Random) -> bytes:
-    """The directory promises 65,535 entries, of which the first points outside the file."""
+    """Encode an EXIF directory that claims 65,535 entries and whose first entry points outside the file."""
     entry = struct.pack(">HHII", _EXIF_ORIENTATION, 2, 1 << 30, 1 << 31)
     segment = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff" + entry + rng.randbytes(32)
     jpeg = _encode_jpeg(product, rng)
@@ -116,36 +115,36 @@ def _encode_broken_exif(product: SampleProduct, rng: Random) -> bytes:
 
 
 def _encode_broken_icc(product: SampleProduct, rng: Random) -> bytes:
-    return _encode(_take_photo(product, rng), "JPEG", quality=85, icc_profile=b"not a profile " + rng.randbytes(256))
+    return _encode(_render_image(product, rng), "JPEG", quality=85, icc_profile=b"not a profile " + rng.randbytes(256))
 
 
 def _encode_grey(product: SampleProduct, rng: Random) -> bytes:
-    return _encode(_take_photo(product, rng).convert("L"), "JPEG", quality=85)
+    return _encode(_render_image(product, rng).convert("L"), "JPEG", quality=85)
 
 
 def _encode_grey_16_bit(product: SampleProduct, rng: Random) -> bytes:
-    grey = np.asarray(_take_photo(product, rng).convert("L"), np.uint16)
+    grey = np.asarray(_render_image(product, rng).convert("L"), np.uint16)
     return _encode(Image.fromarray(grey * np.uint16(257)), "PNG")
 
 
 def _encode_cmyk(product: SampleProduct, rng: Random) -> bytes:
-    return _encode(_take_photo(product, rng).convert("CMYK"), "JPEG", quality=90)
+    return _encode(_render_image(product, rng).convert("CMYK"), "JPEG", quality=90)
 
 
 def _encode_transparent(product: SampleProduct, rng: Random) -> bytes:
-    return _encode(_take_cutout(product, rng), "PNG")
+    return _encode(_render_cutout(product, rng), "PNG")
 
 
 def _encode_transparent_palette(product: SampleProduct, rng: Random) -> bytes:
-    cutout = _take_cutout(product, rng)
+    cutout = _render_cutout(product, rng)
     return _encode(cutout.quantize(64, method=Image.Quantize.FASTOCTREE), "PNG")
 
 
 def _encode_turned(product: SampleProduct, rng: Random) -> bytes:
-    """Pixels lie on their side, and EXIF asks the reader to turn them upright."""
+    """Encode pixels rotated by 90 degrees, with an EXIF orientation that corrects it."""
     exif = Image.Exif()
     exif[_EXIF_ORIENTATION] = _EXIF_TURN_CLOCKWISE
-    sideways = _take_photo(product, rng).transpose(Image.Transpose.ROTATE_90)
+    sideways = _render_image(product, rng).transpose(Image.Transpose.ROTATE_90)
     return _encode(sideways, "JPEG", quality=85, exif=exif)
 
 

@@ -1,13 +1,44 @@
-"""Designs the products of the sample catalog and describes them as a shop would."""
+"""Design the products of the sample catalog and describe them as a shop would."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from demo.sample_catalog.accessories import draw_bag, draw_cap, draw_hat
+from demo.sample_catalog.bottoms import draw_pants, draw_shorts, draw_skirt
 from demo.sample_catalog.fabric import Fabric, Pattern, choose_fabric
-from demo.sample_catalog.garments import Category
+from demo.sample_catalog.footwear import draw_boot, draw_sneaker, draw_socks
 from demo.sample_catalog.marks import Garment
+from demo.sample_catalog.tops import draw_coat, draw_dress, draw_hoodie, draw_shirt, draw_t_shirt
 
 _PATTERN_NOUNS = {Pattern.STRIPED: "stripes", Pattern.DOTTED: "dots", Pattern.CHECKED: "checks"}
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category. Its name is also its noun, and plural nouns take no article."""
+
+    name: str
+    draw: Callable[[Random], Garment]
+    is_plural: bool = False
+
+
+CATEGORIES = (
+    Category("bag", draw_bag),
+    Category("boot", draw_boot),
+    Category("cap", draw_cap),
+    Category("coat", draw_coat),
+    Category("dress", draw_dress),
+    Category("hat", draw_hat),
+    Category("hoodie", draw_hoodie),
+    Category("pants", draw_pants, is_plural=True),
+    Category("shirt", draw_shirt),
+    Category("shorts", draw_shorts, is_plural=True),
+    Category("skirt", draw_skirt),
+    Category("sneaker", draw_sneaker),
+    Category("socks", draw_socks, is_plural=True),
+    Category("t-shirt", draw_t_shirt),
+)
 
 
 @dataclass(frozen=True)
@@ -19,50 +50,50 @@ class SampleProduct:
 
     @property
     def display_name(self) -> str:
-        """Such as ``Striped Dress Red``."""
+        """Return a name such as ``Striped Dress Red``."""
         pattern = "" if self.fabric.pattern is Pattern.PLAIN else self.fabric.pattern.title()
-        return f"{pattern} {self.category.name.title()} {self.fabric.colour_name.title()}".lstrip()
+        return f"{pattern} {self.category.name.title()} {self.fabric.color_name.title()}".lstrip()
 
 
 def design_product(seed: int, product_id: str, category: Category) -> SampleProduct:
-    """The same arguments give the same product, whatever else is designed."""
+    """Design a product. It depends only on the arguments, not on other products."""
     rng = Random(f"{seed}/{product_id}/design")
     return SampleProduct(product_id, category, category.draw(rng), choose_fabric(rng))
 
 
 def describe_product(product: SampleProduct, rng: Random) -> str:
-    """A caption in one of several wordings; each names the colour, the pattern unless plain, and the category."""
+    """Return one of several captions, each with the color, the category, and the pattern unless it is plain."""
     if product.fabric.pattern is Pattern.PLAIN:
-        return rng.choice(_word_plain_captions(product))
-    return rng.choice(_word_pattern_captions(product))
+        return rng.choice(_list_plain_captions(product))
+    return rng.choice(_list_pattern_captions(product))
 
 
-def _word_plain_captions(product: SampleProduct) -> tuple[str, ...]:
-    colour, noun, garment = product.fabric.colour_name, product.category.name, product.garment
+def _list_plain_captions(product: SampleProduct) -> tuple[str, ...]:
+    color, noun, garment = product.fabric.color_name, product.category.name, product.garment
     return (
-        f"{colour} {noun}",
-        f"{noun} {colour}",
-        f"plain {colour} {noun}",
-        _join_words(garment.adjective, colour, noun),
-        _word_full_caption(product, colour),
+        f"{color} {noun}",
+        f"{noun} {color}",
+        f"plain {color} {noun}",
+        _join_words(garment.adjective, color, noun),
+        _make_full_caption(product, color),
     )
 
 
-def _word_pattern_captions(product: SampleProduct) -> tuple[str, ...]:
-    colour, second, pattern = product.fabric.colour_name, product.fabric.second_name, product.fabric.pattern
+def _list_pattern_captions(product: SampleProduct) -> tuple[str, ...]:
+    color, second, pattern = product.fabric.color_name, product.fabric.second_name, product.fabric.pattern
     noun = product.category.name
     return (
-        f"{colour} {pattern} {noun}",
-        f"{pattern} {noun} {colour}",
-        f"{colour} and {second} {pattern} {noun}",
-        f"{pattern} {noun} in {colour} and {second}",
-        f"{colour} {noun} with {second} {_PATTERN_NOUNS[pattern]}",
-        _word_full_caption(product, f"{colour} {pattern}"),
+        f"{color} {pattern} {noun}",
+        f"{pattern} {noun} {color}",
+        f"{color} and {second} {pattern} {noun}",
+        f"{pattern} {noun} in {color} and {second}",
+        f"{color} {noun} with {second} {_PATTERN_NOUNS[pattern]}",
+        _make_full_caption(product, f"{color} {pattern}"),
     )
 
 
-def _word_full_caption(product: SampleProduct, look: str) -> str:
-    """Such as ``A long red striped dress with short sleeves``."""
+def _make_full_caption(product: SampleProduct, look: str) -> str:
+    """Return a caption such as ``A long red striped dress with short sleeves``."""
     words = _join_words(product.garment.adjective, look, product.category.name, product.garment.detail)
     if product.category.is_plural:
         return f"A pair of {words}"

@@ -1,12 +1,12 @@
-"""Renders the sample catalog: a labelled part to train on and an unlabelled part as a shop's bucket holds it.
+"""Render the sample catalog: a labeled part to train on, and an unlabeled part like a shop's bucket.
 
 FOLDER/
-    labelled/labels.csv              image, label, text, group
-    labelled/CATEGORY/lab00012_1.jpg
-    unlabelled/products.csv          image, description, display name, category: a row for every file
-    unlabelled/sku00012_1.jpg        flat names that say nothing of the category
-    unlabelled/sku90001_1.jpg        the same bytes under a second key
-    unlabelled/broken/ ...           see ``odd_files``
+    labeled/labels.csv              image, label, text, group
+    labeled/CATEGORY/lab00012_1.jpg
+    unlabeled/products.csv          image, description, display name, category: one row for each file
+    unlabeled/sku00012_1.jpg        flat names that do not reveal the category
+    unlabeled/sku90001_1.jpg        the same bytes under a second key
+    unlabeled/broken/ ...           see ``odd_files``
     truth.csv                        image, category, expected (tagged or failed), kind
     sample_catalog.json              what was rendered, and whether it is complete
 """
@@ -21,17 +21,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 
-from demo.sample_catalog.garments import CATEGORIES
 from demo.sample_catalog.odd_files import ODD_FILES, OddFile, design_odd_product
-from demo.sample_catalog.photo_shoot import (
-    LABELLED,
-    UNLABELLED,
-    Part,
-    PhotoRecord,
-    ShootOrder,
-    record_photo,
-    shoot_products,
+from demo.sample_catalog.product_images import (
+    LABELED,
+    UNLABELED,
+    CatalogPart,
+    ImageRecord,
+    RenderTask,
+    make_record,
+    render_products,
 )
+from demo.sample_catalog.products import CATEGORIES
 from jobs.errors import ConfigurationError
 
 _FIRST_DUPLICATE = 90_001
@@ -39,42 +39,42 @@ _FIRST_DUPLICATE = 90_001
 
 @dataclass(frozen=True)
 class SampleCatalogSpec:
-    """What to render; a product has 2.5 photos on average. Equal specs give equal bytes.
+    """What to render. A product has 2.5 images on average. Equal specs give equal bytes.
 
-    The default leaves the unreadable files below 1 % of the unlabelled part.
+    By default, less than 1 % of the unlabeled part is unreadable.
     """
 
     seed: int = 7
-    labelled_products: int = 1500
-    unlabelled_products: int = 260
+    labeled_products: int = 1500
+    unlabeled_products: int = 260
     duplicates: int = 12
 
     def __post_init__(self) -> None:
-        if self.duplicates > self.unlabelled_products:
-            raise ValueError("duplicates: at most one for each unlabelled product")
+        if self.duplicates > self.unlabeled_products:
+            raise ValueError(f"duplicates={self.duplicates}: must be at most {self.unlabeled_products}")
 
 
 @dataclass(frozen=True)
 class SampleCatalog:
-    """A rendered catalog, by its files."""
+    """The files of a rendered catalog."""
 
     folder: Path
 
     @property
-    def labelled_folder(self) -> Path:
-        return self.folder / "labelled"
+    def labeled_folder(self) -> Path:
+        return self.folder / "labeled"
 
     @property
     def labels_file(self) -> Path:
-        return self.labelled_folder / "labels.csv"
+        return self.labeled_folder / "labels.csv"
 
     @property
-    def unlabelled_folder(self) -> Path:
-        return self.folder / "unlabelled"
+    def unlabeled_folder(self) -> Path:
+        return self.folder / "unlabeled"
 
     @property
     def products_file(self) -> Path:
-        return self.unlabelled_folder / "products.csv"
+        return self.unlabeled_folder / "products.csv"
 
     @property
     def truth_file(self) -> Path:
@@ -86,13 +86,12 @@ class SampleCatalog:
 
 
 def render_sample_catalog(folder: Path, spec: SampleCatalogSpec, processes: int | None = None) -> SampleCatalog:
-    """Render the catalog, or return at once if ``folder`` holds this one already.
+    """Render the catalog, unless ``folder`` already contains it. By default, uses one process for each core.
 
-    A catalog of another spec, of older drawing code or of an interrupted rendering is replaced.
-    ``processes``: by default one for each core.
+    Replaces a catalog that is incomplete or was rendered from another spec or other drawing code.
 
     Raises:
-        ConfigurationError: ``folder`` holds something else.
+        ConfigurationError: ``folder`` contains other files.
     """
     catalog = SampleCatalog(folder)
     fingerprint = _fingerprint_catalog(spec)
@@ -106,7 +105,7 @@ def render_sample_catalog(folder: Path, spec: SampleCatalogSpec, processes: int 
 
 
 def _fingerprint_catalog(spec: SampleCatalogSpec) -> str:
-    """A hash of the spec and of the code that draws."""
+    """Return a hash of the spec and the drawing code."""
     digest = hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -125,73 +124,73 @@ def _write_state(catalog: SampleCatalog, fingerprint: str, *, is_complete: bool)
 
 
 def _clear_folder(catalog: SampleCatalog) -> None:
-    """Empty the folder of an earlier catalog; touch nothing in a folder that never held one."""
+    """Delete an earlier catalog, but nothing in a folder that never contained one."""
     catalog.folder.mkdir(parents=True, exist_ok=True)
     if any(catalog.folder.iterdir()) and not catalog.state_file.exists():
-        raise ConfigurationError(f"{catalog.folder} holds other files: name an empty folder for the sample catalog")
-    for part_folder in (catalog.labelled_folder, catalog.unlabelled_folder):
+        raise ConfigurationError(f"{catalog.folder} contains other files: choose an empty folder for the sample catalog")
+    for part_folder in (catalog.labeled_folder, catalog.unlabeled_folder):
         shutil.rmtree(part_folder, ignore_errors=True)
         part_folder.mkdir()
     for category in CATEGORIES:
-        (catalog.labelled_folder / category.name).mkdir()
+        (catalog.labeled_folder / category.name).mkdir()
     catalog.truth_file.unlink(missing_ok=True)
 
 
 def _render_parts(catalog: SampleCatalog, spec: SampleCatalogSpec, processes: int) -> None:
-    labelled = _order_part(LABELLED, spec.labelled_products, catalog.labelled_folder, spec.seed)
-    unlabelled = _order_part(UNLABELLED, spec.unlabelled_products, catalog.unlabelled_folder, spec.seed)
-    records = shoot_products([*unlabelled, *labelled], processes)
-    photos = [record for group in records[: len(unlabelled)] for record in group]
-    _write_labels(catalog, [record for group in records[len(unlabelled) :] for record in group])
-    duplicates = _copy_photos(catalog, photos, spec)
-    odd_photos = [_write_odd_file(catalog, odd_file, spec.seed) for odd_file in ODD_FILES]
-    _write_products(catalog, [*photos, *duplicates, *odd_photos])
-    _write_truth(catalog, photos, duplicates)
+    labeled = _list_tasks(LABELED, spec.labeled_products, catalog.labeled_folder, spec.seed)
+    unlabeled = _list_tasks(UNLABELED, spec.unlabeled_products, catalog.unlabeled_folder, spec.seed)
+    records = render_products([*unlabeled, *labeled], processes)
+    images = [record for group in records[: len(unlabeled)] for record in group]
+    _write_labels(catalog, [record for group in records[len(unlabeled) :] for record in group])
+    duplicates = _copy_images(catalog, images, spec)
+    odd_images = [_write_odd_file(catalog, odd_file, spec.seed) for odd_file in ODD_FILES]
+    _write_products(catalog, [*images, *duplicates, *odd_images])
+    _write_truth(catalog, images, duplicates)
 
 
-def _order_part(part: Part, products: int, folder: Path, seed: int) -> list[ShootOrder]:
-    """As many products of each category, in an order that does not tell which is which."""
+def _list_tasks(part: CatalogPart, products: int, folder: Path, seed: int) -> list[RenderTask]:
+    """Return tasks for equally many products of each category, in random order."""
     categories = [CATEGORIES[index % len(CATEGORIES)] for index in range(products)]
     Random(f"{seed}/{part.id_prefix}/order").shuffle(categories)
     return [
-        ShootOrder(seed, f"{part.id_prefix}{number:05}", category, part, folder)
+        RenderTask(seed, f"{part.id_prefix}{number:05}", category, part, folder)
         for number, category in enumerate(categories, start=1)
     ]
 
 
-def _copy_photos(catalog: SampleCatalog, photos: Sequence[PhotoRecord], spec: SampleCatalogSpec) -> list[PhotoRecord]:
-    """Upload some photos a second time, each as a product of its own."""
-    originals = Random(f"{spec.seed}/duplicates").sample(photos, spec.duplicates)
+def _copy_images(catalog: SampleCatalog, images: Sequence[ImageRecord], spec: SampleCatalogSpec) -> list[ImageRecord]:
+    """Copy some images, each as a new product."""
+    originals = Random(f"{spec.seed}/duplicates").sample(images, spec.duplicates)
     copies = []
     for number, original in enumerate(originals, start=_FIRST_DUPLICATE):
-        product_id = f"{UNLABELLED.id_prefix}{number}"
+        product_id = f"{UNLABELED.id_prefix}{number}"
         copy = replace(original, key=f"{product_id}_1.jpg", product_id=product_id)
-        shutil.copyfile(catalog.unlabelled_folder / original.key, catalog.unlabelled_folder / copy.key)
+        shutil.copyfile(catalog.unlabeled_folder / original.key, catalog.unlabeled_folder / copy.key)
         copies.append(copy)
     return copies
 
 
-def _write_odd_file(catalog: SampleCatalog, odd_file: OddFile, seed: int) -> PhotoRecord:
+def _write_odd_file(catalog: SampleCatalog, odd_file: OddFile, seed: int) -> ImageRecord:
     product, rng = design_odd_product(seed, odd_file), Random(f"{seed}/{odd_file.key}")
-    path = catalog.unlabelled_folder / odd_file.key
+    path = catalog.unlabeled_folder / odd_file.key
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(odd_file.encode(product, rng))
-    return record_photo(product, odd_file.key, odd_file.key, rng)
+    return make_record(product, odd_file.key, odd_file.key, rng)
 
 
-def _write_labels(catalog: SampleCatalog, photos: Iterable[PhotoRecord]) -> None:
-    rows = ((photo.key, photo.category_name, photo.description, photo.product_id) for photo in photos)
+def _write_labels(catalog: SampleCatalog, images: Iterable[ImageRecord]) -> None:
+    rows = ((image.key, image.category_name, image.description, image.product_id) for image in images)
     _write_table(catalog.labels_file, ("image", "label", "text", "group"), rows)
 
 
-def _write_products(catalog: SampleCatalog, photos: Iterable[PhotoRecord]) -> None:
-    rows = ((photo.key, photo.description, photo.display_name, photo.category_name) for photo in photos)
+def _write_products(catalog: SampleCatalog, images: Iterable[ImageRecord]) -> None:
+    rows = ((image.key, image.description, image.display_name, image.category_name) for image in images)
     _write_table(catalog.products_file, ("image", "description", "display name", "category"), rows)
 
 
-def _write_truth(catalog: SampleCatalog, photos: Iterable[PhotoRecord], duplicates: Iterable[PhotoRecord]) -> None:
-    rows = [(photo.key, photo.category_name, "tagged", "photo") for photo in photos]
-    rows += [(photo.key, photo.category_name, "tagged", "duplicate") for photo in duplicates]
+def _write_truth(catalog: SampleCatalog, images: Iterable[ImageRecord], duplicates: Iterable[ImageRecord]) -> None:
+    rows = [(image.key, image.category_name, "tagged", "photo") for image in images]
+    rows += [(image.key, image.category_name, "tagged", "duplicate") for image in duplicates]
     for odd_file in ODD_FILES:
         shown = (odd_file.category_name, "tagged") if odd_file.is_readable else ("", "failed")
         rows.append((odd_file.key, *shown, odd_file.kind))

@@ -1,4 +1,4 @@
-"""Garments with a torso: t-shirt, shirt, hoodie, coat, dress. Each function draws one of random proportions."""
+"""Draw t-shirts, shirts, hoodies, coats and dresses with random proportions."""
 
 from dataclasses import dataclass
 from random import Random
@@ -10,7 +10,7 @@ from demo.sample_catalog.marks import Disc, Garment, Mark, Paint, Panel, Pen, Po
 
 @dataclass(frozen=True)
 class Torso:
-    """The body of a top. Widths are measured from the middle; the neck points lie at y = 0."""
+    """The body of a top. Widths are measured from the middle, and the neck points are at y = 0."""
 
     neck: float
     neck_depth: float
@@ -24,7 +24,7 @@ class Torso:
     slope: float = 0.1
 
     def trace_neckline(self) -> Points:
-        """From the left neck point down to the front of the neck and up to the right."""
+        """Trace from the left neck point down to the front of the neck and up to the right."""
         if self.is_v_neck:
             return trace_line((-self.neck, 0), (0, self.neck_depth), (self.neck, 0))
         pen = Pen(-self.neck, 0).curve(-self.neck * 0.85, self.neck_depth, 0, self.neck_depth)
@@ -45,12 +45,12 @@ class Torso:
         return Panel(pen.closed_by_mirror())
 
     def draw_back_neck(self) -> Panel:
-        """The inside of the back, seen through the neck opening."""
+        """Draw the inside of the back, seen through the neck opening."""
         back = Pen(self.neck, 0).curve(0, -0.09, -self.neck, 0).path()
         return Panel(np.concatenate([self.trace_neckline(), back]), Paint.SHADED)
 
     def draw_collar_stand(self) -> Panel:
-        """The part of a collar that stands up behind the neck."""
+        """Draw the part of a collar that stands up at the back of the neck."""
         pen = Pen(self.neck, 0.02).curve(0, -0.2, -self.neck, 0.02).curve(0, 0.02, self.neck, 0.02)
         return Panel(pen.path(), Paint.SHADED)
 
@@ -61,9 +61,9 @@ class Torso:
     def draw_sleeves(
         self, length: float, angle: float, cuff: float, cuff_length: float, cuff_paint: Paint = Paint.CLOTH
     ) -> tuple[Mark, ...]:
-        """Sleeves hanging ``angle`` degrees off the vertical, ``cuff`` wide at their end.
+        """Draw sleeves that hang ``angle`` degrees off the vertical and are ``cuff`` wide at their end.
 
-        The last ``cuff_length`` is a cuff; with no length, a seam shows the hem.
+        They end in a cuff of ``cuff_length``, or in a seam if that is 0.
         """
         down = np.array([np.sin(np.radians(angle)), np.cos(np.radians(angle))])
         inwards = np.array([-down[1], down[0]])
@@ -134,7 +134,7 @@ def draw_shirt(rng: Random) -> Garment:
 
 
 def _draw_placket(top: float, bottom: float, buttons: int) -> list[Mark]:
-    """Broad enough, and of plain cloth, to be seen in a thumbnail."""
+    """Draw a placket of plain cloth, wide enough to be visible in a thumbnail."""
     half = 0.075
     band = Panel(trace_line((-half, top), (half, top), (half, bottom), (-half, bottom)), Paint.PLAIN)
     sides = [Stroke(trace_line((x, top), (x, bottom))) for x in (-half, half)]

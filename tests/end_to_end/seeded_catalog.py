@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
-from demo.sample_catalog.garments import CATEGORIES
+from demo.sample_catalog.products import CATEGORIES
 from fixtures.gate_results import store_gate_results
 from fixtures.shop import IMAGE_SIDE
 from jobs.connections import Connections
@@ -19,7 +19,7 @@ from tests.end_to_end.live_stack import LiveStack
 
 WORDS = "red striped dress"
 NAME = "Striped Dress Red"
-SPEC = SampleCatalogSpec(labelled_products=0, unlabelled_products=len(CATEGORIES), duplicates=1)
+SPEC = SampleCatalogSpec(labeled_products=0, unlabeled_products=len(CATEGORIES), duplicates=1)
 
 
 def seed_catalog(stack: LiveStack, folder: Path) -> None:
@@ -40,8 +40,8 @@ def seed_catalog(stack: LiveStack, folder: Path) -> None:
 
 
 def _upload_photos(connections: Connections, catalog: SampleCatalog) -> None:
-    for path in sorted(path for path in catalog.unlabelled_folder.rglob("*") if path.is_file()):
-        key = path.relative_to(catalog.unlabelled_folder).as_posix()
+    for path in sorted(path for path in catalog.unlabeled_folder.rglob("*") if path.is_file()):
+        key = path.relative_to(catalog.unlabeled_folder).as_posix()
         connections.store.upload(path, replace(connections.source, key=key))
 
 

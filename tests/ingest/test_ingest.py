@@ -21,7 +21,7 @@ VECTORS = "SELECT count(*) FROM catalog.image_embeddings"
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> SampleCatalog:
-    spec = SampleCatalogSpec(labelled_products=1, unlabelled_products=14, duplicates=3)
+    spec = SampleCatalogSpec(labeled_products=1, unlabeled_products=14, duplicates=3)
     return render_sample_catalog(tmp_path_factory.mktemp("sample"), spec, processes=1)
 
 
@@ -32,7 +32,7 @@ def upload(shop: Shop, folder: Path) -> None:
 
 
 def test_every_file_of_the_sample_gets_what_it_deserves(tagging_shop: Shop, sample: SampleCatalog) -> None:
-    upload(tagging_shop, sample.unlabelled_folder)
+    upload(tagging_shop, sample.unlabeled_folder)
     with sample.truth_file.open(encoding="utf-8", newline="") as file:
         truth = {row["image"]: row for row in csv.DictReader(file)}
     report = ingest(tagging_shop.connections, IngestOptions())

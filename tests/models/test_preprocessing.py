@@ -22,9 +22,8 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from demo.sample_catalog.garments import CATEGORIES
-from demo.sample_catalog.photo import take_photo
-from demo.sample_catalog.products import design_product
+from demo.sample_catalog.products import CATEGORIES, design_product
+from demo.sample_catalog.scene import render_image
 from fixtures.pretrained import require_pretrained
 from jobs.errors import PermanentError
 from jobs.images.geometry import Geometry
@@ -47,7 +46,7 @@ PROCESSORS = {
 @pytest.fixture(scope="module")
 def photo() -> Image.Image:
     product = design_product(7, "sku1", CATEGORIES[0])
-    return take_photo(product.garment, product.fabric, 640, Random(7))
+    return render_image(product.garment, product.fabric, 640, Random(7))
 
 
 def measure_difference(processor: Any, preprocessing: Preprocessing, photo: Image.Image) -> np.ndarray:

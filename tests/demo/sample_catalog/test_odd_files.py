@@ -1,4 +1,4 @@
-"""Every odd file is what its kind says."""
+"""Check that every odd file is of its kind."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ def read(kind: str) -> Image.Image:
     return image
 
 
-def test_there_is_exactly_one_file_of_each_kind_but_several_hard_keys() -> None:
+def test_one_file_of_each_kind_except_hard_keys() -> None:
     kinds = [odd_file.kind for odd_file in ODD_FILES if odd_file.kind != "hard key"]
     assert len(kinds) == len(set(kinds))
     assert sum(not odd_file.is_readable for odd_file in ODD_FILES) == 6
@@ -40,7 +40,7 @@ def test_empty_file() -> None:
     assert encode("empty file") == b""
 
 
-def test_truncated_jpeg_opens_and_does_not_load() -> None:
+def test_truncated_jpeg_opens_but_does_not_load() -> None:
     image = Image.open(io.BytesIO(encode("truncated jpeg")))
     assert image.format == "JPEG"
     with pytest.raises(OSError, match="truncated"):
@@ -48,7 +48,7 @@ def test_truncated_jpeg_opens_and_does_not_load() -> None:
 
 
 @pytest.mark.parametrize("kind", ["html named jpg", "unknown format"])
-def test_no_decoder_knows(kind: str) -> None:
+def test_no_decoder_recognizes(kind: str) -> None:
     with pytest.raises(UnidentifiedImageError):
         read(kind)
 
@@ -58,8 +58,8 @@ def test_html_is_named_jpg() -> None:
     assert BY_KIND["html named jpg"].key.endswith(".jpg")
 
 
-def test_the_header_of_the_bomb_claims_50_000_by_50_000(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The decoder, which has a limit of its own, takes Pillow's away for the whole process.
+def test_bomb_header_claims_50_000_by_50_000(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Our decoder has its own limit and disables Pillow's for the whole process.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_478_485)
     bomb = encode("decompression bomb")
     assert len(bomb) < 100
@@ -77,7 +77,7 @@ def test_png_named_jpg() -> None:
     assert BY_KIND["png named jpg"].key.endswith(".jpg")
 
 
-def test_the_animation_shows_the_garment_first_and_ends_black() -> None:
+def test_animation_starts_with_the_garment_and_ends_black() -> None:
     animation = read("animated gif")
     first = np.asarray(animation.convert("RGB"))
     animation.seek(animation.n_frames - 1)  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def test_the_animation_shows_the_garment_first_and_ends_black() -> None:
     assert np.asarray(animation.convert("RGB")).max() < 10
 
 
-def test_broken_exif_upsets_a_reader_of_exif_but_not_of_pixels() -> None:
+def test_broken_exif_affects_metadata_but_not_pixels() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         image = read("broken exif")
@@ -95,7 +95,7 @@ def test_broken_exif_upsets_a_reader_of_exif_but_not_of_pixels() -> None:
     assert any("Corrupt EXIF" in str(warning.message) for warning in caught)
 
 
-def test_broken_icc_profile_upsets_a_reader_of_profiles_but_not_of_pixels() -> None:
+def test_broken_icc_profile_affects_profile_but_not_pixels() -> None:
     profile = read("broken icc profile").info["icc_profile"]
     with pytest.raises(ImageCms.PyCMSError):
         ImageCms.getOpenProfile(io.BytesIO(profile))
@@ -110,7 +110,7 @@ def test_modes(kind: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["rgba", "palette with transparency"])
-def test_transparent_files_hide_black_and_stand_out_from_white(kind: str) -> None:
+def test_transparent_files_are_black_below_and_contrast_with_white(kind: str) -> None:
     image = read(kind).convert("RGBA")
     assert image.getpixel((0, 0)) == (0, 0, 0, 0)
     over_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("L")
@@ -121,7 +121,7 @@ def test_16_bit_grey_uses_the_whole_range() -> None:
     assert np.asarray(read("16-bit grey")).max() > 255 * 100
 
 
-def test_the_turned_photo_stands_upright_once_its_exif_is_honoured() -> None:
+def test_rotated_image_is_upright_after_applying_its_exif() -> None:
     turned = read("exif orientation")
     upright = ImageOps.exif_transpose(turned)
     assert turned.getexif()[0x0112] == 6
