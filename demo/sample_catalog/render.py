@@ -127,7 +127,7 @@ def _clear_folder(catalog: SampleCatalog) -> None:
     """Delete an earlier catalog, but nothing in a folder that never contained one."""
     catalog.folder.mkdir(parents=True, exist_ok=True)
     if any(catalog.folder.iterdir()) and not catalog.state_file.exists():
-        raise ConfigurationError(f"{catalog.folder} contains other files: choose an empty folder for the sample catalog")
+        raise ConfigurationError(f"{catalog.folder} contains other files: choose an empty folder")
     for part_folder in (catalog.labeled_folder, catalog.unlabeled_folder):
         shutil.rmtree(part_folder, ignore_errors=True)
         part_folder.mkdir()
