@@ -28,7 +28,7 @@ from jobs.settings import PROJECT_ROOT, load_settings
 
 WARM_UP_PHOTOS = 16
 FORWARD_SECONDS = 8.0
-FIRST_BATCH = re.compile(r"first batch was answered ([0-9.]+) s after")
+FIRST_BATCH = re.compile(r"first batch predicted ([0-9.]+) s after")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Why one photo could not be read or tagged: the values of ``catalog.item_failures``."""
+"""List the reasons why an image can fail: the values of ``catalog.item_failures``."""
 
 import enum
 
 
-class ObjectFault(enum.StrEnum):
-    """Why one object could not be read although the bucket answers; the words of ``item_failures.reason``."""
+class ReadReason(enum.StrEnum):
+    """Reasons why one object cannot be read although the bucket is reachable."""
 
     MISSING = "object_missing"
     REPLACED = "object_replaced"
@@ -13,15 +13,8 @@ class ObjectFault(enum.StrEnum):
     TOO_LARGE = "object_too_large"
 
 
-class Stage(enum.StrEnum):
-    """Where in the flow an image was given up."""
-
-    READ = "read"
-    DECODE = "decode"
-
-
-class Reason(enum.StrEnum):
-    """The decoder's reasons; reading adds those of `ObjectFault`."""
+class DecodeReason(enum.StrEnum):
+    """Reasons why bytes cannot be decoded to an image."""
 
     EMPTY = "empty_file"
     UNSUPPORTED = "unsupported_format"
@@ -35,11 +28,18 @@ class Reason(enum.StrEnum):
     DECODER_LOST = "decoder_lost"
 
 
+class Stage(enum.StrEnum):
+    """The stage in which an image failed."""
+
+    READ = "read"
+    DECODE = "decode"
+
+
 RETRYABLE_REASONS = (
-    ObjectFault.ACCESS_DENIED,
-    ObjectFault.MISSING,
-    ObjectFault.REPLACED,
-    ObjectFault.REFUSED,
-    Reason.DECODER_LOST,
+    ReadReason.ACCESS_DENIED,
+    ReadReason.MISSING,
+    ReadReason.REPLACED,
+    ReadReason.REFUSED,
+    DecodeReason.DECODER_LOST,
 )
-"""What time cures although the listing shows the same bytes; all others wait until the bytes change."""
+"""Reasons that may pass although the bytes stay the same. For other reasons, an image is due when its bytes change."""

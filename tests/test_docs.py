@@ -11,7 +11,7 @@ from jobs import errors
 from jobs.cli import app
 from jobs.database.images import Discovery
 from jobs.database.tagging_runs import ChunkCounts
-from jobs.failures import ObjectFault, Reason
+from jobs.failures import DecodeReason, ReadReason
 from jobs.retrain.gates.gates import GATES
 from jobs.settings import PROJECT_ROOT
 
@@ -65,7 +65,7 @@ def test_what_sql_is_asked_for_exists(document: Path) -> None:
 
 def test_the_runbook_has_a_cure_for_every_reason_of_failure() -> None:
     runbook = read_document("runbook.md")
-    assert [reason for reason in (*Reason, *ObjectFault) if f"`{reason}`" not in runbook] == []
+    assert [reason for reason in (*DecodeReason, *ReadReason) if f"`{reason}`" not in runbook] == []
 
 
 def test_the_runbook_has_a_cure_for_every_gate() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.connections import Connections, connect
-from jobs.ingest.discover import DiscoverSettings, discover_images
+from jobs.ingest.discover import discover_images
 from jobs.settings import load_settings
 
 
@@ -22,9 +22,8 @@ def list_once(connections: Connections) -> dict[str, int]:
 
 def discover_once(connections: Connections) -> dict[str, int]:
     """Discover and commit."""
-    settings = DiscoverSettings.from_settings(connections.settings)
     with connections.engine.begin() as connection:
-        return asdict(discover_images(connection, connections.store, connections.source, settings))
+        return asdict(discover_images(connection, connections))
 
 
 def measure(command: str) -> dict[str, Any]:

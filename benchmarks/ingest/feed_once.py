@@ -18,11 +18,11 @@ import psutil
 
 from jobs.connections import Connections, connect
 from jobs.database.tagging_work import DueImage
-from jobs.images.decode import DecodeFault, DecodeLimits, PreparedImage, prepare_image
+from jobs.images.decode import DecodeFailure, DecodeLimits, PreparedImage, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.geometry import Geometry
 from jobs.ingest.read import ImageBytes, read_image
-from jobs.ingest.tag_shard import TagSettings, tag_shard
+from jobs.ingest.tag_shard import tag_shard
 from jobs.models.image_model import EngineName
 from jobs.models.predictor import Predictor
 from jobs.settings import load_settings
@@ -33,7 +33,7 @@ DIMENSIONS = 512
 BATCH_SIZE = 64
 PASSES = 2
 """As torch has them on a GPU."""
-Prepare = Callable[[bytes], PreparedImage | DecodeFault]
+Prepare = Callable[[bytes], PreparedImage | DecodeFailure]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def measure_rates(to: Connections) -> Rates:
 
 
 def _measure_pool(
-    processes: int, prepare: Callable[[bytes], PreparedImage | DecodeFault], contents: Sequence[bytes]
+    processes: int, prepare: Callable[[bytes], PreparedImage | DecodeFailure], contents: Sequence[bytes]
 ) -> Rate:
     """Two batches at a time, as in a shard."""
     batches = [contents[start : start + BATCH_SIZE] for start in range(0, len(contents), BATCH_SIZE)]
@@ -187,11 +187,10 @@ def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
     """Tag the only shard of a planned run with a classifier that takes so long, and an encoder that takes no time."""
     gpu = SimulatedGpu(seconds_per_image)
     predictor = Predictor(StandIn(gpu.compute, 10), StandIn(lambda _: None, DIMENSIONS))
-    settings = TagSettings.from_settings(to.settings)
-    with DecodePool(settings.decode_processes) as pool:
+    with DecodePool(to.settings.compute.decode_processes) as pool:
         pool.decode(len, [b""] * BATCH_SIZE)
         before = read_cpu()
-        report = tag_shard(to.engine, to.store, to.artifacts, run_id, 0, settings, lambda _: predictor, pool)
+        report = tag_shard(to, run_id, 0, lambda _: predictor, pool)
         used = read_cpu() - before
     seconds = gpu.starts[-1] - gpu.starts[0]
     return Feeding(

@@ -22,11 +22,11 @@ import torch
 from benchmarks.machine import describe_machine
 from benchmarks.made_up_photos import make_jpegs
 from benchmarks.materials import Checkpoints, write_checkpoints
-from jobs.images.decode import Decode, DecodeFault, DecodeLimits, PreparedImage, prepare_image
+from jobs.images.decode import Decode, DecodeFailure, DecodeLimits, PreparedImage, prepare_image
 from jobs.images.decode_pool import DecodePool
-from jobs.ingest.pipeline import Waiting, map_ahead, run_in
+from jobs.ingest.pipeline import StageTimer, map_ahead, run_in
 from jobs.models.image_model import EngineSettings
-from jobs.models.predictor import Inputs, Predictor, load_predictor, rank_categories
+from jobs.models.predictor import ModelInputs, Predictor, load_predictor, rank_categories
 from jobs.models.torch_model import TorchModel
 
 WARM_UP_SECONDS = 1.0
@@ -120,12 +120,12 @@ def _measure_predict(predictor: Predictor, batch: int, seconds: float) -> float:
     return rate
 
 
-def _repeat_until(deadline: float, photos: Sequence[Inputs]) -> Iterator[Sequence[Inputs]]:
+def _repeat_until(deadline: float, photos: Sequence[ModelInputs]) -> Iterator[Sequence[ModelInputs]]:
     while time.perf_counter() < deadline:
         yield photos
 
 
-def _answer(predictor: Predictor, photos: Sequence[Inputs]) -> int:
+def _answer(predictor: Predictor, photos: Sequence[ModelInputs]) -> int:
     """Images answered, ranked as the pipeline ranks them."""
     answers = predictor.predict(photos, tag=True, embed=True)
     assert answers.probabilities is not None
@@ -150,20 +150,20 @@ def _feed(
     predictor: Predictor, decode: Decode, contents: Sequence[bytes], batch: int, seconds: float
 ) -> dict[str, object]:
     """Both stages as `ShardPipeline` joins them: images per second, and the share of time that each was waited for."""
-    waiting = Waiting()
+    timer = StageTimer()
     with ExitStack() as stack:
         decoders = stack.enter_context(ThreadPoolExecutor(2))
         predictors = stack.enter_context(ThreadPoolExecutor(predictor.passes))
         for duration in (WARM_UP_SECONDS, seconds):
-            waiting.take()
+            timer.take()
             started = time.perf_counter()
             batches = _cut(contents, batch, started + duration)
-            decoded = map_ahead(run_in(decoders, decode), batches, 3, waiting.result_from("decode"))
+            decoded = map_ahead(run_in(decoders, decode), batches, 3, timer.result_from("decode"))
             answer = run_in(predictors, partial(_answer, predictor))
-            answered = map_ahead(answer, map(_require, decoded), predictor.passes + 1, waiting.result_from("forward"))
+            answered = map_ahead(answer, map(_require, decoded), predictor.passes + 1, timer.result_from("forward"))
             images = sum(answered)
             elapsed = time.perf_counter() - started
-    waited = {name: round(value / elapsed, 3) for name, value in waiting.take().items() if value}
+    waited = {name: round(value / elapsed, 3) for name, value in timer.take().items() if value}
     return {"images/s": images / elapsed, "waited for": waited}
 
 
@@ -173,7 +173,7 @@ def _cut(contents: Sequence[bytes], batch: int, deadline: float) -> Iterator[Seq
         yield list(itertools.islice(endless, batch))
 
 
-def _require(photos: Sequence[PreparedImage | DecodeFault]) -> list[Inputs]:
+def _require(photos: Sequence[PreparedImage | DecodeFailure]) -> list[ModelInputs]:
     return [photo.inputs for photo in photos if isinstance(photo, PreparedImage)]
 
 

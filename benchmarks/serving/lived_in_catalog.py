@@ -18,9 +18,9 @@ from jobs.database.promotions import NewPromotion, Switch, insert_promotion, ins
 from jobs.database.reviews import Answer
 from jobs.database.run_history import sum_chunks
 from jobs.database.spaces import create_space_index, open_space
-from jobs.ingest.drift import DriftSettings
 from jobs.review.answers import record_answers
 from jobs.review.queue import REASONS, find_review_queue, read_review_queue
+from jobs.settings import RunSettings
 
 NIGHT = 20_000
 """Photos of one run; a photo was tagged in the run of its number."""
@@ -111,7 +111,7 @@ def _keep_totals(connection: Connection) -> None:
 def _answer_questions(connection: Connection) -> None:
     """A person answers what the review page asks, one time in eight otherwise than the model."""
     for reason in REASONS:
-        queue = read_review_queue(connection, find_review_queue(connection, DriftSettings()), reason, ANSWERS_BY_REASON)
+        queue = read_review_queue(connection, find_review_queue(connection, RunSettings()), reason, ANSWERS_BY_REASON)
         record_answers(
             connection,
             [

@@ -1,4 +1,4 @@
-"""What a photo looks like, in 256 bits: copies that were resized or compressed again differ in few of them."""
+"""Hash what an image looks like: copies that were resized or compressed again differ in few of 256 bits."""
 
 import imagehash
 import numpy as np
@@ -7,13 +7,13 @@ from PIL import Image
 HASH_SIDE = 16
 """The hash has the square of this many bits."""
 DECODED_SIDE_PIXELS = 256
-"""A photo may be shrunk to this on its shorter side while it is decoded for the hash, which changes at most 4 bits."""
+"""Sufficient length of the shorter side for hashing; decoding to it changes at most 4 bits."""
 
 
 def perceptual_hash(pixels: np.ndarray) -> bytes:
-    """The 32 bytes of an upright RGB photo, uint8 [height, width, 3].
+    """Hash an upright RGB image, uint8 [height, width, 3], to 32 bytes.
 
-    They are the signs of its lowest frequencies (the DCT hash of the library ImageHash). Of the photos that it was
-    measured on, copies differ in at most 32 bits, and different clothes before one background in at least 38.
+    The bits are the signs of the lowest frequencies (the DCT hash of ImageHash). On the images it was measured on,
+    copies differ in at most 32 bits, and different clothes on the same background in at least 38.
     """
     return np.packbits(imagehash.phash(Image.fromarray(pixels), hash_size=HASH_SIDE).hash).tobytes()

@@ -1,48 +1,47 @@
-"""Small JPEGs of photos, for pages."""
+"""Make small JPEGs of images for pages."""
 
 import base64
 import io
 from functools import partial
-from io import BytesIO
 
 import numpy as np
 from PIL import Image
 
-from jobs.images.decode import DecodedPhoto, DecodeFault, DecodeLimits, decode_photo
+from jobs.images.decode import DecodedPil, DecodeFailure, DecodeLimits, decode_pil
 from jobs.images.decode_pool import Decoder
-from jobs.settings import Settings
+from jobs.settings import ImageSettings
 
-SIDE_PIXELS = 320
-"""Twice what a grid shows, for dense screens."""
-MAX_PIXELS = 25_000_000
-"""A PNG of so many takes 100 MB while it is decoded, which a server bears for one photo, and no more."""
-
-
-def shrink_under_limits(settings: Settings) -> Decoder[bytes]:
-    """What makes a photo a small JPEG, under the limits of the ingest and a tighter one on pixels."""
-    limits = DecodeLimits(min(MAX_PIXELS, settings.images.max_pixels), settings.images.min_side_pixels, SIDE_PIXELS)
-    return partial(shrink_photo, limits=limits)
-
-
-def shrink_photo(content: bytes, limits: DecodeLimits) -> bytes | DecodeFault:
-    """Turn the bytes of a photo into a small JPEG."""
-    decoded = decode_photo(content, limits)
-    if not isinstance(decoded, DecodedPhoto):
-        return decoded
-    photo = decoded.photo.copy()
-    photo.thumbnail((SIDE_PIXELS, SIDE_PIXELS), Image.Resampling.BICUBIC)
-    buffer = BytesIO()
-    photo.save(buffer, "JPEG", quality=80)
-    return buffer.getvalue()
-
-
+GRID_SIDE = 320
+"""Twice the size in the grid, for dense screens."""
+GRID_MAX_PIXELS = 25_000_000
+"""A PNG of this size takes 100 MB while it is decoded, which a server can afford for one image at a time."""
 THUMBNAIL_SIDE = 120
 
 
+def shrink_under_limits(settings: ImageSettings) -> Decoder[bytes]:
+    """Return a decoder that makes small JPEGs, with the limits of the ingest and a lower one on pixels."""
+    limits = DecodeLimits(min(GRID_MAX_PIXELS, settings.max_pixels), settings.min_side_pixels, GRID_SIDE)
+    return partial(shrink_image, limits=limits)
+
+
+def shrink_image(content: bytes, limits: DecodeLimits) -> bytes | DecodeFailure:
+    """Turn the bytes of an image into a small JPEG."""
+    decoded = decode_pil(content, limits)
+    if not isinstance(decoded, DecodedPil):
+        return decoded
+    image = decoded.image.copy()
+    image.thumbnail((GRID_SIDE, GRID_SIDE), Image.Resampling.BICUBIC)
+    return _encode_jpeg(image, quality=80)
+
+
 def make_thumbnail(pixels: np.ndarray) -> str:
-    """Shrink RGB pixels, uint8 [height, width, 3], to at most 120 a side: a JPEG in base64."""
+    """Shrink RGB pixels, uint8 [height, width, 3], to a base64 JPEG of at most 120 pixels per side."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    return base64.b64encode(_encode_jpeg(image, quality=75)).decode()
+
+
+def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=75)
-    return base64.b64encode(buffer.getvalue()).decode()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

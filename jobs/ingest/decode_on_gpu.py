@@ -1,4 +1,4 @@
-"""Decode and resize JPEGs on a GPU; other photos, and those that the GPU refuses, go to the decoding processes."""
+"""Decode and resize JPEGs on a GPU. All other images are decoded by the processes."""
 
 import io
 import logging
@@ -15,9 +15,9 @@ from torchvision.transforms.v2 import functional
 
 from jobs.errors import ConfigurationError, first_line
 from jobs.images.decode import (
-    DECODER_FAULTS,
+    DECODER_ERRORS,
     Decode,
-    DecodeFault,
+    DecodeFailure,
     DecodeLimits,
     PreparedImage,
     UndecodableError,
@@ -28,31 +28,30 @@ from jobs.images.decode import (
 from jobs.images.geometry import Geometry
 from jobs.models.device import Device, choose_device, use_own_stream
 
+log = logging.getLogger(__name__)
 
-def resize_on_device(photo: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+GROUP_PIXELS = 64_000_000
+"""Pixels decoded in one call: 200 MB of GPU memory, and twice that while an image is resized."""
+END_OF_IMAGE = b"\xff\xd9"
+
+
+def resize_on_device(image: torch.Tensor, geometry: Geometry) -> torch.Tensor:
     """Turn uint8 pixels [3, height, width] into uint8 [3, crop_to, crop_to] on the same device.
 
-    The antialiased filters are those of Pillow; the pixels differ from `Geometry.resize` by rounding.
+    Uses the antialiased filters of Pillow; pixels differ from `Geometry.resize` only by rounding.
     """
-    height, width = photo.shape[-2:]
+    height, width = image.shape[-2:]
     width, height, left, top = geometry.place(width, height)
     interpolation = functional.InterpolationMode(geometry.interpolation)
-    resized = functional.resize(photo, [height, width], interpolation, antialias=True)
-    # Out of bounds, it is padded with black.
+    resized = functional.resize(image, [height, width], interpolation, antialias=True)
+    # Out of bounds, the crop is padded with black.
     cropped: torch.Tensor = functional.crop(resized, top, left, geometry.crop_to, geometry.crop_to)
     return cropped
 
 
-log = logging.getLogger(__name__)
-
-GROUP_PIXELS = 64_000_000
-"""Of the photos that are decoded at a time: some 200 MB of a GPU's memory, and twice that while one is resized."""
-END_OF_IMAGE = b"\xff\xd9"
-
-
 @dataclass(frozen=True)
 class Jpeg:
-    """A JPEG that a GPU may decode, by its place in a batch; sides in pixels."""
+    """A JPEG that the GPU can decode, with its position in the batch and its size in pixels."""
 
     position: int
     content: bytes
@@ -62,29 +61,29 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class GpuDecoder:
-    """Prepares batches of photos as `prepare_image` does; ``on_cpu`` prepares those that are not for the GPU."""
+    """Prepare batches of images like `prepare_image`; ``on_cpu`` prepares those that the GPU cannot decode."""
 
     device: Device
     limits: DecodeLimits
     geometries: tuple[Geometry, ...]
     on_cpu: Decode
 
-    def decode(self, contents: Sequence[bytes]) -> list[PreparedImage | DecodeFault]:
-        """Prepare a batch in its order; may be called from several threads."""
+    def decode(self, contents: Sequence[bytes]) -> list[PreparedImage | DecodeFailure]:
+        """Prepare a batch, keeping its order; safe to call from several threads."""
         jpegs = [jpeg for position, content in enumerate(contents) if (jpeg := self._read_header(position, content))]
-        prepared: dict[int, PreparedImage | DecodeFault] = {}
+        prepared: dict[int, PreparedImage | DecodeFailure] = {}
         for group in cut_groups(jpegs, GROUP_PIXELS):
             prepared |= self._decode_group(group)
-        left = [position for position in range(len(contents)) if position not in prepared]
-        if left:
-            prepared |= zip(left, self.on_cpu([contents[position] for position in left]), strict=True)
+        rest = [position for position in range(len(contents)) if position not in prepared]
+        if rest:
+            prepared |= zip(rest, self.on_cpu([contents[position] for position in rest]), strict=True)
         return [prepared[position] for position in range(len(contents))]
 
     def _read_header(self, position: int, content: bytes) -> Jpeg | None:
-        """None for what is no whole JPEG in colours or grey, has to be turned upright, or breaks a limit."""
+        """Return None unless this is a complete, upright color or gray JPEG within the limits."""
         if not content.rstrip(b"\0").endswith(END_OF_IMAGE):
             return None
-        # Our own limit decides, as for the decoding processes: Pillow's would raise what is no fault of a decoder.
+        # check_size applies our own limit. Pillow's would raise an exception that is not in DECODER_ERRORS.
         Image.MAX_IMAGE_PIXELS = None
         try:
             with warnings.catch_warnings():
@@ -92,51 +91,51 @@ class GpuDecoder:
                 with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
                     check_size(*image.size, self.limits)
                     check_scans(content)
-                    # Whether TorchCodec turns photos by itself differs by device.
+                    # Whether TorchCodec applies the EXIF orientation differs by device.
                     is_plain = image.mode in {"RGB", "L"} and read_orientation(image) == 1
                     return Jpeg(position, content, *image.size) if is_plain else None
-        except (UndecodableError, *DECODER_FAULTS):
+        except (UndecodableError, *DECODER_ERRORS):
             return None
 
     def _decode_group(self, group: Sequence[Jpeg]) -> dict[int, PreparedImage]:
-        """Nothing where the GPU refuses one of them or has no memory left: the processes find out which and why."""
+        """Decode a group, or return nothing if the GPU fails: then the processes decode it and report the reasons."""
         started = time.perf_counter()
         try:
             with use_own_stream(self.device):
-                photos = decode_jpeg([jpeg.content for jpeg in group], mode="RGB", device=self.device.torch_device)
-                inputs = [self._resize(photo) for photo in photos]
+                decoded = decode_jpeg([jpeg.content for jpeg in group], mode="RGB", device=self.device.torch_device)
+                inputs = [self._resize(image) for image in decoded]
         except RuntimeError as error:
-            log.warning("the GPU did not decode %d JPEGs, processes do: %s", len(group), first_line(error))
+            log.warning("the GPU failed to decode %d JPEGs, using the CPU: %s", len(group), first_line(error))
             return {}
         seconds = (time.perf_counter() - started) / len(group)
         return {
-            jpeg.position: PreparedImage(photo, jpeg.width, jpeg.height, seconds)
-            for jpeg, photo in zip(group, inputs, strict=True)
+            jpeg.position: PreparedImage(resized, jpeg.width, jpeg.height, seconds)
+            for jpeg, resized in zip(group, inputs, strict=True)
         }
 
-    def _resize(self, photo: torch.Tensor) -> tuple[np.ndarray, ...]:
-        resized = [resize_on_device(photo, geometry) for geometry in self.geometries]
+    def _resize(self, image: torch.Tensor) -> tuple[np.ndarray, ...]:
+        resized = [resize_on_device(image, geometry) for geometry in self.geometries]
         return tuple(pixels.permute(1, 2, 0).contiguous().cpu().numpy() for pixels in resized)
 
 
 def require_gpu(device: str, index: int) -> Device:
-    """The GPU that decodes.
+    """Return the GPU to decode on.
 
     Raises:
-        ConfigurationError: there is none, or the settings say that it is not to be used.
+        ConfigurationError: there is no GPU, or the settings exclude it.
     """
     chosen = choose_device(device, "auto", index)
     if not chosen.is_cuda:
-        raise ConfigurationError("CATALOG_JPEG_DECODER=gpu needs a GPU: set it to cpu, or CATALOG_DEVICE to cuda")
+        raise ConfigurationError("CATALOG_JPEG_DECODER=gpu needs a GPU. Set it to cpu, or CATALOG_DEVICE to cuda")
     return chosen
 
 
-def cut_groups(jpegs: Sequence[Jpeg], most_pixels: int) -> Iterator[Sequence[Jpeg]]:
-    """Cut a batch so that the photos of a group have so many pixels at most; a larger one is alone."""
+def cut_groups(jpegs: Sequence[Jpeg], max_pixels: int) -> Iterator[Sequence[Jpeg]]:
+    """Cut a batch into groups of at most ``max_pixels``; a larger image is a group of its own."""
     group: list[Jpeg] = []
     pixels = 0
     for jpeg in jpegs:
-        if group and pixels + jpeg.width * jpeg.height > most_pixels:
+        if group and pixels + jpeg.width * jpeg.height > max_pixels:
             yield group
             group, pixels = [], 0
         group.append(jpeg)

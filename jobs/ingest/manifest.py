@@ -1,24 +1,28 @@
-"""The images of a run, in Parquet: one file for each shard, one row group for each chunk.
+"""Store the images of a run as Parquet: one file per shard, one row group per chunk.
 
-The file's metadata names the run and its models, so that a shard is tagged by the versions that it was planned
-with, whatever is promoted or switched meanwhile.
+The metadata of each file names the run and its models. A shard is tagged by the versions that it was planned with,
+even if others are promoted in the meantime.
 """
 
 import io
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.database.tagging_runs import RunModels
+from jobs.connections import Connections
+from jobs.database.tagging_runs import PlannedShard, RunModels
 from jobs.database.tagging_work import DueImage
 from jobs.errors import PermanentError
+from jobs.storage.layout import manifest_location, shard_location
 
 HEADER_KEY = b"catalog_tagger"
-COLUMNS: "list[pa.Field[Any]]" = [
+_FIELDS: "list[pa.Field[Any]]" = [
     pa.field("image_id", pa.int64(), nullable=False),
     pa.field("object_key", pa.string(), nullable=False),
     pa.field("etag", pa.string(), nullable=False),
@@ -27,12 +31,12 @@ COLUMNS: "list[pa.Field[Any]]" = [
     pa.field("needs_tag", pa.bool_(), nullable=False),
     pa.field("needs_embedding", pa.bool_(), nullable=False),
 ]
-SCHEMA = pa.schema(COLUMNS)
+MANIFEST_SCHEMA = pa.schema(_FIELDS)
 
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """What a shard has to know besides its images."""
+    """The run and models of a shard."""
 
     run_id: str
     shard: int
@@ -43,28 +47,27 @@ class ShardHeader:
 
 @dataclass(frozen=True)
 class Shard:
-    """The unit of one task; its chunks are numbered by their position."""
+    """The work of one task. Chunks are numbered by position."""
 
     header: ShardHeader
     chunks: tuple[tuple[DueImage, ...], ...]
 
-    @property
-    def entries(self) -> int:
-        """The number of images in all chunks."""
-        return sum(len(chunk) for chunk in self.chunks)
-
 
 def encode_shard(header: ShardHeader, entries: Sequence[DueImage], chunk_size: int) -> bytes:
-    """Write a shard as Parquet."""
-    columns = {name: [getattr(entry, name) for entry in entries] for name in SCHEMA.names}
-    table = pa.table(columns, schema=SCHEMA.with_metadata({HEADER_KEY: json.dumps(asdict(header))}))
+    """Encode a shard as Parquet."""
+    columns = {name: [getattr(entry, name) for entry in entries] for name in MANIFEST_SCHEMA.names}
+    table = pa.table(columns, schema=MANIFEST_SCHEMA.with_metadata({HEADER_KEY: json.dumps(asdict(header))}))
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=chunk_size)
     return buffer.getvalue()
 
 
 def decode_shard(content: bytes) -> Shard:
-    """Read a shard back; raises PermanentError where these bytes are none."""
+    """Decode a shard.
+
+    Raises:
+        PermanentError: the bytes are not a valid shard.
+    """
     try:
         file = pq.ParquetFile(io.BytesIO(content))
         header = json.loads(file.schema_arrow.metadata[HEADER_KEY])
@@ -74,8 +77,32 @@ def decode_shard(content: bytes) -> Shard:
             for number in range(file.num_row_groups)
         )
         return Shard(ShardHeader(models=models, **header), chunks)
-    # Arrow's own are an OSError or a ValueError; a file of another kind lacks our header.
+    # Arrow raises OSError or ValueError. A Parquet file of another kind has no header.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PermanentError(
-            f"a shard of the manifest is damaged ({' '.join(str(error).split())[:200]}): start a new run"
+            f"a shard of the manifest is damaged ({' '.join(str(error).split())[:200]}). Start a new run"
         ) from None
+
+
+class ManifestWriter:
+    """Cut the images of a run into shards, write them to the bucket, and count them."""
+
+    def __init__(self, connections: Connections, run_id: str, models: RunModels, *, force: bool = False) -> None:
+        self.run_id = run_id
+        self.models = models
+        self.location = manifest_location(connections.artifacts, run_id)
+        self.shards: list[PlannedShard] = []
+        self.reasons: Counter[str] = Counter()
+        self._force = force
+        self._store = connections.store
+        self._shard_size = connections.settings.compute.shard_size
+        self._chunk_size = connections.settings.compute.chunk_size
+
+    def write(self, bucket: str, due: Iterator[DueImage]) -> None:
+        """Append the images of one bucket as further shards."""
+        while images := list(islice(due, self._shard_size)):
+            header = ShardHeader(self.run_id, len(self.shards), bucket, self.models, self._force)
+            content = encode_shard(header, images, self._chunk_size)
+            self._store.write(shard_location(self.location, header.shard), content)
+            self.reasons.update(image.reason for image in images)
+            self.shards.append(PlannedShard(entries=len(images), chunks=-(-len(images) // self._chunk_size)))

@@ -1,4 +1,4 @@
-"""Overlap the stages of a shard: each runs ahead of the next by a bounded number of bytes."""
+"""Run the stages of a shard in parallel: each stage works ahead of the next by a bounded number of batches."""
 
 import logging
 import time
@@ -19,23 +19,26 @@ from jobs.database.tagging_results import Embedding, SeenContent, Tag
 from jobs.database.tagging_runs import ChunkCounts
 from jobs.database.tagging_work import DueImage
 from jobs.failures import Stage
-from jobs.images.decode import Decode, DecodeFault, PreparedImage
+from jobs.images.decode import Decode, DecodeFailure, PreparedImage
 from jobs.ingest.manifest import ShardHeader
-from jobs.ingest.read import ImageBytes, read_image
-from jobs.ingest.reuse import ContentRouter, FreshImage, RoutedBatch, fail_twins
-from jobs.ingest.write import NOTHING, Outcome, StageSeconds, write_chunk
+from jobs.ingest.read import DeduplicatedBatch, Deduplicator, ImageBytes, PendingImage, fail_duplicates, read_image
+from jobs.ingest.write import StageSeconds, TaggingResults, write_chunk
 from jobs.models.predictor import Predictor, rank_categories
 from jobs.storage.object_store import ObjectStore
 
+log = logging.getLogger(__name__)
+
 Resource = Literal["bucket", "decode", "forward", "database"]
 RESOURCES: tuple[Resource, ...] = ("bucket", "decode", "forward", "database")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Waiting:
-    """A stopwatch for each resource, read by the thread that moves batches from stage to stage, and by no other.
+class StageTimer:
+    """Measure how long a shard is blocked on each stage.
 
-    Stages that keep up have their batches ready when that thread asks for them; it waits for the slowest.
+    Used only by the thread that moves batches from stage to stage. A stage that keeps up has its batch ready when that
+    thread needs it, so the thread waits for the slowest stage.
     """
 
     def __init__(self) -> None:
@@ -51,7 +54,7 @@ class Waiting:
             self._seconds[resource] += time.perf_counter() - started
 
     def result_from(self, resource: Resource) -> Callable[["Future[Result]"], Result]:
-        """Wait for a future that a resource has to finish."""
+        """Return a function that waits for a future and counts the time for a resource."""
 
         def wait(future: "Future[Result]") -> Result:
             with self.measure(resource):
@@ -60,23 +63,17 @@ class Waiting:
         return wait
 
     def take(self) -> dict[str, float]:
-        """The seconds by resource since this was last asked for."""
+        """Return the seconds by resource since the last call, and reset them."""
         taken = {resource: round(seconds, 3) for resource, seconds in self._seconds.items()}
         self._seconds = dict.fromkeys(RESOURCES, 0.0)
         return taken
 
 
-log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Prepared = tuple[FreshImage, PreparedImage]
-
-
 @dataclass(frozen=True)
 class PipelineSettings:
-    """How much is in flight: images in a batch and their bytes together, and workers of each kind.
+    """Limits on the work in progress: images and bytes per batch, and threads for reading and predicting.
 
-    A single image may have more bytes than a batch; it is a batch of its own then.
+    A single image larger than ``batch_bytes`` becomes a batch of its own.
     """
 
     batch_size: int
@@ -96,7 +93,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ReadBatch:
-    """A batch with the bytes, or the fault, of each of its images."""
+    """A batch with the bytes or the failure of each image."""
 
     chunk: int
     items: tuple[ImageBytes | ItemFailure, ...]
@@ -104,27 +101,27 @@ class ReadBatch:
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """A routed batch with the resized pixels, or the fault, of each of its fresh images."""
+    """A batch with the resized pixels or the failure of each pending image."""
 
-    routed: RoutedBatch
-    decoded: tuple[PreparedImage | DecodeFault, ...]
+    batch: DeduplicatedBatch
+    decoded: tuple[PreparedImage | DecodeFailure, ...]
 
 
 @dataclass(frozen=True)
 class PredictedBatch:
-    """A finished batch, and the hashes of the bytes that failed in it."""
+    """The results of a batch, and its decode failures by content hash."""
 
     chunk: int
-    outcome: Outcome
+    results: TaggingResults
     failed: dict[bytes, ItemFailure]
 
 
 @dataclass(frozen=True)
 class FinishedChunk:
-    """All that is known of a chunk, and what was waited for since the one before it, in seconds by resource."""
+    """The results of a chunk, and the seconds blocked on each resource since the previous chunk."""
 
     number: int
-    outcome: Outcome
+    results: TaggingResults
     waiting_seconds: dict[str, float]
 
 
@@ -134,7 +131,7 @@ def map_ahead(
     ahead: int,
     wait: Callable[[Future[Result]], Result],
 ) -> Iterator[Result]:
-    """Yield results in the order of the items, with at most ``ahead`` of them under way; ``wait`` waits for one."""
+    """Yield results in the order of the items, with at most ``ahead`` items in progress."""
     pending: deque[Future[Result]] = deque()
     for item in items:
         pending.append(submit(item))
@@ -145,50 +142,51 @@ def map_ahead(
 
 
 def run_in(pool: Executor, work: Callable[[Item], Result]) -> Callable[[Item], Future[Result]]:
-    """The same work, as a future of a pool."""
+    """Return a function that submits ``work`` to a pool."""
     return lambda item: pool.submit(work, item)
 
 
 class ShardPipeline:
-    """The collaborators of one shard, each passed in."""
+    """Run all stages of one shard."""
 
     def __init__(
         self,
         store: ObjectStore,
         engine: Engine,
+        header: ShardHeader,
+        deduplicator: Deduplicator,
         decode: Decode,
         predictor: Predictor,
-        router: ContentRouter,
-        header: ShardHeader,
         settings: PipelineSettings,
     ) -> None:
         self._store = store
         self._engine = engine
+        self._header = header
+        self._deduplicator = deduplicator
         self._decode_contents = decode
         self._predictor = predictor
-        self._router = router
-        self._header = header
         self._settings = settings
-        self._committed_at = time.perf_counter()
-        self._waiting = Waiting()
+        self._last_commit = time.perf_counter()
+        self._timer = StageTimer()
 
     def run(
-        self, chunks: Iterable[tuple[int, Sequence[DueImage]]], report: Callable[[int], None] = lambda _: None
+        self, chunks: Iterable[tuple[int, Sequence[DueImage]]], report: Callable[[int], None]
     ) -> Iterator[ChunkCounts]:
-        """Tag chunks and yield the counts of each once it is committed; ``report`` gets the photos answered so far."""
+        """Tag chunks, and yield the counts of each after its commit. ``report`` receives the images done so far."""
         with ExitStack() as stack:
             self._readers = stack.enter_context(ThreadPoolExecutor(self._settings.read_threads, "read"))
             read_stage = stack.enter_context(ThreadPoolExecutor(2, "read-batch"))
             decode_stage = stack.enter_context(ThreadPoolExecutor(2, "decode-batch"))
             predict_stage = stack.enter_context(ThreadPoolExecutor(self._settings.predict_threads, "predict"))
             writer = stack.enter_context(ThreadPoolExecutor(1, "write"))
-            wait_for = self._waiting.result_from
+            wait_for = self._timer.result_from
             read = map_ahead(run_in(read_stage, self._read), self._batches(chunks), 3, wait_for("bucket"))
-            decoded = map_ahead(run_in(decode_stage, self._decode), map(self._route, read), 3, wait_for("decode"))
+            new = map(self._deduplicate, read)
+            decoded = map_ahead(run_in(decode_stage, self._decode), new, 3, wait_for("decode"))
             ahead = self._settings.predict_threads + 1
             predicted = map_ahead(run_in(predict_stage, self._predict), decoded, ahead, wait_for("forward"))
-            outcomes = join_chunks(count_photos(announce_first(predicted), report))
-            finished = (FinishedChunk(number, outcome, self._waiting.take()) for number, outcome in outcomes)
+            results_by_chunk = join_chunks(report_batches(predicted, report))
+            finished = (FinishedChunk(number, results, self._timer.take()) for number, results in results_by_chunk)
             yield from map_ahead(run_in(writer, self._write), finished, 2, wait_for("database"))
 
     def _batches(self, chunks: Iterable[tuple[int, Sequence[DueImage]]]) -> Iterator[Batch]:
@@ -202,40 +200,39 @@ class ShardPipeline:
 
         return ReadBatch(batch.chunk, tuple(self._readers.map(read, batch.images)))
 
-    def _route(self, batch: ReadBatch) -> RoutedBatch:
-        with self._waiting.measure("database"):
-            return self._router.route(batch.chunk, batch.items)
+    def _deduplicate(self, batch: ReadBatch) -> DeduplicatedBatch:
+        with self._timer.measure("database"):
+            return self._deduplicator.split(batch.chunk, batch.items)
 
-    def _decode(self, routed: RoutedBatch) -> DecodedBatch:
-        contents = [image.source.content for image in routed.fresh]
-        return DecodedBatch(routed, tuple(self._decode_contents(contents)))
+    def _decode(self, batch: DeduplicatedBatch) -> DecodedBatch:
+        contents = [image.source.content for image in batch.pending]
+        return DecodedBatch(batch, tuple(self._decode_contents(contents)))
 
-    def _predict(self, batch: DecodedBatch) -> PredictedBatch:
+    def _predict(self, decoded: DecodedBatch) -> PredictedBatch:
         started = time.perf_counter()
-        pairs = list(zip(batch.routed.fresh, batch.decoded, strict=True))
-        good = [(image, decoded) for image, decoded in pairs if isinstance(decoded, PreparedImage)]
+        pairs = list(zip(decoded.batch.pending, decoded.decoded, strict=True))
+        good = [(image, pixels) for image, pixels in pairs if isinstance(pixels, PreparedImage)]
         failed = {
-            image.source.content_hash: _decode_failure(image, decoded)
-            for image, decoded in pairs
-            if isinstance(decoded, DecodeFault)
+            image.source.content_hash: _make_failure(image, failure)
+            for image, failure in pairs
+            if isinstance(failure, DecodeFailure)
         }
-        tags, embeddings = self._answer(good)
-        outcome = Outcome(
-            contents=tuple(_seen(image, decoded) for image, decoded in good),
+        tags, embeddings = self._run_models(good)
+        results = TaggingResults(
+            contents=tuple(_make_content(image, pixels) for image, pixels in good),
             tags=tags,
             embeddings=embeddings,
-            tag_copies=(),
-            embedding_copies=(),
             failures=tuple(failed.values()),
-            reused=0,
             seconds=StageSeconds(
-                decode=sum(decoded.seconds for decoded in batch.decoded), predict=time.perf_counter() - started
+                decode=sum(one.seconds for one in decoded.decoded), predict=time.perf_counter() - started
             ),
         )
-        return PredictedBatch(batch.routed.chunk, batch.routed.settled + outcome, failed)
+        return PredictedBatch(decoded.batch.chunk, decoded.batch.results + results, failed)
 
-    def _answer(self, images: Sequence[Prepared]) -> tuple[tuple[Tag, ...], tuple[Embedding, ...]]:
-        """Ask for those that need both models, and then for those that need one of them."""
+    def _run_models(
+        self, images: Sequence[tuple[PendingImage, PreparedImage]]
+    ) -> tuple[tuple[Tag, ...], tuple[Embedding, ...]]:
+        """Predict the images that need both models first, then those that need only one of them."""
         tags: list[Tag] = []
         embeddings: list[Embedding] = []
         categories = self._predictor.categories
@@ -243,29 +240,29 @@ class ShardPipeline:
             wanted = [one for one in images if (one[0].compute_tag, one[0].compute_embedding) == (tag, embed)]
             if not wanted:
                 continue
-            answers = self._predictor.predict([decoded.inputs for _, decoded in wanted], tag=tag, embed=embed)
-            if answers.probabilities is not None:
-                rows = zip(wanted, answers.probabilities, strict=True)
-                tags += [_tag(image, row, categories) for (image, _), row in rows]
-            if answers.vectors is not None:
-                vectors = zip(wanted, answers.vectors, strict=True)
-                embeddings += [_embedding(image, vector) for (image, _), vector in vectors]
+            predictions = self._predictor.predict([pixels.inputs for _, pixels in wanted], tag=tag, embed=embed)
+            if predictions.probabilities is not None:
+                rows = zip(wanted, predictions.probabilities, strict=True)
+                tags += [_make_tag(image, row, categories) for (image, _), row in rows]
+            if predictions.vectors is not None:
+                vectors = zip(wanted, predictions.vectors, strict=True)
+                embeddings += [_make_embedding(image, vector) for (image, _), vector in vectors]
         return tuple(tags), tuple(embeddings)
 
     def _write(self, chunk: FinishedChunk) -> ChunkCounts:
         counts = write_chunk(
-            self._engine, self._header, chunk.number, chunk.outcome, self._committed_at, chunk.waiting_seconds
+            self._engine, self._header, chunk.number, chunk.results, self._last_commit, chunk.waiting_seconds
         )
-        self._committed_at = time.perf_counter()
+        self._last_commit = time.perf_counter()
         return counts
 
 
-def cut_batches(images: Iterable[DueImage], most_images: int, most_bytes: int) -> Iterator[tuple[DueImage, ...]]:
-    """Cut a chunk by what the listing says, and by nothing that differs when the shard is resumed."""
+def cut_batches(images: Iterable[DueImage], max_images: int, max_bytes: int) -> Iterator[tuple[DueImage, ...]]:
+    """Cut a chunk into batches by the listed sizes, which are the same when a shard is resumed."""
     batch: list[DueImage] = []
     size_bytes = 0
     for image in images:
-        if batch and (len(batch) == most_images or size_bytes + image.size_bytes > most_bytes):
+        if batch and (len(batch) == max_images or size_bytes + image.size_bytes > max_bytes):
             yield tuple(batch)
             batch, size_bytes = [], 0
         batch.append(image)
@@ -274,53 +271,43 @@ def cut_batches(images: Iterable[DueImage], most_images: int, most_bytes: int) -
         yield tuple(batch)
 
 
-def announce_first(batches: Iterable[PredictedBatch]) -> Iterator[PredictedBatch]:
-    """Say how long it took until a first batch was answered: imports, models, processes and one pass of each stage."""
+def report_batches(batches: Iterable[PredictedBatch], report: Callable[[int], None]) -> Iterator[PredictedBatch]:
+    """Report the number of images done after each batch, and log how long the process took to finish the first."""
+    images = 0
     for number, batch in enumerate(batches):
         if number == 0:
-            log.info("first batch was answered %.1f s after this process started", time.time() - _read_start())
+            seconds = time.time() - psutil.Process().create_time()
+            log.info("first batch predicted %.1f s after this process started", seconds)
+        images += len(batch.results.contents) + len(batch.results.failures)
+        report(images)
         yield batch
 
 
-def count_photos(batches: Iterable[PredictedBatch], report: Callable[[int], None]) -> Iterator[PredictedBatch]:
-    """Report after each batch how many photos were answered or failed so far."""
-    photos = 0
-    for batch in batches:
-        photos += len(batch.outcome.contents) + len(batch.outcome.failures)
-        report(photos)
-        yield batch
-
-
-def join_chunks(batches: Iterable[PredictedBatch]) -> Iterator[tuple[int, Outcome]]:
-    """Add the batches of each chunk up, in order."""
+def join_chunks(batches: Iterable[PredictedBatch]) -> Iterator[tuple[int, TaggingResults]]:
+    """Add up the batches of each chunk, in order."""
     failed: dict[bytes, ItemFailure] = {}
     for chunk, members in groupby(batches, key=lambda batch: batch.chunk):
-        outcome = NOTHING
+        results = TaggingResults()
         for batch in members:
             failed |= batch.failed
-            outcome += fail_twins(batch.outcome, failed)
-        yield chunk, outcome
+            results += fail_duplicates(batch.results, failed)
+        yield chunk, results
 
 
-def _read_start() -> float:
-    started: float = psutil.Process().create_time()
-    return started
-
-
-def _seen(image: FreshImage, decoded: PreparedImage) -> SeenContent:
+def _make_content(image: PendingImage, pixels: PreparedImage) -> SeenContent:
     source = image.source
-    return SeenContent(source.image.image_id, source.image.etag, source.content_hash, decoded.width, decoded.height)
+    return SeenContent(source.image.image_id, source.image.etag, source.content_hash, pixels.width, pixels.height)
 
 
-def _decode_failure(image: FreshImage, fault: DecodeFault) -> ItemFailure:
+def _make_failure(image: PendingImage, failure: DecodeFailure) -> ItemFailure:
     listed = image.source.image
-    return ItemFailure(listed.image_id, listed.etag, Stage.DECODE, fault.reason, fault.detail)
+    return ItemFailure(listed.image_id, listed.etag, Stage.DECODE, failure.reason, failure.detail)
 
 
-def _embedding(image: FreshImage, vector: np.ndarray) -> Embedding:
+def _make_embedding(image: PendingImage, vector: np.ndarray) -> Embedding:
     return Embedding(image.source.image.image_id, image.source.content_hash, vector)
 
 
-def _tag(image: FreshImage, probabilities: np.ndarray, categories: tuple[str, ...]) -> Tag:
+def _make_tag(image: PendingImage, probabilities: np.ndarray, categories: tuple[str, ...]) -> Tag:
     top_3 = rank_categories(probabilities, categories)
     return Tag(image.source.image.image_id, image.source.content_hash, *top_3[0], top_3, probabilities)

@@ -1,13 +1,13 @@
-"""Stage 2: resolve the live models, choose the images that are due, and write the manifest."""
+"""Stage 2, plan: choose the images that are due for the live models, and write the manifest."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
+from jobs.connections import Connections
 from jobs.database.model_versions import (
     ModelKind,
     ModelVersion,
@@ -17,34 +17,40 @@ from jobs.database.model_versions import (
 )
 from jobs.database.run_history import read_recent_speed
 from jobs.database.spaces import find_space, open_space
-from jobs.database.tagging_runs import PlannedShard, Purpose, RunModels, TaggingRun, insert_run, lock_run, read_run
+from jobs.database.tagging_runs import (
+    Purpose,
+    RunModels,
+    TaggingRun,
+    insert_run,
+    lock_run,
+    read_run,
+)
 from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
 from jobs.errors import RefusedError
 from jobs.failures import RETRYABLE_REASONS
-from jobs.ingest.discover import DiscoverSettings, discover_images
-from jobs.ingest.manifest import ShardHeader, encode_shard
+from jobs.ingest.discover import discover_images
+from jobs.ingest.manifest import ManifestWriter
 from jobs.progress import open_progress
-from jobs.storage.layout import manifest_location, shard_location
-from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PlanSettings:
-    """How a run is cut into tasks and transactions; a ``limit`` of None takes all images that are due."""
+class IngestOptions:
+    """Options of one run.
 
-    shard_size: int
-    chunk_size: int
-    max_attempts: int
-    force: bool
-    limit: int | None
+    A ``limit`` of None includes all due images. The ``run_id`` of an unfinished run resumes it.
+    """
+
+    limit: int | None = None
+    force: bool = False
+    run_id: str | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a run will do, or would do: images by how they were found and by why they are due."""
+class RunPlan:
+    """The work of a run: images by result of the discovery, and by reason why they are due."""
 
     run_id: str
     source_uri: str
@@ -55,17 +61,17 @@ class Plan:
     shards: list[int]
 
 
-def preview_run(
-    engine: Engine, store: ObjectStore, source: S3Uri, discover_settings: DiscoverSettings, settings: PlanSettings
-) -> Plan:
-    """Say what a run would do; everything is rolled back and nothing reaches the bucket."""
-    with engine.connect() as connection:
-        discovery = discover_images(connection, store, source, discover_settings)
-        models = _read_answering_models(connection)
+def preview_run(connections: Connections, options: IngestOptions) -> RunPlan:
+    """Return what a run would do. Everything is rolled back, and nothing is written to the bucket."""
+    source = connections.source
+    with connections.engine.connect() as connection:
+        discovery = discover_images(connection, connections)
+        models = _read_live_models(connection)
         space_id = find_space(connection, models.encoder.model_version_id)
-        images = stream_due(connection, source, models.classifier_version_id, space_id, settings)
+        max_attempts = connections.settings.runs.max_attempts
+        images = stream_due(connection, source, models.classifier_version_id, space_id, max_attempts, options)
         due = Counter(image.reason for image in images)
-        plan = Plan(
+        plan = RunPlan(
             run_id="",
             source_uri=str(source),
             discovered=asdict(discovery),
@@ -78,48 +84,40 @@ def preview_run(
     return plan
 
 
-def plan_run(
-    engine: Engine,
-    store: ObjectStore,
-    run_id: str,
-    source: S3Uri,
-    artifacts: S3Uri,
-    discover_settings: DiscoverSettings,
-    settings: PlanSettings,
-) -> Plan:
-    """Discover, choose and write the manifest in one transaction; a run that has a plan keeps it.
+def plan_run(connections: Connections, run_id: str, options: IngestOptions) -> RunPlan:
+    """Discover images, choose the due ones and write the manifest, in one transaction. A planned run keeps its plan.
 
     Raises:
-        RefusedError: no encoder was promoted yet, too many images vanished, or the run has a plan of another kind
-            or source.
+        RefusedError: no encoder was promoted yet, too many images vanished, or the run was planned for another
+            command or source.
     """
+    engine, source = connections.engine, connections.source
     with open_progress(engine, run_id, "discover") as progress, engine.begin() as connection:
         lock_run(connection, run_id)
         known = read_run(connection, run_id, "ingest")
         if known is not None:
-            _require_source(known, source)
-            return recall_plan(connection, known)
-        discovery = discover_images(connection, store, source, discover_settings, progress)
-        # After the listing was recorded: whoever switches the live models waits for this transaction, or is done.
-        answering = _read_answering_models(connection)
-        encoder = answering.encoder
-        # Opened after the listing: it locks the partitioned table, and a listing may take minutes.
+            if known.source_uri != str(source):
+                raise RefusedError(
+                    f"run {run_id!r} was planned for {known.source_uri}, not for {source}. Start another run"
+                )
+            return read_plan(connection, known)
+        discovery = discover_images(connection, connections, progress)
+        # Read the live models after the listing is recorded: a switch either waits for this transaction or is done.
+        live = _read_live_models(connection)
+        encoder = live.encoder
+        # Open the space after the listing: it locks the partitioned table, and a listing may take minutes.
         space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
-        models = RunModels(answering.classifier_version_id, encoder.model_version_id, space_id)
-        manifest = ManifestWriter(store, manifest_location(artifacts, run_id), settings)
-        due = stream_due(connection, source, models.classifier_version_id, space_id, settings)
-        manifest.write(ShardHeader(run_id, 0, source.bucket, models, settings.force), due)
-        return store_plan(connection, run_id, str(source), models, manifest, "ingest", asdict(discovery))
-
-
-def _require_source(run: TaggingRun, source: S3Uri) -> None:
-    if run.source_uri != str(source):
-        raise RefusedError(f"run {run.run_id!r} is one of {run.source_uri}, not of {source}: start another run")
+        models = RunModels(live.classifier_version_id, encoder.model_version_id, space_id)
+        manifest = ManifestWriter(connections, run_id, models, force=options.force)
+        max_attempts = connections.settings.runs.max_attempts
+        due = stream_due(connection, source, models.classifier_version_id, space_id, max_attempts, options)
+        manifest.write(source.bucket, due)
+        return store_plan(connection, manifest, str(source), "ingest", asdict(discovery))
 
 
 @dataclass(frozen=True)
-class _AnsweringModels:
-    """The versions whose answers a run adds to; a catalog without a classifier gets vectors alone."""
+class _LiveModels:
+    """The versions whose results a run adds to. Without a classifier, images get vectors only."""
 
     classifier: ModelVersion | None
     encoder: ModelVersion
@@ -129,11 +127,11 @@ class _AnsweringModels:
         return self.classifier.model_version_id if self.classifier else None
 
 
-def _read_answering_models(connection: Connection) -> _AnsweringModels:
-    """The live version of each kind, so that new photos are in the answers at once; before the first, the champion."""
+def _read_live_models(connection: Connection) -> _LiveModels:
+    """Read the live version of each kind, or the champion before the first version is live."""
     encoder = require_champion(connection, "encoder")
     classifier = read_champion(connection, "classifier")
-    return _AnsweringModels(
+    return _LiveModels(
         _prefer_live(connection, "classifier", classifier) if classifier else None,
         _prefer_live(connection, "encoder", encoder),
     )
@@ -143,7 +141,7 @@ def _prefer_live(connection: Connection, kind: ModelKind, champion: ModelVersion
     live = read_live_model(connection, kind)
     if live not in {None, champion}:
         log.warning(
-            "%s %d was promoted, but is not live: run `python -m jobs retag` to bring the catalog over to it",
+            "%s %d is promoted but not live: run `python -m jobs retag` to tag the catalog with it",
             kind,
             champion.model_version_id,
         )
@@ -151,58 +149,36 @@ def _prefer_live(connection: Connection, kind: ModelKind, champion: ModelVersion
 
 
 def stream_due(
-    connection: Connection, place: S3Uri, classifier: int | None, space: int | None, settings: PlanSettings
+    connection: Connection,
+    folder: S3Uri,
+    classifier: int | None,
+    space: int | None,
+    max_attempts: int,
+    options: IngestOptions,
 ) -> Iterator[DueImage]:
-    """The images below a bucket and prefix that a classifier or a space has not answered; None: there is none yet."""
+    """Yield the images in a folder that lack a tag of the classifier or a vector in the space; None: none exists."""
     query = WorkQuery(
-        bucket=place.bucket,
-        prefix=place.key,
+        bucket=folder.bucket,
+        prefix=folder.key,
         classifier=classifier,
         space=space,
-        force=settings.force,
+        force=options.force,
         retryable=RETRYABLE_REASONS,
-        max_attempts=settings.max_attempts,
-        limit=settings.limit,
+        max_attempts=max_attempts,
+        limit=options.limit,
     )
     return stream_due_images(connection, query)
 
 
-class ManifestWriter:
-    """Cuts the images of a run into shards, writes them, and keeps count."""
-
-    def __init__(self, store: ObjectStore, location: S3Uri, settings: PlanSettings) -> None:
-        self.location = location
-        self.shards: list[PlannedShard] = []
-        self.reasons: Counter[str] = Counter()
-        self._store = store
-        self._settings = settings
-
-    def write(self, header: ShardHeader, due: Iterator[DueImage]) -> None:
-        """Write the images of one bucket behind the shards that are written already."""
-        chunk_size = self._settings.chunk_size
-        while images := list(islice(due, self._settings.shard_size)):
-            number = len(self.shards)
-            content = encode_shard(replace(header, shard=number), images, chunk_size)
-            self._store.write(shard_location(self.location, number), content)
-            self.reasons.update(image.reason for image in images)
-            self.shards.append(PlannedShard(entries=len(images), chunks=-(-len(images) // chunk_size)))
-
-
 def store_plan(
-    connection: Connection,
-    run_id: str,
-    source_uri: str,
-    models: RunModels,
-    manifest: ManifestWriter,
-    purpose: Purpose,
-    discovered: dict[str, int],
-) -> Plan:
-    """Enter a run whose manifest is written."""
+    connection: Connection, manifest: ManifestWriter, source_uri: str, purpose: Purpose, discovered: dict[str, int]
+) -> RunPlan:
+    """Store a run whose manifest is written."""
     run = TaggingRun(
-        run_id=run_id,
+        run_id=manifest.run_id,
         source_uri=source_uri,
         manifest_uri=str(manifest.location),
-        models=models,
+        models=manifest.models,
         discovered=discovered,
         entries=manifest.reasons.total(),
         entries_by_reason=dict(manifest.reasons),
@@ -210,12 +186,12 @@ def store_plan(
         purpose=purpose,
     )
     insert_run(connection, run, manifest.shards)
-    return recall_plan(connection, run)
+    return read_plan(connection, run)
 
 
-def recall_plan(connection: Connection, run: TaggingRun) -> Plan:
-    """The plan of a run that has one."""
-    return Plan(
+def read_plan(connection: Connection, run: TaggingRun) -> RunPlan:
+    """Return the plan of a stored run."""
+    return RunPlan(
         run_id=run.run_id,
         source_uri=run.source_uri,
         discovered=run.discovered,
@@ -227,6 +203,6 @@ def recall_plan(connection: Connection, run: TaggingRun) -> Plan:
 
 
 def _estimate_seconds(connection: Connection, entries: int) -> float | None:
-    """The time of one process at the speed of the latest chunks, or None before the first run."""
+    """Estimate the time of one process from the speed of the latest chunks; None before the first run."""
     images_per_second = read_recent_speed(connection)
     return round(entries / images_per_second, 1) if images_per_second else None

@@ -1,4 +1,4 @@
-"""Stage 7: make what was tagged findable: product tags, the vector index, and the very first live space."""
+"""Stage 7, publish: update product tags, build the vector index, and make the first space live."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from jobs.progress import Progress, open_progress
 
 @dataclass(frozen=True)
 class PublishReport:
-    """``missing_vectors`` counts live images that the run's space still lacks, failures left out."""
+    """The result of `publish_run`. ``missing_vectors`` counts images without a vector, except failed ones."""
 
     run_id: str
     products_renewed: int
@@ -26,9 +26,9 @@ class PublishReport:
 
 
 def publish_run(engine: Engine, run_id: str) -> PublishReport:
-    """Publish a run; harmless when repeated.
+    """Publish a run; safe to repeat.
 
-    The very first space goes live as it is, since any answer beats none; that of a later encoder when a retag has
+    The very first space goes live even if incomplete. The space of a later encoder goes live when a retag has
     filled it.
 
     Raises:
@@ -37,7 +37,7 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
     with engine.connect() as connection:
         run = require_run(connection, run_id, "ingest")
         live_classifier = read_live_model(connection, "classifier")
-    # A retag may have switched since the run was planned, and what failed in the run left every answer.
+    # A retag may have switched the classifier after the run was planned, and failed images lose the tags of both.
     classifiers = {run.models.classifier_version_id, live_classifier.model_version_id if live_classifier else None}
     with open_progress(engine, run_id, "publish") as progress:
         return _publish(engine, run, sorted(filter(None, classifiers)), progress)

@@ -1,24 +1,34 @@
-"""Stage 8, report: summarize a run as one record, one row and one JSON file."""
+"""Stage 8, report: summarize a run, store the report, and decide whether the run succeeded."""
 
 import json
 import logging
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
+from jobs.connections import Connections
 from jobs.database.run_history import EmbeddedCounts, RunTotals, count_embedded, sum_chunks
 from jobs.database.spaces import has_space_index
-from jobs.database.tagging_runs import RunState, TaggingRun, finish_run, has_asked_for_retraining, require_run
+from jobs.database.tagging_runs import (
+    RunState,
+    TaggingRun,
+    finish_run,
+    has_asked_for_retraining,
+    require_run,
+)
 from jobs.errors import RefusedError
-from jobs.ingest.drift import DriftReport, DriftSettings, measure_drift
+from jobs.ingest.drift import DriftReport, measure_drift
 from jobs.storage.layout import report_location
-from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
+
+log = logging.getLogger(__name__)
+
+DAYS_BETWEEN_RETRAININGS = 7
+"""Drift triggers retraining at most this often: the labels would hardly have changed."""
 
 
 @dataclass(frozen=True)
 class IndexFilling:
-    """Vectors that were written while their space had no index, those that were added to one, and why."""
+    """Numbers of vectors loaded before the index was built and added to an existing index, with an explanation."""
 
     loaded_first: int
     added_singly: int
@@ -26,36 +36,28 @@ class IndexFilling:
 
 
 def read_index_filling(connection: Connection, run_id: str, space_id: int) -> IndexFilling:
-    """What the ledger says of a run and its top-ups."""
+    """Report whether the vectors of a run and its top-ups were loaded before indexing or added to an index."""
     counts = count_embedded(connection, run_id)
     sentence = explain_filling(counts, has_space_index(connection, space_id))
     return IndexFilling(counts.without_index, counts.into_index, sentence)
 
 
 def explain_filling(counts: EmbeddedCounts, has_index: bool) -> str:
-    """What was done and why; ``has_index`` says whether the index is there by now."""
+    """Explain how vectors were written; ``has_index`` tells whether the index exists now."""
     parts = []
     if counts.without_index:
-        after = (
-            "and indexed by one build, several times faster than one by one" if has_index else "and are not indexed yet"
-        )
-        parts.append(f"{counts.without_index} vectors were loaded into a space without an index {after}")
+        build = "the index was built afterwards, which is several times faster" if has_index else "it is not built yet"
+        parts.append(f"{counts.without_index} vectors were loaded before the index; {build}")
     if counts.into_index:
         parts.append(
-            f"{counts.into_index} vectors were added one by one to an index that was there, which stays for the "
-            "searches or the rollback that need it"
+            f"{counts.into_index} vectors were added to an existing index, which searches or a rollback still need"
         )
     return "; ".join(parts) or "no vectors were written"
 
 
-log = logging.getLogger(__name__)
-
-DAYS_BETWEEN_REQUESTS = 7
-
-
 @dataclass(frozen=True)
 class Wait:
-    """Seconds in which the shards of a run could do nothing but wait for a resource, and their share of all seconds."""
+    """Seconds for which the shards of a run were blocked on a resource, and their share of the total."""
 
     seconds: float
     share: float
@@ -63,14 +65,12 @@ class Wait:
 
 @dataclass(frozen=True)
 class RunReport:
-    """A finished run: ``entries == tagged + reused + failed``.
+    """Summarize a finished run: ``entries == tagged + reused + failed``.
 
-    The seconds of the stages are summed over parallel workers; ``images_per_second`` is measured from the
-    start of the first chunk to the commit of the last, ``duration_seconds`` from planning to this report. The
-    ``bottleneck`` is what was waited for longest: bucket, decode, forward or database. ``drift``
-    is None where the classifier has no reference to compare with. A drift asks for a retraining, but not every night:
-    within `DAYS_BETWEEN_REQUESTS` of one, the same labels would be learned again. A run that counts as failed asks for
-    nothing.
+    Stage seconds are summed over parallel workers. ``images_per_second`` covers the time from the start of the first
+    chunk to the commit of the last; ``duration_seconds`` the time from planning to this report. The ``bottleneck`` is
+    the resource with the longest wait: bucket, decode, forward or database. ``drift`` is None if the classifier has
+    no reference. A failed run never requests a retraining.
     """
 
     run_id: str
@@ -95,60 +95,53 @@ class RunReport:
     asks_for_retraining: bool
 
 
-def report_run(
-    engine: Engine,
-    store: ObjectStore,
-    artifacts: S3Uri,
-    run_id: str,
-    failed_share_limit: float,
-    drift_settings: DriftSettings,
-) -> RunReport:
-    """Close a run: add its chunks up, keep the report, and judge it.
+def report_run(connections: Connections, run_id: str) -> RunReport:
+    """Finish a run: add up its chunks, store the report, and decide whether it succeeded.
 
     Raises:
-        RefusedError: the run was never planned, images were left out, or more of them failed than the limit
-            allows; all that was tagged is saved by then, and so is the report.
+        RefusedError: the run was never planned, images were skipped, or more images failed than the limit allows.
+            Results and report are stored in any case.
     """
-    with engine.begin() as connection:
+    settings = connections.settings.runs
+    with connections.engine.begin() as connection:
         run = require_run(connection, run_id, "ingest")
         totals = sum_chunks(connection, run_id)
-        fault = find_fault(totals, failed_share_limit)
-        drift = _recall_drift(run) or measure_drift(
-            connection, run_id, run.models.classifier_version_id, drift_settings
-        )
-        has_drifted = drift is not None and drift.is_flagged and not fault
-        asks = has_drifted and not has_asked_for_retraining(connection, run_id, DAYS_BETWEEN_REQUESTS)
+        error = find_run_error(totals, settings.failed_share_limit)
+        classifier = run.models.classifier_version_id
+        drift = _read_stored_drift(run) or measure_drift(connection, run_id, classifier, settings)
+        has_drifted = drift is not None and drift.is_flagged and not error
+        asks = has_drifted and not has_asked_for_retraining(connection, run_id, DAYS_BETWEEN_RETRAININGS)
         index = read_index_filling(connection, run_id, run.models.space_id)
-        report = _build_report(run, totals, index, drift, asks, "failed" if fault else "succeeded")
+        report = _build_report(run, totals, index, drift, asks, "failed" if error else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report), totals)
     content = json.dumps(asdict(report), indent=2)
-    store.write(report_location(artifacts, run_id), content.encode())
+    connections.store.write(report_location(connections.artifacts, run_id), content.encode())
     log.info("report of run %s:\n%s", run_id, content)
     if drift and drift.is_flagged:
         log.warning("drift: %s", drift.sentence)
-    if fault:
-        raise RefusedError(fault)
+    if error:
+        raise RefusedError(error)
     return report
 
 
-def _recall_drift(run: TaggingRun) -> DriftReport | None:
-    """What was reported before: the run itself is part of the reference by now."""
+def _read_stored_drift(run: TaggingRun) -> DriftReport | None:
+    """Return the drift of an earlier report. It cannot be measured again: the reference includes this run now."""
     drift = run.report and run.report["drift"]
     return DriftReport(**drift) if drift else None
 
 
-def find_fault(totals: RunTotals, failed_share_limit: float) -> str | None:
-    """Why a run must not count as a success, or None."""
+def find_run_error(totals: RunTotals, failed_share_limit: float) -> str | None:
+    """Return why a run failed, or None."""
     if totals.entries != totals.tagged + totals.reused + totals.failed:
-        return f"the sums disagree: {totals}"
-    left_out = totals.planned_entries - totals.entries
-    if left_out:
-        return f"{left_out} of {totals.planned_entries} images were not reached: run the unfinished shards again"
+        return f"the counts of the run do not add up: {totals}"
+    missing = totals.planned_entries - totals.entries
+    if missing:
+        return f"{missing} of {totals.planned_entries} images were not processed. Run the unfinished shards again"
     if totals.failed > failed_share_limit * totals.entries:
         reasons = ", ".join(f"{reason} {count}" for reason, count in totals.failure_reasons.items())
         return (
             f"{totals.failed} of {totals.entries} images failed ({reasons}), more than the "
-            f"{failed_share_limit:.1%} of CATALOG_FAILED_SHARE_LIMIT; the others are saved. "
+            f"{failed_share_limit:.1%} of CATALOG_FAILED_SHARE_LIMIT. The other images are saved. "
             "See the view catalog.item_failure_summary"
         )
     return None

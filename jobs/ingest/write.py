@@ -1,9 +1,9 @@
-"""Stage 6: everything that is known of a chunk, in one transaction."""
+"""Stage 6, write: store the results of a chunk and its ledger row in one transaction."""
 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from sqlalchemy import Engine
 
@@ -40,102 +40,77 @@ class StageSeconds:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one batch or chunk: every image is in ``contents`` or in ``failures``.
+class TaggingResults:
+    """The results of a batch or chunk: every image is in ``contents`` or in ``failures``.
 
-    ``tag_copies`` and ``embedding_copies`` name images whose bytes were answered before; an image that needed
-    no model at all is in ``reused``.
+    ``tag_copies`` and ``embedding_copies`` list images whose bytes have results under another key. ``reused`` counts
+    the images that needed no model.
     """
 
-    contents: tuple[SeenContent, ...]
-    tags: tuple[Tag, ...]
-    embeddings: tuple[Embedding, ...]
-    tag_copies: tuple[ContentCopy, ...]
-    embedding_copies: tuple[ContentCopy, ...]
-    failures: tuple[ItemFailure, ...]
-    reused: int
-    seconds: StageSeconds
+    contents: tuple[SeenContent, ...] = ()
+    tags: tuple[Tag, ...] = ()
+    embeddings: tuple[Embedding, ...] = ()
+    tag_copies: tuple[ContentCopy, ...] = ()
+    embedding_copies: tuple[ContentCopy, ...] = ()
+    failures: tuple[ItemFailure, ...] = ()
+    reused: int = 0
+    seconds: StageSeconds = StageSeconds()
 
-    def __add__(self, other: "Outcome") -> "Outcome":
-        return Outcome(
-            self.contents + other.contents,
-            self.tags + other.tags,
-            self.embeddings + other.embeddings,
-            self.tag_copies + other.tag_copies,
-            self.embedding_copies + other.embedding_copies,
-            self.failures + other.failures,
-            self.reused + other.reused,
-            self.seconds + other.seconds,
-        )
-
-
-NOTHING = Outcome((), (), (), (), (), (), 0, StageSeconds())
+    def __add__(self, other: "TaggingResults") -> "TaggingResults":
+        return TaggingResults(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
 def write_chunk(
     engine: Engine,
     header: ShardHeader,
     chunk: int,
-    outcome: Outcome,
-    started: float,
+    results: TaggingResults,
+    last_commit: float,
     waiting_seconds: Mapping[str, float],
 ) -> ChunkCounts:
-    """Commit a chunk and enter it in the ledger; ``started`` is `time.perf_counter` at the last commit."""
-    writing = time.perf_counter()
+    """Commit a chunk with its ledger row; ``last_commit`` is the `time.perf_counter` of the previous commit."""
+    started = time.perf_counter()
     models = header.models
     with engine.begin() as connection:
-        current = keep_current(connection, outcome.failures)
-        # A run that is resumed late may find photos replaced or deleted: another run answers for those.
-        superseded = len(outcome.failures) - len(current)
-        outcome = replace(outcome, failures=current)
-        record_contents(connection, outcome.contents)
-        upsert_tags(connection, models.classifier_version_id, outcome.tags)
-        copy_tags(connection, models.classifier_version_id, outcome.tag_copies)
-        upsert_embeddings(connection, models.space_id, outcome.embeddings)
-        copy_embeddings(connection, models.space_id, outcome.embedding_copies)
-        record_failures(connection, header.run_id, outcome.failures)
+        current = keep_current(connection, results.failures)
+        # When a run is resumed late, images may have been replaced or deleted. A later run tags the new bytes.
+        superseded = len(results.failures) - len(current)
+        results = replace(results, failures=current)
+        record_contents(connection, results.contents)
+        upsert_tags(connection, models.classifier_version_id, results.tags)
+        copy_tags(connection, models.classifier_version_id, results.tag_copies)
+        upsert_embeddings(connection, models.space_id, results.embeddings)
+        copy_embeddings(connection, models.space_id, results.embedding_copies)
+        record_failures(connection, header.run_id, results.failures)
         forget_answers(
-            connection, [failure.image_id for failure in outcome.failures if failure.reason not in RETRYABLE_REASONS]
+            connection, [failure.image_id for failure in results.failures if failure.reason not in RETRYABLE_REASONS]
         )
-        resolve_failures(connection, [content.image_id for content in outcome.contents])
-        # Asked after writing, which keeps an index from being built until the commit.
+        resolve_failures(connection, [content.image_id for content in results.contents])
+        # Check for the index after the writes: they keep others from building one before the commit.
         has_index = has_space_index(connection, models.space_id)
         now = time.perf_counter()
-        counts = _count(outcome, superseded, now - writing, now - started, waiting_seconds, has_index)
+        counts = ChunkCounts(
+            entries=len(results.contents) + len(results.failures) + superseded,
+            tagged=len(results.contents) - results.reused,
+            reused=results.reused + superseded,
+            failed=len(results.failures),
+            failure_reasons=dict(Counter(failure.reason for failure in results.failures)),
+            read_seconds=results.seconds.read,
+            decode_seconds=results.seconds.decode,
+            predict_seconds=results.seconds.predict,
+            write_seconds=now - started,
+            wall_seconds=now - last_commit,
+            category_counts=dict(Counter(tag.category for tag in results.tags)),
+            confidence_counts=count_confidences([tag.confidence for tag in results.tags]),
+            waiting_seconds=dict(waiting_seconds),
+            embedded=len(results.embeddings) + len(results.embedding_copies),
+            has_index=has_index,
+        )
         insert_chunk(connection, header.run_id, header.shard, chunk, counts)
     return counts
 
 
-def _count(
-    outcome: Outcome,
-    superseded: int,
-    write_seconds: float,
-    wall_seconds: float,
-    waiting_seconds: Mapping[str, float],
-    has_index: bool,
-) -> ChunkCounts:
-    done = len(outcome.contents) + superseded
-    failed = len(outcome.failures)
-    return ChunkCounts(
-        entries=done + failed,
-        tagged=len(outcome.contents) - outcome.reused,
-        reused=outcome.reused + superseded,
-        failed=failed,
-        failure_reasons=dict(Counter(failure.reason for failure in outcome.failures)),
-        read_seconds=outcome.seconds.read,
-        decode_seconds=outcome.seconds.decode,
-        predict_seconds=outcome.seconds.predict,
-        write_seconds=write_seconds,
-        wall_seconds=wall_seconds,
-        category_counts=dict(Counter(tag.category for tag in outcome.tags)),
-        confidence_counts=count_confidences([tag.confidence for tag in outcome.tags]),
-        waiting_seconds=dict(waiting_seconds),
-        embedded=len(outcome.embeddings) + len(outcome.embedding_copies),
-        has_index=has_index,
-    )
-
-
 def count_confidences(confidences: Sequence[float]) -> list[int]:
-    """How many lie in each bin of equal width, from 0 to 1."""
+    """Count confidences in bins of equal width from 0 to 1."""
     bins = Counter(min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1) for confidence in confidences)
     return [bins[number] for number in range(CONFIDENCE_BINS)]

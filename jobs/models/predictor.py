@@ -1,4 +1,4 @@
-"""Stage 5: resized photos to probabilities and vectors, a batch at a time."""
+"""Stage 5, predict: turn batches of resized images into probabilities and vectors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
 if TYPE_CHECKING:
     from jobs.models.openvino_model import Graph, OpenVinoModel
 
-Inputs = tuple[np.ndarray, ...]
-"""One photo for each of the geometries of a `Predictor`: uint8 pixels [side, side, 3]."""
+ModelInputs = tuple[np.ndarray, ...]
+"""One image resized for each geometry of a `Predictor`: uint8 pixels [side, side, 3]."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Float32 arrays with a row for each photo, or None for what was not asked."""
+class Predictions:
+    """Float32 arrays with one row per image, or None for a model that did not run."""
 
     probabilities: np.ndarray | None
     vectors: np.ndarray | None
@@ -27,9 +27,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Predictor:
-    """An encoder, and a classifier where the catalog has one; safe to call from several threads.
+    """Run an encoder and, if the catalog has one, a classifier; safe to call from several threads.
 
-    ``shared`` computes both from one input, where they are graphs of one geometry and precision.
+    ``shared`` runs both models on one input, if they are OpenVINO graphs with equal geometry and precision.
     """
 
     classifier: ImageModel | None
@@ -38,65 +38,65 @@ class Predictor:
 
     @property
     def models(self) -> tuple[ImageModel, ...]:
-        """Those that there are, the encoder last."""
+        """All models, the encoder last."""
         return (self.classifier, self.encoder) if self.classifier else (self.encoder,)
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The names of the classifier's outputs, in order; none without one."""
+        """The categories in the order of the classifier's outputs; empty without a classifier."""
         return self.classifier.categories if self.classifier else ()
 
     @property
     def geometries(self) -> tuple[Geometry, ...]:
-        """How a photo has to be resized, once for each way that differs: the classifier's first, the encoder's last."""
+        """The distinct geometries of the models: the classifier's first, the encoder's last."""
         return tuple(dict.fromkeys(model.geometry for model in self.models))
 
     @property
     def largest_side(self) -> int:
-        """The longest resize target of the models, in pixels."""
+        """The longest side that any model resizes to, in pixels."""
         return max(geometry.resize_to for geometry in self.geometries)
 
     @property
     def batch_size(self) -> int:
-        """Photos that suit all models."""
+        """The recommended number of images per call, for all models."""
         return max(model.batch_size for model in self.models)
 
     @property
     def passes(self) -> int:
-        """Batches that are best asked for side by side."""
+        """The recommended number of concurrent calls."""
         return max(model.passes for model in self.models)
 
-    def predict(self, photos: Sequence[Inputs], *, tag: bool, embed: bool) -> Answers:
-        """Run one model or both on photos, at least one; ``tag`` needs a classifier."""
+    def predict(self, images: Sequence[ModelInputs], *, tag: bool, embed: bool) -> Predictions:
+        """Run one or both models on at least one image; ``tag`` requires a classifier."""
         if tag and embed and self.shared:
-            return self.shared.predict(_stack(photos, 0))
-        return Answers(
-            probabilities=self.classifier.predict(_stack(photos, 0)) if tag and self.classifier else None,
-            vectors=self.encoder.predict(_stack(photos, -1)) if embed else None,
+            return self.shared.predict(_stack(images, 0))
+        return Predictions(
+            probabilities=self.classifier.predict(_stack(images, 0)) if tag and self.classifier else None,
+            vectors=self.encoder.predict(_stack(images, -1)) if embed else None,
         )
 
 
 @dataclass(frozen=True)
 class SharedGraph:
-    """Both models in one graph of OpenVINO."""
+    """Run both models in one OpenVINO graph."""
 
     graph: "Graph"
     classifier: "OpenVinoModel"
     encoder: "OpenVinoModel"
 
-    def predict(self, pixels: np.ndarray) -> Answers:
-        """Turn uint8 pixels [n, side, side, 3] into the answers of both."""
+    def predict(self, pixels: np.ndarray) -> Predictions:
+        """Turn uint8 pixels [n, side, side, 3] into the predictions of both models."""
         from jobs.models.openvino_model import finish
 
         logits, vectors = self.graph.infer(pixels)
-        return Answers(finish(self.classifier.build, logits), finish(self.encoder.build, vectors))
+        return Predictions(finish(self.classifier.build, logits), finish(self.encoder.build, vectors))
 
 
 def load_predictor(classifier: Path | None, encoder: Path, settings: EngineSettings) -> Predictor:
     """Load the models as they are served.
 
     Raises:
-        PermanentError: a folder holds no such model, or this machine cannot compute it.
+        PermanentError: a folder holds no such model, or this machine cannot run it.
     """
     tagger = load_image_model(classifier, "classifier", settings) if classifier else None
     embedder = load_image_model(encoder, "encoder", settings)
@@ -104,7 +104,7 @@ def load_predictor(classifier: Path | None, encoder: Path, settings: EngineSetti
 
 
 def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | None:
-    """One graph for two models that take the same pixels and compute their float layers in the same precision."""
+    """Compile both models as one graph, if they take the same pixels and share the precision of float layers."""
     if classifier.geometry != encoder.geometry or "torch" in {classifier.engine, encoder.engine}:
         return None
     from jobs.models.openvino_model import OpenVinoModel, compile_graphs
@@ -119,10 +119,10 @@ def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | N
 
 
 def rank_categories(probabilities: np.ndarray, categories: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """The three likeliest categories with their probabilities, the best first; of equal ones the first in order."""
+    """Return the three most probable categories with their probabilities, best first. Ties keep the order."""
     best = np.argsort(-probabilities, kind="stable")[:3]
     return tuple((categories[index], float(probabilities[index])) for index in best)
 
 
-def _stack(photos: Sequence[Inputs], position: int) -> np.ndarray:
-    return np.stack([photo[position] for photo in photos])
+def _stack(images: Sequence[ModelInputs], position: int) -> np.ndarray:
+    return np.stack([image[position] for image in images])

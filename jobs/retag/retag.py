@@ -23,10 +23,10 @@ from jobs.database.tagging_runs import RunModels, RunState, TaggingRun, finish_r
 from jobs.database.tagging_work import list_live_buckets
 from jobs.database.vector_codes import renew_live_codes, renew_vector_codes
 from jobs.errors import NotFoundError, RefusedError, RetryableError
-from jobs.ingest.manifest import ShardHeader
-from jobs.ingest.plan import ManifestWriter, Plan, PlanSettings, recall_plan, store_plan, stream_due
-from jobs.ingest.report import IndexFilling, find_fault, read_index_filling
-from jobs.ingest.shard_tagger import ShardTagger
+from jobs.ingest.manifest import ManifestWriter
+from jobs.ingest.plan import IngestOptions, RunPlan, read_plan, store_plan, stream_due
+from jobs.ingest.report import IndexFilling, find_run_error, read_index_filling
+from jobs.ingest.tag_shard import ShardTagger
 from jobs.progress import Progress, open_progress
 from jobs.retag.switch import (
     LiveModels,
@@ -40,7 +40,7 @@ from jobs.retag.switch import (
     read_live_models,
     switch_models,
 )
-from jobs.storage.layout import manifest_location, report_location
+from jobs.storage.layout import report_location
 from jobs.storage.uri import S3Uri
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def retag(connections: Connections, run_id: str | None = None) -> RetagReport:
     return _complete(connections, run_id, tagger)
 
 
-def plan_retag(connections: Connections, run_id: str) -> Plan:
+def plan_retag(connections: Connections, run_id: str) -> RunPlan:
     """Choose the images that the champions have not answered, and write the manifest; a run that has a plan keeps it.
 
     Until there is a champion encoder there is nothing to do, and nothing is stored.
@@ -94,34 +94,33 @@ def plan_retag(connections: Connections, run_id: str) -> Plan:
     with connections.engine.begin() as connection:
         known = read_run(connection, run_id, "retag")
         if known is not None:
-            return recall_plan(connection, known)
+            return read_plan(connection, known)
         classifier, encoder = read_champion(connection, "classifier"), read_champion(connection, "encoder")
         if encoder is None:
-            return Plan(run_id, "", {}, 0, {}, None, [])
+            return RunPlan(run_id, "", {}, 0, {}, None, [])
         # In a transaction of its own: a new space keeps others from writing to catalog.images until it ends.
         space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
     classifier_version_id = classifier.model_version_id if classifier else None
     return _plan(connections, run_id, RunModels(classifier_version_id, encoder.model_version_id, space_id))
 
 
-def _plan(connections: Connections, run_id: str, models: RunModels) -> Plan:
+def _plan(connections: Connections, run_id: str, models: RunModels) -> RunPlan:
     """Plan a run, or recall the plan that it has."""
-    settings = connections.settings
-    cut = PlanSettings(
-        settings.compute.shard_size, settings.compute.chunk_size, settings.runs.max_attempts, force=False, limit=None
-    )
-    manifest = ManifestWriter(connections.store, manifest_location(connections.artifacts, run_id), cut)
+    manifest = ManifestWriter(connections, run_id, models)
+    max_attempts = connections.settings.runs.max_attempts
     with connections.engine.begin() as connection:
         lock_run(connection, run_id)
         known = read_run(connection, run_id, "retag")
         if known is not None:
-            return recall_plan(connection, known)
+            return read_plan(connection, known)
         sources = [S3Uri(bucket, "") for bucket in list_live_buckets(connection)]
         for source in sources:
-            due = stream_due(connection, source, models.classifier_version_id, models.space_id, cut)
-            manifest.write(ShardHeader(run_id, 0, source.bucket, models, force=False), due)
+            due = stream_due(
+                connection, source, models.classifier_version_id, models.space_id, max_attempts, IngestOptions()
+            )
+            manifest.write(source.bucket, due)
         source_uri = " ".join(map(str, sources))
-        return store_plan(connection, run_id, source_uri, models, manifest, "retag", discovered={})
+        return store_plan(connection, manifest, source_uri, "retag", discovered={})
 
 
 def complete_retag(connections: Connections, run_id: str) -> RetagReport:
@@ -142,9 +141,9 @@ def _complete(connections: Connections, run_id: str, tagger: ShardTagger) -> Ret
         run = read_run(connection, run_id, "retag")
         if run is None:
             return _report_nothing_planned(connection, run_id)
-        fault = find_fault(sum_chunks(connection, run_id), failed_share_limit=1)
-    if fault:
-        raise RefusedError(fault)
+        error = find_run_error(sum_chunks(connection, run_id), failed_share_limit=1)
+    if error:
+        raise RefusedError(error)
     if run.state == "succeeded" and run.report is not None:
         report = _recall_report(run.report)
         # A kill after the switch may have left codes by the answers of before.

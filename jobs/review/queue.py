@@ -20,7 +20,8 @@ from jobs.database.reviews import (
     read_review_items,
 )
 from jobs.database.tagging_runs import find_latest_run
-from jobs.ingest.drift import DriftSettings, rank_shifted_categories
+from jobs.ingest.drift import rank_shifted_categories
+from jobs.settings import RunSettings
 
 REASONS: tuple[Reason, ...] = ("low_confidence", "photos_disagree", "audit", "label_error", "drifted_class")
 MAX_DRIFTED = 3
@@ -54,7 +55,7 @@ class Backlog:
     images: int
 
 
-def find_review_queue(connection: Connection, drift: DriftSettings) -> ReviewQueue:
+def find_review_queue(connection: Connection, drift: RunSettings) -> ReviewQueue:
     """Find up to `MAX_COUNTED` images for each reason, none while no classifier is live."""
     version = read_live_versions(connection).classifier
     if version is None:
@@ -70,14 +71,14 @@ def find_review_queue(connection: Connection, drift: DriftSettings) -> ReviewQue
     return ReviewQueue(version, by_reason)
 
 
-def find_drifted_categories(connection: Connection, classifier_version_id: int, settings: DriftSettings) -> list[str]:
+def find_drifted_categories(connection: Connection, classifier_version_id: int, settings: RunSettings) -> list[str]:
     """Return up to three categories, the most shifted first, none if the last run is too small to tell."""
     reference = read_drift_reference(connection, classifier_version_id)
     run_id = find_latest_run(connection, classifier_version_id)
     if reference is None or run_id is None:
         return []
     seen = count_run_answers(connection, run_id)
-    if sum(seen.confidence_counts) < settings.min_images:
+    if sum(seen.confidence_counts) < settings.drift_min_images:
         return []
     shifted = rank_shifted_categories(reference, seen)
     return [category for category, shift in shifted[:MAX_DRIFTED] if shift >= MIN_SHIFT]

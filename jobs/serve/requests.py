@@ -15,7 +15,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from jobs.errors import ConfigurationError, JobError
-from jobs.failures import ObjectFault
+from jobs.failures import ReadReason
 from jobs.serve.client import Classification, EmbeddedQuery, Refusal
 from jobs.serve.metrics import ServiceMetrics
 from jobs.settings import Settings
@@ -145,7 +145,7 @@ def _too_many() -> UnavailableError:
 
 
 def _too_large(limit_bytes: int) -> BodyTooLargeError:
-    return BodyTooLargeError(ObjectFault.TOO_LARGE, f"the body has more than {limit_bytes} bytes")
+    return BodyTooLargeError(ReadReason.TOO_LARGE, f"the body has more than {limit_bytes} bytes")
 
 
 CLIENT_LEFT = 499

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from jobs.errors import RetryableError
-from jobs.failures import Reason
-from jobs.images.decode import DecodeFault, DecodeLimits, prepare_image
+from jobs.failures import DecodeReason
+from jobs.images.decode import DecodeFailure, DecodeLimits, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.geometry import Geometry
 from jobs.search.by_text import find_text_fault
@@ -107,9 +107,9 @@ class QueryService:
         try:
             (prepared,) = await work
         except RetryableError as error:
-            raise UnavailableError(Reason.DECODER_LOST, str(error)) from None
-        if isinstance(prepared, DecodeFault):
-            refused = UnavailableError if prepared.reason is Reason.DECODER_LOST else InvalidQueryError
+            raise UnavailableError(DecodeReason.DECODER_LOST, str(error)) from None
+        if isinstance(prepared, DecodeFailure):
+            refused = UnavailableError if prepared.reason is DecodeReason.DECODER_LOST else InvalidQueryError
             raise refused(prepared.reason, prepared.detail)
         pixels: np.ndarray = prepared.inputs[0]
         return pixels

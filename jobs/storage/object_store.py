@@ -14,7 +14,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from jobs.errors import ConfigurationError, RetryableError
-from jobs.failures import ObjectFault
+from jobs.failures import ReadReason
 from jobs.storage.credentials import AwsCredentials
 from jobs.storage.expected_body import ExpectedBody, read_version
 from jobs.storage.quick_reader import QuickReader
@@ -59,15 +59,15 @@ CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken
 
 PASSING_STATUSES = {408, 429}
 FAULT_OF_CODE = {
-    "NoSuchKey": ObjectFault.MISSING,
-    "404": ObjectFault.MISSING,
-    "NoSuchVersion": ObjectFault.MISSING,
-    "PreconditionFailed": ObjectFault.REPLACED,
-    "412": ObjectFault.REPLACED,
-    "AccessDenied": ObjectFault.ACCESS_DENIED,
-    "403": ObjectFault.ACCESS_DENIED,
-    "AllAccessDisabled": ObjectFault.ACCESS_DENIED,
-    "InvalidObjectState": ObjectFault.ACCESS_DENIED,
+    "NoSuchKey": ReadReason.MISSING,
+    "404": ReadReason.MISSING,
+    "NoSuchVersion": ReadReason.MISSING,
+    "PreconditionFailed": ReadReason.REPLACED,
+    "412": ReadReason.REPLACED,
+    "AccessDenied": ReadReason.ACCESS_DENIED,
+    "403": ReadReason.ACCESS_DENIED,
+    "AllAccessDisabled": ReadReason.ACCESS_DENIED,
+    "InvalidObjectState": ReadReason.ACCESS_DENIED,
 }
 
 
@@ -162,7 +162,7 @@ class ObjectStore:
 
     def read_unchanged(
         self, location: S3Uri, etag: str, max_bytes: int, size_bytes: int | None = None
-    ) -> bytes | ObjectFault:
+    ) -> bytes | ReadReason:
         """Read an object if it still is what the listing showed, else say what became of it.
 
         Without ``size_bytes``, the listed one, the bytes are compared with the etag alone, where that is a checksum.
@@ -182,7 +182,7 @@ class ObjectStore:
             self._quick_reader.count_detour()
         return answer
 
-    def _read_sorting_faults(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ObjectFault:
+    def _read_sorting_faults(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ReadReason:
         with self._infrastructure(location):
             # boto3 sends a request again, but does not read a body again that broke off.
             for _ in range(BODY_ATTEMPTS - 1):
@@ -190,27 +190,27 @@ class ObjectStore:
                     return self._read_once(location, expected, max_bytes)
             return self._read_once(location, expected, max_bytes)
 
-    def _read_once(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ObjectFault:
+    def _read_once(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ReadReason:
         try:
             # Without a condition: for a weak etag it never holds, and not every endpoint honours it.
             answer = self._client.get_object(Bucket=location.bucket, Key=location.key)
             # Not the body's own context manager, which hands out the bare stream with its bare exceptions.
             with closing(answer["Body"]) as body:
                 if expected.is_replaced(answer.get("ETag"), answer.get("LastModified")):
-                    return ObjectFault.REPLACED
+                    return ReadReason.REPLACED
                 if answer.get("ContentLength", 0) > max_bytes:
-                    return ObjectFault.TOO_LARGE
+                    return ReadReason.TOO_LARGE
                 content = body.read(max_bytes + 1)
                 # Only at its end does the body find out whether it is as long as was promised.
                 if body.read(1):
-                    return ObjectFault.TOO_LARGE
+                    return ReadReason.TOO_LARGE
         except botocore.exceptions.ClientError as error:
             fault = self._sort_fault(error, location)
             if fault is None:
                 raise
             return fault
         if len(content) > max_bytes:
-            return ObjectFault.TOO_LARGE
+            return ReadReason.TOO_LARGE
         if not self._is_whole(content, expected, encryption=answer.get("ServerSideEncryption")):
             raise _OtherBodyError
         return content
@@ -228,7 +228,7 @@ class ObjectStore:
         self._are_etags_checksums |= is_same
         return is_same or not self._are_etags_checksums
 
-    def _sort_fault(self, error: botocore.exceptions.ClientError, location: S3Uri) -> ObjectFault | None:
+    def _sort_fault(self, error: botocore.exceptions.ClientError, location: S3Uri) -> ReadReason | None:
         """What an answer says of the one object, or None if it speaks of the whole bucket.
 
         Raises:
@@ -314,14 +314,14 @@ class ObjectStore:
             raise ConfigurationError(f"{location} cannot be asked for: {' '.join(str(error).split())}") from None
 
 
-def _object_fault(error: botocore.exceptions.ClientError) -> ObjectFault | None:
+def _object_fault(error: botocore.exceptions.ClientError) -> ReadReason | None:
     """What an answer says of the one object, or None if it speaks of the whole bucket."""
     code = _code(error)
     if code in CREDENTIAL_CODES | REGION_CODES | CLOCK_CODES:
         return None
     status = _status(error)
     is_about_the_request = 400 <= status < 500 and status not in PASSING_STATUSES
-    return FAULT_OF_CODE.get(code, ObjectFault.REFUSED if is_about_the_request else None)
+    return FAULT_OF_CODE.get(code, ReadReason.REFUSED if is_about_the_request else None)
 
 
 def _is_foreign(error: botocore.exceptions.ClientError) -> bool:

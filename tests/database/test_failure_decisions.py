@@ -4,7 +4,8 @@ import pytest
 
 from fixtures.shop import Shop, make_photo
 from jobs.database.item_failures import ignore_failures, retry_failures
-from jobs.ingest.ingest import IngestOptions, ingest, preview_ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, preview_run
 
 SUMMARY = "SELECT reason, images FROM catalog.item_failure_summary"
 
@@ -20,7 +21,7 @@ def failed(tagging_shop: Shop) -> int:
 
 
 def count_due(shop: Shop) -> int:
-    return preview_ingest(shop.connections, IngestOptions()).entries
+    return preview_run(shop.connections, IngestOptions()).entries
 
 
 def decide(shop: Shop, decision: str, image_ids: list[int]) -> int:
@@ -31,7 +32,7 @@ def decide(shop: Shop, decision: str, image_ids: list[int]) -> int:
 def test_a_retry_is_one_more_attempt(tagging_shop: Shop, failed: int) -> None:
     assert count_due(tagging_shop) == 0
     assert decide(tagging_shop, "retry", [failed]) == 1
-    assert preview_ingest(tagging_shop.connections, IngestOptions()).entries_by_reason == {"retry": 1}
+    assert preview_run(tagging_shop.connections, IngestOptions()).entries_by_reason == {"retry": 1}
     ingest(tagging_shop.connections, IngestOptions())
     assert tagging_shop.query("SELECT attempts, retry_asked_by FROM catalog.item_failures") == [(2, None)]
     assert count_due(tagging_shop) == 0

@@ -11,7 +11,8 @@ from fixtures.gate_results import store_gate_results
 from fixtures.shop import IMAGE_SIDE
 from jobs.connections import Connections
 from jobs.database.model_versions import ModelKind, insert_model_version
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.models.registry import upload_checkpoint
 from jobs.retrain.promote import promote_candidate
 from jobs.serve.client import QueryClient

@@ -21,7 +21,8 @@ from jobs.connections import connect
 from jobs.database import engine as engine_module
 from jobs.database.engine import create_database_engine, translate_database_faults
 from jobs.errors import PermanentError, RetryableError
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.settings import make_settings
 
 SERIES = text("SELECT * FROM generate_series(1, 1000)")

@@ -15,10 +15,11 @@ import pytest
 
 from fixtures.shop import Shop, make_photo
 from jobs.errors import RetryableError
-from jobs.failures import Reason
-from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.failures import DecodeReason
+from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 from jobs.images.decode_pool import DecodePool
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 
 DECODE = partial(decode_image, limits=DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64))
 HEALTHY = [make_photo(seed, (40 + seed, 50)) for seed in range(24)]
@@ -26,7 +27,7 @@ WIDTHS = [40 + seed for seed in range(24)]
 LOOP, SLEEP, NO_MEMORY, KILL, BIG = b"loop", b"sleep", b"no memory", b"kill", b"big"
 
 
-def decode_oddly(content: bytes) -> DecodedImage | DecodeFault | bytes:
+def decode_oddly(content: bytes) -> DecodedImage | DecodeFailure | bytes:
     """A decoder that some bytes lead astray."""
     if content == LOOP:
         while True:
@@ -44,7 +45,7 @@ def decode_oddly(content: bytes) -> DecodedImage | DecodeFault | bytes:
 
 def tell(decoded: object) -> object:
     """The width of a photo, or why there is none."""
-    if isinstance(decoded, DecodedImage | DecodeFault):
+    if isinstance(decoded, DecodedImage | DecodeFailure):
         return decoded.width if isinstance(decoded, DecodedImage) else decoded.reason
     assert isinstance(decoded, bytes)
     return len(decoded)
@@ -96,7 +97,7 @@ def test_no_healthy_photo_fails_when_processes_are_killed() -> None:
 
 
 def test_a_process_that_stands_still_is_replaced() -> None:
-    with DecodePool(2, photo_seconds=2.0) as pool:
+    with DecodePool(2, image_seconds=2.0) as pool:
         pool.decode(decode_oddly, HEALTHY)
         list_processes()[0].suspend()
         assert [tell(decoded) for decoded in pool.decode(decode_oddly, HEALTHY)] == WIDTHS
@@ -105,23 +106,25 @@ def test_a_process_that_stands_still_is_replaced() -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("content", [LOOP, SLEEP])
 def test_a_photo_that_takes_for_ever_fails_alone(content: bytes) -> None:
-    with DecodePool(2, photo_seconds=1.0) as pool:
+    with DecodePool(2, image_seconds=1.0) as pool:
         decoded = pool.decode(decode_oddly, [*HEALTHY[:3], content, *HEALTHY[3:]])
-    assert [tell(one) for one in decoded] == [*WIDTHS[:3], Reason.DECODER_TOO_SLOW, *WIDTHS[3:]]
+    assert [tell(one) for one in decoded] == [*WIDTHS[:3], DecodeReason.DECODER_TOO_SLOW, *WIDTHS[3:]]
 
 
 def test_a_photo_whose_process_is_always_killed_is_asked_again_another_night() -> None:
     with DecodePool(1) as pool:
-        assert [tell(one) for one in pool.decode(decode_oddly, [KILL, *HEALTHY])] == [Reason.DECODER_LOST, *WIDTHS]
+        decoded = [tell(one) for one in pool.decode(decode_oddly, [KILL, *HEALTHY])]
+    assert decoded == [DecodeReason.DECODER_LOST, *WIDTHS]
 
 
 def test_too_little_memory_is_no_fault_of_a_photo() -> None:
     with DecodePool(1) as pool:
-        assert [tell(one) for one in pool.decode(decode_oddly, [NO_MEMORY, *HEALTHY])] == [Reason.DECODER_LOST, *WIDTHS]
+        decoded = [tell(one) for one in pool.decode(decode_oddly, [NO_MEMORY, *HEALTHY])]
+    assert decoded == [DecodeReason.DECODER_LOST, *WIDTHS]
 
 
 def test_processes_that_are_always_killed_end_the_job() -> None:
-    with DecodePool(2) as pool, pytest.raises(RetryableError, match="in a row were lost, and the last was killed"):
+    with DecodePool(2) as pool, pytest.raises(RetryableError, match="in a row were lost, and the last one was killed"):
         pool.decode(decode_oddly, [KILL] * 20)
 
 

@@ -10,7 +10,8 @@ from fixtures.job_processes import start_job
 from fixtures.shop import Shop
 from jobs.database.tagging_runs import read_run
 from jobs.errors import PermanentError
-from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.storage.layout import manifest_location, shard_location
 
 
@@ -41,7 +42,7 @@ def test_a_disk_that_takes_no_more_is_one_line(tagging_shop: Shop, tmp_path: Pat
 def test_a_damaged_shard_is_told(content: bytes, tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(2)
-    plan_ingest(connections, "night", IngestOptions())
+    plan_run(connections, "night", IngestOptions())
     connections.store.write(shard_location(manifest_location(connections.artifacts, "night"), 0), content)
     with pytest.raises(PermanentError, match="a shard of the manifest is damaged"):
         ingest(connections, IngestOptions(run_id="night"))
@@ -50,7 +51,7 @@ def test_a_damaged_shard_is_told(content: bytes, tagging_shop: Shop) -> None:
 def test_a_shard_that_is_gone_and_a_run_that_never_was_are_told(tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(2)
-    plan_ingest(connections, "night", IngestOptions())
+    plan_run(connections, "night", IngestOptions())
     location = shard_location(manifest_location(connections.artifacts, "night"), 0)
     connections.store._client.delete_object(Bucket=location.bucket, Key=location.key)
     with pytest.raises(PermanentError, match="NoSuchKey"):

@@ -14,7 +14,8 @@ from jobs.connections import connect
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
 from jobs.errors import PermanentError
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.settings import make_settings
 
 OWNER = "shop owner"

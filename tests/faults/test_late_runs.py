@@ -1,14 +1,15 @@
 """Runs that are resumed when the bucket has gone on."""
 
 from fixtures.shop import Shop, make_photo
-from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, plan_run
 
 FAILURES = "SELECT object_key, reason FROM catalog.item_failures JOIN catalog.images USING (image_id)"
 
 
 def test_a_run_that_is_resumed_late_blames_no_photo_that_changed_since(tagging_shop: Shop) -> None:
     keys = sorted(tagging_shop.put_photos(6))
-    plan_ingest(tagging_shop.connections, "old", IngestOptions())
+    plan_run(tagging_shop.connections, "old", IngestOptions())
     tagging_shop.put(keys[0], make_photo(100))
     tagging_shop.remove(keys[1])
     ingest(tagging_shop.connections, IngestOptions())
@@ -22,7 +23,7 @@ def test_a_run_that_is_resumed_late_blames_no_photo_that_changed_since(tagging_s
 
 def test_what_changes_after_the_latest_listing_is_asked_again(tagging_shop: Shop) -> None:
     keys = sorted(tagging_shop.put_photos(4))
-    plan_ingest(tagging_shop.connections, "night", IngestOptions())
+    plan_run(tagging_shop.connections, "night", IngestOptions())
     tagging_shop.put(keys[0], make_photo(100))
     tagging_shop.remove(keys[1])
     report = ingest(tagging_shop.connections, IngestOptions(run_id="night"))

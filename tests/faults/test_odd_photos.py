@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from fixtures.shop import make_photo
-from jobs.failures import Reason
-from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.failures import DecodeReason
+from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 
 LIMITS = DecodeLimits(max_pixels=1_000_000, min_side_pixels=4, target_side=512)
 SIDE = 16
@@ -108,8 +108,8 @@ def test_the_largest_page_of_a_tiff_is_the_photo() -> None:
 def test_a_page_of_a_tiff_over_the_limit_is_refused() -> None:
     pages = [Image.new("1", (20, 20)), Image.new("1", (1200, 1200))]
     refused = decode_image(save(pages[0], "TIFF", save_all=True, append_images=pages[1:]), LIMITS)
-    assert isinstance(refused, DecodeFault)
-    assert refused.reason is Reason.TOO_MANY_PIXELS
+    assert isinstance(refused, DecodeFailure)
+    assert refused.reason is DecodeReason.TOO_MANY_PIXELS
 
 
 def test_a_bmp_whose_fourth_byte_means_nothing_is_opaque() -> None:
@@ -150,4 +150,4 @@ def test_a_png_keeps_its_orientation() -> None:
 
 
 def test_a_png_that_breaks_off_fails() -> None:
-    assert isinstance(decode_image(write_png(scale(8), 8)[:-40], LIMITS), DecodeFault)
+    assert isinstance(decode_image(write_png(scale(8), 8)[:-40], LIMITS), DecodeFailure)

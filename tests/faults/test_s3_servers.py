@@ -22,7 +22,8 @@ from fixtures.s3_server import S3Server
 from fixtures.shop import Shop
 from jobs.connections import Connections
 from jobs.errors import PermanentError, RetryableError
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.storage.object_store import ObjectStore
 
 PHOTOS = 12

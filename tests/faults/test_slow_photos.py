@@ -11,34 +11,33 @@ from PIL import Image
 
 from fixtures.scan_bomb import make_scan_bomb
 from fixtures.shop import Shop, make_photo
-from jobs.failures import Reason
-from jobs.images.decode import MAX_SCANS, DecodeFault, DecodeLimits, decode_photo
+from jobs.failures import DecodeReason
+from jobs.images.decode import MAX_SCANS, DecodeFailure, DecodeLimits, decode_pil
 from jobs.images.thumbnails import shrink_under_limits
-from jobs.ingest.ingest import IngestOptions, ingest
-from jobs.settings import Settings
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
+from jobs.settings import ImageSettings
 
 LIMITS = DecodeLimits(max_pixels=100_000_000, min_side_pixels=8, target_side=448)
 BOMB = make_scan_bomb(5_000)
 
 
 def name_fault(decoded: object) -> str | None:
-    return decoded.reason if isinstance(decoded, DecodeFault) else None
+    return decoded.reason if isinstance(decoded, DecodeFailure) else None
 
 
-@pytest.mark.parametrize(
-    "decode", [partial(decode_photo, limits=LIMITS), shrink_under_limits(Settings.model_construct())]
-)
+@pytest.mark.parametrize("decode", [partial(decode_pil, limits=LIMITS), shrink_under_limits(ImageSettings())])
 def test_a_scan_bomb_is_refused_before_it_is_decoded(decode: Callable[[bytes], object]) -> None:
     with Image.open(BytesIO(BOMB)) as photo:
         assert photo.format == "JPEG"
     started = time.process_time()
-    assert name_fault(decode(BOMB)) == Reason.TOO_MANY_SCANS
+    assert name_fault(decode(BOMB)) == DecodeReason.TOO_MANY_SCANS
     assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("scans", [0, 50, MAX_SCANS - 11])
 def test_as_many_scans_as_encoders_write_are_decoded(scans: int) -> None:
-    assert name_fault(decode_photo(make_scan_bomb(scans), LIMITS)) is None
+    assert name_fault(decode_pil(make_scan_bomb(scans), LIMITS)) is None
 
 
 def test_bytes_that_only_look_like_scans_do_not_count() -> None:
@@ -46,7 +45,7 @@ def test_bytes_that_only_look_like_scans_do_not_count() -> None:
     photo = make_photo(1)
     looks = b"\xff\xda" * 300
     segment = b"\xff\xef" + (len(looks) + 2).to_bytes(2) + looks
-    assert name_fault(decode_photo(photo[:2] + segment + photo[2:] + looks, LIMITS)) is None
+    assert name_fault(decode_pil(photo[:2] + segment + photo[2:] + looks, LIMITS)) is None
 
 
 def test_scan_bombs_cost_a_night_nothing(tagging_shop: Shop, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from fixtures.shop import make_photo
-from jobs.failures import Reason
-from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.failures import DecodeReason
+from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 
 LIMITS = DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64)
 
@@ -31,9 +31,9 @@ def decode(content: bytes, limits: DecodeLimits = LIMITS) -> DecodedImage:
     return decoded
 
 
-def fail(content: bytes, limits: DecodeLimits = LIMITS) -> DecodeFault:
+def fail(content: bytes, limits: DecodeLimits = LIMITS) -> DecodeFailure:
     fault = decode_image(content, limits)
-    assert isinstance(fault, DecodeFault)
+    assert isinstance(fault, DecodeFailure)
     return fault
 
 
@@ -49,17 +49,17 @@ def claim_png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", Reason.EMPTY),
-        (make_photo(1)[:400], Reason.TRUNCATED),
-        (b"<!DOCTYPE html><html><body>404</body></html>", Reason.UNSUPPORTED),
-        (b"just text", Reason.UNSUPPORTED),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', Reason.UNSUPPORTED),
-        (claim_png(50_000, 50_000), Reason.TOO_MANY_PIXELS),
-        (make_photo(1, (1, 1), "PNG"), Reason.TOO_SMALL),
-        (make_photo(1, (7, 300), "PNG"), Reason.TOO_SMALL),
+        (b"", DecodeReason.EMPTY),
+        (make_photo(1)[:400], DecodeReason.TRUNCATED),
+        (b"<!DOCTYPE html><html><body>404</body></html>", DecodeReason.UNSUPPORTED),
+        (b"just text", DecodeReason.UNSUPPORTED),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', DecodeReason.UNSUPPORTED),
+        (claim_png(50_000, 50_000), DecodeReason.TOO_MANY_PIXELS),
+        (make_photo(1, (1, 1), "PNG"), DecodeReason.TOO_SMALL),
+        (make_photo(1, (7, 300), "PNG"), DecodeReason.TOO_SMALL),
     ],
 )
-def test_bad_bytes_become_a_reason(content: bytes, reason: Reason) -> None:
+def test_bad_bytes_become_a_reason(content: bytes, reason: DecodeReason) -> None:
     assert fail(content).reason is reason
 
 
@@ -67,13 +67,13 @@ def test_photos_at_the_limits_are_decoded() -> None:
     limits = DecodeLimits(max_pixels=8 * 30, min_side_pixels=8, target_side=64)
     decoded = decode(make_photo(1, (8, 30), "PNG"), limits)
     assert (decoded.width, decoded.height) == (8, 30)
-    assert fail(make_photo(1, (8, 31), "PNG"), limits).reason is Reason.TOO_MANY_PIXELS
+    assert fail(make_photo(1, (8, 31), "PNG"), limits).reason is DecodeReason.TOO_MANY_PIXELS
 
 
 def test_bomb_is_refused_before_it_is_decoded() -> None:
     bomb = encode(Image.new("1", (30_000, 30_000)), "PNG")
     started = time.process_time()
-    assert fail(bomb).reason is Reason.TOO_MANY_PIXELS
+    assert fail(bomb).reason is DecodeReason.TOO_MANY_PIXELS
     assert time.process_time() - started < 0.5
 
 
@@ -172,4 +172,4 @@ def test_no_mutation_of_any_format_raises() -> None:
                 content[random_bytes.randrange(len(content))] = random_bytes.randrange(256)
             if random_bytes.random() < 0.3:
                 del content[random_bytes.randrange(len(content)) :]
-            assert isinstance(decode_image(bytes(content), LIMITS), DecodedImage | DecodeFault)
+            assert isinstance(decode_image(bytes(content), LIMITS), DecodedImage | DecodeFailure)

@@ -10,15 +10,15 @@ from functools import partial
 import psutil
 
 from fixtures.shop import make_photo
-from jobs.failures import Reason
-from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.failures import DecodeReason
+from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 from jobs.images.decode_pool import DecodePool
 
 DECODE = partial(decode_image, limits=DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64))
 DEADLY = b"these bytes kill the decoder"
 
 
-def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFault:
+def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFailure:
     """A decoder with a memory fault."""
     if content == DEADLY:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -31,7 +31,7 @@ def test_batch_keeps_its_order() -> None:
         decoded = pool.decode(DECODE, [photos[0], b"", *photos[1:]])
     assert [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded] == [
         40,
-        Reason.EMPTY,
+        DecodeReason.EMPTY,
         *range(41, 46),
     ]
 
@@ -41,9 +41,9 @@ def test_crash_fails_its_own_image_only() -> None:
     with DecodePool(1) as pool:
         first = pool.decode(crash_on_deadly_bytes, [photos[0], DEADLY, *photos[1:]])
         second = pool.decode(crash_on_deadly_bytes, photos)
-    faults = [image.reason for image in first if isinstance(image, DecodeFault)]
-    assert faults == [Reason.DECODER_CRASHED]
-    assert isinstance(first[1], DecodeFault)
+    faults = [image.reason for image in first if isinstance(image, DecodeFailure)]
+    assert faults == [DecodeReason.DECODER_CRASHED]
+    assert isinstance(first[1], DecodeFailure)
     assert all(isinstance(image, DecodedImage) for image in second)
 
 
@@ -75,7 +75,7 @@ def test_a_crash_in_a_group_fails_none_of_the_others() -> None:
     with DecodePool(1) as pool:
         decoded = pool.decode(crash_on_deadly_bytes, [*photos[:4], DEADLY, *photos[4:]])
     widths = [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded]
-    assert widths == [*range(40, 44), Reason.DECODER_CRASHED, *range(44, 49)]
+    assert widths == [*range(40, 44), DecodeReason.DECODER_CRASHED, *range(44, 49)]
 
 
 def test_processes_are_there_before_the_first_image() -> None:

@@ -3,27 +3,27 @@ from io import BytesIO
 from PIL import Image
 
 from fixtures.shop import make_photo
-from jobs.failures import Reason
-from jobs.images.decode import DecodeFault
-from jobs.images.thumbnails import SIDE_PIXELS, shrink_under_limits
-from jobs.settings import Settings
+from jobs.failures import DecodeReason
+from jobs.images.decode import DecodeFailure
+from jobs.images.thumbnails import GRID_SIDE, shrink_under_limits
+from jobs.settings import ImageSettings
 
-SHRINK = shrink_under_limits(Settings.model_construct())
+SHRINK = shrink_under_limits(ImageSettings())
 
 
 def test_a_photo_becomes_a_small_jpeg() -> None:
     small = SHRINK(make_photo(1, (600, 800)))
     assert isinstance(small, bytes)
     with Image.open(BytesIO(small)) as photo:
-        assert (photo.format, photo.size) == ("JPEG", (240, SIDE_PIXELS))
+        assert (photo.format, photo.size) == ("JPEG", (240, GRID_SIDE))
 
 
 def test_it_is_decoded_under_limits() -> None:
     bomb = BytesIO()
     Image.new("1", (6000, 5000)).save(bomb, "PNG")
     refused = [SHRINK(content) for content in (bomb.getvalue(), b"<svg onload=alert(1)>", make_photo(1)[:-200])]
-    assert [fault.reason for fault in refused if isinstance(fault, DecodeFault)] == [
-        Reason.TOO_MANY_PIXELS,
-        Reason.UNSUPPORTED,
-        Reason.TRUNCATED,
+    assert [fault.reason for fault in refused if isinstance(fault, DecodeFailure)] == [
+        DecodeReason.TOO_MANY_PIXELS,
+        DecodeReason.UNSUPPORTED,
+        DecodeReason.TRUNCATED,
     ]

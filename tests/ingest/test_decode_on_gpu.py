@@ -11,12 +11,13 @@ from torchcodec.decoders import decode_jpeg
 
 from fixtures.shop import Shop, make_photo
 from jobs.errors import PermanentError
-from jobs.failures import Reason
-from jobs.images.decode import DecodeFault, DecodeLimits, PreparedImage, prepare_image
+from jobs.failures import DecodeReason
+from jobs.images.decode import DecodeFailure, DecodeLimits, PreparedImage, prepare_image
 from jobs.images.geometry import Geometry
 from jobs.ingest import decode_on_gpu
 from jobs.ingest.decode_on_gpu import GpuDecoder, Jpeg, cut_groups, require_gpu
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.models.device import Device
 from tests.images.test_decode import encode
 
@@ -34,7 +35,7 @@ class Processes:
     def __init__(self) -> None:
         self.asked: list[bytes] = []
 
-    def __call__(self, contents: Sequence[bytes]) -> list[PreparedImage | DecodeFault]:
+    def __call__(self, contents: Sequence[bytes]) -> list[PreparedImage | DecodeFailure]:
         self.asked += contents
         return [prepare_image(content, LIMITS, GEOMETRIES) for content in contents]
 
@@ -49,7 +50,7 @@ def decoder(processes: Processes) -> GpuDecoder:
     return GpuDecoder(CPU, LIMITS, GEOMETRIES, processes)
 
 
-def assert_alike(one: PreparedImage | DecodeFault, other: PreparedImage | DecodeFault) -> None:
+def assert_alike(one: PreparedImage | DecodeFailure, other: PreparedImage | DecodeFailure) -> None:
     assert isinstance(one, PreparedImage)
     assert isinstance(other, PreparedImage)
     assert (one.width, one.height) == (other.width, other.height)
@@ -88,16 +89,16 @@ def test_a_mixed_batch_keeps_its_order_and_its_reasons(decoder: GpuDecoder, proc
     others = [b"", b"<html>", make_photo(2, (50, 60), "PNG"), photo[:400], cmyk, huge, narrow]
     prepared = decoder.decode([photo, *others, make_photo(3, (90, 120))])
     assert processes.asked == others
-    reasons = [one.reason if isinstance(one, DecodeFault) else None for one in prepared]
+    reasons = [one.reason if isinstance(one, DecodeFailure) else None for one in prepared]
     assert reasons == [
         None,
-        Reason.EMPTY,
-        Reason.UNSUPPORTED,
+        DecodeReason.EMPTY,
+        DecodeReason.UNSUPPORTED,
         None,
-        Reason.TRUNCATED,
+        DecodeReason.TRUNCATED,
         None,
-        Reason.TOO_MANY_PIXELS,
-        Reason.TOO_SMALL,
+        DecodeReason.TOO_MANY_PIXELS,
+        DecodeReason.TOO_SMALL,
         None,
     ]
     assert_alike(prepared[0], prepare_image(photo, LIMITS, GEOMETRIES))
@@ -107,8 +108,8 @@ def test_a_mixed_batch_keeps_its_order_and_its_reasons(decoder: GpuDecoder, proc
 def test_a_bomb_is_refused_by_our_own_limit(decoder: GpuDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     prepared = decoder.decode([encode(Image.new("L", (1001, 1000)), "JPEG")])
-    assert isinstance(prepared[0], DecodeFault)
-    assert prepared[0].reason is Reason.TOO_MANY_PIXELS
+    assert isinstance(prepared[0], DecodeFailure)
+    assert prepared[0].reason is DecodeReason.TOO_MANY_PIXELS
 
 
 def test_grey_photos_have_three_channels(decoder: GpuDecoder, processes: Processes) -> None:
@@ -126,9 +127,9 @@ def test_what_the_gpu_refuses_is_said_and_goes_to_the_processes(
     with caplog.at_level(logging.WARNING):
         prepared = decoder.decode([photo, hollow])
     assert_alike(prepared[0], prepare_image(photo, LIMITS, GEOMETRIES))
-    assert isinstance(prepared[1], DecodeFault)
+    assert isinstance(prepared[1], DecodeFailure)
     assert processes.asked == [photo, hollow]
-    assert "the GPU did not decode 2 JPEGs" in caplog.text
+    assert "the GPU failed to decode 2 JPEGs" in caplog.text
 
 
 def test_groups_are_bounded_by_pixels_and_lose_nothing() -> None:

@@ -8,15 +8,15 @@ import pytest
 from fixtures.shop import Shop, make_photo
 from jobs.database.images import Discovery
 from jobs.errors import PermanentError
-from jobs.ingest.discover import DiscoverSettings, discover_images
+from jobs.ingest.discover import discover_images
 from jobs.storage.uri import S3Uri
 
 
 def discover(shop: Shop, prefix: str = "", **changes: Any) -> Discovery:
-    settings = replace(DiscoverSettings.from_settings(shop.connections.settings), **changes)
     source = S3Uri(shop.connections.source.bucket, prefix)
-    with shop.connections.engine.begin() as connection:
-        return discover_images(connection, shop.connections.store, source, settings)
+    connections = replace(shop.with_settings(**changes), source=source)
+    with connections.engine.begin() as connection:
+        return discover_images(connection, connections)
 
 
 def live_keys(shop: Shop) -> set[str]:

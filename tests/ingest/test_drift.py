@@ -17,12 +17,14 @@ from jobs.database.drift_references import (
     upsert_drift_reference,
 )
 from jobs.errors import PermanentError
-from jobs.ingest.drift import DriftSettings, compare_answers, compute_psi
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.drift import compare_counts, compute_psi
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.ingest.report import RunReport, report_run
 from jobs.retag.retag import retag
+from jobs.settings import RunSettings
 
-DEFAULTS = DriftSettings()
+DEFAULTS = RunSettings()
 REFERENCE = DriftReference({"dress": 500, "hat": 300, "shoe": 200}, [0, 0, 0, 0, 10, 40, 100, 150, 300, 400])
 
 
@@ -40,7 +42,7 @@ def test_the_same_mix_is_no_drift_however_many_images() -> None:
             {name: count * factor for name, count in REFERENCE.category_counts.items()},
             [count * factor for count in REFERENCE.confidence_counts],
         )
-        report = compare_answers(REFERENCE, seen, DEFAULTS)
+        report = compare_counts(REFERENCE, seen, DEFAULTS)
         assert not report.is_flagged
         assert report.category_psi == pytest.approx(0, abs=0.01)
 
@@ -55,18 +57,18 @@ def test_the_same_mix_is_no_drift_however_many_images() -> None:
     ids=["another mix", "a new category", "less sure"],
 )
 def test_a_change_is_flagged(categories: dict[str, int], confidences: list[int]) -> None:
-    report = compare_answers(REFERENCE, DriftReference(categories, confidences), DEFAULTS)
+    report = compare_counts(REFERENCE, DriftReference(categories, confidences), DEFAULTS)
     assert report.is_flagged
-    assert "differ from" in report.sentence
-    assert "(at most 0.25)" in report.sentence
-    assert not compare_answers(REFERENCE, DriftReference(categories, confidences), DriftSettings(limit=5)).is_flagged
+    assert "differ from the reference" in report.sentence
+    assert "(limit 0.25)" in report.sentence
+    assert not compare_counts(REFERENCE, DriftReference(categories, confidences), RunSettings(drift_limit=5)).is_flagged
 
 
 def test_a_few_images_tell_nothing() -> None:
     seen = DriftReference({"shoe": 199}, [199, 0, 0, 0, 0, 0, 0, 0, 0, 0])
-    report = compare_answers(REFERENCE, seen, DEFAULTS)
+    report = compare_counts(REFERENCE, seen, DEFAULTS)
     assert (report.images, report.category_psi, report.confidence_psi, report.is_flagged) == (199, None, None, False)
-    assert "too few to tell: it takes 200" in report.sentence
+    assert "too few to measure drift: at least 200 are needed" in report.sentence
 
 
 @pytest.mark.parametrize("categories", [4, 17, 60])
@@ -82,7 +84,7 @@ def test_chance_alone_is_hardly_ever_flagged(categories: int) -> None:
 
     flagged = 0
     for _ in range(500):
-        report = compare_answers(draw(max(341, 10 * categories)), draw(max(200, 10 * categories)), DEFAULTS)
+        report = compare_counts(draw(max(341, 10 * categories)), draw(max(200, 10 * categories)), DEFAULTS)
         assert report.category_psi is not None
         flagged += report.is_flagged
     assert flagged <= 2
@@ -99,9 +101,7 @@ def set_reference(shop: Shop, reference: DriftReference) -> None:
 
 
 def report_again(shop: Shop, run_id: str) -> RunReport:
-    connections = shop.connections
-    drift = DriftSettings(min_images=10)
-    return report_run(connections.engine, connections.store, connections.artifacts, run_id, 1.0, drift)
+    return report_run(shop.with_settings(drift_min_images=10, failed_share_limit=1.0), run_id)
 
 
 def test_a_run_reports_drift_in_a_field_of_its_own(tagging_shop: Shop) -> None:

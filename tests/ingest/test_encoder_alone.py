@@ -5,7 +5,8 @@ import pytest
 from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.errors import PermanentError
-from jobs.ingest.ingest import IngestOptions, ingest, preview_ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, preview_run
 from jobs.retag.retag import retag
 
 VECTORS = "SELECT image_id, embedded_at, embedding::text FROM catalog.image_embeddings ORDER BY image_id, space_id"
@@ -25,7 +26,7 @@ def embedding_shop(shop: Shop, tiny_models: TinyModels) -> Shop:
 
 
 def test_images_get_vectors_and_no_tags(embedding_shop: Shop) -> None:
-    preview = preview_ingest(embedding_shop.connections, IngestOptions())
+    preview = preview_run(embedding_shop.connections, IngestOptions())
     assert (preview.entries, preview.entries_by_reason) == (10, {"new": 10})
     report = ingest(embedding_shop.connections, IngestOptions())
     assert (report.entries, report.tagged, report.reused, report.failed) == (10, 7, 2, 1)
@@ -42,7 +43,7 @@ def test_a_second_run_does_nothing_and_a_changed_photo_is_embedded_again(embeddi
     ingest(embedding_shop.connections, IngestOptions())
     assert ingest(embedding_shop.connections, IngestOptions()).entries == 0
     embedding_shop.put("p0000_1.jpg", make_photo(777))
-    plan = preview_ingest(embedding_shop.connections, IngestOptions())
+    plan = preview_run(embedding_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 1}
     assert ingest(embedding_shop.connections, IngestOptions()).tagged == 1
     forced = ingest(embedding_shop.connections, IngestOptions(force=True))
@@ -56,7 +57,7 @@ def test_the_next_run_after_a_first_classifier_tags_without_embedding_again(
     ingest(embedding_shop.connections, IngestOptions())
     vectors = embedding_shop.query(VECTORS)
     make_champion(embedding_shop.connections, tiny_models.classifier, "classifier")
-    assert preview_ingest(embedding_shop.connections, IngestOptions()).entries_by_reason == {"not_tagged": 9}
+    assert preview_run(embedding_shop.connections, IngestOptions()).entries_by_reason == {"not_tagged": 9}
     report = ingest(embedding_shop.connections, IngestOptions())
     assert (report.entries, report.tagged, report.reused) == (9, 7, 2)
     assert embedding_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(9,)]

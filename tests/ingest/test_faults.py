@@ -9,7 +9,8 @@ from fixtures.fault_proxy import FaultProxy, run_fault_proxy
 from fixtures.shop import Shop, make_photo
 from jobs.connections import Connections
 from jobs.errors import PermanentError, RetryableError
-from jobs.ingest.ingest import IngestOptions, ingest, preview_ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, preview_run
 from jobs.storage.object_store import ObjectStore
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
@@ -77,7 +78,7 @@ def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: Fau
     proxy.answers = {key: (403, "AccessDenied")}
     connections = through(proxy, tagging_shop)
     ingest(connections, IngestOptions())
-    assert preview_ingest(connections, IngestOptions()).entries_by_reason == {"retry": 1}
+    assert preview_run(connections, IngestOptions()).entries_by_reason == {"retry": 1}
     ingest(connections, IngestOptions())
     assert (key, "read", "access_denied", 2) in tagging_shop.query(FAILURES)
     proxy.answers = {}

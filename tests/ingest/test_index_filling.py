@@ -3,10 +3,10 @@
 from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.database.run_history import EmbeddedCounts
-from jobs.ingest.drift import DriftSettings
-from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.ingest.report import IndexFilling, explain_filling, report_run
-from jobs.ingest.shard_tagger import ShardTagger
+from jobs.ingest.tag_shard import ShardTagger
 from jobs.retag.retag import complete_retag, plan_retag, retag
 
 
@@ -21,11 +21,11 @@ def test_the_first_run_is_loaded_before_its_index_and_the_next_is_added_to_it(ta
     first = ingest(tagging_shop.connections, IngestOptions())
     assert count(first.index) == (9, 0)
     assert "9 vectors were loaded" in first.index.sentence
-    assert "one build" in first.index.sentence
+    assert "the index was built afterwards" in first.index.sentence
     tagging_shop.put_photos(3, seed=1)
     second = ingest(tagging_shop.connections, IngestOptions())
     assert count(second.index) == (0, 3)
-    assert "3 vectors were added one by one" in second.index.sentence
+    assert "3 vectors were added to an existing index" in second.index.sentence
     third = ingest(tagging_shop.connections, IngestOptions())
     assert third.index == IndexFilling(0, 0, "no vectors were written")
     ((kept,),) = tagging_shop.query(
@@ -37,11 +37,10 @@ def test_the_first_run_is_loaded_before_its_index_and_the_next_is_added_to_it(ta
 def test_a_run_that_was_not_published_has_no_index_yet(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(4)
     connections = tagging_shop.connections
-    plan = plan_ingest(connections, "run", IngestOptions())
+    plan = plan_run(connections, "run", IngestOptions())
     ShardTagger(connections).tag("run", plan.shards)
-    drift = DriftSettings.from_settings(connections.settings)
-    report = report_run(connections.engine, connections.store, connections.artifacts, "run", 1.0, drift)
-    assert report.index.sentence == "4 vectors were loaded into a space without an index and are not indexed yet"
+    report = report_run(tagging_shop.with_settings(failed_share_limit=1.0), "run")
+    assert report.index.sentence == "4 vectors were loaded before the index; it is not built yet"
 
 
 def test_a_retag_loads_the_new_space_before_its_index(tagging_shop: Shop, tiny_models: TinyModels) -> None:

@@ -13,7 +13,8 @@ from fixtures.recorded_progress import record_progress
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.database.products import renew_product_tags
 from jobs.errors import PermanentError
-from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, plan_run
 
 TAGGED = "SELECT count(*) FROM catalog.current_image_tags"
 VECTORS = "SELECT count(*) FROM catalog.image_embeddings"
@@ -248,6 +249,6 @@ def test_every_stage_reports_how_far_it_is(tagging_shop: Shop, monkeypatch: pyte
 
 def test_run_that_stopped_halfway_goes_on(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(4)
-    plan_ingest(tagging_shop.connections, "half", IngestOptions())
+    plan_run(tagging_shop.connections, "half", IngestOptions())
     report = ingest(tagging_shop.connections, IngestOptions(run_id="half"))
     assert (report.run_id, report.tagged, report.state) == ("half", 4, "succeeded")

@@ -8,9 +8,9 @@ import pytest
 from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.errors import PermanentError
-from jobs.ingest.drift import DriftSettings
-from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest, preview_ingest
+from jobs.ingest.ingest import ingest
 from jobs.ingest.manifest import decode_shard
+from jobs.ingest.plan import IngestOptions, plan_run, preview_run
 from jobs.ingest.report import report_run
 from jobs.retag.retag import plan_retag, retag
 from jobs.storage.uri import S3Uri
@@ -25,7 +25,7 @@ def count_rows(shop: Shop) -> dict[str, int]:
 def test_preview_writes_nothing(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(5)
     rows, artifacts = count_rows(tagging_shop), tagging_shop.list_artifacts()
-    plan = preview_ingest(tagging_shop.connections, IngestOptions())
+    plan = preview_run(tagging_shop.connections, IngestOptions())
     assert (plan.entries, plan.entries_by_reason, plan.discovered["new"]) == (5, {"new": 5}, 5)
     assert plan.estimated_seconds is None
     assert count_rows(tagging_shop) == rows
@@ -34,7 +34,7 @@ def test_preview_writes_nothing(tagging_shop: Shop) -> None:
 
 def test_manifest_holds_every_due_image_once(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(50)
-    plan = plan_ingest(tagging_shop.connections, "dag/manual__2026-01-01T00:00:00+00:00", IngestOptions())
+    plan = plan_run(tagging_shop.connections, "dag/manual__2026-01-01T00:00:00+00:00", IngestOptions())
     assert plan.shards == [0, 1, 2]
     names = [key for key in tagging_shop.list_artifacts() if key.endswith(".parquet")]
     bucket = tagging_shop.connections.artifacts.bucket
@@ -47,17 +47,17 @@ def test_manifest_holds_every_due_image_once(tagging_shop: Shop) -> None:
 
 def test_second_plan_of_a_run_is_the_first(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(5)
-    first = plan_ingest(tagging_shop.connections, "run", IngestOptions())
+    first = plan_run(tagging_shop.connections, "run", IngestOptions())
     tagging_shop.put_photos(5, seed=1)
-    assert plan_ingest(tagging_shop.connections, "run", IngestOptions()) == first
+    assert plan_run(tagging_shop.connections, "run", IngestOptions()) == first
 
 
 def test_promotion_after_the_plan_does_not_reach_the_run(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     tagging_shop.put_photos(3)
-    plan_ingest(tagging_shop.connections, "run", IngestOptions())
+    plan_run(tagging_shop.connections, "run", IngestOptions())
     planned = tagging_shop.query("SELECT classifier_version_id FROM catalog.tagging_runs")
     promoted = make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
-    plan_ingest(tagging_shop.connections, "run", IngestOptions())
+    plan_run(tagging_shop.connections, "run", IngestOptions())
     assert tagging_shop.query("SELECT classifier_version_id FROM catalog.tagging_runs") == planned
     assert planned != [(promoted.model_version_id,)]
 
@@ -66,22 +66,22 @@ def test_reasons_say_why(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     keys = tagging_shop.put_photos(6)
     tagging_shop.put("broken.jpg", b"<html>")
     ingest(tagging_shop.connections, IngestOptions())
-    assert preview_ingest(tagging_shop.connections, IngestOptions()).entries == 0
+    assert preview_run(tagging_shop.connections, IngestOptions()).entries == 0
     tagging_shop.put(keys[0], make_photo(777))
     tagging_shop.put("new.jpg", make_photo(778))
     tagging_shop.put("broken.jpg", make_photo(779))
-    plan = preview_ingest(tagging_shop.connections, IngestOptions())
+    plan = preview_run(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1}
     assert plan.estimated_seconds is not None
     make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier", is_live=True)
-    plan = preview_ingest(tagging_shop.connections, IngestOptions())
+    plan = preview_run(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1, "not_tagged": 5}
     make_champion(tagging_shop.connections, tiny_models.classifier, "classifier", is_live=True)
     with tagging_shop.connections.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM catalog.image_embeddings")
-    plan = preview_ingest(tagging_shop.connections, IngestOptions())
+    plan = preview_run(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1, "not_embedded": 5}
-    plan = preview_ingest(tagging_shop.connections, replace(IngestOptions(), force=True))
+    plan = preview_run(tagging_shop.connections, replace(IngestOptions(), force=True))
     assert plan.entries == 8
 
 
@@ -90,7 +90,7 @@ def test_new_photos_are_answered_by_the_live_models_until_the_catalog_is_brought
 ) -> None:
     tagging_shop.put_photos(3)
     ingest(tagging_shop.connections, IngestOptions())
-    assert "is not live" not in caplog.text
+    assert "but not live" not in caplog.text
     models = "SELECT DISTINCT classifier_version_id, encoder_version_id FROM catalog.tagging_runs"
     live = tagging_shop.query(models)
     make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
@@ -99,18 +99,18 @@ def test_new_photos_are_answered_by_the_live_models_until_the_catalog_is_brought
     assert ingest(tagging_shop.connections, IngestOptions()).entries == 2
     assert tagging_shop.query(models) == live
     assert tagging_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(5,)]
-    assert caplog.text.count("is not live: run `python -m jobs retag`") == 2
+    assert caplog.text.count("is promoted but not live: run `python -m jobs retag`") == 2
 
 
 def test_limit_takes_so_many(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(6)
-    assert plan_ingest(tagging_shop.connections, "run", IngestOptions(limit=4)).entries == 4
+    assert plan_run(tagging_shop.connections, "run", IngestOptions(limit=4)).entries == 4
 
 
 def test_a_run_is_planned_once_by_all_who_ask_at_the_same_time(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(30)
     with ThreadPoolExecutor(4) as threads:
-        plans = list(threads.map(lambda _: plan_ingest(tagging_shop.connections, "run", IngestOptions()), range(4)))
+        plans = list(threads.map(lambda _: plan_run(tagging_shop.connections, "run", IngestOptions()), range(4)))
     assert {(plan.entries, len(plan.shards)) for plan in plans} == {(30, 2)}
     assert tagging_shop.query("SELECT count(*) FROM catalog.tagging_runs") == [(1,)]
     assert ingest(tagging_shop.connections, IngestOptions(run_id="run")).tagged == 30
@@ -119,15 +119,14 @@ def test_a_run_is_planned_once_by_all_who_ask_at_the_same_time(tagging_shop: Sho
 def test_a_run_belongs_to_its_source_and_its_purpose(tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(2)
-    plan_ingest(connections, "night", IngestOptions())
+    plan_run(connections, "night", IngestOptions())
     elsewhere = replace(connections, source=replace(connections.source, key="other/"))
-    with pytest.raises(PermanentError, match=r"'night' is one of s3://.*, not of s3://.*other/: start another run"):
-        plan_ingest(elsewhere, "night", IngestOptions())
+    with pytest.raises(PermanentError, match=r"'night' was planned for s3://.*, not for s3://.*other/\. Start"):
+        plan_run(elsewhere, "night", IngestOptions())
     with pytest.raises(PermanentError, match="'night' belongs to `python -m jobs ingest`, not to retag"):
         retag(connections, "night")
     with pytest.raises(PermanentError, match="'nobody' was never planned"):
         ingest(connections, IngestOptions(run_id="nobody"))
     plan_retag(connections, "retag")
-    limit, drift = connections.settings.runs.failed_share_limit, DriftSettings.from_settings(connections.settings)
     with pytest.raises(PermanentError, match="'retag' belongs to `python -m jobs retag`, not to ingest"):
-        report_run(connections.engine, connections.store, connections.artifacts, "retag", limit, drift)
+        report_run(connections, "retag")

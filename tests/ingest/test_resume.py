@@ -11,7 +11,7 @@ from fixtures.job_processes import start_job
 from fixtures.lock_waits import wait_until
 from fixtures.shop import Shop, make_photo
 from jobs.errors import EXIT_RETRY
-from jobs.ingest.ingest import IngestOptions, plan_ingest
+from jobs.ingest.plan import IngestOptions, plan_run
 
 RESULTS = {
     "tags": """
@@ -81,12 +81,12 @@ def test_killed_again_and_again_the_tables_end_up_equal(tagging_shop: Shop, tmp_
     connections = tagging_shop.with_settings(chunk_size=4, batch_size=1, shard_size=100)
     shop = Shop(connections, tagging_shop.bucket_folder, environment)
     fill(shop)
-    plan_ingest(shop.connections, "undisturbed", IngestOptions())
+    plan_run(shop.connections, "undisturbed", IngestOptions())
     assert run_shard(shop, "undisturbed").exit_code == 0
     expected = read_results(shop, "undisturbed")
     assert (len(expected["tags"]), len(expected["failures"]), len(expected["ledger"])) == (46, 6, 13)
     forget(shop)
-    plan_ingest(shop.connections, "disturbed", IngestOptions())
+    plan_run(shop.connections, "disturbed", IngestOptions())
     for chunks in (1, 4):
         process = start_shard(shop, "disturbed", tmp_path / "messages")
         wait_for_chunks(shop, "disturbed", chunks, process)
@@ -103,7 +103,7 @@ def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop
     environment = tagging_shop.environment | {"CATALOG_CHUNK_SIZE": "2", "CATALOG_BATCH_SIZE": "1"}
     connections = tagging_shop.with_settings(chunk_size=2, batch_size=1, shard_size=120)
     shop = Shop(connections, tagging_shop.bucket_folder, environment)
-    plan_ingest(shop.connections, "run", IngestOptions())
+    plan_run(shop.connections, "run", IngestOptions())
     process = start_shard(shop, "run", tmp_path / "messages")
     wait_for_chunks(shop, "run", 1, process)
     process.terminate()
@@ -119,7 +119,7 @@ def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop
 
 def test_shard_in_other_hands_is_left_alone(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(3)
-    plan_ingest(tagging_shop.connections, "run", IngestOptions())
+    plan_run(tagging_shop.connections, "run", IngestOptions())
     with tagging_shop.connections.engine.connect() as connection:
         connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended('run/0', 0))")
         answer = run_shard(tagging_shop, "run")
@@ -129,7 +129,7 @@ def test_shard_in_other_hands_is_left_alone(tagging_shop: Shop) -> None:
 
 def test_finished_shard_loads_no_model(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(3)
-    plan_ingest(tagging_shop.connections, "run", IngestOptions())
+    plan_run(tagging_shop.connections, "run", IngestOptions())
     has_loaded = []
     for _ in range(2):
         answer = run_shard(tagging_shop, "run")

@@ -19,8 +19,9 @@ from jobs.connections import Connections
 from jobs.database.model_coverage import count_unprocessed
 from jobs.database.model_versions import ModelKind
 from jobs.errors import PermanentError
-from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
-from jobs.ingest.shard_tagger import ShardTagger
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, plan_run
+from jobs.ingest.tag_shard import ShardTagger
 from jobs.retag.retag import RetagReport, complete_retag, plan_retag, retag
 from jobs.retag.rollback import roll_back
 from jobs.search.by_text import embed_text_query
@@ -134,7 +135,7 @@ def test_photos_that_an_ingest_brings_meanwhile_are_answered_by_both(promoted_ca
     ShardTagger(connections).tag("retag", plan.shards)
     promoted_catalog.put_photos(4, seed=2)
     promoted_catalog.put("p0000_1.jpg", make_photo(99))
-    plan_ingest(connections, "discovered", IngestOptions())
+    plan_run(connections, "discovered", IngestOptions())
     with watch_catalog(promoted_catalog, WORDS) as watch:
         report = complete_retag(connections, "retag")
     watch.assert_whole_and_unmixed()
@@ -190,7 +191,7 @@ def test_photos_that_arrive_during_the_last_step_are_not_lost(promoted_catalog: 
     def arrive() -> None:
         for number, run_id in enumerate(runs):
             promoted_catalog.put_photos(2, seed=10 + number)
-            plan_ingest(connections, run_id, IngestOptions())
+            plan_run(connections, run_id, IngestOptions())
             time.sleep(0.3)
 
     with watch_catalog(promoted_catalog, WORDS) as watch, ThreadPoolExecutor(1) as threads:
@@ -355,5 +356,5 @@ def test_what_was_not_planned_or_not_tagged_is_not_completed(promoted_catalog: S
     with pytest.raises(PermanentError, match="'retag' was never planned: run `python -m jobs plan-retag"):
         complete_retag(promoted_catalog.connections, "retag")
     plan_retag(promoted_catalog.connections, "retag")
-    with pytest.raises(PermanentError, match="30 of 30 images were not reached"):
+    with pytest.raises(PermanentError, match="30 of 30 images were not processed"):
         complete_retag(promoted_catalog.connections, "retag")

@@ -10,8 +10,9 @@ from fixtures.champions import make_champion
 from fixtures.job_processes import start_job
 from fixtures.lock_waits import count_waiting, wait_until
 from fixtures.shop import Shop, TinyModels, make_photo
-from jobs.ingest.ingest import IngestOptions, ingest, plan_ingest
-from jobs.ingest.shard_tagger import ShardTagger
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions, plan_run
+from jobs.ingest.tag_shard import ShardTagger
 from jobs.retag.retag import complete_retag, plan_retag, retag
 from jobs.retag.rollback import roll_back
 from jobs.search.by_text import embed_text_query
@@ -125,7 +126,7 @@ def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop, tmp_path:
     shop, connections = promoted_catalog, promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
     shop.put_photos(80, seed=1)
-    plan_ingest(connections, "night", IngestOptions())
+    plan_run(connections, "night", IngestOptions())
     words = ["complete-retag", "--run", "retag"]
     kill_when(shop, words, lambda: count_chunks(shop, "retag/top-up-1") > 0, tmp_path / "messages")
     assert count_chunks(shop, "retag/top-up-1") < 10

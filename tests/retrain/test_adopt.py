@@ -14,7 +14,8 @@ from fixtures.lock_waits import count_waiting, wait_until
 from fixtures.shop import Shop, TinyModels
 from jobs.database.model_versions import read_champion, read_live_model
 from jobs.errors import PermanentError
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.retrain.adopt import adopt_encoder
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.search.by_text import find_products_by_text

@@ -7,13 +7,13 @@ from sqlalchemy import Connection, text
 
 from fixtures.catalog_rows import NewImage, add_images
 from jobs.database.reviews import Answer
-from jobs.ingest.drift import DriftSettings
 from jobs.review.accuracy import estimate_share, read_reviewed_accuracy
 from jobs.review.answers import record_answers, undo_answer
 from jobs.review.queue import find_review_queue, read_review_queue
+from jobs.settings import RunSettings
 from tests.database.conftest import SmallCatalog
 
-DRIFT = DriftSettings()
+DRIFT = RunSettings()
 
 
 @pytest.mark.parametrize(("right", "of_all"), [(0, 1), (9, 10), (200, 200), (137, 212)])

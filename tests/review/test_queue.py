@@ -14,12 +14,12 @@ from fixtures.catalog_rows import (
 from jobs.database.drift_references import DriftReference, upsert_drift_reference
 from jobs.database.promotions import Switch, insert_switch
 from jobs.database.reviews import Answer, Reason, ReviewItem
-from jobs.ingest.drift import DriftSettings
 from jobs.review.answers import record_answers
 from jobs.review.queue import find_review_queue, read_backlog, read_review_queue
+from jobs.settings import RunSettings
 from tests.database.conftest import SmallCatalog
 
-DRIFT = DriftSettings()
+DRIFT = RunSettings()
 
 
 def read_queue(connection: Connection, reason: Reason | None, size: int) -> tuple[ReviewItem, ...]:

@@ -13,7 +13,8 @@ import pytest
 
 from fixtures.shop import Shop, TinyModels, promote_tiny_models
 from jobs.connections import Connections
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 
 PATIENCE_SECONDS = 120.0
 

@@ -46,7 +46,7 @@ def run_stranger(status: int, body: bytes) -> Iterator[str]:
 
 def test_what_is_the_users_fault_has_a_type_of_its_own(service: RunningService) -> None:
     with QueryClient(service.url) as client:
-        with pytest.raises(QueryRefusedError, match="unsupported_format: no decoder knows these bytes") as refused:
+        with pytest.raises(QueryRefusedError, match="unsupported_format: no decoder recognizes these bytes") as refused:
             client.classify(b"no photo")
         assert refused.value.reason == "unsupported_format"
         with pytest.raises(QueryRefusedError, match="the query is empty"):

@@ -16,7 +16,8 @@ from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.connections import connect
 from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.retag.rollback import roll_back
 from jobs.serve import follower
 from jobs.serve.client import QueryClient

@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.s3_server import S3Server
 from jobs.errors import PermanentError, RetryableError
-from jobs.failures import ObjectFault
+from jobs.failures import ReadReason
 from jobs.storage.object_store import ListedObject, ObjectStore
 from jobs.storage.uri import S3Uri
 
@@ -137,12 +137,12 @@ def test_odd_keys_are_written_listed_and_read(store: ObjectStore, bucket: S3Uri,
 
 
 def test_an_object_that_vanished_is_missing(store: ObjectStore, bucket: S3Uri) -> None:
-    assert store.read_unchanged(bucket / "gone.jpg", ETAG, 100) is ObjectFault.MISSING
+    assert store.read_unchanged(bucket / "gone.jpg", ETAG, 100) is ReadReason.MISSING
 
 
 def test_an_object_with_other_bytes_is_replaced(store: ObjectStore, bucket: S3Uri) -> None:
     store.write(bucket / "1.jpg", BODY[::-1])
-    assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) is ObjectFault.REPLACED
+    assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) is ReadReason.REPLACED
 
 
 @pytest.mark.usefixtures("s3_server")
@@ -150,18 +150,18 @@ def test_an_endpoint_that_ignores_the_condition_is_seen_through() -> None:
     with serve_answer(200, BODY) as url:
         store = ObjectStore(url)
         assert store.read_unchanged(S3Uri("photos", "1.jpg"), ETAG, 100) == BODY
-        assert store.read_unchanged(S3Uri("photos", "1.jpg"), "other", 100) is ObjectFault.REPLACED
+        assert store.read_unchanged(S3Uri("photos", "1.jpg"), "other", 100) is ReadReason.REPLACED
 
 
 def test_an_object_over_the_limit_is_too_large(store: ObjectStore, bucket: S3Uri) -> None:
     store.write(bucket / "1.jpg", BODY)
-    assert store.read_unchanged(bucket / "1.jpg", ETAG, len(BODY) - 1) is ObjectFault.TOO_LARGE
+    assert store.read_unchanged(bucket / "1.jpg", ETAG, len(BODY) - 1) is ReadReason.TOO_LARGE
 
 
 @pytest.mark.usefixtures("s3_server")
 def test_an_object_that_may_not_be_read_is_a_fault_of_the_object() -> None:
     with serve_answer(403, answer_error("AccessDenied")) as url:
-        assert ObjectStore(url).read_unchanged(S3Uri("photos", "1.jpg"), ETAG, 9) is ObjectFault.ACCESS_DENIED
+        assert ObjectStore(url).read_unchanged(S3Uri("photos", "1.jpg"), ETAG, 9) is ReadReason.ACCESS_DENIED
 
 
 def test_no_object_reads_as_none_only_where_that_is_asked(store: ObjectStore, bucket: S3Uri, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from jobs.connections import Connections
 from jobs.database.images import LiveTag, sample_live_tags
-from jobs.failures import ObjectFault
+from jobs.failures import ReadReason
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.images.thumbnails import make_thumbnail
 from jobs.progress import SILENT, Progress
@@ -76,7 +76,7 @@ def _load_photo(connections: Connections, candidate: ServedModel, tag: LiveTag) 
     content = connections.store.read_unchanged(
         S3Uri(tag.bucket, tag.object_key), tag.etag, settings.images.max_object_bytes
     )
-    if isinstance(content, ObjectFault):
+    if isinstance(content, ReadReason):
         return None
     limits = DecodeLimits(
         settings.images.max_pixels, settings.images.min_side_pixels, target_side=2 * candidate.geometry.resize_to

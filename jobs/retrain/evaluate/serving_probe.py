@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from jobs.database.model_versions import ModelKind
-from jobs.images.decode import DecodedPhoto, DecodeLimits, decode_photo
+from jobs.images.decode import DecodedPil, DecodeLimits, decode_pil
 from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
 from jobs.retrain.evaluate.evaluation_record import Serving
 
@@ -57,11 +57,11 @@ def probe_serving(model: ImageModel, photos: Sequence[bytes], round_seconds: flo
 
 def _answer(model: ImageModel, content: bytes, limits: DecodeLimits) -> Image.Image | None:
     """From bytes to an answer; gives the decoded photo back, or None where there was no answer."""
-    decoded = decode_photo(content, limits)
-    if not isinstance(decoded, DecodedPhoto):
+    decoded = decode_pil(content, limits)
+    if not isinstance(decoded, DecodedPil):
         return None
-    output = model.predict(np.stack([model.geometry.resize(decoded.photo)]))
-    return decoded.photo if np.isfinite(output).all() else None
+    output = model.predict(np.stack([model.geometry.resize(decoded.image)]))
+    return decoded.image if np.isfinite(output).all() else None
 
 
 def _measure_throughput(model: ImageModel, decoded: Sequence[Image.Image], round_seconds: float) -> float:

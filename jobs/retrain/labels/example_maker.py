@@ -10,7 +10,7 @@ from functools import partial
 
 from jobs.connections import Connections
 from jobs.database.examples import Example, find_perceptual_hashes, upsert_examples
-from jobs.images.decode import DecodedImage, DecodeFault, DecodeLimits, decode_image
+from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow, read_row_image
@@ -33,7 +33,7 @@ class ExampleMaker:
     connections: Connections
     source: str
     import_id: str
-    decode: Callable[[Sequence[bytes]], Sequence[DecodedImage | DecodeFault]]
+    decode: Callable[[Sequence[bytes]], Sequence[DecodedImage | DecodeFailure]]
     threads: ThreadPoolExecutor
 
     def make_examples(self, rows: Sequence[LabelRow]) -> list[Example | SkippedRow]:
@@ -55,7 +55,7 @@ class ExampleMaker:
         content = read_row_image(self.connections.store, row, self.connections.settings.images.max_object_bytes)
         return content if isinstance(content, SkippedRow) else ReadRow(row, content, hashlib.sha256(content).digest())
 
-    def _hash_images(self, rows: Sequence[ReadRow]) -> dict[bytes, bytes | DecodeFault]:
+    def _hash_images(self, rows: Sequence[ReadRow]) -> dict[bytes, bytes | DecodeFailure]:
         """Return perceptual hashes by content hash. Contents of earlier examples are not decoded again."""
         contents = {row.content_hash: row.content for row in rows}
         with self.connections.engine.connect() as connection:
@@ -63,7 +63,7 @@ class ExampleMaker:
         new = [content_hash for content_hash in contents if content_hash not in known]
         decoded = dict(zip(new, self.decode([contents[key] for key in new]), strict=True))
 
-        def store(content_hash: bytes) -> bytes | DecodeFault:
+        def store(content_hash: bytes) -> bytes | DecodeFailure:
             if content_hash in decoded:
                 return self._store_new(contents[content_hash], content_hash, decoded[content_hash])
             self._restore(contents[content_hash], content_hash)
@@ -72,9 +72,9 @@ class ExampleMaker:
         return dict(zip(contents, self.threads.map(store, contents), strict=True))
 
     def _store_new(
-        self, content: bytes, content_hash: bytes, decoded: DecodedImage | DecodeFault
-    ) -> bytes | DecodeFault:
-        if isinstance(decoded, DecodeFault):
+        self, content: bytes, content_hash: bytes, decoded: DecodedImage | DecodeFailure
+    ) -> bytes | DecodeFailure:
+        if isinstance(decoded, DecodeFailure):
             return decoded
         self.connections.store.write(example_location(self.connections.artifacts, content_hash.hex()), content)
         return perceptual_hash(decoded.pixels)
@@ -87,9 +87,9 @@ class ExampleMaker:
         if not any(item.key == location.key and item.etag == etag for item in listed):
             store.write(location, content)
 
-    def _make_example(self, read: ReadRow, hashes: dict[bytes, bytes | DecodeFault]) -> Example | SkippedRow:
+    def _make_example(self, read: ReadRow, hashes: dict[bytes, bytes | DecodeFailure]) -> Example | SkippedRow:
         row, image_hash = read.row, hashes[read.content_hash]
-        if isinstance(image_hash, DecodeFault):
+        if isinstance(image_hash, DecodeFailure):
             return SkippedRow(row.line, row.source_key, image_hash.reason, image_hash.detail)
         group = self._find_product(row.source_key) if row.group_name is None else row.group_name
         return Example(

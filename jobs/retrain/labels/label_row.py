@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from jobs.failures import ObjectFault, Reason
+from jobs.failures import DecodeReason, ReadReason
 from jobs.ingest.read import DETAILS
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
@@ -17,7 +17,7 @@ MAX_NAME_BYTES = 1024
 
 
 class SkipReason(enum.StrEnum):
-    """Why a row is skipped before its image is read. Reading and decoding add `ObjectFault` and `Reason`."""
+    """Why a row is skipped before its image is read. Reading and decoding add `ReadReason` and `DecodeReason`."""
 
     NO_IMAGE = "no_image"
     NO_LABEL = "no_label"
@@ -66,7 +66,7 @@ class SkippedRow:
 
     line: int
     source_key: str
-    reason: SkipReason | Reason | ObjectFault
+    reason: SkipReason | DecodeReason | ReadReason
     detail: str
 
 
@@ -138,9 +138,9 @@ def read_row_image(store: ObjectStore, row: LabelRow, max_bytes: int) -> bytes |
             return _read_file(row, path, max_bytes)
         case BucketImage(location, etag, size_bytes):
             content = store.read_unchanged(location, etag, max_bytes, size_bytes)
-            return _skip(row, content) if isinstance(content, ObjectFault) else content
+            return _skip(row, content) if isinstance(content, ReadReason) else content
         case bytes() as content:
-            return content if len(content) <= max_bytes else _skip(row, ObjectFault.TOO_LARGE)
+            return content if len(content) <= max_bytes else _skip(row, ReadReason.TOO_LARGE)
 
 
 def measure_image(image: ImageSource) -> int:
@@ -160,7 +160,7 @@ def measure_image(image: ImageSource) -> int:
 def _read_file(row: LabelRow, path: Path, max_bytes: int) -> bytes | SkippedRow:
     try:
         if measure_image(path) > max_bytes:
-            return _skip(row, ObjectFault.TOO_LARGE)
+            return _skip(row, ReadReason.TOO_LARGE)
         return path.read_bytes()
     except FileNotFoundError:
         return SkippedRow(row.line, row.source_key, SkipReason.MISSING, f"{path} does not exist")
@@ -168,5 +168,5 @@ def _read_file(row: LabelRow, path: Path, max_bytes: int) -> bytes | SkippedRow:
         return SkippedRow(row.line, row.source_key, SkipReason.UNREADABLE, str(error))
 
 
-def _skip(row: LabelRow, reason: ObjectFault) -> SkippedRow:
+def _skip(row: LabelRow, reason: ReadReason) -> SkippedRow:
     return SkippedRow(row.line, row.source_key, reason, DETAILS[reason])

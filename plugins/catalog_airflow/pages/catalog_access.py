@@ -7,9 +7,8 @@ from functools import cache
 from sqlalchemy import Connection
 
 from jobs.connections import Connections, open_connections, translate_faults
-from jobs.ingest.drift import DriftSettings
 from jobs.serve.client import QueryClient
-from jobs.settings import load_settings
+from jobs.settings import RunSettings, load_settings
 
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 """Nobody waits longer for a page, and the night's run shall not wait for a page either."""
@@ -21,9 +20,9 @@ def open_catalog() -> Connections:
     return open_connections(load_settings())
 
 
-def read_drift_settings() -> DriftSettings:
+def read_drift_settings() -> RunSettings:
     """When categories count as drifted, by the settings."""
-    return DriftSettings.from_settings(open_catalog().settings)
+    return open_catalog().settings.runs
 
 
 @cache

@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
 from jobs.database.images import ImageObject, find_image_object
 from jobs.errors import RetryableError
-from jobs.failures import ObjectFault
-from jobs.images.decode import DecodeFault
+from jobs.failures import ReadReason
+from jobs.images.decode import DecodeFailure
 from jobs.images.decode_pool import DecodePool
 from jobs.images.thumbnails import shrink_under_limits
 from jobs.settings import Settings
@@ -37,13 +37,13 @@ class Shrinker:
         # Before the interpreter joins the process, which a slow photo would hold up.
         atexit.register(self.close)
 
-    async def shrink(self, content: bytes, settings: Settings) -> bytes | DecodeFault | None:
+    async def shrink(self, content: bytes, settings: Settings) -> bytes | DecodeFailure | None:
         """A small JPEG, or why there is none; None where that cannot be said within some seconds."""
         if self._waiting >= MAX_PENDING:
             return None
         self._waiting += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._pool.decode, shrink_under_limits(settings), [content]
+            self._thread, self._pool.decode, shrink_under_limits(settings.images), [content]
         )
         work.add_done_callback(self._count_out)
         try:
@@ -57,7 +57,7 @@ class Shrinker:
         self._pool.__exit__()
         self._thread.shutdown()
 
-    def _count_out(self, work: "asyncio.Future[list[bytes | DecodeFault]]") -> None:
+    def _count_out(self, work: "asyncio.Future[list[bytes | DecodeFailure]]") -> None:
         self._waiting -= 1
         # Looked at, so that a fault of which nobody hears any more is not called unhandled.
         work.exception()
@@ -112,7 +112,7 @@ class ThumbnailCache:
         small = await open_shrinker().shrink(content, open_catalog().settings)
         if small is None:
             return Thumbnail(b"", "busy: reload")
-        thumbnail = Thumbnail(b"", _say(small.reason)) if isinstance(small, DecodeFault) else Thumbnail(small)
+        thumbnail = Thumbnail(b"", _say(small.reason)) if isinstance(small, DecodeFailure) else Thumbnail(small)
         self._kept[key] = thumbnail
         return thumbnail
 
@@ -153,7 +153,7 @@ def _read_photo(source: ImageObject) -> bytes | str:
     content = open_catalog().store.read_unchanged(
         S3Uri(source.bucket, source.object_key), source.etag, limit, source.size_bytes
     )
-    return _say(content) if isinstance(content, ObjectFault) else content
+    return _say(content) if isinstance(content, ReadReason) else content
 
 
 def _say(reason: str) -> str:

@@ -12,7 +12,8 @@ from sqlalchemy import text
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, start_run
 from fixtures.shop import Shop, make_photo
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text, show_shop
 
 Visit = Callable[[Role | None], Visitor]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 
 from fixtures.shop import Shop, make_photo
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from tests.plugins.pages.conftest import HOSTILE, Role, Visitor, read_text, show_shop
 from tests.serve.conftest import run_service
 

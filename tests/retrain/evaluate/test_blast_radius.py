@@ -10,7 +10,8 @@ from PIL import Image
 from fixtures.candidates import EXACT
 from fixtures.catalog_rows import delete_images, label_image
 from fixtures.shop import Shop, TinyModels
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.retrain.evaluate.blast_radius import measure_blast_radius
 from jobs.retrain.evaluate.evaluation_files import MAX_THUMBNAILS, decode_flips, encode_list
 from jobs.retrain.evaluate.evaluation_record import BlastRadius

@@ -27,7 +27,8 @@ from jobs.connections import Connections
 from jobs.database.drift_references import read_drift_reference
 from jobs.database.evaluations import read_latest_evaluation
 from jobs.errors import PermanentError
-from jobs.ingest.ingest import IngestOptions, ingest
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.retrain.evaluate.context import Trial
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
 from jobs.retrain.evaluate.evaluate_classifier import evaluate_classifier
