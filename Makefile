@@ -12,7 +12,7 @@ PEERS_READY := $(PEERS_VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install ui down test check quality bench chaos bench-peers lock reset clean
+.PHONY: help demo install ui down test check settings quality bench chaos bench-peers lock reset clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ check: $(READY) ## lint, format, types, layers of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
+
+settings: $(READY) ## update .env.example and docker-compose.yaml after an edit of jobs/settings.py
+	@$(BIN)/python -m jobs settings --write
 
 quality: $(READY) ## train on real photos under the default gates; writes its figures into docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.training.quality

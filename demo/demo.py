@@ -203,7 +203,12 @@ def _adopt_encoder(demo: _Demo, base: DemoBase) -> None:
     from jobs.retrain.gates.gate_policy import load_gate_policy
 
     with _step(demo.write, "adopting an encoder as it is, since no photo has a text to train one on"):
-        adopt_encoder(demo.connections, str(base.folder), "make demo", load_gate_policy())
+        adopt_encoder(
+            demo.connections,
+            str(base.folder),
+            "make demo",
+            load_gate_policy(demo.connections.settings.training.gate_policy),
+        )
     own_photos = str(demo.photos.folder)
     write_demo_record(demo.folder, DemoRecord(own_photos, reads_texts=not base.has_random_weights))
 

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from jobs.commands import ingest, local, models, retag, retrain, search, serve, setup
+from jobs.commands import ingest, local, models, retag, retrain, search, serve, settings, setup
 from jobs.commands.terminal import HarmlessFormatter, show
 from jobs.errors import JobError, PermanentError, RetryableError
 from jobs.stopping import end_at_second_signal
@@ -19,7 +19,7 @@ from jobs.stopping import end_at_second_signal
 app = typer.Typer(
     help="Jobs of the catalog tagger.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
-for part in (setup, ingest, retrain, retag, models, search, serve, local):
+for part in (setup, ingest, retrain, retag, models, search, serve, local, settings):
     app.add_typer(part.app)
 
 _WRONG_PATH = "something else is where a folder should be: see the path, and CATALOG_MODEL_CACHE"

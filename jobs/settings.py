@@ -29,7 +29,7 @@ LOCAL_STACK_ENVIRONMENT = "stack.env"
 PREFIX = "CATALOG_"
 LOCATIONS = ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI", "CATALOG_S3_ENDPOINT_URL")
 _PARTS_OF_A_KEY = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
-_READ_FROM_FILE = (PREFIX, *AWS_VARIABLES.values(), "AIRFLOW_", "POSTGRES_", "REDIS_", "TAGGING_")
+_READ_FROM_FILE = (PREFIX, *AWS_VARIABLES.values(), "AIRFLOW_", "POSTGRES_", "REDIS_", "TAGGING_", "CODE_VERSION")
 """Prefixes of the variables that the jobs or Docker Compose read from ``.env``."""
 
 
@@ -69,61 +69,101 @@ Locations = Annotated[tuple[Location, ...], BeforeValidator(_read_list)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
 Count = Annotated[int, Field(ge=1)]
+FilePath = Annotated[Path, AfterValidator(lambda path: HOME / path)]
+"""A relative path starts at the project, whatever folder a job runs in."""
 
 
 class SettingsGroup(BaseModel):
-    """Settings that belong together. The variable of a field is its name in capitals, with the prefix CATALOG_."""
+    """Settings that belong together.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A field is set by the environment variable with its name in capitals, after ``CATALOG_``. The docstrings of groups
+    and fields are the comments in ``.env.example``: run ``make settings`` after a change.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class LocationSettings(SettingsGroup):
-    """Where the data is."""
+    """Where the data is.
+
+    The local stack and Docker Compose set their own locations. Compose passes yours on if you set them; there,
+    127.0.0.1 would be the container itself.
+    """
 
     database_url: Annotated[str, AfterValidator(_require_postgres)]
+    """The catalog, in Postgres with pgvector 0.8.4 or newer: postgresql://USER:PASSWORD@HOST:PORT/NAME"""
     source_uri: Location
+    """The images: s3://bucket/prefix"""
     other_sources: Locations = ()
+    """Other locations that a run may read instead, as a JSON list. Everything below CATALOG_SOURCE_URI is allowed."""
     artifacts_uri: Location
+    """Where the jobs store manifests, reports and weights: s3://bucket/prefix"""
     s3_endpoint_url: str | None = None
-    model_cache: Path = LOCAL_STACK_FOLDER / "models"
+    """An S3 server other than AWS: http://host:port"""
+    model_cache: FilePath = LOCAL_STACK_FOLDER / "models"
+    """Folder for the weights of registered models. Docker Compose uses a volume."""
 
 
 class ImageSettings(SettingsGroup):
     """What counts as an image and as a product."""
 
     image_suffixes: Texts = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+    """Suffixes of keys that are images, in lower case, as a JSON list"""
     exclude_patterns: Texts = ()
+    """Keys below the prefix to skip, as a JSON list of shell patterns: ["drafts/*", "*_old.*"]"""
     product_id_pattern: Annotated[str, AfterValidator(_require_product_group)] = (
         r"(?P<product_id>[^/]+?)(?:[_-]\d{1,2})?\.[^./]+$"
     )
+    """Regular expression whose group product_id finds the product in the key below the prefix. A key that does not
+    match is a product of its own."""
     products_file: str = "products.csv"
+    """Key of the products file below the prefix"""
     max_object_bytes: Count = 50_000_000
+    """Larger objects are not read."""
     max_pixels: Count = 100_000_000
+    """Images with more pixels are not decoded: they may be decompression bombs."""
     min_side_pixels: Count = 8
+    """Images with a shorter side are refused."""
 
 
 class RunSettings(SettingsGroup):
     """When a run stops, fails or starts a retraining."""
 
     vanished_share_limit: Share = 0.2
+    """Share of the known images that may disappear at once. Beyond it, a run stops before it changes anything."""
     failed_share_limit: Share = 0.01
+    """Share of a run's images that may fail. Beyond it, the run counts as failed; the other images are saved."""
     drift_limit: Annotated[float, Field(gt=0)] = 0.25
+    """Population stability index of categories or confidences above which a run starts a retraining, at most weekly"""
     drift_min_images: Count = 200
+    """Runs with fewer images are not checked for drift."""
     max_attempts: Count = 5
+    """Runs in which an image is retried, before it is retried weekly"""
 
 
 class ComputeSettings(SettingsGroup):
-    """How the work is split and computed."""
+    """Hardware, and how the work is split."""
 
     device: str = "auto"
+    """auto (a GPU if there is one), cpu or cuda"""
     engine: Literal["auto", "torch", "openvino"] = "auto"
+    """Engine of new builds: auto (torch on a GPU, openvino on a CPU), torch or openvino"""
     precision: str = "auto"
+    """Precision of new builds: auto (the fastest), int8 (openvino), bf16, fp16 (GPU) or fp32. A build that fails the
+    fidelity gate is replaced by one in the next slower precision."""
     jpeg_decoder: Literal["cpu", "gpu"] = "cpu"
+    """Decode JPEGs on the cpu or the gpu. Choose gpu if the processors cannot keep the GPU busy. Processes on the CPU
+    still decode what the GPU cannot."""
     batch_size: Count | None = None
+    """Images in a forward pass; by default 64 on a GPU and 16 on a CPU. A GPU that runs out of memory halves it."""
     read_threads: Count = 8
+    """Objects that are read at a time"""
     decode_processes: Count = Field(default_factory=lambda: min(os.cpu_count() or 1, 8))
+    """Processes that decode images; by default one for each processor, at most 8"""
     shard_size: Count = 8192
+    """Images in a shard, which is one task. Smaller shards spread a run over more workers."""
     chunk_size: Count = 256
+    """Images in a chunk, which is one transaction"""
 
     @model_validator(mode="after")
     def _chunks_fit_in_shards(self) -> Self:
@@ -133,27 +173,43 @@ class ComputeSettings(SettingsGroup):
 
 
 class ServingSettings(SettingsGroup):
-    """The query service and its clients."""
+    """The query service (`python -m jobs serve`) and its clients.
+
+    Docker Compose sets its own host and port.
+    """
 
     serve_host: str = "127.0.0.1"
+    """Address to listen on. One that other machines can reach requires a token."""
     serve_port: Annotated[int, Field(ge=1, le=65535)] = 8091
+    """Port to listen on. The local stack uses it at its first start if it is free."""
     serve_queue_length: Count = 64
+    """Requests of a kind that may wait; more are refused (503)"""
     serve_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds after which a request fails (504)"""
     query_service_url: str = "http://127.0.0.1:8091"
+    """Where clients find the service"""
     query_token: Annotated[str, Field(pattern=r"^[\x21-\x7e]{16,}$")] | None = Field(default=None, repr=False)
+    """Token that clients must send: at least 16 ASCII characters without spaces
+    $ openssl rand -hex 24"""
 
 
 class TrainingSettings(SettingsGroup):
     """How candidates are trained and judged."""
 
     classifier_base: str = "microsoft/resnet-18"
+    """Base of the classifier: a directory or a hub id, with @revision if you like. docs/models.md lists what works."""
     encoder_base: str = "openai/clip-vit-base-patch32"
+    """Base of the encoder"""
     test_share: ShareUpToHalf = 0.1
+    """Share of the labeled images to test on, at most 0.5. An image never leaves the test set again."""
     validation_share: ShareUpToHalf = 0.1
+    """Share of the other labeled images to validate on, at most 0.5"""
+    gate_policy: FilePath | None = None
+    """TOML file that overrides bounds of the gates. jobs/retrain/gates/policy.toml lists them with their defaults."""
 
 
 class Settings(SettingsGroup):
-    """The settings of every job."""
+    """All settings."""
 
     locations: LocationSettings
     images: ImageSettings

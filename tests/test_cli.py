@@ -37,6 +37,7 @@ COMMANDS = (
     "similar",
     "serve",
     "stack",
+    "settings",
 )
 WRONG_USAGE = 2
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from fixtures.shop import Shop
 from jobs.cli import app
 from jobs.errors import PermanentError
-from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.settings import (
     HOME,
     LOCAL_STACK_ENVIRONMENT,
@@ -295,7 +294,6 @@ def test_a_job_takes_everything_from_a_file_and_leaves_the_environment_alone(
     file.write_text("".join(f"{name}={value}\n" for name, value in tagging_shop.environment.items()))
     try:
         answer = CliRunner().invoke(app, ["ingest", "--plan"])
-        load_gate_policy()
     finally:
         file.unlink()
     assert answer.exit_code == 0, answer.output

@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 
 from jobs.retrain.evaluate.scores import bin_confidence, measure_calibration_error
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 
 TEST_IMAGES = (174, 333, 736)
 TRUE_ERRORS = (0.0, 0.05, 0.10)
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     arguments = parser.parse_args()
-    bound = GatePolicy.model_fields["max_calibration_error"].default
+    bound = load_gate_policy().max_calibration_error
     print(f"at most {bound} is allowed, {arguments.draws} test sets for each line")
     print("images  bins  true error  measured  refused")
     random = np.random.default_rng(0)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import multivariate_normal, norm
 
 from jobs.retrain.evaluate.evaluation_record import PairedOutcomes
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.paired_test import bound_difference
 
 TEST_IMAGES = (400, 750)
@@ -50,7 +50,7 @@ def main() -> None:
     """Print a table, and the worst and the best of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--margin", type=float, default=GatePolicy.model_fields["not_worse_margin"].default)
+    parser.add_argument("--margin", type=float, default=load_gate_policy().not_worse_margin)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     results = list(simulate_all(arguments.draws, arguments.margin, arguments.seed))

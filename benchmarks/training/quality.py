@@ -38,14 +38,9 @@ BLOCK = "quality"
 MIN_RIGHT_IN_SHOP = 0.8
 SETTINGS = {
     "CATALOG_TEST_SHARE": "0.2",
-    "CATALOG_GATE_MIN_IMAGES_PER_SECOND": "1",
-    "CATALOG_GATE_MAX_LATENCY_MILLISECONDS": "10000",
+    "CATALOG_GATE_POLICY": str(Path(__file__).with_name("slow_machine_gates.toml")),
 }
-FIRST_GATES = {
-    "CATALOG_GATE_MIN_ACCURACY": "0.6",
-    "CATALOG_GATE_MIN_CLASS_RECALL": "0.2",
-    "CATALOG_GATE_MAX_CALIBRATION_ERROR": "0.2",
-}
+FIRST_GATES = {"CATALOG_GATE_POLICY": str(Path(__file__).with_name("first_model_gates.toml"))}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from jobs.commands.options import Kind, KindArgument, RunOption
 from jobs.commands.reports import print_report
 
 if TYPE_CHECKING:
+    from jobs.connections import Connections
+    from jobs.retrain.gates.gate_policy import GatePolicy
     from jobs.retrain.train.requests import TrainingOptions, TrainingRequest
     from jobs.settings import Settings
 
@@ -99,12 +101,11 @@ def train(
 def optimize(kind: KindArgument, run: RunOption) -> None:
     """Build what serves a candidate: the fastest engine and precision that answer as it does in float32."""
     from jobs.connections import connect
-    from jobs.retrain.gates.gate_policy import load_gate_policy
     from jobs.retrain.optimize.optimize import optimize_candidate
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
-        print_report(optimize_candidate(connections, run, kind, load_gate_policy()))
+        print_report(optimize_candidate(connections, run, kind, _load_policy(connections)))
 
 
 @app.command()
@@ -123,11 +124,10 @@ def gate(kind: KindArgument, run: RunOption) -> None:
     """Decide whether a candidate deserves to be promoted, and write the page that says why."""
     from jobs.connections import connect
     from jobs.retrain.gates.gate import decide_gates
-    from jobs.retrain.gates.gate_policy import load_gate_policy
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
-        print_report(decide_gates(connections, run, kind, load_gate_policy()))
+        print_report(decide_gates(connections, run, kind, _load_policy(connections)))
 
 
 @app.command()
@@ -161,11 +161,10 @@ def adopt(
     """Make a base the first champion as it is, where there are no labels to judge it: photos can then be searched."""
     from jobs.connections import connect
     from jobs.retrain.adopt import adopt_encoder
-    from jobs.retrain.gates.gate_policy import load_gate_policy
     from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
-        print_report(adopt_encoder(connections, base, by, load_gate_policy()))
+        print_report(adopt_encoder(connections, base, by, _load_policy(connections)))
 
 
 @app.command()
@@ -187,7 +186,6 @@ def retrain(
 ) -> None:
     """From labels to new champions: the whole weekly flow without Airflow, the retagging of the catalog included."""
     from jobs.connections import connect
-    from jobs.retrain.gates.gate_policy import load_gate_policy
     from jobs.retrain.retrain import RetrainOptions
     from jobs.retrain.retrain import retrain as retrain_models
     from jobs.retrain.train.requests import TrainingOptions
@@ -217,7 +215,13 @@ def retrain(
         return _make_request(settings, kind, bases[kind], options[kind])
 
     with connect(settings) as connections:
-        print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, load_gate_policy()))
+        print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, _load_policy(connections)))
+
+
+def _load_policy(connections: "Connections") -> "GatePolicy":
+    from jobs.retrain.gates.gate_policy import load_gate_policy
+
+    return load_gate_policy(connections.settings.training.gate_policy)
 
 
 def _make_request(settings: "Settings", kind: Kind, base: str | None, options: "TrainingOptions") -> "TrainingRequest":

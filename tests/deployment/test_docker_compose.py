@@ -12,7 +12,7 @@ from catalog_airflow.defaults import TAGGING_POOL
 from jobs.cli import app
 from jobs.database.migrations import check_pgvector_version
 from jobs.database.spaces import MAINTENANCE_BYTES
-from jobs.retrain.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy
+from jobs.retrain.gates.gate_policy import DEFAULTS
 from jobs.settings import PROJECT_ROOT, VARIABLES
 from tests.deployment.compose_file import (
     COMPOSE,
@@ -130,10 +130,16 @@ def test_the_pool_is_the_one_that_tasks_use() -> None:
 
 @pytest.mark.parametrize("name", ["init", "airflow-api-server", *WORKERS])
 def test_jobs_get_every_setting_and_no_other(name: str) -> None:
-    settings = {*VARIABLES, *(f"{ENVIRONMENT_PREFIX}{name}".upper() for name in GatePolicy.model_fields)}
     passed = {variable for variable in SERVICES[name]["environment"] if variable.startswith("CATALOG_")}
     # The image says where its volume for models is.
-    assert passed == settings - {"CATALOG_MODEL_CACHE"}
+    assert passed == VARIABLES.keys() - {"CATALOG_MODEL_CACHE"}
+
+
+@pytest.mark.parametrize("name", ["init", "airflow-api-server", *WORKERS])
+def test_jobs_read_the_gate_policy_of_the_host(name: str) -> None:
+    mounted = {config["target"]: COMPOSE["configs"][config["source"]]["file"] for config in SERVICES[name]["configs"]}
+    default = f"./{DEFAULTS.relative_to(PROJECT_ROOT)}"
+    assert mounted == {SERVICES[name]["environment"]["CATALOG_GATE_POLICY"]: f"${{CATALOG_GATE_POLICY:-{default}}}"}
 
 
 def test_passwords_of_storage_stay_with_those_who_need_them() -> None:

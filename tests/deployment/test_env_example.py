@@ -10,7 +10,7 @@ from cryptography.fernet import Fernet
 from dotenv import dotenv_values
 from pydantic.fields import FieldInfo
 
-from jobs.retrain.gates.gate_policy import ENVIRONMENT_PREFIX, GatePolicy, load_gate_policy
+from jobs.commands.settings import render_files
 from jobs.settings import (
     GROUPS,
     HOME,
@@ -18,6 +18,7 @@ from jobs.settings import (
     LOCATIONS,
     PROJECT_ROOT,
     VARIABLES,
+    SettingsGroup,
     load_settings,
     make_settings,
 )
@@ -28,7 +29,6 @@ EXAMPLE = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")
 ENTRY = re.compile(r"^# ([A-Z][A-Z0-9_]*=.*)$", re.MULTILINE)
 RECIPE = re.compile(r"^#   \$ (.+)$", re.MULTILINE)
 SETTINGS = {variable: GROUPS[group].model_fields[name] for variable, (group, name) in VARIABLES.items()}
-GATES = {f"{ENVIRONMENT_PREFIX}{name}".upper(): field for name, field in GatePolicy.model_fields.items()}
 LOCAL_PORTS = set(
     re.findall(
         r'envvar="(CATALOG_\w+_PORT)"', (PROJECT_ROOT / "jobs" / "commands" / "local.py").read_text(encoding="utf-8")
@@ -47,10 +47,22 @@ def read_default(field: FieldInfo) -> Any:
     return None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
 
 
+def test_generated_parts_are_up_to_date() -> None:
+    files = render_files()
+    assert sorted(path.name for path in files) == [".env.example", "docker-compose.yaml"]
+    assert [path.name for path, text in files.items() if path.read_text(encoding="utf-8") != text] == []
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_described(name: str) -> None:
+    assert SETTINGS[name].description
+    assert GROUPS[VARIABLES[name][0]].__doc__ != SettingsGroup.__doc__
+
+
 def test_it_lists_what_is_read_and_nothing_else() -> None:
     assert len(LOCAL_PORTS) == 4
     compose = {variable.name for variable in find_variables()}
-    expected = SETTINGS.keys() | GATES.keys() | LOCAL_PORTS | AWS_NAMES | compose | {HOME_VARIABLE}
+    expected = SETTINGS.keys() | LOCAL_PORTS | AWS_NAMES | compose | {HOME_VARIABLE}
     assert set(read_entries()) == expected
 
 
@@ -76,12 +88,6 @@ def test_settings_are_listed_with_their_default(name: str, monkeypatch: pytest.M
     group, field = VARIABLES[name]
     value = getattr(getattr(load_settings(), group), field)
     assert (HOME / value if isinstance(value, Path) else value) == read_default(SETTINGS[name])
-
-
-@pytest.mark.parametrize("name", GATES)
-def test_gates_are_listed_with_their_default(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, read_entries()[name])
-    assert getattr(load_gate_policy(), name.removeprefix(ENVIRONMENT_PREFIX).lower()) == GATES[name].default
 
 
 def test_compose_variables_are_listed_with_their_default() -> None:

@@ -26,13 +26,7 @@ MAX_PHOTOS = 30
 SHOP_PHOTOS = 40
 TAGS = "SELECT object_key, category FROM catalog.current_image_tags"
 LIVE = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
-NO_GATES = {
-    "CATALOG_GATE_MIN_ACCURACY": "0.01",
-    "CATALOG_GATE_ACCURACY_RESOLUTION": "0.5",
-    "CATALOG_GATE_MIN_TOP_3_ACCURACY": "0",
-    "CATALOG_GATE_MIN_CLASS_RECALL": "0",
-    "CATALOG_GATE_MAX_CALIBRATION_ERROR": "1",
-}
+NO_GATES = {"CATALOG_GATE_POLICY": str(Path(__file__).with_name("no_gates.toml"))}
 Folders = pytest.TempPathFactory
 DECISIONS = """
     SELECT gate, verdict FROM catalog.gate_decisions JOIN catalog.evaluations USING (evaluation_id)

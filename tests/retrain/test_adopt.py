@@ -17,12 +17,12 @@ from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from jobs.retrain.adopt import adopt_encoder
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.search.by_text import find_products_by_text
 from jobs.search.encoders import load_text_embedder
 
 WEIGHTS = "model.safetensors"
-ROOMY = GatePolicy(max_memory_bytes=10**11)
+ROOMY = load_gate_policy().model_copy(update={"max_memory_bytes": 10**11})
 
 
 @pytest.fixture
@@ -164,6 +164,7 @@ def test_a_classifier_is_no_encoder(shop: Shop, tiny_models: TinyModels, scratch
 
 
 def test_a_base_that_takes_too_much_memory_is_refused(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
+    tight = ROOMY.model_copy(update={"max_memory_bytes": 1_000_000})
     with pytest.raises(PermanentError, match="GB of memory"):
-        adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", GatePolicy(max_memory_bytes=1_000_000))
+        adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", tight)
     assert_nothing_is_left(shop, scratch)

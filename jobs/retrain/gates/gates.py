@@ -25,7 +25,7 @@ GATES: dict[ModelKind, dict[str, Gate]] = {
         "fidelity": serving_gates.decide_fidelity,
         "accuracy": quality_gates.decide_accuracy,
         "top_3_accuracy": quality_gates.decide_top_3_accuracy,
-        "class_recall": quality_gates.decide_class_recall,
+        "category_recall": quality_gates.decide_category_recall,
         "calibration": quality_gates.decide_calibration,
         "not_worse_than_champion": quality_gates.decide_not_worse_than_champion,
         "blast_radius": quality_gates.decide_blast_radius,

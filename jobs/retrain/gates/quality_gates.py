@@ -26,9 +26,9 @@ def decide_top_3_accuracy(evidence: Evidence, policy: GatePolicy) -> Finding:
     )
 
 
-def decide_class_recall(evidence: Evidence, policy: GatePolicy) -> Finding:
+def decide_category_recall(evidence: Evidence, policy: GatePolicy) -> Finding:
     """No category is left behind."""
-    scores, need = evidence.metrics.classifier, f"{policy.min_class_recall:.3f} is needed of every category"
+    scores, need = evidence.metrics.classifier, f"{policy.min_category_recall:.3f} is needed of every category"
     images = scores.images_by_category if scores else {}
     measured = {
         category: recall
@@ -38,11 +38,11 @@ def decide_class_recall(evidence: Evidence, policy: GatePolicy) -> Finding:
     unknown = sorted(images.keys() - measured.keys())
     if unknown or not images:
         subject = f"the recall of {', '.join(unknown) or 'the categories'}"
-        return fail_unmeasured(policy.min_class_recall, subject, need)
+        return fail_unmeasured(policy.min_category_recall, subject, need)
     recall, worst = min((measured[category], category) for category in images)
     return require_at_least(
         recall,
-        policy.min_class_recall,
+        policy.min_category_recall,
         f"the recall of {worst}",
         lambda value: f"the least recognised category is {worst}, with {value:.3f} of its {images[worst]} images",
         need,

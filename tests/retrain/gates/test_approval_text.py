@@ -1,6 +1,6 @@
 from jobs.retrain.evaluate.evaluation_files import Flip
 from jobs.retrain.gates.gate import write_approval_text
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.gates import decide_all
 from tests.retrain.gates.hand_made_evaluations import make_evaluation
 
@@ -9,7 +9,7 @@ PAGE = "s3://artifacts/page.html"
 
 def write(flips: list[Flip], has_champion: bool = True) -> list[str]:
     evaluation = make_evaluation("classifier", has_champion=has_champion)
-    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=GatePolicy())
+    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=load_gate_policy())
     return write_approval_text(evaluation, decisions, flips, PAGE).splitlines()
 
 

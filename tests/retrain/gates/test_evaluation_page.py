@@ -10,7 +10,7 @@ from jobs.database.model_versions import ModelKind
 from jobs.retrain.evaluate.evaluation_files import Flip, LabelSuspect
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EvaluationMetrics
 from jobs.retrain.gates.evaluation_page import PageContents, format_number, list_tiles, render_page
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.gates import decide_all
 from jobs.retrain.gates.page_charts import draw_history, draw_reliability, list_class_bars, list_confusion
 from jobs.retrain.train.history import EpochRecord
@@ -69,7 +69,7 @@ def render(
 ) -> PageReader:
     evaluation = replace(make_evaluation(kind, record, has_champion), run_id=run_id)
     metrics = EvaluationMetrics.from_record(evaluation.metrics)
-    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=GatePolicy())
+    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=load_gate_policy())
     history = [EpochRecord(epoch, 0.001, 1 / epoch, 1.2 / epoch, 1 - 0.4 / epoch) for epoch in (1, 2, 3)]
     reader = PageReader(render_page(PageContents(evaluation, metrics, decisions, flips, suspects, history)))
     assert reader.open == []
@@ -131,7 +131,9 @@ def test_who_failed_is_seen_at_once_with_the_reasons(kind: ModelKind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_decision_is_shown(kind: ModelKind) -> None:
     text = render(kind, has_champion=False).text
-    for decision in decide_all(make_evaluation(kind, has_champion=False), has_tagged_catalog=True, policy=GatePolicy()):
+    for decision in decide_all(
+        make_evaluation(kind, has_champion=False), has_tagged_catalog=True, policy=load_gate_policy()
+    ):
         assert f"{decision.verdict} {decision.gate} " in text
         assert " ".join(decision.sentence.split()) in text
 
@@ -194,7 +196,7 @@ def test_the_page_is_small() -> None:
     )
     evaluation = make_evaluation("classifier", replace(CLASSIFIER, classifier=scores).as_record())
     metrics = EvaluationMetrics.from_record(evaluation.metrics)
-    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=GatePolicy())
+    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=load_gate_policy())
     flips = [make_flip(number, thumbnail=None) for number in range(500)]
     assert len(render_page(PageContents(evaluation, metrics, decisions, flips, [], []))) < 300_000
 

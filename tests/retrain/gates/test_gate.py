@@ -23,13 +23,13 @@ from jobs.retrain.evaluate.evaluation_files import (
     encode_list,
 )
 from jobs.retrain.gates.gate import GateReport, decide_gates
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import GatePolicy, load_gate_policy
 from jobs.retrain.gates.gates import GATES
 from jobs.retrain.train.history import HISTORY_FILE, EpochRecord
 from jobs.storage.uri import S3Uri
 from tests.retrain.gates.hand_made_evaluations import GOOD, spoil, store_evaluation
 
-POLICY = GatePolicy()
+POLICY = load_gate_policy()
 THUMBNAIL = base64.b64encode(make_photo(0)).decode()
 FLIP = Flip(1, "p1_1.jpg", "p1", "dress", 0.51, "shirt", 0.97, THUMBNAIL)
 SUSPECT = LabelSuspect("cd" * 32, "hat", "shirt", 0.02, THUMBNAIL)
@@ -109,7 +109,7 @@ def test_the_latest_evaluation_counts_and_its_latest_decisions(shop: Shop) -> No
     put_evaluation(shop, "classifier", spoil(GOOD["classifier"].as_record(), "data", None))
     put_evaluation(shop, "classifier")
     with pytest.raises(PermanentError, match="accuracy"):
-        decide(shop, policy=GatePolicy(min_accuracy=0.95))
+        decide(shop, policy=POLICY.model_copy(update={"min_accuracy": 0.95}))
     report = decide(shop)
     with shop.connections.engine.connect() as connection:
         assert read_gate_decisions(connection, report.evaluation_id) == list(report.decisions)

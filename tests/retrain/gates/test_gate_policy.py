@@ -1,11 +1,13 @@
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 from scipy.stats import norm
 
-from jobs.errors import PermanentError
-from jobs.retrain.gates.gate_policy import GatePolicy, load_gate_policy
+from jobs.errors import ConfigurationError
+from jobs.retrain.gates.gate_policy import DEFAULTS, GatePolicy, load_gate_policy
+from jobs.settings import HOME, make_settings, read_variables
 
 
 def test_the_defaults() -> None:
@@ -15,7 +17,7 @@ def test_the_defaults() -> None:
         "max_snapshot_age_days": 90,
         "min_accuracy": 0.80,
         "min_top_3_accuracy": 0.90,
-        "min_class_recall": 0.60,
+        "min_category_recall": 0.60,
         "max_calibration_error": 0.05,
         "not_worse_margin": 0.025,
         "max_changed_share": 0.20,
@@ -35,70 +37,78 @@ def test_the_defaults() -> None:
     }
 
 
-def test_thresholds_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CATALOG_GATE_MIN_ACCURACY", "0.9")
-    monkeypatch.setenv("CATALOG_GATE_MAX_MEMORY_BYTES", "4000000000")
-    monkeypatch.setenv("CATALOG_GATE_MIN_CLIP_SCORE", "")
-    policy = load_gate_policy()
-    assert (policy.min_accuracy, policy.max_memory_bytes, policy.min_clip_score) == (0.9, 4_000_000_000, 30)
+def write(folder: Path, text: str) -> Path:
+    file = folder / "gates.toml"
+    file.write_text(text)
+    return file
+
+
+def test_an_override_file_changes_the_bounds_it_names(tmp_path: Path) -> None:
+    policy = load_gate_policy(write(tmp_path, "min_accuracy = 0.9\nmax_memory_bytes = 4_000_000_000\n"))
+    changed = {"min_accuracy": 0.9, "max_memory_bytes": 4_000_000_000}
+    assert policy.model_dump() == load_gate_policy().model_dump() | changed
+    assert load_gate_policy(write(tmp_path, "# nothing\n")) == load_gate_policy()
+
+
+def test_the_setting_names_the_override_file(tmp_path: Path, env_file: Path) -> None:
+    env_file.write_text(f"CATALOG_GATE_POLICY={write(tmp_path, 'min_clip_score = 20')}\n")
+    locations = ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI")
+    needed = dict(zip(locations, ("postgresql://h/d", "s3://b/", "s3://b/"), strict=True))
+    assert make_settings(needed).training.gate_policy is None
+    assert load_gate_policy(make_settings(needed | read_variables()).training.gate_policy).min_clip_score == 20
+    relative = make_settings(needed | {"CATALOG_GATE_POLICY": "gates.toml"}).training.gate_policy
+    assert relative == HOME / "gates.toml"
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("MIN_ACCURACY", "80"),
-        ("MIN_ACCURACY", "0.8x"),
-        ("MIN_CLASS_RECALL", "-0.1"),
-        ("MIN_TOP_3_ACCURACY", "nan"),
-        ("NOT_WORSE_MARGIN", "0"),
-        ("MAX_LATENCY_MILLISECONDS", "inf"),
-        ("MIN_IMAGES_PER_SECOND", "-inf"),
-        ("MAX_OUTPUT_DIFFERENCE", "nan"),
-        ("MIN_CLIP_SCORE", "nan"),
-        ("MAX_MEMORY_BYTES", "2 GB"),
+        ("min_accuracy", "80"),
+        ("min_accuracy", '"0.8x"'),
+        ("min_category_recall", "-0.1"),
+        ("min_top_3_accuracy", "nan"),
+        ("not_worse_margin", "0"),
+        ("max_latency_milliseconds", "inf"),
+        ("min_images_per_second", "-inf"),
+        ("max_output_difference", "nan"),
+        ("min_clip_score", "nan"),
+        ("max_memory_bytes", '"2 GB"'),
+        ("minimum_accuracy", "0.9"),
     ],
 )
-def test_a_wrong_threshold_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"CATALOG_GATE_{name}", value)
-    with pytest.raises(PermanentError, match=rf"^CATALOG_GATE_{name}: .+ \(see .env.example\)$"):
-        load_gate_policy()
+def test_a_wrong_bound_is_named_with_its_file(name: str, value: str, tmp_path: Path) -> None:
+    file = write(tmp_path, f"{name} = {value}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load_gate_policy(file)
+    pattern = rf"CATALOG_GATE_POLICY={re.escape(str(file))}: {name}: .+\. policy\.toml lists all bounds"
+    assert re.fullmatch(pattern, str(caught.value))
+    assert ("unknown bound" in str(caught.value)) is (name == "minimum_accuracy")
+    assert caught.value.exit_code == 78
 
 
-def test_a_misspelt_threshold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CATALOG_GATE_MINIMUM_ACCURACY", "0.9")
-    with pytest.raises(PermanentError, match="CATALOG_GATE_MINIMUM_ACCURACY is no threshold"):
-        load_gate_policy()
+@pytest.mark.parametrize(("text", "words"), [(None, "cannot be read: No such file"), ("a = ", "is not valid TOML: ")])
+def test_an_unreadable_file_is_named(text: str | None, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "missing.toml" if text is None else write(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=rf"^CATALOG_GATE_POLICY={re.escape(str(file))} {words}"):
+        load_gate_policy(file)
 
 
-def test_thresholds_come_from_the_file_where_the_environment_has_none(
-    env_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    env_file.write_text("CATALOG_GATE_MIN_ACCURACY=0.7\nCATALOG_GATE_MIN_CLIP_SCORE=20\n")
-    monkeypatch.setenv("CATALOG_GATE_MIN_CLIP_SCORE", "25")
-    policy = load_gate_policy()
-    assert (policy.min_accuracy, policy.min_clip_score) == (0.7, 25)
-
-
-def test_a_misspelt_threshold_in_the_file_is_named(env_file: Path) -> None:
-    env_file.write_text("CATALOG_GATE_MINIMUM_ACCURACY=0.9\n")
-    with pytest.raises(PermanentError, match="CATALOG_GATE_MINIMUM_ACCURACY is no threshold"):
-        load_gate_policy()
-
-
-def test_thresholds_cannot_be_changed() -> None:
+def test_bounds_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
-        GatePolicy().min_accuracy = 0.1
+        load_gate_policy().min_accuracy = 0.1
 
 
-def test_every_threshold_says_what_it_demands() -> None:
-    """Pydantic takes a field's docstring along where it is told to."""
-    assert [name for name, field in GatePolicy.model_fields.items() if not field.description] == []
+def test_every_bound_has_a_comment_that_explains_it() -> None:
+    lines = DEFAULTS.read_text(encoding="utf-8").splitlines()
+    numbers = [number for number, line in enumerate(lines) if " = " in line and not line.startswith("#")]
+    assert [lines[number].partition(" = ")[0] for number in numbers] == list(GatePolicy.model_fields)
+    assert [lines[number] for number in numbers if not lines[number - 1].startswith("# ")] == []
 
 
 def test_the_least_test_set_tells_the_accuracy_from_five_points_less() -> None:
-    images = GatePolicy().min_test_images
+    images = load_gate_policy().min_test_images
     assert images == 174
     for enough, count in ((True, images), (False, images - 1)):
         error = norm.ppf(0.95) * (0.8 * 0.2 / count) ** 0.5
         assert bool(error <= 0.05) is enough
-    assert GatePolicy(accuracy_resolution=0.10).min_test_images == 44
+    assert load_gate_policy().model_copy(update={"accuracy_resolution": 0.10}).min_test_images == 44

@@ -8,12 +8,12 @@ import pytest
 from jobs.database.evaluations import GateDecision
 from jobs.database.model_versions import ModelKind
 from jobs.retrain.evaluate.evaluation_record import BlastRadius, EvaluationMetrics, PairedOutcomes, Servable
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.gates import GATES, decide_all
 from jobs.retrain.gates.paired_test import bound_difference
 from tests.retrain.gates.hand_made_evaluations import CLASSIFIER, GOOD, make_evaluation, spoil
 
-POLICY = GatePolicy()
+POLICY = load_gate_policy()
 COMPARISONS = {"not_worse_than_champion", "blast_radius", "recall_at_1", "recall_at_5", "recall_at_10"}
 KINDS: list[ModelKind] = ["classifier", "encoder"]
 
@@ -35,7 +35,7 @@ BOUNDS: list[tuple[ModelKind, str, str, Any, Any]] = [
     # Wilson's lower bound of 285 of 341 is 0.80016, of 284 it is 0.79702; of 317 it is 0.90329, of 316 it is 0.89996.
     ("classifier", "accuracy", "classifier.correct", 285, 284),
     ("classifier", "top_3_accuracy", "classifier.top_3_correct", 317, 316),
-    ("classifier", "class_recall", "classifier.recall_by_category.hat", 0.60, 0.599),
+    ("classifier", "category_recall", "classifier.recall_by_category.hat", 0.60, 0.599),
     ("classifier", "calibration", "classifier.expected_calibration_error", 0.05, 0.0501),
     ("classifier", "blast_radius", "blast_radius.changed", 100, 101),
     ("classifier", "latency", "serving.mean_latency_milliseconds", 200.0, 200.1),
@@ -204,7 +204,7 @@ def test_a_bound_that_equals_the_margin_does_not_rule_it_out() -> None:
     record = replace(CLASSIFIER, paired=paired).as_record()
     margin = -bound_difference(paired)
     for wider, verdict in ((0.0, "failed"), (1e-9, "passed")):
-        policy = GatePolicy(not_worse_margin=margin + wider)
+        policy = POLICY.model_copy(update={"not_worse_margin": margin + wider})
         decisions = {one.gate: one for one in decide_all(make_evaluation("classifier", record), True, policy)}
         assert decisions["not_worse_than_champion"].verdict == verdict
 
@@ -234,7 +234,7 @@ def test_shuffled_labels_are_refused() -> None:
     scores = replace(CLASSIFIER.classifier, correct=114, top_3_correct=341, recall_by_category=recalls)
     paired = PairedOutcomes(both=104, only_candidate=10, only_champion=201, neither=26)
     failed = list_failed(decide_metrics(replace(CLASSIFIER, classifier=scores, paired=paired)))
-    assert failed == {"accuracy", "class_recall", "not_worse_than_champion"}
+    assert failed == {"accuracy", "category_recall", "not_worse_than_champion"}
 
 
 def test_other_categories_or_preprocessing_than_in_training_are_refused() -> None:
@@ -263,7 +263,7 @@ def test_a_category_without_a_recall_is_named() -> None:
     ]
     for recalls in without:
         scores = replace(CLASSIFIER.classifier, recall_by_category=recalls)
-        decision = decide_metrics(replace(CLASSIFIER, classifier=scores))["class_recall"]
+        decision = decide_metrics(replace(CLASSIFIER, classifier=scores))["category_recall"]
         assert (decision.verdict, decision.value) == ("failed", None)
         assert "hat" in decision.sentence
 
@@ -300,7 +300,7 @@ def test_sentences_are_plain() -> None:
         "accuracy differs from the champion's by +0.026 on the same 341 images (16 gained, 7 lost), "
         "by +0.003 or more with 95 % confidence; a loss of 0.025 must be ruled out"
     )
-    assert sentences["class_recall"] == (
+    assert sentences["category_recall"] == (
         "the least recognised category is hat, with 0.905 of its 42 images; 0.600 is needed of every category"
     )
     assert not any("\n" in sentence for sentence in sentences.values())

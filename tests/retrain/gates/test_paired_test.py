@@ -2,10 +2,10 @@ import pytest
 
 from benchmarks.training.paired_gate import Setting, share_outcomes, simulate
 from jobs.retrain.evaluate.evaluation_record import PairedOutcomes
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.paired_test import bound_difference
 
-MARGIN = GatePolicy().not_worse_margin
+MARGIN = load_gate_policy().not_worse_margin
 
 
 def test_it_agrees_with_published_intervals() -> None:

@@ -34,12 +34,12 @@ from jobs.models.registry import fetch_checkpoint
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
 from jobs.retrain.evaluate.fidelity import FIDELITY_FILE, read_served
 from jobs.retrain.evaluate.served_model import load_served_model, load_trained_model
-from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.optimize.optimize import OptimizeReport, optimize_candidate
 from jobs.settings import PROJECT_ROOT
 
 RUN = "run-1"
-POLICY = GatePolicy()
+POLICY = load_gate_policy()
 ANYTHING = POLICY.model_copy(
     update={"max_lost_accuracy": 1.0, "min_agreement": 0.0, "min_mean_cosine": 0.0, "min_worst_cosine": 0.0}
     | {"min_neighbour_recall": 0.0, "max_lost_recall": 1.0}
