@@ -1,56 +1,96 @@
-"""Photos with their tags, filtered, page by page."""
+"""The image grid of the pages: images with their tags, filtered, page by page.
+
+Each page is read through an index, from the place where the page before it ended. The planner cannot know how tags are
+distributed over time or among deleted images, so the query says what to read first. ``OFFSET 0`` keeps Postgres from
+reading a whole table for a join.
+"""
 
 import base64
 import binascii
 import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, text
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    DateTime,
+    FromClause,
+    Select,
+    case,
+    cast,
+    func,
+    literal,
+    null,
+    select,
+    text,
+    true,
+    tuple_,
+    union,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import REAL
 
+from jobs.database.model_versions import read_live_versions
+from jobs.database.records import read_records
+from jobs.database.tables import image_tags, images, labels, product_tags, products
 
-class BadCursorError(ValueError):
-    """A cursor that no page of ours was made with."""
-
-
-def write_cursor(key: str | float | None, image_id: int) -> str:
-    """The place behind an image, in a list that is ordered by a key and then by image."""
-    return base64.urlsafe_b64encode(json.dumps([key, image_id]).encode()).decode().rstrip("=")
-
-
-def read_cursor(cursor: str) -> tuple[str | float | None, int]:
-    """What `write_cursor` was given.
-
-    Raises:
-        BadCursorError: it is none of ours.
-    """
-    try:
-        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError):
-        raise BadCursorError("this page's address is damaged: start again from the first page") from None
-    match values:
-        case [str() | float() | None as key, int() as image_id] if 0 <= image_id < 2**63:
-            return key, image_id
-    raise BadCursorError("this page's address is damaged: start again from the first page")
-
-
-MOST_PRODUCTS = 5_000
-"""Of so many products that fit a text the photos are shown; a text that more of them fit finds some, not all."""
-
-MOST_SORTED = 30_000
-"""So many deleted photos, or tags of a run, are all read and sorted for a page."""
+MAX_PRODUCTS = 5_000
+"""Products searched for a text. If more products match, some of their images are not found."""
+MAX_SORTED = 30_000
+"""Up to this number, all deleted images or all tags of a run are read and sorted for a page."""
 
 Order = Literal["image", "confidence", "time"]
 
 
-@dataclass(frozen=True)
-class PhotoFilter:
-    """What photos must fulfil, all of it together.
+class BadCursorError(ValueError):
+    """A cursor that no page was made with."""
 
-    ``text`` is looked for in the words of product names and at the start of product ids. ``run_id`` keeps what was
-    tagged while that run went on, by its classifier. With a ``classifier_version_id`` the tags are that version's own,
-    otherwise those in force: a label, else the tag of the live classifier.
+
+def write_cursor(key: str | float | None, image_id: int) -> str:
+    """Encode the place after an image, in a list ordered by a key and then by image."""
+    return base64.urlsafe_b64encode(json.dumps([key, image_id]).encode()).decode().rstrip("=")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The key and the id of the last image before a page."""
+
+    key: str | float | None
+    image_id: int
+
+
+def _read_cursor(cursor: str, order: Order) -> _Place:
+    try:
+        values = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError):
+        values = None
+    match values:
+        case [str() | float() | None as key, int() as image_id] if 0 <= image_id < 2**63:
+            pass
+        case _:
+            raise BadCursorError("this page's address is damaged: start again from the first page")
+    try:
+        fits = {"image": key is None, "confidence": isinstance(key, float), "time": isinstance(key, str)}[order]
+        if fits and isinstance(key, str):
+            datetime.fromisoformat(key)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise BadCursorError("this page's address does not fit the filters: start again from the first page")
+    return _Place(key, image_id)
+
+
+@dataclass(frozen=True)
+class ImageFilter:
+    """The conditions that images must meet, all together.
+
+    ``text`` is searched in the words of product names and at the start of product ids. ``run_id`` selects what was
+    tagged during that run, by its classifier. With a ``classifier_version_id`` the tags are those of that version.
+    Otherwise they are the current ones: a label, else the tag of the live classifier.
     """
 
     category: str | None = None
@@ -64,20 +104,25 @@ class PhotoFilter:
 
     @property
     def order(self) -> Order:
-        """Least confident first where confidence is asked for, the latest first otherwise."""
+        """Least confident first if confidence is filtered, otherwise latest first."""
         if self.min_confidence is not None or self.max_confidence is not None:
             return "confidence"
         return "time" if self.run_id else "image"
 
     @property
-    def asks_for_tags(self) -> bool:
-        """Whether a photo without a tag cannot be among the answers."""
+    def needs_tags(self) -> bool:
+        """Whether images without a tag are excluded."""
         return bool(self.category or self.order != "image" or self.classifier_version_id)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether labels overrule tags. They do not for the tags of a version or a run."""
+        return self.classifier_version_id is None and self.run_id is None
 
 
 @dataclass(frozen=True)
-class PhotoCard:
-    """A photo in a grid; without a category it was not tagged."""
+class ImageCard:
+    """An image in the grid. Without a category it has no tag."""
 
     image_id: int
     product_id: str
@@ -86,271 +131,247 @@ class PhotoCard:
     confidence: float | None
     source: Literal["model", "human"] | None
     is_deleted: bool
+    tagged_at: datetime | None
+
+    def write_cursor(self, order: Order) -> str:
+        """Return the cursor of the page that follows this image."""
+        if order == "time":
+            assert self.tagged_at is not None
+            return write_cursor(self.tagged_at.isoformat(), self.image_id)
+        return write_cursor(self.confidence if order == "confidence" else None, self.image_id)
 
 
 @dataclass(frozen=True)
-class PhotoPage:
-    """Some photos, and where the next page begins, if there is one."""
+class ImagePage:
+    """A page of images, and the cursor of the next page, if there is one."""
 
-    photos: tuple[PhotoCard, ...]
+    images: tuple[ImageCard, ...]
     next_cursor: str | None
 
 
-KEYS: dict[Order, tuple[str, str, str]] = {
-    "image": ("CAST(NULL AS text)", "image_id < :after_image", "image_id DESC"),
-    "confidence": (
-        "confidence",
-        "(confidence, image_id) > (CAST(:after_key AS real), :after_image)",
-        "confidence, image_id",
-    ),
-    "time": (
-        "tagged_at",
-        "(tagged_at, image_id) < (CAST(:after_key AS timestamptz), :after_image)",
-        "tagged_at DESC, image_id DESC",
-    ),
-}
-"""For each order the key of a row, the condition for what follows another, and the SQL that sorts."""
+def read_image_page(connection: Connection, wanted: ImageFilter, after: str | None, size: int) -> ImagePage:
+    """Return the ``size`` images after a cursor, or the first ones.
 
-Source = Literal["named", "deleted", "run", "all"]
-COUNTED: dict[Source, str] = {
-    "deleted": "catalog.images WHERE deleted_at IS NOT NULL",
-    "run": "catalog.image_tags WHERE classifier_version_id = :version AND tagged_at BETWEEN :started AND :finished",
-}
-"""Rows that are read first if they are at most `MOST_SORTED`."""
-FEW: dict[Source, str] = {
-    "named": """
-        named AS MATERIALIZED (
-            (SELECT product_id FROM catalog.products
-             WHERE to_tsvector('simple', coalesce(display_name, '')) @@ plainto_tsquery('simple', :text)
-             LIMIT :most_products)
-            UNION
-            (SELECT product_id FROM catalog.products WHERE product_id LIKE :prefix LIMIT :most_products)
-        ),
-        few AS MATERIALIZED (
-            SELECT i.* FROM named CROSS JOIN LATERAL (
-                SELECT image_id, product_id, deleted_at FROM catalog.images WHERE product_id = named.product_id OFFSET 0
-            ) i
-        ),
-    """,
-    "deleted": f"few AS MATERIALIZED (SELECT image_id, product_id, deleted_at FROM {COUNTED['deleted']}),",
-    "run": f"""
-        few_tags AS MATERIALIZED (
-            SELECT image_id, category, confidence, tagged_at, classifier_version_id FROM {COUNTED["run"]}
-        ),
-    """,
-    "all": "",
-}
-"""What is read first where that is little. ``OFFSET 0`` keeps Postgres from reading a whole table to join it."""
-OF_FEW_IMAGES = """
-    few i CROSS JOIN LATERAL (
-        SELECT * FROM catalog.image_tags WHERE image_id = i.image_id AND classifier_version_id = :version OFFSET 0
-    ) t
-"""
-TAGGED_IMAGES: dict[Source, str] = {
-    "named": OF_FEW_IMAGES,
-    "deleted": OF_FEW_IMAGES,
-    "run": "few_tags t CROSS JOIN LATERAL (SELECT * FROM catalog.images WHERE image_id = t.image_id OFFSET 0) i",
-    "all": "catalog.image_tags t JOIN catalog.images i ON i.image_id = t.image_id",
-}
+    Raises:
+        BadCursorError: ``after`` is damaged, or belongs to another order.
+    """
+    place = None if after is None else _read_cursor(after, wanted.order)
+    scope = _find_scope(connection, wanted)
+    if scope is None:
+        return ImagePage((), None)
+    rows = _find_rows(connection, wanted, scope)
+    make_statement = _select_tagged if wanted.needs_tags else _select_all
+    statement = make_statement(wanted, scope, rows, place, size + 1)
+    cards = tuple(read_records(connection.execute(statement), ImageCard))
+    next_cursor = cards[size - 1].write_cursor(wanted.order) if len(cards) > size else None
+    return ImagePage(cards[:size], next_cursor)
 
 
 @dataclass(frozen=True)
 class _Scope:
-    """Whose tags are read, of which time, and from where."""
+    """The classifier whose tags are shown, and the times between which a run went on."""
 
     version: int | None
-    started: datetime | None = None
-    finished: datetime | None = None
-    source: Source = "all"
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
 
 
-def read_photo_page(connection: Connection, wanted: PhotoFilter, after: str | None, size: int) -> PhotoPage:
-    """The ``size`` photos that follow a cursor, or the first.
-
-    Raises:
-        BadCursorError: ``after`` is none of ours, or belongs to another order.
-    """
-    follows = {}
-    if after is not None:
-        key, image_id = read_cursor(after)
-        follows = {"after_key": _check_key(wanted.order, key), "after_image": image_id}
-    scope = _find_scope(connection, wanted)
-    if scope is None:
-        return PhotoPage((), None)
-    parameters = _collect_parameters(wanted, size) | asdict(scope) | follows
-    if wanted.asks_for_tags:
-        statement = _select_tagged(wanted, scope, bool(follows))
-    else:
-        statement = _select_all(wanted, scope, bool(follows))
-    rows = connection.execute(text(statement), parameters).all()
-    photos = tuple(PhotoCard(*row[:7]) for row in rows[:size])
-    if len(rows) <= size:
-        return PhotoPage(photos, None)
-    last = rows[size - 1]
-    key = last.key.isoformat() if isinstance(last.key, datetime) else last.key
-    return PhotoPage(photos, write_cursor(key, last.image_id))
-
-
-def _find_scope(connection: Connection, wanted: PhotoFilter) -> _Scope | None:
-    """None if the run was never planned."""
+def _find_scope(connection: Connection, wanted: ImageFilter) -> _Scope | None:
+    """Return None if the run was never planned."""
     if wanted.run_id is None:
-        live = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
-        scope = _Scope(wanted.classifier_version_id or connection.execute(text(live)).scalar_one_or_none())
-    else:
-        run = connection.execute(
-            text("""
-                SELECT classifier_version_id, started_at, coalesce(finished_at, now()) AS finished_at
-                FROM catalog.tagging_runs WHERE run_id = :run
-            """),
-            {"run": wanted.run_id},
-        ).one_or_none()
-        if run is None:
-            return None
-        scope = _Scope(wanted.classifier_version_id or run.classifier_version_id, run.started_at, run.finished_at)
-    return replace(scope, source=_choose_source(connection, wanted, scope))
+        return _Scope(wanted.classifier_version_id or read_live_versions(connection).classifier)
+    statement = text("""
+        SELECT coalesce(CAST(:version AS integer), classifier_version_id) AS version, started_at,
+               coalesce(finished_at, now()) AS finished_at
+        FROM catalog.tagging_runs WHERE run_id = :run
+    """)
+    parameters = {"run": wanted.run_id, "version": wanted.classifier_version_id}
+    return next(read_records(connection.execute(statement, parameters), _Scope), None)
 
 
-def _choose_source(connection: Connection, wanted: PhotoFilter, scope: _Scope) -> Source:
-    """The planner, which does not know how tags lie in time or among deleted photos, is not left to guess."""
-    if wanted.text.strip():
-        return "named"
-    if wanted.deleted and wanted.asks_for_tags and _are_few(connection, "deleted", scope):
-        return "deleted"
-    if wanted.run_id and wanted.order == "confidence" and _are_few(connection, "run", scope):
-        return "run"
-    return "all"
+@dataclass(frozen=True)
+class _Rows:
+    """Where to read images and their tags, and both joined."""
+
+    image: FromClause
+    tag: FromClause
+    joined: FromClause
 
 
-def _are_few(connection: Connection, source: Source, scope: _Scope) -> bool:
-    counted = connection.execute(
-        text(f"SELECT count(*) FROM (SELECT FROM {COUNTED[source]} LIMIT :limit) counted"),
-        {**asdict(scope), "limit": MOST_SORTED + 1},
-    ).scalar_one()
-    return bool(counted <= MOST_SORTED)
+def _find_rows(connection: Connection, wanted: ImageFilter, scope: _Scope) -> _Rows:
+    if words := wanted.text.replace("\0", " ").strip():
+        return _join_few_images(_select_named(words), scope)
+    if wanted.deleted and wanted.needs_tags:
+        deleted = select(images).where(images.c.deleted_at.is_not(None))
+        if _are_few(connection, deleted):
+            return _join_few_images(deleted.cte("few").prefix_with("MATERIALIZED"), scope)
+    if wanted.run_id and wanted.order == "confidence":
+        of_run = select(image_tags).where(image_tags.c.classifier_version_id == scope.version, _is_in_run(scope))
+        if _are_few(connection, of_run):
+            tag = of_run.cte("few").prefix_with("MATERIALIZED")
+            image = select(images).where(images.c.image_id == tag.c.image_id).offset(0).lateral("i")
+            return _Rows(image, tag, tag.join(image, true()))
+    return _Rows(images, image_tags, images.join(image_tags, images.c.image_id == image_tags.c.image_id))
 
 
-def _collect_parameters(wanted: PhotoFilter, size: int) -> dict[str, Any]:
-    # A NUL is in no name, and the driver refuses it.
-    words = wanted.text.replace("\0", " ").strip()
-    escaped = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return {
-        "limit": size + 1,
-        "category": wanted.category,
-        "lowest": wanted.min_confidence if wanted.min_confidence is not None else 0.0,
-        "highest": wanted.max_confidence if wanted.max_confidence is not None else 1.0,
-        "text": words,
-        "prefix": f"{escaped}%",
-        "most_products": MOST_PRODUCTS,
-    }
+def _select_named(words: str) -> CTE:
+    """Select the images of products whose name holds these words or whose id starts with them."""
+    vector = func.to_tsvector("simple", func.coalesce(products.c.display_name, ""))
+    prefix = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    found = (
+        vector.bool_op("@@")(func.plainto_tsquery("simple", words)),
+        products.c.product_id.like(prefix),
+    )
+    parts = [select(products.c.product_id).where(condition).limit(MAX_PRODUCTS) for condition in found]
+    named = union(*parts).cte("named").prefix_with("MATERIALIZED")
+    of_product = select(images).where(images.c.product_id == named.c.product_id).offset(0).lateral("i")
+    return select(of_product).select_from(named.join(of_product, true())).cte("few").prefix_with("MATERIALIZED")
 
 
-def _check_key(order: Order, key: str | float | None) -> str | float | None:
-    try:
-        fits = {"image": key is None, "confidence": isinstance(key, float), "time": isinstance(key, str)}[order]
-        if fits and isinstance(key, str):
-            datetime.fromisoformat(key)
-    except ValueError:
-        fits = False
-    if not fits:
-        raise BadCursorError("this page's address does not fit the filters: start again from the first page")
-    return key
+def _join_few_images(few: CTE, scope: _Scope) -> _Rows:
+    is_own = image_tags.c.classifier_version_id == scope.version
+    tag = select(image_tags).where(image_tags.c.image_id == few.c.image_id, is_own).offset(0).lateral("t")
+    return _Rows(few, tag, few.join(tag, true()))
 
 
-def _select_all(wanted: PhotoFilter, scope: _Scope, is_later: bool) -> str:
-    """Every photo, tagged or not."""
-    conditions = [*_image_conditions(wanted), *(["i.image_id < :after_image"] if is_later else [])]
-    return f"""
-        WITH {FEW[scope.source]} shown AS (
-            SELECT i.image_id, i.product_id, i.deleted_at FROM {_images(scope)} i
-            WHERE {" AND ".join(conditions)} ORDER BY i.image_id DESC LIMIT :limit
-        )
-        SELECT i.image_id, i.product_id, p.display_name, coalesce(l.category, t.category) AS category,
-               CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
-               CASE WHEN l.category IS NOT NULL THEN 'human' WHEN t.category IS NOT NULL THEN 'model' END AS source,
-               i.deleted_at IS NOT NULL AS is_deleted, CAST(NULL AS text) AS key
-        FROM shown i
-        JOIN catalog.products p USING (product_id)
-        LEFT JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :version
-        LEFT JOIN LATERAL (
-            SELECT category FROM catalog.labels WHERE image_id = i.image_id ORDER BY label_id DESC LIMIT 1
-        ) l ON true
-        ORDER BY i.image_id DESC
-    """
+def _are_few(connection: Connection, rows: Select[Any]) -> bool:
+    counted = rows.with_only_columns(literal(1)).limit(MAX_SORTED + 1).subquery()
+    return bool(connection.execute(select(func.count()).select_from(counted)).scalar_one() <= MAX_SORTED)
 
 
-def _select_tagged(wanted: PhotoFilter, scope: _Scope, is_later: bool) -> str:
-    """Photos by the tags in force, from models and from people, each read in order and then merged."""
-    key, follows, order = KEYS[wanted.order]
-    parts = [_select_by_model(wanted, scope, follows if is_later else None, order)]
-    # A confidence of 1 is what a human's word counts as; a version's own tags and runs know no labels.
-    if wanted.classifier_version_id is None and wanted.run_id is None:
-        parts.append(_select_by_human(wanted, scope, follows if is_later else None, order))
-    return f"""
-        WITH {FEW[scope.source]} hit AS MATERIALIZED ({" UNION ALL ".join(f"({part})" for part in parts)})
-        SELECT h.image_id, i.product_id, p.display_name, h.category, h.confidence, h.source,
-               i.deleted_at IS NOT NULL AS is_deleted, {key} AS key
-        FROM hit h JOIN catalog.images i USING (image_id) JOIN catalog.products p USING (product_id)
-        ORDER BY {order} LIMIT :limit
-    """
+def _is_in_run(scope: _Scope) -> ColumnElement[bool]:
+    return image_tags.c.tagged_at.between(scope.started_at, scope.finished_at)
 
 
-def _select_by_model(wanted: PhotoFilter, scope: _Scope, follows: str | None, order: str) -> str:
-    conditions = ["t.classifier_version_id = :version", *_image_conditions(wanted)]
-    if wanted.order == "confidence":
-        conditions.append("t.confidence BETWEEN CAST(:lowest AS real) AND CAST(:highest AS real)")
-    if wanted.category:
-        conditions.append("t.category = :category")
-    if wanted.run_id:
-        conditions.append("t.tagged_at BETWEEN :started AND :finished")
-    elif wanted.classifier_version_id is None:
-        conditions.append("NOT EXISTS (SELECT FROM catalog.labels l WHERE l.image_id = i.image_id)")
-    if follows:
-        conditions.append(_qualify(follows, "t"))
-        if wanted.order == "image":
-            conditions.append(_qualify(follows, "i"))
-    return f"""
-        SELECT i.image_id, t.category, t.confidence, 'model' AS source, t.tagged_at
-        FROM {TAGGED_IMAGES[scope.source]}
-        WHERE {" AND ".join(conditions)}
-        ORDER BY {_qualify(order, "i" if wanted.order == "image" else "t")} LIMIT :limit
-    """
+def _order_by(order: Order, rows: FromClause) -> list[ColumnElement[Any]]:
+    if order == "confidence":
+        return [rows.c.confidence, rows.c.image_id]
+    return [*([rows.c.tagged_at.desc()] if order == "time" else []), rows.c.image_id.desc()]
 
 
-def _select_by_human(wanted: PhotoFilter, scope: _Scope, follows: str | None, order: str) -> str:
-    conditions = [
-        "NOT EXISTS (SELECT FROM catalog.labels l2 WHERE l2.image_id = l.image_id AND l2.label_id > l.label_id)",
-        *_image_conditions(wanted),
-    ]
-    if wanted.order == "confidence":
-        conditions.append("CAST(:highest AS real) = 1")
-    if wanted.category:
-        conditions.append("l.category = :category")
-    follow = [f"WHERE {follows}"] if follows else []
-    return f"""
-        SELECT * FROM (
-            SELECT l.image_id, l.category, CAST(1 AS real) AS confidence, 'human' AS source, l.labelled_at AS tagged_at
-            FROM catalog.labels l JOIN {_images(scope)} i ON i.image_id = l.image_id
-            WHERE {" AND ".join(conditions)}
-        ) labelled {" ".join(follow)}
-        ORDER BY {order} LIMIT :limit
-    """
+def _follows(order: Order, rows: FromClause, place: _Place) -> ColumnElement[bool]:
+    if order == "image":
+        return rows.c.image_id < place.image_id
+    if order == "confidence":
+        return tuple_(rows.c.confidence, rows.c.image_id) > tuple_(cast(place.key, REAL), place.image_id)
+    key = cast(literal(place.key), DateTime(timezone=True))
+    return tuple_(rows.c.tagged_at, rows.c.image_id) < tuple_(key, place.image_id)
 
 
-def _qualify(sql: str, alias: str) -> str:
-    """The same words on the columns of one table, so that its index can be used."""
-    for column in ("image_id", "confidence", "tagged_at"):
-        sql = sql.replace(column, f"{alias}.{column}")
-    return sql
-
-
-def _images(scope: _Scope) -> str:
-    return "few" if scope.source in ("named", "deleted") else "catalog.images"
-
-
-def _image_conditions(wanted: PhotoFilter) -> list[str]:
-    conditions = [f"i.deleted_at IS {'NOT NULL' if wanted.deleted else 'NULL'}"]
+def _filter_images(wanted: ImageFilter, scope: _Scope, image: FromClause) -> list[ColumnElement[bool]]:
+    is_deleted = image.c.deleted_at.is_not(None)
+    conditions = [is_deleted if wanted.deleted else ~is_deleted]
     if wanted.photos_disagree:
-        conditions.append("""i.product_id IN (
-            SELECT d.product_id FROM catalog.product_tags d
-            WHERE d.photos_disagree AND d.classifier_version_id = :version)""")
+        disagreeing = select(product_tags.c.product_id).where(
+            product_tags.c.photos_disagree, product_tags.c.classifier_version_id == scope.version
+        )
+        conditions.append(image.c.product_id.in_(disagreeing))
     return conditions
+
+
+def _select_all(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Place | None, limit: int) -> Select[Any]:
+    """Select images with and without tags, latest first."""
+    conditions = _filter_images(wanted, scope, rows.image)
+    if place is not None:
+        conditions.append(_follows("image", rows.image, place))
+    i = select(rows.image).where(*conditions).order_by(rows.image.c.image_id.desc()).limit(limit).subquery("shown")
+    is_own = (image_tags.c.image_id == i.c.image_id) & (image_tags.c.classifier_version_id == scope.version)
+    latest = select(labels.c.category).where(labels.c.image_id == i.c.image_id).order_by(labels.c.label_id.desc())
+    label = latest.limit(1).lateral("label")
+    has_label = label.c.category.is_not(None)
+    return (
+        select(
+            i.c.image_id,
+            i.c.product_id,
+            products.c.display_name,
+            func.coalesce(label.c.category, image_tags.c.category).label("category"),
+            case((has_label, 1), else_=image_tags.c.confidence).label("confidence"),
+            case((has_label, "human"), (image_tags.c.category.is_not(None), "model")).label("source"),
+            i.c.deleted_at.is_not(None).label("is_deleted"),
+            null().label("tagged_at"),
+        )
+        .select_from(
+            i.join(products, products.c.product_id == i.c.product_id)
+            .outerjoin(image_tags, is_own)
+            .outerjoin(label, true())
+        )
+        .order_by(i.c.image_id.desc())
+    )
+
+
+def _select_tagged(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Place | None, limit: int) -> Select[Any]:
+    """Select images by their tags. Tags of the model and labels are each read in order and then merged."""
+    parts = [_select_by_model(wanted, scope, rows, place, limit)]
+    if wanted.has_labels:
+        parts.append(_select_by_label(wanted, scope, rows, place, limit))
+    hit = union_all(*parts).cte("hit").prefix_with("MATERIALIZED")
+    return (
+        select(hit, images.c.product_id, products.c.display_name, images.c.deleted_at.is_not(None).label("is_deleted"))
+        .select_from(
+            hit.join(images, images.c.image_id == hit.c.image_id).join(
+                products, products.c.product_id == images.c.product_id
+            )
+        )
+        .order_by(*_order_by(wanted.order, hit))
+        .limit(limit)
+    )
+
+
+def _select_by_model(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Place | None, limit: int) -> Select[Any]:
+    image, tag = rows.image, rows.tag
+    conditions = [tag.c.classifier_version_id == scope.version, *_filter_images(wanted, scope, image)]
+    if wanted.order == "confidence":
+        conditions.append(_is_between(tag.c.confidence, wanted))
+    if wanted.category:
+        conditions.append(tag.c.category == wanted.category)
+    if wanted.run_id:
+        conditions.append(tag.c.tagged_at.between(scope.started_at, scope.finished_at))
+    if wanted.has_labels:
+        conditions.append(~select(labels.c.label_id).where(labels.c.image_id == image.c.image_id).exists())
+    if place is not None:
+        conditions.append(_follows(wanted.order, tag, place))
+        if wanted.order == "image":
+            conditions.append(_follows("image", image, place))
+    return (
+        select(image.c.image_id, tag.c.category, tag.c.confidence, literal("model").label("source"), tag.c.tagged_at)
+        .select_from(rows.joined)
+        .where(*conditions)
+        .order_by(*_order_by(wanted.order, image if wanted.order == "image" else tag))
+        .limit(limit)
+    )
+
+
+def _select_by_label(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Place | None, limit: int) -> Select[Any]:
+    later = labels.alias("later")
+    is_later = (later.c.image_id == labels.c.image_id) & (later.c.label_id > labels.c.label_id)
+    conditions = [~select(later.c.label_id).where(is_later).exists(), *_filter_images(wanted, scope, rows.image)]
+    if wanted.order == "confidence":
+        # A label counts as a confidence of 1.
+        conditions.append(cast(_get_bounds(wanted)[1], REAL) == 1)
+    if wanted.category:
+        conditions.append(labels.c.category == wanted.category)
+    labelled = (
+        select(
+            labels.c.image_id,
+            labels.c.category,
+            cast(1, REAL).label("confidence"),
+            literal("human").label("source"),
+            labels.c.labelled_at.label("tagged_at"),
+        )
+        .select_from(labels.join(rows.image, rows.image.c.image_id == labels.c.image_id))
+        .where(*conditions)
+        .subquery("labelled")
+    )
+    chosen = select(labelled)
+    if place is not None:
+        chosen = chosen.where(_follows(wanted.order, labelled, place))
+    return chosen.order_by(*_order_by(wanted.order, labelled)).limit(limit)
+
+
+def _get_bounds(wanted: ImageFilter) -> Sequence[float]:
+    lowest = 0.0 if wanted.min_confidence is None else wanted.min_confidence
+    return lowest, 1.0 if wanted.max_confidence is None else wanted.max_confidence
+
+
+def _is_between(confidence: ColumnElement[Any], wanted: ImageFilter) -> ColumnElement[bool]:
+    return confidence.between(*(cast(bound, REAL) for bound in _get_bounds(wanted)))

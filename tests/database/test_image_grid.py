@@ -7,20 +7,20 @@ from sqlalchemy import Connection, text
 
 from fixtures.catalog_rows import delete_images, register_model
 from jobs.database import image_grid
-from jobs.database.image_grid import BadCursorError, PhotoFilter, read_photo_page, write_cursor
+from jobs.database.image_grid import BadCursorError, ImageFilter, read_image_page, write_cursor
 from tests.database.conftest import PHOTOS, SmallCatalog
 
 EVERYTHING = ["untagged", "labelled", "sandal", "boot", "hat", "blue", "red"]
 
 
-def read_names(connection: Connection, catalog: SmallCatalog, wanted: PhotoFilter, size: int = 100) -> list[str]:
+def read_names(connection: Connection, catalog: SmallCatalog, wanted: ImageFilter, size: int = 100) -> list[str]:
     """The names of all photos, read page by page."""
     names: list[str] = []
     cursor: str | None = None
     while True:
-        page = read_photo_page(connection, wanted, cursor, size)
-        assert len(page.photos) <= size
-        names += [catalog.name(photo.image_id) for photo in page.photos]
+        page = read_image_page(connection, wanted, cursor, size)
+        assert len(page.images) <= size
+        names += [catalog.name(photo.image_id) for photo in page.images]
         cursor = page.next_cursor
         if cursor is None:
             return names
@@ -29,32 +29,32 @@ def read_names(connection: Connection, catalog: SmallCatalog, wanted: PhotoFilte
 @pytest.mark.parametrize(
     ("wanted", "names"),
     [
-        (PhotoFilter(), EVERYTHING),
-        (PhotoFilter(category="hat"), ["hat", "blue"]),
-        (PhotoFilter(category="dress"), ["labelled", "red"]),
-        (PhotoFilter(min_confidence=0.5), ["boot", "sandal", "red", "hat", "labelled"]),
-        (PhotoFilter(max_confidence=0.5), ["blue"]),
-        (PhotoFilter(min_confidence=0.5, category="shoes"), ["boot", "sandal"]),
-        (PhotoFilter(photos_disagree=True), ["blue", "red"]),
-        (PhotoFilter(photos_disagree=True, category="dress"), ["red"]),
-        (PhotoFilter(text="p2"), ["hat"]),
-        (PhotoFilter(text="PX"), ["untagged", "labelled"]),
-        (PhotoFilter(text="name P1"), ["blue", "red"]),
-        (PhotoFilter(text="P_3", category="shoes", min_confidence=0.1), ["boot", "sandal"]),
-        (PhotoFilter(category="no such"), []),
-        (PhotoFilter(deleted=True), []),
+        (ImageFilter(), EVERYTHING),
+        (ImageFilter(category="hat"), ["hat", "blue"]),
+        (ImageFilter(category="dress"), ["labelled", "red"]),
+        (ImageFilter(min_confidence=0.5), ["boot", "sandal", "red", "hat", "labelled"]),
+        (ImageFilter(max_confidence=0.5), ["blue"]),
+        (ImageFilter(min_confidence=0.5, category="shoes"), ["boot", "sandal"]),
+        (ImageFilter(photos_disagree=True), ["blue", "red"]),
+        (ImageFilter(photos_disagree=True, category="dress"), ["red"]),
+        (ImageFilter(text="p2"), ["hat"]),
+        (ImageFilter(text="PX"), ["untagged", "labelled"]),
+        (ImageFilter(text="name P1"), ["blue", "red"]),
+        (ImageFilter(text="P_3", category="shoes", min_confidence=0.1), ["boot", "sandal"]),
+        (ImageFilter(category="no such"), []),
+        (ImageFilter(deleted=True), []),
     ],
 )
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_filters_combine_on_every_page(
-    connection: Connection, catalog: SmallCatalog, wanted: PhotoFilter, names: list[str], size: int
+    connection: Connection, catalog: SmallCatalog, wanted: ImageFilter, names: list[str], size: int
 ) -> None:
     assert read_names(connection, catalog, wanted, size) == names
 
 
 @pytest.mark.parametrize("hostile", ["%", "_", "P_", "<script>alert(1)</script>", "'; DROP", "../", "\0", "\\", '"'])
 def test_a_hostile_text_is_only_a_text(connection: Connection, catalog: SmallCatalog, hostile: str) -> None:
-    names = read_names(connection, catalog, PhotoFilter(text=hostile))
+    names = read_names(connection, catalog, ImageFilter(text=hostile))
     # A text of nothing asks for nothing; a wildcard is a letter like others.
     assert names == {"P_": ["sandal", "boot"], "\0": EVERYTHING}.get(hostile, [])
 
@@ -63,42 +63,42 @@ def test_a_hostile_text_is_only_a_text(connection: Connection, catalog: SmallCat
 def test_a_deleted_photo_is_among_the_deleted_alone(
     connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
 ) -> None:
-    monkeypatch.setattr(image_grid, "MOST_SORTED", most_sorted)
+    monkeypatch.setattr(image_grid, "MAX_SORTED", most_sorted)
     delete_images(connection, [catalog.image_ids[name] for name in ("hat", "labelled", "blue", "untagged")])
-    assert read_names(connection, catalog, PhotoFilter()) == ["sandal", "boot", "red"]
+    assert read_names(connection, catalog, ImageFilter()) == ["sandal", "boot", "red"]
     for wanted, names in (
-        (PhotoFilter(), ["untagged", "labelled", "hat", "blue"]),
-        (PhotoFilter(category="hat"), ["hat", "blue"]),
-        (PhotoFilter(min_confidence=0.1), ["blue", "hat", "labelled"]),
-        (PhotoFilter(photos_disagree=True), ["blue"]),
-        (PhotoFilter(text="PX", min_confidence=0.1), ["labelled"]),
+        (ImageFilter(), ["untagged", "labelled", "hat", "blue"]),
+        (ImageFilter(category="hat"), ["hat", "blue"]),
+        (ImageFilter(min_confidence=0.1), ["blue", "hat", "labelled"]),
+        (ImageFilter(photos_disagree=True), ["blue"]),
+        (ImageFilter(text="PX", min_confidence=0.1), ["labelled"]),
     ):
         assert read_names(connection, catalog, dataclasses.replace(wanted, deleted=True), size=1) == names
-    page = read_photo_page(connection, PhotoFilter(deleted=True, category="hat"), None, 9)
-    assert [photo.is_deleted for photo in page.photos] == [True, True]
+    page = read_image_page(connection, ImageFilter(deleted=True, category="hat"), None, 9)
+    assert [photo.is_deleted for photo in page.images] == [True, True]
 
 
 def test_a_card_says_whose_answer_it_shows(connection: Connection, catalog: SmallCatalog) -> None:
-    cards = {catalog.name(card.image_id): card for card in read_photo_page(connection, PhotoFilter(), None, 99).photos}
+    cards = {catalog.name(card.image_id): card for card in read_image_page(connection, ImageFilter(), None, 99).images}
     assert (cards["labelled"].category, cards["labelled"].source, cards["labelled"].confidence) == ("dress", "human", 1)
     assert (cards["red"].category, cards["red"].source) == ("dress", "model")
     assert cards["red"].confidence == pytest.approx(0.9)
-    assert dataclasses.astuple(cards["untagged"])[3:] == (None, None, None, False)
+    assert dataclasses.astuple(cards["untagged"])[3:] == (None, None, None, False, None)
     assert cards["hat"].display_name == "Name of P2"
 
 
 def test_a_version_shows_its_own_tags(connection: Connection, catalog: SmallCatalog) -> None:
-    own = read_names(connection, catalog, PhotoFilter(classifier_version_id=catalog.classifier, category="hat"))
+    own = read_names(connection, catalog, ImageFilter(classifier_version_id=catalog.classifier, category="hat"))
     assert own == ["labelled", "hat", "blue"]
     other = register_model(connection, "classifier")
-    assert read_names(connection, catalog, PhotoFilter(classifier_version_id=other)) == []
+    assert read_names(connection, catalog, ImageFilter(classifier_version_id=other)) == []
 
 
 @pytest.mark.parametrize("most_sorted", [100, 0])
 def test_a_run_shows_what_was_tagged_while_it_went_on(
     connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
 ) -> None:
-    monkeypatch.setattr(image_grid, "MOST_SORTED", most_sorted)
+    monkeypatch.setattr(image_grid, "MAX_SORTED", most_sorted)
     encoder = connection.execute(text("SELECT encoder_version_id FROM catalog.embedding_spaces")).scalar_one()
     for run, start in (("now", "-1 minute"), ("later", "1 minute")):
         connection.execute(
@@ -117,22 +117,22 @@ def test_a_run_shows_what_was_tagged_while_it_went_on(
             },
         )
     tagged = [name for name, photo in reversed(PHOTOS.items()) if photo.category]
-    assert read_names(connection, catalog, PhotoFilter(run_id="now"), size=2) == tagged
-    assert read_names(connection, catalog, PhotoFilter(run_id="later")) == []
-    sure = PhotoFilter(run_id="now", min_confidence=0.5, category="shoes")
+    assert read_names(connection, catalog, ImageFilter(run_id="now"), size=2) == tagged
+    assert read_names(connection, catalog, ImageFilter(run_id="later")) == []
+    sure = ImageFilter(run_id="now", min_confidence=0.5, category="shoes")
     assert read_names(connection, catalog, sure, size=1) == ["boot", "sandal"]
     assert read_names(connection, catalog, dataclasses.replace(sure, run_id="later")) == []
-    assert read_names(connection, catalog, PhotoFilter(run_id="never")) == []
+    assert read_names(connection, catalog, ImageFilter(run_id="never")) == []
 
 
 @pytest.mark.parametrize("cursor", ["x", "", "%%%", "W10", write_cursor("a", 1), write_cursor(0.5, -1)])
 def test_a_damaged_cursor_is_refused(connection: Connection, cursor: str) -> None:
     with pytest.raises(BadCursorError, match="start again"):
-        read_photo_page(connection, PhotoFilter(), cursor, 5)
+        read_image_page(connection, ImageFilter(), cursor, 5)
 
 
 def test_a_cursor_of_another_order_is_refused(connection: Connection) -> None:
     with pytest.raises(BadCursorError, match="does not fit"):
-        read_photo_page(connection, PhotoFilter(min_confidence=0.5), write_cursor(None, 5), 5)
+        read_image_page(connection, ImageFilter(min_confidence=0.5), write_cursor(None, 5), 5)
     with pytest.raises(BadCursorError, match="does not fit"):
-        read_photo_page(connection, PhotoFilter(run_id="x"), write_cursor("no time", 5), 5)
+        read_image_page(connection, ImageFilter(run_id="x"), write_cursor("no time", 5), 5)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import read_catalog
 from catalog_airflow.pages.templating import make_url, render_page
-from jobs.database.image_grid import PhotoFilter, read_photo_page
+from jobs.database.image_grid import ImageFilter, read_image_page
 from jobs.database.products import list_categories, read_product
 from jobs.database.search import search_by_product
 from jobs.errors import NotFoundError
@@ -42,9 +42,9 @@ class GridQuery(BaseModel):
     text: Annotated[str, Field(max_length=500)] = ""
     after: Annotated[str, Field(max_length=500)] = ""
 
-    def make_filter(self) -> PhotoFilter:
+    def make_filter(self) -> ImageFilter:
         """As the query wants it."""
-        return PhotoFilter(
+        return ImageFilter(
             category=self.category or None,
             min_confidence=self.min_confidence,
             max_confidence=self.max_confidence,
@@ -61,14 +61,14 @@ def show_photos(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTML
     """One page of the grid."""
     with read_catalog() as connection:
         categories = list_categories(connection)
-        page = read_photo_page(connection, query.make_filter(), query.after or None, PAGE_SIZE)
+        page = read_image_page(connection, query.make_filter(), query.after or None, PAGE_SIZE)
     address = query.model_dump()
     return render_page(
         "photos.html",
         viewer,
         query=query,
         categories=categories,
-        photos=page.photos,
+        photos=page.images,
         is_filtered=query != GridQuery(after=query.after),
         next_url=make_url("photos", **{**address, "after": page.next_cursor}) if page.next_cursor else None,
         first_url=make_url("photos", **{**address, "after": ""}) if query.after else None,
