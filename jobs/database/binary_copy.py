@@ -1,6 +1,6 @@
-"""Rows sent to a table by a COPY in binary, at a fraction of what arrays cost as text.
+"""Send rows to a table by a binary COPY, which costs a fraction of sending arrays as text.
 
-A column is one value a row, in the binary form of its type: the functions ``encode_*`` give it.
+A column has one value for each row, in the binary format of its type, as the functions ``encode_*`` return it.
 """
 
 import io
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-Column = Sequence[bytes | None]
+EncodedColumn = Sequence[bytes | None]
 """None stands for NULL."""
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -21,8 +21,8 @@ REAL_TYPE = 700
 JSONB_VERSION = b"\x01"
 
 
-def copy_rows(connection: Connection, table: str, columns: Mapping[str, Column]) -> None:
-    """Append rows to a table, columns by name; faults come as those of psycopg2.
+def copy_rows(connection: Connection, table: str, columns: Mapping[str, EncodedColumn]) -> None:
+    """Append rows to a table, columns by name. Errors of the database are those of psycopg2.
 
     Raises:
         ValueError: the columns differ in length.
@@ -39,42 +39,42 @@ def copy_rows(connection: Connection, table: str, columns: Mapping[str, Column])
         cursor.copy_expert(statement, io.BytesIO(b"".join(parts)))
 
 
-def encode_bigints(values: Iterable[int]) -> Column:
-    """As ``bigint``."""
+def encode_bigints(values: Iterable[int]) -> EncodedColumn:
+    """Encode as ``bigint``."""
     return [struct.pack(">q", value) for value in values]
 
 
-def encode_integers(values: Iterable[int]) -> Column:
-    """As ``integer``."""
+def encode_integers(values: Iterable[int]) -> EncodedColumn:
+    """Encode as ``integer``."""
     return [struct.pack(">i", value) for value in values]
 
 
-def encode_reals(values: Iterable[float]) -> Column:
-    """As ``real``."""
+def encode_reals(values: Iterable[float]) -> EncodedColumn:
+    """Encode as ``real``."""
     return [struct.pack(">f", value) for value in values]
 
 
-def encode_texts(values: Iterable[str]) -> Column:
-    """As ``text``."""
+def encode_texts(values: Iterable[str]) -> EncodedColumn:
+    """Encode as ``text``."""
     return [value.encode() for value in values]
 
 
-def encode_jsonb(documents: Iterable[str]) -> Column:
-    """As ``jsonb``."""
+def encode_jsonb(documents: Iterable[str]) -> EncodedColumn:
+    """Encode as ``jsonb``."""
     return [JSONB_VERSION + document.encode() for document in documents]
 
 
-def encode_real_arrays(rows: np.ndarray) -> Column:
-    """Numbers [n, length] as ``real[]``."""
+def encode_real_arrays(rows: np.ndarray) -> EncodedColumn:
+    """Encode numbers [n, length] as ``real[]``."""
     length = rows.shape[1]
     elements = np.empty(rows.shape, dtype=[("size", ">i4"), ("value", ">f4")])
     elements["size"], elements["value"] = 4, rows
-    # Dimensions, whether there are NULLs, the type of an element, the length and the index of the first.
+    # Dimensions, whether there are NULLs, the element type, the length, and the index of the first element.
     head = struct.pack(">5i", 1, 0, REAL_TYPE, length, 1) if length else struct.pack(">3i", 0, 0, REAL_TYPE)
     return [head + row.tobytes() for row in elements]
 
 
-def encode_halfvecs(rows: np.ndarray) -> Column:
-    """Numbers [n, dimensions] as pgvector's ``halfvec``, rounded to half precision."""
+def encode_halfvecs(rows: np.ndarray) -> EncodedColumn:
+    """Encode numbers [n, dimensions] as pgvector's ``halfvec``, rounded to half precision."""
     head = struct.pack(">hh", rows.shape[1], 0)
     return [head + row.tobytes() for row in rows.astype(">f2")]

@@ -1,6 +1,5 @@
-"""Labels, labelled examples and the snapshots taken from them."""
+"""Queries on ``labels``, ``examples``, ``dataset_snapshots`` and ``split_memory``: the training data."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,16 +7,18 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.database.records import read_record, read_records, text_with_json
+
 CATALOG_SOURCE = "catalog"
-"""The source of the examples that are the catalog's own images."""
+"""The source of examples that are images of the catalog."""
 
 NOT_CLOTHING = "not clothing"
-"""The label of a photo that shows no product. It is no category: nothing learns it. The views know the word too."""
+"""The label of a photo that shows no product. It is not a category, and no model learns it. The views use it too."""
 
 
 @dataclass(frozen=True)
 class DueLabel:
-    """An image whose latest label no example says yet, as the bucket listed it and with its product's texts."""
+    """An image whose latest label is not in the examples yet, as listed, with the texts of its product."""
 
     bucket: str
     object_key: str
@@ -30,10 +31,9 @@ class DueLabel:
 
 
 def stream_due_labels(connection: Connection) -> Iterator[DueLabel]:
-    """Yield the labelled images that no example says as they are; its key is their bucket and key, joined by a slash.
+    """Yield the labelled images whose example is missing or outdated. Its source key is ``bucket/object key``.
 
-    Images that are gone from the bucket, or whose bytes no run has read yet, are left out, and so is what is not
-    clothing.
+    Images that left the bucket, whose bytes no run has read yet, or that are not clothing are left out.
     """
     statement = text("""
         SELECT i.bucket, i.object_key, i.etag, i.size_bytes, i.product_id, l.category,
@@ -48,12 +48,11 @@ def stream_due_labels(connection: Connection) -> Iterator[DueLabel]:
         ORDER BY i.bucket, i.object_key
     """)
     parameters = {"source": CATALOG_SOURCE, "not_clothing": NOT_CLOTHING}
-    for row in connection.execute(statement, parameters, execution_options={"yield_per": 1000}):
-        yield DueLabel(**row._mapping)
+    return read_records(connection.execute(statement, parameters, execution_options={"yield_per": 1000}), DueLabel)
 
 
 def prune_unlabelled_examples(connection: Connection) -> int:
-    """Delete the examples of the catalog whose image has no label any more, or is not clothing; returns how many."""
+    """Delete examples of the catalog whose image lost its label or is not clothing. Return how many."""
     statement = text("""
         DELETE FROM catalog.examples e
         WHERE source = :source AND NOT EXISTS (
@@ -68,9 +67,9 @@ def prune_unlabelled_examples(connection: Connection) -> int:
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled photo; its bytes lie in the artifacts under ``content_hash``, their sha256.
+    """A labelled image. Its bytes are stored in the artifacts under ``content_hash``, their sha256.
 
-    ``source`` and ``source_key`` name where the label comes from, ``perceptual_hash`` has 32 bytes, and photos of one
+    ``source`` and ``source_key`` name where the label comes from, and ``perceptual_hash`` has 32 bytes. Images of one
     ``group_name`` are never split between training and test.
     """
 
@@ -85,7 +84,7 @@ class Example:
 
 
 def upsert_examples(connection: Connection, import_id: str, examples: Sequence[Example]) -> None:
-    """Store examples; one that its source already had under the same key takes over what is said now."""
+    """Store examples. An example replaces the one with the same source and key."""
     connection.execute(
         text("""
             INSERT INTO catalog.examples AS e (source, source_key, content_hash, perceptual_hash, category, title,
@@ -118,38 +117,28 @@ def upsert_examples(connection: Connection, import_id: str, examples: Sequence[E
 
 
 def find_perceptual_hashes(connection: Connection, content_hashes: Sequence[bytes]) -> dict[bytes, bytes]:
-    """The perceptual hashes of those contents that some example already has, by content hash."""
+    """Return the known perceptual hashes of these contents, by content hash."""
     statement = text("""
         SELECT DISTINCT ON (content_hash) content_hash, perceptual_hash
         FROM catalog.examples WHERE content_hash = ANY(CAST(:contents AS bytea[])) ORDER BY content_hash, example_id
     """)
     rows = connection.execute(statement, {"contents": list(content_hashes)})
-    return {bytes(row.content_hash): bytes(row.perceptual_hash) for row in rows}
+    return {row.content_hash: row.perceptual_hash for row in rows}
 
 
 def prune_examples(connection: Connection, source: str, import_id: str) -> int:
-    """Delete the examples of a source that its latest import no longer named; returns how many."""
+    """Delete the examples of a source that its latest import did not contain. Return how many."""
     statement = text("DELETE FROM catalog.examples WHERE source = :source AND import_id <> :import_id")
     return connection.execute(statement, {"source": source, "import_id": import_id}).rowcount
 
 
 def stream_examples(connection: Connection) -> Iterator[Example]:
-    """Yield all examples, in an order that depends on nothing but what they say."""
+    """Yield all examples, in an order that depends only on their content."""
     statement = text("""
         SELECT source, source_key, content_hash, perceptual_hash, category, title, description, group_name
         FROM catalog.examples ORDER BY content_hash, source COLLATE "C", source_key COLLATE "C"
     """)
-    for row in connection.execute(statement, execution_options={"yield_per": 1000}):
-        yield Example(
-            row.source,
-            row.source_key,
-            bytes(row.content_hash),
-            bytes(row.perceptual_hash),
-            row.category,
-            row.title,
-            row.description,
-            row.group_name,
-        )
+    return read_records(connection.execute(statement, execution_options={"yield_per": 1000}), Example)
 
 
 RememberedSplit = Literal["train", "test"]
@@ -157,7 +146,7 @@ RememberedSplit = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class RegisteredSnapshot:
-    """A data set in the artifacts."""
+    """A data set that is stored in the artifacts."""
 
     snapshot_id: str
     artifact_uri: str
@@ -166,39 +155,36 @@ class RegisteredSnapshot:
 
 
 def insert_snapshot(connection: Connection, snapshot_id: str, artifact_uri: str, report: Mapping[str, Any]) -> None:
-    """Register a snapshot; the same rows a second time are the same snapshot, as old as it was."""
-    connection.execute(
-        text("""
-            INSERT INTO catalog.dataset_snapshots (snapshot_id, artifact_uri, report)
-            VALUES (:id, :uri, :report)
-            ON CONFLICT (snapshot_id) DO UPDATE SET report = excluded.report
-        """),
-        {"id": snapshot_id, "uri": artifact_uri, "report": json.dumps(report)},
-    )
+    """Register a snapshot. The same rows give the same snapshot, which keeps its time."""
+    statement = """
+        INSERT INTO catalog.dataset_snapshots (snapshot_id, artifact_uri, report) VALUES (:id, :uri, :report)
+        ON CONFLICT (snapshot_id) DO UPDATE SET report = excluded.report
+    """
+    parameters = {"id": snapshot_id, "uri": artifact_uri, "report": report}
+    connection.execute(text_with_json(statement, "report"), parameters)
 
 
 def read_snapshot(connection: Connection, snapshot_id: str) -> RegisteredSnapshot | None:
-    """A registered snapshot, or None."""
+    """Return a registered snapshot, or None."""
     statement = text("SELECT * FROM catalog.dataset_snapshots WHERE snapshot_id = :id")
-    row = connection.execute(statement, {"id": snapshot_id}).one_or_none()
-    return RegisteredSnapshot(row.snapshot_id, row.artifact_uri, row.report, row.created_at) if row else None
+    return read_record(connection.execute(statement, {"id": snapshot_id}), RegisteredSnapshot)
 
 
 def lock_split_memory(connection: Connection) -> None:
-    """Make other snapshots wait until the transaction ends, so that no two put a photo on different sides."""
+    """Block other snapshots until the transaction ends. No two may put an image into different splits."""
     connection.execute(text("LOCK TABLE catalog.split_memory IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def read_split_memory(connection: Connection) -> dict[bytes, RememberedSplit]:
-    """By content hash: test for each photo that was ever tested on, train for all others of earlier snapshots."""
+    """Return the split of each content hash in earlier snapshots: test if it ever was, else train."""
     rows = connection.execute(text("SELECT content_hash, split FROM catalog.split_memory"))
-    return {bytes(row.content_hash): row.split for row in rows}
+    return {row.content_hash: row.split for row in rows}
 
 
 def remember_splits(
     connection: Connection, snapshot_id: str, content_hashes: Sequence[bytes], split: RememberedSplit
 ) -> None:
-    """Remember photos that a snapshot has on this side; what is in test once is in test forever."""
+    """Remember the images that a snapshot has in a split. An image in test stays in test."""
     connection.execute(
         text("""
             INSERT INTO catalog.split_memory AS m (content_hash, split, first_snapshot_id)

@@ -8,7 +8,6 @@ reading a whole table for a join.
 import base64
 import binascii
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -211,7 +210,7 @@ def _find_rows(connection: Connection, wanted: ImageFilter, scope: _Scope) -> _R
             tag = of_run.cte("few").prefix_with("MATERIALIZED")
             image = select(images).where(images.c.image_id == tag.c.image_id).offset(0).lateral("i")
             return _Rows(image, tag, tag.join(image, true()))
-    return _Rows(images, image_tags, images.join(image_tags, images.c.image_id == image_tags.c.image_id))
+    return _Rows(images, image_tags, image_tags.join(images, images.c.image_id == image_tags.c.image_id))
 
 
 def _select_named(words: str) -> CTE:
@@ -260,7 +259,7 @@ def _follows(order: Order, rows: FromClause, place: _Place) -> ColumnElement[boo
 
 def _filter_images(wanted: ImageFilter, scope: _Scope, image: FromClause) -> list[ColumnElement[bool]]:
     is_deleted = image.c.deleted_at.is_not(None)
-    conditions = [is_deleted if wanted.deleted else ~is_deleted]
+    conditions: list[ColumnElement[bool]] = [is_deleted if wanted.deleted else ~is_deleted]
     if wanted.photos_disagree:
         disagreeing = select(product_tags.c.product_id).where(
             product_tags.c.photos_disagree, product_tags.c.classifier_version_id == scope.version
@@ -321,7 +320,7 @@ def _select_by_model(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Pl
     image, tag = rows.image, rows.tag
     conditions = [tag.c.classifier_version_id == scope.version, *_filter_images(wanted, scope, image)]
     if wanted.order == "confidence":
-        conditions.append(_is_between(tag.c.confidence, wanted))
+        conditions.append(tag.c.confidence.between(*_get_bounds(wanted)))
     if wanted.category:
         conditions.append(tag.c.category == wanted.category)
     if wanted.run_id:
@@ -347,7 +346,7 @@ def _select_by_label(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Pl
     conditions = [~select(later.c.label_id).where(is_later).exists(), *_filter_images(wanted, scope, rows.image)]
     if wanted.order == "confidence":
         # A label counts as a confidence of 1.
-        conditions.append(cast(_get_bounds(wanted)[1], REAL) == 1)
+        conditions.append(_get_bounds(wanted)[1] == 1)
     if wanted.category:
         conditions.append(labels.c.category == wanted.category)
     labelled = (
@@ -368,10 +367,7 @@ def _select_by_label(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Pl
     return chosen.order_by(*_order_by(wanted.order, labelled)).limit(limit)
 
 
-def _get_bounds(wanted: ImageFilter) -> Sequence[float]:
+def _get_bounds(wanted: ImageFilter) -> tuple[ColumnElement[float], ColumnElement[float]]:
     lowest = 0.0 if wanted.min_confidence is None else wanted.min_confidence
-    return lowest, 1.0 if wanted.max_confidence is None else wanted.max_confidence
-
-
-def _is_between(confidence: ColumnElement[Any], wanted: ImageFilter) -> ColumnElement[bool]:
-    return confidence.between(*(cast(bound, REAL) for bound in _get_bounds(wanted)))
+    highest = 1.0 if wanted.max_confidence is None else wanted.max_confidence
+    return cast(lowest, REAL), cast(highest, REAL)

@@ -1,4 +1,4 @@
-"""Photos of the catalog: listed, sampled at random, and with their live tags."""
+"""Queries on ``images``: record a listing of the bucket, look images up, and sample them at random."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from jobs.database.tables import images
 
 @dataclass(frozen=True)
 class ListedImage:
-    """One image as the bucket lists it."""
+    """An image as the bucket lists it."""
 
     object_key: str
     etag: str
@@ -38,7 +38,7 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class ProductText:
-    """What the shop's products file says of a product; None where it has no such column."""
+    """The texts of a product in the shop's products file. A column that the file does not have is None."""
 
     product_id: str
     display_name: str | None
@@ -48,9 +48,9 @@ class ProductText:
 
 @dataclass(frozen=True)
 class Discovery:
-    """How the listing differs from the catalog, in images.
+    """The differences between a listing and the catalog, in images.
 
-    ``restored`` were missing before and are back; ``known`` is the number that the catalog held as present.
+    ``restored`` ones were missing and are back. ``known`` is the number of images that the catalog listed as present.
     """
 
     new: int
@@ -62,8 +62,8 @@ class Discovery:
 
 
 def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]) -> None:
-    """Copy a listing into the temporary table ``listed``, which lives until the transaction ends."""
-    # No index: whole tables are joined without any.
+    """Copy a listing into the temporary table ``listed``, which exists until the transaction ends."""
+    # No index: the queries join whole tables.
     connection.execute(
         text("""
             CREATE TEMPORARY TABLE listed (object_key text, etag text, size_bytes bigint, product_id text)
@@ -78,7 +78,7 @@ def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]
             "product_id": encode_texts(image.product_id for image in page),
         }
         copy_rows(connection, "listed", columns)
-    # Some servers list an object twice, perhaps with other bytes that arrived between two pages: the later line counts.
+    # Some servers list an object twice, even with other bytes that arrived between two pages. The later line counts.
     connection.execute(
         text("""
             DELETE FROM listed l USING (
@@ -112,9 +112,9 @@ def compare_listing(connection: Connection, bucket: str, prefix: str) -> Discove
 
 
 def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
-    """Bring ``products`` and ``images`` in line with the staged listing.
+    """Update ``products`` and ``images`` to the staged listing.
 
-    Bytes that changed lose their content hash, which is what makes them due for tagging.
+    An image whose bytes changed loses its content hash, which makes it due for tagging.
     """
     place = {"bucket": bucket, "prefix": prefix}
     connection.execute(
@@ -156,7 +156,7 @@ def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
 
 
 def record_product_texts(connection: Connection, products: Sequence[ProductText]) -> None:
-    """Store what the products file says; products that it does not name keep their texts."""
+    """Store texts from the products file. Products that it does not contain keep theirs."""
     connection.execute(
         text("""
             UPDATE catalog.products p
@@ -181,7 +181,7 @@ def record_product_texts(connection: Connection, products: Sequence[ProductText]
 
 @dataclass(frozen=True)
 class LiveTag:
-    """A live image whose category comes from a model; ``etag`` is that of the bucket's last listing."""
+    """An image in the bucket with a tag of the live classifier. ``etag`` is that of the last listing."""
 
     image_id: int
     bucket: str

@@ -1,20 +1,22 @@
-"""Queries on ``job_progress``, which holds how far each running job is."""
+"""Queries on ``job_progress``: the progress of each running job."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
+from jobs.database.records import read_records
+
 SHOWN_HOURS = 1
-"""The row of a killed job is shown for this long after its last update, unless a retry replaces it."""
+"""The row of a killed job is shown this long after its last update, unless a retry replaces it."""
 KEPT_DAYS = 1
 
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job is in its current stage.
+    """The progress of a job in its current stage.
 
-    ``done`` counts ``unit``, up to ``total`` where that is known. ``seconds_left`` is the time until the stage ends.
+    ``done`` counts ``unit``, up to ``total`` if that is known. ``seconds_left`` is the time until the stage ends.
     """
 
     stage: str
@@ -28,32 +30,32 @@ class JobProgress:
     seconds_left: float | None = None
 
     def describe(self) -> str:
-        """Put it into one line."""
+        """Return it as one line."""
         parts = [self.stage, self.describe_epoch(), self.describe_count(), self.describe_speed()]
         return ", ".join(filter(None, [*parts, self.describe_loss(), self.describe_time_left()]))
 
     def describe_epoch(self) -> str:
-        """The epoch, or nothing where there is none."""
+        """Return the epoch, or an empty text if there is none."""
         return f"epoch {self.epoch} of {self.epochs}" if self.epoch else ""
 
     def describe_count(self) -> str:
-        """What is done, or nothing in a stage that is not counted."""
+        """Return what is done, or an empty text in a stage that is not counted."""
         if self.total is not None:
             return f"{self.done:,} of {self.total:,} {self.unit}"
         return f"{self.done:,} {self.unit}" if self.done else ""
 
     def describe_speed(self) -> str:
-        """Photos a second, or nothing where that is not known."""
+        """Return the speed, or an empty text if it is unknown."""
         if self.images_per_second is None:
             return ""
         return f"{self.images_per_second:,.{0 if self.images_per_second >= 10 else 1}f} photos/s"
 
     def describe_loss(self) -> str:
-        """The loss of the latest batch, or nothing where there is none."""
+        """Return the loss of the latest batch, or an empty text if there is none."""
         return "" if self.loss is None else f"loss {self.loss:.3f}"
 
     def describe_time_left(self) -> str:
-        """The time until the stage ends, or nothing where that is not known."""
+        """Return the time until the stage ends, or an empty text if it is unknown."""
         if self.seconds_left is None:
             return ""
         for unit, length in (("h", 3600), ("min", 60)):
@@ -64,7 +66,7 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job that runs, or was killed: then ``seconds_without_news`` grows."""
+    """A job that runs or was killed. ``seconds_without_news`` keeps growing for a killed one."""
 
     run_id: str
     task: str
@@ -77,7 +79,7 @@ class RunningJob:
 def upsert_job_progress(
     connection: Connection, run_id: str, task: str, progress: JobProgress, seconds_running: float
 ) -> None:
-    """Store how far a job is, in place of what was stored before."""
+    """Store the progress of a job, in place of what was stored before."""
     connection.execute(
         text("""
             INSERT INTO catalog.job_progress (run_id, task, stage, done, total, unit, epoch, epochs, loss,
@@ -90,12 +92,12 @@ def upsert_job_progress(
                 = ROW (excluded.stage, excluded.done, excluded.total, excluded.unit, excluded.epoch, excluded.epochs,
                     excluded.loss, excluded.images_per_second, excluded.seconds_left, excluded.started_at, now())
         """),
-        {**asdict(progress), "run": run_id, "task": task, "running": seconds_running},
+        {**vars(progress), "run": run_id, "task": task, "running": seconds_running},
     )
 
 
 def delete_job_progress(connection: Connection, run_id: str, task: str) -> None:
-    """Remove the row of a job that ends, and those of jobs that were killed long ago."""
+    """Delete the row of a job that ends, and rows of jobs that were killed long ago."""
     connection.execute(
         text("""
             DELETE FROM catalog.job_progress
@@ -106,13 +108,11 @@ def delete_job_progress(connection: Connection, run_id: str, task: str) -> None:
 
 
 def list_running_jobs(connection: Connection, run_id: str | None = None) -> tuple[RunningJob, ...]:
-    """All running jobs, or those of one run and of the runs whose ids lie below its own; the oldest first."""
+    """List all running jobs, or those of a run and its parts (ids below its own), oldest first."""
     rows = connection.execute(
         text("""
-            SELECT run_id, task, updated_at,
-                   extract(epoch FROM now() - started_at)::float AS seconds_running,
-                   greatest(extract(epoch FROM now() - updated_at), 0)::float AS seconds_without_news,
-                   stage, done, total, unit, epoch, epochs, loss, images_per_second, seconds_left
+            SELECT *, extract(epoch FROM now() - started_at)::float AS seconds_running,
+                   greatest(extract(epoch FROM now() - updated_at), 0)::float AS seconds_without_news
             FROM catalog.job_progress
             WHERE updated_at > now() - make_interval(hours => :hours)
               AND (CAST(:run AS text) IS NULL OR run_id = :run OR starts_with(run_id, :run || '/'))
@@ -120,14 +120,4 @@ def list_running_jobs(connection: Connection, run_id: str | None = None) -> tupl
         """),
         {"run": run_id, "hours": SHOWN_HOURS},
     )
-    return tuple(
-        RunningJob(
-            row.run_id,
-            row.task,
-            JobProgress(*row[5:]),
-            row.updated_at,
-            row.seconds_running,
-            row.seconds_without_news,
-        )
-        for row in rows
-    )
+    return tuple(read_records(rows, RunningJob))

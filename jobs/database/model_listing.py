@@ -1,4 +1,4 @@
-"""What there is to know of model versions, for people who ask."""
+"""Model versions with their history, for people and for JSON."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,14 +7,15 @@ from sqlalchemy import Connection, text
 
 from jobs.database.evaluations import GateDecision, read_gate_decisions
 from jobs.database.model_versions import ModelKind
+from jobs.database.records import read_record, read_records
 from jobs.errors import NotFoundError
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model version; ``run_id`` is that of its training, times are ISO 8601.
+    """A model version. ``run_id`` is that of its training, and times are ISO 8601.
 
-    ``built_from`` is the trained version of a build; without a ``precision`` machines take their own.
+    ``built_from`` is the trained version of a build. Without a ``precision``, each machine uses its default.
     """
 
     model_version_id: int
@@ -32,6 +33,20 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class ModelRecord:
+    """The stored columns of a model version."""
+
+    summary: ModelSummary
+    weights_sha256: str
+    categories: list[str] | None
+    dimensions: int | None
+    preprocessing: dict[str, Any]
+    code_version: str
+    library_versions: dict[str, str]
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class ListedEvaluation:
     """An evaluation with the latest decisions of its gates."""
 
@@ -45,7 +60,7 @@ class ListedEvaluation:
 
 @dataclass(frozen=True)
 class ListedPromotion:
-    """From when on the version was the champion; ``evaluation_id`` is None for a rollback."""
+    """A promotion of the version. ``evaluation_id`` is None for a rollback."""
 
     promotion_id: int
     replaced_version_id: int | None
@@ -57,7 +72,7 @@ class ListedPromotion:
 
 @dataclass(frozen=True)
 class ListedSwitch:
-    """From when on answers came from the version."""
+    """A switch that made the version live."""
 
     switch_id: int
     replaced_version_id: int | None
@@ -66,96 +81,70 @@ class ListedSwitch:
 
 
 @dataclass(frozen=True)
-class ModelDetails:
-    """All that is stored of a model version, the latest first."""
+class ModelDetails(ModelRecord):
+    """A model version with its history, the latest first."""
 
-    summary: ModelSummary
-    weights_sha256: str
-    categories: list[str] | None
-    dimensions: int | None
-    preprocessing: dict[str, Any]
-    code_version: str
-    library_versions: dict[str, str]
-    metrics: dict[str, Any]
     evaluations: list[ListedEvaluation]
     promotions: list[ListedPromotion]
     switches: list[ListedSwitch]
 
 
-SUMMARY = """
-    SELECT v.model_version_id, v.kind, coalesce(c.model_version_id = v.model_version_id, false) AS is_champion,
-           coalesce(l.model_version_id = v.model_version_id, false) AS is_live,
-           EXISTS (SELECT FROM catalog.switches s WHERE s.model_version_id = v.model_version_id) AS was_live,
-           (SELECT min(t.run_id) FROM catalog.trainings t
-            WHERE t.model_version_id IN (v.model_version_id, v.built_from)) AS run_id,
-           v.engine, v.precision, v.built_from,
-           v.data_snapshot, v.artifact_uri, to_char(v.created_at AT TIME ZONE 'UTC', :time_format) AS created_at
-    FROM catalog.model_versions v
-    LEFT JOIN catalog.champion_models c USING (kind)
-    LEFT JOIN catalog.live_models l USING (kind)
-"""
-ISO_8601 = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
-
-
 def list_model_versions(connection: Connection) -> list[ModelSummary]:
-    """All model versions, the latest first."""
-    statement = text(f"{SUMMARY} ORDER BY v.model_version_id DESC")
-    return [ModelSummary(**row._mapping) for row in connection.execute(statement, {"time_format": ISO_8601})]
+    """List all model versions, the latest first."""
+    rows = connection.execute(text(VERSIONS), {"id": None, "time_format": ISO_8601})
+    return list(read_records(rows, ModelSummary))
 
 
 def show_model_version(connection: Connection, model_version_id: int) -> ModelDetails:
-    """One model version with its history.
+    """Return a model version with its history.
 
     Raises:
         NotFoundError: there is none with this id.
     """
     parameters = {"id": model_version_id, "time_format": ISO_8601}
-    summary = connection.execute(text(f"{SUMMARY} WHERE v.model_version_id = :id"), parameters).one_or_none()
-    if summary is None:
+    version = read_record(connection.execute(text(VERSIONS), parameters), ModelRecord)
+    if version is None:
         raise NotFoundError(f"there is no model version {model_version_id}: `python -m jobs models list` shows them")
-    version = connection.execute(
-        text("SELECT * FROM catalog.model_versions WHERE model_version_id = :id"), {"id": model_version_id}
-    ).one()
+    evaluations = [
+        ListedEvaluation(**row._mapping, gates=read_gate_decisions(connection, row.evaluation_id))
+        for row in connection.execute(text(EVALUATIONS), parameters).all()
+    ]
     return ModelDetails(
-        summary=ModelSummary(**summary._mapping),
-        weights_sha256=version.weights_sha256,
-        categories=version.categories,
-        dimensions=version.dimensions,
-        preprocessing=version.preprocessing,
-        code_version=version.code_version,
-        library_versions=version.library_versions,
-        metrics=version.metrics,
-        evaluations=_read_evaluations(connection, parameters),
-        promotions=_read_promotions(connection, parameters),
-        switches=_read_switches(connection, parameters),
+        **vars(version),
+        evaluations=evaluations,
+        promotions=list(read_records(connection.execute(text(PROMOTIONS), parameters), ListedPromotion)),
+        switches=list(read_records(connection.execute(text(SWITCHES), parameters), ListedSwitch)),
     )
 
 
-def _read_evaluations(connection: Connection, parameters: dict[str, Any]) -> list[ListedEvaluation]:
-    statement = text("""
-        SELECT evaluation_id, run_id, champion_version_id, artifact_uri,
-               to_char(evaluated_at AT TIME ZONE 'UTC', :time_format) AS evaluated_at
-        FROM catalog.evaluations WHERE candidate_version_id = :id ORDER BY evaluation_id DESC
-    """)
-    return [
-        ListedEvaluation(**row._mapping, gates=read_gate_decisions(connection, row.evaluation_id))
-        for row in connection.execute(statement, parameters).all()
-    ]
-
-
-def _read_promotions(connection: Connection, parameters: dict[str, Any]) -> list[ListedPromotion]:
-    statement = text("""
-        SELECT promotion_id, replaced_version_id, evaluation_id, promoted_by, reason,
-               to_char(promoted_at AT TIME ZONE 'UTC', :time_format) AS promoted_at
-        FROM catalog.promotions WHERE model_version_id = :id ORDER BY promotion_id DESC
-    """)
-    return [ListedPromotion(**row._mapping) for row in connection.execute(statement, parameters)]
-
-
-def _read_switches(connection: Connection, parameters: dict[str, Any]) -> list[ListedSwitch]:
-    statement = text("""
-        SELECT switch_id, replaced_version_id, report,
-               to_char(switched_at AT TIME ZONE 'UTC', :time_format) AS switched_at
-        FROM catalog.switches WHERE model_version_id = :id ORDER BY switch_id DESC
-    """)
-    return [ListedSwitch(**row._mapping) for row in connection.execute(statement, parameters)]
+ISO_8601 = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+VERSIONS = """
+    SELECT v.model_version_id, v.kind, coalesce(c.model_version_id = v.model_version_id, false) AS is_champion,
+           coalesce(l.model_version_id = v.model_version_id, false) AS is_live,
+           EXISTS (SELECT FROM catalog.switches s WHERE s.model_version_id = v.model_version_id) AS was_live,
+           (SELECT min(t.run_id) FROM catalog.trainings t
+            WHERE t.model_version_id IN (v.model_version_id, v.built_from)) AS run_id,
+           v.engine, v.precision, v.built_from, v.data_snapshot, v.artifact_uri,
+           to_char(v.created_at AT TIME ZONE 'UTC', :time_format) AS created_at,
+           v.weights_sha256, v.categories, v.dimensions, v.preprocessing, v.code_version, v.library_versions, v.metrics
+    FROM catalog.model_versions v
+    LEFT JOIN catalog.champion_models c USING (kind)
+    LEFT JOIN catalog.live_models l USING (kind)
+    WHERE CAST(:id AS integer) IS NULL OR v.model_version_id = :id
+    ORDER BY v.model_version_id DESC
+"""
+EVALUATIONS = """
+    SELECT evaluation_id, run_id, champion_version_id, artifact_uri,
+           to_char(evaluated_at AT TIME ZONE 'UTC', :time_format) AS evaluated_at
+    FROM catalog.evaluations WHERE candidate_version_id = :id ORDER BY evaluation_id DESC
+"""
+PROMOTIONS = """
+    SELECT promotion_id, replaced_version_id, evaluation_id, promoted_by, reason,
+           to_char(promoted_at AT TIME ZONE 'UTC', :time_format) AS promoted_at
+    FROM catalog.promotions WHERE model_version_id = :id ORDER BY promotion_id DESC
+"""
+SWITCHES = """
+    SELECT switch_id, replaced_version_id, report,
+           to_char(switched_at AT TIME ZONE 'UTC', :time_format) AS switched_at
+    FROM catalog.switches WHERE model_version_id = :id ORDER BY switch_id DESC
+"""

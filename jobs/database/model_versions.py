@@ -1,18 +1,15 @@
-"""Queries on ``model_versions``, and which of them are champions and live."""
+"""Queries on ``model_versions``, and which of them are champions or live."""
 
-import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
+from jobs.database.records import read_record, read_records, text_with_json
 from jobs.errors import NotFoundError
 
 ModelKind = Literal["classifier", "encoder"]
 MODEL_KINDS: tuple[ModelKind, ...] = ("classifier", "encoder")
-COLUMNS = """
-    v.model_version_id, v.kind, v.artifact_uri, v.weights_sha256, v.categories, v.dimensions, v.engine, v.precision
-"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class NewModelVersion:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered checkpoint, and how it is computed."""
+    """A registered checkpoint with its engine and precision."""
 
     model_version_id: int
     kind: ModelKind
@@ -54,50 +51,36 @@ class ModelVersion:
 
     @property
     def vector_dimensions(self) -> int:
-        """The length of an encoder's vectors; the schema demands it of each."""
+        """The length of an encoder's vectors, which the schema requires."""
         assert self.dimensions is not None
         return self.dimensions
 
 
 def insert_model_version(connection: Connection, version: NewModelVersion) -> ModelVersion:
-    """Register a checkpoint; the same artifact a second time gives the version that it already has."""
-    row = connection.execute(
-        text(f"""
-            INSERT INTO catalog.model_versions AS v (kind, artifact_uri, weights_sha256, preprocessing, categories,
-                dimensions, data_snapshot, code_version, library_versions, metrics, engine, precision, built_from,
-                built_at, fidelity)
-            VALUES (:kind, :artifact_uri, :weights_sha256, :preprocessing, :categories, :dimensions, :data_snapshot,
-                :code_version, :library_versions, :metrics, :engine, :precision, :built_from,
-                CASE WHEN CAST(:built_from AS integer) IS NOT NULL THEN clock_timestamp() END, :fidelity)
-            ON CONFLICT (kind, artifact_uri) DO UPDATE
-            SET metrics = excluded.metrics, built_from = coalesce(excluded.built_from, v.built_from),
-                built_at = coalesce(excluded.built_at, v.built_at), fidelity = coalesce(excluded.fidelity, v.fidelity)
-            RETURNING {COLUMNS}
-        """),
-        {
-            "kind": version.kind,
-            "artifact_uri": version.artifact_uri,
-            "weights_sha256": version.weights_sha256,
-            "preprocessing": json.dumps(version.preprocessing),
-            "categories": list(version.categories) if version.categories else None,
-            "dimensions": version.dimensions,
-            "data_snapshot": version.data_snapshot,
-            "code_version": version.code_version,
-            "library_versions": json.dumps(version.library_versions),
-            "metrics": json.dumps(version.metrics),
-            "engine": version.engine,
-            "precision": version.precision,
-            "built_from": version.built_from,
-            "fidelity": json.dumps(version.fidelity) if version.fidelity is not None else None,
-        },
-    ).one()
-    return _model_version(row)
+    """Register a checkpoint. If its artifact is registered already, return that version."""
+    statement = """
+        INSERT INTO catalog.model_versions AS v (kind, artifact_uri, weights_sha256, preprocessing, categories,
+            dimensions, data_snapshot, code_version, library_versions, metrics, engine, precision, built_from,
+            built_at, fidelity)
+        VALUES (:kind, :artifact_uri, :weights_sha256, :preprocessing, :categories, :dimensions, :data_snapshot,
+            :code_version, :library_versions, :metrics, :engine, :precision, :built_from,
+            CASE WHEN CAST(:built_from AS integer) IS NOT NULL THEN clock_timestamp() END, :fidelity)
+        ON CONFLICT (kind, artifact_uri) DO UPDATE
+        SET metrics = excluded.metrics, built_from = coalesce(excluded.built_from, v.built_from),
+            built_at = coalesce(excluded.built_at, v.built_at), fidelity = coalesce(excluded.fidelity, v.fidelity)
+        RETURNING *
+    """
+    rows = connection.execute(
+        text_with_json(statement, "preprocessing", "library_versions", "metrics", "fidelity"),
+        {**vars(version), "categories": list(version.categories) if version.categories else None},
+    )
+    return next(read_records(rows, ModelVersion))
 
 
 def read_model_version(connection: Connection, model_version_id: int) -> ModelVersion:
-    """Look a version up by its id, which comes from a foreign key and therefore exists."""
-    statement = text(f"SELECT {COLUMNS} FROM catalog.model_versions v WHERE v.model_version_id = :id")
-    return _model_version(connection.execute(statement, {"id": model_version_id}).one())
+    """Return the version of an id that comes from a foreign key and therefore exists."""
+    statement = text("SELECT * FROM catalog.model_versions WHERE model_version_id = :id")
+    return next(read_records(connection.execute(statement, {"id": model_version_id}), ModelVersion))
 
 
 def find_build_version(connection: Connection, trained_version_id: int) -> int | None:
@@ -110,26 +93,25 @@ def find_build_version(connection: Connection, trained_version_id: int) -> int |
 
 
 def read_champion(connection: Connection, kind: ModelKind) -> ModelVersion | None:
-    """The version of the latest promotion of a kind, or None before the first."""
-    return _read_named_by(connection, "champion_models", kind)
+    """Return the version of the latest promotion of a kind, or None before the first."""
+    statement = text("""
+        SELECT v.* FROM catalog.champion_models n JOIN catalog.model_versions v USING (model_version_id)
+        WHERE n.kind = :kind
+    """)
+    return read_record(connection.execute(statement, {"kind": kind}), ModelVersion)
 
 
 def read_live_model(connection: Connection, kind: ModelKind) -> ModelVersion | None:
-    """The version of a kind that answers come from, or None before the first switch."""
-    return _read_named_by(connection, "live_models", kind)
-
-
-def _read_named_by(connection: Connection, view: str, kind: ModelKind) -> ModelVersion | None:
-    statement = text(f"""
-        SELECT {COLUMNS} FROM catalog.{view} n JOIN catalog.model_versions v USING (model_version_id)
+    """Return the live version of a kind, or None before the first switch."""
+    statement = text("""
+        SELECT v.* FROM catalog.live_models n JOIN catalog.model_versions v USING (model_version_id)
         WHERE n.kind = :kind
     """)
-    row = connection.execute(statement, {"kind": kind}).one_or_none()
-    return _model_version(row) if row else None
+    return read_record(connection.execute(statement, {"kind": kind}), ModelVersion)
 
 
 def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
-    """The champion of a kind.
+    """Return the champion of a kind.
 
     Raises:
         NotFoundError: nothing of this kind was ever promoted.
@@ -139,19 +121,6 @@ def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
         adoption = " or, without labels, `python -m jobs adopt encoder`" if kind == "encoder" else ""
         raise NotFoundError(f"no {kind} was promoted yet: run `python -m jobs retrain`{adoption} first")
     return champion
-
-
-def _model_version(row: Row[Any]) -> ModelVersion:
-    return ModelVersion(
-        row.model_version_id,
-        row.kind,
-        row.artifact_uri,
-        row.weights_sha256,
-        tuple(row.categories or ()),
-        row.dimensions,
-        row.engine,
-        row.precision,
-    )
 
 
 @dataclass(frozen=True)
@@ -167,14 +136,14 @@ class LiveEncoder:
 
 @dataclass(frozen=True)
 class LiveVersions:
-    """None of a kind before its first."""
+    """The live models. Each is None before its first switch."""
 
     classifier: int | None
     encoder: LiveEncoder | None
 
 
 def read_live_versions(connection: Connection) -> LiveVersions:
-    """Both by one statement, so that they are of one moment."""
+    """Read both in one statement, so they belong to the same moment."""
     row = connection.execute(
         text("""
             SELECT (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier') AS classifier,

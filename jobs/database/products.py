@@ -147,10 +147,10 @@ TAGS = """
 
 
 def renew_product_tags(connection: Connection, classifier_version_id: int) -> int:
-    """Fuse anew the tags of all products whose photos, or whose photos' tags, changed; returns how many.
+    """Update the tags of all products whose photos or photos' tags have changed. Return how many.
 
-    A product's probabilities are the mean of its photos' (a linear opinion pool): one bad photo cannot veto
-    what the others agree on, as it could in a product of probabilities.
+    The probabilities of a product are the mean of those of its photos (a linear opinion pool). One bad photo cannot
+    veto what the others agree on, as it could in a product of probabilities.
     """
     parameters = {"classifier": classifier_version_id}
     connection.execute(

@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from jobs.database.promotions import Switch, insert_switch
+from jobs.database.records import read_record
 from jobs.errors import NotFoundError, RefusedError
 
 SpaceState = Literal["building", "live", "retired"]
 HNSW_LINKS = 16
 HNSW_CANDIDATES = 64
 MAINTENANCE_BYTES_PER_ROW = 1000
-"""What an HNSW build holds in memory for each row beside its vector: 716 as measured, and some room."""
+"""Memory of an HNSW build for each row, without its vector: 716 measured, and some reserve."""
 
 MAINTENANCE_BYTES = (64 * 2**20, 2 * 2**30)
-"""The least and the most memory that an index build asks for; one that outgrows it goes on more slowly."""
+"""Bounds for the memory of an index build. A build that needs more becomes slower."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class EmbeddingSpace:
 
     @property
     def partition(self) -> str:
-        """The table that holds the vectors; safe to put into SQL, as is `index`."""
+        """The table with the vectors. Safe to put into SQL, like `index`."""
         return f"image_embeddings_{self.space_id:d}"
 
     @property
@@ -41,7 +42,7 @@ class EmbeddingSpace:
 
 @dataclass(frozen=True)
 class SpaceSummary:
-    """A space and what it holds, its index included; ``vectors`` is None once it was dropped."""
+    """A space and its size, including its index. ``vectors`` is None if it was dropped."""
 
     space_id: int
     encoder_version_id: int
@@ -53,14 +54,14 @@ class SpaceSummary:
 
 
 def open_space(connection: Connection, encoder_version_id: int, dimensions: int) -> int:
-    """Make sure that an encoder has a space to fill, and return its id; one that was dropped is built anew.
+    """Return the id of an encoder's space, and create its table if it is new or was dropped.
 
-    A new space keeps others from writing to ``catalog.images`` until the caller's transaction ends; searches go on.
+    A new space blocks writers of ``catalog.images`` until the caller's transaction ends. Searches are not blocked.
 
     Raises:
-        PermanentError: the encoder has a space of other dimensions.
+        RefusedError: the encoder has a space of other dimensions.
     """
-    space = _read_space(connection, encoder_version_id=encoder_version_id)
+    space = _read_space_of(connection, encoder_version_id)
     if space is None or not _relation_exists(connection, space.partition):
         space = _create_space(connection, encoder_version_id, dimensions)
     if space.dimensions != dimensions:
@@ -72,7 +73,7 @@ def open_space(connection: Connection, encoder_version_id: int, dimensions: int)
 
 
 def _create_space(connection: Connection, encoder_version_id: int, dimensions: int) -> EmbeddingSpace:
-    """Create what another job has not created by now."""
+    """Create the space, unless another job has created it meanwhile."""
     lock_spaces(connection)
     connection.execute(
         text("""
@@ -81,9 +82,10 @@ def _create_space(connection: Connection, encoder_version_id: int, dimensions: i
         """),
         {"encoder": encoder_version_id, "dimensions": dimensions},
     )
-    space = _require_space(connection, encoder_version_id=encoder_version_id)
+    space = _read_space_of(connection, encoder_version_id)
+    assert space is not None
     if not _relation_exists(connection, space.partition):
-        # Attached, since a table that is created as a partition locks out all who read the others.
+        # Attached, because creating a table as a partition would block readers of all other spaces.
         connection.execute(
             text(
                 f"CREATE TABLE catalog.{space.partition} "
@@ -102,13 +104,13 @@ def _create_space(connection: Connection, encoder_version_id: int, dimensions: i
 
 
 def create_space_index(connection: Connection, space_id: int) -> None:
-    """Index the vectors of a space, unless they are; writers of the space wait meanwhile.
+    """Index the vectors of a space, unless it has an index. Writers of the space wait meanwhile.
 
-    The build runs at thousands of rows a second, several times faster than adding rows to a finished index. A million
-    rows take minutes all the same, so that other spaces can be switched during it, as a rollback does.
+    The build is several times faster than inserting rows into a finished index. A million rows still take minutes, so
+    it blocks only this space: a rollback can switch to another one meanwhile.
     """
     lock_space(connection, space_id)
-    space = _require_space(connection, space_id=space_id)
+    space = read_space(connection, space_id)
     if _relation_exists(connection, space.index):
         return
     count_rows = text("SELECT count(*) FROM catalog.image_embeddings WHERE space_id = :space")
@@ -117,7 +119,7 @@ def create_space_index(connection: Connection, space_id: int) -> None:
     connection.execute(
         text(
             f"CREATE INDEX {space.index} ON catalog.{space.partition} "
-            # The column takes vectors of any length, an index needs one: searches repeat this expression.
+            # The column has no fixed length, but an index needs one. Searches repeat this expression.
             f"USING hnsw ((embedding::halfvec({space.dimensions:d})) halfvec_cosine_ops) "
             f"WITH (m = {HNSW_LINKS:d}, ef_construction = {HNSW_CANDIDATES:d})"
         )
@@ -125,15 +127,16 @@ def create_space_index(connection: Connection, space_id: int) -> None:
 
 
 def make_space_live(connection: Connection, space_id: int, report: Mapping[str, Any] | None = None) -> None:
-    """Have every search answer from this space from the caller's commit on; the space before it is retired.
+    """Make a space and its encoder live from the caller's commit on, and retire the space before it.
 
-    Its encoder becomes the live one by that, with ``report`` in the row of ``switches``.
+    The row in ``switches`` gets the ``report``.
 
     Raises:
-        PermanentError: the space does not exist or has no index.
+        NotFoundError: the space does not exist.
+        RefusedError: the space has no index.
     """
     lock_spaces(connection)
-    space = _require_space(connection, space_id=space_id)
+    space = read_space(connection, space_id)
     if not _relation_exists(connection, space.index):
         raise RefusedError(f"embedding space {space_id} has no index yet: call create_space_index first")
     if space.state == "live":
@@ -147,13 +150,14 @@ def make_space_live(connection: Connection, space_id: int, report: Mapping[str, 
 
 
 def drop_space(connection: Connection, space_id: int) -> None:
-    """Delete the vectors of a space at once; its row stays, since runs refer to it.
+    """Delete the vectors of a space. Its row stays, because runs refer to it.
 
     Raises:
-        PermanentError: the space does not exist or is live.
+        NotFoundError: the space does not exist.
+        RefusedError: the space is live.
     """
     lock_spaces(connection)
-    space = _require_space(connection, space_id=space_id)
+    space = read_space(connection, space_id)
     if space.state == "live":
         raise RefusedError(f"embedding space {space_id} is live: make another one live before you drop it")
     connection.execute(text(f"DROP TABLE IF EXISTS catalog.{space.partition}"))
@@ -162,113 +166,87 @@ def drop_space(connection: Connection, space_id: int) -> None:
 
 
 def lock_spaces(connection: Connection) -> None:
-    """One job at a time changes spaces; those that read them or write vectors go on."""
+    """Let one job at a time change spaces. Readers and writers of vectors are not blocked."""
     connection.execute(text("LOCK TABLE catalog.embedding_spaces IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def lock_space(connection: Connection, space_id: int) -> None:
-    """One job at a time changes this space; those that refer to its row go on."""
+    """Let one job at a time change this space. Inserts that refer to its row are not blocked."""
     statement = text("SELECT FROM catalog.embedding_spaces WHERE space_id = :space FOR NO KEY UPDATE")
     connection.execute(statement, {"space": space_id})
 
 
 def read_space(connection: Connection, space_id: int) -> EmbeddingSpace:
-    """A space by its id.
+    """Return a space by its id.
 
     Raises:
-        PermanentError: there is none.
+        NotFoundError: it does not exist.
     """
-    return _require_space(connection, space_id=space_id)
-
-
-def find_searchable_space(connection: Connection, encoder_version_id: int) -> int | None:
-    """The id of an encoder's space if it still has its vectors and its index, so that it can go live at once."""
-    space = _read_space(connection, encoder_version_id=encoder_version_id)
-    return space.space_id if space and _relation_exists(connection, space.index) else None
-
-
-def has_space_index(connection: Connection, space_id: int) -> bool:
-    """Whether the vectors of a space are indexed."""
-    return _relation_exists(connection, _require_space(connection, space_id=space_id).index)
-
-
-def list_spaces(connection: Connection) -> list[SpaceSummary]:
-    """All spaces, the oldest first, with what they hold."""
-    rows = connection.execute(text("SELECT * FROM catalog.embedding_spaces ORDER BY space_id")).all()
-    summaries = []
-    for row in rows:
-        space = _embedding_space(row)
-        vectors, size_bytes = _measure_partition(connection, space)
-        summaries.append(
-            SpaceSummary(
-                space.space_id,
-                space.encoder_version_id,
-                space.dimensions,
-                space.state,
-                vectors,
-                size_bytes,
-                row.created_at.isoformat(timespec="seconds"),
-            )
-        )
-    return summaries
-
-
-def _measure_partition(connection: Connection, space: EmbeddingSpace) -> tuple[int | None, int]:
-    if not _relation_exists(connection, space.partition):
-        return None, 0
-    statement = text("""
-        SELECT count(*), pg_total_relation_size(CAST(:partition AS regclass))
-        FROM catalog.image_embeddings WHERE space_id = :space
-    """)
-    vectors, size_bytes = connection.execute(
-        statement, {"partition": f"catalog.{space.partition}", "space": space.space_id}
-    ).one()
-    return vectors, size_bytes
-
-
-def find_space(connection: Connection, encoder_version_id: int) -> int | None:
-    """The id of an encoder's space, or None if it was never opened."""
-    statement = text("SELECT space_id FROM catalog.embedding_spaces WHERE encoder_version_id = :encoder")
-    return connection.execute(statement, {"encoder": encoder_version_id}).scalar_one_or_none()
-
-
-def find_live_space(connection: Connection) -> int | None:
-    """The id of the space that searches answer from, or None before the first."""
-    statement = text("SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'")
-    return connection.execute(statement).scalar_one_or_none()
-
-
-def read_live_space(connection: Connection) -> EmbeddingSpace:
-    """The space that searches answer from.
-
-    Raises:
-        PermanentError: none is live yet.
-    """
-    row = connection.execute(text("SELECT * FROM catalog.embedding_spaces WHERE state = 'live'")).one_or_none()
-    if row is None:
-        raise NotFoundError("no embedding space is live yet: run `python -m jobs ingest` first")
-    return _embedding_space(row)
-
-
-def _require_space(
-    connection: Connection, *, space_id: int | None = None, encoder_version_id: int | None = None
-) -> EmbeddingSpace:
-    space = _read_space(connection, space_id=space_id, encoder_version_id=encoder_version_id)
+    statement = text("SELECT * FROM catalog.embedding_spaces WHERE space_id = :space")
+    space = read_record(connection.execute(statement, {"space": space_id}), EmbeddingSpace)
     if space is None:
         raise NotFoundError(f"there is no embedding space {space_id}")
     return space
 
 
-def _read_space(
-    connection: Connection, *, space_id: int | None = None, encoder_version_id: int | None = None
-) -> EmbeddingSpace | None:
-    statement = text("SELECT * FROM catalog.embedding_spaces WHERE space_id = :space OR encoder_version_id = :encoder")
-    row = connection.execute(statement, {"space": space_id, "encoder": encoder_version_id}).one_or_none()
-    return _embedding_space(row) if row else None
+def _read_space_of(connection: Connection, encoder_version_id: int) -> EmbeddingSpace | None:
+    statement = text("SELECT * FROM catalog.embedding_spaces WHERE encoder_version_id = :encoder")
+    return read_record(connection.execute(statement, {"encoder": encoder_version_id}), EmbeddingSpace)
 
 
-def _embedding_space(row: Row[Any]) -> EmbeddingSpace:
-    return EmbeddingSpace(row.space_id, row.encoder_version_id, row.dimensions, row.state)
+def find_searchable_space(connection: Connection, encoder_version_id: int) -> int | None:
+    """Return the id of an encoder's space if it still has its index and can therefore go live at once."""
+    space = _read_space_of(connection, encoder_version_id)
+    return space.space_id if space and _relation_exists(connection, space.index) else None
+
+
+def has_space_index(connection: Connection, space_id: int) -> bool:
+    """Return whether the vectors of a space are indexed."""
+    return _relation_exists(connection, read_space(connection, space_id).index)
+
+
+def list_spaces(connection: Connection) -> list[SpaceSummary]:
+    """List all spaces with what they hold, the oldest first."""
+    rows = connection.execute(
+        text("""
+            SELECT s.space_id, s.encoder_version_id, s.dimensions, s.state,
+                   CASE WHEN p.partition IS NOT NULL THEN coalesce(e.vectors, 0) END AS vectors,
+                   coalesce(pg_total_relation_size(p.partition), 0) AS size_bytes, s.created_at
+            FROM catalog.embedding_spaces s
+            LEFT JOIN (SELECT space_id, count(*) AS vectors FROM catalog.image_embeddings GROUP BY space_id) e
+                USING (space_id)
+            CROSS JOIN LATERAL to_regclass('catalog.image_embeddings_' || s.space_id) AS p (partition)
+            ORDER BY s.space_id
+        """)
+    )
+    return [
+        SpaceSummary(**{**row._mapping, "created_at": row.created_at.isoformat(timespec="seconds")}) for row in rows
+    ]
+
+
+def find_space(connection: Connection, encoder_version_id: int) -> int | None:
+    """Return the id of an encoder's space, or None if it was never opened."""
+    statement = text("SELECT space_id FROM catalog.embedding_spaces WHERE encoder_version_id = :encoder")
+    return connection.execute(statement, {"encoder": encoder_version_id}).scalar_one_or_none()
+
+
+def find_live_space(connection: Connection) -> int | None:
+    """Return the id of the live space, or None before the first."""
+    statement = text("SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'")
+    return connection.execute(statement).scalar_one_or_none()
+
+
+def read_live_space(connection: Connection) -> EmbeddingSpace:
+    """Return the live space.
+
+    Raises:
+        NotFoundError: none is live yet.
+    """
+    statement = text("SELECT * FROM catalog.embedding_spaces WHERE state = 'live'")
+    space = read_record(connection.execute(statement), EmbeddingSpace)
+    if space is None:
+        raise NotFoundError("no embedding space is live yet: run `python -m jobs ingest` first")
+    return space
 
 
 def _set_state(connection: Connection, space: EmbeddingSpace, state: SpaceState) -> None:
@@ -284,9 +262,9 @@ def _relation_exists(connection: Connection, name: str) -> bool:
 
 
 def _set_maintenance_memory(connection: Connection, wanted_bytes: int) -> None:
-    """Until the transaction ends; a parallel build takes the whole of it as shared memory, needed or not."""
-    least, most = MAINTENANCE_BYTES
-    kilobytes = min(max(wanted_bytes, least), most) // 1024
+    """Set the memory until the transaction ends. A parallel build allocates all of it as shared memory."""
+    minimum, maximum = MAINTENANCE_BYTES
+    kilobytes = min(max(wanted_bytes, minimum), maximum) // 1024
     connection.execute(text("SELECT set_config('maintenance_work_mem', :value, true)"), {"value": f"{kilobytes}kB"})
 
 
@@ -297,7 +275,7 @@ def widen_index_search(connection: Connection) -> None:
 
 
 def sample_common_images(connection: Connection, first_space_id: int, second_space_id: int, images: int) -> list[int]:
-    """So many images of those that both spaces hold, at random but always the same."""
+    """Sample images that both spaces contain, at random but always the same ones."""
     statement = text("""
         SELECT i.image_id FROM catalog.images i
         WHERE i.deleted_at IS NULL
@@ -310,7 +288,7 @@ def sample_common_images(connection: Connection, first_space_id: int, second_spa
 
 
 def find_neighbours(connection: Connection, space: EmbeddingSpace, image_id: int, k: int) -> list[int]:
-    """The nearest images in the bucket to one that the space holds, nearest first, without itself."""
+    """Return the images in the bucket nearest to an image of the space, nearest first, without itself."""
     parameters = {"space": space.space_id, "image": image_id, "dimensions": space.dimensions, "k": k}
     # The index is used only if space and dimensions are constants. The driver writes them into the statement.
     statement = text("""

@@ -1,14 +1,14 @@
-"""Writing what became of a chunk, all of it in the caller's transaction."""
+"""Write the tags, vectors and content hashes of a chunk, in the caller's transaction."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, delete, table, text
 
 from jobs.database.binary_copy import (
-    Column,
+    EncodedColumn,
     copy_rows,
     encode_bigints,
     encode_halfvecs,
@@ -22,7 +22,10 @@ from jobs.errors import RetryableError
 
 @dataclass(frozen=True)
 class StagingTable:
-    """A temporary table in which rows arrive, since a COPY knows no ON CONFLICT."""
+    """A temporary table for arriving rows, because COPY has no ON CONFLICT.
+
+    It lives as long as its connection: one for each transaction would fill the system catalogs with dead rows.
+    """
 
     name: str
     columns: str
@@ -37,7 +40,7 @@ STAGED_EMBEDDINGS = StagingTable("staged_embeddings", "image_id bigint, content_
 
 @dataclass(frozen=True)
 class SeenContent:
-    """The bytes of an image that were read under an etag; sizes in pixels after EXIF orientation."""
+    """The bytes of an image that were read under an etag. Sizes are pixels after EXIF orientation."""
 
     image_id: int
     etag: str
@@ -46,10 +49,10 @@ class SeenContent:
     height: int | None
 
 
-# Without equality, since arrays have none that is true or false; so has `Embedding`.
+# Without equality, like `Embedding`: arrays compare element by element.
 @dataclass(frozen=True, eq=False)
 class Tag:
-    """A classifier's answer: ``probabilities``, float32 [categories], in the order of its categories."""
+    """A classifier's tag. ``probabilities``, float32 [categories], are in the order of its categories."""
 
     image_id: int
     content_hash: bytes
@@ -61,7 +64,7 @@ class Tag:
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """An encoder's answer, a vector of unit length, float32 [dimensions]."""
+    """An encoder's vector of unit length, float32 [dimensions]."""
 
     image_id: int
     content_hash: bytes
@@ -70,16 +73,16 @@ class Embedding:
 
 @dataclass(frozen=True)
 class ContentCopy:
-    """An image whose bytes were answered before, under whatever key."""
+    """An image whose bytes have a result already, under any key."""
 
     image_id: int
     content_hash: bytes
 
 
 def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> None:
-    """Note the hash and size of each image's bytes, unless the bucket was listed with other bytes meanwhile.
+    """Store the hash and size of each image's bytes, unless a listing has found other bytes meanwhile.
 
-    Images that were not decoded have the size of others with the same bytes.
+    Images that were not decoded get the size of others with the same bytes.
     """
     sizes = {content.content_hash: (content.width, content.height) for content in contents if content.width}
     known = [sizes.get(content.content_hash, (None, None)) for content in contents]
@@ -108,7 +111,7 @@ def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> 
 
 
 def upsert_tags(connection: Connection, classifier_version_id: int | None, tags: Sequence[Tag]) -> None:
-    """Store a classifier's answers; without a classifier there are none."""
+    """Store tags of a classifier. Without a classifier there are none."""
     if not tags:
         return
     columns = {
@@ -135,7 +138,7 @@ def upsert_tags(connection: Connection, classifier_version_id: int | None, tags:
 
 
 def copy_tags(connection: Connection, classifier_version_id: int | None, copies: Sequence[ContentCopy]) -> None:
-    """Give images the tag that the classifier gave to the same bytes."""
+    """Copy to images the tag that the classifier gave to the same bytes."""
     if not copies:
         return
     copied = connection.execute(
@@ -159,7 +162,7 @@ def copy_tags(connection: Connection, classifier_version_id: int | None, copies:
 
 
 def upsert_embeddings(connection: Connection, space_id: int, embeddings: Sequence[Embedding]) -> None:
-    """Store an encoder's answers."""
+    """Store vectors of an encoder."""
     if not embeddings:
         return
     columns = {
@@ -180,7 +183,7 @@ def upsert_embeddings(connection: Connection, space_id: int, embeddings: Sequenc
 
 
 def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[ContentCopy]) -> None:
-    """Give images the vector that the space holds for the same bytes."""
+    """Copy to images the vector that the space has for the same bytes."""
     copied = connection.execute(
         text("""
             INSERT INTO catalog.image_embeddings (space_id, image_id, content_hash, embedding)
@@ -200,33 +203,33 @@ def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[Cont
 
 
 def forget_answers(connection: Connection, image_ids: Sequence[int]) -> None:
-    """Drop the tags and vectors of images whose present bytes are no photo; answers to these very bytes stay.
+    """Delete the tags and vectors of images whose current bytes failed, except those of these very bytes.
 
-    Bytes that one model has answered may fail under another, or under narrower limits: that takes nothing away.
+    Bytes that one model has processed may fail with another, or under narrower limits. Their results stay.
     """
-    for table in ("image_tags", "image_embeddings"):
-        connection.execute(
-            text(f"""
-                DELETE FROM catalog.{table} a USING catalog.images i
-                WHERE a.image_id = ANY (:ids) AND i.image_id = a.image_id
-                  AND a.content_hash IS DISTINCT FROM i.content_hash
-            """),
-            {"ids": list(image_ids)},
-        )
+    for statement in (FORGET_TAGS, FORGET_EMBEDDINGS):
+        connection.execute(text(statement), {"ids": list(image_ids)})
+
+
+FORGET_TAGS = """
+    DELETE FROM catalog.image_tags a USING catalog.images i
+    WHERE a.image_id = ANY (:ids) AND i.image_id = a.image_id AND a.content_hash IS DISTINCT FROM i.content_hash
+"""
+FORGET_EMBEDDINGS = """
+    DELETE FROM catalog.image_embeddings a USING catalog.images i
+    WHERE a.image_id = ANY (:ids) AND i.image_id = a.image_id AND a.content_hash IS DISTINCT FROM i.content_hash
+"""
 
 
 def _top_3_document(tag: Tag) -> str:
     return json.dumps([{"category": category, "confidence": confidence} for category, confidence in tag.top_3])
 
 
-def _stage(connection: Connection, staging: StagingTable, columns: Mapping[str, Column]) -> None:
-    """Leave these rows alone in a staging table.
-
-    It lives as long as the connection: one for each transaction would fill the system catalogs with dead rows.
-    """
+def _stage(connection: Connection, staging: StagingTable, columns: Mapping[str, EncodedColumn]) -> None:
+    """Fill a staging table with these rows alone."""
     exists = text("SELECT to_regclass(:name) IS NOT NULL")
     if connection.scalar(exists, {"name": f"pg_temp.{staging.name}"}):
-        connection.execute(text(f"DELETE FROM pg_temp.{staging.name}"))
+        connection.execute(delete(table(staging.name, schema="pg_temp")))
     else:
         create = f"CREATE TEMPORARY TABLE {staging.name} ({staging.columns}) ON COMMIT DELETE ROWS"
         connection.execute(text(create))
@@ -235,7 +238,7 @@ def _stage(connection: Connection, staging: StagingTable, columns: Mapping[str, 
 
 def _require_all_copied(copied: int, copies: Sequence[ContentCopy]) -> None:
     if copied < len({copy.image_id for copy in copies}):
-        raise RetryableError("answers that were to be copied were overwritten meanwhile; run the same command again")
+        raise RetryableError("results to be copied were overwritten meanwhile; run the same command again")
 
 
 def _copy_parameters(copies: Sequence[ContentCopy]) -> dict[str, list[int] | list[bytes]]:

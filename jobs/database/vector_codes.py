@@ -1,4 +1,4 @@
-"""Queries on ``vector_codes``: which vectors of a large category are worth comparing with a question's."""
+"""Queries on ``vector_codes``, which preselect the vectors to compare in a large category."""
 
 from sqlalchemy import Connection, Engine, text
 
@@ -6,7 +6,7 @@ from jobs.database.spaces import find_live_space, lock_space
 
 
 def renew_live_codes(engine: Engine) -> None:
-    """Renew the codes of the live space, if there is one; in a large catalog it takes long."""
+    """Update the codes of the live space, if there is one. This takes long in a large catalog."""
     with engine.begin() as connection:
         space_id = find_live_space(connection)
         if space_id is not None:
@@ -14,12 +14,12 @@ def renew_live_codes(engine: Engine) -> None:
 
 
 def renew_vector_codes(connection: Connection, space_id: int) -> None:
-    """Bring the codes of a space to its vectors and to the current tags; reads all of them, writes what differs.
+    """Update the codes of a space to its vectors and the current tags. Read all of them, write the differences.
 
-    Until then, searches in a large category miss what came since, and are slow where they find too little.
+    Until then, searches in a large category miss new images, and are slow if they find too few.
     """
     lock_space(connection, space_id)
-    # Right after a load the planner believes its tables to be small, and would look each image up in all of them.
+    # Right after a load, the planner assumes that tables are small, and would look up each image in all of them.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
     connection.execute(text(UPSERT), {"space": space_id})
     connection.execute(text(DELETE), {"space": space_id})
@@ -35,10 +35,10 @@ UPSERT = """
     LEFT JOIN catalog.current_product_tags p ON p.product_id = i.product_id
     LEFT JOIN catalog.vector_codes c ON c.space_id = e.space_id AND c.image_id = e.image_id
     WHERE e.space_id = :space AND i.deleted_at IS NULL
-        -- Here, since an upsert locks the rows that it leaves as they are, and would undo a label of this moment.
+        -- Not in the upsert: it also locks rows that it does not change, and could revert a concurrent label.
         AND (c.image_category, c.product_category, c.code)
             IS DISTINCT FROM (t.category, p.category, CAST(binary_quantize(e.embedding) AS bit varying))
-    -- Together by category, so that a search reads few pages.
+    -- Sorted by category, so that a search reads few pages.
     ORDER BY p.category, e.image_id
     ON CONFLICT (space_id, image_id) DO UPDATE
     SET image_category = excluded.image_category, product_category = excluded.product_category, code = excluded.code

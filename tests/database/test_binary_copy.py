@@ -9,7 +9,7 @@ from psycopg2 import DataError
 from sqlalchemy import Engine, text
 
 from jobs.database.binary_copy import (
-    Column,
+    EncodedColumn,
     copy_rows,
     encode_bigints,
     encode_halfvecs,
@@ -24,7 +24,7 @@ TEXTS = ["", "dress", "Größe 38 — “neu” 👗", "tab\tnewline\n\\N"]
 NUMBERS = np.array([[0.1, 0.0, 1 / 3], [1e-30, -2.5, 3.4e38]], dtype=np.float32)
 
 
-def send(engine: Engine, kind: str, column: Column) -> list[Any]:
+def send(engine: Engine, kind: str, column: EncodedColumn) -> list[Any]:
     """What a column of this type holds after a COPY, each value as text."""
     with engine.begin() as connection:
         connection.execute(text(f"CREATE TEMPORARY TABLE sent (position integer, value {kind}) ON COMMIT DROP"))

@@ -188,7 +188,7 @@ def test_an_error_of_ours_prints_no_trace(visit: Visit, browsed: BrowsedShop, mo
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("a secret of the code")
 
-    monkeypatch.setattr(photos, "read_photo_page", break_down)
+    monkeypatch.setattr(photos, "read_image_page", break_down)
     answer = visit("viewer").get("photos")
     assert answer.status_code == 500
     assert "secret" not in answer.text
