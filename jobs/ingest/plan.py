@@ -17,14 +17,7 @@ from jobs.database.model_versions import (
 )
 from jobs.database.run_history import read_recent_speed
 from jobs.database.spaces import find_space, open_space
-from jobs.database.tagging_runs import (
-    Purpose,
-    RunModels,
-    TaggingRun,
-    insert_run,
-    lock_run,
-    read_run,
-)
+from jobs.database.tagging_runs import Purpose, RunModels, TaggingRun, insert_run, lock_run, read_run
 from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
 from jobs.errors import RefusedError
 from jobs.failures import RETRYABLE_REASONS

@@ -9,13 +9,7 @@ from sqlalchemy import Connection
 from jobs.connections import Connections
 from jobs.database.run_history import EmbeddedCounts, RunTotals, count_embedded, sum_chunks
 from jobs.database.spaces import has_space_index
-from jobs.database.tagging_runs import (
-    RunState,
-    TaggingRun,
-    finish_run,
-    has_asked_for_retraining,
-    require_run,
-)
+from jobs.database.tagging_runs import RunState, TaggingRun, finish_run, has_asked_for_retraining, require_run
 from jobs.errors import RefusedError
 from jobs.ingest.drift import DriftReport, measure_drift
 from jobs.storage.layout import report_location
