@@ -12,7 +12,7 @@ PEERS_READY := $(PEERS_VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install ui down test check settings quality bench chaos bench-peers lock reset clean
+.PHONY: help demo install ui down test check settings quality bench chaos bench-peers report lock reset clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,19 +41,21 @@ check: $(READY) ## lint, format, types, layers of imports
 settings: $(READY) ## update .env.example and docker-compose.yaml after an edit of jobs/settings.py
 	@$(BIN)/python -m jobs settings --write
 
-quality: $(READY) ## train on real photos under the default gates; writes its figures into docs/benchmarks.md
+quality: $(READY) ## train on real images under the default gates
 	@$(BIN)/python -m benchmarks.training.quality
 
-bench: $(READY) ## images per second beside the bare forward pass; what two of the gates let through
+bench: $(READY) ## images per second compared with the bare forward pass, and how often gates accept a candidate
 	@$(BIN)/python -m benchmarks.ingest.throughput
-	@$(BIN)/python -m benchmarks.training.paired_gate
-	@$(BIN)/python -m benchmarks.training.calibration_gate
+	@$(BIN)/python -m benchmarks.training.gates
 
-chaos: $(READY) ## kill jobs, break what they stand on, feed them hostile files; 20 minutes, writes docs/benchmarks.md
+chaos: $(READY) ## kill jobs, break their environment, feed them hostile files; takes 20 minutes
 	@$(BIN)/python -m benchmarks.scenarios.chaos
 
-bench-peers: $(READY) $(PEERS_READY) ## images per second of other ways to the same answers, Ray Data and Daft among them
-	@$(BIN)/python -m benchmarks.peers --peers-python $(PEERS_VENV)/bin/python
+bench-peers: $(READY) $(PEERS_READY) ## images per second compared with all peers, Ray Data and Daft among them
+	@$(BIN)/python -m benchmarks.ingest.throughput --all-peers
+
+report: $(READY) ## generate docs/benchmarks.md from the results of the benchmarks
+	@$(BIN)/python -m benchmarks.report
 
 lock: $(READY) ## write requirements.lock anew after an edit of requirements*.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

@@ -1,9 +1,9 @@
-"""What ``make bench`` and ``make quality`` run; the figures stand in docs/benchmarks.md."""
+"""Benchmarks, each a program that writes its figures to benchmarks/results; docs/benchmarks.md shows them."""
 
 import sys
 
 from fixtures.supervision import supervise
 
-# So it is while `python -m benchmarks.NAME` looks for the module that it runs.
+# True while `python -m benchmarks.NAME` looks for the module to run.
 if sys.argv[:1] == ["-m"]:
     supervise()

@@ -1,10 +1,10 @@
-"""The environment that keeps a newer x86-64 processor to AVX2, and a look at what every library then computes in.
+"""Restrict an x86-64 processor to AVX2 by environment variables, and show what each library then uses.
 
-    python -m benchmarks.avx2            # as the processor is
-    python -m benchmarks.avx2 --restrict # as it would be with AVX2 alone
-    python -m benchmarks.avx2 --print    # the variables, for `env $(python -m benchmarks.avx2 --print) COMMAND`
+    python -m benchmarks.avx2             show what the libraries use on this processor
+    python -m benchmarks.avx2 --restrict  show what they use with AVX2 only
+    python -m benchmarks.avx2 --print     print the variables, for `env $(python -m benchmarks.avx2 --print) COMMAND`
 
-A process reads them when it starts. Each library has its own: no single variable reaches all.
+A process reads them when it starts. There is no single variable for all libraries.
 """
 
 import argparse
@@ -13,32 +13,32 @@ import subprocess
 import sys
 
 AVX2 = {
-    # The kernels of both copies of oneDNN, that in torch and that in OpenVINO.
+    # The kernels of oneDNN, in torch and in OpenVINO.
     "ONEDNN_MAX_CPU_ISA": "AVX2",
-    # OpenVINO's own kernels, and what it says that the processor has.
+    # OpenVINO's own kernels and the capabilities it reports.
     "OV_CPU_MAX_ISA": "AVX2",
-    # Torch's own kernels, and what it compiles.
+    # Torch's own and compiled kernels.
     "ATEN_CPU_CAPABILITY": "avx2",
-    # The matrix products of torch in float32.
+    # Torch's matrix products in float32.
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    # NumPy's own loops, and its matrix products and those of SciPy.
+    # NumPy's own loops, and the matrix products of NumPy and SciPy.
     "NPY_DISABLE_CPU_FEATURES": "X86_V4,AVX512_ICL,AVX512_SPR",
     "OPENBLAS_CORETYPE": "Haswell",
 }
 
 
-def describe_machine() -> dict[str, str]:
-    """What each library says that it computes in, and the kernels that it takes for a convolution."""
+def describe_libraries() -> dict[str, str]:
+    """Return the instructions that each library reports, and the kernels that OpenVINO chooses for a convolution."""
     import numpy as np
     import openvino as ov
     import torch
     from openvino import opset13 as opset
 
-    photos = opset.parameter([1, 64, 16, 16], ov.Type.f32)
+    images = opset.parameter([1, 64, 16, 16], ov.Type.f32)
     weights = opset.constant(np.ones((64, 64, 3, 3), dtype=np.float32))
-    convolution = opset.convolution(photos, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    convolution = opset.convolution(images, weights, [1, 1], [1, 1], [1, 1], [1, 1])
     core = ov.Core()
-    graph = ov.Model([convolution], [photos], "probe")
+    graph = ov.Model([convolution], [images], "probe")
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     kernels = {node.get_rt_info()["primitiveType"].astype(str) for node in compiled.get_runtime_model().get_ops()}
     return {
@@ -51,10 +51,10 @@ def describe_machine() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the variables, or what the libraries compute in."""
+    """Print the variables, or what the libraries use."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--restrict", action="store_true", help="look in a process that is kept to AVX2")
+    choice.add_argument("--restrict", action="store_true", help="show it for a process restricted to AVX2")
     choice.add_argument("--print", action="store_true", help="print the variables")
     options = parser.parse_args()
     if options.print:
@@ -62,7 +62,7 @@ def main() -> None:
     elif options.restrict:
         subprocess.run([sys.executable, "-m", "benchmarks.avx2"], env=os.environ | AVX2, check=True)
     else:
-        for name, value in describe_machine().items():
+        for name, value in describe_libraries().items():
             print(f"{name}: {value}")
 
 

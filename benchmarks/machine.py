@@ -1,30 +1,26 @@
-"""What a figure was measured on, and how several of them are shown."""
+"""Describe the machine and the versions that a figure depends on."""
 
 import os
 import platform
-import statistics
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-
-def describe_machine(*packages: str) -> dict[str, object]:
-    """Processor, cores that this process may use, and versions."""
-    return {
-        "processor": name_processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "versions": {name: version(name) for name in packages},
-    }
+from jobs.code_version import read_code_version
 
 
-def name_processor() -> str:
-    """The model of this machine's processor."""
+def describe_machine() -> str:
+    """Return the number of cores that this process may use and the processor's name."""
+    return f"{len(os.sched_getaffinity(0))} cores of {_read_processor()}"
+
+
+def read_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the commit of this project and the versions of packages."""
+    return {"commit": read_code_version(), **{name: version(name) for name in packages}}
+
+
+def _read_processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()
-
-
-def show_range(values: Sequence[float], digits: int) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"

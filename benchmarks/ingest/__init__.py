@@ -1,1 +1,1 @@
-"""Benchmarks of the nightly ingest: decoding, forward pass, discovery, memory, the whole night."""
+"""Benchmarks of the nightly ingest: throughput, discovery, decoding, memory, a whole night in Airflow."""

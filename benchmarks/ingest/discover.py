@@ -1,11 +1,11 @@
-"""Time and memory of comparing a long listing with a catalog that knows as many images, beside listing alone.
+"""Measure time and memory of comparing a long listing with a catalog of as many images, compared with listing alone.
 
     python -m benchmarks.ingest.discover
     python -m benchmarks.ingest.discover --images 100000 --rounds 1
 
-The listing is made up and served on loopback in pages of 1,000, as S3 gives them; boto3, Postgres as the local stack
-runs it, the schema and the code of the stage are real. Each measurement has a process of its own. A round lists, then
-discovers a bucket in which nothing changed, then one of which 1 % each vanished, changed and is new; ratios are taken
+The listing is generated and served on loopback in pages of 1,000, as S3 does; boto3, Postgres as the local stack runs
+it, the schema and the code of the stage are real. Each measurement has a process of its own (``--once``). A round
+lists, then discovers an unchanged bucket, then one in which 1 % each was deleted, changed and is new; ratios are taken
 inside a round, since machines are noisy.
 """
 
@@ -15,41 +15,39 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
-from benchmarks.ingest.served_listing import MadeUpBucket, serve_listing
-from benchmarks.machine import name_processor
-from fixtures.stack_access import read_environment
+from benchmarks.ingest.listing_server import GeneratedBucket, serve_listing
+from benchmarks.results import Row, format_range, publish
+from benchmarks.stack import open_stack
+from jobs.connections import connect
 from jobs.database.engine import driver_url
-from jobs.database.migrations import migrate
-from jobs.local.ports import WantedPorts
-from jobs.local.stack import start_stack, stop_stack
-from jobs.settings import PROJECT_ROOT
+from jobs.ingest.discover import discover_images
+from jobs.settings import PROJECT_ROOT, load_settings
 
 ENVIRONMENT = {
-    "CATALOG_SOURCE_URI": "s3://made-up/photos/",
-    "CATALOG_ARTIFACTS_URI": "s3://made-up/artifacts/",
+    "CATALOG_SOURCE_URI": "s3://generated/photos/",
+    "CATALOG_ARTIFACTS_URI": "s3://generated/artifacts/",
     "AWS_ACCESS_KEY_ID": "none",
     "AWS_SECRET_ACCESS_KEY": "none",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-TAKE_BACK_CHANGES = (
+UNDO_CHANGES = (
     "DELETE FROM catalog.images WHERE object_key LIKE '%new.jpg'",
     "UPDATE catalog.images SET etag = replace(etag, 'changed', '0000000') WHERE etag LIKE '%changed'",
     "UPDATE catalog.images SET deleted_at = NULL WHERE deleted_at IS NOT NULL",
     "UPDATE catalog.images SET content_hash = sha256(object_key::bytea) WHERE content_hash IS NULL",
 )
+LIST, DISCOVER = "list", "discover"
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of one process; memory is the most that was resident."""
+    """Time, peak of resident memory and counts of one process."""
 
     seconds: float
     peak_memory_bytes: int
@@ -58,45 +56,68 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Round:
-    """The listing alone, and discoveries of the same length."""
+    """The listing alone, and two discoveries of the same length."""
 
     listing: Measurement
-    nothing_changed: Measurement
-    some_changed: Measurement
+    unchanged: Measurement
+    changed: Measurement
 
 
 def main() -> None:
-    """Fill a catalog by its first discovery, measure the later ones, print a table, write JSON."""
+    """Fill a catalog by a first discovery, measure later ones, and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench-discover.json")
+    parser.add_argument("--once", choices=(LIST, DISCOVER), help="measure in this process the source of the settings")
     arguments = parser.parse_args()
+    if arguments.once:
+        print(json.dumps(asdict(measure_once(arguments.once))))
+        return
     with (
-        serve_listing(MadeUpBucket(arguments.images, is_changed=False)) as same,
-        serve_listing(MadeUpBucket(arguments.images, is_changed=True)) as changed,
-        _open_database() as database_url,
+        serve_listing(GeneratedBucket(arguments.images, is_changed=False)) as same,
+        serve_listing(GeneratedBucket(arguments.images, is_changed=True)) as changed,
+        open_stack() as stack,
     ):
-        first = _run("discover", same, database_url)
-        _settle_catalog(database_url)
-        rounds = [_measure_round(same, changed, database_url) for _ in range(arguments.rounds)]
-    summary = {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": name_processor(),
-        "images": arguments.images,
-        "first_discovery": asdict(first),
-        "rounds": [asdict(one) for one in rounds],
-    }
-    arguments.json.parent.mkdir(exist_ok=True)
-    arguments.json.write_text(json.dumps(summary, indent=2))
-    _print_table(first, rounds)
+        first = _run(DISCOVER, same, stack.database_url)
+        _settle_catalog(stack.database_url)
+        rounds = [_measure_round(same, changed, stack.database_url) for _ in range(arguments.rounds)]
+    listing = [one.listing for one in rounds]
+    publish(
+        "A listing of a million keys",
+        f"The listing of a generated bucket of {arguments.images:,} keys, served on loopback in pages of 1,000 and "
+        "compared with a catalog of as many images, each in a process of its own; medians of "
+        f"{arguments.rounds} interleaved rounds.",
+        [
+            _make_row("listing alone", listing, listing),
+            _make_row("discover, nothing changed", [one.unchanged for one in rounds], listing),
+            _make_row("discover; 1 % deleted, 1 % changed, 1 % new", [one.changed for one in rounds], listing),
+            _make_row("first discovery, once", [first], []),
+        ],
+        targets="ratio 2.0, 300 MB",
+        packages=["boto3", "sqlalchemy", "psycopg"],
+    )
+
+
+def measure_once(command: str) -> Measurement:
+    """List the source, or discover and commit; memory includes that of the imports."""
+    with connect(load_settings()) as connections:
+        started = time.perf_counter()
+        if command == LIST:
+            counts = {"listed": sum(len(page) for page in connections.store.list_pages(connections.source))}
+        else:
+            with connections.engine.begin() as connection:
+                counts = asdict(discover_images(connection, connections))
+        seconds = time.perf_counter() - started
+    lines = Path("/proc/self/status").read_text().splitlines()
+    peak = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return Measurement(seconds, peak, counts)
 
 
 def _measure_round(same: str, changed: str, database_url: str) -> Round:
     measured = Round(
-        listing=_run("list", same, database_url),
-        nothing_changed=_run("discover", same, database_url),
-        some_changed=_run("discover", changed, database_url),
+        listing=_run(LIST, same, database_url),
+        unchanged=_run(DISCOVER, same, database_url),
+        changed=_run(DISCOVER, changed, database_url),
     )
     _settle_catalog(database_url)
     return measured
@@ -104,7 +125,7 @@ def _measure_round(same: str, changed: str, database_url: str) -> Round:
 
 def _run(command: str, endpoint: str, database_url: str) -> Measurement:
     environment = {"CATALOG_DATABASE_URL": database_url, "CATALOG_S3_ENDPOINT_URL": endpoint, **ENVIRONMENT}
-    words = [sys.executable, "-m", "benchmarks.ingest.discover_once", command]
+    words = [sys.executable, "-m", "benchmarks.ingest.discover", "--once", command]
     finished = subprocess.run(words, cwd=PROJECT_ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE)
     measurement = Measurement(**json.loads(finished.stdout.splitlines()[-1]))
     print(f"  {command}: {measurement.seconds:.1f} s, {measurement.counts}", flush=True)
@@ -112,44 +133,22 @@ def _run(command: str, endpoint: str, database_url: str) -> Measurement:
 
 
 def _settle_catalog(database_url: str) -> None:
-    """Leave the catalog as a run over the unchanged bucket leaves it: all photos read, statistics up to date."""
+    """Restore the catalog to its state after a run on the unchanged bucket: all images read, statistics current."""
     engine = create_engine(driver_url(database_url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        for statement in (*TAKE_BACK_CHANGES, "VACUUM ANALYZE", "CHECKPOINT"):
+        for statement in (*UNDO_CHANGES, "VACUUM ANALYZE", "CHECKPOINT"):
             connection.execute(text(statement))
     engine.dispose()
 
 
-@contextmanager
-def _open_database() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="bench-") as parent:
-        folder = Path(parent) / "stack"
-        try:
-            start_stack(folder, WantedPorts(), None)
-            url = read_environment(folder)["CATALOG_DATABASE_URL"]
-            migrate(url)
-            yield url
-        finally:
-            stop_stack(folder)
-
-
-def _print_table(first: Measurement, rounds: list[Round]) -> None:
-    listing = [one.listing for one in rounds]
-    print(f"{'':34}{'seconds':>9}{'of listing alone':>18}{'peak MB':>9}")
-    for name, measured in (
-        ("listing alone", listing),
-        ("discover, nothing changed", [one.nothing_changed for one in rounds]),
-        ("discover, 1 % each differs", [one.some_changed for one in rounds]),
-    ):
-        ratios = [one.seconds / alone.seconds for one, alone in zip(measured, listing, strict=True)]
-        _print_line(name, measured, f"{statistics.median(ratios):.2f}")
-    _print_line("first discovery", [first], "")
-
-
-def _print_line(name: str, measured: list[Measurement], ratio: str) -> None:
-    seconds = statistics.median(one.seconds for one in measured)
-    peak = max(one.peak_memory_bytes for one in measured) / 1e6
-    print(f"{name:34}{seconds:9.1f}{ratio:>18}{peak:9.0f}")
+def _make_row(case: str, measured: list[Measurement], listing: list[Measurement]) -> Row:
+    ratios = [one.seconds / alone.seconds for one, alone in zip(measured, listing, strict=False)]
+    return {
+        "case": case,
+        "seconds": round(statistics.median(one.seconds for one in measured), 1),
+        "ratio to listing alone": format_range(ratios, 2) if ratios else None,
+        "peak memory, MB": round(max(one.peak_memory_bytes for one in measured) / 1e6),
+    }
 
 
 if __name__ == "__main__":

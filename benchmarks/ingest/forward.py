@@ -1,9 +1,8 @@
-"""The bare forward pass of two models on ready photos: the speed that no pipeline can exceed.
+"""Measure the bare forward pass of two models on prepared images: the speed that no pipeline can exceed.
 
     python -m benchmarks.ingest.forward CLASSIFIER ENCODER SECONDS
 
-Both are computed in the engine and precision that their folders name, in as many passes side by side as when photos are
-tagged.
+Uses the engine and precision stored in the model folders and as many concurrent passes as tagging does.
 """
 
 import json
@@ -21,10 +20,10 @@ WARM_UP_SECONDS = 1.0
 
 
 def measure_forward(classifier: Path, encoder: Path, seconds: float) -> float:
-    """Images per second of both models together."""
+    """Return images per second of both models together."""
     predictor = load_predictor(classifier, encoder, EngineSettings("auto", "auto"))
     random = np.random.default_rng(0)
-    photo = tuple(
+    image = tuple(
         random.integers(0, 256, (geometry.crop_to, geometry.crop_to, 3), dtype=np.uint8)
         for geometry in predictor.geometries
     )
@@ -32,7 +31,7 @@ def measure_forward(classifier: Path, encoder: Path, seconds: float) -> float:
     def forward_until(deadline: float) -> int:
         images = 0
         while time.perf_counter() < deadline:
-            predictor.predict([photo] * predictor.batch_size, tag=True, embed=True)
+            predictor.predict([image] * predictor.batch_size, tag=True, embed=True)
             images += predictor.batch_size
         return images
 

@@ -1,12 +1,11 @@
-"""Whether memory stays flat over 20,000 photos in one process, by engine.
+"""Measure whether the memory of one process stays flat over 20,000 images, by engine.
 
     python -m benchmarks.ingest.memory
-    python -m benchmarks.ingest.memory --photos 4000
+    python -m benchmarks.ingest.memory --images 4000
 
-The photos are real ones, over and over, each with bytes of its own, so that none is known from before. All of them are
-one shard of `python -m jobs ingest`, from a real S3 endpoint into Postgres with a live index. What the process has
-resident is read five times a second; it grows by what it has at most after 2,000 photos beyond what it had at most in
-the thousand before, when models, pools and buffers were there already.
+Real images are repeated with different bytes, so none is reused. All of them are one shard of `python -m jobs ingest`,
+from a real S3 endpoint into Postgres with a live index. Resident memory is read five times a second. Growth is the peak
+after 2,000 images minus the peak of the thousand before, when models, pools and buffers are already loaded.
 """
 
 import argparse
@@ -19,123 +18,122 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from benchmarks.filled_stack import FilledStack, forget_answers, measure_forward, open_filled_stack
-from benchmarks.machine import describe_machine
-from benchmarks.materials import (
-    Way,
-    build_artifacts,
-    find_photos,
-    list_ways,
-    load_calibration,
-    multiply_photos,
-    write_checkpoints,
+from benchmarks.images import find_images, multiply_images
+from benchmarks.models import ModelFormat, build_artifacts, list_formats, write_checkpoints
+from benchmarks.results import Row, publish
+from benchmarks.tagging_stack import (
+    MEMORY_PERIOD_SECONDS,
+    TaggingStack,
+    delete_results,
+    measure_forward,
+    open_tagging_stack,
+    read_memory,
 )
 from jobs.settings import PROJECT_ROOT
 
 SETTLING, SETTLED = 1000, 2000
-SECONDS_BETWEEN_SAMPLES = 0.2
 COMMITTED = re.compile(r"shard 0: (\d+) of")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Photos committed so far, and resident bytes of the tagging process and of its decoding processes."""
+    """Images committed so far, and resident bytes of the tagging process and of its decoding processes."""
 
-    photos: int
+    images: int
     own_bytes: int
     decoding_bytes: int
 
 
 @dataclass(frozen=True)
 class Memory:
-    """In bytes; ``growth`` and ``peak`` are of the tagging process, ``tree_peak`` counts the decoding ones as well."""
+    """Bytes of the tagging process; ``tree_peak`` includes its decoding processes."""
 
-    photos: int
+    images: int
     peak: int
     tree_peak: int
     growth: int
     decoding_growth: int
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One run, and the bare forward pass of its models right after it."""
-
-    memory: Memory
-    images_per_second: float
-    forward_images_per_second: float
-
-
 def main() -> None:
-    """Run the benchmark, print a table, write JSON."""
+    """Measure the fastest engine and torch, and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=20_000)
-    parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench-memory.json")
+    parser.add_argument("--images", type=int, default=20_000)
     arguments = parser.parse_args()
-    if arguments.photos <= SETTLED:
-        parser.error(f"--photos must be more than {SETTLED}")
-    real = find_photos(1000)
+    if arguments.images <= SETTLED:
+        parser.error(f"--images must be more than {SETTLED}")
+    real = find_images(1000)
+    torch, *_, fastest = list_formats()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         scratch = Path(folder)
-        photos = multiply_photos(real.paths, arguments.photos, scratch / "photos")
-        calibration, checkpoints = load_calibration(real.paths), write_checkpoints(scratch)
-        torch, *_, fastest = list_ways()
-        measured = {}
-        for way in (fastest, torch):
-            models = build_artifacts(checkpoints, way, calibration, scratch / way.engine)
-            with open_filled_stack(photos, models, scratch / f"stack-{way.engine}") as stack:
-                measured[way] = _measure(stack, len(photos))
-            _print_measurement(way, measured[way])
-    summary = {
-        **describe_machine("torch", "openvino"),
-        "photo_kind": real.kind,
-        "ways": {str(way): asdict(one) for way, one in measured.items()},
-    }
-    arguments.json.parent.mkdir(exist_ok=True)
-    arguments.json.write_text(json.dumps(summary, indent=2))
-    print(f"{real.kind}; {summary['cores']} cores of {summary['processor']}")
-
-
-def _measure(stack: FilledStack, photos: int) -> Measurement:
-    forget_answers(stack)
-    environment = os.environ | stack.environment | {"CATALOG_SHARD_SIZE": str(photos)}
-    command = [sys.executable, "-m", "jobs", "ingest"]
-    with subprocess.Popen(
-        command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        progress = _Progress(process.stderr)
-        samples: list[Sample] = []
-        while process.poll() is None:
-            samples += _take_sample(process.pid, progress.photos)
-            time.sleep(SECONDS_BETWEEN_SAMPLES)
-        progress.join()
-        output = process.stdout.read()
-    if process.returncode or progress.photos != photos:
-        sys.exit(f"the job failed after {progress.photos} photos: {''.join(progress.lines[-20:])}")
-    return Measurement(
-        memory=summarise(samples),
-        images_per_second=json.loads(output.splitlines()[-1])["images_per_second"],
-        forward_images_per_second=measure_forward(stack.models),
+        images = multiply_images(real.paths, arguments.images, scratch / "images")
+        checkpoints = write_checkpoints(scratch)
+        rows = []
+        for chosen in (fastest, torch):
+            models = build_artifacts(checkpoints, chosen, real.paths, scratch / chosen.engine)
+            with open_tagging_stack(images, models, {"CATALOG_SHARD_SIZE": str(len(images))}) as stack:
+                rows.append(_measure(stack, chosen, len(images)))
+    publish(
+        "Memory",
+        f"Resident memory of one process over {len(images):,} images, read five times a second. Growth is the peak "
+        "after 2,000 images minus the peak of the thousand before.",
+        rows,
+        targets="growth of 50 MB, peak of 1 GB (2 GB with torch), 0.90 of the forward pass",
+        packages=["torch", "openvino"],
     )
 
 
-def summarise(samples: Sequence[Sample]) -> Memory:
-    """What a process took, by samples in the order of time."""
-    settling = [sample for sample in samples if SETTLING <= sample.photos < SETTLED]
-    settled = [sample for sample in samples if sample.photos >= SETTLED]
+def _measure(stack: TaggingStack, chosen: ModelFormat, images: int) -> Row:
+    delete_results(stack)
+    with subprocess.Popen(
+        [sys.executable, "-m", "jobs", "ingest"],
+        cwd=PROJECT_ROOT,
+        env=os.environ | stack.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        log = _LogReader(process.stderr)
+        samples: list[Sample] = []
+        while process.poll() is None:
+            own, tree = read_memory(process.pid)
+            if own:
+                samples.append(Sample(log.images, own, tree - own))
+            time.sleep(MEMORY_PERIOD_SECONDS)
+        log.join()
+        output = process.stdout.read()
+    if process.returncode or log.images != images:
+        sys.exit(f"ingest failed after {log.images} images: {''.join(log.lines[-20:])}")
+    memory = summarize(samples)
+    speed, forward = json.loads(output.splitlines()[-1])["images_per_second"], measure_forward(stack.models)
+    return {
+        "engine": str(chosen),
+        "images": memory.images,
+        "peak, MB": round(memory.peak / 1e6),
+        "with decoding processes, MB": round(memory.tree_peak / 1e6),
+        "growth, MB": round(memory.growth / 1e6),
+        "growth of decoding processes, MB": round(memory.decoding_growth / 1e6),
+        "images/s": round(speed, 1),
+        "forward pass, images/s": round(forward, 1),
+        "share of forward pass": f"{speed / forward:.2f}",
+    }
+
+
+def summarize(samples: Sequence[Sample]) -> Memory:
+    """Return peaks and growth from samples in the order of time."""
+    settling = [sample for sample in samples if SETTLING <= sample.images < SETTLED]
+    settled = [sample for sample in samples if sample.images >= SETTLED]
 
     def grow(values: Iterable[int], before: Iterable[int]) -> int:
         return max(values) - max(before)
 
     return Memory(
-        photos=samples[-1].photos,
+        images=samples[-1].images,
         peak=max(sample.own_bytes for sample in samples),
         tree_peak=max(sample.own_bytes + sample.decoding_bytes for sample in samples),
         growth=grow((one.own_bytes for one in settled), (one.own_bytes for one in settling)),
@@ -143,12 +141,12 @@ def summarise(samples: Sequence[Sample]) -> Memory:
     )
 
 
-class _Progress(threading.Thread):
-    """Reads the job's log, and knows how many photos it says are committed."""
+class _LogReader(threading.Thread):
+    """Read the job's log and keep the number of committed images that it reports."""
 
     def __init__(self, log: Iterable[str]) -> None:
         super().__init__()
-        self.photos = 0
+        self.images = 0
         self.lines: list[str] = []
         self._log = log
         self.start()
@@ -157,26 +155,7 @@ class _Progress(threading.Thread):
         for line in self._log:
             self.lines.append(line)
             if committed := COMMITTED.search(line):
-                self.photos = int(committed[1])
-
-
-def _take_sample(pid: int, photos: int) -> list[Sample]:
-    try:
-        process = psutil.Process(pid)
-        decoding = sum(child.memory_info().rss for child in process.children(recursive=True))
-        return [Sample(photos, process.memory_info().rss, decoding)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _print_measurement(way: Way, measured: Measurement) -> None:
-    memory, speed, forward = measured.memory, measured.images_per_second, measured.forward_images_per_second
-    print(
-        f"{way}, {memory.photos} photos: peak {memory.peak / 1e6:.0f} MB, with decoding processes "
-        f"{memory.tree_peak / 1e6:.0f}; after {SETTLED} photos {memory.growth / 1e6:+.0f} MB, the decoding processes "
-        f"{memory.decoding_growth / 1e6:+.0f}; {speed:.1f} of {forward:.1f} images/s: {speed / forward:.2f}",
-        flush=True,
-    )
+                self.images = int(committed[1])
 
 
 if __name__ == "__main__":

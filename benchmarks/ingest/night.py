@@ -1,40 +1,36 @@
-"""Where the time of a night goes: 20,000 new photos through the DAG `catalog_ingest` of a real Airflow.
+"""Measure where the time of a nightly run goes: 20,000 new images through the DAG `catalog_ingest` of a real Airflow.
 
     python -m benchmarks.ingest.night
-    python -m benchmarks.ingest.night --photos 4000 --shard-size 1000
+    python -m benchmarks.ingest.night --images 4000 --shard-size 1000
 
-The photos are real ones, over and over, each with bytes of its own, so that none is known from before; models in int8,
-one slot in the pool, so that shards follow one another. A shard works from the start of its first chunk to the commit
-of its last, by the ledger. Everything else is overhead: imports and models in its task before that, the other tasks,
-and what lies between tasks, which is Airflow's.
+Real images are repeated with different bytes, so none is reused. Models are int8, and the pool has one slot, so shards
+run one after the other. A shard works from the start of its first chunk to the commit of its last, by the ledger.
+Everything else is overhead: the rest of its task (imports, models), the other tasks, and Airflow between tasks.
 """
 
 import argparse
-import json
-import os
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import text
 
-from benchmarks.filled_stack import FilledStack, forget_answers, open_int8_stack
-from benchmarks.machine import describe_machine
-from benchmarks.materials import find_photos, multiply_photos
+from benchmarks.images import find_images, multiply_images
+from benchmarks.results import Row, format_share, publish
+from benchmarks.tagging_stack import TaggingStack, delete_results, open_int8_stack
 from demo.airflow_client import AirflowClient, DagRun, TaskInstance
 from jobs.local.airflow_services import AirflowOptions
-from jobs.settings import PROJECT_ROOT
 
 INGEST_DAG, SHARD_TASK = "catalog_ingest", "tag_shard"
-PATIENCE_SECONDS = 3600.0
+DEADLINE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Night:
-    """Seconds of a run from its start to its end, which add up; ``starting_seconds`` are those of shards."""
+    """The seconds of a run, which add up; ``starting_seconds`` are those of shard tasks that do not tag."""
 
-    photos: int
+    images: int
     shards: int
     seconds: float
     working_seconds: float
@@ -43,56 +39,49 @@ class Night:
 
     @property
     def between_seconds(self) -> float:
-        """In which no task ran."""
+        """Return the seconds in which no task ran."""
         return self.seconds - self.working_seconds - self.starting_seconds - sum(self.seconds_by_task.values())
 
     @property
     def overhead(self) -> float:
-        """The share of a run in which no shard worked."""
+        """Return the share of the run in which no shard worked."""
         return 1 - self.working_seconds / self.seconds
 
     @property
     def overhead_around_shards(self) -> float:
-        """The share of a run in which no shard's task ran."""
+        """Return the share of the run in which no shard task ran."""
         return self.overhead - self.starting_seconds / self.seconds
 
 
 def main() -> None:
-    """Run the benchmark, print a table, write JSON."""
+    """Measure one run and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=20_000)
-    parser.add_argument("--shard-size", type=int, help="other than the default of the settings")
-    parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench-night.json")
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--shard-size", type=int, help="default: that of the settings")
     arguments = parser.parse_args()
-    real = find_photos(1000)
-    if arguments.shard_size:
-        os.environ["CATALOG_SHARD_SIZE"] = str(arguments.shard_size)
+    settings = {"CATALOG_SHARD_SIZE": str(arguments.shard_size)} if arguments.shard_size else {}
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        photos = multiply_photos(real.paths, arguments.photos, Path(folder) / "photos")
-        with open_int8_stack(photos, AirflowOptions(pool_slots=1)) as stack:
-            forget_answers(stack)
+        images = multiply_images(find_images(1000).paths, arguments.images, Path(folder) / "images")
+        with open_int8_stack(images, settings, AirflowOptions(pool_slots=1)) as stack:
+            delete_results(stack)
             night = _run_night(stack)
-    summary = {
-        **describe_machine("apache-airflow", "openvino"),
-        "photo_kind": real.kind,
-        **asdict(night),
-        "between_seconds": night.between_seconds,
-        "overhead": night.overhead,
-        "overhead_around_shards": night.overhead_around_shards,
-    }
-    arguments.json.parent.mkdir(exist_ok=True)
-    arguments.json.write_text(json.dumps(summary, indent=2))
-    print(f"{night.photos} {real.kind}; {summary['cores']} cores of {summary['processor']}")
-    _print_night(night)
+    publish(
+        "A night in Airflow",
+        f"{night.images:,} new images in int8 through the DAG `catalog_ingest` of a real Airflow, shards one after the "
+        "other, and the share of the run in which no shard works.",
+        [_make_row(night)],
+        targets="5 %",
+        packages=["apache-airflow", "openvino"],
+    )
 
 
-def _run_night(stack: FilledStack) -> Night:
+def _run_night(stack: TaggingStack) -> Night:
     status = stack.status
     assert status.airflow_url
     assert status.password
     with AirflowClient(status.airflow_url, status.username, status.password) as airflow:
         airflow.wait_for_dag(INGEST_DAG, timeout_seconds=120)
-        run = airflow.wait_for_run(airflow.trigger_dag(INGEST_DAG), PATIENCE_SECONDS)
+        run = airflow.wait_for_run(airflow.trigger_dag(INGEST_DAG), DEADLINE_SECONDS)
         assert run.state == "success", run
         tasks = airflow.read_task_instances(INGEST_DAG, run.run_id)
         report = airflow.read_xcom(INGEST_DAG, run.run_id, "report")
@@ -108,15 +97,15 @@ def _run_night(stack: FilledStack) -> Night:
         return add_up(run, tasks, report["tagged"], [float(seconds) for seconds in working.scalars()])
 
 
-def add_up(run: DagRun, tasks: list[TaskInstance], photos: int, working: list[float]) -> Night:
-    """Divide the time of a run in which one task ran at a time; ``working`` are the seconds of each shard."""
+def add_up(run: DagRun, tasks: list[TaskInstance], images: int, working: list[float]) -> Night:
+    """Divide the time of a run whose tasks ran one at a time; ``working`` are the seconds of each shard."""
     seconds_by_task: dict[str, float] = {}
     for task in tasks:
         if task.state == "success":
             spent = _count_seconds(task.started_at, task.ended_at)
             seconds_by_task[task.task_id] = seconds_by_task.get(task.task_id, 0) + spent
     return Night(
-        photos=photos,
+        images=images,
         shards=len(working),
         seconds=_count_seconds(run.started_at, run.ended_at),
         working_seconds=sum(working),
@@ -131,17 +120,20 @@ def _count_seconds(start: datetime | None, end: datetime | None) -> float:
     return (end - start).total_seconds()
 
 
-def _print_night(night: Night) -> None:
+def _make_row(night: Night) -> Row:
     parts = {
-        f"{night.shards} shards working": night.working_seconds,
-        "their tasks starting and ending": night.starting_seconds,
+        "shards working": night.working_seconds,
+        "their tasks before and after": night.starting_seconds,
         **night.seconds_by_task,
         "between tasks": night.between_seconds,
-        "all": night.seconds,
     }
-    for name, seconds in parts.items():
-        print(f"{name:33}{seconds:8.1f} s{seconds / night.seconds:8.1%}")
-    print(f"overhead {night.overhead:.1%}, without the start of shards {night.overhead_around_shards:.1%}, bar 5 %")
+    return {
+        "images": night.images,
+        "shards": night.shards,
+        **{name: f"{seconds:.1f} s ({format_share(seconds / night.seconds)})" for name, seconds in parts.items()},
+        "overhead": format_share(night.overhead),
+        "overhead without the start of shards": format_share(night.overhead_around_shards),
+    }
 
 
 if __name__ == "__main__":

@@ -1,184 +1,167 @@
-"""Images per second from bucket to committed rows, beside the bare forward pass of the same models and other ways.
+"""Measure images per second from the bucket to committed rows, compared with the bare forward pass and with peers.
 
-    make bench                          1,000 photos, three interleaved rounds
-    python -m benchmarks.ingest.throughput --photos 200 --rounds 1
+    make bench                    1,000 images, three interleaved rounds
+    make bench-peers              the same with all peers, Ray Data and Daft among them
+    python -m benchmarks.ingest.throughput --images 200 --rounds 1
 
-Everything of ours is real: an S3 endpoint, Postgres with a live HNSW index, and the job's own command in a process of
-its own. ResNet-18 and a CLIP of ViT-B/32 size have random weights, on which speed does not depend, as production
-artifacts of each engine and precision that this processor has. Plain pipelines of Hugging Face and a DataLoader of
-torch answer some of the same photos beside them, from a folder to memory. A round times all of them, one after the
-other; ratios are taken inside a round, since machines are noisy.
+Our side is real: an S3 endpoint, Postgres with a live HNSW index, and the job's own command in a process of its own.
+The models are production artifacts in each engine and precision of this processor. Peers process some of the same
+images from a folder into memory. Ratios are taken inside a round, since machines are noisy.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.filled_stack import FilledStack, forget_answers, measure_forward, open_filled_stack, run_ingest
-from benchmarks.machine import describe_machine, show_range
-from benchmarks.materials import (
-    Checkpoints,
-    Photos,
-    Way,
-    build_artifacts,
-    enlarge_photos,
-    find_photos,
-    link_photos,
-    list_ways,
-    load_calibration,
-    write_checkpoints,
+from benchmarks.images import ImageFiles, enlarge_images, find_images, link_images
+from benchmarks.models import INT8, ModelFolders, build_artifacts, list_formats, write_checkpoints
+from benchmarks.peers.processes import PEERS, PLAIN_PEERS, Peer, PeerReport, run_peer
+from benchmarks.results import Row, format_range, format_share, publish
+from benchmarks.tagging_stack import (
+    IngestRun,
+    TaggingStack,
+    delete_results,
+    measure_forward,
+    open_tagging_stack,
+    run_ingest,
 )
-from benchmarks.peers.processes import PEERS, PEERS_PYTHON, Peer, PeerReport, measure
-from jobs.settings import PROJECT_ROOT
 
-PEER_PHOTOS = 256
-LARGE_PHOTOS = 400
-COLUMN_WIDTHS = (33, 19, 20, 22, 17, 11)
-LARGE = "openvino int8, 1200 x 1600"
-PLAIN_PEERS = tuple(
-    peer for peer in PEERS if peer.name in {"two Hugging Face pipelines, fp32", "torch DataLoader, bf16"}
+PEER_IMAGES = 256
+LARGE_IMAGES = 400
+LARGE = f"{INT8}, 1200 x 1600"
+PACKAGES = ("torch", "transformers", "openvino", "nncf", "obstore", "pillow")
+TARGETS = (
+    "0.90 of the forward pass; 100 images/s in int8, 62 in bf16; 1 GB of memory, 2 GB with torch; first batch after "
+    "4 s; 3 % of the time writing; large images at 0.85 of the speed of small ones"
 )
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of one way in one round; memory in bytes, of the tagging process and with its decoding processes."""
+    """A run of `ingest`, and the bare forward pass of its models right after it."""
 
-    images_per_second: float
+    run: IngestRun
     forward_images_per_second: float
-    peak_memory_bytes: int
-    peak_tree_memory_bytes: int
-    first_batch_seconds: float
-    seconds_by_stage: dict[str, float]
-    waiting_shares: dict[str, float]
+
+    @property
+    def images_per_second(self) -> float:
+        """Return the speed of the run."""
+        speed: float = self.run.report["images_per_second"]
+        return speed
 
     @property
     def share_of_forward(self) -> float:
-        """Of the bare forward pass, measured right after it."""
+        """Return the speed of the run as a share of the forward pass."""
         return self.images_per_second / self.forward_images_per_second
+
+    @property
+    def share_writing(self) -> float:
+        """Return the share of the time in which a stage wrote to the database."""
+        report = self.run.report
+        return float(report["write_seconds"] * report["images_per_second"] / report["entries"])
 
 
 @dataclass(frozen=True)
 class Round:
-    """Everything once; the peer that stands first is what all are compared with."""
+    """One measurement of every system."""
 
     ours: dict[str, Measurement]
     peers: dict[str, PeerReport]
 
     def compare(self, images_per_second: float) -> float:
-        """How many times as fast as the first peer."""
-        return images_per_second / self.peers[PLAIN_PEERS[0].name].images_per_second
+        """Return a speed as a multiple of the first peer's."""
+        return images_per_second / self.peers[PEERS[0].name].images_per_second
 
 
 def main() -> None:
-    """Run the benchmark, print a table, write JSON."""
+    """Measure all rounds and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench.json")
+    parser.add_argument("--all-peers", action="store_true", help="needs the environment of make bench-peers")
     arguments = parser.parse_args()
-    photos = find_photos(arguments.photos)
+    images = find_images(arguments.images)
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        rounds = measure_rounds(photos, arguments.rounds, Path(scratch))
-    summary = {
-        **describe_machine("torch", "transformers", "openvino", "nncf", "obstore", "pillow"),
-        "photos": len(photos.paths),
-        "photo_kind": photos.kind,
-        "rounds": [asdict(one) for one in rounds],
-    }
-    arguments.json.parent.mkdir(exist_ok=True)
-    arguments.json.write_text(json.dumps(summary, indent=2))
-    print(f"\n{len(photos.paths)} {photos.kind}; {summary['cores']} cores of {summary['processor']}")
-    print("\n".join(write_table(rounds)))
+        rounds = measure_rounds(images, arguments.rounds, PEERS if arguments.all_peers else PLAIN_PEERS, Path(scratch))
+    publish(
+        "From the bucket to committed rows",
+        f"{images} ({LARGE_IMAGES} at most of 1200 x 1600) from an S3 endpoint into Postgres with a live HNSW index, "
+        "compared with the bare forward pass of the same models, ResNet-18 and a CLIP ViT-B/32 with random weights; "
+        f"medians of {arguments.rounds} interleaved rounds. The peers process {PEER_IMAGES} of the images from a "
+        "folder into memory.",
+        list(list_rows(rounds)),
+        targets=TARGETS,
+        packages=PACKAGES,
+    )
 
 
-def measure_rounds(photos: Photos, count: int, scratch: Path) -> list[Round]:
-    """Build what is measured, and measure it that many times."""
+def measure_rounds(images: ImageFiles, count: int, peers: Sequence[Peer], scratch: Path) -> list[Round]:
+    """Start a stack for each engine and precision, then measure everything ``count`` times."""
     checkpoints = write_checkpoints(scratch)
-    peer_photos = link_photos(photos.paths[:PEER_PHOTOS], scratch / "photos")
+    peer_images = link_images(images.paths[:PEER_IMAGES], scratch / "images")
     with ExitStack() as opened:
-        stacks = {name: opened.enter_context(stack) for name, stack in _open_stacks(photos.paths, checkpoints, scratch)}
+        stacks = {name: opened.enter_context(stack) for name, stack in _open_stacks(images.paths, checkpoints, scratch)}
         return [
             Round(
-                ours={name: _measure_way(stack, name) for name, stack in stacks.items()},
-                peers={peer.name: _measure_peer(peer, checkpoints, peer_photos) for peer in PLAIN_PEERS},
+                ours={name: _measure_ours(stack, name) for name, stack in stacks.items()},
+                peers={peer.name: _measure_peer(peer, checkpoints, peer_images) for peer in peers},
             )
             for _ in range(count)
         ]
 
 
 def _open_stacks(
-    photos: list[Path], checkpoints: Checkpoints, scratch: Path
-) -> Iterator[tuple[str, AbstractContextManager[FilledStack]]]:
-    """One for each engine and precision, and one of large photos."""
-    calibration = load_calibration(photos)
-    models: dict[str, Checkpoints] = {}
-    for way in list_ways():
-        models[str(way)] = build_artifacts(checkpoints, way, calibration, scratch / str(way).replace(" ", "-"))
-        yield str(way), open_filled_stack(photos, models[str(way)], scratch / f"stack-{len(models)}")
-    large = enlarge_photos(photos[:LARGE_PHOTOS], scratch / "large")
-    yield LARGE, open_filled_stack(large, models[str(Way("openvino", "int8"))], scratch / "stack-large")
+    images: list[Path], checkpoints: ModelFolders, scratch: Path
+) -> Iterator[tuple[str, AbstractContextManager[TaggingStack]]]:
+    """Yield a stack for each engine and precision, and one with large images."""
+    for chosen in list_formats():
+        models = build_artifacts(checkpoints, chosen, images, scratch / str(chosen).replace(" ", "-"))
+        yield str(chosen), open_tagging_stack(images, models)
+    # The last format is int8.
+    yield LARGE, open_tagging_stack(enlarge_images(images[:LARGE_IMAGES], scratch / "large"), models)
 
 
-def _measure_way(stack: FilledStack, name: str) -> Measurement:
-    forget_answers(stack)
+def _measure_ours(stack: TaggingStack, name: str) -> Measurement:
+    delete_results(stack)
     run = run_ingest(stack)
-    report = run.report
-    assert report["failed"] == 0, report
-    result = Measurement(
-        images_per_second=report["images_per_second"],
-        forward_images_per_second=measure_forward(stack.models),
-        peak_memory_bytes=run.peak,
-        peak_tree_memory_bytes=run.tree_peak,
-        first_batch_seconds=run.first_batch_seconds,
-        seconds_by_stage={stage: report[f"{stage}_seconds"] for stage in ("read", "decode", "predict", "write")},
-        waiting_shares={resource: wait["share"] for resource, wait in report["waiting"].items()},
-    )
+    assert run.report["failed"] == 0, run.report
+    result = Measurement(run, measure_forward(stack.models))
     speed, forward = result.images_per_second, result.forward_images_per_second
     print(f"  {name}: {speed:.1f} of {forward:.1f} images/s: {result.share_of_forward:.2f}", flush=True)
     return result
 
 
-def _measure_peer(peer: Peer, checkpoints: Checkpoints, photos: Path) -> PeerReport:
-    report = measure(peer, checkpoints, photos, PEERS_PYTHON)
-    assert report
+def _measure_peer(peer: Peer, checkpoints: ModelFolders, images: Path) -> PeerReport:
+    report = run_peer(peer, checkpoints, images)
     print(f"  {peer.name}: {report.images_per_second:.1f} images/s", flush=True)
     return report
 
 
-def write_table(rounds: Sequence[Round]) -> list[str]:
-    """Ratios first; medians, and the range of all rounds."""
-    lines = [_write_line("", "times HF pipelines", "share of forward", "images/s", "GB, with decoders", "first batch")]
+def list_rows(rounds: Sequence[Round]) -> Iterator[Row]:
+    """Return medians and ranges of all rounds, and maxima of memory and of the first batch."""
     for name in rounds[0].ours:
         ours = [one.ours[name] for one in rounds]
-        job = max(one.peak_memory_bytes for one in ours) / 1e9
-        tree = max(one.peak_tree_memory_bytes for one in ours) / 1e9
-        lines.append(
-            _write_line(
-                name,
-                show_range([one.compare(one.ours[name].images_per_second) for one in rounds], 1),
-                show_range([one.share_of_forward for one in ours], 2),
-                show_range([one.images_per_second for one in ours], 1),
-                f"{job:.2f}, {tree:.2f}",
-                f"{max(one.first_batch_seconds for one in ours):.1f} s",
-            )
-        )
+        yield {
+            "system": name,
+            "images/s": format_range([one.images_per_second for one in ours], 1),
+            "share of forward pass": format_range([one.share_of_forward for one in ours], 2),
+            "times HF pipelines": format_range([one.compare(one.ours[name].images_per_second) for one in rounds], 1),
+            "memory, GB": f"{max(one.run.peak for one in ours) / 1e9:.2f}",
+            "with decoding processes, GB": f"{max(one.run.tree_peak for one in ours) / 1e9:.2f}",
+            "first batch, s": round(max(one.run.first_batch_seconds for one in ours), 1),
+            "time spent writing": format_share(max(one.share_writing for one in ours)),
+        }
     for name in rounds[0].peers:
         peers = [one.peers[name] for one in rounds]
-        times = show_range([one.compare(one.peers[name].images_per_second) for one in rounds], 1)
-        speed = show_range([one.images_per_second for one in peers], 1)
-        lines.append(
-            _write_line(name, times, "", speed, f"{max(one.peak_memory_bytes for one in peers) / 1e9:.2f}", "")
-        )
-    return lines
-
-
-def _write_line(*cells: str) -> str:
-    return "  ".join(f"{cell:{width}}" for cell, width in zip(cells, COLUMN_WIDTHS, strict=True)).rstrip()
+        yield {
+            "system": name,
+            "images/s": format_range([one.images_per_second for one in peers], 1),
+            "times HF pipelines": format_range([one.compare(one.peers[name].images_per_second) for one in rounds], 1),
+            "memory, GB": f"{max(one.peak_memory_bytes for one in peers) / 1e9:.2f}",
+        }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Other ways to get the same answers from the same models, each measured in a process of its own.
+"""Other libraries that run the same models on the same images, each measured in a process of its own.
 
-Files on disk in, answers in memory: no bucket and no database, which our own pipeline has besides. The modules that run
-as peers import nothing of `jobs`, so that they also run in an environment that has only their own packages.
+They read files and keep predictions in memory, without the bucket and the database of our pipeline. Modules that run as
+peers import nothing from `jobs`, because they also run in an environment with only their own packages.
 """
 
 import os
@@ -16,5 +16,5 @@ QUIET = {
 }
 """No telemetry, no network, no progress bars."""
 
-# Here, since most of these are read when the packages are imported, and this module comes before them.
+# Most packages read them when they are imported, and this module is imported first.
 os.environ.update(QUIET)

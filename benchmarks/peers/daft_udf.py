@@ -1,4 +1,4 @@
-"""Daft: it downloads and decodes, a batch UDF asks both models; for times see `measurement`.
+"""Run Daft: it downloads and decodes, and a batch UDF calls both models. `measurement` defines the times.
 
 The UDF runs in threads of the process of the query, and finds the models loaded.
 """
@@ -7,25 +7,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.measurement import BATCH_SIZE, Answer, Tagged, Work, measure_peer, read_clock
+from benchmarks.peers.measurement import BATCH_SIZE, Prediction, TimedPredictions, Work, measure_peer, read_clock
 
 
-def tag(work: Work) -> Tagged:
-    """Load the models, warm up in a first query, and answer in a second."""
+def tag(work: Work) -> TimedPredictions:
+    """Load the models, warm up in a first query, and predict in a second."""
     from benchmarks.peers.two_models import TwoModels, TwoProcessors
 
     processors = TwoProcessors.load(work.classifier, work.encoder)
     models = TwoModels.load(work.classifier, work.encoder, work.dtype)
 
-    def ask(images: Sequence[Any]) -> list[Answer]:
-        return models.answer(processors.prepare(images))
+    def predict(images: Sequence[Any]) -> list[Prediction]:
+        return models.predict(processors.prepare(images))
 
-    _answer(work.warm_up, ask)
+    _predict(work.warm_up, predict)
     started = read_clock()
-    return Tagged(_answer(work.photos, ask), read_clock() - started)
+    return TimedPredictions(_predict(work.images, predict), read_clock() - started)
 
 
-def _answer(photos: Sequence[Path], ask: Callable[[Sequence[Any]], list[Answer]]) -> dict[Path, Answer]:
+def _predict(images: Sequence[Path], predict: Callable[[Sequence[Any]], list[Prediction]]) -> dict[Path, Prediction]:
     import daft
     from daft import DataType
     from daft.functions import decode_image, download
@@ -34,15 +34,15 @@ def _answer(photos: Sequence[Path], ask: Callable[[Sequence[Any]], list[Answer]]
         {"category": DataType.string(), "confidence": DataType.float64(), "vector": DataType.list(DataType.float32())}
     )
 
-    def ask_batch(images: daft.Series) -> list[dict[str, Any]]:
-        return [vars(answer) for answer in ask(images.to_pylist())]
+    def predict_batch(images: daft.Series) -> list[dict[str, Any]]:
+        return [vars(prediction) for prediction in predict(images.to_pylist())]
 
-    udf = daft.func.batch(return_dtype=row, unnest=True, batch_size=BATCH_SIZE, use_process=False)(ask_batch)
-    table = daft.from_pydict({"path": [str(photo) for photo in photos]})
+    udf = daft.func.batch(return_dtype=row, unnest=True, batch_size=BATCH_SIZE, use_process=False)(predict_batch)
+    table = daft.from_pydict({"path": [str(image) for image in images]})
     image = decode_image(download(table["path"]), mode="RGB")
     rows = table.select(table["path"], udf(image)).to_pydict()
     columns = zip(rows["path"], rows["category"], rows["confidence"], rows["vector"], strict=True)
-    return {Path(path): Answer(category, confidence, vector) for path, category, confidence, vector in columns}
+    return {Path(path): Prediction(category, confidence, vector) for path, category, confidence, vector in columns}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A plain loop over torch's DataLoader: decoded once, both models on each batch; for times see `measurement`.
+"""Run a plain loop over torch's DataLoader: decode once, call both models. `measurement` defines the times.
 
 ``--workers 0`` reads and decodes in the loop itself, more in that many processes. They start inside of the time, as
 they do in each such loop.
@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.peers.measurement import BATCH_SIZE, Answer, Tagged, Work, measure_peer, read_clock
+from benchmarks.peers.measurement import BATCH_SIZE, Prediction, TimedPredictions, Work, measure_peer, read_clock
 from benchmarks.peers.two_models import Inputs, TwoModels, TwoProcessors
 
 
 @dataclass(frozen=True)
-class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Each photo as both models see it."""
+class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Each image as the input of both models."""
 
     paths: Sequence[Path]
     processors: TwoProcessors
@@ -28,24 +28,24 @@ class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        with Image.open(self.paths[index]) as photo:
-            inputs = self.processors.prepare([photo.convert("RGB")])
+        with Image.open(self.paths[index]) as image:
+            inputs = self.processors.prepare([image.convert("RGB")])
         return inputs.classifier[0], inputs.encoder[0]
 
 
-def tag(work: Work) -> Tagged:
-    """Load the models, and loop."""
+def tag(work: Work) -> TimedPredictions:
+    """Load the models, then predict."""
     processors = TwoProcessors.load(work.classifier, work.encoder)
     models = TwoModels.load(work.classifier, work.encoder, work.dtype)
 
-    def answer(photos: Sequence[Path]) -> dict[Path, Answer]:
-        loader: DataLoader[Any] = DataLoader(Photos(photos, processors), BATCH_SIZE, num_workers=work.workers)
-        answers = [answer for batch in loader for answer in models.answer(Inputs(*batch))]
-        return dict(zip(photos, answers, strict=True))
+    def predict(images: Sequence[Path]) -> dict[Path, Prediction]:
+        loader: DataLoader[Any] = DataLoader(Images(images, processors), BATCH_SIZE, num_workers=work.workers)
+        predictions = [prediction for batch in loader for prediction in models.predict(Inputs(*batch))]
+        return dict(zip(images, predictions, strict=True))
 
-    answer(work.warm_up)
+    predict(work.warm_up)
     started = read_clock()
-    return Tagged(answer(work.photos), read_clock() - started)
+    return TimedPredictions(predict(work.images), read_clock() - started)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What all peers have in common: the command line, the answers, the clock's meaning and the line of JSON.
+"""The command line, the predictions, the timing and the output that all peers share.
 
-python -m benchmarks.peers.NAME CLASSIFIER_FOLDER ENCODER_FOLDER PHOTOS_FOLDER [--dtype fp32|bf16] [--photos N]
+python -m benchmarks.peers.NAME CLASSIFIER_FOLDER ENCODER_FOLDER IMAGES_FOLDER [--dtype fp32|bf16] [--images N]
 
-Seconds go from the first read of a photo to the last answer in memory. What comes before does not count: imports, the
-start of an engine, the loading of the models, and `WARM_UP_PHOTOS` that are answered once more afterwards.
+Seconds run from the first read of an image to the last prediction in memory. They exclude imports, the start of an
+engine, loading the models, and a first pass over `WARM_UP_IMAGES`, which are predicted again afterwards.
 """
 
 import argparse
@@ -21,29 +21,29 @@ import numpy as np
 import psutil
 
 BATCH_SIZE = 32
-WARM_UP_PHOTOS = 2 * BATCH_SIZE
+WARM_UP_IMAGES = 2 * BATCH_SIZE
 MEMORY_PERIOD_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a peer is asked for; ``workers`` are loading processes, which the DataLoader alone knows."""
+    """The input of a peer; ``workers`` are loading processes, which only the DataLoader has."""
 
     classifier: Path
     encoder: Path
-    photos: Sequence[Path]
+    images: Sequence[Path]
     dtype: str
     workers: int
 
     @property
     def warm_up(self) -> Sequence[Path]:
-        """The photos to begin with, whose answers and time do not count."""
-        return self.photos[:WARM_UP_PHOTOS]
+        """Return the first images, whose predictions and time do not count."""
+        return self.images[:WARM_UP_IMAGES]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Of one photo; the vector as the encoder projects it, not scaled to unit length."""
+class Prediction:
+    """The prediction for one image; the vector is not scaled to unit length."""
 
     category: str
     confidence: float
@@ -51,24 +51,24 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """The answers by photo, and the seconds that they took as the module's docstring defines them."""
+class TimedPredictions:
+    """The predictions by image, and their seconds as defined by the module."""
 
-    answers: dict[Path, Answer]
+    predictions: dict[Path, Prediction]
     seconds: float
 
 
-def measure_peer(tag: Callable[[Work], Tagged], packages: Sequence[str]) -> None:
-    """Do the work of the command line and print the figures; ``packages`` are those whose version matters."""
+def measure_peer(tag: Callable[[Work], TimedPredictions], packages: Sequence[str]) -> None:
+    """Run a peer with the command line and print its figures; ``packages`` are those whose versions matter."""
     work = _read_command_line()
     with _watch_memory() as peak_memory_bytes:
         tagged = tag(work)
         peak = peak_memory_bytes()
-    _check_answers(tagged.answers, work)
+    _check_predictions(tagged.predictions, work)
     figures = {
-        "images": len(tagged.answers),
+        "images": len(tagged.predictions),
         "seconds": tagged.seconds,
-        "images_per_second": len(tagged.answers) / tagged.seconds,
+        "images_per_second": len(tagged.predictions) / tagged.seconds,
         "peak_memory_bytes": peak,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
     }
@@ -79,28 +79,30 @@ def _read_command_line() -> Work:
     parser = argparse.ArgumentParser()
     parser.add_argument("classifier", type=Path)
     parser.add_argument("encoder", type=Path)
-    parser.add_argument("photos_folder", type=Path)
+    parser.add_argument("images_folder", type=Path)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--photos", type=int, help="all by default")
+    parser.add_argument("--images", type=int, help="all by default")
     parser.add_argument("--workers", type=int, default=0, help="loading processes, where a peer has them")
     arguments = parser.parse_args()
-    photos = sorted(arguments.photos_folder.absolute().rglob("*.jpg"))[: arguments.photos]
-    if not photos:
-        parser.error(f"no photo *.jpg in {arguments.photos_folder}")
+    images = sorted(arguments.images_folder.absolute().rglob("*.jpg"))[: arguments.images]
+    if not images:
+        parser.error(f"no image *.jpg in {arguments.images_folder}")
     return Work(
-        arguments.classifier.absolute(), arguments.encoder.absolute(), photos, arguments.dtype, arguments.workers
+        arguments.classifier.absolute(), arguments.encoder.absolute(), images, arguments.dtype, arguments.workers
     )
 
 
-def _check_answers(answers: dict[Path, Answer], work: Work) -> None:
-    """A peer that left photos out would look fast."""
-    assert answers.keys() == set(work.photos), f"{len(answers)} answers for {len(work.photos)} photos"
-    assert all(np.isfinite(answer.vector).all() and 0 < answer.confidence <= 1 for answer in answers.values())
+def _check_predictions(predictions: dict[Path, Prediction], work: Work) -> None:
+    """Check that no image was left out, which would make a peer look fast."""
+    assert predictions.keys() == set(work.images), f"{len(predictions)} predictions for {len(work.images)} images"
+    assert all(
+        np.isfinite(prediction.vector).all() and 0 < prediction.confidence <= 1 for prediction in predictions.values()
+    )
 
 
 @contextmanager
 def _watch_memory() -> Iterator[Callable[[], int]]:
-    """The peak of resident memory so far, of this process and all below it; what they share counts in each."""
+    """Yield a function that returns the peak resident memory of this process and its descendants."""
     peaks, done = [0], threading.Event()
 
     def watch() -> None:
@@ -128,5 +130,5 @@ def _measure_memory() -> int:
 
 
 def read_clock() -> float:
-    """Seconds of a clock that all processes of this machine share."""
+    """Return the seconds of a clock that all processes of this machine share."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -1,4 +1,4 @@
-"""The peers, and how one of them is measured."""
+"""The peers, and how to measure one of them."""
 
 import json
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.materials import Checkpoints
+from benchmarks.models import ModelFolders
 from jobs.settings import PROJECT_ROOT
 
 PEERS_PYTHON = PROJECT_ROOT / ".local" / "peers-venv" / "bin" / "python"
@@ -14,7 +14,7 @@ PEERS_PYTHON = PROJECT_ROOT / ".local" / "peers-venv" / "bin" / "python"
 
 @dataclass(frozen=True)
 class Peer:
-    """A module of this package with its options; some need packages that the project does without."""
+    """A module of this package and its options; some need packages that the project does not install."""
 
     name: str
     module: str
@@ -24,7 +24,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class PeerReport:
-    """What a peer printed; memory is the peak of it and its children together."""
+    """The output of a peer; memory is the peak of its process with its children."""
 
     images: int
     seconds: float
@@ -44,15 +44,21 @@ PEERS = (
     Peer("Daft, fp32", "daft_udf", ("--dtype", "fp32"), needs_own_environment=True),
     Peer("Daft, bf16", "daft_udf", ("--dtype", "bf16"), needs_own_environment=True),
 )
-"""The first is what the others are compared with."""
+"""The others are compared with the first."""
+PLAIN_PEERS = (PEERS[0], PEERS[3])
+"""The peers of `make bench`."""
 
 
-def measure(peer: Peer, checkpoints: Checkpoints, photos_folder: Path, peers_python: Path) -> PeerReport | None:
-    """Run a peer on all photos of a folder; None if the environment that it needs is not installed."""
-    python = peers_python if peer.needs_own_environment else Path(sys.executable)
+def run_peer(peer: Peer, checkpoints: ModelFolders, images: Path) -> PeerReport:
+    """Run a peer on all images of a folder.
+
+    Raises:
+        SystemExit: it failed, or its environment is missing.
+    """
+    python = PEERS_PYTHON if peer.needs_own_environment else Path(sys.executable)
     if not python.is_file():
-        return None
-    folders = (checkpoints.classifier, checkpoints.encoder, photos_folder)
+        sys.exit(f"{python} does not exist, {peer.name} needs it: run make bench-peers")
+    folders = (checkpoints.classifier, checkpoints.encoder, images)
     command = [str(python.absolute()), "-m", f"benchmarks.peers.{peer.module}", *map(str, folders), *peer.options]
     finished = subprocess.run(command, cwd=PROJECT_ROOT, check=False, capture_output=True)
     if finished.returncode:

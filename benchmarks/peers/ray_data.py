@@ -1,6 +1,6 @@
-"""Ray Data: `read_images`, then `map_batches` by an actor that holds both models; for times see `measurement`.
+"""Run Ray Data: `read_images`, then `map_batches` on an actor with both models. `measurement` defines the times.
 
-A data set starts an actor of its own, so the actor says when it was ready, and photos are read only from then on.
+A data set starts an actor of its own, so the actor says when it was ready, and images are read only from then on.
 """
 
 import os
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.measurement import BATCH_SIZE, Answer, Tagged, Work, measure_peer, read_clock
+from benchmarks.peers.measurement import BATCH_SIZE, Prediction, TimedPredictions, Work, measure_peer, read_clock
 
 ACTOR_START_SECONDS = 120
 
 
 class Actor:
-    """Both models, on all cores: Ray gives an actor one thread, and reading takes little."""
+    """Both models on all cores: Ray gives an actor one thread, and reading needs few."""
 
     def __init__(self, classifier: Path, encoder: Path, dtype: str, threads: int) -> None:
         import torch
@@ -30,23 +30,23 @@ class Actor:
         self.ready = read_clock()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        answers = self.models.answer(self.processors.prepare(batch["image"]))
+        predictions = self.models.predict(self.processors.prepare(batch["image"]))
         return {
             "path": batch["path"],
-            "category": [answer.category for answer in answers],
-            "confidence": [answer.confidence for answer in answers],
-            "vector": [answer.vector for answer in answers],
-            "ready": [self.ready] * len(answers),
+            "category": [prediction.category for prediction in predictions],
+            "confidence": [prediction.confidence for prediction in predictions],
+            "vector": [prediction.vector for prediction in predictions],
+            "ready": [self.ready] * len(predictions),
         }
 
 
-def tag(work: Work) -> Tagged:
-    """Start Ray on this machine alone, answer, and stop it."""
+def tag(work: Work) -> TimedPredictions:
+    """Start Ray on this machine only, predict, and stop it."""
     # Otherwise Ray leaves a token in the home folder.
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
     import ray
 
-    # Not below the present folder: sockets have short names.
+    # In the system's temporary folder, since the paths of sockets must be short.
     folder = tempfile.mkdtemp(prefix="ray-")
     try:
         ray.init(
@@ -56,21 +56,21 @@ def tag(work: Work) -> Tagged:
             _temp_dir=folder,
             runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
         )
-        # Until the actors are ready nothing is read.
+        # Read nothing until the actors are ready.
         ray.data.DataContext.get_current().wait_for_min_actors_s = ACTOR_START_SECONDS
-        _answer(work, work.warm_up)
-        return _answer(work, work.photos)
+        _predict(work, work.warm_up)
+        return _predict(work, work.images)
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(work: Work, photos: Sequence[Path]) -> Tagged:
+def _predict(work: Work, images: Sequence[Path]) -> TimedPredictions:
     import ray
 
     cores = len(os.sched_getaffinity(0))
     rows = (
-        ray.data.read_images([str(photo) for photo in photos], mode="RGB", include_paths=True)
+        ray.data.read_images([str(image) for image in images], mode="RGB", include_paths=True)
         .map_batches(
             Actor,
             fn_constructor_args=(work.classifier, work.encoder, work.dtype, cores),
@@ -80,8 +80,8 @@ def _answer(work: Work, photos: Sequence[Path]) -> Tagged:
         )
         .take_all()
     )
-    answers = {Path(row["path"]): Answer(row["category"], row["confidence"], row["vector"]) for row in rows}
-    return Tagged(answers, read_clock() - max(row["ready"] for row in rows))
+    predictions = {Path(row["path"]): Prediction(row["category"], row["confidence"], row["vector"]) for row in rows}
+    return TimedPredictions(predictions, read_clock() - max(row["ready"] for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Both models as the documentation of Transformers uses them, for the peers that bring a loop and no models."""
+"""Both models as in the documentation of Transformers, for peers that provide a loop but no models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Any, Self
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPVisionModelWithProjection
 
-from benchmarks.peers.measurement import Answer
+from benchmarks.peers.measurement import Prediction
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the classifier and the encoder see of the same photos, float32 [n, 3, h, w] each."""
+    """The inputs of the classifier and the encoder for the same images, float32 [n, 3, h, w] each."""
 
     classifier: torch.Tensor
     encoder: torch.Tensor
@@ -30,14 +30,14 @@ class TwoProcessors:
 
     @classmethod
     def load(cls, classifier: Path, encoder: Path) -> Self:
-        """Read both from their checkpoints."""
+        """Load both from their checkpoints."""
         return cls(*(AutoImageProcessor.from_pretrained(one, local_files_only=True) for one in (classifier, encoder)))
 
-    def prepare(self, photos: Sequence[Any]) -> Inputs:
-        """``photos`` are RGB images of Pillow or uint8 arrays [height, width, 3], of any sizes."""
-        # Without the name of the layout an array would be searched for its channels.
+    def prepare(self, images: Sequence[Any]) -> Inputs:
+        """Preprocess RGB images of Pillow or uint8 arrays [height, width, 3], of any size."""
+        # Otherwise the layout of an array would be guessed.
         options = {"return_tensors": "pt", "input_data_format": "channels_last"}
-        return Inputs(*(one(list(photos), **options)["pixel_values"] for one in (self.classifier, self.encoder)))
+        return Inputs(*(one(list(images), **options)["pixel_values"] for one in (self.classifier, self.encoder)))
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class TwoModels:
         )
 
     @torch.inference_mode()
-    def answer(self, inputs: Inputs) -> list[Answer]:
-        """One answer for each photo, in their order."""
+    def predict(self, inputs: Inputs) -> list[Prediction]:
+        """Return a prediction for each image, in order."""
         logits = self.classifier(pixel_values=inputs.classifier.to(self.dtype)).logits
         best = logits.float().softmax(1).max(1)
         vectors = self.encoder(pixel_values=inputs.encoder.to(self.dtype)).image_embeds.float().numpy()
         names = self.classifier.config.id2label
         return [
-            Answer(names[int(category)], float(confidence), vector)
+            Prediction(names[int(category)], float(confidence), vector)
             for category, confidence, vector in zip(best.indices, best.values, vectors, strict=True)
         ]

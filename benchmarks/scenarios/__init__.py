@@ -1,1 +1,1 @@
-"""Whole scenarios: the first run, the demo's answers, faults."""
+"""Benchmarks of whole scenarios: the first run, the demo's models, faults."""

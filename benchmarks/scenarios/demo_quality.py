@@ -1,9 +1,9 @@
-"""Measure what the models of ``make demo`` are worth, on the local stack that it leaves, against its bars.
+"""Measure the models of ``make demo`` on the local stack that it leaves, and compare them with their targets.
 
     python -m benchmarks.scenarios.demo_quality
 
-Ends with 1 if a bar is missed. A name such as "Striped Dress Red" is answered well by a product of the same category,
-colour and pattern, which in the sample catalog is one of the same name.
+Exits with 1 if a target is missed. A search for a name such as "Striped Dress Red" succeeds if its first result has the
+same category, color and pattern, which in the sample catalog means the same name.
 """
 
 import json
@@ -21,7 +21,7 @@ from jobs.search.encoders import load_text_embedder
 from jobs.settings import load_settings
 
 MIN_ACCURACY = 0.95
-MIN_RIGHT_NAMES = 0.70
+MIN_NAMES_FOUND = 0.70
 MIN_DRESSES = 3
 
 
@@ -29,39 +29,39 @@ MIN_DRESSES = 3
 class DemoQuality:
     """The figures of the champions; shares are from 0 to 1."""
 
-    test_photos: int
+    test_images: int
     classifier_accuracy: float
     product_names: int
-    names_answered_right: float
-    first_answer: str
+    names_found: float
+    first_result: str
     dresses_in_top_5: int
 
     def list_missed(self) -> list[str]:
-        """The bars that are missed."""
-        kept = {
+        """Return the missed targets."""
+        targets = {
             f"classifier accuracy at least {MIN_ACCURACY}": self.classifier_accuracy >= MIN_ACCURACY,
-            f"names answered right at least {MIN_RIGHT_NAMES}": self.names_answered_right >= MIN_RIGHT_NAMES,
-            f"{TEXT_QUERY!r} finds one first": self.first_answer == "Striped Dress Red",
+            f"names found at least {MIN_NAMES_FOUND}": self.names_found >= MIN_NAMES_FOUND,
+            f"first result for {TEXT_QUERY!r} is one": self.first_result == "Striped Dress Red",
             f"at least {MIN_DRESSES} dresses in its top 5": self.dresses_in_top_5 >= MIN_DRESSES,
         }
-        return [bar for bar, is_kept in kept.items() if not is_kept]
+        return [target for target, is_met in targets.items() if not is_met]
 
 
 def measure_demo() -> DemoQuality:
-    """Read the classifier's evaluation, and ask for every product by its name."""
+    """Read the classifier's evaluation, and search for every product by its name."""
     with connect(load_settings()) as connections:
         load_encoder = cache(partial(load_text_embedder, connections))
         with connections.engine.connect() as connection:
-            accuracy, test_photos = _read_accuracy(connection)
+            accuracy, test_images = _read_accuracy(connection)
             names = _list_names(connection)
         firsts = [find_products_by_text(connections.engine, load_encoder, name, 1, None)[0] for name in names]
         hits = find_products_by_text(connections.engine, load_encoder, TEXT_QUERY, 5, None)
-    right = sum(hit.display_name == name for hit, name in zip(firsts, names, strict=True))
+    found = sum(hit.display_name == name for hit, name in zip(firsts, names, strict=True))
     return DemoQuality(
-        test_photos,
+        test_images,
         accuracy,
         len(names),
-        right / len(names),
+        found / len(names),
         hits[0].display_name or "",
         sum((hit.display_name or "").split()[-2:-1] == ["Dress"] for hit in hits),
     )
@@ -78,7 +78,7 @@ def _read_accuracy(connection: Connection) -> tuple[float, int]:
 
 
 def _list_names(connection: Connection) -> Sequence[str]:
-    """The names of the products that have a vector."""
+    """Return the names of the products that have a vector."""
     statement = text("""
         SELECT DISTINCT p.display_name FROM catalog.products p
         JOIN catalog.images i USING (product_id) JOIN catalog.image_embeddings USING (image_id)
@@ -88,7 +88,7 @@ def _list_names(connection: Connection) -> Sequence[str]:
 
 
 def main() -> None:
-    """Print the figures and the bars that are missed."""
+    """Print the figures and the missed targets."""
     quality = measure_demo()
     missed = quality.list_missed()
     print(json.dumps(asdict(quality) | {"missed": missed}))

@@ -1,1 +1,1 @@
-"""Benchmarks of search in Postgres: recall, latency, a switch of the encoder."""
+"""Benchmarks of search in Postgres: recall, latency, a switch to another encoder."""

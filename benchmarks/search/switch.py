@@ -1,63 +1,58 @@
-"""Whether searches notice that another space goes live: they are asked without pause while the live space is switched.
+"""Check that searches do not notice a switch to another embedding space.
 
     python -m benchmarks.search.switch
     python -m benchmarks.search.switch --images 1000000 --clients 3 --switches 10
 
-Two spaces hold other vectors of the same photos. Clients ask, and the last step of a retag switches to and fro: it
-locks out writers, counts that no image and no text lacks an answer, and makes the space live. An answer is right if all
-its similarities are those of the question's vector and the photos' vectors in one space, the one that was live when the
-question was put, or that went live before it was answered.
+Two spaces hold different vectors of the same images. Clients search without pause while the last step of a retag
+switches back and forth: it locks out writers, checks that every image and text has a vector, and makes the space live.
+A response is correct if all its similarities are those of the query's vector and the images' vectors in one space that
+was live at some time during the request.
 """
 
 import argparse
-import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count, cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, Engine, exc, text
 
-from benchmarks.machine import name_processor
-from benchmarks.search.load_catalog import load_catalog, load_second_space
-from benchmarks.search.made_up_vectors import MadeUpCatalog, make_catalog
-from benchmarks.search.recall import K, ask_texts, average_photos, open_database, store_texts
+from benchmarks.results import Row, publish
+from benchmarks.search.generated_catalog import GeneratedCatalog, load_catalog, load_second_space, make_catalog
+from benchmarks.search.recall import K, average_images, make_text_queries, open_database, store_texts
 from jobs.database.engine import POOL_OVERFLOW, POOL_SIZE
 from jobs.database.model_coverage import lock_for_switch
 from jobs.database.spaces import read_space
 from jobs.database.tagging_runs import RunModels
 from jobs.retag.switch import find_incompleteness, find_switches, read_live_models, switch_models
-from jobs.settings import PROJECT_ROOT
 
 Rows = tuple[tuple[int, float], ...]
-"""The best photo of each product that was found, and its similarity."""
+"""The best image of each product that was found, and its similarity."""
 
 RARE = "a hundredth"
 ROUNDING = 0.002
 AFTERWARDS_SECONDS = 1.0
-"""What is asked so soon after a switch counts as after it: by then the new index may not be in memory."""
+"""Requests this soon after a switch are counted apart: the new index may not be in memory yet."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many clients ask how many different questions, and how often the space is switched, each after a pause."""
+    """The number of different queries, of clients, and of switches, each after a pause."""
 
-    questions: int
+    queries: int
     clients: int
     switches: int
     pause_seconds: float
 
 
 @dataclass(frozen=True)
-class Question:
-    """A call of a search function, and the vector that it stands for in each space."""
+class Query:
+    """A call of a search function, and its vector in each space."""
 
     call: str
     parameters: dict[str, Any]
@@ -65,30 +60,30 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """When a question was put and answered, in seconds; ``failure`` stands where there are no rows."""
+class Response:
+    """The start and end of a request in seconds, and its rows or its error."""
 
-    question: Question
+    query: Query
     started: float
     ended: float
     rows: Rows = ()
-    failure: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
-class Judged:
-    """``space`` is the one that the rows are of, None for an answer of none and for a failure."""
+class CheckedResponse:
+    """``space`` is that of all rows; None if they mix spaces, and for an error."""
 
     started: float
     ended: float
     rows: int
     space: int | None
-    failure: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
-class Switched:
-    """When a switch began and was committed; ``space`` answers from then on."""
+class Switch:
+    """The start and commit of a switch, after which ``space`` is live."""
 
     started: float
     ended: float
@@ -97,28 +92,23 @@ class Switched:
 
 @dataclass(frozen=True)
 class Phase:
-    """What clients saw at one time; a question belongs to the switch during any part of which it was open."""
+    """Latencies at one time; a request counts as during a switch if it overlaps with one."""
 
     name: str
-    questions: int
-    p50_milliseconds: float | None
-    p99_milliseconds: float | None
-    longest_milliseconds: float | None
+    milliseconds: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class SwitchReport:
-    """``short`` counts answers of fewer rows than were asked for, ``mixed`` those that are of neither space as a
-    whole, ``stale`` those of a space that was not live by then.
+    """``short`` counts responses with too few rows, ``mixed`` those with rows of both spaces, ``stale`` those of a
+    space that was not live.
     """
 
     images: int
-    clients: int
-    switches: int
     longest_switch_seconds: float
-    questions: int
-    failures: int
-    failure_examples: tuple[str, ...]
+    requests: int
+    errors: int
+    error_examples: tuple[str, ...]
     short: int
     mixed: int
     stale: int
@@ -126,51 +116,53 @@ class SwitchReport:
 
 
 def main() -> None:
-    """Measure, print a table, write JSON; anything but right answers ends in an error."""
+    """Measure and publish the result; end with an error if any response was incorrect."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--questions", type=int, default=300)
+    parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--clients", type=int, default=3, choices=range(1, POOL_SIZE + POOL_OVERFLOW))
     parser.add_argument("--switches", type=int, default=10)
     parser.add_argument("--pause", type=float, default=3.0, help="seconds before each switch")
-    parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench-switch.json")
     arguments = parser.parse_args()
     with open_database() as engine:
         catalogs = [make_catalog(arguments.images, seed) for seed in (0, 1)]
         load_catalog(engine, catalogs[0])
         load_second_space(engine, catalogs[1].vectors)
-        plan = Plan(arguments.questions, arguments.clients, arguments.switches, arguments.pause)
+        plan = Plan(arguments.queries, arguments.clients, arguments.switches, arguments.pause)
         report = measure_switches(engine, catalogs, plan)
-    summary = {"cores": len(os.sched_getaffinity(0)), "processor": name_processor(), **asdict(report)}
-    arguments.json.parent.mkdir(exist_ok=True)
-    arguments.json.write_text(json.dumps(summary, indent=2))
-    _print_report(report)
-    if report.failures or report.short or report.mixed or report.stale:
-        raise SystemExit("the switch was noticed")
+    publish(
+        "Search while a new encoder goes live",
+        f"{plan.clients} clients search {report.images:,} images without pause while the last step of a retag switches "
+        f"between two embedding spaces {plan.switches} times. Latency is p50, p99 and maximum in ms.",
+        [_make_row(report)],
+        packages=["pgvector", "psycopg"],
+    )
+    if report.errors or report.short or report.mixed or report.stale:
+        raise SystemExit(f"a switch was noticed: {report.error_examples}")
 
 
-def measure_switches(engine: Engine, catalogs: Sequence[MadeUpCatalog], plan: Plan) -> SwitchReport:
-    """Ask everything once in each space, so that both are in memory; then ask and switch at once."""
+def measure_switches(engine: Engine, catalogs: Sequence[GeneratedCatalog], plan: Plan) -> SwitchReport:
+    """Run every query in each space, to have both in memory; then search and switch concurrently."""
     targets = _read_targets(engine)
     spaces = {target.space_id: catalog.vectors for target, catalog in zip(targets, catalogs, strict=True)}
-    questions = _make_questions(engine, targets, catalogs, plan.questions)
+    queries = _make_queries(engine, targets, catalogs, plan.queries)
     for target in targets:
         _switch(engine, target)
         with _connect(engine) as connection:
-            for question in questions:
-                _ask(connection, question)
+            for query in queries:
+                _search(connection, query)
     switches = []
-    with _ask_without_pause(engine, questions, plan.clients) as asked:
+    with _search_without_pause(engine, queries, plan.clients) as responses:
         for _, target in zip(range(plan.switches), cycle(targets), strict=False):
             time.sleep(plan.pause_seconds)
             switches.append(_switch(engine, target))
         time.sleep(plan.pause_seconds)
-    judged = [judge(one, spaces) for one in asked]
-    return summarise(len(catalogs[0].vectors), plan.clients, targets[-1].space_id, switches, judged)
+    checked = [check(one, spaces) for one in responses]
+    return summarize(len(catalogs[0].vectors), targets[-1].space_id, switches, checked)
 
 
 def _read_targets(engine: Engine) -> list[RunModels]:
-    """The models of each space, the live one first."""
+    """Return the models of each space, the live one first."""
     with engine.connect() as connection:
         live = read_live_models(connection)
         assert live.classifier_version_id is not None
@@ -179,36 +171,34 @@ def _read_targets(engine: Engine) -> list[RunModels]:
         return [RunModels(live.classifier_version_id, space.encoder_version_id, space.space_id) for space in spaces]
 
 
-def _make_questions(
-    engine: Engine, targets: Sequence[RunModels], catalogs: Sequence[MadeUpCatalog], number: int
-) -> list[Question]:
-    """A third each: like a product, like a product in a category, by a text that both encoders have embedded."""
+def _make_queries(
+    engine: Engine, targets: Sequence[RunModels], catalogs: Sequence[GeneratedCatalog], number: int
+) -> list[Query]:
+    """Return a third each by product, by product in a category, and by a text that both encoders have embedded."""
     random = np.random.default_rng(2)
     products = random.choice(catalogs[0].products, size=2 * (number // 3), replace=False)
     texts = number - len(products)
     vectors = {}
     with engine.begin() as connection:
         for target, catalog in zip(targets, catalogs, strict=True):
-            asked = ask_texts(catalog, random, texts)
-            store_texts(connection, target.space_id, asked)
-            vectors[target.space_id] = [*average_photos(catalog, products), *(one.vector for one in asked)]
+            by_text = make_text_queries(catalog, random, texts)
+            store_texts(connection, target.space_id, by_text)
+            vectors[target.space_id] = [*average_images(catalog, products), *(one.vector for one in by_text)]
     similar, searched = "similar_products(:of, :k, :category)", "search_products(:of, :k, :category)"
     calls = [
         *((similar, f"sku{product + 1}", RARE if place % 2 else None) for place, product in enumerate(products)),
         *((searched, f"text {number}", None) for number in range(texts)),
     ]
-    questions = [
-        Question(
-            call, {"of": of, "k": K, "category": category}, {space: of_all[i] for space, of_all in vectors.items()}
-        )
+    queries = [
+        Query(call, {"of": of, "k": K, "category": category}, {space: of_all[i] for space, of_all in vectors.items()})
         for i, (call, of, category) in enumerate(calls)
     ]
-    random.shuffle(questions)
-    return questions
+    random.shuffle(queries)
+    return queries
 
 
-def _switch(engine: Engine, target: RunModels) -> Switched:
-    """The last step of a retag."""
+def _switch(engine: Engine, target: RunModels) -> Switch:
+    """Run the last step of a retag."""
     started = time.perf_counter()
     with engine.begin() as connection:
         lock_for_switch(connection)
@@ -217,7 +207,7 @@ def _switch(engine: Engine, target: RunModels) -> Switched:
         lacking = find_incompleteness(connection, target, switches)
         assert lacking is None, lacking
         switch_models(connection, target, live, switches, agreement=None, failed_share_limit=0)
-    return Switched(started, time.perf_counter(), target.space_id)
+    return Switch(started, time.perf_counter(), target.space_id)
 
 
 @contextmanager
@@ -226,113 +216,113 @@ def _connect(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def _ask(connection: Connection, question: Question) -> Rows:
-    statement = text(f"SELECT image_id, similarity FROM catalog.{question.call}")
-    return tuple((row.image_id, row.similarity) for row in connection.execute(statement, question.parameters))
+def _search(connection: Connection, query: Query) -> Rows:
+    statement = text(f"SELECT image_id, similarity FROM catalog.{query.call}")
+    return tuple((row.image_id, row.similarity) for row in connection.execute(statement, query.parameters))
 
 
 @contextmanager
-def _ask_without_pause(engine: Engine, questions: Sequence[Question], clients: int) -> Iterator[list[Asked]]:
-    """Each client on a connection of its own, until the end of the block; the list is complete after it."""
-    asked: list[Asked] = []
+def _search_without_pause(engine: Engine, queries: Sequence[Query], clients: int) -> Iterator[list[Response]]:
+    """Search on a connection per client until the end of the block, after which the list is complete."""
+    responses: list[Response] = []
     stop = threading.Event()
 
-    def ask(client: int) -> None:
+    def search(client: int) -> None:
         with _connect(engine) as connection:
-            for number in count(client * len(questions) // clients):
+            for number in count(client * len(queries) // clients):
                 if stop.is_set():
                     return
-                asked.append(_time_question(connection, questions[number % len(questions)]))
+                responses.append(_time_query(connection, queries[number % len(queries)]))
 
     with ThreadPoolExecutor(clients) as threads:
-        futures = [threads.submit(ask, client) for client in range(clients)]
+        futures = [threads.submit(search, client) for client in range(clients)]
         try:
-            yield asked
+            yield responses
         finally:
             stop.set()
     for future in futures:
         future.result()
 
 
-def _time_question(connection: Connection, question: Question) -> Asked:
+def _time_query(connection: Connection, query: Query) -> Response:
     started = time.perf_counter()
     try:
-        rows = _ask(connection, question)
+        rows = _search(connection, query)
     except exc.DBAPIError as error:
-        return Asked(question, started, time.perf_counter(), failure=str(error.orig))
-    return Asked(question, started, time.perf_counter(), rows)
+        return Response(query, started, time.perf_counter(), error=str(error.orig))
+    return Response(query, started, time.perf_counter(), rows)
 
 
-def judge(asked: Asked, spaces: Mapping[int, np.ndarray]) -> Judged:
-    """Find the space of an answer; ``spaces`` holds the unit vectors of all photos, ids from 1 on."""
-    photos = np.array([image_id for image_id, _ in asked.rows], dtype=int) - 1
-    given = np.array([similarity for _, similarity in asked.rows])
+def check(response: Response, spaces: Mapping[int, np.ndarray]) -> CheckedResponse:
+    """Find the space of a response; ``spaces`` holds the unit vectors of all images, with ids from 1."""
+    images = np.array([image_id for image_id, _ in response.rows], dtype=int) - 1
+    given = np.array([similarity for _, similarity in response.rows])
     found = None
     for space, vectors in spaces.items():
-        wanted = asked.question.vectors[space]
-        true = vectors[photos].astype(np.float32) @ wanted / np.linalg.norm(wanted)
-        if asked.failure is None and np.abs(true - given).max(initial=0) < ROUNDING:
+        wanted = response.query.vectors[space]
+        true = vectors[images].astype(np.float32) @ wanted / np.linalg.norm(wanted)
+        if response.error is None and np.abs(true - given).max(initial=0) < ROUNDING:
             found = space
-    return Judged(asked.started, asked.ended, len(asked.rows), found, asked.failure)
+    return CheckedResponse(response.started, response.ended, len(response.rows), found, response.error)
 
 
-def summarise(
-    images: int, clients: int, first_space: int, switches: Sequence[Switched], judged: Sequence[Judged]
+def summarize(
+    images: int, first_space: int, switches: Sequence[Switch], checked: Sequence[CheckedResponse]
 ) -> SwitchReport:
-    """Count what is wrong, and sort the questions by when they were open."""
-    failures = [one.failure for one in judged if one.failure is not None]
-    answered = [one for one in judged if one.failure is None]
+    """Count incorrect responses, and group the latencies by phase."""
+    errors = [one.error for one in checked if one.error is not None]
+    complete = [one for one in checked if one.error is None]
     phases: dict[str, list[float]] = {"before": [], "during a switch": [], "just after": [], "between": []}
-    for one in judged:
+    for one in checked:
         phases[_name_phase(one, switches)].append(1000 * (one.ended - one.started))
     return SwitchReport(
-        images,
-        clients,
-        len(switches),
-        round(max(one.ended - one.started for one in switches), 3),
-        len(judged),
-        len(failures),
-        tuple(sorted(set(failures))[:5]),
-        sum(one.rows < K for one in answered),
-        sum(one.space is None for one in answered),
-        sum(one.space is not None and one.space not in _allowed(one, first_space, switches) for one in answered),
-        tuple(_measure_phase(name, milliseconds) for name, milliseconds in phases.items()),
+        images=images,
+        longest_switch_seconds=max(one.ended - one.started for one in switches),
+        requests=len(checked),
+        errors=len(errors),
+        error_examples=tuple(sorted(set(errors))[:5]),
+        short=sum(one.rows < K for one in complete),
+        mixed=sum(one.space is None for one in complete),
+        stale=sum(
+            one.space is not None and one.space not in _list_live(one, first_space, switches) for one in complete
+        ),
+        phases=tuple(Phase(name, tuple(milliseconds)) for name, milliseconds in phases.items()),
     )
 
 
-def _allowed(asked: Judged, first_space: int, switches: Sequence[Switched]) -> set[int]:
-    """The spaces that were live at some time while a question was open; a commit falls somewhere in its switch."""
-    committed = [first_space, *(one.space for one in switches if one.ended <= asked.started)]
-    return {committed[-1], *(one.space for one in switches if asked.started < one.ended and one.started < asked.ended)}
+def _list_live(request: CheckedResponse, first_space: int, switches: Sequence[Switch]) -> set[int]:
+    """Return the spaces that were live at some time during a request; a switch commits at some time before its end."""
+    committed = [first_space, *(one.space for one in switches if one.ended <= request.started)]
+    return {committed[-1], *(one.space for one in switches if _overlaps(request, one))}
 
 
-def _name_phase(asked: Judged, switches: Sequence[Switched]) -> str:
-    if any(asked.started < one.ended and one.started < asked.ended for one in switches):
+def _name_phase(request: CheckedResponse, switches: Sequence[Switch]) -> str:
+    if any(_overlaps(request, one) for one in switches):
         return "during a switch"
-    if asked.ended <= switches[0].started:
+    if request.ended <= switches[0].started:
         return "before"
-    is_soon = any(0 <= asked.started - one.ended < AFTERWARDS_SECONDS for one in switches)
+    is_soon = any(0 <= request.started - one.ended < AFTERWARDS_SECONDS for one in switches)
     return "just after" if is_soon else "between"
 
 
-def _measure_phase(name: str, milliseconds: Sequence[float]) -> Phase:
-    if not milliseconds:
-        return Phase(name, 0, None, None, None)
-    p50, p99, longest = (round(float(value), 1) for value in np.percentile(milliseconds, [50, 99, 100]))
-    return Phase(name, len(milliseconds), p50, p99, longest)
+def _overlaps(request: CheckedResponse, switch: Switch) -> bool:
+    return request.started < switch.ended and switch.started < request.ended
 
 
-def _print_report(report: SwitchReport) -> None:
-    print(
-        f"{report.images:,} images, {report.clients} clients, {report.switches} switches, the longest "
-        f"{report.longest_switch_seconds:.2f} s: {report.questions:,} questions, {report.failures} failed, "
-        f"{report.short} short, {report.mixed} mixed, {report.stale} stale"
-    )
+def _make_row(report: SwitchReport) -> Row:
+    row: dict[str, str | float | None] = {
+        "searches": report.requests,
+        "failed": report.errors,
+        "too few rows": report.short,
+        "two spaces mixed": report.mixed,
+        "space no longer live": report.stale,
+        "longest switch, s": round(report.longest_switch_seconds, 2),
+    }
     for phase in report.phases:
-        print(
-            f"  {phase.name:16} {phase.questions:6,} questions  p50 {phase.p50_milliseconds} ms  "
-            f"p99 {phase.p99_milliseconds} ms  longest {phase.longest_milliseconds} ms"
-        )
+        latencies = phase.milliseconds
+        shown = [f"{value:.1f}" for value in np.percentile(latencies, [50, 99, 100])] if latencies else []
+        row[f"{phase.name} ({len(latencies):,})"] = ", ".join(shown)
+    return row
 
 
 if __name__ == "__main__":

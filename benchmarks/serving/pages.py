@@ -1,43 +1,40 @@
-"""How soon the pages answer in a large catalog: each page, each combination of the grid's filters, deep pages too.
+"""Measure the latency of the pages in a large catalog: each page, each combination of the grid's filters, deep pages.
 
     python -m benchmarks.serving.pages
-    python -m benchmarks.serving.pages --images 100000 --json somewhere.json
+    python -m benchmarks.serving.pages --images 100000
 
-Postgres, the schema, the pages and Airflow's accounts are real, the rows are made up. An admin who is logged
-in asks one address after the other, in the process of the pages. Words that are new and uploaded photos go to the query
-service first, which is measured by `python -m benchmarks.serving.query_service`.
+Postgres, the schema, the pages and Airflow's accounts are real, the rows are generated. A logged-in admin requests one
+address after the other, in the process of the pages. New words and uploaded images go to the query service first, which
+`python -m benchmarks.serving.query_service` measures.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 from sqlalchemy import Engine, text
 
-from benchmarks.empty_stack import open_empty_stack
-from benchmarks.machine import describe_machine
-from benchmarks.made_up_photos import make_jpegs
-from benchmarks.search.load_catalog import load_catalog
-from benchmarks.search.made_up_vectors import PHOTOS_PER_PRODUCT, make_catalog
-from benchmarks.serving.lived_in_catalog import live_in
-from benchmarks.serving.page_addresses import Address, list_grids, list_pages
+from benchmarks.images import make_jpegs
+from benchmarks.results import Row, publish
+from benchmarks.search.generated_catalog import IMAGES_PER_PRODUCT, load_catalog, make_catalog
+from benchmarks.serving.page_paths import Address, list_grids, list_pages
+from benchmarks.serving.used_catalog import simulate_use
+from benchmarks.stack import open_stack
 from jobs.database.engine import create_database_engine
 from jobs.settings import PROJECT_ROOT
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.uri import S3Uri
 
-BAR_MILLISECONDS = 300.0
-PHOTOS = 20
+TARGET_MILLISECONDS = 300.0
+THUMBNAILS = 20
 AIRFLOW = {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
     "AIRFLOW__API__SECRET_KEY": "a secret of this benchmark",
@@ -47,7 +44,7 @@ AIRFLOW = {
 
 @dataclass(frozen=True)
 class AddressTime:
-    """Milliseconds of the first answer, and of those after it."""
+    """Milliseconds of the first response and of later ones."""
 
     group: str
     path: str
@@ -56,57 +53,58 @@ class AddressTime:
 
 
 def main() -> None:
-    """Fill a catalog, ask for all pages, print a table, write JSON."""
+    """Fill a catalog, request all pages, and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--repetitions", type=int, default=3, help="of each address, after the first")
-    parser.add_argument("--json", type=Path, default=PROJECT_ROOT / ".local" / "bench-pages.json")
     arguments = parser.parse_args()
-    products = -(-arguments.images // PHOTOS_PER_PRODUCT)
-    with tempfile.TemporaryDirectory(prefix="bench-") as home, open_empty_stack() as environment:
-        engine = create_database_engine(environment["CATALOG_DATABASE_URL"])
-        catalog = make_catalog(products * PHOTOS_PER_PRODUCT)
+    images = IMAGES_PER_PRODUCT * -(-arguments.images // IMAGES_PER_PRODUCT)
+    with tempfile.TemporaryDirectory(prefix="bench-") as home, open_stack() as stack:
+        engine = create_database_engine(stack.database_url)
+        catalog = make_catalog(images)
         load_catalog(engine, catalog)
-        live_in(engine, catalog)
+        simulate_use(engine, catalog)
         del catalog
-        images = products * PHOTOS_PER_PRODUCT
-        with patch.dict(os.environ, environment | AIRFLOW | {"AIRFLOW_HOME": home}):
-            ask = open_pages()
-            load_before = os.getloadavg()[0]
+        with patch.dict(os.environ, stack.environment | AIRFLOW | {"AIRFLOW_HOME": home}):
+            client = open_pages()
             addresses = [*list_pages(engine, images), *list_grids(engine, images)]
-            times = [measure(ask, address, arguments.repetitions) for address in addresses]
-            times += measure_thumbnails(ask, engine, environment, arguments.repetitions)
+            times = [measure(client, address, arguments.repetitions) for address in addresses]
+            times += measure_thumbnails(client, engine, stack.environment, arguments.repetitions)
         engine.dispose()
-    machine = describe_machine("apache-airflow", "fastapi", "sqlalchemy") | {"load": round(load_before, 2)}
-    print(json.dumps(machine))
-    print_table(times)
-    arguments.json.parent.mkdir(exist_ok=True)
-    arguments.json.write_text(json.dumps({"machine": machine, "times": [asdict(one) for one in times]}, indent=1))
+    publish(
+        "The pages",
+        f"Milliseconds until a page is complete, in a generated catalog of {images:,} images after a year of use; real "
+        "pages, Airflow accounts and rights, Postgres as the local stack runs it. One client requests each address "
+        f"once, then {arguments.repetitions} times more.",
+        list_rows(times),
+        targets=f"{TARGET_MILLISECONDS:.0f} ms",
+        packages=["apache-airflow", "fastapi", "sqlalchemy"],
+    )
 
 
-class Asker:
-    """Somebody who is logged in and asks for pages."""
+class PagesClient:
+    """A logged-in client of the pages."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    def ask(self, address: Address) -> float:
-        """Milliseconds until the whole answer is there.
+    def request(self, address: Address) -> float:
+        """Return the milliseconds until the response is complete.
 
         Raises:
-            SystemExit: it is not the page that was asked for.
+            SystemExit: the page could not be shown.
         """
         started = time.perf_counter()
-        answer = self._client.get(f"/catalog/{address.path}", follow_redirects=False)
+        response = self._client.get(f"/catalog/{address.path}", follow_redirects=False)
         milliseconds = 1000 * (time.perf_counter() - started)
-        if answer.status_code != 200:
-            raise SystemExit(f"{address.path}: {answer.status_code}, {answer.text[:2000]}")
+        if response.status_code != 200:
+            raise SystemExit(f"{address.path}: {response.status_code}, {response.text[:2000]}")
         return milliseconds
 
 
-def open_pages() -> Asker:
-    """The pages under Airflow's simple accounts; Airflow's home and secrets are in the environment."""
-    # As Airflow does.
+def open_pages() -> PagesClient:
+    """Open the pages under Airflow's simple accounts; Airflow's home and secrets are in the environment."""
+    # Airflow adds it, too.
     sys.path.append(str(PROJECT_ROOT / "plugins"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -125,22 +123,22 @@ def open_pages() -> Asker:
     client = TestClient(airflow)
     user = SimpleAuthManagerUser(username="viewer@example.test", role="admin")
     client.cookies.set("_token", accounts.generate_jwt(user))
-    return Asker(client)
+    return PagesClient(client)
 
 
-def measure(asker: Asker, address: Address, repetitions: int) -> AddressTime:
-    """Ask once, then as often as wanted."""
-    first = asker.ask(address)
-    return AddressTime(address.group, address.path, first, [asker.ask(address) for _ in range(repetitions)])
+def measure(client: PagesClient, address: Address, repetitions: int) -> AddressTime:
+    """Request once, then as often as wanted."""
+    first = client.request(address)
+    return AddressTime(address.group, address.path, first, [client.request(address) for _ in range(repetitions)])
 
 
 def measure_thumbnails(
-    asker: Asker, engine: Engine, environment: dict[str, str], repetitions: int
+    client: PagesClient, engine: Engine, environment: dict[str, str], repetitions: int
 ) -> Iterator[AddressTime]:
-    """Of some photos that lie in the bucket; the first answer of each decodes the photo, later ones are kept."""
+    """Measure thumbnails of some images in the bucket; the first request decodes, later ones are cached."""
     place = S3Uri.parse(environment["CATALOG_SOURCE_URI"])
     store = ObjectStore(environment["CATALOG_S3_ENDPOINT_URL"])
-    for number, content in enumerate(make_jpegs(PHOTOS)):
+    for number, content in enumerate(make_jpegs(THUMBNAILS)):
         store.write(place / f"{number}.jpg", content)
     listed = [item for page in store.list_pages(place) for item in page]
     with engine.begin() as connection:
@@ -152,21 +150,30 @@ def measure_thumbnails(
                 {"bucket": place.bucket, "key": item.key, "etag": item.etag, "id": image_id},
             )
     for image_id in range(1, len(listed) + 1):
-        yield measure(asker, Address("a thumbnail", f"thumbnails/{image_id}"), repetitions)
+        yield measure(client, Address("a thumbnail: decoded, then cached", f"thumbnails/{image_id}"), repetitions)
 
 
-def print_table(times: Sequence[AddressTime]) -> None:
-    """For each group the median, the worst, and the address of the worst, of later and of first answers."""
+def list_rows(times: Sequence[AddressTime]) -> list[Row]:
+    """Return a row for each group of addresses, and print the slowest address of each."""
+    rows: list[Row] = []
     for group in dict.fromkeys(one.group for one in times):
         of_group = [one for one in times if one.group == group]
-        later = [value for one in of_group for value in one.later]
-        worst = max(of_group, key=lambda one: max(one.first, *one.later))
-        over = sum(max(one.first, *one.later) > BAR_MILLISECONDS for one in of_group)
-        print(
-            f"{group:36} {len(of_group):5} addresses  first: p50 {np.median([one.first for one in of_group]):6.0f}, "
-            f"worst {max(one.first for one in of_group):6.0f} ms  later: p50 {np.median(later):6.0f}, "
-            f"worst {max(later):6.0f} ms  {over} over {BAR_MILLISECONDS:.0f} ms; {worst.path}"
+        slowest = max(of_group, key=lambda one: max(one.first, *one.later))
+        over = sum(max(one.first, *one.later) > TARGET_MILLISECONDS for one in of_group)
+        print(f"  {group}: {over} over {TARGET_MILLISECONDS:.0f} ms, slowest {slowest.path}")
+        first, later = [one.first for one in of_group], [value for one in of_group for value in one.later]
+        rows.append(
+            {
+                "page": group,
+                "addresses": len(of_group),
+                "first: p50": round(np.median(first)),
+                "first: maximum": round(max(first)),
+                "later: p50": round(np.median(later)),
+                "later: p95": round(np.percentile(later, 95)),
+                "later: maximum": round(max(later)),
+            }
         )
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Benchmarks of training, and of what the gates let through."""
+"""Benchmarks of training, and of the candidates that gates accept."""

@@ -1,24 +1,17 @@
-"""How fast models are trained: the loop beside a plain one of torch, and a new head on real photos.
+"""Measure the speed of training: the loop compared with a plain torch loop, and a new head on real images.
 
-    python -m benchmarks.training.speed BASE PHOTOS
-    python -m benchmarks.training.speed BASE PHOTOS --loop-photos 320 --rounds 3
+    python -m benchmarks.training.speed
+    python -m benchmarks.training.speed --loop-images 320 --rounds 3
 
-BASE is a checkpoint of an image classifier, PHOTOS an ImageFolder (one subfolder a category). Both loops train all
-layers of the same model on the same augmented photos, in the same order, precision and batches; a round is an epoch
-of each, one after the other, and ratios are taken inside a round, since machines are noisy. The new head goes the
-whole way: photos from a bucket, features, the fit, calibration, the checkpoint back to the bucket and into Postgres.
+Both loops train all layers of the same model on the same augmented images, in the same order, precision and batches. A
+round is an epoch of each; ratios are taken inside a round, since machines are noisy. The new head goes the whole way:
+images from a bucket, features, the fit, calibration, the checkpoint back to the bucket and into Postgres.
 """
 
 import argparse
 import hashlib
-import json
-import os
-import shutil
-import statistics
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +19,12 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
-from fixtures.stack_access import read_environment
+from benchmarks.results import format_range, publish
+from benchmarks.stack import open_stack
+from fixtures.pretrained import find_pretrained
+from fixtures.real_photos import FOLDER
 from jobs.connections import Connections, connect
 from jobs.database.examples import insert_snapshot
-from jobs.database.migrations import migrate
-from jobs.local.ports import WantedPorts
-from jobs.local.stack import start_stack, stop_stack
 from jobs.models.device import Device, choose_device
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
@@ -39,11 +32,11 @@ from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augme
 from jobs.retrain.train.loop import BatchResult, TrainingTask, train
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, TrainingSettings
 from jobs.retrain.train.train import TrainingReport, train_candidate
-from jobs.settings import load_settings
+from jobs.settings import make_settings
 from jobs.storage.layout import example_location, snapshot_location
 
 CATEGORIES = 10
-VALIDATION_PHOTOS = 32
+VALIDATION_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -55,38 +48,45 @@ class Round:
 
     @property
     def ratio(self) -> float:
-        """How fast the Trainer is, as a share of the plain loop."""
+        """Return the trainer's speed as a share of the plain loop's."""
         return self.trainer / self.plain
 
 
 def main() -> None:
-    """Measure both and print figures, as a line of JSON last."""
+    """Measure both and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("base", type=Path)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--loop-photos", type=int, default=320)
+    parser.add_argument("--base", type=Path, default=find_pretrained(), help="checkpoint of an image classifier")
+    parser.add_argument("--images", type=Path, default=FOLDER / "train", help="folder with a subfolder per category")
+    parser.add_argument("--loop-images", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    rounds = measure_loops(arguments.base, arguments.loop_photos, arguments.rounds)
-    report = train_head(arguments.base, arguments.photos)
-    ratios = [one.ratio for one in rounds]
-    print(f"Trainer's share of a plain loop: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
-    print(f"new head: {report.seconds:.0f} s, right on {report.metrics['validation_accuracy']:.1%} of validation")
-    summary = {
-        "rounds": [{"trainer": one.trainer, "plain": one.plain, "ratio": one.ratio} for one in rounds],
-        "head_seconds": report.seconds,
-        "head_metrics": report.metrics,
-        "cores": len(os.sched_getaffinity(0)),
-    }
-    print(json.dumps(summary))
+    rounds = measure_loops(arguments.base, arguments.loop_images, arguments.rounds)
+    paths = sorted(arguments.images.glob("*/*.jpg"))
+    report = train_head(arguments.base, paths)
+    publish(
+        "Training speed",
+        f"{arguments.base.name}: full fine-tuning compared with a plain torch loop in {arguments.rounds} interleaved "
+        f"rounds, and a new head on a frozen backbone, from {len(paths):,} real images in the bucket to the registered "
+        "checkpoint.",
+        [
+            {
+                "trainer loop, share of a plain loop": format_range([one.ratio for one in rounds], 2),
+                "images/s": format_range([one.trainer for one in rounds], 0),
+                "new head, images": len(paths),
+                "new head, s": round(report.seconds),
+            }
+        ],
+        targets="0.90, 120 s",
+        packages=["torch", "transformers"],
+    )
 
 
-def measure_loops(base: Path, photos: int, rounds: int) -> list[Round]:
-    """Interleaved epochs of both loops, after one of each that does not count."""
+def measure_loops(base: Path, images: int, rounds: int) -> list[Round]:
+    """Run interleaved epochs of both loops, after one of each that does not count."""
     device, preprocessing = choose_device("auto", "auto"), read_whole_photos(base)
     side = enlarge(preprocessing.geometry).crop_to
-    pixels = torch.randint(0, 256, (photos, 3, side, side), dtype=torch.uint8)
-    labels = torch.arange(photos) % CATEGORIES
+    pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
+    labels = torch.arange(images) % CATEGORIES
     settings = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3)
     results = []
     for number in range(rounds + 1):
@@ -109,19 +109,19 @@ def _load_model(base: Path) -> torch.nn.Module:
 
 
 def _make_task(preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch.Tensor) -> TrainingTask:
-    def ask(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
+    def measure_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
         inputs = preprocessing.normalize(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
         logits = model(pixel_values=inputs).logits.float()
         return BatchResult(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
 
     side = preprocessing.geometry.crop_to
-    validation = Photos(pixels[:VALIDATION_PHOTOS, :, :side, :side], {"labels": labels[:VALIDATION_PHOTOS]})
+    validation = Photos(pixels[:VALIDATION_IMAGES, :, :side, :side], {"labels": labels[:VALIDATION_IMAGES]})
     augmented = AugmentedPhotos(pixels, {"labels": labels}, build_augmentation(Augmentation(), side), seed=1)
-    return TrainingTask("loop", augmented, validation, ask)
+    return TrainingTask("loop", augmented, validation, measure_loss)
 
 
 def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: TrainingSettings, device: Device) -> float:
-    """Images per second of a loop that does nothing but train."""
+    """Return images per second of a loop that only trains."""
     loader = torch.utils.data.DataLoader(task.train, settings.batch_size, shuffle=True)
     model.to(device.torch_device).train()
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
@@ -142,31 +142,16 @@ def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: Train
     return len(task.train) / (time.perf_counter() - started)
 
 
-def train_head(base: Path, photos: Path) -> TrainingReport:
-    """Fit a new head on all photos of a folder, a tenth of which says how much to regularise."""
+def train_head(base: Path, images: list[Path]) -> TrainingReport:
+    """Fit a new head on images, a tenth of which select the regularization."""
     request = ClassifierTraining(base, "backbone", TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3))
-    with _open_stack() as connections:
-        snapshot = _store_photos(connections, sorted(photos.glob("*/*.jpg")))
+    with open_stack() as stack, connect(make_settings(stack.environment)) as connections:
+        snapshot = _store_images(connections, images)
         return train_candidate(connections, "benchmark", snapshot.snapshot_id, request)
 
 
-@contextmanager
-def _open_stack() -> Iterator[Connections]:
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    try:
-        start_stack(folder / "stack", WantedPorts(), None)
-        os.environ.update(read_environment(folder / "stack"))
-        os.environ["CATALOG_MODEL_CACHE"] = str(folder / "models")
-        migrate(os.environ["CATALOG_DATABASE_URL"])
-        with connect(load_settings()) as connections:
-            yield connections
-    finally:
-        stop_stack(folder / "stack")
-        shutil.rmtree(folder)
-
-
-def _store_photos(connections: Connections, paths: list[Path]) -> Snapshot:
-    """Put photos where imports put them, each as a group of its own."""
+def _store_images(connections: Connections, paths: list[Path]) -> Snapshot:
+    """Store images as imports do, each in a group of its own."""
     rows = []
     for path in paths:
         content = path.read_bytes()

@@ -1,9 +1,9 @@
-"""What the benchmark of memory calls growth."""
+"""The benchmark of memory defines growth."""
 
-from benchmarks.ingest.memory import Sample, summarise
+from benchmarks.ingest.memory import Sample, summarize
 
 
-def test_growth_is_what_comes_after_the_first_2000_photos() -> None:
+def test_growth_starts_after_2000_images() -> None:
     samples = [
         Sample(0, 900, 10),
         Sample(1000, 500, 20),
@@ -12,6 +12,6 @@ def test_growth_is_what_comes_after_the_first_2000_photos() -> None:
         Sample(20000, 560, 60),
         Sample(20000, 300, 5),
     ]
-    memory = summarise(samples)
-    assert (memory.photos, memory.peak, memory.tree_peak) == (20000, 900, 910)
+    memory = summarize(samples)
+    assert (memory.images, memory.peak, memory.tree_peak) == (20000, 900, 910)
     assert (memory.growth, memory.decoding_growth) == (40, 30)

@@ -1,4 +1,4 @@
-"""How the benchmark of a night divides its time."""
+"""The benchmark of a night divides its time."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,7 @@ def make_task(task_id: str, start: float, end: float, map_index: int = -1, state
     return TaskInstance(task_id, map_index, state, 1, START + timedelta(seconds=start), START + timedelta(seconds=end))
 
 
-def test_parts_add_up_and_all_but_working_shards_is_overhead() -> None:
+def test_parts_add_up_and_everything_except_working_shards_is_overhead() -> None:
     run = DagRun("catalog_ingest", "run", "success", START, START + timedelta(seconds=200))
     tasks = [
         make_task("discover", 1, 5),
@@ -24,7 +24,7 @@ def test_parts_add_up_and_all_but_working_shards_is_overhead() -> None:
         make_task("report", 194, 196),
         make_task("announce_drift", 197, 199, state="skipped"),
     ]
-    night = add_up(run, tasks, photos=100, working=[85, 80])
+    night = add_up(run, tasks, images=100, working=[85, 80])
     assert (night.shards, night.seconds, night.working_seconds, night.starting_seconds) == (2, 200, 165, 15)
     assert night.seconds_by_task == {"discover": 4, "publish": 3, "report": 2}
     assert night.between_seconds == pytest.approx(200 - 165 - 15 - 9)

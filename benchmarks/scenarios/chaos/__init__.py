@@ -1,1 +1,1 @@
-"""Kills, broken surroundings and hostile files, and what they cost: `python -m benchmarks.scenarios.chaos`."""
+"""Kills, a broken environment and hostile files: `python -m benchmarks.scenarios.chaos`."""

@@ -1,4 +1,4 @@
-"""Files that are damaged at random, or made to do harm: photos, tables of labels and products, checkpoints."""
+"""Feed jobs randomly damaged and malicious files: images, tables of labels and products, checkpoints."""
 
 import io
 import json
@@ -16,13 +16,13 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from benchmarks.scenarios.chaos.jobs import DONE, PERMANENT
-from benchmarks.scenarios.chaos.ledger import Harm, Ledger
-from benchmarks.scenarios.chaos.worlds import Servers
+from benchmarks.scenarios.chaos.sandboxes import Servers
+from benchmarks.scenarios.chaos.tally import HOSTILE_FILES, Tally, Violations
 from fixtures.scan_bomb import make_scan_bomb
 from fixtures.shop import make_photo, promote_tiny_models
 
-PHOTO_SHARE, TABLE_SHARE = 0.75, 0.15
-"""Of all files; the others are checkpoints."""
+IMAGE_SHARE, TABLE_SHARE = 0.75, 0.15
+"""Shares of all files; the others are checkpoints."""
 HEALTHY = 24
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 NAMES = (
@@ -41,31 +41,31 @@ NAMES = (
 )
 
 
-def feed_photos(servers: Servers, ledger: Ledger, count: int, seed: int) -> None:
-    """Tag hostile photos among healthy ones: these get tags, the others tags or reasons, in one run."""
+def feed_images(servers: Servers, tally: Tally, count: int, seed: int) -> None:
+    """Tag hostile images among healthy ones: healthy ones get tags, hostile ones tags or failures, in one run."""
     chance = random.Random(seed)
-    with servers.open_world() as world:
-        promote_tiny_models(world.shop, world.models)
-        world.shop.put_photos(HEALTHY, seed=1)
+    with servers.open_sandbox() as sandbox:
+        promote_tiny_models(sandbox.shop, sandbox.models)
+        sandbox.shop.put_photos(HEALTHY, seed=1)
         for number in range(count):
-            content, ending = _make_hostile_photo(chance, number)
-            world.shop.put(f"hostile/{number:03d}{chance.choice(NAMES)}.{ending}", content)
-        harm = world.jobs.run("ingest").judge(DONE)
-        harm += world.jobs.run("ingest").judge(DONE)
-        answered = """
+            content, ending = _make_hostile_image(chance, number)
+            sandbox.shop.put(f"hostile/{number:03d}{chance.choice(NAMES)}.{ending}", content)
+        violations = sandbox.jobs.run("ingest").check(DONE)
+        violations += sandbox.jobs.run("ingest").check(DONE)
+        handled = """
             SELECT count(*) FROM catalog.images i WHERE EXISTS (
                 SELECT FROM catalog.current_image_tags t WHERE t.image_id = i.image_id
             ) <> EXISTS (SELECT FROM catalog.item_failures f WHERE f.image_id = i.image_id AND f.resolved_at IS NULL)
         """
         healthy = "SELECT count(*) FROM catalog.current_image_tags WHERE object_key NOT LIKE 'hostile/%'"
-        harm += world.compare(answered, HEALTHY + count) + world.compare(healthy, HEALTHY)
-    ledger.add("hostile photos", harm, count)
+        violations += sandbox.compare(handled, HEALTHY + count) + sandbox.compare(healthy, HEALTHY)
+    tally.add(HOSTILE_FILES, "hostile images", violations, count)
 
 
-def _make_hostile_photo(chance: random.Random, number: int) -> tuple[bytes, str]:
+def _make_hostile_image(chance: random.Random, number: int) -> tuple[bytes, str]:
     image_format = chance.choice(FORMATS)
     whole = make_photo(number, (200, 240), image_format)
-    make = chance.choice((_cut, _flip, _splice, _fill, _name_wrongly, _pretend_to_be_large, _hide, _repeat_scans))
+    make = chance.choice((_cut, _flip, _splice, _fill, _use_other_format, _claim_huge_size, _hide, _repeat_scans))
     return make(whole, chance), image_format.lower().replace("jpeg", "jpg")
 
 
@@ -89,7 +89,7 @@ def _fill(whole: bytes, chance: random.Random) -> bytes:
     return chance.choice((b"", b"\0" * 5000, b"\xff" * 5000, chance.randbytes(20_000), whole[:4] * 1000))
 
 
-def _name_wrongly(_: bytes, chance: random.Random) -> bytes:
+def _use_other_format(_: bytes, chance: random.Random) -> bytes:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.jpg", "x")
@@ -100,8 +100,8 @@ def _name_wrongly(_: bytes, chance: random.Random) -> bytes:
     )
 
 
-def _pretend_to_be_large(whole: bytes, chance: random.Random) -> bytes:
-    """A PNG whose header, or whose pixels, are those of a huge photo."""
+def _claim_huge_size(whole: bytes, chance: random.Random) -> bytes:
+    """Return a PNG whose header claims, or whose pixels have, a huge size."""
     buffer = io.BytesIO()
     side = chance.choice((200, 9_000))
     Image.new("L", (side, side)).save(buffer, "PNG")
@@ -112,7 +112,7 @@ def _pretend_to_be_large(whole: bytes, chance: random.Random) -> bytes:
 
 
 def _hide(whole: bytes, chance: random.Random) -> bytes:
-    """A photo with 100 MB of zeros in its metadata, or a program after its end."""
+    """Return an image with 100 MB of zeros in its metadata, or a program after its end."""
     buffer = io.BytesIO()
     if chance.random() < 0.5:
         return whole + chance.randbytes(5000) + b"<?php system($_GET['x']); ?>"
@@ -145,31 +145,33 @@ HOSTILE_ROWS = (
 )
 
 
-def feed_tables(servers: Servers, ledger: Ledger, count: int, seed: int) -> None:
-    """Import tables with hostile rows, and tag a shop whose products.csv has them: no healthy row may be lost."""
+def feed_tables(servers: Servers, tally: Tally, count: int, seed: int) -> None:
+    """Import tables with hostile rows, and tag a shop with such a products.csv: no healthy row may be lost."""
     chance = random.Random(seed)
-    with servers.open_world() as world:
-        promote_tiny_models(world.shop, world.models)
-        world.shop.put_photos(HEALTHY)
-        folder = world.folder / "labelled"
+    with servers.open_sandbox() as sandbox:
+        promote_tiny_models(sandbox.shop, sandbox.models)
+        sandbox.shop.put_photos(HEALTHY)
+        folder = sandbox.folder / "labelled"
         folder.mkdir()
         for number in range(HEALTHY):
             (folder / f"{number}.jpg").write_bytes(make_photo(number))
         for number in range(count):
             if number % 2:
                 keys = [b"p0%03d_1.jpg,Product %d" % (one, number) for one in range(HEALTHY // 2)]
-                world.shop.put("products.csv", _mix(b"image,display name", keys, chance))
+                sandbox.shop.put("products.csv", _mix(b"image,display name", keys, chance))
                 named = f"SELECT count(*) FROM catalog.products WHERE display_name = 'Product {number}'"
-                harm = world.jobs.run("ingest").judge(DONE) + Harm(lost=max(HEALTHY // 2 - world.count(named), 0))
+                violations = sandbox.jobs.run("ingest").check(DONE) + Violations(
+                    lost=max(HEALTHY // 2 - sandbox.count(named), 0)
+                )
             else:
                 rows = [b"%d.jpg,kind %d" % (one, one % 3) for one in range(HEALTHY)]
                 (folder / "labels.csv").write_bytes(_mix(b"image,label", rows, chance))
-                ended = world.jobs.run("import-labels", "csv", str(folder), "--name", f"table {number}")
+                finished = sandbox.jobs.run("import-labels", "csv", str(folder), "--name", f"table {number}")
                 imported = (
                     f"SELECT count(*) FROM catalog.examples WHERE source = 'table {number}' AND category ~ '^kind'"
                 )
-                harm = ended.judge(DONE) + Harm(lost=max(HEALTHY - world.count(imported), 0))
-            ledger.add("hostile tables", harm)
+                violations = finished.check(DONE) + Violations(lost=max(HEALTHY - sandbox.count(imported), 0))
+            tally.add(HOSTILE_FILES, "hostile tables", violations)
 
 
 def _mix(header: bytes, rows: list[bytes], chance: random.Random) -> bytes:
@@ -202,7 +204,7 @@ def _delete(folder: Path, chance: random.Random) -> None:
     chance.choice([file for file in sorted(folder.iterdir()) if file.is_file()]).unlink()
 
 
-def _write_no_numbers(folder: Path, chance: random.Random) -> None:
+def _write_non_finite_weights(folder: Path, chance: random.Random) -> None:
     weights = load_file(folder / "model.safetensors")
     name = chance.choice(sorted(name for name, tensor in weights.items() if tensor.is_floating_point()))
     weights[name] = torch.full_like(weights[name], chance.choice((np.nan, np.inf)))
@@ -212,7 +214,7 @@ def _write_no_numbers(folder: Path, chance: random.Random) -> None:
 SPOIL: tuple[Callable[[Path, random.Random], None], ...] = (
     _damage,
     _delete,
-    _write_no_numbers,
+    _write_non_finite_weights,
     _edit_json("config.json", auto_map={"AutoModel": "evil.Model"}, model_type="evil"),
     _edit_json("config.json", projection_dim=7),
     _edit_json("preprocessor_config.json", image_mean=[0.5], image_std=[0]),
@@ -222,29 +224,29 @@ SPOIL: tuple[Callable[[Path, random.Random], None], ...] = (
 )
 
 
-def feed_checkpoints(servers: Servers, ledger: Ledger, count: int, seed: int) -> None:
-    """Adopt spoiled checkpoints: each is refused in one line, or works."""
+def feed_checkpoints(servers: Servers, tally: Tally, count: int, seed: int) -> None:
+    """Adopt damaged checkpoints: each is refused with one line, or works."""
     chance = random.Random(seed)
     for number in range(count):
-        with servers.open_world() as world:
-            folder = world.folder / "base"
-            shutil.copytree(world.models.encoder, folder)
+        with servers.open_sandbox() as sandbox:
+            folder = sandbox.folder / "base"
+            shutil.copytree(sandbox.models.encoder, folder)
             SPOIL[number % len(SPOIL)](folder, chance)
-            ended = world.jobs.run("adopt", "encoder", str(folder))
-            promoted = world.compare("SELECT count(*) FROM catalog.promotions", int(ended.exit_code == DONE))
-            ledger.add("hostile checkpoints", ended.judge(DONE, PERMANENT) + promoted)
+            finished = sandbox.jobs.run("adopt", "encoder", str(folder))
+            promoted = sandbox.compare("SELECT count(*) FROM catalog.promotions", int(finished.exit_code == DONE))
+            tally.add(HOSTILE_FILES, "hostile checkpoints", finished.check(DONE, PERMANENT) + promoted)
 
 
-def list_feeds(count: int, seed: int) -> Iterator[Callable[[Servers, Ledger], None]]:
-    """Share the files out among photos, in runs of at most 50, tables and checkpoints."""
-    photos, tables = round(count * PHOTO_SHARE), round(count * TABLE_SHARE)
+def list_feeds(count: int, seed: int) -> Iterator[Callable[[Servers, Tally], None]]:
+    """Divide the files into images, in runs of at most 50, tables and checkpoints."""
+    images, tables = round(count * IMAGE_SHARE), round(count * TABLE_SHARE)
 
     def bind(
-        feed: Callable[[Servers, Ledger, int, int], None], some: int, number: int
-    ) -> Callable[[Servers, Ledger], None]:
-        return lambda servers, ledger: feed(servers, ledger, some, seed + number)
+        feed: Callable[[Servers, Tally, int, int], None], some: int, number: int
+    ) -> Callable[[Servers, Tally], None]:
+        return lambda servers, tally: feed(servers, tally, some, seed + number)
 
-    for number, first in enumerate(range(0, photos, 50)):
-        yield bind(feed_photos, min(50, photos - first), number)
+    for number, first in enumerate(range(0, images, 50)):
+        yield bind(feed_images, min(50, images - first), number)
     yield bind(feed_tables, tables, 0)
-    yield bind(feed_checkpoints, count - photos - tables, 0)
+    yield bind(feed_checkpoints, count - images - tables, 0)

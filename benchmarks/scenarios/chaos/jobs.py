@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, disturbed while they run, and judged by how they end."""
+"""Run jobs in processes of their own, disturb them, and check how they end."""
 
 import logging
 import signal
@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import psutil
 
-from benchmarks.scenarios.chaos.ledger import Harm
+from benchmarks.scenarios.chaos.tally import Violations
 from fixtures.job_processes import start_job
 
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 180.0
-"""Of a job that takes seconds, on a machine that is busy with others."""
+"""For a job of seconds on a busy machine."""
 ORPHAN_SECONDS = 15.0
 MAX_REPEATS = 5
 PAUSE_SECONDS = 2.0
@@ -26,15 +26,15 @@ DONE, RETRY, PERMANENT = 0, 75, 78
 
 @dataclass(frozen=True)
 class Kill:
-    """A signal, so many seconds after the start."""
+    """A signal, and the seconds from the start to it."""
 
     after_seconds: float
     signal: signal.Signals
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a job ended: its exit code, minus the signal that ended it, or None if it had to be killed as hung.
+class FinishedJob:
+    """A finished job. ``exit_code`` is negative if a signal ended the job, and None if the job hung.
 
     ``orphans`` counts the processes that outlived it.
     """
@@ -46,18 +46,20 @@ class Ended:
     was_killed: bool
     orphans: int
 
-    def judge(self, *expected: int) -> Harm:
-        """Compare the end with what it should be, and log the job if it is not so."""
-        harm = Harm(
+    def check(self, *expected: int) -> Violations:
+        """Compare the exit code and messages with the expected ones; log the job if they differ."""
+        violations = Violations(
             hung=(self.exit_code is None) + self.orphans,
             exit_code=self.exit_code is not None and self.exit_code not in expected,
-            message=self.exit_code is not None and not self._says_what_is_wrong(),
+            message=self.exit_code is not None and not self._has_clear_message(),
         )
-        if harm:
-            log.warning("%s: %s, exit code %s\n%s", " ".join(self.words), harm, self.exit_code, self.messages[-3000:])
-        return harm
+        if violations:
+            log.warning(
+                "%s: %s, exit code %s\n%s", " ".join(self.words), violations, self.exit_code, self.messages[-3000:]
+            )
+        return violations
 
-    def _says_what_is_wrong(self) -> bool:
+    def _has_clear_message(self) -> bool:
         lines = self.messages.splitlines()
         errors = [line for line in lines if line.startswith("error: ")]
         if "Traceback" in self.messages:
@@ -67,7 +69,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class JobRunner:
-    """Starts jobs with the settings of one shop."""
+    """Runs jobs with the settings of one shop."""
 
     environment: dict[str, str]
     folder: Path
@@ -78,15 +80,15 @@ class JobRunner:
         kill: Kill | None = None,
         disturb: Callable[[psutil.Process], None] | None = None,
         settings: dict[str, str] | None = None,
-    ) -> Ended:
-        """Run a command to its end; ``disturb`` gets its process once it runs."""
+    ) -> FinishedJob:
+        """Run a command to its end; ``disturb`` is called with its process after the start."""
         messages = self.folder / f"messages-{uuid4().hex}"
         started = time.monotonic()
         process = start_job(*words, environment=self.environment | (settings or {}), messages=messages)
         family: set[psutil.Process] = set()
         was_killed = False
         with suppress(psutil.NoSuchProcess):
-            # Signals go through psutil, which does not send them to another process that got the same id.
+            # psutil does not send signals to another process that has got the same id.
             leader = psutil.Process(process.pid)
             if disturb:
                 disturb(leader)
@@ -100,7 +102,7 @@ class JobRunner:
         if is_hung:
             process.kill()
             process.join()
-        return Ended(
+        return FinishedJob(
             words,
             None if is_hung else process.exitcode,
             messages.read_text(errors="replace") if messages.exists() else "",
@@ -109,14 +111,14 @@ class JobRunner:
             _count_orphans(family),
         )
 
-    def run_until_done(self, *words: str) -> Ended:
-        """Run a command as often as it asks for that, within reason."""
+    def run_until_done(self, *words: str) -> FinishedJob:
+        """Repeat a command while it exits with the code for a retry, at most `MAX_REPEATS` times."""
         for _ in range(MAX_REPEATS):
-            ended = self.run(*words)
-            if ended.exit_code != RETRY:
+            finished = self.run(*words)
+            if finished.exit_code != RETRY:
                 break
             time.sleep(PAUSE_SECONDS)
-        return ended
+        return finished
 
 
 def _list_children(leader: psutil.Process) -> set[psutil.Process]:
@@ -130,6 +132,6 @@ def _count_orphans(family: set[psutil.Process]) -> int:
     _, alive = psutil.wait_procs(list(family), ORPHAN_SECONDS)
     for process in alive:
         with suppress(psutil.Error):
-            log.warning("left behind: %s", process.cmdline())
+            log.warning("orphan: %s", process.cmdline())
             process.kill()
     return len(alive)

@@ -1,4 +1,4 @@
-"""Jobs that are killed at random moments and started again, until they end well."""
+"""Kill jobs at random moments and repeat them until they succeed."""
 
 import logging
 import random
@@ -7,86 +7,88 @@ import threading
 from collections.abc import Sequence
 
 from benchmarks.scenarios.chaos.jobs import DONE, Kill
-from benchmarks.scenarios.chaos.ledger import Harm, Ledger
-from benchmarks.scenarios.chaos.scenarios import Scenario, World
-from benchmarks.scenarios.chaos.worlds import Servers
+from benchmarks.scenarios.chaos.kill_scenarios import Sandbox, Scenario
+from benchmarks.scenarios.chaos.sandboxes import Servers
+from benchmarks.scenarios.chaos.tally import KILL_JOBS, Tally, Violations
 
 log = logging.getLogger(__name__)
 
-GENTLE_SHARE = 0.2
-"""Of SIGTERM, at which a job ends by itself; the others are SIGKILL."""
+TERMINATE_SHARE = 0.2
+"""Share of SIGTERM, which lets a job end itself; the other kills are SIGKILL."""
 TERMINATED = 143
 MAX_MISSES = 2
-"""Kills of a job that came after its end: then there is little left to kill in this world."""
-MAX_WORLDS = 4
-"""Times as many as would do if every kill met a living job."""
+"""Kills that came after the end of the job: then it has too little left to do in this sandbox."""
+MAX_SANDBOXES = 4
+"""As a multiple of the number that would be enough if every kill met a running job."""
 
 
-class KillBench:
-    """Knows how long each job takes when nobody disturbs it, so that kills may come at any moment of it."""
+class Killer:
+    """Measures how long each job takes undisturbed, to kill it at any moment."""
 
-    def __init__(self, servers: Servers, ledger: Ledger, seed: int) -> None:
+    def __init__(self, servers: Servers, tally: Tally, seed: int) -> None:
         self._servers = servers
-        self._ledger = ledger
+        self._tally = tally
         self._random = random.Random(seed)
         self._seconds: dict[tuple[str, int], float] = {}
         self._lock = threading.Lock()
 
     def measure(self, scenario: Scenario) -> None:
-        """Run the jobs of a scenario undisturbed; it must do no harm."""
-        with self._servers.open_world() as world:
-            scenario.prepare(world)
-            harm = Harm()
-            for number, words in enumerate(scenario.list_jobs(world)):
-                ended = world.jobs.run(*words)
-                harm += ended.judge(DONE)
-                self._seconds[scenario.name, number] = ended.seconds
-            harm += scenario.judge(world)
-        if harm:
-            raise SystemExit(f"{scenario.name}: {harm} without any kill; the log says more")
+        """Run the jobs of a scenario undisturbed, which must cause no violations."""
+        with self._servers.open_sandbox() as sandbox:
+            scenario.prepare(sandbox)
+            violations = Violations()
+            for number, words in enumerate(scenario.list_jobs(sandbox)):
+                finished = sandbox.jobs.run(*words)
+                violations += finished.check(DONE)
+                self._seconds[scenario.name, number] = finished.seconds
+            violations += scenario.check(sandbox)
+        if violations:
+            raise SystemExit(f"{scenario.name}: {violations} without any kill, see the log")
 
-    def disturb(self, scenario: Scenario, kills: int) -> None:
-        """Kill jobs of a scenario, a few in each world, until enough kills have met a living job."""
-        done, worlds = 0, 0
-        while done < kills and worlds < MAX_WORLDS * kills / scenario.kills_of_a_world:
-            done += self._disturb_world(scenario, min(kills - done, scenario.kills_of_a_world))
-            worlds += 1
+    def kill(self, scenario: Scenario, kills: int) -> None:
+        """Kill jobs of a scenario, a few in each sandbox, until enough kills have met a running job."""
+        done, sandboxes = 0, 0
+        while done < kills and sandboxes < MAX_SANDBOXES * kills / scenario.kills_per_sandbox:
+            done += self._kill_in_sandbox(scenario, min(kills - done, scenario.kills_per_sandbox))
+            sandboxes += 1
 
-    def _disturb_world(self, scenario: Scenario, kills: int) -> int:
-        """Kill jobs in a world of their own, have each end, look what is left; return how many kills there were."""
-        with self._servers.open_world() as world:
-            scenario.prepare(world)
-            of_jobs = self._share_out(scenario, kills)
-            done, harm = 0, Harm()
-            for number, words in enumerate(scenario.list_jobs(world)):
-                made, cost = self._kill(world, words, (scenario.name, number), of_jobs.count(number))
+    def _kill_in_sandbox(self, scenario: Scenario, kills: int) -> int:
+        """Kill jobs in a new sandbox, repeat each until it succeeds, check the result; return the number of kills."""
+        with self._servers.open_sandbox() as sandbox:
+            scenario.prepare(sandbox)
+            kills_by_job = self._share_out(scenario, kills)
+            done, violations = 0, Violations()
+            for number, words in enumerate(scenario.list_jobs(sandbox)):
+                made, cost = self._kill_job(sandbox, words, (scenario.name, number), kills_by_job.count(number))
                 done += made
-                harm += cost
-                harm += world.jobs.run_until_done(*words).judge(DONE)
-            cost = scenario.judge(world)
+                violations += cost
+                violations += sandbox.jobs.run_until_done(*words).check(DONE)
+            cost = scenario.check(sandbox)
             if cost:
                 log.warning("%s: %s", scenario.name, cost)
-        self._ledger.add(scenario.name, harm + cost, done)
+        self._tally.add(KILL_JOBS, scenario.name, violations + cost, done)
         return done
 
     def _share_out(self, scenario: Scenario, kills: int) -> Sequence[int]:
-        """The number of the job of each kill: the longer it takes, the more often."""
+        """Choose the number of the job of each kill, in proportion to their durations."""
         seconds = {number: taken for (name, number), taken in self._seconds.items() if name == scenario.name}
         with self._lock:
             return self._random.choices(list(seconds), list(seconds.values()), k=kills)
 
-    def _kill(self, world: World, words: tuple[str, ...], job: tuple[str, int], kills: int) -> tuple[int, Harm]:
-        done, misses, harm = 0, 0, Harm()
+    def _kill_job(
+        self, sandbox: Sandbox, words: tuple[str, ...], job: tuple[str, int], kills: int
+    ) -> tuple[int, Violations]:
+        done, misses, violations = 0, 0, Violations()
         while done < kills and misses < MAX_MISSES:
             with self._lock:
-                is_gentle = self._random.random() < GENTLE_SHARE
+                terminates = self._random.random() < TERMINATE_SHARE
                 moment = self._random.uniform(0.05, self._seconds[job])
-            number = signal.SIGTERM if is_gentle else signal.SIGKILL
-            ended = world.jobs.run(*words, kill=Kill(moment, number))
-            harm += ended.judge(DONE, -number, TERMINATED) if ended.was_killed else ended.judge(DONE)
-            done += ended.was_killed
-            if not ended.was_killed:
-                # What it was measured at was too long: by a first run, on a machine that was busier.
-                self._seconds[job] = min(self._seconds[job], ended.seconds)
+            number = signal.SIGTERM if terminates else signal.SIGKILL
+            finished = sandbox.jobs.run(*words, kill=Kill(moment, number))
+            violations += finished.check(DONE, -number, TERMINATED) if finished.was_killed else finished.check(DONE)
+            done += finished.was_killed
+            if not finished.was_killed:
+                # The measured duration was too long: a first run, or a busier machine.
+                self._seconds[job] = min(self._seconds[job], finished.seconds)
                 misses += 1
-        return done, harm
+        return done, violations

@@ -1,4 +1,4 @@
-"""What runs until it is stopped, killed: the query service while it is asked, and the local stack while it starts."""
+"""Kill services: the query service under load, and the local stack while it starts."""
 
 import os
 import random
@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 
 from benchmarks.scenarios.chaos.jobs import DEADLINE_SECONDS, DONE, Kill
-from benchmarks.scenarios.chaos.ledger import Harm, Ledger
-from benchmarks.scenarios.chaos.scenarios import tag_shop
-from benchmarks.scenarios.chaos.worlds import Servers
+from benchmarks.scenarios.chaos.kill_scenarios import tag_shop
+from benchmarks.scenarios.chaos.sandboxes import Servers
+from benchmarks.scenarios.chaos.tally import KILL_SERVICES, Tally, Violations
 from fixtures.shop import make_photo
 from jobs.errors import RetryableError
 from jobs.local.ports import find_free_port
@@ -29,40 +29,49 @@ STACK_SECONDS = 20.0
 TERMINATED = 143
 
 
-def kill_query_service(servers: Servers, ledger: Ledger, kills: int) -> None:
-    """Kill it at a random moment, start it again, and have a photo classified."""
-    with servers.open_world() as world:
-        tag_shop(world)
+def kill_query_service(servers: Servers, tally: Tally, kills: int) -> None:
+    """Kill the query service at a random moment, restart it, and classify an image."""
+    with servers.open_sandbox() as sandbox:
+        tag_shop(sandbox)
         settings = {"CATALOG_SERVE_PORT": str(find_free_port())}
         for _ in range(kills):
             number = random.choice((signal.SIGTERM, signal.SIGKILL))
-            killed = world.jobs.run("serve", kill=Kill(random.uniform(0.3, SERVICE_SECONDS), number), settings=settings)
-            answers: list[int] = []
-            again = world.jobs.run("serve", disturb=partial(_ask, settings, answers), settings=settings)
-            harm = killed.judge(DONE, -number, TERMINATED) + again.judge(DONE) + Harm(lost=1 - len(answers))
-            ledger.add("kill serve", harm, killed.was_killed)
+            killed = sandbox.jobs.run(
+                "serve", kill=Kill(random.uniform(0.3, SERVICE_SECONDS), number), settings=settings
+            )
+            responses: list[int] = []
+            again = sandbox.jobs.run("serve", disturb=partial(_classify, settings, responses), settings=settings)
+            violations = (
+                killed.check(DONE, -number, TERMINATED) + again.check(DONE) + Violations(lost=1 - len(responses))
+            )
+            tally.add(KILL_SERVICES, "kill serve", violations, killed.was_killed)
 
 
-def _ask(settings: dict[str, str], answers: list[int], job: psutil.Process) -> None:
-    """Ask until there is an answer, then end the service."""
+def _classify(settings: dict[str, str], responses: list[int], job: psutil.Process) -> None:
+    """Retry until there is a response, then end the service."""
     until = time.monotonic() + DEADLINE_SECONDS
     with QueryClient(f"http://127.0.0.1:{settings['CATALOG_SERVE_PORT']}") as client:
-        while not answers and time.monotonic() < until:
+        while not responses and time.monotonic() < until:
             with suppress(RetryableError):
-                answers.append(client.classify(make_photo(1)).model_version_id)
+                responses.append(client.classify(make_photo(1)).model_version_id)
             time.sleep(0.1)
     job.send_signal(signal.SIGTERM)
 
 
-def kill_stack(servers: Servers, ledger: Ledger, kills: int) -> None:
-    """Kill ``stack up`` at a random moment; the next one must find its way, and ``stack down`` leave nothing."""
+def kill_stack(servers: Servers, tally: Tally, kills: int) -> None:
+    """Kill ``stack up`` at a random moment; the next one must succeed, and ``stack down`` leave no process."""
     with tempfile.TemporaryDirectory(dir=servers.folder) as home:
         folder = Path(home) / LOCAL_STACK_FOLDER.name
         for _ in range(kills):
             was_killed = _run_stack(home, "up", random.uniform(0.5, STACK_SECONDS)) is None
             codes = [_run_stack(home, "up"), _run_stack(home, "down")]
             left = find_stack_processes(identify_stack(folder))
-            ledger.add("kill stack up", Harm(hung=len(left), exit_code=len(codes) - codes.count(DONE)), was_killed)
+            tally.add(
+                KILL_SERVICES,
+                "kill stack up",
+                Violations(hung=len(left), exit_code=len(codes) - codes.count(DONE)),
+                was_killed,
+            )
 
 
 def _run_stack(home: str, command: str, kill_after_seconds: float | None = None) -> int | None:

@@ -23,7 +23,7 @@ def pair_outcomes(candidate_is_right: np.ndarray, champion_is_right: np.ndarray)
 
 CALIBRATION_BINS = 10
 """Fewer than the usual 15: chance moves every bin, and on 333 images a bound of 0.05 would refuse a perfectly
-calibrated model in 17 of 100 draws, with 10 bins in 7 (`benchmarks.training.calibration_gate`).
+calibrated model in 17 of 100 draws, with 10 bins in 7 (`benchmarks.training.gates`).
 """
 
 

@@ -1,34 +1,33 @@
-"""The benchmark of the pages asks for all of them, and for each filter of the grid."""
+"""The benchmark of the pages requests all of them, and each filter of the grid."""
 
 from urllib.parse import parse_qs, urlsplit
 
 from sqlalchemy import Engine
 from starlette.routing import Match
 
-from benchmarks.search.load_catalog import load_catalog
-from benchmarks.search.made_up_vectors import make_catalog
-from benchmarks.serving.lived_in_catalog import live_in
-from benchmarks.serving.page_addresses import list_grids, list_pages
+from benchmarks.search.generated_catalog import load_catalog, make_catalog
+from benchmarks.serving.page_paths import list_grids, list_pages
+from benchmarks.serving.used_catalog import simulate_use
 
 IMAGES = 3_000
-TIMED_OTHERWISE = {"/", "/evaluations/{kind}", "/thumbnails/{image_id}", "/static/{name}"}
-"""An address that leads on, files, and what is read from the bucket."""
+NOT_LISTED = {"/", "/evaluations/{kind}", "/thumbnails/{image_id}", "/static/{name}"}
+"""A redirect, static files, and what is read from the bucket."""
 
 
-def test_every_page_and_every_filter_is_asked_for(engine: Engine) -> None:
+def test_every_page_and_every_filter_is_requested(engine: Engine) -> None:
     from catalog_airflow.pages.app import create_pages_app
     from catalog_airflow.pages.photos import GridQuery
     from fastapi.routing import APIRoute
 
     catalog = make_catalog(IMAGES)
     load_catalog(engine, catalog)
-    live_in(engine, catalog)
+    simulate_use(engine, catalog)
     paths = [one.path for one in (*list_pages(engine, IMAGES), *list_grids(engine, IMAGES))]
 
     routes = [route for route in create_pages_app().routes if isinstance(route, APIRoute) and "GET" in route.methods]
     for route in routes:
-        asked = [path for path in paths if _leads_to(route, path)]
-        assert asked or route.path in TIMED_OTHERWISE, route.path
+        requested = [path for path in paths if _leads_to(route, path)]
+        assert requested or route.path in NOT_LISTED, route.path
     grid = [set(parse_qs(urlsplit(path).query)) for path in paths if path.startswith("photos?")]
     assert set().union(*grid) == set(GridQuery.model_fields)
     assert {"category", "max_confidence", "disagree", "run", "version", "deleted", "text", "after"} in grid

@@ -1,7 +1,7 @@
-"""What it takes to feed models that compute elsewhere, in a process that loads none.
+"""Measure reading, decoding and feeding in a process that loads no models.
 
-python -m benchmarks.ingest.feed_once rates
-python -m benchmarks.ingest.feed_once simulate RUN SECONDS_PER_IMAGE
+python -m benchmarks.ingest.decode_once rates
+python -m benchmarks.ingest.decode_once simulate RUN SECONDS_PER_IMAGE
 """
 
 import json
@@ -32,13 +32,13 @@ GEOMETRY = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")
 DIMENSIONS = 512
 BATCH_SIZE = 64
 PASSES = 2
-"""As torch has them on a GPU."""
+"""Torch runs two on a GPU."""
 Prepare = Callable[[bytes], PreparedImage | DecodeFailure]
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """Seconds of processor time, of this process and of those that it started."""
+    """Seconds of CPU time of this process and of its children."""
 
     own: float
     children: float
@@ -49,7 +49,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Rate:
-    """Photos in a second, and the milliseconds of processor time that each took here and in the decoding processes."""
+    """Images per second, and the milliseconds of CPU time per image here and in the decoding processes."""
 
     images_per_second: float
     own_milliseconds: float
@@ -58,31 +58,28 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """The stages one after the other; ``bytes_per_image`` go through the pipes of a decoding process, both ways."""
+    """The rates of the stages alone."""
 
-    images: int
-    bytes_per_image: float
     read: Rate
-    decode: Rate
     one_process: Rate
     two_processes: Rate
 
 
 @dataclass(frozen=True)
 class Feeding(Rate):
-    """How a shard fed a consumer, which waited for that share of its time."""
+    """The rate of a shard that feeds a consumer, and the share of its time that the consumer waited."""
 
     waited: float
 
 
 def read_cpu() -> Cpu:
-    """Processor time so far."""
+    """Return the CPU time used so far."""
     times = [child.cpu_times() for child in psutil.Process().children()]
     return Cpu(time.process_time(), sum(one.user + one.system for one in times))
 
 
 def measure_rates(to: Connections) -> Rates:
-    """Read all photos of the source into memory, then decode them in this process, in another, and in two."""
+    """Read all images of the source into memory, then decode them in one process and in two."""
     prepare = partial(
         prepare_image,
         limits=DecodeLimits(to.settings.images.max_pixels, 1, target_side=2 * SIDE),
@@ -97,23 +94,15 @@ def measure_rates(to: Connections) -> Rates:
         with ThreadPoolExecutor(to.settings.compute.read_threads) as readers:
             contents.extend(one.content for one in readers.map(read_one, due) if isinstance(one, ImageBytes))
 
-    reading = _measure(read, len(listed))
-    decoded = prepare(contents[0])
-    assert isinstance(decoded, PreparedImage)
     return Rates(
-        images=len(contents),
-        bytes_per_image=sum(map(len, contents)) / len(contents) + sum(one.nbytes for one in decoded.inputs),
-        read=reading,
-        decode=_measure(lambda: [prepare(content) for content in contents], len(contents)),
+        read=_measure(read, len(listed)),
         one_process=_measure_pool(1, prepare, contents),
         two_processes=_measure_pool(2, prepare, contents),
     )
 
 
-def _measure_pool(
-    processes: int, prepare: Callable[[bytes], PreparedImage | DecodeFailure], contents: Sequence[bytes]
-) -> Rate:
-    """Two batches at a time, as in a shard."""
+def _measure_pool(processes: int, prepare: Prepare, contents: Sequence[bytes]) -> Rate:
+    """Decode two batches at a time, as a shard does."""
     batches = [contents[start : start + BATCH_SIZE] for start in range(0, len(contents), BATCH_SIZE)]
     with DecodePool(processes) as pool, ThreadPoolExecutor(2) as stage:
         decode = partial(pool.decode, prepare)
@@ -136,9 +125,9 @@ def _measure(work: Callable[[], object], images: int) -> Rate:
 
 @dataclass
 class SimulatedGpu:
-    """Batches queue up for it, and each takes its time, but no processor; it waits whenever the queue is empty.
+    """A consumer that takes time per batch but no CPU; it waits whenever its queue is empty.
 
-    Its time goes from the start of its first batch to that of its last.
+    Its time runs from the start of its first batch to the start of its last.
     """
 
     seconds_per_image: float
@@ -149,7 +138,7 @@ class SimulatedGpu:
     lock: Lock = field(default_factory=Lock)
 
     def compute(self, images: int) -> None:
-        """Return when a batch would be done."""
+        """Block until a batch would be done."""
         with self.lock:
             now = time.perf_counter()
             start = max(now, self.free_at or now)
@@ -162,7 +151,7 @@ class SimulatedGpu:
 
 @dataclass(frozen=True)
 class StandIn:
-    """A model that answers anything after ``compute``."""
+    """A model that returns meaningless predictions after ``compute``."""
 
     compute: Callable[[int], None]
     outputs: int
@@ -174,17 +163,17 @@ class StandIn:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Names for the outputs of a classifier."""
+        """Return names for the outputs of a classifier."""
         return tuple(f"category-{number}" for number in range(self.outputs))
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """The same for all photos: it has the shape and the length of an answer, and no meaning."""
+        """Return predictions of the right shape and length."""
         self.compute(len(pixels))
         return np.full((len(pixels), self.outputs), self.outputs**-0.5, dtype=np.float32)
 
 
 def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
-    """Tag the only shard of a planned run with a classifier that takes so long, and an encoder that takes no time."""
+    """Tag the only shard of a planned run; the classifier takes this long per image, the encoder no time."""
     gpu = SimulatedGpu(seconds_per_image)
     predictor = Predictor(StandIn(gpu.compute, 10), StandIn(lambda _: None, DIMENSIONS))
     with DecodePool(to.settings.compute.decode_processes) as pool:
@@ -202,7 +191,7 @@ def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
 
 
 def main(command: str, *arguments: str) -> None:
-    """Print what was measured as JSON."""
+    """Print the measurement as JSON."""
     with connect(load_settings()) as connections:
         if command == "rates":
             measured: Rates | Feeding = measure_rates(connections)

@@ -1,4 +1,4 @@
-"""The servers that all worlds share, and worlds that are made and dropped."""
+"""Servers shared by all sandboxes, and the sandboxes, which are made and dropped."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from benchmarks.scenarios.chaos.scenarios import World
+from benchmarks.scenarios.chaos.kill_scenarios import Sandbox
 from fixtures.postgres import create_database, execute, run_server
 from fixtures.s3_server import S3Server, run_s3_server
 from fixtures.shop import TinyModels, open_shop, write_tiny_models
@@ -19,7 +19,7 @@ TEMPLATE = "catalog_template"
 
 @dataclass(frozen=True)
 class Servers:
-    """A Postgres with a migrated database to be cloned, an S3 endpoint, and checkpoints."""
+    """A Postgres with a migrated template database, an S3 endpoint, and checkpoints."""
 
     postgres_url: str
     s3: S3Server
@@ -27,8 +27,8 @@ class Servers:
     folder: Path
 
     @contextmanager
-    def open_world(self, *, own_postgres: bool = False) -> Iterator[World]:
-        """A catalog and buckets that no other world sees."""
+    def open_sandbox(self, *, own_postgres: bool = False) -> Iterator[Sandbox]:
+        """Open a catalog and buckets that no other sandbox uses."""
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=self.folder)))
             if own_postgres:
@@ -37,12 +37,12 @@ class Servers:
             else:
                 url, data = stack.enter_context(create_database(self.postgres_url, TEMPLATE)), None
             shop = stack.enter_context(open_shop(self.s3, url, folder / "models"))
-            yield World(shop, self.models, folder, data)
+            yield Sandbox(shop, self.models, folder, data)
 
 
 @contextmanager
 def run_servers() -> Iterator[Servers]:
-    """Start everything; it ends with the block."""
+    """Start the servers; stop them at the end of the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         url, _ = stack.enter_context(run_server())

@@ -1,4 +1,4 @@
-"""Where the pages are in a catalog that `live_in` left, whatever they can be asked for."""
+"""List the addresses of all pages for a catalog from `simulate_use`."""
 
 import itertools
 from collections.abc import Iterator
@@ -8,26 +8,28 @@ from urllib.parse import urlencode
 
 from sqlalchemy import Engine, text
 
-from benchmarks.search.made_up_vectors import PHOTOS_PER_PRODUCT
-from benchmarks.serving.lived_in_catalog import RETAG_SHOWN, RUN_SHOWN, RUN_UNDER_WAY
+from benchmarks.search.generated_catalog import IMAGES_PER_PRODUCT
+from benchmarks.serving.used_catalog import RETAG_SHOWN, RUN_SHOWN, RUN_UNDER_WAY
 from jobs.database.image_grid import write_cursor
 from jobs.database.model_versions import MODEL_KINDS
 from jobs.review.queue import REASONS
 
+GRID = "images: all combinations of seven filters"
+
 
 @dataclass(frozen=True)
 class Address:
-    """What is asked for, and the line of the table in which its time counts."""
+    """A path below /catalog, and the row of the table that includes its time."""
 
     group: str
     path: str
 
 
 def list_pages(engine: Engine, images: int) -> Iterator[Address]:
-    """Every page but the grid, the first of them once more."""
-    products = images // PHOTOS_PER_PRODUCT
-    # Settings are read and connections opened for it.
-    yield Address("the server's first page", "failures")
+    """List every page except the grid, one of them twice."""
+    products = images // IMAGES_PER_PRODUCT
+    # The first request reads the settings and opens the connections.
+    yield Address("first page after a start", "failures")
     yield Address("overview", "overview")
     yield Address("running jobs", "progress")
     for run in (RUN_SHOWN, RETAG_SHOWN, RUN_UNDER_WAY):
@@ -39,8 +41,8 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
         for number in range(11, products, products // 8):
             similar = {"like": f"sku{number}", "category": category}
             words = {"q": f"question {number % 5000 + 1}", "category": category}
-            yield Address("search, more like this", f"search?{urlencode(similar)}")
-            yield Address("search, words asked before", f"search?{urlencode(words)}")
+            yield Address("search: more like this", f"search?{urlencode(similar)}")
+            yield Address("search: words searched before", f"search?{urlencode(words)}")
     for reason in ("", *REASONS):
         yield Address("review", f"review?only={reason}")
     for reason, ignored, after in itertools.product(("", "corrupt"), ("false", "true"), ({}, {"after": images // 2})):
@@ -49,18 +51,18 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
 
 
 def list_model_pages(engine: Engine) -> Iterator[Address]:
-    """Of all versions, of some, and of what may be decided."""
+    """List the pages of all versions, of some versions, and of decisions."""
     yield Address("models", "models")
     for kind in MODEL_KINDS:
         versions = _list_versions(engine, kind)
         for version in versions[::8]:
-            yield Address("a model", f"models/{version}")
-        yield Address("a promotion's consequences", f"models/{versions[-1]}/promote")
-        yield Address("a rollback's consequences", f"models/{find_earlier(engine, kind)}/rollback")
+            yield Address("models", f"models/{version}")
+        yield Address("models", f"models/{versions[-1]}/promote")
+        yield Address("models", f"models/{find_earlier(engine, kind)}/rollback")
 
 
 def list_grids(engine: Engine, images: int) -> Iterator[Address]:
-    """Each combination of filters: the first page, and one that begins in the middle."""
+    """List each combination of filters: the first page, and one that starts in the middle."""
     choices: dict[str, list[dict[str, str]]] = {
         "category": [{}, {"category": "a tenth"}, {"category": "a thousandth"}],
         "confidence": [
@@ -78,19 +80,17 @@ def list_grids(engine: Engine, images: int) -> Iterator[Address]:
     middles = {run: _find_middle(engine, run) for run in (RUN_SHOWN, RETAG_SHOWN)}
     for chosen in itertools.product(*choices.values()):
         query = {name: value for one in chosen for name, value in one.items()}
-        filters = sum(bool(one) for one in chosen)
-        group = f"photos, {filters} of 7 filters"
         key: str | float | None = None
         if chosen[1]:
             key = {"": 0.45, "0.5": 0.8, "0.999": 0.9995}[query.get("min_confidence", "")]
         elif "run" in query:
             key = middles[query["run"]]
-        yield Address(group, f"photos?{urlencode(query)}")
-        yield Address(group, f"photos?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
+        yield Address(GRID, f"photos?{urlencode(query)}")
+        yield Address(GRID, f"photos?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
 
 
 def find_earlier(engine: Engine, kind: str) -> int:
-    """The version that answers came from before the live one."""
+    """Return the version that was live before the current one."""
     statement = text("""
         SELECT s.model_version_id FROM catalog.switches s JOIN catalog.live_models l USING (kind)
         WHERE kind = :kind AND s.model_version_id <> l.model_version_id ORDER BY switch_id DESC LIMIT 1
@@ -107,7 +107,7 @@ def _list_versions(engine: Engine, kind: str) -> list[int]:
 
 
 def _find_middle(engine: Engine, run: str) -> str:
-    """Of a run's time, as the key of a cursor."""
+    """Return the middle of a run's time as the key of a cursor."""
     statement = text("SELECT started_at, finished_at FROM catalog.tagging_runs WHERE run_id = :run")
     with engine.connect() as connection:
         started_at, finished_at = connection.execute(statement, {"run": run}).one()

@@ -1,7 +1,7 @@
-"""A made-up catalog after a year of work: nights, people's answers, failures, versions and promotions in it.
+"""Add a year of use to a generated catalog: nightly runs, labels, failures, versions and promotions.
 
-What `load_catalog` left is one classifier with the same answer everywhere. Here two classifiers have answered, sure and
-unsure, of most products the same of each photo; some photos are gone, some failed, some have a person's label.
+`load_catalog` leaves one classifier with the same confidence everywhere. Here two classifiers have tagged every image
+with varying confidence, usually agreeing within a product; some images are deleted, some failed, some have a label.
 """
 
 import json
@@ -9,8 +9,7 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.search.load_catalog import copy_vectors
-from benchmarks.search.made_up_vectors import DIMENSIONS, MadeUpCatalog
+from benchmarks.search.generated_catalog import DIMENSIONS, GeneratedCatalog, copy_vectors
 from fixtures.gate_results import store_gate_results
 from jobs.database.drift_references import settle_drift_reference
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_live_model
@@ -23,19 +22,19 @@ from jobs.review.queue import REASONS, find_review_queue, read_review_queue
 from jobs.settings import RunSettings
 
 NIGHT = 20_000
-"""Photos of one run; a photo was tagged in the run of its number."""
+"""Images per run; consecutive image ids belong to one run."""
 CHUNK = 128
 VERSIONS = 30
 RUN_SHOWN = "catalog_ingest/night 0"
 RETAG_SHOWN = "catalog_retag/all"
-"""All photos in one run of five hours."""
+"""A run of five hours over all images."""
 RUN_UNDER_WAY = "catalog_ingest/now"
-"""All photos again, half of them done."""
+"""A run over all images that is half done."""
 ANSWERS_BY_REASON = 144
 
 
-def live_in(engine: Engine, catalog: MadeUpCatalog) -> None:
-    """Let a catalog that `load_catalog` filled look as if a shop had used it."""
+def simulate_use(engine: Engine, catalog: GeneratedCatalog) -> None:
+    """Bring a catalog from `load_catalog` into a state as after a year of use."""
     with engine.begin() as connection:
         live = {kind: _require_live(connection, kind) for kind in MODEL_KINDS}
         earlier = {kind: _register(connection, kind, "earlier") for kind in MODEL_KINDS}
@@ -55,10 +54,13 @@ def live_in(engine: Engine, catalog: MadeUpCatalog) -> None:
         copy_vectors(connection, space_id, 1, catalog.vectors[: len(catalog.vectors) // 2])
         create_space_index(connection, space_id)
         settle_drift_reference(connection, live["classifier"])
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE"))
+    _vacuum(engine)
     with engine.begin() as connection:
-        _answer_questions(connection)
+        _review(connection)
+    _vacuum(engine)
+
+
+def _vacuum(engine: Engine) -> None:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
 
@@ -70,13 +72,13 @@ def _require_live(connection: Connection, kind: ModelKind) -> int:
 
 
 def _register(connection: Connection, kind: ModelKind, name: str) -> int:
-    """A version like the live one, and like it in nothing but the words."""
+    """Register a copy of the first version of a kind."""
     version: int = connection.execute(
         text("""
             INSERT INTO catalog.model_versions
                 (kind, artifact_uri, weights_sha256, preprocessing, categories, dimensions, code_version)
-            SELECT kind, 's3://made-up/' || kind || '/' || :name, weights_sha256, preprocessing, categories, dimensions,
-                   code_version
+            SELECT kind, 's3://generated/' || kind || '/' || :name, weights_sha256, preprocessing, categories,
+                   dimensions, code_version
             FROM catalog.model_versions WHERE kind = :kind ORDER BY model_version_id LIMIT 1
             RETURNING model_version_id
         """),
@@ -86,13 +88,15 @@ def _register(connection: Connection, kind: ModelKind, name: str) -> int:
 
 
 def _promote(connection: Connection, earlier: dict[ModelKind, int], live: dict[ModelKind, int]) -> None:
-    """Weekly candidates of which few were promoted; the last one passed its gates and waits."""
+    """Add weekly candidates, few of which were promoted; the last one passed its gates and awaits a decision."""
     for kind in MODEL_KINDS:
         insert_switch(connection, Switch(kind, earlier[kind], live[kind]))
-        insert_promotion(connection, NewPromotion(kind, earlier[kind], None, None, "made up", "the first"))
+        insert_promotion(connection, NewPromotion(kind, earlier[kind], None, None, "generated", "the first"))
         insert_switch(connection, Switch(kind, live[kind], earlier[kind]))
         evaluation = store_gate_results(connection, f"model_retrain/{kind}", kind, live[kind])
-        insert_promotion(connection, NewPromotion(kind, live[kind], earlier[kind], evaluation, "made up", "all passed"))
+        insert_promotion(
+            connection, NewPromotion(kind, live[kind], earlier[kind], evaluation, "generated", "all passed")
+        )
         for number in range(VERSIONS):
             store_gate_results(
                 connection, f"model_retrain/{number}", kind, _register(connection, kind, f"week {number}")
@@ -100,7 +104,7 @@ def _promote(connection: Connection, earlier: dict[ModelKind, int], live: dict[M
 
 
 def _keep_totals(connection: Connection) -> None:
-    """Of each run that ended, as `finish_run` does."""
+    """Store the totals of each finished run, as `finish_run` does."""
     statement = text("UPDATE catalog.tagging_runs SET totals = :totals WHERE run_id = :run")
     ended = text("SELECT run_id FROM catalog.tagging_runs WHERE state = 'succeeded'")
     for run_id in connection.execute(ended).scalars().all():
@@ -108,8 +112,8 @@ def _keep_totals(connection: Connection) -> None:
         connection.execute(statement, {"run": run_id, "totals": totals})
 
 
-def _answer_questions(connection: Connection) -> None:
-    """A person answers what the review page asks, one time in eight otherwise than the model."""
+def _review(connection: Connection) -> None:
+    """Answer the review queue, disagreeing with one in eight tags."""
     for reason in REASONS:
         queue = read_review_queue(connection, find_review_queue(connection, RunSettings()), reason, ANSWERS_BY_REASON)
         record_answers(
@@ -131,7 +135,7 @@ NAMES = """
     FROM (SELECT product_id AS id, CAST(substr(product_id, 4) AS integer) AS number FROM catalog.products) numbered
     WHERE id = product_id
 """
-GONE = "UPDATE catalog.images SET deleted_at = now() WHERE image_id % 50 = 7"
+DELETE_SOME = "UPDATE catalog.images SET deleted_at = now() WHERE image_id % 50 = 7"
 RUNS = """
     INSERT INTO catalog.tagging_runs
         (run_id, purpose, source_uri, manifest_uri, classifier_version_id, encoder_version_id, space_id, state,
@@ -139,7 +143,7 @@ RUNS = """
     SELECT 'catalog_ingest/night ' || night, 'ingest', 's3://photos', 's3://artifacts/night', :live, :encoder,
            (SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'), 'succeeded',
            jsonb_build_object('new', :night), :night, jsonb_build_object('new', :night),
-           jsonb_build_object('drift', jsonb_build_object('is_flagged', night % 17 = 0, 'sentence', 'made up')),
+           jsonb_build_object('drift', jsonb_build_object('is_flagged', night % 17 = 0, 'sentence', 'generated')),
            now() - (last - night) * interval '1 day', now() - (last - night) * interval '1 day' + interval '20 minutes'
     FROM (SELECT (:images - 1) / :night AS last) l CROSS JOIN LATERAL generate_series(0, last) AS night
 """
@@ -211,7 +215,7 @@ PRODUCT_TAGS = """
     INSERT INTO catalog.product_tags
         (product_id, classifier_version_id, category, confidence, photos, photos_disagree, fused_from)
     SELECT i.product_id, t.classifier_version_id, mode() WITHIN GROUP (ORDER BY t.category), avg(t.confidence),
-           count(*), count(DISTINCT t.category) > 1, 'made up'
+           count(*), count(DISTINCT t.category) > 1, 'generated'
     FROM catalog.images i JOIN catalog.image_tags t USING (image_id)
     WHERE i.deleted_at IS NULL GROUP BY i.product_id, t.classifier_version_id
 """
@@ -220,7 +224,7 @@ FAILURES = """
         (image_id, etag, stage, reason, detail, attempts, run_id, ignored_by, ignored_at)
     SELECT image_id, etag, CASE WHEN image_id % 3 = 0 THEN 'read' ELSE 'decode' END,
            (CAST('{corrupt,truncated,too_large,object_missing,access_denied}' AS text[]))[1 + image_id / 400 % 5],
-           'made up', 1 + image_id % 3, 'catalog_ingest/night ' || image_id / :night,
+           'generated', 1 + image_id % 3, 'catalog_ingest/night ' || image_id / :night,
            CASE WHEN image_id % 11 = 0 THEN 'somebody' END, CASE WHEN image_id % 11 = 0 THEN now() END
     FROM catalog.images WHERE image_id % 400 = 3
 """
@@ -238,7 +242,7 @@ QUESTIONS = """
 """
 STATEMENTS = (
     NAMES,
-    GONE,
+    DELETE_SOME,
     RUNS,
     WHOLE_CATALOG,
     SHARDS,

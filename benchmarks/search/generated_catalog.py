@@ -1,28 +1,59 @@
-"""A made-up catalog in the real schema, as the jobs would have left it, without the jobs."""
+"""Generate a catalog, and load it into the real schema without running the jobs.
+
+Its vectors have the structure of a shop: categories of styles, styles of products, products of a few images. In 512
+dimensions white noise has no meaningful neighbors, and a graph index fails on it as it never does on real vectors. Each
+level adds a deviation to the one above, and the variance of the dimensions falls as one over their rank, like the
+spectrum of a trained encoder's features; a random rotation then mixes the dimensions.
+"""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import Connection, Engine, text
 
-from benchmarks.search.made_up_vectors import DIMENSIONS, PHOTOS_PER_PRODUCT, MadeUpCatalog
 from jobs.database.binary_copy import copy_rows, encode_bigints, encode_halfvecs, encode_integers
 from jobs.database.model_versions import ModelKind
 from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
 from jobs.database.vector_codes import renew_vector_codes
 
+DIMENSIONS = 512
+IMAGES_PER_PRODUCT = 3
+PRODUCTS_PER_STYLE = 160
+LEVELS = {"style": 0.7, "product": 0.5, "image": 0.25}
+"""Length of each deviation, relative to the distance of a category's center from the origin."""
+RARE_CATEGORIES: Mapping[str, float] = {"a tenth": 0.1, "a hundredth": 0.01, "a thousandth": 0.001}
+COMMON_CATEGORIES = 30
+"""They share the rest equally."""
+CHUNK = 50_000
 COPY_ROWS = 20_000
 NIGHT = 20_000
 HASH_BYTES = 32
 
 
 @dataclass(frozen=True)
+class GeneratedCatalog:
+    """Unit vectors of images, float16 [n, `DIMENSIONS`], grouped by product.
+
+    ``categories`` holds the number of each product's category in ``names``.
+    """
+
+    vectors: np.ndarray
+    categories: np.ndarray
+    names: tuple[str, ...]
+
+    @property
+    def products(self) -> int:
+        """Return the number of products."""
+        return len(self.categories)
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """What it took to fill a space, index it, add a night's photos (``added``) to the index, and make all codes."""
+    """Seconds and bytes of filling a space, indexing it, adding the images of a night, and making all codes."""
 
     copied: int
     copy_seconds: float
@@ -35,10 +66,50 @@ class Loaded:
     code_bytes: int
 
 
-def load_catalog(engine: Engine, catalog: MadeUpCatalog) -> Loaded:
-    """Fill an empty, migrated database: photos, tags of photos and products, vectors, a live index.
+def make_catalog(images: int, seed: int = 0) -> GeneratedCatalog:
+    """Generate ``images // IMAGES_PER_PRODUCT`` products; the same arguments give the same catalog."""
+    random = np.random.default_rng(seed)
+    names = (*RARE_CATEGORIES, *(f"category {number:02d}" for number in range(COMMON_CATEGORIES)))
+    rest = (1 - sum(RARE_CATEGORIES.values())) / COMMON_CATEGORIES
+    shares = np.array([*RARE_CATEGORIES.values(), *[rest] * COMMON_CATEGORIES])
+    products = images // IMAGES_PER_PRODUCT
+    categories = random.choice(len(names), size=products, p=shares)
+    # A style belongs to one category; a rare category has few.
+    styles_by_category = np.maximum(1, np.round(shares * products / PRODUCTS_PER_STYLE)).astype(int)
+    first_style = np.concatenate([[0], np.cumsum(styles_by_category)[:-1]])
+    styles = first_style[categories] + random.integers(0, styles_by_category[categories])
 
-    The last photos, `NIGHT` or a fifth of all, are added when the index is there, as a nightly run does.
+    spread = _make_spread(random)
+    centers = _draw(random, len(names), 1.0) @ spread
+    style_categories = np.repeat(np.arange(len(names)), styles_by_category)
+    style_centers = centers[style_categories] + _draw(random, len(style_categories), LEVELS["style"]) @ spread
+    vectors = np.empty((products * IMAGES_PER_PRODUCT, DIMENSIONS), dtype=np.float16)
+    for start in range(0, products, CHUNK):
+        chunk = styles[start : start + CHUNK]
+        means = style_centers[chunk] + _draw(random, len(chunk), LEVELS["product"]) @ spread
+        part = np.repeat(means, IMAGES_PER_PRODUCT, axis=0)
+        part += _draw(random, len(part), LEVELS["image"]) @ spread
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+        vectors[start * IMAGES_PER_PRODUCT :][: len(part)] = part
+    return GeneratedCatalog(vectors, categories, names)
+
+
+def _make_spread(random: np.random.Generator) -> np.ndarray:
+    """Return a rotation scaled by variances that fall as one over their rank and add up to 1."""
+    variances = 1 / np.arange(1, DIMENSIONS + 1)
+    rotation, _ = np.linalg.qr(random.standard_normal((DIMENSIONS, DIMENSIONS)))
+    spread: np.ndarray = (np.sqrt(variances / variances.sum())[:, None] * rotation).astype(np.float32)
+    return spread
+
+
+def _draw(random: np.random.Generator, count: int, length: float) -> np.ndarray:
+    return length * random.standard_normal((count, DIMENSIONS), dtype=np.float32)
+
+
+def load_catalog(engine: Engine, catalog: GeneratedCatalog) -> Loaded:
+    """Fill an empty, migrated database: images, tags of images and products, vectors, a live index.
+
+    The last images, `NIGHT` or a fifth of all, are added to the existing index, as a nightly run does.
     """
     added = min(NIGHT, len(catalog.vectors) // 5)
     copied = len(catalog.vectors) - added
@@ -46,7 +117,7 @@ def load_catalog(engine: Engine, catalog: MadeUpCatalog) -> Loaded:
         classifier = _insert_version(connection, "classifier", catalog.names)
         encoder = _insert_version(connection, "encoder", ())
         insert_switch(connection, Switch("classifier", classifier, None))
-        _insert_photos(connection, catalog, classifier)
+        _insert_images(connection, catalog, classifier)
         space_id = open_space(connection, encoder, DIMENSIONS)
         with _stopwatch() as copying:
             copy_vectors(connection, space_id, 1, catalog.vectors[:copied])
@@ -80,7 +151,7 @@ def load_catalog(engine: Engine, catalog: MadeUpCatalog) -> Loaded:
 
 
 def load_second_space(engine: Engine, vectors: np.ndarray) -> None:
-    """Fill and index a space that is not live with other vectors of the photos that `load_catalog` has loaded."""
+    """Fill and index a space that is not live with other vectors of the images loaded by `load_catalog`."""
     with engine.begin() as connection:
         space_id = open_space(connection, _insert_version(connection, "encoder", (), name="second"), DIMENSIONS)
         copy_vectors(connection, space_id, 1, vectors)
@@ -90,7 +161,7 @@ def load_second_space(engine: Engine, vectors: np.ndarray) -> None:
 
 @contextmanager
 def _stopwatch() -> Iterator[Callable[[], float]]:
-    """Gives a function that says how many seconds the block took."""
+    """Yield a function that returns the seconds the block took."""
     started = time.perf_counter()
     seconds: list[float] = []
     yield lambda: seconds[0]
@@ -98,14 +169,14 @@ def _stopwatch() -> Iterator[Callable[[], float]]:
 
 
 def copy_vectors(connection: Connection, space_id: int, first_image_id: int, vectors: np.ndarray) -> None:
-    """Send vectors float16 [n, `DIMENSIONS`] of photos with consecutive ids by a binary COPY."""
+    """Insert vectors float16 [n, `DIMENSIONS`] of images with consecutive ids by a binary COPY."""
     for start in range(0, len(vectors), COPY_ROWS):
         part = vectors[start : start + COPY_ROWS]
         image_ids = range(first_image_id + start, first_image_id + start + len(part))
         columns = {
             "space_id": encode_integers([space_id] * len(part)),
             "image_id": encode_bigints(image_ids),
-            # Some bytes that differ for each photo; see `_insert_photos`.
+            # Different bytes for each image; see `_insert_images`.
             "content_hash": [image_id.to_bytes(HASH_BYTES, "big") for image_id in image_ids],
             "embedding": encode_halfvecs(part),
         }
@@ -122,7 +193,7 @@ def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[s
     is_classifier = kind == "classifier"
     parameters = {
         "kind": kind,
-        "uri": f"s3://made-up/{kind}/{name}",
+        "uri": f"s3://generated/{kind}/{name}",
         "categories": list(categories) if is_classifier else None,
         "dimensions": None if is_classifier else DIMENSIONS,
     }
@@ -130,41 +201,41 @@ def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[s
     return version
 
 
-def _insert_photos(connection: Connection, catalog: MadeUpCatalog, classifier: int) -> None:
-    """Products, photos with the ids from 1 on, and tags of both; a photo has the category of its product."""
+def _insert_images(connection: Connection, catalog: GeneratedCatalog, classifier: int) -> None:
+    """Insert products, images with ids from 1, and tags of both; an image has the category of its product."""
     connection.execute(
         text("""
-            CREATE TEMPORARY TABLE made_up ON COMMIT DROP AS
+            CREATE TEMPORARY TABLE generated ON COMMIT DROP AS
             SELECT product_number, 'sku' || product_number AS product_id,
                    (CAST(:names AS text[]))[1 + category] AS category
             FROM unnest(CAST(:categories AS integer[])) WITH ORDINALITY AS c (category, product_number)
         """),
         {"names": list(catalog.names), "categories": catalog.categories.tolist()},
     )
-    parameters = {"photos": PHOTOS_PER_PRODUCT, "classifier": classifier}
+    parameters = {"images": IMAGES_PER_PRODUCT, "classifier": classifier}
     for statement in (INSERT_PRODUCTS, INSERT_IMAGES, INSERT_IMAGE_TAGS, INSERT_PRODUCT_TAGS):
         connection.execute(text(statement), parameters)
 
 
-INSERT_PRODUCTS = "INSERT INTO catalog.products (product_id, display_name) SELECT product_id, product_id FROM made_up"
+INSERT_PRODUCTS = "INSERT INTO catalog.products (product_id, display_name) SELECT product_id, product_id FROM generated"
 INSERT_IMAGES = """
     INSERT INTO catalog.images (image_id, bucket, object_key, product_id, etag, size_bytes, content_hash, width, height)
     OVERRIDING SYSTEM VALUE
     SELECT image_id, 'photos', product_id || '_' || image_id || '.jpg', product_id, 'etag', 100000,
            decode(lpad(to_hex(image_id), 64, '0'), 'hex'), 400, 533
     FROM (
-        SELECT m.product_id, (m.product_number - 1) * :photos + photo AS image_id
-        FROM made_up m CROSS JOIN generate_series(1, :photos) AS photo
+        SELECT m.product_id, (m.product_number - 1) * :images + image AS image_id
+        FROM generated m CROSS JOIN generate_series(1, :images) AS image
     ) numbered
 """
 INSERT_IMAGE_TAGS = """
     INSERT INTO catalog.image_tags
         (image_id, classifier_version_id, category, confidence, top_3, probabilities, content_hash)
     SELECT i.image_id, :classifier, m.category, 0.9, '[]', '{0.9}', i.content_hash
-    FROM made_up m JOIN catalog.images i USING (product_id)
+    FROM generated m JOIN catalog.images i USING (product_id)
 """
 INSERT_PRODUCT_TAGS = """
     INSERT INTO catalog.product_tags
         (product_id, classifier_version_id, category, confidence, photos, photos_disagree, fused_from)
-    SELECT product_id, :classifier, category, 0.9, :photos, false, 'made up' FROM made_up
+    SELECT product_id, :classifier, category, 0.9, :images, false, 'generated' FROM generated
 """

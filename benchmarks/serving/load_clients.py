@@ -1,9 +1,9 @@
-"""Clients of the query service in a process of their own, each on a connection that it keeps.
+"""Load the query service with clients in a process of their own, each with one persistent connection.
 
-    python -m benchmarks.serving.serve_load URL PATH CLIENTS SECONDS FOLDER
+    python -m benchmarks.serving.load_clients URL PATH CLIENTS SECONDS FOLDER
 
-The photos of the folder, or texts for ``/embed-text``, are asked over and over without a pause. Prints JSON: the
-milliseconds of each answer, failures by status, and how often each model version answered.
+Sends the images of the folder, or texts for ``/embed-text``, repeatedly without a pause. Prints JSON: the milliseconds
+of each response, failures by status, and the responses of each model version.
 """
 
 import http.client
@@ -17,12 +17,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 TIMEOUT_SECONDS = 30.0
-NO_ANSWER = "no answer"
+NO_RESPONSE = "no response"
 
 
 @dataclass(frozen=True)
 class Load:
-    """What all clients saw together."""
+    """The sum over all clients."""
 
     seconds: float
     milliseconds: list[float]
@@ -31,34 +31,34 @@ class Load:
 
 
 def main() -> None:
-    """Ask, and print what came of it."""
+    """Load the service and print the figures."""
     url, path, clients, seconds, folder = sys.argv[1:]
-    print(json.dumps(asdict(ask_without_pause(url, path, int(clients), float(seconds), Path(folder)))))
+    print(json.dumps(asdict(send_without_pause(url, path, int(clients), float(seconds), Path(folder)))))
 
 
-def ask_without_pause(url: str, path: str, clients: int, seconds: float, folder: Path) -> Load:
-    """Each client asks the next question as soon as the last is answered."""
+def send_without_pause(url: str, path: str, clients: int, seconds: float, folder: Path) -> Load:
+    """Send the next request of each client as soon as it has a response."""
     bodies = _make_bodies(path, folder)
     milliseconds: list[float] = []
     failures: Counter[str] = Counter()
     versions: Counter[str] = Counter()
     started = time.perf_counter()
 
-    def ask(client: int) -> None:
+    def send(client: int) -> None:
         connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_SECONDS)
         number = client * len(bodies) // clients
         while time.perf_counter() - started < seconds:
-            asked = time.perf_counter()
+            sent = time.perf_counter()
             try:
                 connection.request("POST", path, bodies[number % len(bodies)])
                 response = connection.getresponse()
                 content = response.read()
             except (OSError, http.client.HTTPException):
-                failures[NO_ANSWER] += 1
+                failures[NO_RESPONSE] += 1
                 connection.close()
                 continue
             if response.status == http.client.OK:
-                milliseconds.append(1000 * (time.perf_counter() - asked))
+                milliseconds.append(1000 * (time.perf_counter() - sent))
                 versions[str(json.loads(content)["model_version_id"])] += 1
             else:
                 failures[str(response.status)] += 1
@@ -66,14 +66,14 @@ def ask_without_pause(url: str, path: str, clients: int, seconds: float, folder:
         connection.close()
 
     with ThreadPoolExecutor(clients) as threads:
-        list(threads.map(ask, range(clients)))
+        list(threads.map(send, range(clients)))
     return Load(time.perf_counter() - started, milliseconds, dict(failures), dict(versions))
 
 
 def _make_bodies(path: str, folder: Path) -> list[bytes]:
     if path == "/embed-text":
         return [json.dumps({"text": f"red striped dress number {number}"}).encode() for number in range(200)]
-    return [photo.read_bytes() for photo in sorted(folder.iterdir())]
+    return [image.read_bytes() for image in sorted(folder.iterdir())]
 
 
 if __name__ == "__main__":
