@@ -1,1 +1,1 @@
-"""The demo: a rendered catalog, or a folder of photos, through the whole flow."""
+"""Run the whole flow on a rendered catalog or on a folder of images."""

@@ -1,4 +1,4 @@
-"""``python -m demo``: show the whole system on a rendered catalog, or on a folder of your own photos."""
+"""Run ``python -m demo``: the whole system on a rendered catalog, or on a folder of your own images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,11 +19,11 @@ def demo(
     airflow_port: AirflowPortOption,
     query_port: QueryPortOption,
     photos: Annotated[
-        Path | None, typer.Option(help="A folder of your own photos, in a subfolder for each label or without labels.")
+        Path | None, typer.Option(help="A folder of your own images, with or without a subfolder for each category.")
     ] = None,
 ) -> None:
-    """Show the whole flow: labels, training, gates, promotion, tagging, search."""
-    # Here, so that --help is quick.
+    """Run the whole flow: labels, training, gates, promotion, tagging, search."""
+    # Imported here to keep --help fast.
     from demo.demo import run_demo
     from jobs.local.ports import WantedPorts
 

@@ -1,4 +1,4 @@
-"""Untrained checkpoints, where no pretrained one can be had: for the sample catalog, benchmarks and tests."""
+"""Write checkpoints with random weights for the sample catalog, benchmarks and tests, which need no download."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,8 +25,7 @@ MAX_TOKENS = 24
 VOCABULARY = 1000
 SAMPLE_SIDE = 64
 SAMPLE_WIDTHS = (24, 48, 96, 192)
-"""Channels of the four stages of the sample catalog's networks, a third of a ResNet-18's: as quick to train as the
-rendered garments allow."""
+"""Channels of the four stages of the sample catalog's networks: a third of a ResNet-18's, enough for the garments."""
 SAMPLE_STEM_WIDTH = 8
 HEAD_WIDTH = 64
 SEED = 7
@@ -34,14 +33,14 @@ SEED = 7
 
 @dataclass(frozen=True)
 class BlankBases:
-    """Folders of random weights in small architectures, as quick to train as the sample catalog needs."""
+    """Folders of small networks with random weights, which train quickly on the sample catalog."""
 
     classifier: Path
     encoder: Path
 
 
 def write_blank_bases(folder: Path, categories: Sequence[str], texts: Iterable[str]) -> BlankBases:
-    """Write a classifier and an encoder, the same at every call; the tokenizer of the latter is made of ``texts``."""
+    """Write a classifier and an encoder, identical on each call. The encoder's tokenizer is trained on ``texts``."""
     bases = BlankBases(folder / "blank-classifier", folder / "blank-encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -51,14 +50,14 @@ def write_blank_bases(folder: Path, categories: Sequence[str], texts: Iterable[s
 
 
 def write_blank_resnet18(folder: Path, image_side: int, categories: Sequence[str]) -> None:
-    """Write a ResNet-18 (He et al. 2015) with random weights, for photos of ``image_side`` pixels."""
+    """Write a ResNet-18 (He et al. 2015) with random weights, for images of ``image_side`` pixels."""
     _write_blank_resnet(folder, image_side, categories, (64, 128, 256, 512), blocks=2)
 
 
 def _write_blank_resnet(
     folder: Path, image_side: int, categories: Sequence[str], widths: Sequence[int], blocks: int
 ) -> None:
-    """Write a ResNet with this many basic blocks in each stage, whose channels are ``widths``."""
+    """Write a ResNet with ``blocks`` basic blocks in each stage and ``widths`` channels per stage."""
     config = ResNetConfig(
         embedding_size=widths[0],
         hidden_sizes=list(widths),
@@ -77,15 +76,15 @@ def _write_blank_resnet(
 
 
 def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, texts: Iterable[str]) -> None:
-    """An encoder with random weights whose image tower is a small ResNet, which learns shapes from few photos.
+    """Write an encoder with random weights and a small ResNet as image tower, which learns shapes from few images.
 
-    A vision transformer that starts at random needs far more (Dosovitskiy et al. 2020, section 4.3).
+    A vision transformer needs far more (Dosovitskiy et al. 2020, section 4.3).
     """
     tokenizer = _train_tokenizer(texts)
     image_tower = TimmWrapperConfig(
         architecture="resnet10t", model_args={"channels": list(SAMPLE_WIDTHS), "stem_width": SAMPLE_STEM_WIDTH}
     )
-    # Timm's configurations do not name the width, which the projection needs.
+    # The projection needs the width, which timm's configurations do not contain.
     image_tower.hidden_size = SAMPLE_WIDTHS[-1]
     text_tower = CLIPTextConfig(**_describe_text_tower(tokenizer, dimensions, layers=1))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(image_tower, text_tower, projection_dim=dimensions)
@@ -96,7 +95,7 @@ def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, tex
 def write_blank_clip(
     folder: Path, image_side: int, patch_side: int, width: int, dimensions: int, layers: int, texts: Iterable[str]
 ) -> None:
-    """A CLIP with random weights and vectors of ``dimensions``, and a tokenizer made of ``texts``."""
+    """Write a CLIP with random weights, vectors of ``dimensions``, and a tokenizer trained on ``texts``."""
     tokenizer = _train_tokenizer(texts)
     config = CLIPConfig(
         projection_dim=dimensions,
@@ -129,7 +128,7 @@ def _describe_text_tower(tokenizer: PreTrainedTokenizerFast, width: int, layers:
 
 
 def _write_inputs(folder: Path, image_side: int, tokenizer: PreTrainedTokenizerFast) -> None:
-    """How an encoder takes photos and texts."""
+    """Write the tokenizer and the image processor of an encoder."""
     tokenizer.save_pretrained(folder)
     CLIPImageProcessor(
         size={"shortest_edge": image_side}, crop_size={"height": image_side, "width": image_side}
@@ -137,7 +136,7 @@ def _write_inputs(folder: Path, image_side: int, tokenizer: PreTrainedTokenizerF
 
 
 def _train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so that every text has tokens, known words or not."""
+    """Train a byte-level BPE, which has tokens for every text, including unknown words."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

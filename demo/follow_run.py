@@ -1,5 +1,10 @@
-"""Run a DAG, or attach to its active run, and follow it to its end by what Airflow and the running jobs report."""
+"""Run a DAG or attach to its active run, and follow it to its end.
 
+Progress comes from Airflow, from the running jobs, and from the logs of Airflow's tasks, which are files of the local
+stack with one JSON object per line.
+"""
+
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +17,6 @@ from sqlalchemy import Engine
 
 from demo.airflow_client import AirflowClient, DagRun, TaskInstance
 from demo.run_display import RunDisplay, RunView, TaskView, Write, choose_display
-from demo.task_logs import locate_task_log, measure_task_log, read_last_error, read_last_lines
 from jobs.database.engine import translate_database_faults
 from jobs.database.job_progress import RunningJob, list_running_jobs
 from jobs.errors import RefusedError, RetryableError
@@ -20,18 +24,18 @@ from jobs.local.airflow_services import locate_task_logs
 from jobs.local.stack_files import hold_lock
 
 STALL_SECONDS = 300.0
-"""Nothing moves for this long when a run is given up: no state, no report of a job, no line in a log."""
+"""Give up on a run after this time without a change of state, a report of a job or a line in a log."""
 _DAG_SECONDS = 120.0
 _POLL_SECONDS = 1.0
-_FRESH_SECONDS = 60.0
+_MAX_SILENCE_SECONDS = 60.0
 _LOG_LINES_SHOWN = 5
-_AT_WORK = frozenset({"running", "deferred", "awaiting_input"})
+_ACTIVE = frozenset({"running", "deferred", "awaiting_input"})
 _WAITING = frozenset({"queued", "scheduled", "up_for_retry", "up_for_reschedule", "restarting"})
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A run at one moment; ``jobs`` are all that run, of other runs too."""
+class _RunState:
+    """The state of a run. ``jobs`` are all running jobs, including those of other runs."""
 
     run: DagRun
     tasks: Sequence[TaskInstance]
@@ -39,19 +43,19 @@ class _Look:
 
     @property
     def job_run_id(self) -> str:
-        """The run's id as jobs know it."""
+        """Return the id under which jobs report."""
         return f"{self.run.dag_id}/{self.run.run_id}"
 
     @property
     def unfinished(self) -> list[TaskInstance]:
-        """The tasks at work, or else those that wait."""
-        at_work = [task for task in self.tasks if task.state in _AT_WORK]
-        return at_work or [task for task in self.tasks if task.state in _WAITING]
+        """Return the active tasks, or else those that wait."""
+        active = [task for task in self.tasks if task.state in _ACTIVE]
+        return active or [task for task in self.tasks if task.state in _WAITING]
 
 
 def hold_preparation_lock(folder: Path) -> AbstractContextManager[None]:
-    """Let one command at a time prepare and trigger runs of the stack in ``folder``; several may follow one run."""
-    return hold_lock(folder / "prepare.lock", "another command prepares a run")
+    """Let one command at a time prepare and trigger runs of a stack. Several commands may follow one run."""
+    return hold_lock(folder / "prepare.lock", "another command is preparing a run")
 
 
 class RunFollower:
@@ -69,9 +73,9 @@ class RunFollower:
     def run_dag(
         self, dag_id: str, prepare: Callable[[], Mapping[str, Any]], write: Write, *, attach: bool = True
     ) -> DagRun:
-        """Follow the oldest active run, or else one that is triggered with the parameters that ``prepare`` returns.
+        """Follow the oldest active run, or trigger one with the parameters that ``prepare`` returns.
 
-        Without ``attach`` a run is triggered in any case. Ctrl-C leaves the run alive in Airflow.
+        Without ``attach``, always triggers a run. Ctrl-C does not stop the run in Airflow.
 
         Raises:
             PermanentError, RetryableError: as `follow` does.
@@ -81,104 +85,107 @@ class RunFollower:
             active = self._airflow.list_runs(dag_id, ("queued", "running")) if attach else []
             run = active[0] if active else self._airflow.trigger_dag(dag_id, prepare())
         if active:
-            write(f"   attached to the run {run.run_id}, which is still active")
+            write(f"   attached to the active run {run.run_id}")
         try:
             return self.follow(run, choose_display(write))
         except KeyboardInterrupt:
-            write(
-                f"   the run goes on in Airflow, at {self._airflow.make_run_url(run)}; the same command attaches to it"
-            )
+            url = self._airflow.make_run_url(run)
+            write(f"   the run continues in Airflow, at {url}; the same command attaches to it")
             raise
 
     def follow(self, run: DagRun, display: RunDisplay) -> DagRun:
-        """Return once the run has succeeded, however long it takes.
+        """Wait until the run has succeeded, however long it takes.
 
         Raises:
             RefusedError: it failed; the message names each failed task, its error and its log.
-            RetryableError: nothing moved for several minutes; the message names what stands still, and its log.
+            RetryableError: the run is stalled; the message names the tasks that do not progress, and their logs.
         """
         with display:
-            look = self._watch(run, display)
-        if look.run.state != "success":
-            raise RefusedError(self._describe_failure(look))
-        return look.run
+            state = self._watch(run, display)
+        if state.run.state != "success":
+            raise RefusedError(self._describe_failure(state))
+        return state.run
 
-    def _watch(self, run: DagRun, display: RunDisplay) -> _Look:
-        look, signs, moved = _Look(run, (), ()), "", time.monotonic()
+    def _watch(self, run: DagRun, display: RunDisplay) -> _RunState:
+        state, signs, moved = _RunState(run, (), ()), "", time.monotonic()
         while True:
-            fault = None
+            poll_error = None
             try:
-                look = self._look(run)
+                state = self._read_state(run)
             except RetryableError as error:
-                # Airflow or the database is away: not for long, or the run counts as one that stands still.
-                fault = error
-            display.show(_make_view(look))
-            if look.run.is_finished:
-                return look
-            if (now := self._read_signs(look)) != signs:
+                # Airflow or the database is unavailable. If that lasts, the run counts as stalled.
+                poll_error = error
+            display.show(_make_view(state))
+            if state.run.is_finished:
+                return state
+            if (now := self._read_signs(state)) != signs:
                 signs, moved = now, time.monotonic()
             if time.monotonic() - moved > self._stall_seconds:
-                raise RetryableError(self._describe_stall(look, fault))
+                raise RetryableError(self._describe_stall(state, poll_error))
             time.sleep(_POLL_SECONDS)
 
-    def _look(self, run: DagRun) -> _Look:
-        # The run before its tasks: when it has ended, so have they.
+    def _read_state(self, run: DagRun) -> _RunState:
+        # Read the run before its tasks: if it has ended, so have they.
         now = self._airflow.read_run(run.dag_id, run.run_id)
         tasks = self._airflow.read_task_instances(run.dag_id, run.run_id)
         with translate_database_faults(str(self._engine.url)), self._engine.connect() as connection:
-            return _Look(now, tasks, list_running_jobs(connection))
+            return _RunState(now, tasks, list_running_jobs(connection))
 
-    def _read_signs(self, look: _Look) -> str:
-        """Read all that changes as long as the run moves.
+    def _read_signs(self, state: _RunState) -> str:
+        """Return everything that changes while the run makes progress.
 
-        A run that waits, for a slot that another run holds, moves as that one does.
+        A run that waits for a slot makes progress as long as the other runs do.
         """
-        states = [(task.name, task.state, task.try_number) for task in look.tasks]
-        is_at_work = any(task.state in _AT_WORK for task in look.tasks)
-        jobs = [job for job in look.jobs if not is_at_work or _belongs(job, look)]
-        logs = [measure_task_log(locate_task_log(self._logs, look.run, task)) for task in look.unfinished]
-        return repr([look.run.state, states, [(job.run_id, job.task, job.updated_at) for job in jobs], logs])
+        states = [(task.name, task.state, task.try_number) for task in state.tasks]
+        is_at_work = any(task.state in _ACTIVE for task in state.tasks)
+        jobs = [job for job in state.jobs if not is_at_work or _belongs(job, state)]
+        logs = [get_log_size(locate_task_log(self._logs, state.run, task)) for task in state.unfinished]
+        return repr([state.run.state, states, [(job.run_id, job.task, job.updated_at) for job in jobs], logs])
 
-    def _describe_failure(self, look: _Look) -> str:
-        lines = [f"the run {look.run.run_id} of {look.run.dag_id} failed, see {self._airflow.make_run_url(look.run)}"]
-        for task in look.tasks:
+    def _describe_failure(self, state: _RunState) -> str:
+        lines = [
+            f"the run {state.run.run_id} of {state.run.dag_id} failed: see {self._airflow.make_run_url(state.run)}"
+        ]
+        for task in state.tasks:
             if task.state == "failed":
-                log = locate_task_log(self._logs, look.run, task)
-                reason = read_last_error(log) or "its log names no error"
+                log = locate_task_log(self._logs, state.run, task)
+                reason = read_last_error(log) or "no error in its log"
                 lines.append(f"  {task.name}: {reason}\n    log: {log}")
         return "\n".join(lines)
 
-    def _describe_stall(self, look: _Look, fault: RetryableError | None) -> str:
-        lines = [f"nothing has moved for {self._stall_seconds:.0f} s in the run {look.run.run_id} of {look.run.dag_id}"]
-        for task in look.unfinished:
-            log = locate_task_log(self._logs, look.run, task)
+    def _describe_stall(self, state: _RunState, poll_error: RetryableError | None) -> str:
+        lines = [f"no progress for {self._stall_seconds:.0f} s in the run {state.run.run_id} of {state.run.dag_id}"]
+        for task in state.unfinished:
+            log = locate_task_log(self._logs, state.run, task)
             lines.append(f"  {task.name}: {task.state}\n    log: {log}")
             lines += [f"      {line}" for line in read_last_lines(log, _LOG_LINES_SHOWN)]
-        if not look.unfinished:
-            lines.append(f"  the run is {look.run.state} and none of its tasks has started")
-        if fault:
-            lines.append(f"  {fault}")
-        lines.append(f"It is still {look.run.state} in Airflow, at {self._airflow.make_run_url(look.run)}")
+        if not state.unfinished:
+            lines.append(f"  the run is {state.run.state} and none of its tasks has started")
+        if poll_error:
+            lines.append(f"  {poll_error}")
+        lines.append(f"It is still {state.run.state} in Airflow, at {self._airflow.make_run_url(state.run)}")
         return "\n".join(lines)
 
 
-def _belongs(job: RunningJob, look: _Look) -> bool:
-    """Tell whether a job is of the run, or of one whose id lies below its own."""
-    return job.run_id == look.job_run_id or job.run_id.startswith(f"{look.job_run_id}/")
+def _belongs(job: RunningJob, state: _RunState) -> bool:
+    """Tell whether a job belongs to the run or to a part of it."""
+    return job.run_id == state.job_run_id or job.run_id.startswith(f"{state.job_run_id}/")
 
 
-def _make_view(look: _Look) -> RunView:
-    own = {job.task: job.progress for job in look.jobs if job.run_id == look.job_run_id}
-    others = [job for job in look.jobs if job.run_id != look.job_run_id and job.seconds_without_news < _FRESH_SECONDS]
+def _make_view(state: _RunState) -> RunView:
+    own = {job.task: job.progress for job in state.jobs if job.run_id == state.job_run_id}
+    others = [
+        job for job in state.jobs if job.run_id != state.job_run_id and job.seconds_without_news < _MAX_SILENCE_SECONDS
+    ]
     return RunView(
-        tuple(TaskView(task.name, task.state, _measure_seconds(task), own.get(task.name)) for task in look.tasks),
-        tuple(TaskView(_name_other(job, look), "running", job.seconds_running, job.progress) for job in others),
+        tuple(TaskView(task.name, task.state, _measure_seconds(task), own.get(task.name)) for task in state.tasks),
+        tuple(TaskView(_name_other(job, state), "running", job.seconds_running, job.progress) for job in others),
     )
 
 
-def _name_other(job: RunningJob, look: _Look) -> str:
-    """Name a job of another run by its DAG, and one of a part of this run by the part."""
-    part = job.run_id.removeprefix(f"{look.job_run_id}/") if _belongs(job, look) else job.run_id.partition("/")[0]
+def _name_other(job: RunningJob, state: _RunState) -> str:
+    """Return the name of a job of another run or of a part of this run, prefixed with the DAG or the part."""
+    part = job.run_id.removeprefix(f"{state.job_run_id}/") if _belongs(job, state) else job.run_id.partition("/")[0]
     return f"{part} {job.task}"
 
 
@@ -186,3 +193,47 @@ def _measure_seconds(task: TaskInstance) -> float | None:
     if task.started_at is None:
         return None
     return ((task.ended_at or datetime.now(UTC)) - task.started_at).total_seconds()
+
+
+def locate_task_log(folder: Path, run: DagRun, task: TaskInstance) -> Path:
+    """Return the path of the log of a task's latest attempt."""
+    parts = [f"dag_id={run.dag_id}", f"run_id={run.run_id}", f"task_id={task.task_id}"]
+    if task.map_index >= 0:
+        parts.append(f"map_index={task.map_index}")
+    return folder.joinpath(*parts, f"attempt={task.try_number}.log")
+
+
+def get_log_size(path: Path) -> int:
+    """Return the size of a log in bytes, 0 if it does not exist yet."""
+    return path.stat().st_size if path.exists() else 0
+
+
+def read_last_lines(path: Path, count: int) -> list[str]:
+    """Return the last messages of a log, which may not exist yet."""
+    return [entry["event"] for entry in _read_entries(path)][-count:]
+
+
+def read_last_error(path: Path) -> str | None:
+    """Return the text of the last exception in a log, or else its last error message."""
+    errors = [entry for entry in _read_entries(path) if entry.get("level") in {"error", "critical"}]
+    if not errors:
+        return None
+    details = errors[-1].get("error_detail")
+    message: str = details[0]["exc_value"] if details else errors[-1]["event"]
+    return message
+
+
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    entries = map(_read_entry, path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return [entry for entry in entries if entry["event"] and not entry["event"].startswith("::")]
+
+
+def _read_entry(line: str) -> dict[str, Any]:
+    """Read a line. If it is not JSON, because the task was killed while it wrote, treat it as a message."""
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return {"event": line}
+    return {**entry, "event": str(entry.get("event", ""))} if isinstance(entry, dict) else {"event": line}

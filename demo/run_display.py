@@ -1,4 +1,4 @@
-"""What people see of a run that goes on: a live table on a terminal, plain lines elsewhere."""
+"""Display the progress of a run: a live table on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -16,18 +16,18 @@ from rich.text import Text
 from jobs.database.job_progress import JobProgress
 
 PROGRESS_SECONDS = 10.0
-"""Plain lines about the progress of running tasks come this far apart."""
+"""Interval of the plain lines about running tasks."""
 _ENDS = frozenset({"success", "failed", "skipped", "up_for_retry"})
 _STYLES = {"success": "green", "failed": "red", "up_for_retry": "yellow"}
 _FIGURES_WIDTH = 46
-"""Speed, epoch, loss and time left; names, stages and bars share the rest of a line."""
+"""Width of speed, epoch, loss and time left. Names, stages and bars share the rest of a line."""
 
 Write = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class TaskView:
-    """A task as Airflow sees it, with what its job reports; ``seconds`` are those of its latest attempt."""
+    """The state of a task in Airflow and the progress of its job. ``seconds`` is the time of its latest attempt."""
 
     name: str
     state: str | None
@@ -37,19 +37,19 @@ class TaskView:
 
 @dataclass(frozen=True)
 class RunView:
-    """The tasks of a run, and the jobs of other runs that work at the same time."""
+    """The tasks of a run, and jobs of other runs that are running at the same time."""
 
     tasks: tuple[TaskView, ...]
     others: tuple[TaskView, ...] = ()
 
     @property
     def running(self) -> tuple[TaskView, ...]:
-        """All that is at work."""
+        """Return all running tasks."""
         return tuple(task for task in self.tasks if task.state == "running") + self.others
 
 
 class RunDisplay(Protocol):
-    """Shows a run from one look to the next."""
+    """Shows successive views of a run."""
 
     def __enter__(self) -> Self: ...
 
@@ -58,18 +58,18 @@ class RunDisplay(Protocol):
     ) -> None: ...
 
     def show(self, view: RunView) -> None:
-        """Show the run as it stands."""
+        """Show the current state of the run."""
 
 
 def choose_display(write: Write) -> RunDisplay:
-    """Return a live table if standard output is a terminal that can show one, else plain lines."""
+    """Return a live table if standard output is a terminal that supports it, else plain lines."""
     console = Console()
-    # Not the console alone, which takes a file for a terminal where FORCE_COLOR is set.
+    # The console alone is not enough: with FORCE_COLOR it treats a file as a terminal.
     return LiveDisplay(console) if sys.stdout.isatty() and console.is_interactive else PlainDisplay(write)
 
 
 class PlainDisplay:
-    """A line when a task changes its state, and every ten seconds one for each task at work."""
+    """Writes a line when a task changes its state, and every ten seconds one for each running task."""
 
     def __init__(self, write: Write, progress_seconds: float = PROGRESS_SECONDS) -> None:
         self._write = write
@@ -87,7 +87,7 @@ class PlainDisplay:
         pass
 
     def show(self, view: RunView) -> None:
-        """Write what is new."""
+        """Write what has changed."""
         for task in self._changes.take(view):
             self._write(f"   {_describe_state(task)}")
         if time.monotonic() - self._shown_at < self._progress_seconds:
@@ -99,7 +99,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """A table with a line for each task at work; tasks that ended stand above it."""
+    """Shows a table with a line for each running task, below lines for those that ended."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -116,7 +116,7 @@ class LiveDisplay:
         self._live.stop()
 
     def show(self, view: RunView) -> None:
-        """Print what ended, and draw the table again."""
+        """Print the tasks that ended, and redraw the table."""
         for task in self._changes.take(view):
             if task.state in _ENDS:
                 style = _STYLES.get(task.state or "", "")
@@ -143,7 +143,7 @@ class LiveDisplay:
 
 
 class _StateChanges:
-    """Remembers the state of each task, to tell which of them are new."""
+    """Remembers the state of each task to detect changes."""
 
     def __init__(self) -> None:
         self._known: dict[str, str | None] = {}

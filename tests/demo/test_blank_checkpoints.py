@@ -27,7 +27,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_blank_classifier_is_one(tmp_path: Path, device: Device) -> None:
+def test_blank_classifier_can_predict(tmp_path: Path, device: Device) -> None:
     write_blank_resnet18(tmp_path, 40, ["shirt", "dress", "hat"])
     classifier = load_classifier(tmp_path, device)
     assert classifier.categories == ("shirt", "dress", "hat")
@@ -35,21 +35,21 @@ def test_a_blank_classifier_is_one(tmp_path: Path, device: Device) -> None:
     assert classifier.predict(torch.zeros(2, 3, 40, 40, dtype=torch.uint8)).shape == (2, 3)
 
 
-def test_it_has_the_size_of_a_resnet_18(tmp_path: Path) -> None:
+def test_blank_resnet18_has_the_size_of_a_resnet_18(tmp_path: Path) -> None:
     write_blank_resnet18(tmp_path, 224, [str(number) for number in range(1000)])
     classifier = load_classifier(tmp_path, choose_device("cpu", "fp32"))
-    # He et al. 2015 as torchvision counts it.
+    # As torchvision counts the model of He et al. 2015.
     assert sum(weight.numel() for weight in classifier.model.parameters()) == 11_689_512
 
 
-def test_a_blank_encoder_is_one(clip: Path, device: Device) -> None:
+def test_blank_encoder_can_embed(clip: Path, device: Device) -> None:
     encoder = load_image_encoder(clip, device)
     assert encoder.preprocessing.geometry == Geometry(48, 48, True, "bicubic")
     assert encoder.predict(torch.zeros(2, 3, 48, 48, dtype=torch.uint8)).shape == (2, read_dimensions(clip)) == (2, 128)
     assert load_text_encoder(clip, device).embed(["a red hat"]).shape == (1, 128)
 
 
-def test_an_encoder_may_have_a_convolutional_image_tower(tmp_path: Path, device: Device) -> None:
+def test_blank_dual_encoder_can_embed(tmp_path: Path, device: Device) -> None:
     write_blank_dual_encoder(tmp_path, image_side=40, dimensions=64, texts=TEXTS)
     encoder = load_image_encoder(tmp_path, device)
     assert encoder.preprocessing.geometry == Geometry(40, 40, True, "bicubic")
@@ -73,13 +73,13 @@ def test_every_text_has_tokens(clip: Path, text: str) -> None:
     assert tokenizer.decode(tokens, skip_special_tokens=True).split() == text.lower().split()
 
 
-def test_known_words_are_short_and_case_does_not_count(clip: Path) -> None:
+def test_known_words_are_one_token_in_any_case(clip: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(clip)
     assert len(tokenizer("red striped dress")["input_ids"]) == 5
     assert tokenizer("Red STRIPED dress") == tokenizer("red striped dress")
 
 
-def test_a_long_text_keeps_its_end_token(clip: Path, device: Device) -> None:
+def test_long_text_keeps_its_end_token(clip: Path, device: Device) -> None:
     tokenizer = AutoTokenizer.from_pretrained(clip)
     tokens = tokenizer("red " * 100, truncation=True)["input_ids"]
     assert (len(tokens), tokens[-1]) == (MAX_TOKENS, tokenizer.eos_token_id)

@@ -1,5 +1,3 @@
-"""What people see of a run, on a terminal and elsewhere."""
-
 import io
 import re
 
@@ -11,7 +9,7 @@ from jobs.database.job_progress import JobProgress
 
 TRAINING = JobProgress("training", 1240, 5000, "photos", 2, 8, 0.5116, 36.4, 104.2)
 LOADING = JobProgress("loading the models")
-LOOKS = (
+VIEWS = (
     RunView((TaskView("snapshot", "running", 1.0), TaskView("classifier.train", None, None))),
     RunView((TaskView("snapshot", "success", 4.4), TaskView("classifier.train", "queued", None))),
     RunView(
@@ -24,13 +22,13 @@ LOOKS = (
 
 def show_all(display: RunDisplay) -> None:
     with display:
-        for look in LOOKS:
-            # Twice: what was shown already is not new.
-            display.show(look)
-            display.show(look)
+        for view in VIEWS:
+            # Twice, because an unchanged view must not be repeated.
+            display.show(view)
+            display.show(view)
 
 
-def show_plainly(progress_seconds: float) -> list[str]:
+def write_lines(progress_seconds: float) -> list[str]:
     lines: list[str] = []
     show_all(PlainDisplay(lines.append, progress_seconds))
     return lines
@@ -45,8 +43,8 @@ def strip_codes(output: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output)
 
 
-def test_plain_lines_tell_each_change_once_and_progress_now_and_then() -> None:
-    assert show_plainly(progress_seconds=0) == [
+def test_plain_lines_report_changes_once_and_progress_at_intervals() -> None:
+    assert write_lines(progress_seconds=0) == [
         "   snapshot: running",
         "   snapshot: success, 4 s",
         "   classifier.train: running",
@@ -54,7 +52,7 @@ def test_plain_lines_tell_each_change_once_and_progress_now_and_then() -> None:
         "   catalog_retag tag_shard[0]: loading the models",
         "   classifier.train: failed, 62 s",
     ]
-    assert show_plainly(progress_seconds=3600) == [
+    assert write_lines(progress_seconds=3600) == [
         "   snapshot: running",
         "   snapshot: success, 4 s",
         "   classifier.train: running",
@@ -62,7 +60,7 @@ def test_plain_lines_tell_each_change_once_and_progress_now_and_then() -> None:
     ]
 
 
-def test_a_terminal_shows_a_line_for_each_task_at_work() -> None:
+def test_terminal_shows_a_line_for_each_running_task() -> None:
     console, file = open_console()
     show_all(LiveDisplay(console))
     words = strip_codes(file.getvalue())
@@ -74,25 +72,25 @@ def test_a_terminal_shows_a_line_for_each_task_at_work() -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
-def test_a_task_takes_one_line_of_any_terminal(width: int) -> None:
+def test_task_takes_one_line_of_any_terminal(width: int) -> None:
     console, file = open_console(width)
     long = JobProgress("ranking blocks by their noise in int8", 3, 12, "blocks", seconds_left=90.0)
     with LiveDisplay(console) as display:
-        display.show(RunView((TaskView("classifier.optimize", "running", 1.0, long), LOOKS[2].tasks[1])))
+        display.show(RunView((TaskView("classifier.optimize", "running", 1.0, long), VIEWS[2].tasks[1])))
         first, second = (strip_codes(line) for line in file.getvalue().rstrip().splitlines())
     assert "classifier.optimize" in first
     assert "classifier.train" in second
     assert width < 80 or all(words in second for words in ("36 photos/s", "epoch 2/8", "loss 0.512", "104 s left"))
 
 
-def test_nothing_is_coloured_where_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_disables_colors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     console, file = open_console()
     show_all(LiveDisplay(console))
     assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", file.getvalue())
 
 
-def test_no_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_to_a_file_is_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     display = choose_display(print)
     assert isinstance(display, PlainDisplay)

@@ -1,4 +1,4 @@
-"""Runs of a real Airflow, followed from outside."""
+"""Follow runs of a real Airflow."""
 
 import threading
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def test_a_run_is_followed_however_long_it_takes(
     for thread in threads:
         thread.join(120)
     assert first[0] == "   listen: running"
-    assert second[0] == f"   attached to the run {run.run_id}, which is still active"
+    assert second[0] == f"   attached to the active run {run.run_id}"
     for lines in (first, second):
         assert lines[-1].startswith("   listen: success, ")
     assert stack.airflow.list_runs(DAG_ID, ("queued", "running")) == []
@@ -76,7 +76,7 @@ def test_a_run_that_stands_still_or_fails_is_named_with_its_log(
     wait_until_it_runs(stack, run)
     lines: list[str] = []
     impatient = RunFollower(stack.airflow, engine, stack.status.folder, stall_seconds=3)
-    with pytest.raises(RetryableError, match="nothing has moved for 3 s") as stalled:
+    with pytest.raises(RetryableError, match="no progress for 3 s") as stalled:
         impatient.follow(run, PlainDisplay(lines.append))
     assert "listen: running" in str(stalled.value)
     assert stack.airflow.read_run(DAG_ID, run.run_id).state == "running"
