@@ -30,10 +30,11 @@ from jobs.database.migrations import migrate
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_champion
 from jobs.database.products import choose_example_product
 from jobs.errors import ConfigurationError, NotFoundError, RefusedError
+from jobs.ingest.discover import IMAGE_SUFFIXES
 from jobs.local.airflow_services import AirflowOptions, choose_task_slots
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import StackStatus, start_stack
-from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, ImageSettings, load_settings, names_locations
+from jobs.settings import LOCAL_STACK_FOLDER, LOCATIONS, load_settings, names_locations
 
 INGEST_DAG = "catalog_ingest"
 RETRAIN_DAG = "model_retrain"
@@ -76,7 +77,7 @@ def run_demo(write: Write, ports: WantedPorts, own_images: Path | None = None) -
         RetryableError: a run in Airflow is stalled.
     """
     files = DemoFiles()
-    own = find_own_images(own_images, ImageSettings.model_fields["image_suffixes"].default) if own_images else None
+    own = find_own_images(own_images, IMAGE_SUFFIXES) if own_images else None
     if names_locations():
         raise ConfigurationError(
             f"the demo uses its own database and bucket: unset {', '.join(LOCATIONS)}, also in .env"

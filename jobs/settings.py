@@ -6,14 +6,16 @@ The process environment is only read. Clients and child processes get what they 
 """
 
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jobs.errors import ConfigurationError
 from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
@@ -73,11 +75,21 @@ FilePath = Annotated[Path, AfterValidator(lambda path: HOME / path)]
 """A relative path starts at the project, whatever folder a job runs in."""
 
 
+Fixed = partial(Field, exclude=True)
+"""A value that no environment variable sets, because no operator has a reason to. Tests pass their own."""
+
+
+def Derived(derive: Callable[[dict[str, Any]], int]) -> Any:  # noqa: N802
+    """Declare a value that follows from fields above it. No environment variable sets it."""
+    return Field(default_factory=derive, exclude=True)
+
+
 class SettingsGroup(BaseModel):
     """Settings that belong together.
 
     A field is set by the environment variable with its name in capitals, after ``CATALOG_``. The docstrings of groups
     and fields are the comments in ``.env.example``: run ``make settings`` after a change.
+    No variable sets a ``Fixed`` or ``Derived`` field: see docs/decisions/settings.md.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -107,8 +119,6 @@ class LocationSettings(SettingsGroup):
 class ImageSettings(SettingsGroup):
     """What counts as an image and as a product."""
 
-    image_suffixes: Texts = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-    """Suffixes of keys that are images, in lower case, as a JSON list"""
     exclude_patterns: Texts = ()
     """Keys below the prefix to skip, as a JSON list of shell patterns: ["drafts/*", "*_old.*"]"""
     product_id_pattern: Annotated[str, AfterValidator(_require_product_group)] = (
@@ -116,14 +126,10 @@ class ImageSettings(SettingsGroup):
     )
     """Regular expression whose group product_id finds the product in the key below the prefix. A key that does not
     match is a product of its own."""
-    products_file: str = "products.csv"
-    """Key of the products file below the prefix"""
     max_object_bytes: Count = 50_000_000
     """Larger objects are not read."""
     max_pixels: Count = 100_000_000
     """Images with more pixels are not decoded: they may be decompression bombs."""
-    min_side_pixels: Count = 8
-    """Images with a shorter side are refused."""
 
 
 class RunSettings(SettingsGroup):
@@ -135,10 +141,9 @@ class RunSettings(SettingsGroup):
     """Share of a run's images that may fail. Beyond it, the run counts as failed; the other images are saved."""
     drift_limit: Annotated[float, Field(gt=0)] = 0.25
     """Population stability index of categories or confidences above which a run starts a retraining, at most weekly"""
-    drift_min_images: Count = 200
-    """Runs with fewer images are not checked for drift."""
-    max_attempts: Count = 5
-    """Runs in which an image is retried, before it is retried weekly"""
+
+    drift_min_images: Count = Fixed(200)
+    max_attempts: Count = Fixed(5)
 
 
 class ComputeSettings(SettingsGroup):
@@ -156,20 +161,13 @@ class ComputeSettings(SettingsGroup):
     still decode what the GPU cannot."""
     batch_size: Count | None = None
     """Images in a forward pass; by default 64 on a GPU and 16 on a CPU. A GPU that runs out of memory halves it."""
-    read_threads: Count = 8
-    """Objects that are read at a time"""
     decode_processes: Count = Field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     """Processes that decode images; by default one for each processor, at most 8"""
     shard_size: Count = 8192
     """Images in a shard, which is one task. Smaller shards spread a run over more workers."""
-    chunk_size: Count = 256
-    """Images in a chunk, which is one transaction"""
 
-    @model_validator(mode="after")
-    def _chunks_fit_in_shards(self) -> Self:
-        if self.chunk_size > self.shard_size:
-            raise ValueError("CATALOG_CHUNK_SIZE must not exceed CATALOG_SHARD_SIZE")
-        return self
+    chunk_size: Count = Derived(lambda values: min(256, math.ceil(values["shard_size"] / 3)))
+    read_threads: Count = Derived(lambda values: max(8, 4 * values["decode_processes"]))
 
 
 class ServingSettings(SettingsGroup):
@@ -182,15 +180,14 @@ class ServingSettings(SettingsGroup):
     """Address to listen on. One that other machines can reach requires a token."""
     serve_port: Annotated[int, Field(ge=1, le=65535)] = 8091
     """Port to listen on. The local stack uses it at its first start if it is free."""
-    serve_queue_length: Count = 64
-    """Requests of a kind that may wait; more are refused (503)"""
-    serve_deadline_seconds: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds after which a request fails (504)"""
     query_service_url: str = "http://127.0.0.1:8091"
     """Where clients find the service"""
     query_token: Annotated[str, Field(pattern=r"^[\x21-\x7e]{16,}$")] | None = Field(default=None, repr=False)
     """Token that clients must send: at least 16 ASCII characters without spaces
     $ openssl rand -hex 24"""
+
+    serve_queue_length: Count = Fixed(64)
+    serve_deadline_seconds: Annotated[float, Field(gt=0)] = Fixed(10.0)
 
 
 class TrainingSettings(SettingsGroup):
@@ -202,8 +199,6 @@ class TrainingSettings(SettingsGroup):
     """Base of the encoder"""
     test_share: ShareUpToHalf = 0.1
     """Share of the labeled images to test on, at most 0.5. An image never leaves the test set again."""
-    validation_share: ShareUpToHalf = 0.1
-    """Share of the other labeled images to validate on, at most 0.5"""
     gate_policy: FilePath | None = None
     """TOML file that overrides bounds of the gates. jobs/retrain/gates/policy.toml lists them with their defaults."""
 
@@ -225,7 +220,12 @@ GROUPS: dict[str, type[SettingsGroup]] = {
     for name, field in Settings.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsGroup)
 }
-VARIABLES = {f"{PREFIX}{name}".upper(): (group, name) for group, model in GROUPS.items() for name in model.model_fields}
+VARIABLES = {
+    f"{PREFIX}{name}".upper(): (group, name)
+    for group, model in GROUPS.items()
+    for name, field in model.model_fields.items()
+    if not field.exclude
+}
 """The group and field that each environment variable sets."""
 
 
@@ -306,6 +306,8 @@ def make_settings(variables: Mapping[str, str]) -> Settings:
 def _describe(error: ValidationError) -> str:
     errors = []
     for found in error.errors():
+        if found["type"] == "default_factory_not_called":
+            continue
         name = f"{PREFIX}{found['loc'][1]}".upper() if len(found["loc"]) > 1 else "settings"
         is_missing = found["type"] == "missing"
         errors.append(f"{name} is not set" if is_missing else f"{name}: {found['msg'].removeprefix('Value error, ')}")

@@ -134,7 +134,7 @@ def test_missing_settings_are_all_named(words: tuple[str, ...]) -> None:
         ("CATALOG_SOURCE_URI", "photos"),
         ("CATALOG_ARTIFACTS_URI", "https://artifacts/"),
         ("CATALOG_S3_ENDPOINT_URL", "nonsense"),
-        ("CATALOG_IMAGE_SUFFIXES", ".jpg"),
+        ("CATALOG_EXCLUDE_PATTERNS", ".jpg"),
         ("CATALOG_PRODUCT_ID_PATTERN", "("),
         ("CATALOG_BATCH_SIZE", "many"),
     ],

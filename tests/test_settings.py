@@ -38,7 +38,7 @@ NEEDED = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A project with both files."""
-    (tmp_path / ".env").write_text("CATALOG_BATCH_SIZE=1\nCATALOG_CHUNK_SIZE=11\nCATALOG_SHARD_SIZE=\n")
+    (tmp_path / ".env").write_text("CATALOG_BATCH_SIZE=1\nCATALOG_MAX_PIXELS=11\nCATALOG_SHARD_SIZE=\n")
     (tmp_path / ".local").mkdir()
     (tmp_path / ".local" / "stack.env").write_text(
         "CATALOG_BATCH_SIZE=2\nCATALOG_SHARD_SIZE=22\nCATALOG_DATABASE_URL=postgresql://localhost/catalog\n"
@@ -65,9 +65,9 @@ def test_the_suite_does_not_see_the_files_of_the_developer() -> None:
 def test_the_environment_wins_over_the_file_and_the_file_over_the_local_stack(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CATALOG_CHUNK_SIZE", "111")
+    monkeypatch.setenv("CATALOG_MAX_PIXELS", "111")
     variables = read_variables(folder)
-    assert variables["CATALOG_CHUNK_SIZE"] == "111"
+    assert variables["CATALOG_MAX_PIXELS"] == "111"
     assert variables["CATALOG_BATCH_SIZE"] == "1"
     assert variables["CATALOG_DATABASE_URL"] == "postgresql://localhost/catalog"
     assert variables["AWS_ACCESS_KEY_ID"] == "stack"
@@ -215,22 +215,20 @@ def test_a_source_is_one_of_those_that_the_settings_name(source: str, is_allowed
         ("source_uri", "photos", "must look like s3://bucket/prefix"),
         ("artifacts_uri", "https://bucket/", "must look like s3://bucket/prefix"),
         ("other_sources", '["photos"]', "must look like s3://bucket/prefix"),
-        ("image_suffixes", ".jpg,.png", "must be a JSON list of texts"),
-        ("image_suffixes", '".jpg"', "valid tuple"),
+        ("exclude_patterns", "*.jpg,*.png", "must be a JSON list of texts"),
+        ("exclude_patterns", '"*.jpg"', "valid tuple"),
         ("exclude_patterns", "[1]", "valid string"),
         ("product_id_pattern", "(", "is no regular expression"),
         ("product_id_pattern", r"(\d+)", r"with a group (?P<product_id>...)"),
         ("vanished_share_limit", "1.1", "less than or equal to 1"),
+        ("drift_limit", "0", "greater than 0"),
+        ("test_share", "0.6", "less than or equal to 0.5"),
         ("failed_share_limit", "-0.1", "greater than or equal to 0"),
         ("shard_size", "0", "greater than or equal to 1"),
-        ("chunk_size", "0", "greater than or equal to 1"),
         ("batch_size", "many", "valid integer"),
-        ("read_threads", "0", "greater than or equal to 1"),
         ("decode_processes", "0", "greater than or equal to 1"),
         ("max_object_bytes", "0", "greater than or equal to 1"),
         ("max_pixels", "0", "greater than or equal to 1"),
-        ("min_side_pixels", "0", "greater than or equal to 1"),
-        ("max_attempts", "0", "greater than or equal to 1"),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable(name: str, value: str, words: str) -> None:
@@ -243,27 +241,39 @@ def test_a_wrong_value_is_named_by_its_variable(name: str, value: str, words: st
 
 
 def test_several_faults_are_named_at_once() -> None:
-    with pytest.raises(PermanentError, match=r"CATALOG_IMAGE_SUFFIXES: .*; CATALOG_BATCH_SIZE: "):
-        read_settings(image_suffixes="jpg", batch_size="0")
+    with pytest.raises(PermanentError, match=r"CATALOG_EXCLUDE_PATTERNS: .*; CATALOG_BATCH_SIZE: "):
+        read_settings(exclude_patterns="jpg", batch_size="0")
 
 
-def test_a_chunk_must_fit_in_a_shard() -> None:
-    assert read_settings(chunk_size="8", shard_size="8").compute.chunk_size == 8
-    with pytest.raises(PermanentError, match="CATALOG_CHUNK_SIZE must not exceed CATALOG_SHARD_SIZE"):
-        read_settings(chunk_size="9", shard_size="8")
+@pytest.mark.parametrize(("shard", "chunk"), [("1", 1), ("24", 8), ("25", 9), ("768", 256), ("8192", 256)])
+def test_a_shard_has_three_chunks_or_more_of_at_most_256_images(shard: str, chunk: int) -> None:
+    assert read_settings(shard_size=shard).compute.chunk_size == chunk
+
+
+@pytest.mark.parametrize(("processes", "threads"), [("1", 8), ("2", 8), ("3", 12), ("16", 64)])
+def test_four_threads_read_for_each_decoding_process(processes: str, threads: int) -> None:
+    assert read_settings(decode_processes=processes).compute.read_threads == threads
+
+
+@pytest.mark.parametrize("name", ["chunk_size", "read_threads", "max_attempts", "drift_min_images"])
+def test_no_variable_sets_a_fixed_or_derived_value(name: str) -> None:
+    assert read_settings(**{name: "3"}) == read_settings()
+
+
+def test_a_wrong_value_hides_what_is_derived_from_it() -> None:
+    with pytest.raises(PermanentError, match=r"^CATALOG_SHARD_SIZE: [^;]+ \(see .env.example; [^;]+$"):
+        read_settings(shard_size="0")
 
 
 def test_values_are_read_into_their_types() -> None:
     settings = read_settings(
         database_url="postgres://db/catalog",
-        image_suffixes='[".jpg", ".heic"]',
-        exclude_patterns='["drafts/*"]',
+        exclude_patterns='["drafts/*", "*.heic"]',
         failed_share_limit="0.5",
         model_cache="/var/cache/models",
     )
     assert settings.locations.database_url == "postgresql://db/catalog"
-    assert settings.images.image_suffixes == (".jpg", ".heic")
-    assert settings.images.exclude_patterns == ("drafts/*",)
+    assert settings.images.exclude_patterns == ("drafts/*", "*.heic")
     assert settings.runs.failed_share_limit == 0.5
     assert settings.locations.model_cache == Path("/var/cache/models")
     assert settings.compute.decode_processes >= 1

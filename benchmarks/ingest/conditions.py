@@ -90,7 +90,7 @@ def _measure_shards(stack: TaggingStack, run: str, shards: Sequence[int], images
     """Tag some of the two shards of a run concurrently; the ledger knows their speed without start and end."""
     delete_results(stack)
     half = -(-images // 2)
-    sizes = {"CATALOG_SHARD_SIZE": str(half), "CATALOG_CHUNK_SIZE": str(min(256, half))}
+    sizes = {"CATALOG_SHARD_SIZE": str(half)}
     environment = os.environ | stack.environment | sizes
     command = [sys.executable, "-m", "jobs"]
     subprocess.run([*command, "discover", "--run", run], env=environment, check=True, capture_output=True)

@@ -32,7 +32,7 @@ from jobs.connections import Connections, connect
 from jobs.settings import PROJECT_ROOT, make_settings
 
 GPU_SECONDS_PER_IMAGE = 0.0005
-MANY_READERS = {"CATALOG_READ_THREADS": "64"}
+MANY_READERS = "64"
 
 
 def main() -> None:
@@ -83,7 +83,7 @@ def _measure_size(environment: dict[str, str], s3_url: str, name: str, seconds_p
     fed = _simulate(environment, f"fed-{name}", seconds_per_image)
     unbounded = _simulate(environment, f"unbounded-{name}", 0.0)
     with run_delay_relay(s3_url, SLOW_BUCKET) as url:
-        slow = _simulate(environment | MANY_READERS | {"CATALOG_S3_ENDPOINT_URL": url}, f"slow-{name}", 0.0)
+        slow = _simulate(environment | {"CATALOG_S3_ENDPOINT_URL": url}, f"slow-{name}", 0.0, MANY_READERS)
     milliseconds = max(one.own_milliseconds + one.children_milliseconds for one in (fed, unbounded))
     return {
         "read, 8 threads": f"{rates.read.images_per_second:,.0f} ({rates.read.own_milliseconds:.2f} ms CPU)",
@@ -99,10 +99,10 @@ def _measure_size(environment: dict[str, str], s3_url: str, name: str, seconds_p
     }
 
 
-def _simulate(environment: dict[str, str], run: str, seconds_per_image: float) -> Feeding:
+def _simulate(environment: dict[str, str], run: str, seconds_per_image: float, *readers: str) -> Feeding:
     command = [sys.executable, "-m", "jobs", "discover", "--force", "--run", run]
     subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=True, capture_output=True)
-    return Feeding(**_call(environment, "simulate", run, str(seconds_per_image)))
+    return Feeding(**_call(environment, "simulate", run, str(seconds_per_image), *readers))
 
 
 def _call(environment: dict[str, str], *arguments: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from threading import Lock
 import numpy as np
 import psutil
 
+from fixtures.shop import change_settings
 from jobs.connections import Connections, connect
 from jobs.database.tagging_work import DueImage
 from jobs.images.decode import DecodeFailure, DecodeLimits, PreparedImage, prepare_image
@@ -191,8 +192,11 @@ def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
 
 
 def main(command: str, *arguments: str) -> None:
-    """Print the measurement as JSON."""
-    with connect(load_settings()) as connections:
+    """Print the measurement as JSON; a third argument is the number of reading threads."""
+    settings = load_settings()
+    if readers := arguments[2:]:
+        settings = change_settings(settings, read_threads=int(readers[0]))
+    with connect(settings) as connections:
         if command == "rates":
             measured: Rates | Feeding = measure_rates(connections)
         else:

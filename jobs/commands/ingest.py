@@ -14,6 +14,9 @@ SourceOption = Annotated[
 ]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Take at most this many images.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Tag everything again, known bytes included.")]
+RetryOption = Annotated[
+    bool, typer.Option("--retry-failed", help="Retry failed images now, instead of weekly after five attempts.")
+]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done and why; write nothing.")]
 
 
@@ -22,6 +25,7 @@ def ingest(
     source: SourceOption = None,
     limit: LimitOption = None,
     force: ForceOption = False,
+    retry_failed: RetryOption = False,
     plan: PlanOption = False,
     run: Annotated[str | None, typer.Option(help="Go on with this run, which stopped halfway.")] = None,
 ) -> None:
@@ -31,7 +35,7 @@ def ingest(
     from jobs.ingest.plan import IngestOptions, preview_run
     from jobs.settings import load_settings
 
-    options = IngestOptions(limit, force, run)
+    options = IngestOptions(limit, force, run, retry_failed)
     with connect(load_settings(source)) as connections:
         print_report(preview_run(connections, options) if plan else ingest_catalog(connections, options))
 
@@ -42,6 +46,7 @@ def discover(
     source: SourceOption = None,
     limit: LimitOption = None,
     force: ForceOption = False,
+    retry_failed: RetryOption = False,
     plan: PlanOption = False,
 ) -> None:
     """Stages 1 and 2: compare the bucket with the catalog and write the manifest of a run."""
@@ -49,7 +54,7 @@ def discover(
     from jobs.ingest.plan import IngestOptions, plan_run, preview_run
     from jobs.settings import load_settings
 
-    options = IngestOptions(limit, force)
+    options = IngestOptions(limit, force, retry_failed=retry_failed)
     with connect(load_settings(source)) as connections:
         print_report(preview_run(connections, options) if plan else plan_run(connections, run, options))
 

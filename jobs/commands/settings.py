@@ -45,8 +45,9 @@ def format_env_example() -> str:
         heading = f"# {title.removesuffix('.')} "
         parts.append(f"\n{heading.ljust(WIDTH, '-')}\n{_comment(rest)}\n")
         for name, field in model.model_fields.items():
-            variable = f"{PREFIX}{name}".upper()
-            parts.append(f"{_comment(field.description or '')}# {variable}={_format_default(field)}\n")
+            if not field.exclude:
+                variable = f"{PREFIX}{name}".upper()
+                parts.append(f"{_comment(field.description or '')}# {variable}={_format_default(field)}\n")
     return "".join(parts).lstrip("\n")
 
 

@@ -62,6 +62,10 @@ TRANSPOSE = {
 }
 
 
+MIN_SIDE_PIXELS = 8
+"""Smaller images are placeholders or tracking pixels."""
+
+
 @dataclass(frozen=True)
 class DecodeLimits:
     """Limits on accepted images, and how far an image may be shrunk while it is decoded.

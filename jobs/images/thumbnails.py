@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from jobs.images.decode import DecodedPil, DecodeFailure, DecodeLimits, decode_pil
+from jobs.images.decode import MIN_SIDE_PIXELS, DecodedPil, DecodeFailure, DecodeLimits, decode_pil
 from jobs.images.decode_pool import Decoder
 from jobs.settings import ImageSettings
 
@@ -20,7 +20,7 @@ THUMBNAIL_SIDE = 120
 
 def shrink_under_limits(settings: ImageSettings) -> Decoder[bytes]:
     """Return a decoder that makes small JPEGs, with the limits of the ingest and a lower one on pixels."""
-    limits = DecodeLimits(min(GRID_MAX_PIXELS, settings.max_pixels), settings.min_side_pixels, GRID_SIDE)
+    limits = DecodeLimits(min(GRID_MAX_PIXELS, settings.max_pixels), MIN_SIDE_PIXELS, GRID_SIDE)
     return partial(shrink_image, limits=limits)
 
 

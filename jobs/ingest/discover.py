@@ -38,6 +38,11 @@ Only the first column is required. A missing column leaves the stored values unc
 """
 MAX_REPORTED_ROWS = 5
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Keys with other suffixes are skipped; upper case counts too."""
+PRODUCTS_FILE = "products.csv"
+"""The key of the products file below the prefix."""
+
 
 def discover_images(connection: Connection, connections: Connections, progress: Progress = SILENT) -> Discovery:
     """Compare the bucket with the catalog and record the differences, in the caller's transaction.
@@ -52,10 +57,9 @@ def discover_images(connection: Connection, connections: Connections, progress: 
     discovery = compare_listing(connection, source.bucket, source.key)
     _check_vanished(discovery, source, settings.runs.vanished_share_limit)
     record_listing(connection, source.bucket, source.key)
-    if settings.images.products_file:
-        location = S3Uri(source.bucket, source.key + settings.images.products_file)
-        texts = read_product_texts(store, location, lambda image: listing.read_product_id(source.key + image))
-        record_product_texts(connection, texts)
+    location = S3Uri(source.bucket, source.key + PRODUCTS_FILE)
+    texts = read_product_texts(store, location, lambda image: listing.read_product_id(source.key + image))
+    record_product_texts(connection, texts)
     return discovery
 
 
@@ -66,7 +70,6 @@ class _Listing:
         self._store = connections.store
         self._source = connections.source
         settings = connections.settings
-        self._suffixes = settings.images.image_suffixes
         self._exclude_patterns = settings.images.exclude_patterns
         self._product_id = re.compile(settings.images.product_id_pattern)
 
@@ -83,7 +86,7 @@ class _Listing:
 
     def _is_image(self, item: ListedObject) -> bool:
         relative = item.key.removeprefix(self._source.key)
-        return item.key.lower().endswith(self._suffixes) and not any(
+        return item.key.lower().endswith(IMAGE_SUFFIXES) and not any(
             fnmatchcase(relative, pattern) for pattern in self._exclude_patterns
         )
 

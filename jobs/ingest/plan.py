@@ -1,6 +1,7 @@
 """Stage 2, plan: choose the images that are due for the live models, and write the manifest."""
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -33,12 +34,14 @@ log = logging.getLogger(__name__)
 class IngestOptions:
     """Options of one run.
 
-    A ``limit`` of None includes all due images. The ``run_id`` of an unfinished run resumes it.
+    A ``limit`` of None includes all due images. ``retry_failed`` retries every failure that may go away by itself,
+    however often the image failed before. The ``run_id`` of an unfinished run resumes it.
     """
 
     limit: int | None = None
     force: bool = False
     run_id: str | None = None
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ def stream_due(
         space=space,
         force=options.force,
         retryable=RETRYABLE_REASONS,
-        max_attempts=max_attempts,
+        max_attempts=sys.maxsize if options.retry_failed else max_attempts,
         limit=options.limit,
     )
     return stream_due_images(connection, query)

@@ -14,7 +14,7 @@ from jobs.database.model_versions import read_model_version
 from jobs.database.tagging_runs import ChunkCounts, RunModels, read_finished_chunks, try_lock_shard
 from jobs.database.tagging_work import DueImage, KnownContent, find_known_content
 from jobs.errors import RetryableError, TerminatedError
-from jobs.images.decode import Decode, DecodeLimits, prepare_image
+from jobs.images.decode import MIN_SIDE_PIXELS, Decode, DecodeLimits, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.ingest.manifest import Shard, decode_shard
 from jobs.ingest.pipeline import PipelineSettings, ShardPipeline
@@ -145,7 +145,7 @@ def _make_pipeline(
 def _choose_decoder(connections: Connections, shard: int, predictor: Predictor, decode_pool: DecodePool) -> Decode:
     images, compute = connections.settings.images, connections.settings.compute
     geometries = predictor.geometries
-    limits = DecodeLimits(images.max_pixels, images.min_side_pixels, target_side=2 * predictor.largest_side)
+    limits = DecodeLimits(images.max_pixels, MIN_SIDE_PIXELS, target_side=2 * predictor.largest_side)
     on_cpu = partial(decode_pool.decode, partial(prepare_image, limits=limits, geometries=geometries))
     if compute.jpeg_decoder == "cpu":
         return on_cpu

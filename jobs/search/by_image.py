@@ -12,7 +12,7 @@ from jobs.connections import connect
 from jobs.database.search import ProductHit, format_search, search_by_product, search_by_vector
 from jobs.database.spaces import find_live_space, read_live_space
 from jobs.errors import NotFoundError, RefusedError
-from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
+from jobs.images.decode import MIN_SIDE_PIXELS, DecodedImage, DecodeLimits, decode_image
 from jobs.search.encoders import load_photo_embedder
 from jobs.settings import Settings, load_settings
 
@@ -89,9 +89,7 @@ def read_photo(image_path: Path, settings: Settings) -> np.ndarray:
         content = image_path.read_bytes()
     except OSError as error:
         raise NotFoundError(f"{image_path}: {error.strerror}") from None
-    decoded = decode_image(
-        content, DecodeLimits(settings.images.max_pixels, settings.images.min_side_pixels, SHRUNKEN_SIDE)
-    )
+    decoded = decode_image(content, DecodeLimits(settings.images.max_pixels, MIN_SIDE_PIXELS, SHRUNKEN_SIDE))
     if not isinstance(decoded, DecodedImage):
         raise RefusedError(f"{image_path} is no photo that can be read: {decoded.reason} ({decoded.detail})")
     return decoded.pixels

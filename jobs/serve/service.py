@@ -10,7 +10,7 @@ import numpy as np
 
 from jobs.errors import RetryableError
 from jobs.failures import DecodeReason
-from jobs.images.decode import DecodeFailure, DecodeLimits, prepare_image
+from jobs.images.decode import MIN_SIDE_PIXELS, DecodeFailure, DecodeLimits, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.geometry import Geometry
 from jobs.search.by_text import find_text_fault
@@ -101,7 +101,7 @@ class QueryService:
         settings, served = self._settings, (self._follower.classifier.served, self._follower.encoder.served)
         # The nightly run shrinks while decoding, to twice the longest resize target of all models. So do we.
         target_side = 2 * max(one.geometry.resize_to for one in served if one)
-        limits = DecodeLimits(settings.images.max_pixels, settings.images.min_side_pixels, target_side=target_side)
+        limits = DecodeLimits(settings.images.max_pixels, MIN_SIDE_PIXELS, target_side=target_side)
         decode = partial(prepare_image, limits=limits, geometries=(geometry,))
         work = asyncio.get_running_loop().run_in_executor(self._decode_threads, self._pool.decode, decode, [content])
         try:

@@ -10,4 +10,4 @@ GROUP BY f.reason, f.stage;
 
 COMMENT ON VIEW catalog.item_failure_summary IS 'Images in the bucket that could not be tagged, counted by reason; without those that somebody ignores';
 COMMENT ON COLUMN catalog.item_failure_summary.time_cures IS
-    'Whether runs ask again: CATALOG_MAX_ATTEMPTS times, then once a week; if not, only changed bytes are asked again';
+    'Whether runs ask again: in five runs, then once a week; if not, only changed bytes are asked again';

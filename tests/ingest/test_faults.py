@@ -95,6 +95,7 @@ def test_attempts_become_rare(tagging_shop: Shop, proxy: FaultProxy) -> None:
     proxy.answers = {key: (403, "AccessDenied")}
     limited = replace(through(proxy, tagging_shop), settings=tagging_shop.with_settings(max_attempts=2).settings)
     assert [ingest(limited, IngestOptions()).entries for _ in range(3)] == [1, 1, 0]
+    assert preview_run(limited, IngestOptions(retry_failed=True)).entries == 1
     with limited.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE catalog.item_failures SET last_failed_at = now() - interval '8 days'")
     proxy.answers = {}

@@ -77,7 +77,7 @@ def wait_for_chunks(shop: Shop, run_id: str, wanted: int, process: ForkServerPro
 
 @pytest.mark.timeout(600)
 def test_killed_again_and_again_the_tables_end_up_equal(tagging_shop: Shop, tmp_path: Path) -> None:
-    environment = tagging_shop.environment | {"CATALOG_CHUNK_SIZE": "4", "CATALOG_BATCH_SIZE": "1"}
+    environment = tagging_shop.environment | {"CATALOG_BATCH_SIZE": "1"}
     connections = tagging_shop.with_settings(chunk_size=4, batch_size=1, shard_size=100)
     shop = Shop(connections, tagging_shop.bucket_folder, environment)
     fill(shop)
@@ -100,7 +100,7 @@ def test_killed_again_and_again_the_tables_end_up_equal(tagging_shop: Shop, tmp_
 
 def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop, tmp_path: Path) -> None:
     tagging_shop.put_photos(120)
-    environment = tagging_shop.environment | {"CATALOG_CHUNK_SIZE": "2", "CATALOG_BATCH_SIZE": "1"}
+    environment = tagging_shop.environment | {"CATALOG_BATCH_SIZE": "1"}
     connections = tagging_shop.with_settings(chunk_size=2, batch_size=1, shard_size=120)
     shop = Shop(connections, tagging_shop.bucket_folder, environment)
     plan_run(shop.connections, "run", IngestOptions())

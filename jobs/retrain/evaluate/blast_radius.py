@@ -12,7 +12,7 @@ import torch
 from jobs.connections import Connections
 from jobs.database.images import LiveTag, sample_live_tags
 from jobs.failures import ReadReason
-from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
+from jobs.images.decode import MIN_SIDE_PIXELS, DecodedImage, DecodeLimits, decode_image
 from jobs.images.thumbnails import make_thumbnail
 from jobs.progress import SILENT, Progress
 from jobs.retrain.evaluate.evaluation_files import MAX_THUMBNAILS, Flip
@@ -78,9 +78,7 @@ def _load_photo(connections: Connections, candidate: ServedModel, tag: LiveTag) 
     )
     if isinstance(content, ReadReason):
         return None
-    limits = DecodeLimits(
-        settings.images.max_pixels, settings.images.min_side_pixels, target_side=2 * candidate.geometry.resize_to
-    )
+    limits = DecodeLimits(settings.images.max_pixels, MIN_SIDE_PIXELS, target_side=2 * candidate.geometry.resize_to)
     decoded = decode_image(content, limits)
     if not isinstance(decoded, DecodedImage):
         return None

@@ -10,7 +10,7 @@ from functools import partial
 
 from jobs.connections import Connections
 from jobs.database.examples import Example, find_perceptual_hashes, upsert_examples
-from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
+from jobs.images.decode import MIN_SIDE_PIXELS, DecodedImage, DecodeFailure, DecodeLimits, decode_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow, read_row_image
@@ -105,7 +105,7 @@ class ExampleMaker:
 def open_example_maker(connections: Connections, source: str, import_id: str) -> Iterator[ExampleMaker]:
     """Open an `ExampleMaker` and stop its processes and threads at the end of the block."""
     settings = connections.settings
-    limits = DecodeLimits(settings.images.max_pixels, settings.images.min_side_pixels, DECODED_SIDE_PIXELS)
+    limits = DecodeLimits(settings.images.max_pixels, MIN_SIDE_PIXELS, DECODED_SIDE_PIXELS)
     with (
         DecodePool(settings.compute.decode_processes) as decode_pool,
         ThreadPoolExecutor(settings.compute.read_threads, "import") as threads,

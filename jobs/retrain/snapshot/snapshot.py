@@ -45,7 +45,7 @@ class SnapshotSettings:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """Select the settings of this stage."""
-        return cls(settings.training.test_share, settings.training.validation_share)
+        return cls(settings.training.test_share)
 
     def __post_init__(self) -> None:
         if not (0 < self.test_share <= 0.5 and 0 < self.validation_share <= 0.5):
