@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from demo.sample_catalog import SampleCatalogSpec, render_sample_catalog
-from fixtures.real_photos import FOLDER
+from fixtures.real_data import REAL_IMAGES
 from jobs.settings import PROJECT_ROOT
 
 SIZE = (400, 533)
@@ -30,8 +30,8 @@ class ImageFiles:
 
 def find_images(count: int) -> ImageFiles:
     """Return real images, evenly spread over those available, or rendered ones."""
-    if FOLDER.is_dir():
-        paths = sorted(FOLDER.glob("*/*/*.jpg"))
+    if REAL_IMAGES.is_dir():
+        paths = sorted(REAL_IMAGES.glob("*/*/*.jpg"))
         return ImageFiles(paths[:: max(1, len(paths) // count)][:count], "real images of 400 x 533")
     spec = SampleCatalogSpec(labeled_products=1, unlabeled_products=count // 2)
     catalog = render_sample_catalog(PROJECT_ROOT / ".local" / "bench-sample", spec)

@@ -3,7 +3,8 @@
 import os
 import platform
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jobs.code_version import read_code_version
@@ -15,8 +16,13 @@ def describe_machine() -> str:
 
 
 def read_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the commit of this project and the versions of packages."""
-    return {"commit": read_code_version(), **{name: version(name) for name in packages}}
+    """Return the commit of this project and the versions of those packages that are installed."""
+    versions = {"commit": read_code_version()}
+    for name in packages:
+        # Not an error: it would lose the figures of a long run.
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _read_processor() -> str:

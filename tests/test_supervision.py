@@ -13,10 +13,10 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from fixtures.stopped_session import SERVERS
 from fixtures.supervision import PATIENCE_SECONDS, SUPERVISED_VARIABLE
 from jobs.local.services import is_alive
 from jobs.settings import PROJECT_ROOT
+from tests.stopped_session import SERVERS
 
 START_SECONDS = 180.0
 
@@ -65,7 +65,7 @@ def runs(pid: int) -> bool:
 
 @pytest.mark.parametrize("name", ["test_hang", "test_hang_too_long"])
 def test_servers_end_with_tests_that_are_stopped(name: str) -> None:
-    with start("-m", "pytest", "-s", "-p", "no:cacheprovider", f"fixtures/stopped_session.py::{name}") as session:
+    with start("-m", "pytest", "-s", "-p", "no:cacheprovider", f"tests/stopped_session.py::{name}") as session:
         servers = read_servers(session)
         if name == "test_hang":
             session.send_signal(signal.SIGTERM)

@@ -94,7 +94,7 @@ def main() -> None:
             _make_row("first discovery, once", [first], []),
         ],
         targets="ratio 2.0, 300 MB",
-        packages=["boto3", "sqlalchemy", "psycopg"],
+        packages=["boto3", "sqlalchemy", "psycopg2-binary"],
     )
 
 

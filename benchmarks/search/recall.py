@@ -77,7 +77,7 @@ def main() -> None:
         "as the local stack runs it. A night adds 20,000 images (a fifth of the smaller catalogs at most).",
         rows,
         targets="0.97 and 15 ms; in categories 0.95 and 40 ms",
-        packages=["pgvector", "psycopg"],
+        packages=["pgvector", "psycopg2-binary"],
     )
 
 

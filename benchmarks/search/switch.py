@@ -135,7 +135,7 @@ def main() -> None:
         f"{plan.clients} clients search {report.images:,} images without pause while the last step of a retag switches "
         f"between two embedding spaces {plan.switches} times. Latency is p50, p99 and maximum in ms.",
         [_make_row(report)],
-        packages=["pgvector", "psycopg"],
+        packages=["pgvector", "psycopg2-binary"],
     )
     if report.errors or report.short or report.mixed or report.stale:
         raise SystemExit(f"a switch was noticed: {report.error_examples}")

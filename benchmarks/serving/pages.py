@@ -145,9 +145,16 @@ def measure_thumbnails(
         for image_id, item in enumerate(listed, start=1):
             connection.execute(
                 text(
-                    "UPDATE catalog.images SET bucket = :bucket, object_key = :key, etag = :etag WHERE image_id = :id"
+                    "UPDATE catalog.images SET bucket = :bucket, object_key = :key, etag = :etag, size_bytes = :size "
+                    "WHERE image_id = :id"
                 ),
-                {"bucket": place.bucket, "key": item.key, "etag": item.etag, "id": image_id},
+                {
+                    "bucket": place.bucket,
+                    "key": item.key,
+                    "etag": item.etag,
+                    "size": item.size_bytes,
+                    "id": image_id,
+                },
             )
     for image_id in range(1, len(listed) + 1):
         yield measure(client, Address("a thumbnail: decoded, then cached", f"thumbnails/{image_id}"), repetitions)

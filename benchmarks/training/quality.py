@@ -24,8 +24,15 @@ from sqlalchemy import create_engine, text
 
 from benchmarks.results import Row, format_share, publish
 from benchmarks.stack import open_stack
-from fixtures.pretrained import FOLDER_VARIABLE, find_pretrained
-from fixtures.real_photos import FOLDER, RealPhoto, list_real_photos, write_labels
+from fixtures.real_data import (
+    IMAGES_VARIABLE,
+    REAL_IMAGES,
+    WEIGHTS_VARIABLE,
+    RealImage,
+    find_pretrained,
+    list_real_images,
+    write_labels,
+)
 from fixtures.shop import write_tiny_models
 from jobs.database.engine import driver_url
 from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics
@@ -79,9 +86,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="at most this many, instead of all")
     arguments = parser.parse_args()
     weights = find_pretrained()
-    if not FOLDER.is_dir() or not weights.is_dir():
-        sys.exit(f"{FOLDER} or {weights} does not exist. Set CATALOG_REAL_PHOTOS and {FOLDER_VARIABLE}.")
-    images = list_real_photos()
+    if not REAL_IMAGES.is_dir() or not weights.is_dir():
+        sys.exit(f"{REAL_IMAGES} or {weights} does not exist. Set {IMAGES_VARIABLE} and {WEIGHTS_VARIABLE}.")
+    images = list_real_images()
     if arguments.images:
         images = images[:: -(-len(images) // arguments.images)]
     base = {"CATALOG_CLASSIFIER_BASE": str(weights)}
@@ -106,7 +113,7 @@ def main() -> None:
         )
 
 
-def measure(environment: Mapping[str, str], images: list[RealPhoto], scratch: Path) -> tuple[Trained, Trained]:
+def measure(environment: Mapping[str, str], images: list[RealImage], scratch: Path) -> tuple[Trained, Trained]:
     """Fill the shop, then train the first champion and the candidate that replaces it."""
     shop = [image for image in images if image.part == "validation"]
     shop_stack = ShopStack(environment, {image.path.name: image.category for image in shop})
@@ -123,7 +130,7 @@ def measure(environment: Mapping[str, str], images: list[RealPhoto], scratch: Pa
     return first, read_trained(shop_stack, "default", started)
 
 
-def fill_shop(shop_stack: ShopStack, shop: list[RealPhoto], scratch: Path) -> None:
+def fill_shop(shop_stack: ShopStack, shop: list[RealImage], scratch: Path) -> None:
     """Upload the images under names that do not contain their category, and promote any encoder."""
     from fixtures.champions import make_champion
     from jobs.connections import connect

@@ -21,8 +21,7 @@ from transformers import AutoModelForImageClassification
 
 from benchmarks.results import format_range, publish
 from benchmarks.stack import open_stack
-from fixtures.pretrained import find_pretrained
-from fixtures.real_photos import FOLDER
+from fixtures.real_data import REAL_IMAGES, find_pretrained
 from jobs.connections import Connections, connect
 from jobs.database.examples import insert_snapshot
 from jobs.models.device import Device, choose_device
@@ -56,7 +55,9 @@ def main() -> None:
     """Measure both and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, default=find_pretrained(), help="checkpoint of an image classifier")
-    parser.add_argument("--images", type=Path, default=FOLDER / "train", help="folder with a subfolder per category")
+    parser.add_argument(
+        "--images", type=Path, default=REAL_IMAGES / "train", help="folder with a subfolder per category"
+    )
     parser.add_argument("--loop-images", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

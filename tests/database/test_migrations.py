@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
-from fixtures.lock_waits import wait_until
+from fixtures.job_processes import wait_until
 from fixtures.postgres import execute, query
 from jobs.database.engine import driver_url
 from jobs.database.migrations import SQL_FOLDER, MigrationReport, check_pgvector_version, migrate, order_views

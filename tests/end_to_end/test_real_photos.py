@@ -12,8 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fixtures.champions import make_champion
-from fixtures.pretrained import find_pretrained
-from fixtures.real_photos import FOLDER, RealPhoto, list_real_photos, write_labels
+from fixtures.real_data import REAL_IMAGES, RealImage, find_pretrained, list_real_images, write_labels
 from fixtures.shop import TinyModels
 from fixtures.stack_access import connect_s3
 from jobs.cli import app
@@ -36,16 +35,16 @@ DECISIONS = """
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not FOLDER.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
+    pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
     pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no pretrained backbone: set CATALOG_PRETRAINED_WEIGHTS"),
 ]
 
 
 @pytest.fixture(scope="module")
-def photos() -> list[RealPhoto]:
+def photos() -> list[RealImage]:
     """Some photos of each category that is easily recognised, in an order by chance that is always the same."""
-    found = sorted(list_real_photos(), key=lambda photo: hashlib.sha256(photo.path.name.encode()).digest())
-    chosen: dict[str, list[RealPhoto]] = {category: [] for category in CATEGORIES}
+    found = sorted(list_real_images(), key=lambda photo: hashlib.sha256(photo.path.name.encode()).digest())
+    chosen: dict[str, list[RealImage]] = {category: [] for category in CATEGORIES}
     for photo in found:
         if photo.category in chosen and len(chosen[photo.category]) < MAX_PHOTOS:
             chosen[photo.category].append(photo)
@@ -53,7 +52,7 @@ def photos() -> list[RealPhoto]:
 
 
 @pytest.fixture(scope="module")
-def truth(stack: LiveStack, photos: list[RealPhoto]) -> dict[str, str]:
+def truth(stack: LiveStack, photos: list[RealImage]) -> dict[str, str]:
     """The category of each object of the shop, whose name does not tell it."""
     with connect_s3(stack.status.folder) as client:
         for photo in photos[:SHOP_PHOTOS]:
@@ -62,7 +61,7 @@ def truth(stack: LiveStack, photos: list[RealPhoto]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def champions(stack: LiveStack, photos: list[RealPhoto], tiny_models: TinyModels, tmp_path_factory: Folders) -> None:
+def champions(stack: LiveStack, photos: list[RealImage], tiny_models: TinyModels, tmp_path_factory: Folders) -> None:
     """A classifier that learned little from half of the labels, and some encoder, as no pretrained one is here."""
     with stack.connect() as connections:
         make_champion(connections, tiny_models.encoder, "encoder")
@@ -96,12 +95,12 @@ def first_night(stack: LiveStack, champions: None, truth: dict[str, str]) -> Fir
 
 
 @pytest.fixture(scope="module")
-def more_labels(stack: LiveStack, champions: None, photos: list[RealPhoto], tmp_path_factory: Folders) -> None:
+def more_labels(stack: LiveStack, champions: None, photos: list[RealImage], tmp_path_factory: Folders) -> None:
     """The other half of the labels, which the first classifier has not seen."""
     import_labels(stack, photos, tmp_path_factory.mktemp("all"))
 
 
-def import_labels(stack: LiveStack, photos: list[RealPhoto], folder: Path) -> None:
+def import_labels(stack: LiveStack, photos: list[RealImage], folder: Path) -> None:
     """Import what some photos show."""
     with stack.connect() as connections:
         report = import_into_catalog(connections, "csv", write_labels(photos, folder), name="clothing")

@@ -13,8 +13,7 @@ import psycopg2
 import pytest
 from sqlalchemy import make_url, text
 
-from fixtures.job_processes import start_job
-from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.job_processes import count_waiting, start_job, wait_until
 from fixtures.postgres import execute, run_server
 from fixtures.shop import Shop
 from jobs.connections import connect

@@ -7,16 +7,19 @@ from itertools import count
 
 import pytest
 
-from fixtures.fault_proxy import Edit, FaultProxy, ProxiedAnswer, run_fault_proxy
-from fixtures.odd_s3_answers import (
+from fixtures.fault_proxy import (
     BROKEN_LISTINGS,
     FOREIGN_BODIES,
     HARMLESS,
     LINE,
     PAGE,
+    Edit,
+    FaultProxy,
+    ProxiedResponse,
     edit_listing,
     edit_photo,
     refuse,
+    run_fault_proxy,
 )
 from fixtures.s3_server import S3Server
 from fixtures.shop import Shop
@@ -65,7 +68,7 @@ def test_a_key_that_changes_between_two_pages_is_the_later_one(tagging_shop: Sho
 
 @pytest.mark.parametrize("edit", FOREIGN_BODIES.values(), ids=FOREIGN_BODIES)
 def test_a_body_that_is_not_the_listed_object_fails_no_photo(
-    edit: Callable[[ProxiedAnswer], ProxiedAnswer], tagging_shop: Shop, proxy: FaultProxy
+    edit: Callable[[ProxiedResponse], ProxiedResponse], tagging_shop: Shop, proxy: FaultProxy
 ) -> None:
     keys = tagging_shop.put_photos(PHOTOS)
     proxy.edit = edit_photo(lambda answer: answer if keys[0] in answer.path else edit(answer))

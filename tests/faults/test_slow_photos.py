@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fixtures.scan_bomb import make_scan_bomb
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_photo, make_scan_bomb
 from jobs.failures import DecodeReason
 from jobs.images.decode import MAX_SCANS, DecodeFailure, DecodeLimits, decode_pil
 from jobs.images.thumbnails import shrink_under_limits

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.job_processes import start_job
-from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.job_processes import count_waiting, start_job, wait_until
 from fixtures.shop import Shop
 from jobs.errors import TerminatedError
 from jobs.stopping import finish_steps, is_asked_to_stop

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-from fixtures.pretrained import require_pretrained
+from fixtures.real_data import require_pretrained
 from fixtures.shop import make_photo
 from jobs.images.decode import DecodeLimits, PreparedImage, prepare_image
 from jobs.images.geometry import Geometry

@@ -58,7 +58,7 @@ def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) 
 
 def test_faults_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(12)
-    proxy.answers = {
+    proxy.errors = {
         keys[0]: (403, "AccessDenied"),
         keys[1]: (404, "NoSuchKey"),
         keys[2]: (412, "PreconditionFailed"),
@@ -75,13 +75,13 @@ def test_faults_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultPr
 def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: FaultProxy) -> None:
     key = tagging_shop.put_photos(2)[0]
     tagging_shop.put("broken.jpg", b"<html>")
-    proxy.answers = {key: (403, "AccessDenied")}
+    proxy.errors = {key: (403, "AccessDenied")}
     connections = through(proxy, tagging_shop)
     ingest(connections, IngestOptions())
     assert preview_run(connections, IngestOptions()).entries_by_reason == {"retry": 1}
     ingest(connections, IngestOptions())
     assert (key, "read", "access_denied", 2) in tagging_shop.query(FAILURES)
-    proxy.answers = {}
+    proxy.errors = {}
     proxy.requested.clear()
     report = ingest(connections, IngestOptions())
     assert (report.entries, report.tagged) == (1, 1)
@@ -92,13 +92,13 @@ def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: Fau
 
 def test_attempts_become_rare(tagging_shop: Shop, proxy: FaultProxy) -> None:
     key = tagging_shop.put_photos(1)[0]
-    proxy.answers = {key: (403, "AccessDenied")}
+    proxy.errors = {key: (403, "AccessDenied")}
     limited = replace(through(proxy, tagging_shop), settings=tagging_shop.with_settings(max_attempts=2).settings)
     assert [ingest(limited, IngestOptions()).entries for _ in range(3)] == [1, 1, 0]
     assert preview_run(limited, IngestOptions(retry_failed=True)).entries == 1
     with limited.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE catalog.item_failures SET last_failed_at = now() - interval '8 days'")
-    proxy.answers = {}
+    proxy.errors = {}
     assert [ingest(limited, IngestOptions()).tagged for _ in range(2)] == [1, 0]
 
 
@@ -110,18 +110,18 @@ def test_replaced_object_is_noticed_without_help_of_the_endpoint(tagging_shop: S
 
 def test_throttling_ends_the_job_and_nothing_is_lost(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(20)
-    proxy.answers = {keys[13]: (503, "SlowDown")}
+    proxy.errors = {keys[13]: (503, "SlowDown")}
     with pytest.raises(RetryableError, match="SlowDown"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query(FAILURES) == []
-    proxy.answers = {}
+    proxy.errors = {}
     ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(20,)]
 
 
 def test_wrong_credentials_blame_no_image(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(3)
-    proxy.answers = {keys[1]: (403, "InvalidAccessKeyId")}
+    proxy.errors = {keys[1]: (403, "InvalidAccessKeyId")}
     with pytest.raises(PermanentError, match="credentials"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query(FAILURES) == []
@@ -154,6 +154,6 @@ def test_keys_that_climb_are_tagged(tagging_shop: Shop, proxy: FaultProxy) -> No
 
 def test_object_that_the_endpoint_refuses_stops_no_other(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(4)
-    proxy.answers = {keys[2]: (400, "InvalidArgument")}
+    proxy.errors = {keys[2]: (400, "InvalidArgument")}
     report = ingest(through(proxy, tagging_shop), IngestOptions())
     assert (report.tagged, report.failure_reasons) == (3, {"object_refused": 1})

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.command_line import Answer, run_job
-from fixtures.job_processes import start_job
-from fixtures.lock_waits import wait_until
+from fixtures.job_processes import start_job, wait_until
 from fixtures.shop import Shop, make_photo
 from jobs.errors import EXIT_RETRY
 from jobs.ingest.plan import IngestOptions, plan_run

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from fixtures.lock_waits import wait_until
+from fixtures.job_processes import wait_until
 from fixtures.stack_access import connect_s3, find_readable_files, read_environment, read_pids
 from jobs.errors import PermanentError
 from jobs.local.ports import LOOPBACK, WantedPorts, find_free_port, is_port_open

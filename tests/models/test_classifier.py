@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from fixtures.pretrained import require_pretrained
+from fixtures.real_data import require_pretrained
 from fixtures.shop import CATEGORIES, IMAGE_SIDE, TinyModels
 from jobs.errors import PermanentError
 from jobs.models.classifier import (

@@ -24,7 +24,7 @@ from transformers import (
 
 from demo.sample_catalog.products import CATEGORIES, design_product
 from demo.sample_catalog.scene import render_image
-from fixtures.pretrained import require_pretrained
+from fixtures.real_data import require_pretrained
 from jobs.errors import PermanentError
 from jobs.images.geometry import Geometry
 from jobs.models.preprocessing import Preprocessing

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from fixtures.catalog_rows import label_image
 from fixtures.champions import make_champion
-from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.job_processes import count_waiting, wait_until
 from fixtures.recorded_progress import record_progress
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.connections import Connections

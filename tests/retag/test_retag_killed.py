@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.champions import make_champion
-from fixtures.job_processes import start_job
-from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.job_processes import count_waiting, start_job, wait_until
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, plan_run

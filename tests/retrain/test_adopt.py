@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from fixtures.catalog_rows import promote_model
-from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.job_processes import count_waiting, wait_until
 from fixtures.shop import Shop, TinyModels
 from jobs.database.model_versions import read_champion, read_live_model
 from jobs.errors import PermanentError

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, register_model
 from fixtures.gate_results import ALL_PASSED, GateResults, store_gate_results
-from fixtures.lock_waits import count_waiting, wait_until
+from fixtures.job_processes import count_waiting, wait_until
 from fixtures.shop import Shop
 from jobs.connections import Connections
 from jobs.database.model_coverage import PromotionReport

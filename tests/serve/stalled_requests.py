@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from fixtures.lock_waits import wait_until
+from fixtures.job_processes import wait_until
 from tests.serve.conftest import RunningService
 
 

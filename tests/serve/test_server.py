@@ -12,8 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from fixtures.job_processes import start_job
-from fixtures.lock_waits import wait_until
+from fixtures.job_processes import start_job, wait_until
 from fixtures.shop import Shop, make_photo
 from jobs.errors import EXIT_PERMANENT
 from jobs.local.ports import LOOPBACK, find_free_port

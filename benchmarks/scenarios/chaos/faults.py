@@ -16,8 +16,7 @@ from benchmarks.scenarios.chaos.jobs import DEADLINE_SECONDS, DONE, PERMANENT, R
 from benchmarks.scenarios.chaos.kill_scenarios import Sandbox, check_tags, open_shop, tag_shop
 from benchmarks.scenarios.chaos.sandboxes import Servers
 from benchmarks.scenarios.chaos.tally import BREAK_ENVIRONMENT, BREAK_S3, KILL_SERVICES, Tally
-from fixtures.fault_proxy import Edit, run_fault_proxy
-from fixtures.odd_s3_answers import BROKEN_LISTINGS, FOREIGN_BODIES, HARMLESS, edit_photo, refuse
+from fixtures.fault_proxy import BROKEN_LISTINGS, FOREIGN_BODIES, HARMLESS, Edit, edit_photo, refuse, run_fault_proxy
 from fixtures.postgres import execute, query
 from jobs.local.services import is_alive
 

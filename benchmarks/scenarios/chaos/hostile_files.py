@@ -18,8 +18,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.scenarios.chaos.jobs import DONE, PERMANENT
 from benchmarks.scenarios.chaos.sandboxes import Servers
 from benchmarks.scenarios.chaos.tally import HOSTILE_FILES, Tally, Violations
-from fixtures.scan_bomb import make_scan_bomb
-from fixtures.shop import make_photo, promote_tiny_models
+from fixtures.shop import make_photo, make_scan_bomb, promote_tiny_models
 
 IMAGE_SHARE, TABLE_SHARE = 0.75, 0.15
 """Shares of all files; the others are checkpoints."""

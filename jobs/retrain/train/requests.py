@@ -108,7 +108,7 @@ def _make_classifier_request(base: Path, options: TrainingOptions) -> Classifier
         settings = TrainingSettings(epochs=6, batch_size=32, learning_rate=3e-3, patience=6)
         request = ClassifierTraining(base, "nothing", settings, FLIP_AND_CROP)
     else:
-        # Training all layers takes 1.6 times as long, and was no better on real photos: docs/benchmarks.md.
+        # Training all layers takes 1.6 times as long, and was no better: docs/decisions/whole-images.md.
         settings = TrainingSettings(epochs=5, batch_size=32, learning_rate=2e-3)
         request = ClassifierTraining(base, "early", settings)
     if options.mine_hard_negatives:

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from fixtures.candidates import LabelledSet, make_labelled_set
-from fixtures.pretrained import require_pretrained
+from fixtures.real_data import require_pretrained
 from fixtures.recorded_progress import RecordedProgress
 from fixtures.shop import CATEGORIES, Shop, TinyModels
 from fixtures.small_classifier import write_small_classifier
