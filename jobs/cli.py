@@ -1,32 +1,104 @@
 """``python -m jobs COMMAND``: one command for each task of the DAGs, and those that people type.
 
-Reports are JSON, the last line of standard output; progress and faults go to standard error. Heavy modules
-are imported by the command that needs them, so that ``--help`` is quick.
+Reports are JSON in the last line of standard output. Progress and errors go to standard error.
 """
 
 import errno
 import logging
 import os
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from jobs.commands import ingest, local, models, retag, retrain, search, serve, settings, setup
 from jobs.commands.terminal import HarmlessFormatter, show
 from jobs.errors import JobError, PermanentError, RetryableError
+from jobs.settings import find_ignored_variables
 from jobs.stopping import end_at_second_signal
 
-app = typer.Typer(
-    help="Jobs of the catalog tagger.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
-)
-for part in (setup, ingest, retrain, retag, models, search, serve, local, settings):
-    app.add_typer(part.app)
+COMMANDS = {
+    "migrate": ("setup", "Create or upgrade the schema in CATALOG_DATABASE_URL."),
+    "create-buckets": (
+        "setup",
+        "Create the buckets of the source and the artifacts if they are missing.",
+    ),
+    "ingest": ("ingest", "Tag all new images in the bucket: the whole nightly flow without Airflow."),
+    "discover": ("ingest", "Stages 1 and 2: compare the bucket with the catalog and write the manifest of a run."),
+    "tag-shard": ("ingest", "Stages 3 to 6: read, decode, predict and write one shard. A repeated call resumes it."),
+    "publish": ("ingest", "Stage 7: update the product tags and the vector index, and make the space live."),
+    "report": ("ingest", "Stage 8: summarize a run, store its report and check it against the limits."),
+    "import-labels": ("retrain", "Import labels to train on. Invalid rows are skipped and listed in a report."),
+    "snapshot": ("retrain", "Freeze all labels into a dataset: drop duplicates and split it by group."),
+    "train": ("retrain", "Train a candidate. A repeated call resumes from the last checkpoint."),
+    "optimize": ("retrain", "Search for the fastest build of a candidate that passes the fidelity gate."),
+    "evaluate": ("retrain", "Score candidate and champion on the same test images, and benchmark the artifact."),
+    "gate": ("retrain", "Decide whether a candidate may be promoted, and write its evaluation page."),
+    "promote": (
+        "retrain",
+        "Make a candidate that passed its gates the champion, if the champion is unchanged.",
+    ),
+    "decide": (
+        "retrain",
+        "Carry out, once, a promotion or rollback that was confirmed on the page Models.",
+    ),
+    "adopt": (
+        "retrain",
+        "Make a base encoder the first champion, to search before there are labels.",
+    ),
+    "retrain": ("retrain", "Train, evaluate, promote and retag: the whole weekly flow without Airflow."),
+    "plan-retag": ("retag", "Find the images that the champions have not tagged, and write the manifest of a run."),
+    "complete-retag": (
+        "retag",
+        "Tag what arrived meanwhile, and switch to the champions in one transaction.",
+    ),
+    "retag": ("retag", "Retag the whole catalog with the champions: the flow of catalog_retag without Airflow."),
+    "rollback": ("retag", "Switch back to an earlier champion at once."),
+    "models": ("models", "List and inspect model versions."),
+    "spaces": ("models", "List and drop embedding spaces, the vectors of each encoder."),
+    "embed-text": ("search", "Store the vector of a text, for catalog.search_products in SQL."),
+    "search": ("search", "Search products by text."),
+    "similar": ("search", "Find products that look like another product."),
+    "serve": ("serve", "Serve text and image queries over HTTP with the live models."),
+    "stack": ("local", "Run Postgres, an S3 endpoint, the query service and Airflow on this machine."),
+    "settings": ("settings", "Print every setting with its default, as a .env file."),
+}
+"""The module and the help of each command, in the order of ``--help``."""
 
-_WRONG_PATH = "something else is where a folder should be: see the path, and CATALOG_MODEL_CACHE"
-_NO_RIGHT = "give whoever runs the job the right, or name another folder by CATALOG_MODEL_CACHE"
+
+def load_command(name: str) -> Any:
+    """Import the module of a command."""
+    module, _ = COMMANDS[name]
+    return typer.main.get_group(import_module(f"jobs.commands.{module}").app).commands[name]
+
+
+class LazyGroup(TyperGroup):
+    """Import the module of a command only if the command runs: ``--help`` and each command start without the others."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = {name: TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if name in COMMANDS else command, rest
+
+
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.callback()
+def _describe() -> None:
+    """Jobs of the catalog tagger."""
+
+
+_WRONG_PATH = "a file is in the way of a folder: check the path, and CATALOG_MODEL_CACHE"
+_NO_RIGHT = "give the user of the job the right to write there, or set CATALOG_MODEL_CACHE to another folder"
+_NO_SPACE = "free space on its disk, or set CATALOG_MODEL_CACHE to another folder"
 DISK_FAULTS = {
-    errno.ENOSPC: "make room on its disk, or name another folder by CATALOG_MODEL_CACHE",
-    errno.EDQUOT: "make room on its disk, or name another folder by CATALOG_MODEL_CACHE",
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: _NO_RIGHT,
     errno.EACCES: _NO_RIGHT,
@@ -35,7 +107,7 @@ DISK_FAULTS = {
     errno.EISDIR: _WRONG_PATH,
     errno.EEXIST: _WRONG_PATH,
 }
-"""What is wrong with the machine and not with us, and what to do about it."""
+"""Errors of the machine rather than of our code, with their cure."""
 
 
 def main() -> None:
@@ -44,20 +116,18 @@ def main() -> None:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run an application; a known fault becomes one line and its exit code."""
+    """Run an application. A known error becomes one line and its exit code."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("botocore", "boto3", "urllib3", "httpx", "yoyo", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Read when Transformers is imported, also by the processes that a job starts.
+    # Transformers reads these on import, also in the processes that a job starts.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Read when torch is imported. By default its threads spin while they wait for each other: as soon as something
-    # else takes a core, a training needs ten times the processor time.
+    # torch reads this on import. By default its threads spin while they wait for each other. As soon as another process
+    # takes a core, training needs ten times the processor time.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from jobs.settings import find_ignored_variables
-
     if ignored := find_ignored_variables():
         logging.warning("%s in .env has no effect: export it instead", ", ".join(ignored))
     try:
@@ -73,5 +143,5 @@ def run_app(app: typer.Typer) -> None:
         show(f"error: {error.filename or 'a file'} cannot be written or read: {error.strerror}; {words}", err=True)
         sys.exit(PermanentError.exit_code)
     except MemoryError:
-        show("error: this machine has too little memory for the job: give it more, or run less beside it", err=True)
+        show("error: this machine has too little memory for the job: add memory, or stop other programs", err=True)
         sys.exit(RetryableError.exit_code)

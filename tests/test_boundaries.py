@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.cli import COMMANDS
 from jobs.settings import PROJECT_ROOT
 
 PARTS = ("jobs", "dags", "plugins", "demo", "benchmarks", "fixtures", "tests")
@@ -240,6 +241,11 @@ def test_help_needs_no_heavy_module() -> None:
     assert not import_elsewhere("jobs.cli") & heavy
 
 
+@pytest.mark.parametrize("module", sorted({module for module, _ in COMMANDS.values()}))
+def test_commands_start_without_torch(module: str) -> None:
+    assert not import_elsewhere(f"jobs.commands.{module}") & {"torch", "transformers", "openvino", "scipy"}
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -247,7 +253,6 @@ def test_help_needs_no_heavy_module() -> None:
         "jobs.ingest.ingest",
         "jobs.ingest.publish",
         "jobs.ingest.report",
-        "jobs.commands.search_session",
     ],
 )
 def test_what_runs_no_model_needs_no_torch(module: str) -> None:

@@ -3,13 +3,17 @@
 import json
 import socket
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.main import get_group
 
 from fixtures.command_line import run_job, run_process
 from fixtures.shop import CATEGORIES, Shop, TinyModels, make_photo
+from jobs.cli import COMMANDS as LISTED
+from jobs.cli import load_command
 from jobs.errors import EXIT_PERMANENT, EXIT_RETRY
 
 COMMANDS = (
@@ -88,6 +92,14 @@ def test_help_lists_every_command() -> None:
     assert answer.exit_code == 0
     listed = [line.strip("│ ").partition(" ")[0] for line in answer.output.splitlines()]
     assert [word for word in listed if word in COMMANDS] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", LISTED)
+def test_the_help_of_a_command_is_the_listed_one(command: str) -> None:
+    module, text = LISTED[command]
+    assert load_command(command).help == text
+    listed = {name for name, (other, _) in LISTED.items() if other == module}
+    assert get_group(import_module(f"jobs.commands.{module}").app).commands.keys() == listed
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -6,18 +6,25 @@ import typer
 
 from jobs.commands.options import RunOption
 from jobs.commands.reports import print_report
+from jobs.connections import connect
+from jobs.ingest.ingest import ingest as ingest_catalog
+from jobs.ingest.plan import IngestOptions, plan_run, preview_run
+from jobs.ingest.publish import publish_run
+from jobs.ingest.report import report_run
+from jobs.ingest.tag_shard import ShardTagger
+from jobs.settings import load_settings
 
 app = typer.Typer()
 
 SourceOption = Annotated[
     str | None, typer.Option(help="s3://bucket/prefix, below CATALOG_SOURCE_URI or in CATALOG_OTHER_SOURCES.")
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Take at most this many images.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Tag everything again, known bytes included.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Process at most this many images.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Tag every image again, even if its bytes are known.")]
 RetryOption = Annotated[
     bool, typer.Option("--retry-failed", help="Retry failed images now, instead of weekly after five attempts.")
 ]
-PlanOption = Annotated[bool, typer.Option("--plan", help="Say what would be done and why; write nothing.")]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Print what would be done and why, without writing anything.")]
 
 
 @app.command()
@@ -27,14 +34,9 @@ def ingest(
     force: ForceOption = False,
     retry_failed: RetryOption = False,
     plan: PlanOption = False,
-    run: Annotated[str | None, typer.Option(help="Go on with this run, which stopped halfway.")] = None,
+    run: Annotated[str | None, typer.Option(help="Resume this unfinished run.")] = None,
 ) -> None:
-    """Tag all that is new in the bucket: the whole nightly flow without Airflow."""
-    from jobs.connections import connect
-    from jobs.ingest.ingest import ingest as ingest_catalog
-    from jobs.ingest.plan import IngestOptions, preview_run
-    from jobs.settings import load_settings
-
+    """Tag all new images in the bucket: the whole nightly flow without Airflow."""
     options = IngestOptions(limit, force, run, retry_failed)
     with connect(load_settings(source)) as connections:
         print_report(preview_run(connections, options) if plan else ingest_catalog(connections, options))
@@ -50,43 +52,27 @@ def discover(
     plan: PlanOption = False,
 ) -> None:
     """Stages 1 and 2: compare the bucket with the catalog and write the manifest of a run."""
-    from jobs.connections import connect
-    from jobs.ingest.plan import IngestOptions, plan_run, preview_run
-    from jobs.settings import load_settings
-
     options = IngestOptions(limit, force, retry_failed=retry_failed)
     with connect(load_settings(source)) as connections:
         print_report(preview_run(connections, options) if plan else plan_run(connections, run, options))
 
 
 @app.command()
-def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="The shard's number.")], run: RunOption) -> None:
-    """Stages 3 to 6: read, decode, predict and write one shard; again, it goes on where it stopped."""
-    from jobs.connections import connect
-    from jobs.ingest.tag_shard import ShardTagger
-    from jobs.settings import load_settings
-
+def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="Number of the shard.")], run: RunOption) -> None:
+    """Stages 3 to 6: read, decode, predict and write one shard. A repeated call resumes it."""
     with connect(load_settings()) as connections:
         print_report(ShardTagger(connections, device_index=shard).tag(run, [shard])[0])
 
 
 @app.command()
 def publish(run: RunOption) -> None:
-    """Stage 7: product tags, vector index, live space."""
-    from jobs.connections import connect
-    from jobs.ingest.publish import publish_run
-    from jobs.settings import load_settings
-
+    """Stage 7: update the product tags and the vector index, and make the space live."""
     with connect(load_settings()) as connections:
         print_report(publish_run(connections.engine, run))
 
 
 @app.command()
 def report(run: RunOption) -> None:
-    """Stage 8: add a run up, keep its report and judge it."""
-    from jobs.connections import connect
-    from jobs.ingest.report import report_run
-    from jobs.settings import load_settings
-
+    """Stage 8: summarize a run, store its report and check it against the limits."""
     with connect(load_settings()) as connections:
         print_report(report_run(connections, run))

@@ -1,22 +1,22 @@
 """Commands of the local stack."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from jobs.commands.terminal import show
-
-if TYPE_CHECKING:
-    from jobs.local.stack import StackStatus
+from jobs.local.airflow_services import AirflowOptions, choose_task_slots
+from jobs.local.ports import WantedPorts
+from jobs.local.stack import StackStatus, read_status, start_stack, stop_stack
+from jobs.settings import LOCAL_STACK_FOLDER, names_locations, read_own_variables
 
 app = typer.Typer()
 
 
 def _port_option(*, envvar: str) -> Any:
-    """Make an option that ``.env`` sets, too."""
+    """Make an option that ``.env`` can set, too."""
 
     def read() -> str | None:
-        from jobs.settings import read_own_variables
 
         return read_own_variables().get(envvar) or None
 
@@ -29,7 +29,7 @@ AirflowPortOption = Annotated[int | None, _port_option(envvar="CATALOG_AIRFLOW_P
 QueryPortOption = Annotated[int | None, _port_option(envvar="CATALOG_SERVE_PORT")]
 
 stack_app = typer.Typer(
-    help="The local stack: Postgres, S3 endpoint, query service and Airflow on this machine.",
+    help="Run Postgres, an S3 endpoint, the query service and Airflow on this machine.",
     no_args_is_help=True,
 )
 app.add_typer(stack_app, name="stack")
@@ -41,14 +41,9 @@ def stack_up(
     s3_port: S3PortOption,
     airflow_port: AirflowPortOption,
     query_port: QueryPortOption,
-    airflow: Annotated[bool, typer.Option(help="Start Airflow and the query service too.")] = True,
+    airflow: Annotated[bool, typer.Option(help="Also start Airflow and the query service.")] = True,
 ) -> None:
-    """Start what does not run yet; data of earlier starts are found again."""
-    from jobs.local.airflow_services import AirflowOptions, choose_task_slots
-    from jobs.local.ports import WantedPorts
-    from jobs.local.stack import start_stack
-    from jobs.settings import LOCAL_STACK_FOLDER, names_locations
-
+    """Start the services that are not running. Data of earlier starts are kept."""
     uses_stack = not names_locations()
     options = AirflowOptions(pool_slots=choose_task_slots(), jobs_use_stack=uses_stack) if airflow else None
     status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port, query_port), options)
@@ -57,24 +52,19 @@ def stack_up(
 
 @stack_app.command("status")
 def stack_status() -> None:
-    """What runs, where, and how to log in."""
-    from jobs.local.stack import read_status
-    from jobs.settings import LOCAL_STACK_FOLDER
+    """Show the services, their addresses and the login."""
 
     show(_format_status(read_status(LOCAL_STACK_FOLDER)))
 
 
 @stack_app.command("down")
 def stack_down() -> None:
-    """End every process of the stack; its data stay."""
-    from jobs.local.stack import stop_stack
-    from jobs.settings import LOCAL_STACK_FOLDER
-
+    """Stop all services. Their data stay in .local/."""
     stop_stack(LOCAL_STACK_FOLDER)
     show("the local stack is down; its data stay in .local/")
 
 
-def _format_status(status: "StackStatus") -> str:
+def _format_status(status: StackStatus) -> str:
     """List each service with its process, then the URL and login of the UI if all are running."""
     lines = [
         f"{service.name:<22} {f'running, pid {service.pid}' if service.pid else 'not running'}"

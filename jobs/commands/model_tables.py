@@ -1,4 +1,4 @@
-"""Model versions and spaces as text for people."""
+"""Format model versions and spaces as text."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ from jobs.storage.uri import S3Uri
 
 
 def format_model_list(versions: Sequence[ModelSummary]) -> str:
-    """A line for each version."""
+    """Return a table with one line for each version."""
     rows = [
         (
             str(version.model_version_id),
@@ -25,7 +25,7 @@ def format_model_list(versions: Sequence[ModelSummary]) -> str:
 
 
 def format_model(details: ModelDetails) -> str:
-    """All that is known of a version."""
+    """Return everything known about a version."""
     summary = details.summary
     answers = (
         f"{len(details.categories)} categories: {', '.join(details.categories)}"
@@ -57,7 +57,7 @@ def format_model(details: ModelDetails) -> str:
 
 
 def format_space_list(spaces: Sequence[SpaceSummary]) -> str:
-    """A line for each space; one that was dropped has no vectors any more."""
+    """Return a table with one line for each space. A dropped space has no vectors."""
     rows = [
         (
             str(space.space_id),

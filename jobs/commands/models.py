@@ -1,15 +1,21 @@
-"""Commands that show and clear what the catalog keeps: model versions and embedding spaces."""
+"""Commands for model versions and embedding spaces."""
 
 from typing import Annotated
 
 import typer
 
+from jobs.commands.model_tables import format_model, format_model_list, format_space_list
 from jobs.commands.reports import print_report
 from jobs.commands.terminal import show
+from jobs.connections import connect
+from jobs.database.model_listing import list_model_versions, show_model_version
+from jobs.database.spaces import drop_space as drop_vectors
+from jobs.database.spaces import list_spaces as read_spaces
+from jobs.settings import load_settings
 
 app = typer.Typer()
-models_app = typer.Typer(help="Model versions: which there are, and how each was judged.", no_args_is_help=True)
-spaces_app = typer.Typer(help="Embedding spaces: the vectors of each encoder.", no_args_is_help=True)
+models_app = typer.Typer(help="List and inspect model versions.", no_args_is_help=True)
+spaces_app = typer.Typer(help="List and drop embedding spaces, the vectors of each encoder.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(spaces_app, name="spaces")
 
@@ -18,12 +24,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 @models_app.command("list")
 def list_models(as_json: JsonOption = False) -> None:
-    """All versions, the latest first: which is the champion, and which answers."""
-    from jobs.commands.model_tables import format_model_list
-    from jobs.connections import connect
-    from jobs.database.model_listing import list_model_versions
-    from jobs.settings import load_settings
-
+    """List all versions, newest first, with their state."""
     with connect(load_settings()) as connections, connections.engine.connect() as connection:
         versions = list_model_versions(connection)
     if as_json:
@@ -34,14 +35,9 @@ def list_models(as_json: JsonOption = False) -> None:
 
 @models_app.command("show")
 def show_model(
-    version: Annotated[int, typer.Argument(help="The version's number in `models list`.")], as_json: JsonOption = False
+    version: Annotated[int, typer.Argument(help="Number of the version in `models list`.")], as_json: JsonOption = False
 ) -> None:
-    """One version: its gates, evaluations, promotions and switches."""
-    from jobs.commands.model_tables import format_model
-    from jobs.connections import connect
-    from jobs.database.model_listing import show_model_version
-    from jobs.settings import load_settings
-
+    """Show the gates, evaluations, promotions and switches of a version."""
     with connect(load_settings()) as connections, connections.engine.connect() as connection:
         details = show_model_version(connection, version)
     if as_json:
@@ -52,12 +48,7 @@ def show_model(
 
 @spaces_app.command("list")
 def list_spaces(as_json: JsonOption = False) -> None:
-    """All spaces: whose vectors each holds, how many, and whether searches answer from it."""
-    from jobs.commands.model_tables import format_space_list
-    from jobs.connections import connect
-    from jobs.database.spaces import list_spaces as read_spaces
-    from jobs.settings import load_settings
-
+    """List all spaces, with their encoder, size and state."""
     with connect(load_settings()) as connections, connections.engine.connect() as connection:
         spaces = read_spaces(connection)
     if as_json:
@@ -67,12 +58,8 @@ def list_spaces(as_json: JsonOption = False) -> None:
 
 
 @spaces_app.command("drop")
-def drop_space(space: Annotated[int, typer.Argument(help="The space's number in `spaces list`.")]) -> None:
-    """Drop the vectors of a space that is not live, at once; its encoder cannot be gone back to afterwards."""
-    from jobs.connections import connect
-    from jobs.database.spaces import drop_space as drop_vectors
-    from jobs.settings import load_settings
-
+def drop_space(space: Annotated[int, typer.Argument(help="Number of the space in `spaces list`.")]) -> None:
+    """Drop the vectors of a space that is not live. A rollback to its encoder is impossible afterwards."""
     with connect(load_settings()) as connections, connections.engine.begin() as connection:
         drop_vectors(connection, space)
     print_report({"dropped_space_id": space})

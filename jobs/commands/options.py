@@ -4,6 +4,6 @@ from typing import Annotated, Literal
 
 import typer
 
-RunOption = Annotated[str, typer.Option("--run", help="The run's id; the same id resumes the same run.")]
+RunOption = Annotated[str, typer.Option("--run", help="Id of the run. The same id resumes the same run.")]
 Kind = Literal["classifier", "encoder"]
 KindArgument = Annotated[Kind, typer.Argument(help="classifier or encoder.")]

@@ -1,4 +1,4 @@
-"""What a command leaves on standard output: its report, as JSON in one line."""
+"""Print the report of a command as one line of JSON on standard output."""
 
 import json
 from dataclasses import asdict, is_dataclass
@@ -8,5 +8,5 @@ import typer
 
 
 def print_report(record: Any) -> None:
-    """Print a frozen record, or whatever JSON takes, as the last line that a scheduler reads."""
+    """Print a record as the last line, which a scheduler reads."""
     typer.echo(json.dumps(asdict(record) if is_dataclass(record) and not isinstance(record, type) else record))

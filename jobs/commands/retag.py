@@ -1,4 +1,4 @@
-"""Commands that bring the catalog over to new champions, and back."""
+"""Commands that retag the catalog with new champions, and roll back."""
 
 from typing import Annotated
 
@@ -6,42 +6,36 @@ import typer
 
 from jobs.commands.options import KindArgument, RunOption
 from jobs.commands.reports import print_report
+from jobs.connections import connect
+from jobs.database.tagging_runs import require_run
+from jobs.retag.retag import complete_retag as complete
+from jobs.retag.retag import plan_retag as plan
+from jobs.retag.retag import retag as retag_catalog
+from jobs.retag.rollback import roll_back
+from jobs.settings import load_settings
 
 app = typer.Typer()
 
 
 @app.command()
 def plan_retag(run: RunOption) -> None:
-    """Find what the champions have not answered yet, and write the manifest of a run."""
-    from jobs.connections import connect
-    from jobs.retag.retag import plan_retag as plan
-    from jobs.settings import load_settings
-
+    """Find the images that the champions have not tagged, and write the manifest of a run."""
     with connect(load_settings()) as connections:
         print_report(plan(connections, run))
 
 
 @app.command()
 def complete_retag(run: RunOption) -> None:
-    """Answer what arrived meanwhile and have all answers come from the champions, in one transaction."""
-    from jobs.connections import connect
-    from jobs.retag.retag import complete_retag as complete
-    from jobs.settings import load_settings
-
+    """Tag what arrived meanwhile, and switch to the champions in one transaction."""
     with connect(load_settings()) as connections:
         print_report(complete(connections, run))
 
 
 @app.command()
 def retag(
-    run: Annotated[str | None, typer.Option(help="Go on with this run, which stopped halfway.")] = None,
+    run: Annotated[str | None, typer.Option(help="Resume this unfinished run.")] = None,
 ) -> None:
-    """Bring the whole catalog over to the champions: the flow of ``catalog_retag`` without Airflow."""
-    from jobs.connections import connect
-    from jobs.database.tagging_runs import require_run
-    from jobs.retag.retag import retag as retag_catalog
-    from jobs.settings import load_settings
-
+    """Retag the whole catalog with the champions: the flow of catalog_retag without Airflow."""
     with connect(load_settings()) as connections:
         if run:
             with connections.engine.connect() as connection:
@@ -52,14 +46,10 @@ def retag(
 @app.command()
 def rollback(
     kind: KindArgument,
-    to: Annotated[int | None, typer.Option(help="The version to go back to; by default the one before.")] = None,
-    by: Annotated[str, typer.Option(help="Who decides so.")] = "rollback",
-    reason: Annotated[str, typer.Option(help="Why.")] = "rolled back",
+    to: Annotated[int | None, typer.Option(help="Version to switch back to; by default the previous one.")] = None,
+    by: Annotated[str, typer.Option(help="Name to record in catalog.promotions.")] = "rollback",
+    reason: Annotated[str, typer.Option(help="Reason to record.")] = "rolled back",
 ) -> None:
-    """Have all answers come from an earlier champion again, at once."""
-    from jobs.connections import connect
-    from jobs.retag.rollback import roll_back
-    from jobs.settings import load_settings
-
+    """Switch back to an earlier champion at once."""
     with connect(load_settings()) as connections:
         print_report(roll_back(connections, kind, to, by, reason))

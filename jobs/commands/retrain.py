@@ -1,34 +1,37 @@
 """Commands of the retrain flow, one for each task of ``model_retrain`` and one for all of them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from jobs.commands.options import Kind, KindArgument, RunOption
 from jobs.commands.reports import print_report
-
-if TYPE_CHECKING:
-    from jobs.connections import Connections
-    from jobs.retrain.gates.gate_policy import GatePolicy
-    from jobs.retrain.train.requests import TrainingOptions, TrainingRequest
-    from jobs.settings import Settings
+from jobs.connections import Connections, connect
+from jobs.models.checkpoint import resolve_base
+from jobs.retrain.gates.gate import decide_gates
+from jobs.retrain.gates.gate_policy import GatePolicy, load_gate_policy
+from jobs.retrain.labels.import_labels import import_labels as import_all
+from jobs.retrain.promote import carry_out_decision, promote_candidate
+from jobs.retrain.snapshot.snapshot import SnapshotSettings, take_snapshot
+from jobs.retrain.train.requests import TrainingOptions, TrainingRequest, make_request
+from jobs.settings import Settings, load_settings
 
 app = typer.Typer()
 
 Freeze = Literal["backbone", "early", "nothing"]
-EpochsOption = Annotated[int | None, typer.Option(min=0, help="Passes over the data; 0 takes an encoder as it is.")]
+EpochsOption = Annotated[int | None, typer.Option(min=0, help="Passes over the data. 0 keeps an encoder as it is.")]
 RateOption = Annotated[float | None, typer.Option(min=0, help="The highest learning rate.")]
-BatchOption = Annotated[int | None, typer.Option(min=2, help="Photos in a step.")]
-SeedOption = Annotated[int | None, typer.Option(help="Another seed than the default.")]
+BatchOption = Annotated[int | None, typer.Option(min=2, help="Images in a step.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of all random choices.")]
 FreezeOption = Annotated[
-    Freeze | None, typer.Option(help="What keeps its weights: all but the head, early layers, or nothing.")
+    Freeze | None, typer.Option(help="Layers whose weights stay fixed: all except the head, the early ones, or none.")
 ]
 MiningOption = Annotated[
-    bool, typer.Option("--mine-hard-negatives", help="Make an encoder's batches of photos that are easily confused.")
+    bool, typer.Option("--mine-hard-negatives", help="Fill an encoder's batches with images that are easily confused.")
 ]
-ScratchOption = Annotated[bool, typer.Option("--from-scratch", help="Large steps, for bases with random weights.")]
-PromoterOption = Annotated[str, typer.Option("--by", help="Who promotes; stands in catalog.promotions.")]
+ScratchOption = Annotated[bool, typer.Option("--from-scratch", help="Use large steps, for bases with random weights.")]
+PromoterOption = Annotated[str, typer.Option("--by", help="Name to record in catalog.promotions.")]
 
 
 @app.command()
@@ -37,26 +40,18 @@ def import_labels(
         str,
         typer.Argument(metavar="FORMAT", help="folders, csv, fashion-products, deepfashion or deepfashion-in-shop."),
     ],
-    source: Annotated[Path, typer.Argument(exists=True, help="The file or folder that holds the labels.")],
-    name: Annotated[str | None, typer.Option(help="Call the source so, instead of after the file or folder.")] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Forget what this source no longer names.")] = False,
+    source: Annotated[Path, typer.Argument(exists=True, help="File or folder with the labels.")],
+    name: Annotated[str | None, typer.Option(help="Name of the source, by default that of the file or folder.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete labels that the source no longer contains.")] = False,
 ) -> None:
-    """Take in labelled photos to learn from; rows that are no good are skipped into a report."""
-    from jobs.connections import connect
-    from jobs.retrain.labels.import_labels import import_labels as import_all
-    from jobs.settings import load_settings
-
+    """Import labels to train on. Invalid rows are skipped and listed in a report."""
     with connect(load_settings()) as connections:
         print_report(import_all(connections, format_name, source, name, prune))
 
 
 @app.command()
 def snapshot() -> None:
-    """Freeze all labels into a data set: duplicates dropped, split by group."""
-    from jobs.connections import connect
-    from jobs.retrain.snapshot.snapshot import SnapshotSettings, take_snapshot
-    from jobs.settings import load_settings
-
+    """Freeze all labels into a dataset: drop duplicates and split it by group."""
     settings = load_settings()
     with connect(settings) as connections:
         print_report(take_snapshot(connections, SnapshotSettings.from_settings(settings)))
@@ -66,7 +61,7 @@ def snapshot() -> None:
 def train(
     kind: KindArgument,
     run: RunOption,
-    snapshot: Annotated[str, typer.Option(help="The data set to train on.")],
+    snapshot: Annotated[str, typer.Option(help="Dataset to train on.")],
     base: Annotated[str | None, typer.Option(help="Directory or hub id instead of the configured base.")] = None,
     epochs: EpochsOption = None,
     learning_rate: RateOption = None,
@@ -76,11 +71,8 @@ def train(
     mine_hard_negatives: MiningOption = False,
     from_scratch: ScratchOption = False,
 ) -> None:
-    """Train a candidate; asked again, it goes on from its last checkpoint."""
-    from jobs.connections import connect
-    from jobs.retrain.train.requests import TrainingOptions
+    """Train a candidate. A repeated call resumes from the last checkpoint."""
     from jobs.retrain.train.train import train_candidate
-    from jobs.settings import load_settings
 
     options = TrainingOptions(
         epochs=epochs,
@@ -99,10 +91,8 @@ def train(
 
 @app.command()
 def optimize(kind: KindArgument, run: RunOption) -> None:
-    """Build what serves a candidate: the fastest engine and precision that answer as it does in float32."""
-    from jobs.connections import connect
+    """Search for the fastest build of a candidate that passes the fidelity gate."""
     from jobs.retrain.optimize.optimize import optimize_candidate
-    from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
         print_report(optimize_candidate(connections, run, kind, _load_policy(connections)))
@@ -110,10 +100,8 @@ def optimize(kind: KindArgument, run: RunOption) -> None:
 
 @app.command()
 def evaluate(kind: KindArgument, run: RunOption) -> None:
-    """Ask candidate and champion about the same frozen test images, and measure the stored artifact."""
-    from jobs.connections import connect
+    """Score candidate and champion on the same test images, and benchmark the artifact."""
     from jobs.retrain.evaluate.evaluate import evaluate_candidate
-    from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
         print_report(evaluate_candidate(connections, run, kind))
@@ -121,33 +109,23 @@ def evaluate(kind: KindArgument, run: RunOption) -> None:
 
 @app.command()
 def gate(kind: KindArgument, run: RunOption) -> None:
-    """Decide whether a candidate deserves to be promoted, and write the page that says why."""
-    from jobs.connections import connect
-    from jobs.retrain.gates.gate import decide_gates
-    from jobs.settings import load_settings
-
+    """Decide whether a candidate may be promoted, and write its evaluation page."""
     with connect(load_settings()) as connections:
         print_report(decide_gates(connections, run, kind, _load_policy(connections)))
 
 
 @app.command()
 def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retrain") -> None:
-    """Make a candidate that passed its gates the champion, if nobody was promoted meanwhile."""
-    from jobs.connections import connect
-    from jobs.retrain.promote import promote_candidate
-    from jobs.settings import load_settings
-
+    """Make a candidate that passed its gates the champion, if the champion is unchanged."""
     with connect(load_settings()) as connections:
         print_report(promote_candidate(connections, run, kind, by))
 
 
 @app.command()
-def decide(decision: Annotated[int, typer.Argument(help="Its number in catalog.champion_decisions.")]) -> None:
-    """Promote or roll back as a person confirmed on the page Models; done before, it changes nothing."""
-    from jobs.connections import connect
-    from jobs.retrain.promote import carry_out_decision
-    from jobs.settings import load_settings
-
+def decide(
+    decision: Annotated[int, typer.Argument(help="Number of the decision in catalog.champion_decisions.")],
+) -> None:
+    """Carry out, once, a promotion or rollback that was confirmed on the page Models."""
     with connect(load_settings()) as connections:
         print_report(carry_out_decision(connections, decision))
 
@@ -158,10 +136,8 @@ def adopt(
     base: Annotated[str | None, typer.Argument(help="Directory or hub id instead of CATALOG_ENCODER_BASE.")] = None,
     by: PromoterOption = "adopt",
 ) -> None:
-    """Make a base the first champion as it is, where there are no labels to judge it: photos can then be searched."""
-    from jobs.connections import connect
+    """Make a base encoder the first champion, to search before there are labels."""
     from jobs.retrain.adopt import adopt_encoder
-    from jobs.settings import load_settings
 
     with connect(load_settings()) as connections:
         print_report(adopt_encoder(connections, base, by, _load_policy(connections)))
@@ -170,7 +146,7 @@ def adopt(
 @app.command()
 def retrain(
     kinds: Annotated[Literal["both", "classifier", "encoder"], typer.Option(help="What to train.")] = "both",
-    run: Annotated[str | None, typer.Option(help="Go on with this run, which stopped halfway.")] = None,
+    run: Annotated[str | None, typer.Option(help="Resume this unfinished run.")] = None,
     classifier_base: Annotated[str | None, typer.Option(help="Directory or hub id.")] = None,
     encoder_base: Annotated[str | None, typer.Option(help="Directory or hub id.")] = None,
     classifier_epochs: EpochsOption = None,
@@ -184,12 +160,9 @@ def retrain(
     seed: SeedOption = None,
     by: PromoterOption = "retrain",
 ) -> None:
-    """From labels to new champions: the whole weekly flow without Airflow, the retagging of the catalog included."""
-    from jobs.connections import connect
+    """Train, evaluate, promote and retag: the whole weekly flow without Airflow."""
     from jobs.retrain.retrain import RetrainOptions
     from jobs.retrain.retrain import retrain as retrain_models
-    from jobs.retrain.train.requests import TrainingOptions
-    from jobs.settings import load_settings
 
     bases: dict[Kind, str | None] = {"classifier": classifier_base, "encoder": encoder_base}
     options: dict[Kind, TrainingOptions] = {
@@ -211,23 +184,18 @@ def retrain(
     }
     settings = load_settings()
 
-    def make(kind: Kind) -> "TrainingRequest":
+    def make(kind: Kind) -> TrainingRequest:
         return _make_request(settings, kind, bases[kind], options[kind])
 
     with connect(settings) as connections:
         print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, _load_policy(connections)))
 
 
-def _load_policy(connections: "Connections") -> "GatePolicy":
-    from jobs.retrain.gates.gate_policy import load_gate_policy
-
+def _load_policy(connections: Connections) -> GatePolicy:
     return load_gate_policy(connections.settings.training.gate_policy)
 
 
-def _make_request(settings: "Settings", kind: Kind, base: str | None, options: "TrainingOptions") -> "TrainingRequest":
-    from jobs.models.checkpoint import resolve_base
-    from jobs.retrain.train.requests import make_request
-
+def _make_request(settings: Settings, kind: Kind, base: str | None, options: TrainingOptions) -> TrainingRequest:
     configured = settings.training.classifier_base if kind == "classifier" else settings.training.encoder_base
     folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.locations.model_cache)
     return make_request(kind, folder, options)

@@ -1,4 +1,4 @@
-"""Searching from a shell: answers as lines, a prompt for several questions, a picture on request."""
+"""Search from a shell: print results, prompt for more queries, and draw a contact sheet on request."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -19,7 +19,7 @@ Write = Callable[[str], None]
 def show_text_search(
     connections: Connections, query_text: str, k: int, category: str | None, sheet: Path | None, write: Write
 ) -> None:
-    """Answer one text."""
+    """Print the results for one text."""
     load_encoder = partial(load_text_embedder, connections)
     hits = find_products_by_text(connections.engine, load_encoder, query_text, k, category)
     _show(connections, Question(query_text), hits, sheet, write)
@@ -28,7 +28,7 @@ def show_text_search(
 def show_similar_products(
     connections: Connections, product_id: str, k: int, category: str | None, sheet: Path | None, write: Write
 ) -> None:
-    """Answer with the products that look like one."""
+    """Print the products that look like another one."""
     with connections.engine.connect() as connection:
         hits = search_by_product(connection, product_id, k, category)
         image_id = find_first_image(connection, product_id)
@@ -38,7 +38,7 @@ def show_similar_products(
 def prompt_for_searches(
     connections: Connections, k: int, category: str | None, ask: Callable[[], str], write: Write
 ) -> None:
-    """Answer text after text until an empty line or the end of the input; a refused text ends nothing."""
+    """Search for one text after another until an empty line or the end of the input. A refused text is reported."""
     load_encoder = cache(partial(load_text_embedder, connections))
     while True:
         try:
@@ -54,7 +54,7 @@ def prompt_for_searches(
 
 
 def format_hits(hits: Sequence[ProductHit]) -> str:
-    """One line for each hit: rank, similarity, product, category, name."""
+    """Return one line for each hit: rank, similarity, product, category, name."""
     if not hits:
         return "nothing found"
     width = max(len(hit.product_id) for hit in hits)

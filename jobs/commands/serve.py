@@ -2,15 +2,15 @@
 
 import typer
 
+from jobs.connections import connect
+from jobs.serve.server import serve as serve_queries
+from jobs.settings import load_settings
+
 app = typer.Typer()
 
 
 @app.command()
 def serve() -> None:
-    """Answer texts and photos over HTTP by the live models, until it is stopped."""
-    from jobs.connections import connect
-    from jobs.serve.server import serve as serve_queries
-    from jobs.settings import load_settings
-
+    """Serve text and image queries over HTTP with the live models."""
     with connect(load_settings()) as connections:
         serve_queries(connections)

@@ -1,8 +1,12 @@
-"""Commands that prepare a database and a bucket."""
+"""Commands that prepare the database and the buckets."""
 
 import typer
 
 from jobs.commands.reports import print_report
+from jobs.database.migrations import migrate as migrate_database
+from jobs.settings import load_settings
+from jobs.storage.buckets import create_missing_buckets
+from jobs.storage.uri import S3Uri
 
 app = typer.Typer()
 
@@ -10,19 +14,12 @@ app = typer.Typer()
 @app.command()
 def migrate() -> None:
     """Create or upgrade the schema in CATALOG_DATABASE_URL."""
-    from jobs.database.migrations import migrate as migrate_database
-    from jobs.settings import load_settings
-
     print_report(migrate_database(load_settings().locations.database_url))
 
 
 @app.command()
 def create_buckets() -> None:
-    """Create the buckets that the settings name, at an S3 endpoint of one's own."""
-    from jobs.settings import load_settings
-    from jobs.storage.buckets import create_missing_buckets
-    from jobs.storage.uri import S3Uri
-
+    """Create the buckets of the source and the artifacts if they are missing."""
     settings = load_settings()
     locations = [S3Uri.parse(uri) for uri in (settings.locations.source_uri, settings.locations.artifacts_uri)]
     print_report(
