@@ -1,4 +1,8 @@
-"""What no file may do, and what has to be light to import; `make check` enforces the layers."""
+"""Check rules about source files that neither ruff nor import-linter can express.
+
+These are: which modules are light to import, who may unpickle or write to the environment, and the names and lengths
+of files.
+"""
 
 import ast
 import json
@@ -17,15 +21,14 @@ from jobs.settings import PROJECT_ROOT
 PARTS = ("jobs", "dags", "plugins", "demo", "benchmarks", "fixtures", "tests")
 HEAVY = {"torch", "torchvision", "transformers", "timm", "jobs"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
-PICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNPICKLER = "jobs/models/unpickle.py"
-WITHOUT_WEIGHTS = {"AutoConfig", "AutoTokenizer", "AutoImageProcessor"}
-LONGEST_FILE_LINES = 400
-SWITCHES_OF_LIBRARIES = {
-    "jobs/cli.py": "Transformers and the hub's client read theirs on import, also in the processes that a job starts",
-    "jobs/retrain/optimize/__init__.py": "NNCF reads its own on import",
+CLASSES_WITHOUT_WEIGHTS = {"AutoConfig", "AutoTokenizer", "AutoImageProcessor"}
+MAX_FILE_LINES = 400
+ENVIRONMENT_WRITERS = {
+    "jobs/cli.py": "Transformers and the hub's client read variables on import, also in child processes",
+    "jobs/retrain/optimize/__init__.py": "NNCF reads variables on import",
 }
-"""The files that may write to the environment, each with why."""
+"""Files that may write to the environment, and why."""
 
 
 def find_files(*parts: str) -> list[Path]:
@@ -34,7 +37,7 @@ def find_files(*parts: str) -> list[Path]:
 
 @cache
 def parse_files(*parts: str) -> dict[str, ast.Module]:
-    """The syntax tree of every file, by its path in the project."""
+    """Return the syntax tree of every file by its path in the project."""
     return {
         path.relative_to(PROJECT_ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
         for path in find_files(*parts)
@@ -42,7 +45,7 @@ def parse_files(*parts: str) -> dict[str, ast.Module]:
 
 
 def find_imports(nodes: Iterable[ast.AST]) -> set[str]:
-    """The top packages of the import statements among the nodes."""
+    """Return the top-level packages that the nodes import."""
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -53,15 +56,15 @@ def find_imports(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def walk_module_level(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes that are executed when the module is imported."""
+    """Yield all nodes that are executed when the module is imported."""
     for child in ast.iter_child_nodes(node):
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield child
             yield from walk_module_level(child)
 
 
-def loads_weights_alone(node: ast.AST) -> bool:
-    """A call of ``torch.load`` that takes tensors from a pickle, and does nothing else that it asks for."""
+def loads_only_weights(node: ast.AST) -> bool:
+    """Tell whether a node is a call of ``torch.load`` that reads tensors from a pickle and runs none of its code."""
     match node:
         case ast.Call(func=ast.Attribute(value=ast.Name(id="torch"), attr="load"), keywords=keywords):
             return any(
@@ -73,7 +76,7 @@ def loads_weights_alone(node: ast.AST) -> bool:
     return False
 
 
-def runs_code_of_strangers(node: ast.AST) -> bool:
+def may_run_foreign_code(node: ast.AST) -> bool:
     match node:
         case ast.Attribute(value=ast.Name(id="torch"), attr="load"):
             return True
@@ -82,19 +85,19 @@ def runs_code_of_strangers(node: ast.AST) -> bool:
     return False
 
 
-def loads_more_than_safetensors(node: ast.AST) -> bool:
-    """A call of ``from_pretrained`` that might go to the network, unpickle weights, or ask whether to run code."""
+def may_load_more_than_safetensors(node: ast.AST) -> bool:
+    """Tell whether a call of ``from_pretrained`` may use the network, unpickle weights, or run code of the model."""
     match node:
         case ast.Call(func=ast.Attribute(value=owner, attr="from_pretrained"), keywords=keywords):
             options = {keyword.arg for keyword in keywords}
-            has_weights = not (isinstance(owner, ast.Name) and owner.id in WITHOUT_WEIGHTS)
+            has_weights = not (isinstance(owner, ast.Name) and owner.id in CLASSES_WITHOUT_WEIGHTS)
             wanted = {"local_files_only", "trust_remote_code"} | ({"use_safetensors"} if has_weights else set())
             return not wanted <= options
     return False
 
 
 def writes_to_the_environment(node: ast.AST) -> bool:
-    """Tell whether a node changes ``os.environ``, or makes another name of it that could."""
+    """Tell whether a node changes ``os.environ`` or creates an alias of it."""
     match node:
         case (
             ast.Subscript(value=ast.Attribute(attr="environ"), ctx=ast.Store() | ast.Del())
@@ -113,9 +116,9 @@ def writes_to_the_environment(node: ast.AST) -> bool:
 
 
 def import_elsewhere(module: str, paths: Iterable[str] = ()) -> set[str]:
-    """The top packages that a fresh process has loaded after it imported a module, folders of ours on its path."""
+    """Return the top-level packages that importing a module loads in a new process, with ``paths`` on its path."""
     code = f"import json, sys; import {module}; print(json.dumps(sorted({{n.partition('.')[0] for n in sys.modules}})))"
-    answer = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code],
         cwd=PROJECT_ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (PROJECT_ROOT, *map(PROJECT_ROOT.joinpath, paths))))},
@@ -124,17 +127,17 @@ def import_elsewhere(module: str, paths: Iterable[str] = ()) -> set[str]:
         check=True,
         timeout=120,
     )
-    return set(json.loads(answer.stdout.splitlines()[-1]))
+    return set(json.loads(process.stdout.splitlines()[-1]))
 
 
-def test_there_are_files_to_look_at() -> None:
+def test_every_part_has_files() -> None:
     assert all(find_files(part) for part in PARTS)
 
 
 def test_dags_and_plugins_are_light_to_import() -> None:
     files = parse_files("dags", "plugins").items()
     heavy = [name for name, module in files if find_imports(walk_module_level(module)) & HEAVY]
-    # The pages are imported when the first of them is asked for: see the next test.
+    # The pages are imported on the first request: see the next test.
     assert [name for name in heavy if not name.startswith("plugins/catalog_airflow/pages/")] == []
 
 
@@ -144,56 +147,42 @@ def test_airflow_loads_the_plugin_without_its_pages() -> None:
     assert not loaded & {*HEAVY, "PIL", "boto3"}
 
 
-def test_the_pages_need_no_torch() -> None:
+def test_pages_do_not_import_torch() -> None:
     loaded = import_elsewhere("catalog_airflow.pages.app", paths=("plugins",))
     assert "jobs" in loaded
     assert not loaded & {"torch", "torchvision", "transformers", "openvino", "scipy", "pandas"}
 
 
-def test_imports_name_their_package() -> None:
-    relative = [
-        name
-        for name, module in parse_files(*PARTS).items()
-        if any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(module))
-    ]
-    assert relative == []
-
-
-def test_the_name_of_a_file_says_what_it_does() -> None:
+def test_no_file_has_a_vague_name() -> None:
     paths = [path.relative_to(PROJECT_ROOT).with_suffix("") for path in find_files(*PARTS)]
     assert [path for path in paths if VAGUE_NAMES & set(path.parts)] == []
 
 
 def test_no_file_is_too_long() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in find_files(*PARTS)}
-    assert {path: length for path, length in lengths.items() if length > LONGEST_FILE_LINES} == {}
+    assert {path: length for path, length in lengths.items() if length > MAX_FILE_LINES} == {}
 
 
-def test_nothing_that_runs_code_of_strangers_is_loaded() -> None:
-    found = [
-        name
-        for name, module in parse_files(*PARTS).items()
-        if find_imports(ast.walk(module)) & PICKLING or any(map(runs_code_of_strangers, ast.walk(module)))
-    ]
-    assert found == [UNPICKLER]
+def test_nothing_that_may_run_foreign_code_is_loaded() -> None:
+    files = parse_files(*PARTS).items()
+    assert [name for name, module in files if any(map(may_run_foreign_code, ast.walk(module)))] == [UNPICKLER]
 
 
-def test_the_process_that_reads_pickles_takes_weights_alone() -> None:
+def test_the_unpickler_loads_only_weights() -> None:
     nodes = list(ast.walk(parse_files("jobs")[UNPICKLER]))
-    assert not find_imports(nodes) & PICKLING
-    loading = [node for node in nodes if runs_code_of_strangers(node)]
-    assert len(loading) == len([node for node in nodes if loads_weights_alone(node)]) > 0
+    loading = [node for node in nodes if may_run_foreign_code(node)]
+    assert len(loading) == len([node for node in nodes if loads_only_weights(node)]) > 0
 
 
-def test_models_come_from_disk_and_from_safetensors() -> None:
+def test_models_are_loaded_from_disk_and_safetensors() -> None:
     files = parse_files("jobs").items()
-    assert [name for name, module in files if any(map(loads_more_than_safetensors, ast.walk(module)))] == []
+    assert [name for name, module in files if any(map(may_load_more_than_safetensors, ast.walk(module)))] == []
 
 
-def test_the_environment_is_only_read() -> None:
+def test_the_environment_is_not_written() -> None:
     files = parse_files("jobs", "plugins", "dags").items()
     writers = {name for name, module in files if any(map(writes_to_the_environment, ast.walk(module)))}
-    assert writers == SWITCHES_OF_LIBRARIES.keys()
+    assert writers == ENVIRONMENT_WRITERS.keys()
 
 
 @pytest.mark.parametrize(
@@ -213,22 +202,28 @@ def test_the_environment_is_only_read() -> None:
         ("b = dict(os.environ) | values", False),
     ],
 )
-def test_what_writes_to_the_environment_is_recognised(code: str, is_written: bool) -> None:
+def test_writes_to_the_environment_are_recognized(code: str, is_written: bool) -> None:
     assert any(map(writes_to_the_environment, ast.walk(ast.parse(code)))) is is_written
 
 
+@pytest.mark.parametrize("code", ["torch.load(path)", "load(folder, trust_remote_code=True)"])
+def test_code_that_may_run_foreign_code_is_recognized(code: str) -> None:
+    assert any(map(may_run_foreign_code, ast.walk(ast.parse(code))))
+
+
 @pytest.mark.parametrize(
-    "code",
-    ["import pickle", "from pickle import loads", "torch.load(path)", "load(folder, trust_remote_code=True)"],
+    ("code", "rule"),
+    [("import pickle", "TID251"), ("from pickle import loads", "TID251"), ("from . import settings", "TID252")],
 )
-def test_what_runs_code_of_strangers_is_recognised(code: str) -> None:
-    nodes = list(ast.walk(ast.parse(code)))
-    assert find_imports(nodes) & PICKLING or any(map(runs_code_of_strangers, nodes))
+def test_ruff_rejects_pickling_and_relative_imports(code: str, rule: str) -> None:
+    ruff = [sys.executable, "-m", "ruff", "check", "--output-format=concise", "--stdin-filename=jobs/some_file.py", "-"]
+    found = subprocess.run(ruff, input=code, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert f" {rule} " in found.stdout
 
 
 @pytest.mark.parametrize("options", ["", "weights_only=False", "weights_only=chosen", "map_location='cpu'"])
-def test_what_takes_more_than_weights_is_recognised(options: str) -> None:
-    assert not any(map(loads_weights_alone, ast.walk(ast.parse(f"torch.load(path, {options})"))))
+def test_loading_more_than_weights_is_recognized(options: str) -> None:
+    assert not any(map(loads_only_weights, ast.walk(ast.parse(f"torch.load(path, {options})"))))
 
 
 @pytest.mark.parametrize("module", ["jobs.images.decode", "jobs.images.decode_pool"])
@@ -236,7 +231,7 @@ def test_decoding_processes_start_without_heavy_modules(module: str) -> None:
     assert not import_elsewhere(module) & {"torch", "transformers", "boto3", "botocore", "sqlalchemy", "pydantic"}
 
 
-def test_help_needs_no_heavy_module() -> None:
+def test_help_imports_no_heavy_module() -> None:
     heavy = {"torch", "transformers", "boto3", "sqlalchemy", "pandas", "pyarrow", "PIL"}
     assert not import_elsewhere("jobs.cli") & heavy
 
@@ -255,12 +250,12 @@ def test_commands_start_without_torch(module: str) -> None:
         "jobs.ingest.report",
     ],
 )
-def test_what_runs_no_model_needs_no_torch(module: str) -> None:
+def test_jobs_without_models_do_not_import_torch(module: str) -> None:
     assert not import_elsewhere(module) & {"torch", "transformers"}
 
 
-def test_the_package_of_the_plugins_has_a_name_of_its_own() -> None:
-    """The plugins folder is on the path of every task: a common name would hide somebody else's package."""
+def test_packages_of_the_plugins_have_specific_names() -> None:
+    """The plugins folder is on the path of every task, so a generic name could hide another package."""
     packages = {path.name for path in (PROJECT_ROOT / "plugins").iterdir() if path.is_dir()} - {"__pycache__"}
     assert packages
     assert all(name.startswith("catalog_") for name in packages)

@@ -13,9 +13,19 @@ from fixtures.shop import make_photo
 from jobs.failures import DecodeReason
 from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 from jobs.images.decode_pool import DecodePool
+from jobs.settings import PROJECT_ROOT
 
 DECODE = partial(decode_image, limits=DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64))
 DEADLY = b"these bytes kill the decoder"
+PARENT = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from jobs.images.decode_pool import end_with_parent
+with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    print(pool.submit(os.getpid).result(), flush=True)
+    pool.submit(time.sleep, 600).result()
+"""
 
 
 def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFailure:
@@ -82,3 +92,16 @@ def test_processes_are_there_before_the_first_image() -> None:
     with DecodePool(2):
         children = psutil.Process().children(recursive=True)
         assert sum("spawn_main" in " ".join(child.cmdline()) for child in children) >= 2
+
+
+def test_busy_child_ends_with_its_killed_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], cwd=PROJECT_ROOT, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    deadline = time.monotonic() + 120
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            child.kill()
+            raise AssertionError("the child outlived its parent")
+        time.sleep(0.05)
