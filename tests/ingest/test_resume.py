@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.command_line import Answer, run_job
+from fixtures.command_line import FinishedCommand, run_job
 from fixtures.job_processes import start_job, wait_until
 from fixtures.shop import Shop, make_photo
 from jobs.errors import EXIT_RETRY
@@ -44,7 +44,7 @@ def start_shard(shop: Shop, run_id: str, messages: Path) -> ForkServerProcess:
     return start_job("tag-shard", "0", "--run", run_id, environment=shop.environment, messages=messages)
 
 
-def run_shard(shop: Shop, run_id: str) -> Answer:
+def run_shard(shop: Shop, run_id: str) -> FinishedCommand:
     return run_job("tag-shard", "0", "--run", run_id, environment=shop.environment)
 
 

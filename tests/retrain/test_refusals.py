@@ -11,14 +11,14 @@ import torch
 
 from fixtures.candidates import (
     EXACT,
-    LabelledSet,
+    LabeledSet,
     label_photo,
     load_part,
-    make_labelled_set,
+    make_labeled_set,
     register_candidate,
     rename_categories,
     serve_here,
-    store_labelled_set,
+    store_labeled_set,
     swap_normalisation,
     write_classifier,
     write_reference,
@@ -49,13 +49,13 @@ class Case:
     """A shop with its labels, and a good checkpoint that learned them."""
 
     connections: Connections
-    labelled: LabelledSet
+    labelled: LabeledSet
     checkpoint: Path
 
-    def put_on_trial(self, altered: LabelledSet | None = None) -> S3Uri:
+    def put_on_trial(self, altered: LabeledSet | None = None) -> S3Uri:
         """Store the labels, or others, and register the checkpoint as what a run has trained; returns where it lies."""
         labelled = altered or self.labelled
-        store_labelled_set(self.connections, labelled)
+        store_labeled_set(self.connections, labelled)
         version = register_candidate(self.connections, self.checkpoint, "classifier", labelled.snapshot, RUN)
         return S3Uri.parse(version.artifact_uri)
 
@@ -74,13 +74,13 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabelledSet:
+def labelled() -> LabeledSet:
     """With as many test images as the gates ask for."""
-    return make_labelled_set(test=45)
+    return make_labeled_set(test=45)
 
 
 @pytest.fixture(scope="module")
-def good_checkpoint(tmp_path_factory: pytest.TempPathFactory, labelled: LabelledSet) -> Path:
+def good_checkpoint(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("good")
     write_classifier(folder, labelled)
     return folder
@@ -88,7 +88,7 @@ def good_checkpoint(tmp_path_factory: pytest.TempPathFactory, labelled: Labelled
 
 @pytest.fixture
 def case(
-    shop: Shop, labelled: LabelledSet, good_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, labelled: LabeledSet, good_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Case:
     monkeypatch.setattr("jobs.retrain.evaluate.evaluate.measure_serving", serve_here)
     return Case(shop.connections, labelled, shutil.copytree(good_checkpoint, tmp_path / "candidate"))
@@ -133,7 +133,7 @@ def test_test_image_leaked_into_train(case: Case) -> None:
     copy = case.labelled.contents[row.content_hash] + b"\x00"
     leaked = label_photo(copy, row.category, "another group", "train")
     contents = case.labelled.contents | {leaked.content_hash: copy}
-    case.put_on_trial(LabelledSet(make_snapshot([*case.labelled.snapshot.rows, leaked]), contents))
+    case.put_on_trial(LabeledSet(make_snapshot([*case.labelled.snapshot.rows, leaked]), contents))
     assert case.find_failed_gates() == {"no_leak"}
 
 

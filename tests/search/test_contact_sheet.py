@@ -7,8 +7,8 @@ from jobs.database.search import ProductHit
 from jobs.errors import PermanentError, RetryableError
 from jobs.search.contact_sheet import COLUMNS, EMPTY, PHOTO_SIZE, Question, render_contact_sheet
 
-COLOURS = {"red.jpg": (200, 30, 30), "green.jpg": (30, 160, 60), "blue.jpg": (40, 60, 200)}
-NAMES = (*COLOURS, "missing.jpg", "broken.jpg")
+COLORS = {"red.jpg": (200, 30, 30), "green.jpg": (30, 160, 60), "blue.jpg": (40, 60, 200)}
+NAMES = (*COLORS, "missing.jpg", "broken.jpg")
 """A photo's image id is its place here."""
 
 WIDTH, HEIGHT = PHOTO_SIZE
@@ -20,7 +20,7 @@ def read_photo(image_id: int) -> bytes:
         raise PermanentError("s3://shop/missing.jpg: no such object")
     if object_key == "broken.jpg":
         return b"<html>"
-    return draw_photo((300, 400), COLOURS[object_key])
+    return draw_photo((300, 400), COLORS[object_key])
 
 
 def draw_photo(size: tuple[int, int], colour: tuple[int, int, int]) -> bytes:
@@ -39,7 +39,7 @@ def read_tile(sheet: Image.Image, position: int) -> str:
     left, top = 20 + (column + 1) * (WIDTH + 20), 20 + row * (HEIGHT + 84)
     pixel = sheet.getpixel((left + WIDTH // 2, top + HEIGHT - 10))
     assert isinstance(pixel, tuple)
-    known = {"grey": bytes.fromhex(EMPTY[1:]), **COLOURS}
+    known = {"grey": bytes.fromhex(EMPTY[1:]), **COLORS}
     return min(known, key=lambda name: sum(abs(a - b) for a, b in zip(known[name], pixel, strict=True)))
 
 
@@ -69,7 +69,7 @@ def test_a_bucket_that_is_away_ends_the_drawing() -> None:
 
 
 def test_a_large_photo_is_shrunk() -> None:
-    photo = draw_photo((4500, 6000), COLOURS["red.jpg"])
+    photo = draw_photo((4500, 6000), COLORS["red.jpg"])
     sheet = render_contact_sheet(Question("q"), [make_hit("red.jpg")], lambda _: photo)
     assert read_tile(sheet, 1) == "red.jpg"
 

@@ -150,7 +150,7 @@ def feed_tables(servers: Servers, tally: Tally, count: int, seed: int) -> None:
     with servers.open_sandbox() as sandbox:
         promote_tiny_models(sandbox.shop, sandbox.models)
         sandbox.shop.put_photos(HEALTHY)
-        folder = sandbox.folder / "labelled"
+        folder = sandbox.folder / "labeled"
         folder.mkdir()
         for number in range(HEALTHY):
             (folder / f"{number}.jpg").write_bytes(make_photo(number))

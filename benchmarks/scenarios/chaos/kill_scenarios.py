@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from benchmarks.scenarios.chaos.jobs import JobRunner
 from benchmarks.scenarios.chaos.tally import Violations
-from fixtures.candidates import make_coloured_photo
+from fixtures.candidates import make_colored_photo
 from fixtures.catalog_rows import register_model
 from fixtures.champions import make_champion
 from fixtures.gate_results import store_gate_results
@@ -18,7 +18,7 @@ from jobs.settings import PROJECT_ROOT
 
 SQL = PROJECT_ROOT / "sql"
 IMAGES = 40
-LABELLED = 12
+LABELED = 12
 """Images per category."""
 RUN = ("--run", "night")
 LIVE_CHAMPIONS = "SELECT count(*) FROM catalog.live_models JOIN catalog.champion_models USING (model_version_id)"
@@ -179,21 +179,21 @@ def check_rollback(sandbox: Sandbox) -> Violations:
 def write_label_set(sandbox: Sandbox) -> None:
     """Write a set of labeled images in folders."""
     for category in CATEGORIES:
-        folder = sandbox.folder / "labelled" / category
+        folder = sandbox.folder / "labeled" / category
         folder.mkdir(parents=True)
-        for number in range(LABELLED):
-            (folder / f"{number}.jpg").write_bytes(make_coloured_photo(category, number))
+        for number in range(LABELED):
+            (folder / f"{number}.jpg").write_bytes(make_colored_photo(category, number))
 
 
 def list_import(sandbox: Sandbox) -> Iterator[Words]:
     """Import the labels."""
-    yield ("import-labels", "folders", str(sandbox.folder / "labelled"))
+    yield ("import-labels", "folders", str(sandbox.folder / "labeled"))
 
 
 def check_import(sandbox: Sandbox) -> Violations:
     """Check that each label exists once, with its bytes in the artifacts."""
     stored = [key for key in sandbox.shop.list_artifacts() if "/examples/" in f"/{key}"]
-    wanted = LABELLED * len(CATEGORIES)
+    wanted = LABELED * len(CATEGORIES)
     return sandbox.compare("SELECT count(*) FROM catalog.examples", wanted) + Violations(
         lost=max(wanted - len(stored), 0)
     )

@@ -3,18 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.candidates import label_photo, make_coloured_photo, make_labelled_set, store_labelled_set
+from fixtures.candidates import label_photo, make_colored_photo, make_labeled_set, store_labeled_set
 from fixtures.shop import Shop
 from jobs.retrain.evaluate.data_check import check_data
 from jobs.retrain.evaluate.evaluation_record import DataCheck
 from jobs.retrain.snapshot.snapshot_file import Snapshot, make_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 
-SET = make_labelled_set(train=3, validation=1, test=2)
+SET = make_labeled_set(train=3, validation=1, test=2)
 
 
 def check(shop: Shop, snapshot: Snapshot, tmp_path: Path) -> DataCheck:
-    store_labelled_set(shop.connections, SET)
+    store_labeled_set(shop.connections, SET)
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
     return check_data(snapshot, datetime.now(UTC) - timedelta(hours=36), photos)
 
@@ -26,7 +26,7 @@ def test_a_sound_snapshot(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_a_test_image_that_is_also_trained_on_is_a_leak(shop: Shop, tmp_path: Path) -> None:
-    content = make_coloured_photo("hat", 4)
+    content = make_colored_photo("hat", 4)
     row = label_photo(content, "hat", "another product", "train")
     assert row.content_hash in {row.content_hash for row in SET.snapshot.part("test")}
     leaking = check(shop, make_snapshot([*SET.snapshot.rows, row]), tmp_path)

@@ -11,12 +11,12 @@ import pytest
 
 from fixtures.candidates import (
     EXACT,
-    LabelledSet,
-    make_labelled_set,
+    LabeledSet,
+    make_labeled_set,
     register_candidate,
     rename_categories,
     serve_here,
-    store_labelled_set,
+    store_labeled_set,
     write_classifier,
     write_reference,
 )
@@ -42,20 +42,20 @@ RUN = "run-1"
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabelledSet:
-    return make_labelled_set()
+def labelled() -> LabeledSet:
+    return make_labeled_set()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabelledSet) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     write_classifier(folder, labelled)
     return folder
 
 
 @pytest.fixture
-def stocked_shop(shop: Shop, labelled: LabelledSet) -> Shop:
-    store_labelled_set(shop.connections, labelled)
+def stocked_shop(shop: Shop, labelled: LabeledSet) -> Shop:
+    store_labeled_set(shop.connections, labelled)
     return shop
 
 
@@ -67,12 +67,12 @@ def read_metrics(connections: Connections, kind: str) -> EvaluationMetrics:
 
 
 def test_a_classifier_beside_the_champion(
-    tagging_shop: Shop, labelled: LabelledSet, trained: Path, monkeypatch: pytest.MonkeyPatch
+    tagging_shop: Shop, labelled: LabeledSet, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(6)
     ingest(connections, IngestOptions())
-    store_labelled_set(connections, labelled)
+    store_labeled_set(connections, labelled)
     candidate = register_candidate(connections, trained, "classifier", labelled.snapshot, RUN)
     recorded = record_progress(monkeypatch, "jobs.retrain.evaluate.evaluate")
     report = evaluate_candidate(connections, RUN, "classifier")
@@ -117,7 +117,7 @@ def test_a_classifier_beside_the_champion(
 
 def test_an_encoder_beside_the_champion(
     stocked_shop: Shop,
-    labelled: LabelledSet,
+    labelled: LabeledSet,
     tiny_models: TinyModels,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -130,7 +130,7 @@ def test_an_encoder_beside_the_champion(
     silent = make_snapshot(
         [replace(row, full_text="") if row.category == "hat" else row for row in labelled.snapshot.rows]
     )
-    store_labelled_set(connections, LabelledSet(silent, {}))
+    store_labeled_set(connections, LabeledSet(silent, {}))
     register_candidate(connections, folder, "encoder", silent, RUN)
     report = evaluate_candidate(connections, RUN, "encoder")
     metrics = read_metrics(connections, "encoder")
@@ -147,7 +147,7 @@ def test_an_encoder_beside_the_champion(
 
 
 def test_an_artifact_that_was_altered_is_measured_as_such(
-    stocked_shop: Shop, labelled: LabelledSet, trained: Path
+    stocked_shop: Shop, labelled: LabeledSet, trained: Path
 ) -> None:
     connections = stocked_shop.connections
     candidate = register_candidate(connections, trained, "classifier", labelled.snapshot, RUN)
@@ -169,13 +169,13 @@ def test_a_run_that_trained_nothing_cannot_be_evaluated(shop: Shop) -> None:
         evaluate_candidate(shop.connections, RUN, "encoder")
 
 
-def make_trial(shop: Shop, labelled: LabelledSet, candidate: Path, champion: Path | None = None) -> Trial:
+def make_trial(shop: Shop, labelled: LabeledSet, candidate: Path, champion: Path | None = None) -> Trial:
     connections = shop.connections
     photos = SnapshotPhotos(connections.store, connections.artifacts, connections.settings.locations.model_cache)
     return Trial(connections, labelled.snapshot, photos, EXACT, candidate, champion)
 
 
-def test_shuffled_labels_are_no_better_than_chance(stocked_shop: Shop, labelled: LabelledSet, tmp_path: Path) -> None:
+def test_shuffled_labels_are_no_better_than_chance(stocked_shop: Shop, labelled: LabeledSet, tmp_path: Path) -> None:
     labels = [row.category for row in labelled.snapshot.part("train")]
     write_classifier(tmp_path / "shuffled", labelled, random.Random(0).sample(labels, len(labels)))
     scores = evaluate_classifier(make_trial(stocked_shop, labelled, tmp_path / "shuffled")).metrics.classifier
@@ -184,7 +184,7 @@ def test_shuffled_labels_are_no_better_than_chance(stocked_shop: Shop, labelled:
 
 
 def test_permuted_categories_are_wrong_answers(
-    stocked_shop: Shop, labelled: LabelledSet, trained: Path, tmp_path: Path
+    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
 ) -> None:
     permuted = shutil.copytree(trained, tmp_path / "permuted")
     rename_categories(permuted, [*CATEGORIES[1:], CATEGORIES[0]])
@@ -196,7 +196,7 @@ def test_permuted_categories_are_wrong_answers(
 
 
 def test_a_champion_of_other_categories_is_compared_by_their_names(
-    stocked_shop: Shop, labelled: LabelledSet, trained: Path, tmp_path: Path
+    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
 ) -> None:
     champion = shutil.copytree(trained, tmp_path / "champion")
     rename_categories(champion, ["dress", "cap", "shirt", "shoe"])

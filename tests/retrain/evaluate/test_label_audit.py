@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from fixtures.candidates import make_labelled_set
+from fixtures.candidates import make_labeled_set
 from jobs.retrain.evaluate.evaluate_classifier import audit_labels
 from jobs.retrain.evaluate.evaluation_files import LabelSuspect, decode_label_suspects, encode_list
 from jobs.retrain.evaluate.scores import ClassifierAnswers
 
 
 def test_most_of_the_flipped_labels_stand_at_the_top() -> None:
-    labelled = make_labelled_set(train=0, validation=0, test=20)
+    labelled = make_labeled_set(train=0, validation=0, test=20)
     rows, categories = labelled.snapshot.part("test"), labelled.snapshot.categories
     # Of a classifier that is right about nine times in ten, and more or less sure of itself.
     truths = np.array([categories.index(row.category) for row in rows])
@@ -33,7 +33,7 @@ def test_most_of_the_flipped_labels_stand_at_the_top() -> None:
 
 
 def test_nothing_is_suspected_by_a_model_that_knows_other_categories_or_answers_no_numbers() -> None:
-    labelled = make_labelled_set(train=0, validation=0, test=2)
+    labelled = make_labeled_set(train=0, validation=0, test=2)
     rows = labelled.snapshot.part("test")
     numbers = np.full((len(rows), 4), 0.25)
     assert audit_labels(rows, ClassifierAnswers(numbers, ("a", "b", "c", "d")), lambda row: "") == []

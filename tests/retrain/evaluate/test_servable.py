@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from fixtures.candidates import (
     EXACT,
-    LabelledSet,
-    make_labelled_set,
+    LabeledSet,
+    make_labeled_set,
     register_candidate,
     rename_categories,
-    store_labelled_set,
+    store_labeled_set,
     write_classifier,
     write_reference,
 )
@@ -28,12 +28,12 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabelledSet:
-    return make_labelled_set()
+def labelled() -> LabeledSet:
+    return make_labeled_set()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabelledSet) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     write_classifier(folder, labelled)
     return folder
@@ -46,16 +46,16 @@ def checkpoint(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stocked_shop(shop: Shop, labelled: LabelledSet) -> Shop:
-    store_labelled_set(shop.connections, labelled)
+def stocked_shop(shop: Shop, labelled: LabeledSet) -> Shop:
+    store_labeled_set(shop.connections, labelled)
     return shop
 
 
-def register(shop: Shop, labelled: LabelledSet, folder: Path) -> ModelVersion:
+def register(shop: Shop, labelled: LabeledSet, folder: Path) -> ModelVersion:
     return register_candidate(shop.connections, folder, "classifier", labelled.snapshot, "run-1")
 
 
-def inspect(shop: Shop, labelled: LabelledSet, version: ModelVersion, scratch: Path) -> Inspection:
+def inspect(shop: Shop, labelled: LabeledSet, version: ModelVersion, scratch: Path) -> Inspection:
     connections = shop.connections
     photos = SnapshotPhotos(connections.store, connections.artifacts, scratch / "cache")
     return inspect_artifact(connections.store, version, labelled.snapshot, photos, EXACT, scratch / "artifact")
@@ -65,9 +65,7 @@ def overwrite(shop: Shop, version: ModelVersion, name: str, content: bytes) -> N
     shop.connections.store.write(S3Uri.parse(version.artifact_uri) / name, content)
 
 
-def test_what_was_trained_is_served(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_what_was_trained_is_served(stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path) -> None:
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
     assert found.folder is not None
     servable = found.servable
@@ -77,7 +75,7 @@ def test_what_was_trained_is_served(
 
 
 def test_an_encoder_is_compared_by_its_vectors(
-    stocked_shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+    stocked_shop: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_models.encoder, tmp_path / "encoder")
     write_reference(folder, "encoder", labelled)
@@ -95,7 +93,7 @@ def test_an_encoder_is_compared_by_its_vectors(
 
 @pytest.mark.parametrize("name", ["model.safetensors", "calibration.json"])
 def test_a_file_that_was_altered_in_the_bucket_is_refused_by_its_checksum(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, name: str
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, name: str
 ) -> None:
     version = register(stocked_shop, labelled, checkpoint)
     content = (checkpoint / name).read_bytes()
@@ -108,7 +106,7 @@ def test_a_file_that_was_altered_in_the_bucket_is_refused_by_its_checksum(
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"../../etc/passwd", b"model.safetensors\nno-such-file"])
 def test_a_spoilt_list_of_files_is_a_fault_and_no_crash(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, content: bytes
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes
 ) -> None:
     version = register(stocked_shop, labelled, checkpoint)
     overwrite(stocked_shop, version, "files.txt", content)
@@ -118,7 +116,7 @@ def test_a_spoilt_list_of_files_is_a_fault_and_no_crash(
 
 
 def test_truncated_weights_are_a_fault_also_where_they_were_registered(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
@@ -130,7 +128,7 @@ def test_truncated_weights_are_a_fault_also_where_they_were_registered(
 
 @pytest.mark.parametrize("wrong_shape", [False, True])
 def test_weights_that_lack_a_part_are_a_fault(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, wrong_shape: bool
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, wrong_shape: bool
 ) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     name = next(name for name in weights if name.endswith("classifier.1.weight"))
@@ -145,7 +143,7 @@ def test_weights_that_lack_a_part_are_a_fault(
 
 
 def test_permuted_categories_answer_otherwise_than_when_trained(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     rename_categories(checkpoint, [*CATEGORIES[1:], CATEGORIES[0]])
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
@@ -162,7 +160,7 @@ def test_permuted_categories_answer_otherwise_than_when_trained(
     ],
 )
 def test_other_categories_than_the_data_set_are_no_labels(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, names: list[str], fault: str
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, names: list[str], fault: str
 ) -> None:
     rename_categories(checkpoint, names)
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
@@ -179,7 +177,7 @@ def test_other_categories_than_the_data_set_are_no_labels(
     ],
 )
 def test_swapped_preprocessing_answers_otherwise_than_when_trained(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, change: dict[str, object]
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     file = checkpoint / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
@@ -193,7 +191,7 @@ def test_swapped_preprocessing_answers_otherwise_than_when_trained(
     "content", [None, b"{", b'{"kind": "encoder", "outputs": {}}', b'{"kind": "classifier", "outputs": {}}']
 )
 def test_without_a_reference_nothing_is_known_to_be_the_same(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path, content: bytes | None
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     file = checkpoint / "reference_outputs.json"
     file.unlink() if content is None else file.write_bytes(content)
@@ -203,7 +201,7 @@ def test_without_a_reference_nothing_is_known_to_be_the_same(
 
 
 def test_a_spoilt_temperature_is_a_fault(
-    stocked_shop: Shop, labelled: LabelledSet, checkpoint: Path, tmp_path: Path
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     (checkpoint / "calibration.json").write_text("{}")
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)

@@ -13,12 +13,12 @@ from transformers import AutoModelForImageClassification
 
 from fixtures.candidates import (
     EXACT,
-    LabelledSet,
+    LabeledSet,
     load_part,
-    make_labelled_set,
+    make_labeled_set,
     register_candidate,
     serve_here,
-    store_labelled_set,
+    store_labeled_set,
     write_classifier,
     write_reference,
 )
@@ -49,12 +49,12 @@ NOTHING = POLICY.model_copy(update={"min_agreement": 1.01})
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabelledSet:
-    return make_labelled_set()
+def labelled() -> LabeledSet:
+    return make_labeled_set()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabelledSet) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(7)
     write_classifier(folder, labelled)
@@ -62,8 +62,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabelledSet) -> 
 
 
 @pytest.fixture
-def stocked_shop(shop: Shop, labelled: LabelledSet, trained: Path) -> Shop:
-    store_labelled_set(shop.connections, labelled)
+def stocked_shop(shop: Shop, labelled: LabeledSet, trained: Path) -> Shop:
+    store_labeled_set(shop.connections, labelled)
     register_candidate(shop.connections, trained, "classifier", labelled.snapshot, RUN)
     return shop
 
@@ -77,8 +77,8 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(lasting_shop: Shop, labelled: LabelledSet, trained: Path) -> Built:
-    store_labelled_set(lasting_shop.connections, labelled)
+def built(lasting_shop: Shop, labelled: LabeledSet, trained: Path) -> Built:
+    store_labeled_set(lasting_shop.connections, labelled)
     register_candidate(lasting_shop.connections, trained, "classifier", labelled.snapshot, RUN)
     connections = lasting_shop.with_settings(engine="openvino", precision="int8")
     return Built(connections, optimize_candidate(connections, RUN, "classifier", ANYTHING))
@@ -90,7 +90,7 @@ def fetch_artifact(connections: Connections, report: OptimizeReport, cache: Path
     return fetch_checkpoint(connections.store, version, cache)
 
 
-def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labelled: LabelledSet, tmp_path: Path) -> None:
+def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labelled: LabeledSet, tmp_path: Path) -> None:
     connections, report = built.connections, built.report
     assert (report.engine, report.precision, len(report.attempts)) == ("openvino", "int8", 1)
     folder = fetch_artifact(connections, report, tmp_path)
@@ -110,7 +110,7 @@ def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labelled:
 
 
 def test_a_float32_graph_predicts_the_same_as_the_checkpoint(
-    stocked_shop: Shop, labelled: LabelledSet, tmp_path: Path
+    stocked_shop: Shop, labelled: LabeledSet, tmp_path: Path
 ) -> None:
     connections = stocked_shop.with_settings(engine="openvino", precision="fp32")
     report = optimize_candidate(connections, RUN, "classifier", POLICY)
@@ -153,12 +153,12 @@ def spoil_for_int8(folder: Path) -> None:
 
 
 def test_blocks_that_int8_cannot_represent_stay_in_float(
-    shop: Shop, labelled: LabelledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "spoiled"
     shutil.copytree(trained, checkpoint)
     spoil_for_int8(checkpoint)
-    store_labelled_set(shop.connections, labelled)
+    store_labeled_set(shop.connections, labelled)
     register_candidate(shop.connections, checkpoint, "classifier", labelled.snapshot, RUN)
     connections = shop.with_settings(engine="openvino", precision="auto")
     recorded = record_progress(monkeypatch, "jobs.retrain.optimize.optimize")
@@ -200,12 +200,12 @@ def test_the_build_is_evaluated(built: Built, lasting_shop: Shop, monkeypatch: p
 
 
 def test_an_encoder_keeps_its_text_tower(
-    shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+    shop: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     folder = tmp_path / "encoder"
     shutil.copytree(tiny_models.encoder, folder)
     write_reference(folder, "encoder", labelled)
-    store_labelled_set(shop.connections, labelled)
+    store_labeled_set(shop.connections, labelled)
     register_candidate(shop.connections, folder, "encoder", labelled.snapshot, RUN)
     connections = shop.with_settings(engine="openvino", precision="int8")
     report = optimize_candidate(connections, RUN, "encoder", ANYTHING)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from fixtures.candidates import LabelledSet, make_labelled_set, store_labelled_set
-from fixtures.command_line import Answer, run_job
+from fixtures.candidates import LabeledSet, make_labeled_set, store_labeled_set
+from fixtures.command_line import FinishedCommand, run_job
 from fixtures.job_processes import start_job
 from fixtures.recorded_progress import record_progress
 from fixtures.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
@@ -36,8 +36,8 @@ VERSIONS = "SELECT model_version_id, kind, data_snapshot FROM catalog.model_vers
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabelledSet:
-    return make_labelled_set(train=24, validation=4, test=1)
+def labelled() -> LabeledSet:
+    return make_labeled_set(train=24, validation=4, test=1)
 
 
 @pytest.fixture
@@ -47,9 +47,9 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def school(shop: Shop, labelled: LabelledSet) -> Shop:
+def school(shop: Shop, labelled: LabeledSet) -> Shop:
     """A shop with a snapshot."""
-    store_labelled_set(shop.connections, labelled)
+    store_labeled_set(shop.connections, labelled)
     return shop
 
 
@@ -86,7 +86,7 @@ def run_with_torchrun(shop: Shop, words: Sequence[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
 
 
-def run_here(shop: Shop, words: Sequence[str]) -> Answer:
+def run_here(shop: Shop, words: Sequence[str]) -> FinishedCommand:
     """A training in the process of the tests."""
     answer = run_job("train", *words, environment=shop.environment | PRECISION)
     assert answer.exit_code == 0, answer.messages
@@ -114,7 +114,7 @@ def is_json(path: Path) -> bool:
     return True
 
 
-def name_options(labelled: LabelledSet, run_id: str, base: Path, epochs: int = EPOCHS) -> list[str]:
+def name_options(labelled: LabeledSet, run_id: str, base: Path, epochs: int = EPOCHS) -> list[str]:
     return [
         f"--run={run_id}",
         f"--snapshot={labelled.snapshot.snapshot_id}",
@@ -126,7 +126,7 @@ def name_options(labelled: LabelledSet, run_id: str, base: Path, epochs: int = E
 
 
 def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
-    school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+    school: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
 ) -> None:
     snapshot_id = labelled.snapshot.snapshot_id
     report = train_candidate(school.connections, "run", snapshot_id, ClassifierTraining(base, "nothing", SETTINGS))
@@ -159,7 +159,7 @@ def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
 
 
 def test_a_training_reports_how_far_it_is(
-    school: Shop, labelled: LabelledSet, base: Path, monkeypatch: pytest.MonkeyPatch
+    school: Shop, labelled: LabeledSet, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = record_progress(monkeypatch, "jobs.retrain.train.train")
     request = ClassifierTraining(base, "nothing", replace(SETTINGS, epochs=2))
@@ -177,7 +177,7 @@ def test_a_training_reports_how_far_it_is(
     assert all(report.images_per_second and report.seconds_left is not None for report in training[1:])
 
 
-def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: LabelledSet, base: Path) -> None:
+def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: LabeledSet, base: Path) -> None:
     snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
     report = train_candidate(school.connections, "run", snapshot_id, request)
     # From this base nothing could be trained.
@@ -185,7 +185,7 @@ def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: Lab
 
 
 def test_a_run_that_has_trained_is_no_place_for_another_snapshot(
-    school: Shop, labelled: LabelledSet, base: Path
+    school: Shop, labelled: LabeledSet, base: Path
 ) -> None:
     request = ClassifierTraining(base, "backbone", SETTINGS)
     train_candidate(school.connections, "run", labelled.snapshot.snapshot_id, request)
@@ -194,7 +194,7 @@ def test_a_run_that_has_trained_is_no_place_for_another_snapshot(
 
 
 def test_two_runs_of_the_same_training_give_one_artifact(
-    school: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+    school: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     write_small_clip(tmp_path / "clip", [row.full_text for row in labelled.snapshot.rows])
     request = EncoderTraining(tmp_path / "clip", SETTINGS)
@@ -209,7 +209,7 @@ def test_two_runs_of_the_same_training_give_one_artifact(
     assert [row[0] for row in school.query(TRAININGS)] == ["1", "2"]
 
 
-def test_a_training_in_other_hands_is_left_alone(school: Shop, labelled: LabelledSet, base: Path) -> None:
+def test_a_training_in_other_hands_is_left_alone(school: Shop, labelled: LabeledSet, base: Path) -> None:
     snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
     with (
         _hold_folder(_choose_folder(school.connections, "run", "classifier")),
@@ -225,7 +225,7 @@ def test_an_unknown_snapshot_is_refused(school: Shop, base: Path) -> None:
 
 
 def test_killed_and_asked_again_it_ends_with_the_same_weights(
-    school: Shop, labelled: LabelledSet, tmp_path: Path
+    school: Shop, labelled: LabeledSet, tmp_path: Path
 ) -> None:
     write_transformer(tmp_path / "base")
     words = ["classifier", *name_options(labelled, "killed", tmp_path / "base")]
@@ -240,20 +240,20 @@ def test_killed_and_asked_again_it_ends_with_the_same_weights(
 
 
 def test_sigterm_ends_a_training_that_goes_on_later(
-    school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+    school: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
 ) -> None:
     words = ["classifier", *name_options(labelled, "killed", base)]
     assert end_after_first_epoch(school, words, signal.SIGTERM, tmp_path / "messages") == 143
 
 
-def test_two_processes_train_one_candidate(school: Shop, labelled: LabelledSet, base: Path) -> None:
+def test_two_processes_train_one_candidate(school: Shop, labelled: LabeledSet, base: Path) -> None:
     one, other = run_with_torchrun(school, ["classifier", *name_options(labelled, "run", base, epochs=1)])
     assert one == other
     assert school.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
     assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
 
 
-def test_two_processes_fit_one_head(school: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+def test_two_processes_fit_one_head(school: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
     words = ["train", "classifier", *name_options(labelled, "run", base), "--freeze=backbone"]
     # As torchrun starts them, except that here they have loaded the libraries.
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(find_free_ports(1)[0])}

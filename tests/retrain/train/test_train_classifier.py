@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fixtures.candidates import LabelledSet, make_labelled_set
+from fixtures.candidates import LabeledSet, make_labeled_set
 from fixtures.real_data import require_pretrained
 from fixtures.recorded_progress import RecordedProgress
 from fixtures.shop import CATEGORIES, Shop, TinyModels
@@ -26,12 +26,12 @@ MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, color_jitter=0)
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabelledSet:
-    return make_labelled_set(train=12, validation=4, test=6)
+def labelled() -> LabeledSet:
+    return make_labeled_set(train=12, validation=4, test=6)
 
 
 @pytest.fixture
-def context(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> TrainingContext:
+def context(shop: Shop, labelled: LabeledSet, tmp_path: Path) -> TrainingContext:
     return open_context(shop, labelled, tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_with_a_frozen_backbone_only_the_head_changes(context: TrainingContext, 
 
 
 def test_a_head_is_fitted_without_a_look_at_validation_or_test(
-    shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+    shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
 ) -> None:
     """With the answers of the other parts shuffled, the head is still one of those that the train part gives."""
     rotated = dict(zip(CATEGORIES, [*CATEGORIES[1:], CATEGORIES[0]], strict=True))
@@ -122,7 +122,7 @@ def test_the_best_epoch_counts_and_not_the_last(context: TrainingContext, base: 
     assert torch.nn.functional.cross_entropy(logits, labels).item() == pytest.approx(best, rel=1e-3)
 
 
-def test_a_rare_category_counts_for_more(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+def test_a_rare_category_counts_for_more(shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
     rows = [row for row in labelled.snapshot.rows if row.split != "train" or row.category != "hat"]
     rare = [row for row in labelled.snapshot.part("train") if row.category == "hat"][:2]
     context = open_context(shop, change_rows(labelled, [*rows, *rare]), tmp_path)
@@ -183,7 +183,7 @@ def test_an_encoder_may_be_the_backbone(context: TrainingContext, tiny_models: T
 
 
 def test_a_category_that_is_in_test_alone_is_known(
-    shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+    shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
 ) -> None:
     rows = [row for row in labelled.snapshot.rows if row.split == "test" or row.category != "hat"]
     context = open_context(shop, change_rows(labelled, rows), tmp_path)
@@ -191,14 +191,14 @@ def test_a_category_that_is_in_test_alone_is_known(
     assert "hat" in read_categories(tmp_path / "output")
 
 
-def test_one_category_is_not_enough(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+def test_one_category_is_not_enough(shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
     rows = [row for row in labelled.snapshot.rows if row.category == "hat"]
     context = open_context(shop, change_rows(labelled, rows), tmp_path)
     with pytest.raises(PermanentError, match=r"at least two categories.*hat"):
         train_classifier(make_training(base, "backbone"), context)
 
 
-def test_no_validation_photos_are_refused(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+def test_no_validation_photos_are_refused(shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
     rows = [row for row in labelled.snapshot.rows if row.split != "validation"]
     context = open_context(shop, change_rows(labelled, rows), tmp_path)
     with pytest.raises(PermanentError, match="has no validation photos: label more"):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from demo.blank_checkpoints import write_blank_dual_encoder
-from fixtures.candidates import LabelledSet, make_labelled_set
+from fixtures.candidates import LabeledSet, make_labeled_set
 from fixtures.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_weights
@@ -24,14 +24,14 @@ SETTINGS = TrainingSettings(epochs=20, batch_size=16, learning_rate=1e-3, patien
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabelledSet:
+def labelled() -> LabeledSet:
     """Photos whose text is that of their category."""
-    labelled = make_labelled_set(train=10, validation=3, test=3)
+    labelled = make_labeled_set(train=10, validation=3, test=3)
     return change_rows(labelled, [replace(row, full_text=f"a {row.category}") for row in labelled.snapshot.rows])
 
 
 @pytest.fixture
-def context(shop: Shop, labelled: LabelledSet, tmp_path: Path) -> TrainingContext:
+def context(shop: Shop, labelled: LabeledSet, tmp_path: Path) -> TrainingContext:
     return open_context(shop, labelled, tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_training_brings_photos_and_their_texts_together(
 
 @pytest.mark.parametrize("category_weight", [0.0, 1.0])
 def test_categories_are_learned_by_their_names_where_texts_say_nothing(
-    category_weight: float, shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path
+    category_weight: float, shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
 ) -> None:
     rows = [replace(row, full_text="a garment") for row in labelled.snapshot.rows]
     context = open_context(shop, change_rows(labelled, rows), tmp_path)
@@ -144,7 +144,7 @@ def test_categories_are_learned_by_their_names_where_texts_say_nothing(
     assert (measure_accuracy(tmp_path / "after", context, "{}") > 0.9) == bool(category_weight)
 
 
-def test_photos_without_a_text_are_left_out(shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+def test_photos_without_a_text_are_left_out(shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
     rows = [replace(row, full_text="" if row.category == "hat" else row.full_text) for row in labelled.snapshot.rows]
     context = open_context(shop, change_rows(labelled, rows), tmp_path)
     request = EncoderTraining(base, replace(SETTINGS, epochs=1), MILD)
@@ -153,7 +153,7 @@ def test_photos_without_a_text_are_left_out(shop: Shop, labelled: LabelledSet, b
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_no_text_at_all_is_refused(split: str, shop: Shop, labelled: LabelledSet, base: Path, tmp_path: Path) -> None:
+def test_no_text_at_all_is_refused(split: str, shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
     rows = [replace(row, full_text="" if row.split == split else row.full_text) for row in labelled.snapshot.rows]
     context = open_context(shop, change_rows(labelled, rows), tmp_path)
     with pytest.raises(PermanentError, match=f"has no {split} photos with a text"):
@@ -182,7 +182,7 @@ def test_training_twice_gives_the_same_weights(context: TrainingContext, base: P
 
 
 def test_no_epochs_keep_the_weights_and_need_no_texts(
-    shop: Shop, labelled: LabelledSet, tiny_models: TinyModels, tmp_path: Path
+    shop: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     rows = [replace(row, full_text="") for row in labelled.snapshot.rows]
     context = open_context(shop, change_rows(labelled, rows), tmp_path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from demo.blank_checkpoints import write_blank_clip
-from fixtures.candidates import LabelledSet, store_labelled_set
+from fixtures.candidates import LabeledSet, store_labeled_set
 from fixtures.shop import IMAGE_SIDE, Shop
 from jobs.models.classifier import load_classifier
 from jobs.models.device import choose_device
@@ -18,14 +18,14 @@ from jobs.retrain.train.context import TrainingContext
 EXACT = choose_device("cpu", "fp32")
 
 
-def open_context(shop: Shop, labelled: LabelledSet, folder: Path) -> TrainingContext:
+def open_context(shop: Shop, labelled: LabeledSet, folder: Path) -> TrainingContext:
     """Store the photos and stand before them, as `train_candidate` does."""
-    store_labelled_set(shop.connections, labelled)
+    store_labeled_set(shop.connections, labelled)
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, folder / "cache")
     return TrainingContext(labelled.snapshot, photos, EXACT, folder / "checkpoints")
 
 
-def change_rows(labelled: LabelledSet, rows: Iterable[SnapshotRow]) -> LabelledSet:
+def change_rows(labelled: LabeledSet, rows: Iterable[SnapshotRow]) -> LabeledSet:
     """The same photos under other labels."""
     return replace(labelled, snapshot=make_snapshot(list(rows)))
 
