@@ -75,11 +75,11 @@ FilePath = Annotated[Path, AfterValidator(lambda path: HOME / path)]
 """A relative path starts at the project, whatever folder a job runs in."""
 
 
-Fixed = partial(Field, exclude=True)
+fixed = partial(Field, exclude=True)
 """A value that no environment variable sets, because no operator has a reason to. Tests pass their own."""
 
 
-def Derived(derive: Callable[[dict[str, Any]], int]) -> Any:  # noqa: N802
+def derived(derive: Callable[[dict[str, Any]], int]) -> Any:
     """Declare a value that follows from fields above it. No environment variable sets it."""
     return Field(default_factory=derive, exclude=True)
 
@@ -89,7 +89,7 @@ class SettingsGroup(BaseModel):
 
     A field is set by the environment variable with its name in capitals, after ``CATALOG_``. The docstrings of groups
     and fields are the comments in ``.env.example``: run ``make settings`` after a change.
-    No variable sets a ``Fixed`` or ``Derived`` field: see docs/decisions/settings.md.
+    No variable sets a ``fixed`` or ``derived`` field: see docs/decisions/settings.md.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -142,8 +142,8 @@ class RunSettings(SettingsGroup):
     drift_limit: Annotated[float, Field(gt=0)] = 0.25
     """Population stability index of categories or confidences above which a run starts a retraining, at most weekly"""
 
-    drift_min_images: Count = Fixed(200)
-    max_attempts: Count = Fixed(5)
+    drift_min_images: Count = fixed(200)
+    max_attempts: Count = fixed(5)
 
 
 class ComputeSettings(SettingsGroup):
@@ -166,8 +166,8 @@ class ComputeSettings(SettingsGroup):
     shard_size: Count = 8192
     """Images in a shard, which is one task. Smaller shards spread a run over more workers."""
 
-    chunk_size: Count = Derived(lambda values: min(256, math.ceil(values["shard_size"] / 3)))
-    read_threads: Count = Derived(lambda values: max(8, 4 * values["decode_processes"]))
+    chunk_size: Count = derived(lambda values: min(256, math.ceil(values["shard_size"] / 3)))
+    read_threads: Count = derived(lambda values: max(8, 4 * values["decode_processes"]))
 
 
 class ServingSettings(SettingsGroup):
@@ -186,8 +186,8 @@ class ServingSettings(SettingsGroup):
     """Token that clients must send: at least 16 ASCII characters without spaces
     $ openssl rand -hex 24"""
 
-    serve_queue_length: Count = Fixed(64)
-    serve_deadline_seconds: Annotated[float, Field(gt=0)] = Fixed(10.0)
+    serve_queue_length: Count = fixed(64)
+    serve_deadline_seconds: Annotated[float, Field(gt=0)] = fixed(10.0)
 
 
 class TrainingSettings(SettingsGroup):
