@@ -24,7 +24,7 @@ from demo.inputs import (
     write_random_weights,
 )
 from demo.sample_catalog import SampleCatalogSpec, render_sample_catalog
-from jobs.commands.search_session import show_similar_products, show_text_search
+from jobs.commands.search import show_similar_products, show_text_search
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_champion

@@ -50,7 +50,7 @@ def _require_product_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
+        raise ValueError(f"is not a regular expression: {error}") from None
     if "product_id" not in groups:
         raise ValueError("must be a regular expression with a group (?P<product_id>...)")
     return pattern
@@ -230,10 +230,7 @@ VARIABLES = {
 
 
 def read_variables(home: Path = HOME) -> dict[str, str]:
-    """Merge all sources.
-
-    Where the bucket is that of the local stack, its own credentials win: only they open it.
-    """
+    """Merge all sources. For the bucket of the local stack, only the credentials of the stack are valid."""
     own = read_own_variables(home)
     stack = home / LOCAL_STACK_FOLDER.name / LOCAL_STACK_ENVIRONMENT
     if names_locations(home) or not stack.is_file():
@@ -244,24 +241,24 @@ def read_variables(home: Path = HOME) -> dict[str, str]:
 
 
 def read_own_variables(home: Path = HOME) -> dict[str, str]:
-    """Merge the environment and ``.env``: what child processes inherit."""
+    """Merge the environment and ``.env``, which child processes inherit."""
     return merge_variables(_read_file(home / ".env"), os.environ)
 
 
 def merge_variables(weaker: Mapping[str, str], stronger: Mapping[str, str]) -> dict[str, str]:
-    """Merge two sources; a key of the stronger one does not mix with a profile or token of the weaker one."""
+    """Merge two sources. A key of the stronger one is not combined with a profile or token of the weaker one."""
     left_out = _PARTS_OF_A_KEY if stronger.get("AWS_ACCESS_KEY_ID") else ()
     return {name: value for name, value in weaker.items() if name not in left_out} | dict(stronger)
 
 
 def names_locations(home: Path = HOME) -> bool:
-    """Tell whether the environment or ``.env`` names a database or bucket of the user's own."""
+    """Tell whether the environment or ``.env`` sets a database or a bucket."""
     variables = read_own_variables(home)
     return any(variables.get(name) for name in LOCATIONS)
 
 
 def find_ignored_variables(home: Path = HOME) -> list[str]:
-    """Name what ``.env`` sets for libraries, such as ``HF_TOKEN``, which look for it in the environment alone."""
+    """Return variables of libraries in ``.env``, such as ``HF_TOKEN``: libraries read only the environment."""
     names = _read_file(home / ".env").keys() - os.environ.keys()
     return sorted(name for name in names if not name.startswith(_READ_FROM_FILE))
 
@@ -271,11 +268,11 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def load_settings(source_uri: str | None = None) -> Settings:
-    """Read and check the settings; a ``source_uri`` given here wins over the environment.
+    """Read and check the settings. A ``source_uri`` overrides the environment.
 
     Raises:
-        ConfigurationError: a setting is missing or wrong, the message names each by its variable; or the source is
-            outside those that the settings name: whoever may start a run must not make it read any bucket.
+        ConfigurationError: a setting is missing or wrong; the message names the variable of each. Or the settings do
+            not allow the source: users who may start a run must not read other buckets.
     """
     variables = read_variables()
     if not source_uri:
@@ -285,8 +282,8 @@ def load_settings(source_uri: str | None = None) -> Settings:
     allowed = (configured.locations.source_uri, *configured.locations.other_sources)
     if not any(S3Uri.parse(source_uri).is_within(S3Uri.parse(folder)) for folder in allowed):
         raise ConfigurationError(
-            f"the source {source_uri} is not below CATALOG_SOURCE_URI={configured.locations.source_uri}: add it to "
-            "CATALOG_OTHER_SOURCES to allow it"
+            f"the source {source_uri} is not below CATALOG_SOURCE_URI={configured.locations.source_uri}. "
+            "To allow it, add it to CATALOG_OTHER_SOURCES"
         )
     return settings
 

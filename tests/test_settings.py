@@ -218,7 +218,7 @@ def test_a_source_is_one_of_those_that_the_settings_name(source: str, is_allowed
         ("exclude_patterns", "*.jpg,*.png", "must be a JSON list of texts"),
         ("exclude_patterns", '"*.jpg"', "valid tuple"),
         ("exclude_patterns", "[1]", "valid string"),
-        ("product_id_pattern", "(", "is no regular expression"),
+        ("product_id_pattern", "(", "is not a regular expression"),
         ("product_id_pattern", r"(\d+)", r"with a group (?P<product_id>...)"),
         ("vanished_share_limit", "1.1", "less than or equal to 1"),
         ("drift_limit", "0", "greater than 0"),

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.options import RunOption
-from jobs.commands.reports import print_report
+from jobs.commands.terminal import print_report
 from jobs.connections import connect
 from jobs.ingest.ingest import ingest as ingest_catalog
 from jobs.ingest.plan import IngestOptions, plan_run, preview_run

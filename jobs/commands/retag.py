@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.options import KindArgument, RunOption
-from jobs.commands.reports import print_report
+from jobs.commands.terminal import print_report
 from jobs.connections import connect
 from jobs.database.tagging_runs import require_run
 from jobs.retag.retag import complete_retag as complete

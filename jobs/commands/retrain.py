@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from jobs.commands.options import Kind, KindArgument, RunOption
-from jobs.commands.reports import print_report
+from jobs.commands.terminal import print_report
 from jobs.connections import Connections, connect
 from jobs.models.checkpoint import resolve_base
 from jobs.retrain.gates.gate import decide_gates

@@ -1,18 +1,22 @@
-"""Commands that search the catalog."""
+"""Search the catalog from a shell."""
 
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jobs.commands.reports import print_report
-from jobs.commands.search_session import prompt_for_searches, show_similar_products, show_text_search
-from jobs.commands.terminal import show
-from jobs.connections import connect
-from jobs.search.by_text import embed_text_query
+from jobs.commands.terminal import print_report, show
+from jobs.connections import Connections, connect
+from jobs.database.images import find_first_image, find_image_object
+from jobs.database.search import ProductHit, search_by_product
+from jobs.errors import ConfigurationError, NotFoundError, RefusedError
+from jobs.search.by_text import embed_text_query, find_products_by_text
+from jobs.search.contact_sheet import Question, render_contact_sheet
 from jobs.search.encoders import load_text_embedder
 from jobs.settings import load_settings
+from jobs.storage.uri import S3Uri
 
 app = typer.Typer()
 
@@ -54,3 +58,77 @@ def similar(
     """Find products that look like another product."""
     with connect(load_settings()) as connections:
         show_similar_products(connections, product_id, k, category, png, show)
+
+
+Write = Callable[[str], None]
+
+
+def show_text_search(
+    connections: Connections, query_text: str, k: int, category: str | None, sheet: Path | None, write: Write
+) -> None:
+    """Print the results for one text."""
+    load_encoder = partial(load_text_embedder, connections)
+    hits = find_products_by_text(connections.engine, load_encoder, query_text, k, category)
+    _show(connections, Question(query_text), hits, sheet, write)
+
+
+def show_similar_products(
+    connections: Connections, product_id: str, k: int, category: str | None, sheet: Path | None, write: Write
+) -> None:
+    """Print the products that look like another one."""
+    with connections.engine.connect() as connection:
+        hits = search_by_product(connection, product_id, k, category)
+        image_id = find_first_image(connection, product_id)
+    _show(connections, Question(f"like {product_id}", image_id), hits, sheet, write)
+
+
+def prompt_for_searches(
+    connections: Connections, k: int, category: str | None, ask: Callable[[], str], write: Write
+) -> None:
+    """Search for one text after another until an empty line or the end of the input. A refused text is reported."""
+    load_encoder = cache(partial(load_text_embedder, connections))
+    while True:
+        try:
+            query_text = ask().strip()
+        except EOFError:
+            return
+        if not query_text:
+            return
+        try:
+            write(format_hits(find_products_by_text(connections.engine, load_encoder, query_text, k, category)))
+        except (NotFoundError, RefusedError) as error:
+            write(f"error: {error}")
+
+
+def format_hits(hits: Sequence[ProductHit]) -> str:
+    """Return one line for each hit: rank, similarity, product, category, name."""
+    if not hits:
+        return "nothing found"
+    width = max(len(hit.product_id) for hit in hits)
+    return "\n".join(_format_hit(rank, hit, width) for rank, hit in enumerate(hits, start=1))
+
+
+def _format_hit(rank: int, hit: ProductHit, width: int) -> str:
+    name = hit.display_name or ""
+    return f"{rank:3d}. {hit.similarity:.3f}  {hit.product_id:<{width}}  {hit.category or '-':<12}  {name}".rstrip()
+
+
+def _show(
+    connections: Connections, question: Question, hits: Sequence[ProductHit], sheet: Path | None, write: Write
+) -> None:
+    write(format_hits(hits))
+    if sheet is None:
+        return
+
+    def read_photo(image_id: int) -> bytes:
+        # Answers come from all sources, so the bucket is the image's own.
+        with connections.engine.connect() as connection:
+            image = find_image_object(connection, image_id)
+        assert image is not None
+        return connections.store.read(S3Uri(image.bucket, image.object_key))
+
+    try:
+        render_contact_sheet(question, hits, read_photo).save(sheet, format="PNG")
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {sheet}: {error.strerror}") from None
+    write(f"contact sheet: {sheet}")

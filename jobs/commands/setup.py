@@ -2,7 +2,7 @@
 
 import typer
 
-from jobs.commands.reports import print_report
+from jobs.commands.terminal import print_report
 from jobs.database.migrations import migrate as migrate_database
 from jobs.settings import load_settings
 from jobs.storage.buckets import create_missing_buckets

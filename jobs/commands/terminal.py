@@ -1,7 +1,10 @@
-"""Print text on a terminal without control characters, since names and keys come from outside."""
+"""Print reports and messages, without the control characters that names and keys from outside may contain."""
 
+import json
 import logging
 import re
+from dataclasses import asdict, is_dataclass
+from typing import Any
 
 import typer
 
@@ -24,3 +27,8 @@ class HarmlessFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return make_harmless(super().format(record))
+
+
+def print_report(record: Any) -> None:
+    """Print a record as the last line, which a scheduler reads."""
+    typer.echo(json.dumps(asdict(record) if is_dataclass(record) and not isinstance(record, type) else record))
