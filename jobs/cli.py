@@ -96,7 +96,7 @@ def _describe() -> None:
 _WRONG_PATH = "a file is in the way of a folder: check the path, and CATALOG_MODEL_CACHE"
 _NO_RIGHT = "give the user of the job the right to write there, or set CATALOG_MODEL_CACHE to another folder"
 _NO_SPACE = "free space on its disk, or set CATALOG_MODEL_CACHE to another folder"
-DISK_FAULTS = {
+DISK_ERRORS = {
     errno.ENOSPC: _NO_SPACE,
     errno.EDQUOT: _NO_SPACE,
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
@@ -137,9 +137,9 @@ def run_app(app: typer.Typer) -> None:
         show(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in DISK_FAULTS:
+        if error.errno not in DISK_ERRORS:
             raise
-        words = DISK_FAULTS[error.errno]
+        words = DISK_ERRORS[error.errno]
         show(f"error: {error.filename or 'a file'} cannot be written or read: {error.strerror}; {words}", err=True)
         sys.exit(PermanentError.exit_code)
     except MemoryError:

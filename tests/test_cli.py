@@ -158,6 +158,15 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     assert "hush" not in answer.error
 
 
+@pytest.mark.parametrize("words", [("gate", "classifier", "--run", "1"), ("retrain",)], ids=" ".join)
+def test_a_wrong_gate_policy_is_named_before_anything_is_done(words: tuple[str, ...], tmp_path: Path) -> None:
+    policy = tmp_path / "gates.toml"
+    policy.write_text("min_accuracy = 2\n")
+    answer = run_job(*words, environment=make_environment(CATALOG_GATE_POLICY=str(policy)))
+    assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_PERMANENT, "", 1)
+    assert answer.error.startswith(f"error: CATALOG_GATE_POLICY={policy}: min_accuracy: ")
+
+
 @pytest.mark.parametrize(
     "words",
     [("migrate",), ("ingest",), ("discover", "--run", "1"), ("publish", "--run", "1"), ("similar", "sku1")],

@@ -43,7 +43,7 @@ class GatePolicy(BaseModel):
     min_agreement: Share
     min_mean_cosine: Share
     min_worst_cosine: Share
-    min_neighbour_recall: Share
+    min_neighbor_recall: Share
     max_lost_recall: Share
 
     max_latency_milliseconds: Amount

@@ -43,7 +43,7 @@ def find_losses(fidelity: Fidelity, policy: GatePolicy) -> list[str]:
         [
             _miss("mean cosine", fidelity.mean_cosine, least=policy.min_mean_cosine),
             _miss("worst cosine", fidelity.worst_cosine, least=policy.min_worst_cosine),
-            _miss("neighbours kept", fidelity.neighbour_recall, least=policy.min_neighbour_recall),
+            _miss("neighbours kept", fidelity.neighbour_recall, least=policy.min_neighbor_recall),
             _miss("recall@5 lost", fidelity.lost_recall_at_5, most=policy.max_lost_recall),
         ]
         if is_encoder

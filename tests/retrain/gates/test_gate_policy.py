@@ -27,7 +27,7 @@ def test_the_defaults() -> None:
         "min_agreement": 0.99,
         "min_mean_cosine": 0.99,
         "min_worst_cosine": 0.97,
-        "min_neighbour_recall": 0.95,
+        "min_neighbor_recall": 0.95,
         "max_lost_recall": 0.01,
         "max_latency_milliseconds": 200,
         "min_images_per_second": 100,
@@ -105,7 +105,7 @@ def test_every_bound_has_a_comment_that_explains_it() -> None:
     assert [lines[number] for number in numbers if not lines[number - 1].startswith("# ")] == []
 
 
-def test_the_least_test_set_tells_the_accuracy_from_five_points_less() -> None:
+def test_the_minimum_test_set_resolves_five_points_of_accuracy() -> None:
     images = load_gate_policy().min_test_images
     assert images == 174
     for enough, count in ((True, images), (False, images - 1)):

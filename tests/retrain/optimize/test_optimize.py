@@ -42,7 +42,7 @@ RUN = "run-1"
 POLICY = load_gate_policy()
 ANYTHING = POLICY.model_copy(
     update={"max_lost_accuracy": 1.0, "min_agreement": 0.0, "min_mean_cosine": 0.0, "min_worst_cosine": 0.0}
-    | {"min_neighbour_recall": 0.0, "max_lost_recall": 1.0}
+    | {"min_neighbor_recall": 0.0, "max_lost_recall": 1.0}
 )
 STRICT = POLICY.model_copy(update={"min_agreement": 0.99, "max_lost_accuracy": 0.0})
 NOTHING = POLICY.model_copy(update={"min_agreement": 1.01})
