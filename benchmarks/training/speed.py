@@ -29,7 +29,7 @@ from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation, enlarge, read_whole_photos
 from jobs.retrain.train.loop import BatchResult, TrainingTask, train
-from jobs.retrain.train.requests import Augmentation, ClassifierTraining, TrainingSettings
+from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Hyperparameters
 from jobs.retrain.train.train import TrainingReport, train_candidate
 from jobs.settings import make_settings
 from jobs.storage.layout import example_location, snapshot_location
@@ -88,7 +88,7 @@ def measure_loops(base: Path, images: int, rounds: int) -> list[Round]:
     side = enlarge(preprocessing.geometry).crop_to
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
     labels = torch.arange(images) % CATEGORIES
-    settings = TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3)
+    settings = Hyperparameters(epochs=1, batch_size=32, learning_rate=1e-3)
     results = []
     for number in range(rounds + 1):
         task = _make_task(preprocessing, pixels, labels)
@@ -121,7 +121,7 @@ def _make_task(preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch
     return TrainingTask("loop", augmented, validation, measure_loss)
 
 
-def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: TrainingSettings, device: Device) -> float:
+def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: Hyperparameters, device: Device) -> float:
     """Return images per second of a loop that only trains."""
     loader = torch.utils.data.DataLoader(task.train, settings.batch_size, shuffle=True)
     model.to(device.torch_device).train()
@@ -145,7 +145,7 @@ def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: Train
 
 def train_head(base: Path, images: list[Path]) -> TrainingReport:
     """Fit a new head on images, a tenth of which select the regularization."""
-    request = ClassifierTraining(base, "backbone", TrainingSettings(epochs=1, batch_size=32, learning_rate=1e-3))
+    request = ClassifierTraining(base, "backbone", Hyperparameters(epochs=1, batch_size=32, learning_rate=1e-3))
     with open_stack() as stack, connect(make_settings(stack.environment)) as connections:
         snapshot = _store_images(connections, images)
         return train_candidate(connections, "benchmark", snapshot.snapshot_id, request)

@@ -34,7 +34,7 @@ from jobs.retrain.gates.gate import decide_gates
 from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.promote import promote_candidate
 from jobs.retrain.snapshot.snapshot_file import make_snapshot
-from jobs.retrain.train.linear_head import find_head
+from jobs.retrain.train.layers import find_head
 from jobs.storage.uri import S3Uri
 
 RUN = "run-1"
@@ -49,14 +49,14 @@ class Case:
     """A shop with its labels, and a good checkpoint that learned them."""
 
     connections: Connections
-    labelled: LabeledSet
+    labeled: LabeledSet
     checkpoint: Path
 
     def put_on_trial(self, altered: LabeledSet | None = None) -> S3Uri:
         """Store the labels, or others, and register the checkpoint as what a run has trained; returns where it lies."""
-        labelled = altered or self.labelled
-        store_labeled_set(self.connections, labelled)
-        version = register_candidate(self.connections, self.checkpoint, "classifier", labelled.snapshot, RUN)
+        labeled = altered or self.labeled
+        store_labeled_set(self.connections, labeled)
+        version = register_candidate(self.connections, self.checkpoint, "classifier", labeled.snapshot, RUN)
         return S3Uri.parse(version.artifact_uri)
 
     def find_failed_gates(self) -> set[str]:
@@ -74,24 +74,24 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabeledSet:
+def labeled() -> LabeledSet:
     """With as many test images as the gates ask for."""
     return make_labeled_set(test=45)
 
 
 @pytest.fixture(scope="module")
-def good_checkpoint(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
+def good_checkpoint(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("good")
-    write_classifier(folder, labelled)
+    write_classifier(folder, labeled)
     return folder
 
 
 @pytest.fixture
 def case(
-    shop: Shop, labelled: LabeledSet, good_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, labeled: LabeledSet, good_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Case:
     monkeypatch.setattr("jobs.retrain.evaluate.evaluate.measure_serving", serve_here)
-    return Case(shop.connections, labelled, shutil.copytree(good_checkpoint, tmp_path / "candidate"))
+    return Case(shop.connections, labeled, shutil.copytree(good_checkpoint, tmp_path / "candidate"))
 
 
 def test_a_good_candidate_is_promoted(case: Case) -> None:
@@ -102,8 +102,8 @@ def test_a_good_candidate_is_promoted(case: Case) -> None:
 
 
 def test_trained_on_shuffled_labels(case: Case) -> None:
-    labels = [row.category for row in case.labelled.snapshot.part("train")]
-    write_classifier(case.checkpoint, case.labelled, random.Random(0).sample(labels, len(labels)))
+    labels = [row.category for row in case.labeled.snapshot.part("train")]
+    write_classifier(case.checkpoint, case.labeled, random.Random(0).sample(labels, len(labels)))
     case.put_on_trial()
     assert case.find_failed_gates() >= {"accuracy", "category_recall"}
 
@@ -129,17 +129,17 @@ def test_artifact_truncated_or_altered(case: Case, damage: Callable[[bytes], byt
 
 def test_test_image_leaked_into_train(case: Case) -> None:
     """The same photo with other bytes, under another group."""
-    row = case.labelled.snapshot.part("test")[0]
-    copy = case.labelled.contents[row.content_hash] + b"\x00"
+    row = case.labeled.snapshot.part("test")[0]
+    copy = case.labeled.contents[row.content_hash] + b"\x00"
     leaked = label_photo(copy, row.category, "another group", "train")
-    contents = case.labelled.contents | {leaked.content_hash: copy}
-    case.put_on_trial(LabeledSet(make_snapshot([*case.labelled.snapshot.rows, leaked]), contents))
+    contents = case.labeled.contents | {leaked.content_hash: copy}
+    case.put_on_trial(LabeledSet(make_snapshot([*case.labeled.snapshot.rows, leaked]), contents))
     assert case.find_failed_gates() == {"no_leak"}
 
 
 def test_three_points_worse_than_the_champion(case: Case) -> None:
     make_champion(case.connections, case.checkpoint, "classifier")
-    mistakes = round(0.033 * len(case.labelled.snapshot.part("test")))
+    mistakes = round(0.033 * len(case.labeled.snapshot.part("test")))
     make_mistakes(case, mistakes)
     case.put_on_trial()
     # The bias that makes the mistakes costs some calibration too.
@@ -149,8 +149,8 @@ def test_three_points_worse_than_the_champion(case: Case) -> None:
 def make_mistakes(case: Case, mistakes: int) -> None:
     """Have the checkpoint take so many of the test images for hats, by as much of a bias as it takes."""
     classifier = load_classifier(case.checkpoint, EXACT)
-    others = torch.tensor([row.category != "hat" for row in case.labelled.snapshot.part("test")])
-    pixels = load_part(case.labelled, "test", classifier.preprocessing.geometry)[others]
+    others = torch.tensor([row.category != "hat" for row in case.labeled.snapshot.part("test")])
+    pixels = load_part(case.labeled, "test", classifier.preprocessing.geometry)[others]
     logits = classifier.predict(pixels).double().log()
     hat = classifier.categories.index("hat")
     leads = (logits.amax(1) - logits[:, hat]).sort().values
@@ -158,4 +158,4 @@ def make_mistakes(case: Case, mistakes: int) -> None:
     with torch.no_grad():
         head.bias[hat] += (leads[mistakes - 1] + leads[mistakes]) / 2
     classifier.model.save_pretrained(case.checkpoint)
-    write_reference(case.checkpoint, "classifier", case.labelled)
+    write_reference(case.checkpoint, "classifier", case.labeled)

@@ -1,4 +1,4 @@
-"""Augment training photos with random changes that keep their category."""
+"""Prepare images for training: the whole image instead of a center crop, and random augmentation."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from jobs.scratch import open_scratch
 
 CONFIG_FILE = "config.json"
 ENLARGEMENT = 8 / 7
-"""Side of the photos that random crops are taken from, as a multiple of the model's: 256 px for 224."""
+"""Ratio of the side that random crops are taken from to the side of the model's input: 256 px for 224."""
 
 
 def read_whole_photos(base: Path) -> Preprocessing:
-    """The channels and the side of what a checkpoint asks for, of the whole photo pressed into a square.
+    """Return the preprocessing of a checkpoint, changed to squash the whole image into its square input.
 
     Raises:
-        PermanentError: the checkpoint carries no preprocessing, or one that we cannot reproduce, as it is or like this.
+        PermanentError: the checkpoint has no preprocessing, or its preprocessing is not supported in either form.
     """
     with open_scratch() as parent:
         folder = parent / base.name
@@ -36,13 +36,13 @@ def read_whole_photos(base: Path) -> Preprocessing:
 
 
 def enlarge(whole: Geometry) -> Geometry:
-    """A whole photo with more pixels, for random crops that need not be blown up."""
+    """Return the same geometry with more pixels, so that random crops are not upscaled."""
     side = round(whole.crop_to * ENLARGEMENT)
     return replace(whole, resize_to=side, crop_to=side)
 
 
 def write_whole_photos(base: Path, folder: Path) -> None:
-    """Let a checkpoint see whole photos, otherwise as its base; in whichever file AutoImageProcessor looks for it."""
+    """Give a checkpoint the preprocessing of its base for whole images, in the file that AutoImageProcessor reads."""
     own = Preprocessing.from_checkpoint(base)
     config_file = folder / CONFIG_FILE
     config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -54,9 +54,9 @@ def write_whole_photos(base: Path, folder: Path) -> None:
 
 
 def _describe_for_timm(config: Mapping[str, Any], own: Preprocessing) -> dict[str, Any]:
-    """Timm's words, as in https://github.com/huggingface/pytorch-image-models/blob/main/timm/data/config.py."""
+    """Use the keys of timm, see https://github.com/huggingface/pytorch-image-models/blob/main/timm/data/config.py."""
     side = own.geometry.crop_to
-    # Other ones that a model may be tested with.
+    # Drop the alternative inputs for tests.
     kept = {name: value for name, value in config.items() if not name.startswith("test_")}
     return kept | {"input_size": [3, side, side], "crop_pct": 1.0, "crop_mode": "squash"}
 
@@ -74,7 +74,7 @@ def _make_processor(own: Preprocessing) -> Any:
 
 
 def build_augmentation(augmentation: Augmentation, side: int) -> v2.Transform:
-    """A transform of uint8 photos [3, h, w] to random parts of them [3, side, side]."""
+    """Return a transform of uint8 images [3, h, w] to random crops [3, side, side]."""
     transforms: list[v2.Transform] = [
         v2.RandomHorizontalFlip(),
         v2.RandomResizedCrop(side, scale=(augmentation.smallest_crop, 1.0), ratio=(0.85, 1.18), antialias=True),
@@ -89,7 +89,7 @@ def build_augmentation(augmentation: Augmentation, side: int) -> v2.Transform:
 
 
 class Photos(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Photos with whatever belongs to each, as they are."""
+    """Images with their fields, unchanged."""
 
     def __init__(self, pixels: torch.Tensor, fields: dict[str, torch.Tensor]) -> None:
         self._pixels = pixels
@@ -103,10 +103,10 @@ class Photos(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 
 class AugmentedPhotos(Photos):
-    """Photos that are augmented anew in every epoch.
+    """Images with random changes that differ in every epoch.
 
-    How a photo is changed depends on seed, epoch and index alone: a training that resumes sees what it would have
-    seen, with any number of workers.
+    The changes depend only on seed, epoch and index. A resumed training sees the same images as one that was never
+    interrupted, with any number of workers.
     """
 
     def __init__(
@@ -118,17 +118,17 @@ class AugmentedPhotos(Photos):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on to another epoch, counted from 0."""
+        """Set the epoch, counted from 0."""
         self._epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         item = super().__getitem__(index)
-        # Torchvision's transforms draw from the global generator, which others may be using.
+        # Torchvision's transforms use the global generator, which other code uses too.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(_mix_seed(self._seed, self._epoch, index))
             return item | {"pixels": self._transform(item["pixels"])}
 
 
 def _mix_seed(*numbers: int) -> int:
-    """Torch's generators want seeds whose bits are spread."""
+    """Combine numbers into one seed with well-mixed bits, as torch's generators need."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")

@@ -1,50 +1,38 @@
-"""What a training works with, and what it returns."""
+"""What both kinds of training share: their data and device, the trained model, and how a checkpoint is written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
+from jobs.database.model_versions import ModelKind
 from jobs.errors import RefusedError
 from jobs.models.device import Device
 from jobs.models.encoder import load_tokenizer
 from jobs.progress import SILENT, Progress
+from jobs.retrain.evaluate.served_model import load_trained_model
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 from jobs.retrain.train.history import EpochRecord
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """The trained model in memory, how it went, and what was measured; no speed where there was no loop."""
-
-    model: Any
-    history: tuple[EpochRecord, ...] = ()
-    images_per_second: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-def write_weights(model: Any, folder: Path) -> None:
-    """Write weights and configuration; the model is then on the CPU and in float32."""
-    model.eval().float().cpu().save_pretrained(folder)
-
-
-def copy_preprocessing(base: Path, folder: Path) -> None:
-    """Let a checkpoint see photos as its base does."""
-    from transformers import AutoImageProcessor
-
-    AutoImageProcessor.from_pretrained(base, local_files_only=True, trust_remote_code=False).save_pretrained(folder)
-
-
-def write_encoder(model: Any, base: Path, folder: Path) -> None:
-    """Write both towers, with the preprocessing and the tokenizer of their base."""
-    write_weights(model, folder)
-    copy_preprocessing(base, folder)
-    load_tokenizer(base).save_pretrained(folder)
+@contextmanager
+def keep_threads() -> Iterator[None]:
+    """Restore torch's thread count afterwards: it changes the order of sums, and so the weights of a training."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Where a model learns; ``folder`` keeps its checkpoints."""
+    """The data and the device of one training. ``folder`` holds the checkpoints of its epochs."""
 
     snapshot: Snapshot
     photos: SnapshotPhotos
@@ -53,7 +41,7 @@ class TrainingContext:
     progress: Progress = SILENT
 
     def require_rows(self, split: Split, with_text: bool = False) -> tuple[SnapshotRow, ...]:
-        """The rows of a part, or those of them that have a text.
+        """Return the rows of a split, optionally only those that have a text.
 
         Raises:
             RefusedError: there are none.
@@ -62,6 +50,41 @@ class TrainingContext:
         if not rows:
             wanted = f"{split} photos with a text" if with_text else f"{split} photos"
             raise RefusedError(
-                f"snapshot {self.snapshot.snapshot_id[:12]} has no {wanted}: label more products and take a new one"
+                f"snapshot {self.snapshot.snapshot_id[:12]} has no {wanted}: label more products and take a new "
+                "snapshot"
             )
         return rows
+
+    def predict(self, checkpoint: Path, kind: ModelKind, pixels: torch.Tensor) -> np.ndarray:
+        """Return the float32 probabilities or unit vectors [n, outputs] of a checkpoint."""
+        with keep_threads():
+            return load_trained_model(checkpoint, kind, self.device).predict(pixels, self.progress)
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained model in memory. ``images_per_second`` is None if no epochs were trained in this process."""
+
+    model: Any
+    history: tuple[EpochRecord, ...] = ()
+    images_per_second: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def write_weights(model: Any, folder: Path) -> None:
+    """Move the model to the CPU in float32, and write its weights and configuration."""
+    model.eval().float().cpu().save_pretrained(folder)
+
+
+def copy_preprocessing(base: Path, folder: Path) -> None:
+    """Give a checkpoint the preprocessing of its base."""
+    from transformers import AutoImageProcessor
+
+    AutoImageProcessor.from_pretrained(base, local_files_only=True, trust_remote_code=False).save_pretrained(folder)
+
+
+def write_encoder(model: Any, base: Path, folder: Path) -> None:
+    """Write both towers with the preprocessing and the tokenizer of their base."""
+    write_weights(model, folder)
+    copy_preprocessing(base, folder)
+    load_tokenizer(base).save_pretrained(folder)

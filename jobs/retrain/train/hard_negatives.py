@@ -1,7 +1,7 @@
-"""Batches of photos that are easily confused, so that an encoder has to look closely (hard-negative mining).
+"""Hard-negative mining: order images so that each batch of an encoder holds images that are easily confused.
 
-An order of photos whose consecutive batches are each made of a few clusters: a photo with its nearest neighbours of
-other products, then a photo of the category with which that of the first is most often confused, and so on.
+A batch consists of a few clusters. A cluster is an image with its nearest neighbors of other products. The next
+cluster starts with an image of a category that is often confused with the category of the one before.
 """
 
 from collections import defaultdict
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-NEIGHBOURS = 32
-"""How many of a photo's nearest neighbours are remembered: of these, some are taken already when its turn comes."""
+NEIGHBORS = 32
+"""Neighbors kept per image. More than a cluster needs, because earlier clusters may already contain some of them."""
 CLUSTER_SIZE = 8
 CHUNK_SIZE = 2048
 
 
 @dataclass(frozen=True)
 class Item:
-    """What makes two photos no negatives of each other: the same product, or the same text."""
+    """An image as a negative. Images of the same product or with the same text are not negatives of each other."""
 
     group_name: str
     category: str
@@ -27,15 +27,15 @@ class Item:
 
 
 class HardNegativeOrder(torch.utils.data.Sampler[int]):
-    """Every photo once an epoch, neighbours together; the order depends on seed and epoch alone.
+    """Visit every image once per epoch, neighbors together. The order depends only on seed and epoch.
 
-    ``vectors`` are the unit vectors [n, dimensions] that the base gives the photos.
+    ``vectors`` are the base's unit vectors [n, dimensions] of the images.
     """
 
     def __init__(self, items: Sequence[Item], vectors: np.ndarray, batch_size: int, seed: int) -> None:
         self._categories = [item.category for item in items]
-        self._neighbours = find_hard_negatives(items, vectors)
-        self._confusions = _count_confusions(self._categories, self._neighbours)
+        self._neighbors = find_hard_negatives(items, vectors)
+        self._confusions = _count_confusions(self._categories, self._neighbors)
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = 0
@@ -44,7 +44,7 @@ class HardNegativeOrder(torch.utils.data.Sampler[int]):
         return len(self._categories)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go on to another epoch, counted from 0."""
+        """Set the epoch, counted from 0."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -56,13 +56,13 @@ class HardNegativeOrder(torch.utils.data.Sampler[int]):
         order: list[int] = []
         category: str | None = None
         while pool:
-            # A new batch starts anywhere; within it, the next cluster is of a category that is confused with the last.
+            # A new batch starts with a random category, later clusters with one that is confused with the last.
             if len(order) % self._batch_size == 0:
                 category = None
             anchor = pool.take_first(self._choose_confused(category, random))
             category = self._categories[anchor]
             room = min(CLUSTER_SIZE, self._batch_size - len(order) % self._batch_size) - 1
-            order += [anchor, *pool.take(self._neighbours[anchor], room)]
+            order += [anchor, *pool.take(self._neighbors[anchor], room)]
         return order
 
     def _choose_confused(self, category: str | None, random: np.random.Generator) -> str | None:
@@ -74,7 +74,7 @@ class HardNegativeOrder(torch.utils.data.Sampler[int]):
 
 
 class _Pool:
-    """The photos that are not in a batch yet, in the order of an epoch."""
+    """The images that are not in a batch yet, in the order of an epoch."""
 
     def __init__(self, order: np.ndarray, categories: Sequence[str]) -> None:
         self._free: dict[int, None] = dict.fromkeys(order.tolist())
@@ -87,14 +87,14 @@ class _Pool:
         return len(self._free)
 
     def take_first(self, category: str | None) -> int:
-        """The first that is left, of this category if any is."""
+        """Remove and return the first image, of this category if one is left."""
         candidates = self._by_category[category] if category is not None else None
         index: int = next(iter(candidates or self._free))
         self._remove(index)
         return index
 
     def take(self, indices: np.ndarray, count: int) -> list[int]:
-        """At most so many of these photos, the first that are left."""
+        """Remove and return up to ``count`` of these images that are left, in order."""
         taken = [index for index in indices.tolist() if index in self._free][:count]
         for index in taken:
             self._remove(index)
@@ -106,31 +106,31 @@ class _Pool:
 
 
 def find_hard_negatives(items: Sequence[Item], vectors: np.ndarray) -> list[np.ndarray]:
-    """For each photo the indices of its nearest others, nearest first, without those of its product or its text."""
+    """Return the nearest other images of each image, nearest first, without those of its product or with its text."""
     groups, texts = _number([item.group_name for item in items]), _number([item.text for item in items])
     every = torch.from_numpy(vectors)
-    neighbours: list[np.ndarray] = []
+    neighbors: list[np.ndarray] = []
     for start in range(0, len(items), CHUNK_SIZE):
         chunk = slice(start, start + CHUNK_SIZE)
         similarities = every[chunk] @ every.T
         similarities[(groups[chunk, None] == groups) | (texts[chunk, None] == texts)] = -torch.inf
-        nearest = similarities.topk(min(NEIGHBOURS, len(items)), dim=1)
-        neighbours += [
+        nearest = similarities.topk(min(NEIGHBORS, len(items)), dim=1)
+        neighbors += [
             row[values > -torch.inf].numpy() for row, values in zip(nearest.indices, nearest.values, strict=True)
         ]
-    return neighbours
+    return neighbors
 
 
 def _number(names: Sequence[str]) -> torch.Tensor:
-    """Equal numbers for equal names."""
+    """Give equal names equal numbers."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
 
 
-def _count_confusions(categories: Sequence[str], neighbours: Sequence[np.ndarray]) -> dict[str, dict[str, int]]:
-    """How often a photo of one category has its nearest neighbours in another."""
+def _count_confusions(categories: Sequence[str], neighbors: Sequence[np.ndarray]) -> dict[str, dict[str, int]]:
+    """Count how often images of one category have near neighbors in another."""
     confusions: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for category, indices in zip(categories, neighbours, strict=True):
+    for category, indices in zip(categories, neighbors, strict=True):
         for other in (categories[index] for index in indices[:CLUSTER_SIZE].tolist()):
             if other != category:
                 confusions[category][other] += 1

@@ -1,4 +1,4 @@
-"""How a training went, epoch by epoch: kept in its checkpoint as numbers and as a picture."""
+"""The history of a training, epoch by epoch. Its checkpoint stores it as numbers and as a chart."""
 
 import json
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ PICTURE_FILE = "training/history.png"
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One pass over the photos, counted from 1; the learning rate is that of its last step.
+    """One pass over the train images, counted from 1. The learning rate is that of its last step.
 
-    ``validation_accuracy`` is the share of photos that a classifier, or an encoder among a batch of texts, got right.
+    ``validation_accuracy`` is the share of images whose category (or for an encoder, whose text within the batch) the
+    model predicts correctly.
     """
 
     epoch: int
@@ -23,8 +24,30 @@ class EpochRecord:
     validation_accuracy: float
 
 
+def read_epochs(log_history: Sequence[dict[str, float]]) -> tuple[EpochRecord, ...]:
+    """Read the epochs from the log of a Trainer, which has one entry for training and one for validation each."""
+    trained = {entry["step"]: entry for entry in log_history if "loss" in entry}
+    return tuple(
+        EpochRecord(
+            epoch=round(entry["epoch"]),
+            learning_rate=trained[entry["step"]]["learning_rate"],
+            train_loss=trained[entry["step"]]["loss"],
+            validation_loss=entry["eval_loss"],
+            validation_accuracy=entry["eval_accuracy"],
+        )
+        for entry in log_history
+        if "eval_loss" in entry
+    )
+
+
+def is_patience_exhausted(history: Sequence[EpochRecord], patience: int) -> bool:
+    """Tell whether the last ``patience`` epochs have not improved the validation loss."""
+    losses = [record.validation_loss for record in history]
+    return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
+
+
 def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
-    """Write both files into a checkpoint; without times, so that the same training leaves the same files."""
+    """Write both files into a checkpoint. They contain no times, so the same training gives the same files."""
     (folder / "training").mkdir(exist_ok=True)
     (folder / HISTORY_FILE).write_text(json.dumps([asdict(record) for record in history], indent=1), encoding="utf-8")
     if history:
@@ -32,7 +55,7 @@ def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
 
 
 def _draw_history(path: Path, history: Sequence[EpochRecord]) -> None:
-    # Not pyplot, which keeps figures and asks for a display.
+    # Not pyplot, which keeps figures open and looks for a display.
     from matplotlib.figure import Figure
 
     epochs = [record.epoch for record in history]
@@ -44,7 +67,7 @@ def _draw_history(path: Path, history: Sequence[EpochRecord]) -> None:
     accuracy.plot(epochs, [record.validation_accuracy for record in history], "o-", color="tab:orange")
     accuracy.set_ylim(0, 1)
     rate.plot(epochs, [record.learning_rate for record in history], "o-", color="tab:gray")
-    for axes, title in ((losses, "loss"), (accuracy, "right on validation photos"), (rate, "learning rate at the end")):
+    for axes, title in ((losses, "loss"), (accuracy, "validation accuracy"), (rate, "final learning rate")):
         axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.set_xticks(epochs)

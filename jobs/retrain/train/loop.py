@@ -1,4 +1,4 @@
-"""The training loop: Hugging Face's Trainer with a loss of ours, checkpoints of every epoch, and the best one kept."""
+"""The training loop: Hugging Face's Trainer with our own losses, a checkpoint per epoch, and the best one kept."""
 
 import json
 import logging
@@ -19,31 +19,34 @@ from jobs.errors import RefusedError
 from jobs.models.device import Device
 from jobs.progress import SILENT, Progress
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos
-from jobs.retrain.train.history import EpochRecord
-from jobs.retrain.train.requests import TrainingSettings
+from jobs.retrain.train.history import EpochRecord, is_patience_exhausted, read_epochs
+from jobs.retrain.train.requests import Hyperparameters
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
-"""The last file that the Trainer writes of a checkpoint."""
-MOST_WORKERS = 8
+"""The last file that the Trainer writes into a checkpoint."""
+MAX_WORKERS = 8
 
 
 @dataclass(frozen=True)
 class BatchResult:
-    """The loss of a batch, and for each of its photos whether the model was right."""
+    """The loss of a batch, and for each of its images whether the prediction was correct."""
 
     loss: torch.Tensor
     hits: torch.Tensor
 
 
 Objective = Callable[[Any, dict[str, torch.Tensor]], BatchResult]
-"""Asks a model about a batch; ``model.training`` tells whether to learn or to measure."""
+"""Compute the result of a model on a batch. ``model.training`` tells training from validation."""
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What a model is taught: photos with a field ``labels``, the objective, and the order if it is not random."""
+    """What to train on: images with a field ``labels``, the objective, and their order unless it is random.
+
+    ``frozen`` layers stay in evaluation mode.
+    """
 
     name: str
     train: AugmentedPhotos
@@ -54,19 +57,18 @@ class TrainingTask:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What the loop did; the speed is that of the epochs of this process, or None where a resume had none to do."""
+class LoopResult:
+    """All epochs, and the speed of those that this process trained: None if a resumed training was complete."""
 
     history: tuple[EpochRecord, ...]
     images_per_second: float | None
 
 
-class _Student(nn.Module):
-    """What the Trainer sees: a model that gives its own loss.
+class _ModelWithLoss(nn.Module):
+    """A model that computes its own loss, as the Trainer expects.
 
-    As a plain module it is saved under the names that its weights have in memory. The Trainer saves models of
-    Transformers under the names of their first release, finds no weight by its name when it loads them, and goes on
-    without.
+    A plain module is saved under the names of its weights in memory. The Trainer saves models of Transformers under
+    the names of their first release, does not find them when it loads the checkpoint, and continues without them.
     """
 
     def __init__(self, model: nn.Module, task: TrainingTask) -> None:
@@ -78,12 +80,12 @@ class _Student(nn.Module):
         self.register_state_dict_post_hook(_make_contiguous)  # type: ignore[no-untyped-call]
 
     def forward(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        outcome = self._objective(self.model, batch)
+        result = self._objective(self.model, batch)
         if self.training:
-            self.latest_loss = outcome.loss.detach()
-        return {"loss": outcome.loss, "hits": outcome.hits}
+            self.latest_loss = result.loss.detach()
+        return {"loss": result.loss, "hits": result.hits}
 
-    def train(self, mode: bool = True) -> "_Student":
+    def train(self, mode: bool = True) -> "_ModelWithLoss":
         super().train(mode)
         for layer in self._frozen:
             layer.training = False
@@ -91,13 +93,13 @@ class _Student(nn.Module):
 
 
 def _make_contiguous(_: nn.Module, state: dict[str, torch.Tensor], *__: object) -> None:
-    # Safetensors writes no tensors whose channels lie last.
+    # Safetensors cannot write channels-last tensors.
     for name, values in state.items():
         state[name] = values.contiguous()
 
 
 class _OrderedTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose order of photos may be given."""
+    """A Trainer that accepts an order of images."""
 
     def __init__(self, order: "torch.utils.data.Sampler[int] | None", **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -107,13 +109,16 @@ class _OrderedTrainer(Trainer):  # type: ignore[misc]
         return self._order if self._order is not None else super()._get_train_sampler(*arguments)
 
 
-class _EpochWatch(TrainerCallback):  # type: ignore[misc]
-    """Tells the photos which epoch it is, reports how far the training is, and measures its speed."""
+class _EpochCallback(TrainerCallback):  # type: ignore[misc]
+    """Pass the epoch to the images, report progress, measure the speed, and stop when patience is exhausted."""
 
-    def __init__(self, task: TrainingTask, student: _Student, photos_per_step: int, progress: Progress) -> None:
-        self._lesson = task
-        self._student = student
-        self._photos_per_step = photos_per_step
+    def __init__(
+        self, task: TrainingTask, model: _ModelWithLoss, images_per_step: int, patience: int, progress: Progress
+    ) -> None:
+        self._task = task
+        self._model = model
+        self._images_per_step = images_per_step
+        self._patience = patience
         self._progress = progress
         self._first_step = 0
         self._epoch_started = 0.0
@@ -122,16 +127,16 @@ class _EpochWatch(TrainerCallback):  # type: ignore[misc]
 
     @property
     def images_per_second(self) -> float | None:
-        """Photos learned from, without the time for validation and checkpoints."""
+        """Training speed, without validation and checkpoints."""
         if not self._steps_in_epochs:
             return None
-        return round(self._steps_in_epochs * self._photos_per_step / self._seconds_in_epochs, 1)
+        return round(self._steps_in_epochs * self._images_per_step / self._seconds_in_epochs, 1)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._first_step = state.global_step
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._lesson.train.set_epoch(round(state.epoch))
+        self._task.train.set_epoch(round(state.epoch))
         self._epoch_started = time.perf_counter()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -142,106 +147,101 @@ class _EpochWatch(TrainerCallback):  # type: ignore[misc]
         self._report(args, state)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # Validation is a part of the training, whose speed and end would jump if it were a stage of its own.
+        # Part of the same stage: speed and remaining time would jump if validation were a stage of its own.
         self._report(args, state)
 
     def _report(self, args: Any, state: Any) -> None:
-        photos, epochs = len(self._lesson.train), round(args.num_train_epochs)
+        images, epochs = len(self._task.train), round(args.num_train_epochs)
         self._progress.report(
             "training",
-            round(state.epoch * photos),
-            epochs * photos,
+            round(state.epoch * images),
+            epochs * images,
             epoch=max(1, math.ceil(state.epoch)),
             epochs=epochs,
-            loss=self._student.latest_loss,
+            loss=self._model.latest_loss,
         )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        record = read_epochs(state.log_history)[-1]
+        history = read_epochs(state.log_history)
+        latest = history[-1]
         if state.is_world_process_zero:
             log.info(
-                "%s: epoch %d, loss %.3f, on validation photos %.3f, right %.1f %%",
-                self._lesson.name,
-                record.epoch,
-                record.train_loss,
-                record.validation_loss,
-                100 * record.validation_accuracy,
+                "%s: epoch %d, train loss %.3f, validation loss %.3f, validation accuracy %.1f %%",
+                self._task.name,
+                latest.epoch,
+                latest.train_loss,
+                latest.validation_loss,
+                100 * latest.validation_accuracy,
             )
-
-
-class _EarlyStop(TrainerCallback):  # type: ignore[misc]
-    """Ends the training when patience is spent, which the history alone tells, also after a resume."""
-
-    def __init__(self, patience: int) -> None:
-        self._patience = patience
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if is_patience_spent(read_epochs(state.log_history), self._patience):
+        # Depends only on the history, so it also holds after a resume.
+        if is_patience_exhausted(history, self._patience):
             control.should_training_stop = True
 
 
 def train(
     model: nn.Module,
     task: TrainingTask,
-    settings: TrainingSettings,
+    hyperparameters: Hyperparameters,
     device: Device,
     folder: Path,
     progress: Progress = SILENT,
-) -> Trained:
+) -> LoopResult:
     """Train a model in place and leave it with the weights of its best epoch.
 
-    ``folder`` keeps a checkpoint of each epoch; called again after a kill, the training goes on from the latest.
-    Under torchrun every process calls this, and all end with the same weights.
+    ``folder`` keeps a checkpoint per epoch. After a kill, another call resumes from the latest checkpoint. Under
+    torchrun every process calls this function, and all end with the same weights.
 
     Raises:
-        RefusedError: a loss is not a number.
+        RefusedError: the loss is NaN or infinite.
     """
     checkpoint = _find_checkpoint(folder)
-    epochs = settings.epochs
+    epochs = hyperparameters.epochs
     if checkpoint:
-        done = _read_state(checkpoint)
-        log.info("%s: going on after epoch %d", task.name, round(done.epoch or 0))
-        if is_patience_spent(read_epochs(done.log_history), settings.patience):
-            epochs = round(done.epoch or 0)
-    arguments = _make_arguments(settings, epochs, len(task.train), device, folder)
-    student = _Student(model, task)
-    watch = _EpochWatch(task, student, settings.batch_size * arguments.world_size, progress)
+        state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
+        done = round(state.epoch or 0)
+        log.info("%s: resuming after epoch %d", task.name, done)
+        if is_patience_exhausted(read_epochs(state.log_history), hyperparameters.patience):
+            epochs = done
+    arguments = _make_arguments(hyperparameters, epochs, len(task.train), device, folder)
+    wrapped = _ModelWithLoss(model, task)
+    images_per_step = hyperparameters.batch_size * arguments.world_size
+    callback = _EpochCallback(task, wrapped, images_per_step, hyperparameters.patience, progress)
     trainer = _OrderedTrainer(
         task.order,
-        model=student,
+        model=wrapped,
         args=arguments,
         train_dataset=task.train,
         eval_dataset=task.validation,
         data_collator=torch.utils.data.default_collate,
-        compute_metrics=_count_hits,
-        callbacks=[watch, _EarlyStop(settings.patience)],
+        compute_metrics=_compute_accuracy,
+        callbacks=[callback],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     history = read_epochs(trainer.state.log_history)
     if not all(math.isfinite(loss) for record in history for loss in (record.train_loss, record.validation_loss)):
-        raise RefusedError(f"{task.name}: the loss is not a number; lower the learning rate")
-    return Trained(history, watch.images_per_second)
+        raise RefusedError(f"{task.name}: the loss is NaN or infinite: use a lower --learning-rate")
+    return LoopResult(history, callback.images_per_second)
 
 
 def _make_arguments(
-    settings: TrainingSettings, epochs: int, photos: int, device: Device, folder: Path
+    hyperparameters: Hyperparameters, epochs: int, images: int, device: Device, folder: Path
 ) -> TrainingArguments:
-    steps = settings.epochs * math.ceil(photos / (settings.batch_size * _count_processes()))
+    steps = hyperparameters.epochs * math.ceil(images / (hyperparameters.batch_size * _count_processes()))
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
-        per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=round(settings.warmup_share * steps),
+        per_device_train_batch_size=hyperparameters.batch_size,
+        per_device_eval_batch_size=hyperparameters.batch_size,
+        learning_rate=hyperparameters.learning_rate,
+        weight_decay=hyperparameters.weight_decay,
+        warmup_steps=round(hyperparameters.warmup_share * steps),
         lr_scheduler_type="cosine",
         bf16=device.dtype is torch.bfloat16,
         fp16=device.is_cuda and device.dtype is torch.float16,
         use_cpu=not device.is_cuda,
-        seed=settings.seed,
-        data_seed=settings.seed,
+        seed=hyperparameters.seed,
+        data_seed=hyperparameters.seed,
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
         eval_strategy="epoch",
@@ -264,52 +264,26 @@ def _count_processes() -> int:
 
 
 def _count_workers(device: Device) -> int:
-    """On a CPU the forward pass wants every core, and photos cost little beside it."""
+    """Return no workers on a CPU: the forward pass needs every core, and loading images is cheap in comparison."""
     if not device.is_cuda:
         return 0
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) // processes - 1))
+    return min(MAX_WORKERS, max(1, len(os.sched_getaffinity(0)) // processes - 1))
 
 
-def _count_hits(prediction: Any) -> dict[str, float]:
+def _compute_accuracy(prediction: Any) -> dict[str, float]:
     return {"accuracy": float(prediction.predictions.mean())}
 
 
 def _find_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that is whole: one that a kill cut short lacks its last file, or has half of it."""
+    """Return the latest complete checkpoint. One that a kill interrupted lacks its last file, or has only a part."""
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    return next((path for path in checkpoints if _is_whole(path)), None)
+    return next((path for path in checkpoints if _is_complete(path)), None)
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def _is_complete(checkpoint: Path) -> bool:
     try:
         json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return False
     return True
-
-
-def _read_state(checkpoint: Path) -> TrainerState:
-    return TrainerState.load_from_json(str(checkpoint / STATE_FILE))
-
-
-def read_epochs(log_history: Sequence[dict[str, float]]) -> tuple[EpochRecord, ...]:
-    """The epochs in the Trainer's own log, which has a line for the training and one for the validation of each."""
-    trained = {entry["step"]: entry for entry in log_history if "loss" in entry}
-    return tuple(
-        EpochRecord(
-            epoch=round(entry["epoch"]),
-            learning_rate=trained[entry["step"]]["learning_rate"],
-            train_loss=trained[entry["step"]]["loss"],
-            validation_loss=entry["eval_loss"],
-            validation_accuracy=entry["eval_accuracy"],
-        )
-        for entry in log_history
-        if "eval_loss" in entry
-    )
-
-
-def is_patience_spent(history: Sequence[EpochRecord], patience: int) -> bool:
-    """Whether the last ``patience`` epochs brought no lower loss on the validation photos than one before them."""
-    losses = [record.validation_loss for record in history]
-    return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])

@@ -1,4 +1,4 @@
-"""What a training is asked to do: records that are light to import, and the defaults for what a caller leaves open."""
+"""Training requests and their defaults. This module imports neither torch nor transformers."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +11,10 @@ Freeze = Literal["backbone", "early", "nothing"]
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """One pass over the photos is an epoch; the learning rate rises to its peak and falls along a cosine.
+class Hyperparameters:
+    """An epoch is one pass over the train images. The learning rate warms up linearly and decays along a cosine.
 
-    Training ends after ``patience`` epochs without a lower loss on the validation photos, and the best epoch counts.
+    Training stops after ``patience`` epochs without a lower validation loss, and keeps the best epoch.
     """
 
     epochs: int
@@ -28,7 +28,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a photo may be changed: share of its area kept, degrees of rotation, strength of colour jitter."""
+    """Limits of the random changes: smallest share of the area to crop to, rotation, strength of color jitter."""
 
     smallest_crop: float = 0.8
     rotation_degrees: float = 5.0
@@ -36,37 +36,37 @@ class Augmentation:
 
 
 FLIP_AND_CROP = Augmentation(smallest_crop=0.7, rotation_degrees=0, color_jitter=0)
-"""The sample catalog is itself turned and lit at random."""
+"""For the sample catalog, which is already rendered with random rotation and lighting."""
 
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """Train from the checkpoint ``base``.
+    """Train a classifier from the checkpoint ``base``.
 
-    ``freeze`` is what keeps its weights: "backbone" fits a new head on features that are computed once, and has no
-    epochs; "early" keeps the layers of the first half.
+    ``freeze`` selects the layers that keep their weights: "backbone" fits a new head on features that are computed
+    once, without epochs; "early" keeps the first half of the layers.
     """
 
     kind: ClassVar[ModelKind] = "classifier"
     base: Path
     freeze: Freeze
-    settings: TrainingSettings
+    hyperparameters: Hyperparameters
     augmentation: Augmentation = field(default_factory=Augmentation)
     label_smoothing: float = 0.1
 
 
 @dataclass(frozen=True)
 class EncoderTraining:
-    """Train both towers from the checkpoint ``base``; without epochs it is taken as it is.
+    """Train both towers from the checkpoint ``base``. With 0 epochs, the base itself becomes the candidate.
 
-    ``category_weight`` is the weight of telling the categories apart by their names, beside that of the texts, 1.
-    Texts alone teach an encoder without weights little but colour: few others in a batch share a photo's colour
-    and pattern, so that its shape is seldom needed to tell them apart.
+    ``category_weight`` weighs a second loss, the classification of images by the names of the categories; the loss on
+    texts has weight 1. An encoder with random weights learns mostly colors from texts: few images in a batch share
+    color and pattern, so their shape is rarely needed to tell them apart.
     """
 
     kind: ClassVar[ModelKind] = "encoder"
     base: Path
-    settings: TrainingSettings
+    hyperparameters: Hyperparameters
     augmentation: Augmentation = field(default_factory=Augmentation)
     freeze_early: bool = False
     mine_hard_negatives: bool = False
@@ -78,9 +78,10 @@ TrainingRequest = ClassifierTraining | EncoderTraining
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What a caller may ask for; None stands for the default of the kind.
+    """Options of a caller. None means the default of the kind.
 
-    ``from_scratch`` is for bases with random weights: large steps, mild augmentation, and categories by their names.
+    ``from_scratch`` is for bases with random weights: a high learning rate, mild augmentation, and a loss on the names
+    of the categories.
     """
 
     epochs: int | None = None
@@ -93,10 +94,10 @@ class TrainingOptions:
 
 
 def make_request(kind: ModelKind, base: Path, options: TrainingOptions) -> TrainingRequest:
-    """Fill in what the options leave open.
+    """Combine the options with the defaults of the kind.
 
     Raises:
-        RefusedError: the options ask for what this kind cannot do.
+        RefusedError: the kind does not support one of the options.
     """
     if kind == "classifier":
         return _make_classifier_request(base, options)
@@ -105,40 +106,44 @@ def make_request(kind: ModelKind, base: Path, options: TrainingOptions) -> Train
 
 def _make_classifier_request(base: Path, options: TrainingOptions) -> ClassifierTraining:
     if options.from_scratch:
-        settings = TrainingSettings(epochs=6, batch_size=32, learning_rate=3e-3, patience=6)
-        request = ClassifierTraining(base, "nothing", settings, FLIP_AND_CROP)
+        defaults = Hyperparameters(epochs=6, batch_size=32, learning_rate=3e-3, patience=6)
+        request = ClassifierTraining(base, "nothing", defaults, FLIP_AND_CROP)
     else:
-        # Training all layers takes 1.6 times as long, and was no better: docs/decisions/whole-images.md.
-        settings = TrainingSettings(epochs=5, batch_size=32, learning_rate=2e-3)
-        request = ClassifierTraining(base, "early", settings)
+        # Training all layers takes 1.6 times as long and was not better on real photos: docs/benchmarks.md.
+        defaults = Hyperparameters(epochs=5, batch_size=32, learning_rate=2e-3)
+        request = ClassifierTraining(base, "early", defaults)
     if options.mine_hard_negatives:
-        raise RefusedError("a classifier has no batches of hard negatives: mine them for an encoder")
+        raise RefusedError("hard negatives are only for encoders: remove --mine-hard-negatives")
     if options.epochs == 0:
-        raise RefusedError("a classifier of no epochs would not know the categories: ask for 1 at least")
-    return replace(request, settings=_fill_settings(request.settings, options), freeze=options.freeze or request.freeze)
+        raise RefusedError("a classifier needs at least 1 epoch to learn the categories, got --epochs 0")
+    return replace(
+        request,
+        hyperparameters=_override(request.hyperparameters, options),
+        freeze=options.freeze or request.freeze,
+    )
 
 
 def _make_encoder_request(base: Path, options: TrainingOptions) -> EncoderTraining:
     if options.freeze == "backbone":
-        raise RefusedError("an encoder has no head to train alone: freeze early layers or nothing")
+        raise RefusedError("an encoder has no head to train alone: use --freeze early or --freeze nothing")
     if options.from_scratch:
-        settings = TrainingSettings(epochs=12, batch_size=32, learning_rate=1.5e-3, patience=12)
-        request = EncoderTraining(base, settings, FLIP_AND_CROP, category_weight=0.7)
+        defaults = Hyperparameters(epochs=12, batch_size=32, learning_rate=1.5e-3, patience=12)
+        request = EncoderTraining(base, defaults, FLIP_AND_CROP, category_weight=0.7)
     else:
-        request = EncoderTraining(base, TrainingSettings(epochs=5, batch_size=32, learning_rate=5e-6))
+        request = EncoderTraining(base, Hyperparameters(epochs=5, batch_size=32, learning_rate=5e-6))
     return replace(
         request,
-        settings=_fill_settings(request.settings, options),
+        hyperparameters=_override(request.hyperparameters, options),
         freeze_early=options.freeze == "early",
         mine_hard_negatives=options.mine_hard_negatives,
     )
 
 
-def _fill_settings(settings: TrainingSettings, options: TrainingOptions) -> TrainingSettings:
-    asked: dict[str, Any] = {
+def _override(defaults: Hyperparameters, options: TrainingOptions) -> Hyperparameters:
+    given: dict[str, Any] = {
         "epochs": options.epochs,
         "learning_rate": options.learning_rate,
         "batch_size": options.batch_size,
         "seed": options.seed,
     }
-    return replace(settings, **{name: value for name, value in asked.items() if value is not None})
+    return replace(defaults, **{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Stage 2 of retraining: from a snapshot to a registered candidate."""
+"""Stage 2 of the retrain flow: train a candidate on a snapshot and register it."""
 
 import fcntl
 import hashlib
@@ -41,7 +41,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """A registered candidate; seconds and speed are those of the process that finished it."""
+    """A registered candidate. Seconds and speed are those of the process that finished the training."""
 
     kind: ModelKind
     model_version_id: int
@@ -55,29 +55,29 @@ class TrainingReport:
 def train_candidate(
     connections: Connections, run_id: str, snapshot_id: str, request: TrainingRequest
 ) -> TrainingReport:
-    """Train, store and register what a run asks for; a run that has trained this kind gets the report of that.
+    """Train, store and register the candidate of a run. If the run has trained this kind already, return its report.
 
-    Killed at any moment and called again, it goes on from its last checkpoint. Under torchrun all processes call
-    this, the first registers the candidate, and all return the same report.
+    After a kill, another call resumes from the last checkpoint. Under torchrun all processes call this function, the
+    first registers the candidate, and all return the same report.
 
     Raises:
-        RefusedError: no such snapshot, or a base or data that do not fit the request.
-        RetryableError: another process is training this.
-        TerminatedError: SIGTERM arrived; whole epochs are saved.
+        RefusedError: the snapshot does not exist, or the base or the data do not fit the request.
+        RetryableError: another process is training the same candidate.
+        TerminatedError: the process received SIGTERM. Finished epochs are saved.
     """
     with connections.engine.connect() as connection:
         finished = _read_report(connection, run_id, request.kind)
     if finished and finished.snapshot_id != snapshot_id:
         raise RefusedError(
-            f"run {run_id!r} has trained its {request.kind} on snapshot {finished.snapshot_id}, and labels have "
-            "changed since: start a new run"
+            f"run {run_id!r} has already trained its {request.kind} on snapshot {finished.snapshot_id}, not on "
+            f"{snapshot_id}: start a new run"
         )
     if finished:
-        log.info("%s: trained already, version %d", request.kind, finished.model_version_id)
+        log.info("%s: already trained, version %d", request.kind, finished.model_version_id)
         return finished
     started = time.perf_counter()
     folder = _choose_folder(connections, run_id, request.kind)
-    # Of the processes of torchrun the first reports for all.
+    # Under torchrun, only the first process reports progress.
     reported = run_id if _is_first_process() else None
     with (
         _hold_folder(folder),
@@ -105,14 +105,14 @@ def _is_first_process() -> bool:
 
 
 def _needs_all_processes(request: TrainingRequest) -> bool:
-    """Whether there is a loop, whose steps several GPUs can share."""
+    """Tell whether the training has epochs, whose steps several GPUs can share."""
     if isinstance(request, ClassifierTraining):
         return request.freeze != "backbone"
-    return request.settings.epochs > 0
+    return request.hyperparameters.epochs > 0
 
 
 def _wait_for_report(connections: Connections, run_id: str, kind: ModelKind) -> TrainingReport:
-    """Until the first process has registered the candidate; if it fails, torchrun ends this one."""
+    """Wait until the first process has registered the candidate. If it fails, torchrun stops this process."""
     while True:
         with connections.engine.connect() as connection:
             report = _read_report(connection, run_id, kind)
@@ -128,7 +128,7 @@ def _choose_folder(connections: Connections, run_id: str, kind: ModelKind) -> Pa
 
 @contextmanager
 def _hold_folder(folder: Path) -> Iterator[None]:
-    """Keep other trainings of the same run out of the folder; the lock ends with the process."""
+    """Lock the folder against other trainings of the same run. The lock ends with the process."""
     folder.mkdir(parents=True, exist_ok=True)
     if not _is_first_process():
         yield
@@ -138,7 +138,7 @@ def _hold_folder(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RetryableError(f"another process is training this run, in {folder}: wait for it") from None
+            raise RetryableError(f"another process is training this run in {folder}: wait until it ends") from None
         yield
     finally:
         os.close(descriptor)
@@ -147,7 +147,7 @@ def _hold_folder(folder: Path) -> Iterator[None]:
 @contextmanager
 def _end_on_sigterm() -> Iterator[None]:
     def end(*_: object) -> None:
-        raise TerminatedError("the training was stopped; run it again to go on from its last checkpoint")
+        raise TerminatedError("SIGTERM stopped the training: run the same command to resume from the last checkpoint")
 
     previous = signal.signal(signal.SIGTERM, end)
     try:
@@ -163,7 +163,7 @@ def _open_context(
     device = choose_device(settings.compute.device, settings.compute.precision, int(os.environ.get("LOCAL_RANK", "0")))
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
     photos = SnapshotPhotos(connections.store, connections.artifacts, settings.locations.model_cache, progress)
-    # A checkpoint of other settings is no place to go on from.
+    # Never resume from checkpoints of other settings.
     plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
     checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"
     return TrainingContext(snapshot, photos, device, checkpoints, progress)
@@ -180,7 +180,7 @@ def _train(request: TrainingRequest, context: TrainingContext) -> TrainedModel:
 
 
 def _save(request: TrainingRequest, context: TrainingContext, trained: TrainedModel, folder: Path) -> dict[str, float]:
-    """Write the checkpoint and all that belongs to it; returns its metrics."""
+    """Write the checkpoint with its history, settings and reference outputs. Return its metrics."""
     if isinstance(request, ClassifierTraining):
         metrics = save_classifier(trained.model, request, context, folder)
     else:
@@ -200,7 +200,7 @@ def _register(
     trained: TrainedModel,
     started: float,
 ) -> TrainingReport:
-    """Store the checkpoint, then make it known in one transaction, together with the training that led to it."""
+    """Store the checkpoint, then register it and its training in one transaction."""
     output = context.folder.parent / "candidate"
     shutil.rmtree(output, ignore_errors=True)
     metrics = _save(request, context, trained, output)

@@ -1,4 +1,4 @@
-"""Train a CLIP-like encoder on photos and their texts, from any checkpoint that Transformers loads."""
+"""Train a CLIP-like encoder on images and their texts, from any checkpoint that Transformers can load."""
 
 import logging
 from collections.abc import Sequence
@@ -19,10 +19,9 @@ from jobs.retrain.evaluate.servable import ReferenceOutputs, choose_reference_ph
 from jobs.retrain.evaluate.served_model import map_batches
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
-from jobs.retrain.train.context import TrainedModel, TrainingContext, write_encoder
-from jobs.retrain.train.forward import ask_checkpoint, keep_threads
-from jobs.retrain.train.freezing import freeze_early_layers
+from jobs.retrain.train.context import TrainedModel, TrainingContext, keep_threads, write_encoder
 from jobs.retrain.train.hard_negatives import HardNegativeOrder, Item
+from jobs.retrain.train.layers import freeze_early_layers
 from jobs.retrain.train.loop import BatchResult, Objective, TrainingTask, train
 from jobs.retrain.train.requests import EncoderTraining
 
@@ -33,15 +32,15 @@ TOKENS = ("input_ids", "attention_mask")
 
 
 def train_encoder(request: EncoderTraining, context: TrainingContext) -> TrainedModel:
-    """Train on the train photos that have a text; those of validation say when to stop.
+    """Train on the train images that have a text. The validation images choose the best epoch.
 
     Raises:
-        PermanentError: the base has no image and text features, or no photo has a text to learn from.
+        PermanentError: the base has no image and text features, or no image has a text.
     """
-    torch.manual_seed(request.settings.seed)
+    torch.manual_seed(request.hyperparameters.seed)
     model = load_towers(request.base, torch.float32).to(memory_format=torch.channels_last)
     require_numbers(model, request.base)
-    if not request.settings.epochs:
+    if not request.hyperparameters.epochs:
         return TrainedModel(model)
     rows, validation_rows = context.require_rows("train", True), context.require_rows("validation", True)
     preprocessing = Preprocessing.from_checkpoint(request.base)
@@ -54,22 +53,22 @@ def train_encoder(request: EncoderTraining, context: TrainingContext) -> Trained
         part_tokens | {"labels": torch.tensor([categories.index(row.category) for row in part])}
         for part_tokens, part in zip(tokens, (rows, validation_rows), strict=True)
     )
-    log.info("encoder: %d photos with texts, from %s", len(rows), request.base.name)
+    log.info("encoder: training on %d photos with texts, from %s", len(rows), request.base.name)
     augmentation = build_augmentation(request.augmentation, preprocessing.geometry.crop_to)
     task = TrainingTask(
         "encoder",
-        AugmentedPhotos(pixels, fields, augmentation, request.settings.seed),
+        AugmentedPhotos(pixels, fields, augmentation, request.hyperparameters.seed),
         Photos(validation_pixels, validation_fields),
         _make_objective(preprocessing, names, request.category_weight),
-        order=_order_by_hardness(request, rows, pixels, context) if request.mine_hard_negatives else None,
+        order=_order_by_hard_negatives(request, rows, pixels, context) if request.mine_hard_negatives else None,
         frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
     )
-    trained = train(model, task, request.settings, context.device, context.folder, context.progress)
-    return TrainedModel(model, trained.history, trained.images_per_second)
+    result = train(model, task, request.hyperparameters, context.device, context.folder, context.progress)
+    return TrainedModel(model, result.history, result.images_per_second)
 
 
 def save_encoder(model: Any, request: EncoderTraining, context: TrainingContext, folder: Path) -> dict[str, float]:
-    """Write the checkpoint with its reference outputs; returns metrics on validation and on a sample of train."""
+    """Write the checkpoint with its reference outputs. Return metrics on validation and on a sample of train."""
     write_encoder(model, request.base, folder)
     preprocessing = Preprocessing.from_checkpoint(request.base)
     _write_reference(model, preprocessing, context, folder)
@@ -84,10 +83,9 @@ def save_encoder(model: Any, request: EncoderTraining, context: TrainingContext,
 def contrastive_loss(
     images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """The symmetric contrastive loss of CLIP (Radford et al. 2021) on unit vectors [n, dimensions].
+    """Compute the symmetric contrastive loss of CLIP (Radford et al. 2021) on unit vectors [n, dimensions].
 
-    Photos whose texts have the same ``tokens`` [n, length] share one target, since neither text is wrong for
-    the other photo.
+    Images whose texts have the same ``tokens`` [n, length] share one target: each text is correct for both images.
     """
     logits = scale * images @ texts.T
     same = _find_same(tokens).float()
@@ -100,11 +98,11 @@ def _find_same(tokens: torch.Tensor) -> torch.Tensor:
 
 
 def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor], category_weight: float) -> Objective:
-    def ask(model: Any, batch: dict[str, torch.Tensor]) -> BatchResult:
+    def compute_result(model: Any, batch: dict[str, torch.Tensor]) -> BatchResult:
         labels, count = batch["labels"], len(batch["labels"])
         tokens = {name: batch[name] for name in names}
         if category_weight:
-            # The names of the categories go through the text tower with the texts.
+            # Embed the names of the categories together with the texts, in one pass.
             tokens = {name: torch.cat([values, names[name].to(labels.device)]) for name, values in tokens.items()}
         inputs = preprocessing.normalize(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
         outputs = model(pixel_values=inputs, **tokens)
@@ -118,13 +116,13 @@ def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor]
         best = (images @ texts[:count].T).argmax(1)
         return BatchResult(loss, _find_same(batch["input_ids"])[torch.arange(count), best])
 
-    return ask
+    return compute_result
 
 
 def _tokenize(
     tokenizer: Any, model: Any, parts: Sequence[Sequence[SnapshotRow]], categories: Sequence[str]
 ) -> list[dict[str, torch.Tensor]]:
-    """The tokens of the texts of each part, and last those of the categories; one length, so that batches may mix."""
+    """Tokenize the texts of each part, then the categories. All have one length, so batches can combine them."""
     texts = [*([row.full_text for row in rows] for rows in parts), categories]
     tokens = tokenize(tokenizer, model, [text for part in texts for text in part])
     lengths = [len(part) for part in texts]
@@ -141,13 +139,13 @@ def _freeze_early(model: Any, preprocessing: Preprocessing, fields: dict[str, to
     ]
 
 
-def _order_by_hardness(
+def _order_by_hard_negatives(
     request: EncoderTraining, rows: Sequence[SnapshotRow], pixels: torch.Tensor, context: TrainingContext
 ) -> HardNegativeOrder:
-    log.info("encoder: looking for photos that the base confuses")
-    vectors = ask_checkpoint(request.base, "encoder", pixels, context.device, context.progress)
+    log.info("encoder: mining hard negatives with the base")
+    vectors = context.predict(request.base, "encoder", pixels)
     items = [Item(row.group_name, row.category, row.full_text) for row in rows]
-    return HardNegativeOrder(items, vectors, request.settings.batch_size, request.settings.seed)
+    return HardNegativeOrder(items, vectors, request.hyperparameters.batch_size, request.hyperparameters.seed)
 
 
 def _measure(
@@ -155,7 +153,7 @@ def _measure(
 ) -> EncoderScores:
     texts = [row.full_text for row in rows]
     pixels = context.photos.load_pixels(rows, preprocessing.geometry)
-    image_vectors = ask_checkpoint(folder, "encoder", pixels, context.device, context.progress)
+    image_vectors = context.predict(folder, "encoder", pixels)
     encoder = load_text_encoder(folder, context.device)
     with keep_threads():
         text_vectors: np.ndarray = map_batches(encoder.embed, texts, context.device)

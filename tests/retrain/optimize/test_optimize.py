@@ -49,22 +49,22 @@ NOTHING = POLICY.model_copy(update={"min_agreement": 1.01})
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabeledSet:
+def labeled() -> LabeledSet:
     return make_labeled_set()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(7)
-    write_classifier(folder, labelled)
+    write_classifier(folder, labeled)
     return folder
 
 
 @pytest.fixture
-def stocked_shop(shop: Shop, labelled: LabeledSet, trained: Path) -> Shop:
-    store_labeled_set(shop.connections, labelled)
-    register_candidate(shop.connections, trained, "classifier", labelled.snapshot, RUN)
+def stocked_shop(shop: Shop, labeled: LabeledSet, trained: Path) -> Shop:
+    store_labeled_set(shop.connections, labeled)
+    register_candidate(shop.connections, trained, "classifier", labeled.snapshot, RUN)
     return shop
 
 
@@ -77,9 +77,9 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(lasting_shop: Shop, labelled: LabeledSet, trained: Path) -> Built:
-    store_labeled_set(lasting_shop.connections, labelled)
-    register_candidate(lasting_shop.connections, trained, "classifier", labelled.snapshot, RUN)
+def built(lasting_shop: Shop, labeled: LabeledSet, trained: Path) -> Built:
+    store_labeled_set(lasting_shop.connections, labeled)
+    register_candidate(lasting_shop.connections, trained, "classifier", labeled.snapshot, RUN)
     connections = lasting_shop.with_settings(engine="openvino", precision="int8")
     return Built(connections, optimize_candidate(connections, RUN, "classifier", ANYTHING))
 
@@ -90,13 +90,13 @@ def fetch_artifact(connections: Connections, report: OptimizeReport, cache: Path
     return fetch_checkpoint(connections.store, version, cache)
 
 
-def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labelled: LabeledSet, tmp_path: Path) -> None:
+def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labeled: LabeledSet, tmp_path: Path) -> None:
     connections, report = built.connections, built.report
     assert (report.engine, report.precision, len(report.attempts)) == ("openvino", "int8", 1)
     folder = fetch_artifact(connections, report, tmp_path)
     served, exact = load_served_model(folder, "classifier", EXACT), load_trained_model(folder, "classifier", EXACT)
     assert served.categories == exact.categories
-    pixels = load_part(labelled, "test", exact.geometry)
+    pixels = load_part(labeled, "test", exact.geometry)
     fast, slow = served.predict(pixels), exact.predict(pixels)
     assert np.allclose(fast.sum(axis=1), 1, atol=1e-5)
     assert (fast != slow).any()
@@ -110,7 +110,7 @@ def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labelled:
 
 
 def test_a_float32_graph_predicts_the_same_as_the_checkpoint(
-    stocked_shop: Shop, labelled: LabeledSet, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, tmp_path: Path
 ) -> None:
     connections = stocked_shop.with_settings(engine="openvino", precision="fp32")
     report = optimize_candidate(connections, RUN, "classifier", POLICY)
@@ -118,7 +118,7 @@ def test_a_float32_graph_predicts_the_same_as_the_checkpoint(
     folder = fetch_artifact(connections, report, tmp_path)
     exact = load_trained_model(folder, "classifier", EXACT)
     # Not a multiple of the batch size, so the last batch is padded.
-    pixels = load_part(labelled, "test", exact.geometry)[:13]
+    pixels = load_part(labeled, "test", exact.geometry)[:13]
     assert np.abs(load_served_model(folder, "classifier", EXACT).predict(pixels) - exact.predict(pixels)).max() < 1e-4
 
 
@@ -153,13 +153,13 @@ def spoil_for_int8(folder: Path) -> None:
 
 
 def test_blocks_that_int8_cannot_represent_stay_in_float(
-    shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, labeled: LabeledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = tmp_path / "spoiled"
     shutil.copytree(trained, checkpoint)
     spoil_for_int8(checkpoint)
-    store_labeled_set(shop.connections, labelled)
-    register_candidate(shop.connections, checkpoint, "classifier", labelled.snapshot, RUN)
+    store_labeled_set(shop.connections, labeled)
+    register_candidate(shop.connections, checkpoint, "classifier", labeled.snapshot, RUN)
     connections = shop.with_settings(engine="openvino", precision="auto")
     recorded = record_progress(monkeypatch, "jobs.retrain.optimize.optimize")
     report = optimize_candidate(connections, RUN, "classifier", STRICT)
@@ -200,20 +200,20 @@ def test_the_build_is_evaluated(built: Built, lasting_shop: Shop, monkeypatch: p
 
 
 def test_an_encoder_keeps_its_text_tower(
-    shop: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
+    shop: Shop, labeled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     folder = tmp_path / "encoder"
     shutil.copytree(tiny_models.encoder, folder)
-    write_reference(folder, "encoder", labelled)
-    store_labeled_set(shop.connections, labelled)
-    register_candidate(shop.connections, folder, "encoder", labelled.snapshot, RUN)
+    write_reference(folder, "encoder", labeled)
+    store_labeled_set(shop.connections, labeled)
+    register_candidate(shop.connections, folder, "encoder", labeled.snapshot, RUN)
     connections = shop.with_settings(engine="openvino", precision="int8")
     report = optimize_candidate(connections, RUN, "encoder", ANYTHING)
     assert report.attempts[-1].fidelity.worst_cosine is not None
     artifact = fetch_artifact(connections, report, tmp_path / "cache")
     assert {path.name for path in artifact.iterdir()} >= {path.name for path in folder.iterdir()} | {FIDELITY_FILE}
     model = load_served_model(artifact, "encoder", EXACT)
-    vectors = model.predict(load_part(labelled, "test", model.geometry))
+    vectors = model.predict(load_part(labeled, "test", model.geometry))
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 

@@ -1,52 +1,154 @@
-import torch
+import json
+from pathlib import Path
+from typing import Any
 
-from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
+
+from jobs.images.geometry import Geometry
+from jobs.models.preprocessing import Preprocessing
+from jobs.retrain.train.augmentation import (
+    AugmentedPhotos,
+    Photos,
+    build_augmentation,
+    enlarge,
+    read_whole_photos,
+    write_whole_photos,
+)
 from jobs.retrain.train.requests import Augmentation
 
 PIXELS = torch.randint(0, 256, (6, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 FIELDS = {"labels": torch.arange(6)}
 FULL = build_augmentation(Augmentation(smallest_crop=0.5), 24)
+TALL = np.zeros((400, 300, 3), dtype=np.uint8)
+TALL[:40] = (255, 0, 0)
+TALL[-40:] = (0, 0, 255)
+"""An image with a red and a blue end, both outside its center crop."""
+PROCESSORS = {
+    "resnet": ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875),
+    "clip": CLIPImageProcessor(),
+    "vit": ViTImageProcessor(size={"height": 96, "width": 96}, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]),
+}
+TIMM: dict[str, Any] = {
+    "input_size": [3, 224, 224],
+    "crop_pct": 0.875,
+    "crop_mode": "center",
+    "interpolation": "bilinear",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "test_input_size": [3, 288, 288],
+    "test_crop_pct": 0.95,
+}
+BASES = [*PROCESSORS, "timm", "timm with a Transformers processor"]
 
 
-def see(photos: Photos) -> torch.Tensor:
+def read_pixels(photos: Photos) -> torch.Tensor:
     return torch.stack([photos[index]["pixels"] for index in range(len(photos))])
 
 
-def test_photos_as_they_are() -> None:
+def test_images_are_returned_unchanged() -> None:
     photos = Photos(PIXELS, FIELDS)
-    assert torch.equal(see(photos), PIXELS)
+    assert torch.equal(read_pixels(photos), PIXELS)
     assert [int(photos[index]["labels"]) for index in range(6)] == list(range(6))
 
 
-def test_a_photo_is_changed_and_keeps_its_shape_and_fields() -> None:
+def test_an_augmented_image_keeps_its_shape_and_fields() -> None:
     photos = AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1)
-    assert see(photos).shape == PIXELS.shape
+    assert read_pixels(photos).shape == PIXELS.shape
     assert all(not torch.equal(photos[index]["pixels"], PIXELS[index]) for index in range(6))
     assert int(photos[4]["labels"]) == 4
 
 
-def test_the_change_depends_on_seed_epoch_and_index_alone() -> None:
-    """Whatever was drawn before, in whatever order photos are asked for."""
+def test_changes_depend_only_on_seed_epoch_and_index() -> None:
+    """Neither random numbers drawn before nor the order of access matters."""
     photos, again = AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1), AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1)
-    first = see(photos)
+    first = read_pixels(photos)
     torch.rand(100)
     backwards = torch.stack([again[index]["pixels"] for index in reversed(range(6))]).flip(0)
     assert torch.equal(first, backwards)
     photos.set_epoch(1)
-    assert not torch.equal(see(photos), first)
+    assert not torch.equal(read_pixels(photos), first)
     photos.set_epoch(0)
-    assert torch.equal(see(photos), first)
-    assert not torch.equal(see(AugmentedPhotos(PIXELS, FIELDS, FULL, seed=2)), first)
+    assert torch.equal(read_pixels(photos), first)
+    assert not torch.equal(read_pixels(AugmentedPhotos(PIXELS, FIELDS, FULL, seed=2)), first)
 
 
-def test_the_same_photo_twice_is_changed_in_two_ways() -> None:
+def test_equal_images_are_changed_differently() -> None:
     photos = AugmentedPhotos(PIXELS[:1].repeat(6, 1, 1, 1), FIELDS, FULL, seed=1)
     assert len({photos[index]["pixels"].numpy().tobytes() for index in range(6)}) == 6
 
 
-def test_random_numbers_of_others_are_left_alone() -> None:
+def test_the_global_random_state_is_not_changed() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    see(AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1))
+    read_pixels(AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1))
     assert torch.equal(torch.rand(3), expected)
+
+
+def write_config(folder: Path, **fields: Any) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    return folder
+
+
+def make_base(folder: Path, name: str) -> Path:
+    """Write the files of a checkpoint that define its preprocessing."""
+    labels = {"num_classes": 2, "label_names": ["hat", "shoe"]}
+    if name == "timm":
+        return write_config(folder, model_type="timm_wrapper", pretrained_cfg=TIMM, **labels)
+    if name == "timm with a Transformers processor":
+        write_config(folder, model_type="timm_wrapper", **labels)
+        PROCESSORS["resnet"].save_pretrained(folder)
+        return folder
+    PROCESSORS[name].save_pretrained(write_config(folder, model_type=name))
+    return folder
+
+
+def make_output(base: Path, folder: Path) -> Path:
+    """Write the configuration that trained weights are saved with, before the preprocessing is written."""
+    return write_config(folder, **json.loads((base / "config.json").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_the_stored_preprocessing_is_that_of_the_training(name: str, tmp_path: Path) -> None:
+    """Reading it back also compares it with the tensors of Transformers."""
+    base = make_base(tmp_path / "base", name)
+    whole = read_whole_photos(base)
+    output = make_output(base, tmp_path / "output")
+    write_whole_photos(base, output)
+    assert Preprocessing.from_checkpoint(output) == whole
+    assert read_whole_photos(output) == whole
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_side_and_normalization_are_those_of_the_base(name: str, tmp_path: Path) -> None:
+    own = Preprocessing.from_checkpoint(make_base(tmp_path / "base", name))
+    whole = read_whole_photos(tmp_path / "base")
+    assert (whole.geometry.crop_to, whole.geometry.interpolation) == (own.geometry.crop_to, own.geometry.interpolation)
+    assert (whole.mean, whole.std) == (own.mean, own.std)
+
+
+def test_both_ends_of_a_tall_image_are_kept(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "resnet")
+    center = Preprocessing.from_checkpoint(base).geometry.apply(TALL)
+    assert not center.any()
+    for geometry in (read_whole_photos(base).geometry, enlarge(read_whole_photos(base).geometry)):
+        pixels = geometry.apply(TALL)
+        assert pixels[:, 0, 0].tolist() == [255, 0, 0]
+        assert pixels[:, -1, -1].tolist() == [0, 0, 255]
+
+
+def test_the_test_sizes_of_timm_are_removed(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "timm")
+    output = make_output(base, tmp_path / "output")
+    write_whole_photos(base, output)
+    stored = json.loads((output / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
+    assert not [name for name in stored if name.startswith("test_")]
+
+
+def test_random_crops_are_taken_from_a_larger_square() -> None:
+    assert enlarge(Geometry(224, 224, False, "bicubic")) == Geometry(256, 256, False, "bicubic")
+    assert enlarge(Geometry(56, 56, False, "bilinear")) == Geometry(64, 64, False, "bilinear")

@@ -4,8 +4,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from jobs.retrain.train.history import HISTORY_FILE, PICTURE_FILE, EpochRecord, write_history
-from jobs.retrain.train.loop import is_patience_spent
+from jobs.retrain.train.history import (
+    HISTORY_FILE,
+    PICTURE_FILE,
+    EpochRecord,
+    is_patience_exhausted,
+    write_history,
+)
 
 HISTORY = (
     EpochRecord(1, 1e-3, train_loss=2.1, validation_loss=1.9, validation_accuracy=0.4),
@@ -13,7 +18,7 @@ HISTORY = (
 )
 
 
-def test_numbers_and_picture_are_written(tmp_path: Path) -> None:
+def test_numbers_and_chart_are_written(tmp_path: Path) -> None:
     write_history(tmp_path, HISTORY)
     first, _ = json.loads((tmp_path / HISTORY_FILE).read_text())
     assert first == {
@@ -36,14 +41,14 @@ def test_the_same_history_gives_the_same_files(tmp_path: Path) -> None:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
 
 
-def test_no_epochs_are_an_empty_list_without_a_picture(tmp_path: Path) -> None:
+def test_a_history_without_epochs_has_no_chart(tmp_path: Path) -> None:
     write_history(tmp_path, ())
     assert json.loads((tmp_path / HISTORY_FILE).read_text()) == []
     assert not (tmp_path / PICTURE_FILE).exists()
 
 
 @pytest.mark.parametrize(
-    ("losses", "is_spent"),
+    ("losses", "is_exhausted"),
     [
         ([], False),
         ([1.0, 2.0], False),
@@ -54,6 +59,6 @@ def test_no_epochs_are_an_empty_list_without_a_picture(tmp_path: Path) -> None:
         ([2.0, 1.0, 1.5, 1.2], True),
     ],
 )
-def test_patience_of_two_epochs(losses: list[float], is_spent: bool) -> None:
+def test_patience_of_two_epochs(losses: list[float], is_exhausted: bool) -> None:
     history = [EpochRecord(number + 1, 0.1, 1.0, loss, 0.5) for number, loss in enumerate(losses)]
-    assert is_patience_spent(history, 2) is is_spent
+    assert is_patience_exhausted(history, 2) is is_exhausted

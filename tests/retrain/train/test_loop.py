@@ -1,4 +1,4 @@
-"""The loop alone, with a model of one layer that learns whether a photo is bright."""
+"""The training loop alone, with a one-layer model that learns whether an image is bright."""
 
 import shutil
 from pathlib import Path
@@ -10,16 +10,16 @@ from torch.nn import functional
 
 from jobs.models.device import choose_device
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
-from jobs.retrain.train.loop import BatchResult, Trained, TrainingTask, train
-from jobs.retrain.train.requests import Augmentation, TrainingSettings
+from jobs.retrain.train.loop import BatchResult, LoopResult, TrainingTask, train
+from jobs.retrain.train.requests import Augmentation, Hyperparameters
 
-SETTINGS = TrainingSettings(epochs=8, batch_size=8, learning_rate=2e-3, warmup_share=0, patience=2)
+HYPERPARAMETERS = Hyperparameters(epochs=8, batch_size=8, learning_rate=2e-3, warmup_share=0, patience=2)
 LABELS = torch.arange(40) % 2
 NOISE = torch.randint(0, 60, (40, 3, 8, 8), generator=torch.Generator().manual_seed(1))
 PIXELS = (NOISE + 140 * LABELS[:, None, None, None]).to(torch.uint8)
 
 
-def ask(model: nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
+def compute_result(model: nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
     logits = model(batch["pixels"].flatten(1).float() / 255 - 0.4)
     return BatchResult(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
 
@@ -31,78 +31,80 @@ def make_model() -> nn.Module:
 
 def make_task(validation_labels: torch.Tensor) -> TrainingTask:
     photos = AugmentedPhotos(PIXELS, {"labels": LABELS}, build_augmentation(Augmentation(), PIXELS.shape[-1]), seed=1)
-    return TrainingTask("brightness", photos, Photos(PIXELS, {"labels": validation_labels}), ask)
+    return TrainingTask("brightness", photos, Photos(PIXELS, {"labels": validation_labels}), compute_result)
 
 
-def train_here(folder: Path, task: TrainingTask, settings: TrainingSettings = SETTINGS) -> tuple[Trained, nn.Module]:
+def train_on_cpu(
+    folder: Path, task: TrainingTask, hyperparameters: Hyperparameters = HYPERPARAMETERS
+) -> tuple[LoopResult, nn.Module]:
     model = make_model()
-    return train(model, task, settings, choose_device("cpu", "fp32"), folder), model
+    return train(model, task, hyperparameters, choose_device("cpu", "fp32"), folder), model
 
 
 def list_checkpoints(folder: Path) -> list[int]:
     return sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
 
 
-def test_a_model_learns_and_every_epoch_is_told(tmp_path: Path) -> None:
-    trained, model = train_here(tmp_path, make_task(LABELS))
+def test_a_model_learns_and_every_epoch_is_recorded(tmp_path: Path) -> None:
+    trained, model = train_on_cpu(tmp_path, make_task(LABELS))
     assert [record.epoch for record in trained.history] == list(range(1, 9))
     assert trained.history[-1].validation_accuracy == 1.0
     assert trained.history[-1].validation_loss < trained.history[0].validation_loss
-    assert trained.history[-1].learning_rate < trained.history[1].learning_rate < SETTINGS.learning_rate
+    assert trained.history[-1].learning_rate < trained.history[1].learning_rate < HYPERPARAMETERS.learning_rate
     assert trained.images_per_second is not None
     assert trained.images_per_second > 0
-    assert ask(model.eval(), {"pixels": PIXELS, "labels": LABELS}).hits.all()
+    assert compute_result(model.eval(), {"pixels": PIXELS, "labels": LABELS}).hits.all()
 
 
-def test_it_stops_when_patience_is_spent_and_goes_back_to_the_best_epoch(tmp_path: Path) -> None:
-    """Validation photos that are labelled the other way round: whatever is learned makes it worse."""
-    trained, model = train_here(tmp_path, make_task(1 - LABELS))
+def test_training_stops_when_patience_is_exhausted_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    """The validation labels are inverted, so every epoch makes the validation loss worse."""
+    trained, model = train_on_cpu(tmp_path, make_task(1 - LABELS))
     losses = [record.validation_loss for record in trained.history]
     assert len(losses) == 3
     assert losses == sorted(losses)
-    loss = ask(model.eval(), {"pixels": PIXELS, "labels": 1 - LABELS}).loss.item()
+    loss = compute_result(model.eval(), {"pixels": PIXELS, "labels": 1 - LABELS}).loss.item()
     assert loss == pytest.approx(losses[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_a_finished_training_is_not_trained_further(flip: bool, tmp_path: Path) -> None:
-    """As after a kill between the last checkpoint and the upload; with patience spent, and with all epochs done."""
+def test_a_finished_training_is_not_continued(flip: bool, tmp_path: Path) -> None:
+    """As after a kill between the last checkpoint and the upload: with patience exhausted, and with all epochs done."""
     task = make_task(1 - LABELS if flip else LABELS)
-    first, model = train_here(tmp_path, task)
+    first, model = train_on_cpu(tmp_path, task)
     checkpoints = list_checkpoints(tmp_path)
-    again, same = train_here(tmp_path, task)
+    again, same = train_on_cpu(tmp_path, task)
     assert again.history == first.history
     assert again.images_per_second is None
     assert list_checkpoints(tmp_path) == checkpoints
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), same.parameters(), strict=True))
 
 
-def test_a_checkpoint_that_was_cut_short_is_passed_over(tmp_path: Path) -> None:
-    whole, model = train_here(tmp_path / "whole", make_task(LABELS))
+def test_an_incomplete_checkpoint_is_ignored(tmp_path: Path) -> None:
+    whole, model = train_on_cpu(tmp_path / "whole", make_task(LABELS))
     latest = list_checkpoints(tmp_path / "whole")[-1]
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     cut = tmp_path / "cut" / f"checkpoint-{latest}"
     (cut / "trainer_state.json").write_text((cut / "trainer_state.json").read_text()[:100])
     (cut / "optimizer.pt").write_bytes(b"")
-    again, same = train_here(tmp_path / "cut", make_task(LABELS))
+    again, same = train_on_cpu(tmp_path / "cut", make_task(LABELS))
     assert again.history == whole.history
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), same.parameters(), strict=True))
 
 
-def test_few_checkpoints_are_kept(tmp_path: Path) -> None:
-    train_here(tmp_path, make_task(LABELS))
+def test_only_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    train_on_cpu(tmp_path, make_task(LABELS))
     assert len(list_checkpoints(tmp_path)) == 2
 
 
-def test_frozen_layers_are_not_put_into_training(tmp_path: Path) -> None:
+def test_frozen_layers_stay_in_evaluation_mode(tmp_path: Path) -> None:
     seen = []
 
-    def watch(model: nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
+    def record(model: nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
         seen.append((model.training, model[0].training))  # type: ignore[index]
-        return ask(model, batch)
+        return compute_result(model, batch)
 
     model = nn.Sequential(nn.BatchNorm1d(3 * 8 * 8), nn.Linear(3 * 8 * 8, 2))
     task = make_task(LABELS)
-    frozen = TrainingTask(task.name, task.train, task.validation, watch, frozen=(model[0],))
-    train(model, frozen, TrainingSettings(1, 8, 1e-3), choose_device("cpu", "fp32"), tmp_path)
+    frozen = TrainingTask(task.name, task.train, task.validation, record, frozen=(model[0],))
+    train(model, frozen, Hyperparameters(1, 8, 1e-3), choose_device("cpu", "fp32"), tmp_path)
     assert set(seen) == {(True, False), (False, False)}

@@ -23,12 +23,12 @@ from jobs.errors import PermanentError, RetryableError
 from jobs.local.ports import LOOPBACK, find_free_ports
 from jobs.models.checkpoint import hash_weights
 from jobs.models.registry import fetch_checkpoint
-from jobs.retrain.train.requests import ClassifierTraining, EncoderTraining, TrainingSettings
+from jobs.retrain.train.requests import ClassifierTraining, EncoderTraining, Hyperparameters
 from jobs.retrain.train.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
 from jobs.settings import PROJECT_ROOT
 from tests.retrain.train.training_contexts import write_small_clip
 
-SETTINGS = TrainingSettings(epochs=1, batch_size=16, learning_rate=1e-3)
+HYPERPARAMETERS = Hyperparameters(epochs=1, batch_size=16, learning_rate=1e-3)
 EPOCHS = 4
 PRECISION = {"CATALOG_PRECISION": "fp32"}
 TRAININGS = "SELECT run_id, kind, snapshot_id, model_version_id, settings, report FROM catalog.trainings ORDER BY 1, 2"
@@ -36,7 +36,7 @@ VERSIONS = "SELECT model_version_id, kind, data_snapshot FROM catalog.model_vers
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabeledSet:
+def labeled() -> LabeledSet:
     return make_labeled_set(train=24, validation=4, test=1)
 
 
@@ -47,14 +47,14 @@ def base(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def school(shop: Shop, labelled: LabeledSet) -> Shop:
+def labeled_shop(shop: Shop, labeled: LabeledSet) -> Shop:
     """A shop with a snapshot."""
-    store_labeled_set(shop.connections, labelled)
+    store_labeled_set(shop.connections, labeled)
     return shop
 
 
 def write_transformer(folder: Path) -> None:
-    """A vision transformer whose training draws random numbers, and whose weights bear other names in its files."""
+    """Write a vision transformer with dropout, whose weights have other names in its files than in memory."""
     config = ViTConfig(
         hidden_size=48,
         num_hidden_layers=2,
@@ -71,10 +71,10 @@ def write_transformer(folder: Path) -> None:
 
 
 def run_with_torchrun(shop: Shop, words: Sequence[str]) -> list[dict[str, Any]]:
-    """Train in two processes; returns what each reports."""
-    # Without the two dashes, torchrun would take --run for one of its own options.
+    """Train in two processes and return the report of each."""
+    # Without the two dashes, torchrun would interpret --run as one of its own options.
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
-    answer = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, *launcher, "jobs", "train", *words],
         cwd=PROJECT_ROOT,
         env=os.environ | shop.environment | PRECISION,
@@ -82,19 +82,19 @@ def run_with_torchrun(shop: Shop, words: Sequence[str]) -> list[dict[str, Any]]:
         text=True,
         check=False,
     )
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    return [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
 
 
-def run_here(shop: Shop, words: Sequence[str]) -> FinishedCommand:
-    """A training in the process of the tests."""
+def run_in_process(shop: Shop, words: Sequence[str]) -> FinishedCommand:
+    """Train in the process of the tests."""
     answer = run_job("train", *words, environment=shop.environment | PRECISION)
     assert answer.exit_code == 0, answer.messages
     return answer
 
 
-def end_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals, messages: Path) -> int | None:
-    """Start a training and send it a signal as soon as there is a checkpoint; returns its exit code."""
+def signal_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals, messages: Path) -> int | None:
+    """Start a training, send it a signal when the first checkpoint is written, and return its exit code."""
     trainings = shop.connections.settings.locations.model_cache / "trainings"
     process = start_job("train", *words, environment=shop.environment | PRECISION, messages=messages)
     while process.is_alive() and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
@@ -114,10 +114,10 @@ def is_json(path: Path) -> bool:
     return True
 
 
-def name_options(labelled: LabeledSet, run_id: str, base: Path, epochs: int = EPOCHS) -> list[str]:
+def make_options(labeled: LabeledSet, run_id: str, base: Path, epochs: int = EPOCHS) -> list[str]:
     return [
         f"--run={run_id}",
-        f"--snapshot={labelled.snapshot.snapshot_id}",
+        f"--snapshot={labeled.snapshot.snapshot_id}",
         f"--base={base}",
         f"--epochs={epochs}",
         "--learning-rate=1e-3",
@@ -126,21 +126,23 @@ def name_options(labelled: LabeledSet, run_id: str, base: Path, epochs: int = EP
 
 
 def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
-    school: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
+    labeled_shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path
 ) -> None:
-    snapshot_id = labelled.snapshot.snapshot_id
-    report = train_candidate(school.connections, "run", snapshot_id, ClassifierTraining(base, "nothing", SETTINGS))
-    assert school.query(VERSIONS) == [(report.model_version_id, "classifier", snapshot_id)]
-    assert school.query("SELECT count(*) FROM catalog.promotions") == [(0,)]
-    ((run_id, kind, snapshot, version, settings, stored),) = school.query(TRAININGS)
+    snapshot_id = labeled.snapshot.snapshot_id
+    report = train_candidate(
+        labeled_shop.connections, "run", snapshot_id, ClassifierTraining(base, "nothing", HYPERPARAMETERS)
+    )
+    assert labeled_shop.query(VERSIONS) == [(report.model_version_id, "classifier", snapshot_id)]
+    assert labeled_shop.query("SELECT count(*) FROM catalog.promotions") == [(0,)]
+    ((run_id, kind, snapshot, version, settings, stored),) = labeled_shop.query(TRAININGS)
     assert (run_id, kind, snapshot, version) == ("run", "classifier", snapshot_id, report.model_version_id)
-    assert (settings["freeze"], settings["settings"]["epochs"]) == ("nothing", 1)
+    assert (settings["freeze"], settings["hyperparameters"]["epochs"]) == ("nothing", 1)
     assert TrainingReport(**stored) == report
     assert report.metrics["validation_images"] == 16
 
-    with school.connections.engine.connect() as connection:
+    with labeled_shop.connections.engine.connect() as connection:
         registered = read_model_version(connection, report.model_version_id)
-    folder = fetch_checkpoint(school.connections.store, registered, tmp_path / "fetched")
+    folder = fetch_checkpoint(labeled_shop.connections.store, registered, tmp_path / "fetched")
     assert hash_weights(folder) == report.weights_sha256
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files == {
@@ -155,19 +157,19 @@ def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
         "training/settings.json",
     }
     assert str(tmp_path) not in (folder / "training" / "settings.json").read_text()
-    assert not list((school.connections.settings.locations.model_cache / "trainings").iterdir())
+    assert not list((labeled_shop.connections.settings.locations.model_cache / "trainings").iterdir())
 
 
-def test_a_training_reports_how_far_it_is(
-    school: Shop, labelled: LabeledSet, base: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_training_reports_its_progress(
+    labeled_shop: Shop, labeled: LabeledSet, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = record_progress(monkeypatch, "jobs.retrain.train.train")
-    request = ClassifierTraining(base, "nothing", replace(SETTINGS, epochs=2))
-    train_candidate(school.connections, "run", labelled.snapshot.snapshot_id, request)
+    request = ClassifierTraining(base, "nothing", replace(HYPERPARAMETERS, epochs=2))
+    train_candidate(labeled_shop.connections, "run", labeled.snapshot.snapshot_id, request)
     assert recorded.tasks == ["classifier.train"]
     assert recorded.stages() == ["decoding photos", "training", "scoring photos", "storing the checkpoint"]
     training = recorded.of("training")
-    # 96 photos in steps of 16, and a report for each batch of validation.
+    # 96 images in steps of 16, and a report for each validation batch.
     assert sorted({report.done for report in training}) == list(range(16, 193, 16))
     assert {report.total for report in training} == {192}
     assert len(training) > 12
@@ -177,90 +179,93 @@ def test_a_training_reports_how_far_it_is(
     assert all(report.images_per_second and report.seconds_left is not None for report in training[1:])
 
 
-def test_a_run_that_has_trained_is_not_trained_again(school: Shop, labelled: LabeledSet, base: Path) -> None:
-    snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
-    report = train_candidate(school.connections, "run", snapshot_id, request)
-    # From this base nothing could be trained.
-    assert train_candidate(school.connections, "run", snapshot_id, replace(request, base=Path("/gone"))) == report
+def test_a_trained_run_is_not_trained_again(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
+    snapshot_id, request = labeled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", HYPERPARAMETERS)
+    report = train_candidate(labeled_shop.connections, "run", snapshot_id, request)
+    # Training from this base would fail.
+    assert (
+        train_candidate(labeled_shop.connections, "run", snapshot_id, replace(request, base=Path("/gone"))) == report
+    )
 
 
-def test_a_run_that_has_trained_is_no_place_for_another_snapshot(
-    school: Shop, labelled: LabeledSet, base: Path
-) -> None:
-    request = ClassifierTraining(base, "backbone", SETTINGS)
-    train_candidate(school.connections, "run", labelled.snapshot.snapshot_id, request)
+def test_a_trained_run_refuses_another_snapshot(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
+    request = ClassifierTraining(base, "backbone", HYPERPARAMETERS)
+    train_candidate(labeled_shop.connections, "run", labeled.snapshot.snapshot_id, request)
     with pytest.raises(PermanentError, match="start a new run"):
-        train_candidate(school.connections, "run", "0" * 64, request)
+        train_candidate(labeled_shop.connections, "run", "0" * 64, request)
 
 
-def test_two_runs_of_the_same_training_give_one_artifact(
-    school: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
+def test_two_runs_of_the_same_training_share_one_artifact(
+    labeled_shop: Shop, labeled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
-    write_small_clip(tmp_path / "clip", [row.full_text for row in labelled.snapshot.rows])
-    request = EncoderTraining(tmp_path / "clip", SETTINGS)
+    write_small_clip(tmp_path / "clip", [row.full_text for row in labeled.snapshot.rows])
+    request = EncoderTraining(tmp_path / "clip", HYPERPARAMETERS)
     one, other = (
-        train_candidate(school.connections, run_id, labelled.snapshot.snapshot_id, request) for run_id in ("1", "2")
+        train_candidate(labeled_shop.connections, run_id, labeled.snapshot.snapshot_id, request)
+        for run_id in ("1", "2")
     )
     assert (one.kind, one.model_version_id, one.weights_sha256) == (
         "encoder",
         other.model_version_id,
         other.weights_sha256,
     )
-    assert [row[0] for row in school.query(TRAININGS)] == ["1", "2"]
+    assert [row[0] for row in labeled_shop.query(TRAININGS)] == ["1", "2"]
 
 
-def test_a_training_in_other_hands_is_left_alone(school: Shop, labelled: LabeledSet, base: Path) -> None:
-    snapshot_id, request = labelled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", SETTINGS)
+def test_a_run_that_another_process_trains_is_refused(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
+    snapshot_id, request = labeled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", HYPERPARAMETERS)
     with (
-        _hold_folder(_choose_folder(school.connections, "run", "classifier")),
+        _hold_folder(_choose_folder(labeled_shop.connections, "run", "classifier")),
         pytest.raises(RetryableError, match="another process is training this run"),
     ):
-        train_candidate(school.connections, "run", snapshot_id, request)
-    train_candidate(school.connections, "run", snapshot_id, request)
+        train_candidate(labeled_shop.connections, "run", snapshot_id, request)
+    train_candidate(labeled_shop.connections, "run", snapshot_id, request)
 
 
-def test_an_unknown_snapshot_is_refused(school: Shop, base: Path) -> None:
+def test_an_unknown_snapshot_is_refused(labeled_shop: Shop, base: Path) -> None:
     with pytest.raises(PermanentError, match=r"snapshots/0000"):
-        train_candidate(school.connections, "run", "0" * 64, ClassifierTraining(base, "backbone", SETTINGS))
+        train_candidate(
+            labeled_shop.connections, "run", "0" * 64, ClassifierTraining(base, "backbone", HYPERPARAMETERS)
+        )
 
 
-def test_killed_and_asked_again_it_ends_with_the_same_weights(
-    school: Shop, labelled: LabeledSet, tmp_path: Path
+def test_a_killed_training_resumes_and_ends_with_the_same_weights(
+    labeled_shop: Shop, labeled: LabeledSet, tmp_path: Path
 ) -> None:
     write_transformer(tmp_path / "base")
-    words = ["classifier", *name_options(labelled, "killed", tmp_path / "base")]
-    assert end_after_first_epoch(school, words, signal.SIGKILL, tmp_path / "messages") == -signal.SIGKILL
-    resumed = run_here(school, words)
-    assert any("going on after epoch" in line for line in resumed.messages)
+    words = ["classifier", *make_options(labeled, "killed", tmp_path / "base")]
+    assert signal_after_first_epoch(labeled_shop, words, signal.SIGKILL, tmp_path / "messages") == -signal.SIGKILL
+    resumed = run_in_process(labeled_shop, words)
+    assert any("resuming after epoch" in line for line in resumed.messages)
     killed = json.loads(resumed.output)
-    whole = json.loads(run_here(school, ["classifier", *name_options(labelled, "whole", tmp_path / "base")]).output)
+    whole = json.loads(
+        run_in_process(labeled_shop, ["classifier", *make_options(labeled, "whole", tmp_path / "base")]).output
+    )
     assert killed["weights_sha256"] == whole["weights_sha256"]
-    # The version is the same, since even the history is: nothing shows that there was a kill.
+    # The whole artifact is the same, including the history.
     assert killed["model_version_id"] == whole["model_version_id"]
 
 
-def test_sigterm_ends_a_training_that_goes_on_later(
-    school: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
-) -> None:
-    words = ["classifier", *name_options(labelled, "killed", base)]
-    assert end_after_first_epoch(school, words, signal.SIGTERM, tmp_path / "messages") == 143
+def test_sigterm_stops_a_training(labeled_shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
+    words = ["classifier", *make_options(labeled, "killed", base)]
+    assert signal_after_first_epoch(labeled_shop, words, signal.SIGTERM, tmp_path / "messages") == 143
 
 
-def test_two_processes_train_one_candidate(school: Shop, labelled: LabeledSet, base: Path) -> None:
-    one, other = run_with_torchrun(school, ["classifier", *name_options(labelled, "run", base, epochs=1)])
+def test_two_processes_train_one_candidate(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
+    one, other = run_with_torchrun(labeled_shop, ["classifier", *make_options(labeled, "run", base, epochs=1)])
     assert one == other
-    assert school.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
-    assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
+    assert labeled_shop.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
+    assert labeled_shop.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
 
 
-def test_two_processes_fit_one_head(school: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
-    words = ["train", "classifier", *name_options(labelled, "run", base), "--freeze=backbone"]
-    # As torchrun starts them, except that here they have loaded the libraries.
+def test_two_processes_fit_one_head(labeled_shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
+    words = ["train", "classifier", *make_options(labeled, "run", base), "--freeze=backbone"]
+    # The environment that torchrun sets. These processes have already loaded the libraries, so they start faster.
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": LOOPBACK, "MASTER_PORT": str(find_free_ports(1)[0])}
     processes = [
         start_job(
             *words,
-            environment=school.environment | PRECISION | group | {"RANK": rank, "LOCAL_RANK": rank},
+            environment=labeled_shop.environment | PRECISION | group | {"RANK": rank, "LOCAL_RANK": rank},
             messages=tmp_path / rank,
         )
         for rank in ("0", "1")
@@ -271,4 +276,4 @@ def test_two_processes_fit_one_head(school: Shop, labelled: LabeledSet, base: Pa
     assert [process.exitcode for process in processes] == [0, 0], written
     one, other = (json.loads(lines.splitlines()[-1]) for lines in written)
     assert one == other
-    assert school.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
+    assert labeled_shop.query("SELECT count(*) FROM catalog.trainings") == [(1,)]

@@ -17,22 +17,22 @@ from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.evaluate.servable import read_reference_outputs
 from jobs.retrain.train.augmentation import read_whole_photos
 from jobs.retrain.train.context import TrainedModel, TrainingContext
-from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Freeze, TrainingSettings
+from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Freeze, Hyperparameters
 from jobs.retrain.train.train_classifier import save_classifier, train_classifier
 from tests.retrain.train.training_contexts import EXACT, change_rows, measure_accuracy, open_context
 
-SETTINGS = TrainingSettings(epochs=6, batch_size=16, learning_rate=1e-3, patience=6)
+HYPERPARAMETERS = Hyperparameters(epochs=6, batch_size=16, learning_rate=1e-3, patience=6)
 MILD = Augmentation(smallest_crop=0.9, rotation_degrees=0, color_jitter=0)
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabeledSet:
+def labeled() -> LabeledSet:
     return make_labeled_set(train=12, validation=4, test=6)
 
 
 @pytest.fixture
-def context(shop: Shop, labelled: LabeledSet, tmp_path: Path) -> TrainingContext:
-    return open_context(shop, labelled, tmp_path)
+def context(shop: Shop, labeled: LabeledSet, tmp_path: Path) -> TrainingContext:
+    return open_context(shop, labeled, tmp_path)
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def base(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def make_training(base: Path, freeze: Freeze, epochs: int = SETTINGS.epochs) -> ClassifierTraining:
-    return ClassifierTraining(base, freeze, replace(SETTINGS, epochs=epochs), MILD)
+def make_training(base: Path, freeze: Freeze, epochs: int = HYPERPARAMETERS.epochs) -> ClassifierTraining:
+    return ClassifierTraining(base, freeze, replace(HYPERPARAMETERS, epochs=epochs), MILD)
 
 
 def train_and_save(
@@ -53,7 +53,7 @@ def train_and_save(
     return trained, save_classifier(trained.model, request, context, folder)
 
 
-def say_what_is_seen(freeze: Freeze, base: Path) -> Preprocessing:
+def read_expected_preprocessing(freeze: Freeze, base: Path) -> Preprocessing:
     return Preprocessing.from_checkpoint(base) if freeze == "backbone" else read_whole_photos(base)
 
 
@@ -63,7 +63,7 @@ def find_changed_weights(base: Path, output: Path) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def test_with_a_frozen_backbone_only_the_head_changes(context: TrainingContext, base: Path, tmp_path: Path) -> None:
+def test_only_the_head_changes_if_the_backbone_is_frozen(context: TrainingContext, base: Path, tmp_path: Path) -> None:
     recorded = RecordedProgress()
     context = replace(context, progress=recorded)
     trained, metrics = train_and_save(make_training(base, "backbone"), context, tmp_path / "output")
@@ -74,15 +74,13 @@ def test_with_a_frozen_backbone_only_the_head_changes(context: TrainingContext, 
     assert measure_accuracy(tmp_path / "output", context, "test") == 1.0
 
 
-def test_a_head_is_fitted_without_a_look_at_validation_or_test(
-    shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
-) -> None:
-    """With the answers of the other parts shuffled, the head is still one of those that the train part gives."""
+def test_a_head_is_fitted_on_train_images_only(shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
+    """With wrong labels in the other splits, the head still fits the train split."""
     rotated = dict(zip(CATEGORIES, [*CATEGORIES[1:], CATEGORIES[0]], strict=True))
     others = [
-        replace(row, category=rotated[row.category]) if row.split != "train" else row for row in labelled.snapshot.rows
+        replace(row, category=rotated[row.category]) if row.split != "train" else row for row in labeled.snapshot.rows
     ]
-    context = open_context(shop, change_rows(labelled, others), tmp_path)
+    context = open_context(shop, change_rows(labeled, others), tmp_path)
     _, metrics = train_and_save(make_training(base, "backbone"), context, tmp_path / "output")
     assert metrics["validation_accuracy"] == 0
     assert measure_accuracy(tmp_path / "output", context, "train") == 1.0
@@ -109,8 +107,8 @@ def test_frozen_early_layers_keep_their_weights_and_their_statistics(
     assert "classifier.1.weight" in changed
 
 
-def test_the_best_epoch_counts_and_not_the_last(context: TrainingContext, base: Path, tmp_path: Path) -> None:
-    """A rate that is far too high at the end: what is saved must be as good as the best epoch was."""
+def test_the_best_epoch_is_saved_and_not_the_last(context: TrainingContext, base: Path, tmp_path: Path) -> None:
+    """The validation loss of the saved model is that of the best epoch."""
     trained, _ = train_and_save(make_training(base, "nothing"), context, tmp_path / "output")
     best = min(record.validation_loss for record in trained.history)
     classifier = load_classifier(tmp_path / "output", EXACT)
@@ -122,21 +120,23 @@ def test_the_best_epoch_counts_and_not_the_last(context: TrainingContext, base: 
     assert torch.nn.functional.cross_entropy(logits, labels).item() == pytest.approx(best, rel=1e-3)
 
 
-def test_a_rare_category_counts_for_more(shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
-    rows = [row for row in labelled.snapshot.rows if row.split != "train" or row.category != "hat"]
-    rare = [row for row in labelled.snapshot.part("train") if row.category == "hat"][:2]
-    context = open_context(shop, change_rows(labelled, [*rows, *rare]), tmp_path)
+def test_a_rare_category_weighs_more(shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
+    rows = [row for row in labeled.snapshot.rows if row.split != "train" or row.category != "hat"]
+    rare = [row for row in labeled.snapshot.part("train") if row.category == "hat"][:2]
+    context = open_context(shop, change_rows(labeled, [*rows, *rare]), tmp_path)
     train_and_save(make_training(base, "nothing", epochs=8), context, tmp_path / "output")
     assert measure_accuracy(tmp_path / "output", context, "test") > 0.9
 
 
 @pytest.mark.parametrize("freeze", ["backbone", "early", "nothing"])
-def test_what_travels_with_the_checkpoint(freeze: Freeze, context: TrainingContext, base: Path, tmp_path: Path) -> None:
-    """Names, preprocessing, temperature, and answers that the stored artifact still gives."""
+def test_the_checkpoint_contains_everything_to_serve_it(
+    freeze: Freeze, context: TrainingContext, base: Path, tmp_path: Path
+) -> None:
+    """Categories, preprocessing, temperature, and reference outputs that the stored model reproduces."""
     output = tmp_path / "output"
     _, metrics = train_and_save(make_training(base, freeze, epochs=1), context, output)
     assert read_categories(output) == context.snapshot.categories
-    assert Preprocessing.from_checkpoint(output) == say_what_is_seen(freeze, base)
+    assert Preprocessing.from_checkpoint(output) == read_expected_preprocessing(freeze, base)
     assert read_temperature(output) == pytest.approx(metrics["temperature"], abs=1e-3)
 
     reference = read_reference_outputs(output)
@@ -145,18 +145,18 @@ def test_what_travels_with_the_checkpoint(freeze: Freeze, context: TrainingConte
     rows = context.snapshot.part("validation")
     assert list(reference.outputs) == [row.content_hash for row in rows]
     classifier = load_classifier(output, EXACT)
-    answers = classifier.predict(context.photos.load_pixels(rows, classifier.preprocessing.geometry))
-    for row, answer in zip(rows, answers.tolist(), strict=True):
+    predictions = classifier.predict(context.photos.load_pixels(rows, classifier.preprocessing.geometry))
+    for row, prediction in zip(rows, predictions.tolist(), strict=True):
         expected = reference.outputs[row.content_hash]
         assert isinstance(expected, dict)
-        assert [expected[name] for name in classifier.categories] == pytest.approx(answer, abs=1e-5)
+        assert [expected[name] for name in classifier.categories] == pytest.approx(prediction, abs=1e-5)
 
 
 @pytest.mark.parametrize("freeze", ["backbone", "early", "nothing"])
 def test_training_twice_gives_the_same_weights(
     freeze: Freeze, context: TrainingContext, base: Path, tmp_path: Path
 ) -> None:
-    request = ClassifierTraining(base, freeze, replace(SETTINGS, epochs=2))
+    request = ClassifierTraining(base, freeze, replace(HYPERPARAMETERS, epochs=2))
     for name in ("one", "other"):
         train_and_save(request, replace(context, folder=tmp_path / f"checkpoints-{name}"), tmp_path / name)
     assert hash_weights(tmp_path / "one") == hash_weights(tmp_path / "other")
@@ -164,7 +164,7 @@ def test_training_twice_gives_the_same_weights(
 
 def test_another_seed_gives_other_weights(context: TrainingContext, base: Path, tmp_path: Path) -> None:
     for seed in (1, 2):
-        request = ClassifierTraining(base, "nothing", replace(SETTINGS, epochs=1, seed=seed))
+        request = ClassifierTraining(base, "nothing", replace(HYPERPARAMETERS, epochs=1, seed=seed))
         train_and_save(request, replace(context, folder=tmp_path / f"checkpoints-{seed}"), tmp_path / str(seed))
     assert hash_weights(tmp_path / "1") != hash_weights(tmp_path / "2")
 
@@ -174,46 +174,48 @@ def test_a_timm_backbone_gets_a_new_head(freeze: Freeze, epochs: int, context: T
     base = require_pretrained()
     train_and_save(make_training(base, freeze, epochs), context, tmp_path / "output")
     assert measure_accuracy(tmp_path / "output", context, "test") > 0.9
-    assert Preprocessing.from_checkpoint(tmp_path / "output") == say_what_is_seen(freeze, base)
+    assert Preprocessing.from_checkpoint(tmp_path / "output") == read_expected_preprocessing(freeze, base)
 
 
-def test_an_encoder_may_be_the_backbone(context: TrainingContext, tiny_models: TinyModels, tmp_path: Path) -> None:
+def test_an_encoder_can_be_the_backbone(context: TrainingContext, tiny_models: TinyModels, tmp_path: Path) -> None:
     train_and_save(make_training(tiny_models.encoder, "backbone"), context, tmp_path / "output")
     assert measure_accuracy(tmp_path / "output", context, "test") > 0.9
 
 
-def test_a_category_that_is_in_test_alone_is_known(
-    shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path
+def test_a_category_that_occurs_only_in_test_is_known(
+    shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path
 ) -> None:
-    rows = [row for row in labelled.snapshot.rows if row.split == "test" or row.category != "hat"]
-    context = open_context(shop, change_rows(labelled, rows), tmp_path)
+    rows = [row for row in labeled.snapshot.rows if row.split == "test" or row.category != "hat"]
+    context = open_context(shop, change_rows(labeled, rows), tmp_path)
     train_and_save(make_training(base, "nothing", epochs=1), context, tmp_path / "output")
     assert "hat" in read_categories(tmp_path / "output")
 
 
-def test_one_category_is_not_enough(shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
-    rows = [row for row in labelled.snapshot.rows if row.category == "hat"]
-    context = open_context(shop, change_rows(labelled, rows), tmp_path)
+def test_one_category_is_not_enough(shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
+    rows = [row for row in labeled.snapshot.rows if row.category == "hat"]
+    context = open_context(shop, change_rows(labeled, rows), tmp_path)
     with pytest.raises(PermanentError, match=r"at least two categories.*hat"):
         train_classifier(make_training(base, "backbone"), context)
 
 
-def test_no_validation_photos_are_refused(shop: Shop, labelled: LabeledSet, base: Path, tmp_path: Path) -> None:
-    rows = [row for row in labelled.snapshot.rows if row.split != "validation"]
-    context = open_context(shop, change_rows(labelled, rows), tmp_path)
+def test_a_snapshot_without_validation_images_is_refused(
+    shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path
+) -> None:
+    rows = [row for row in labeled.snapshot.rows if row.split != "validation"]
+    context = open_context(shop, change_rows(labeled, rows), tmp_path)
     with pytest.raises(PermanentError, match="has no validation photos: label more"):
         train_classifier(make_training(base, "backbone"), context)
 
 
-def test_a_base_that_is_no_model_is_refused_in_one_line(context: TrainingContext, tmp_path: Path) -> None:
+def test_a_base_that_is_not_a_model_is_refused_in_one_line(context: TrainingContext, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(PermanentError, match="does not load by AutoModelForImageClassification") as caught:
         train_classifier(make_training(tmp_path / "empty", "backbone"), context)
     assert "\n" not in str(caught.value)
 
 
-def test_a_rate_that_blows_the_model_up_is_refused(context: TrainingContext, base: Path) -> None:
-    with pytest.raises(PermanentError, match="loss is not a number"):
+def test_a_learning_rate_that_diverges_is_refused(context: TrainingContext, base: Path) -> None:
+    with pytest.raises(PermanentError, match="loss is NaN or infinite"):
         train_classifier(
-            ClassifierTraining(base, "nothing", replace(SETTINGS, learning_rate=1e30, warmup_share=0)), context
+            ClassifierTraining(base, "nothing", replace(HYPERPARAMETERS, learning_rate=1e30, warmup_share=0)), context
         )

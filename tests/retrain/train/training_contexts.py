@@ -1,4 +1,4 @@
-"""A place to train in: labelled photos in a shop's artifacts, and bases that are quick."""
+"""Training contexts for tests: labeled images in a shop's artifacts, and bases that train in seconds."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,27 +18,27 @@ from jobs.retrain.train.context import TrainingContext
 EXACT = choose_device("cpu", "fp32")
 
 
-def open_context(shop: Shop, labelled: LabeledSet, folder: Path) -> TrainingContext:
-    """Store the photos and stand before them, as `train_candidate` does."""
-    store_labeled_set(shop.connections, labelled)
+def open_context(shop: Shop, labeled: LabeledSet, folder: Path) -> TrainingContext:
+    """Store the images and open a context, as `train_candidate` does."""
+    store_labeled_set(shop.connections, labeled)
     photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, folder / "cache")
-    return TrainingContext(labelled.snapshot, photos, EXACT, folder / "checkpoints")
+    return TrainingContext(labeled.snapshot, photos, EXACT, folder / "checkpoints")
 
 
-def change_rows(labelled: LabeledSet, rows: Iterable[SnapshotRow]) -> LabeledSet:
-    """The same photos under other labels."""
-    return replace(labelled, snapshot=make_snapshot(list(rows)))
+def change_rows(labeled: LabeledSet, rows: Iterable[SnapshotRow]) -> LabeledSet:
+    """Return the same images with other labels."""
+    return replace(labeled, snapshot=make_snapshot(list(rows)))
 
 
 def write_small_clip(folder: Path, texts: Sequence[str]) -> None:
-    """An encoder with random weights that learns in seconds."""
+    """Write an encoder with random weights that trains in seconds."""
     write_blank_clip(folder, IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=texts)
 
 
 def measure_accuracy(checkpoint: Path, context: TrainingContext, split: Split) -> float:
-    """The share of a part that a stored classifier gets right."""
+    """Return the accuracy of a stored classifier on a split."""
     classifier = load_classifier(checkpoint, EXACT)
     rows = context.snapshot.part(split)
     pixels = context.photos.load_pixels(rows, classifier.preprocessing.geometry)
-    answers = [classifier.categories[index] for index in classifier.predict(pixels).argmax(1)]
-    return float(np.mean([answer == row.category for answer, row in zip(answers, rows, strict=True)]))
+    predictions = [classifier.categories[index] for index in classifier.predict(pixels).argmax(1)]
+    return float(np.mean([prediction == row.category for prediction, row in zip(predictions, rows, strict=True)]))
