@@ -29,7 +29,7 @@ from jobs.database.engine import POOL_OVERFLOW, POOL_SIZE
 from jobs.database.model_coverage import lock_for_switch
 from jobs.database.spaces import read_space
 from jobs.database.tagging_runs import RunModels
-from jobs.retag.switch import find_incompleteness, find_switches, read_live_models, switch_models
+from jobs.retag.switch import find_missing_results, find_switches, read_live_models, switch_models
 
 Rows = tuple[tuple[int, float], ...]
 """The best image of each product that was found, and its similarity."""
@@ -204,7 +204,7 @@ def _switch(engine: Engine, target: RunModels) -> Switch:
         lock_for_switch(connection)
         live = read_live_models(connection)
         switches = find_switches(live, target)
-        lacking = find_incompleteness(connection, target, switches)
+        lacking = find_missing_results(connection, target, switches)
         assert lacking is None, lacking
         switch_models(connection, target, live, switches, agreement=None, failed_share_limit=0)
     return Switch(started, time.perf_counter(), target.space_id)

@@ -8,7 +8,7 @@ from jobs.commands.options import KindArgument, RunOption
 from jobs.commands.terminal import print_report
 from jobs.connections import connect
 from jobs.database.tagging_runs import require_run
-from jobs.retag.retag import complete_retag as complete
+from jobs.retag.complete import complete_retag as complete
 from jobs.retag.retag import plan_retag as plan
 from jobs.retag.retag import retag as retag_catalog
 from jobs.retag.rollback import roll_back

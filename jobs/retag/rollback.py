@@ -1,4 +1,4 @@
-"""Going back to an earlier champion: at once, for its answers are still there."""
+"""Roll back to an earlier champion. It goes live at once, because its results are still stored."""
 
 import logging
 
@@ -22,7 +22,7 @@ from jobs.database.promotions import (
 from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
 from jobs.database.vector_codes import renew_live_codes
 from jobs.errors import NotFoundError, RefusedError
-from jobs.retag.switch import carry_texts
+from jobs.retag.complete import embed_stored_texts
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,16 @@ def roll_back(
     reason: str = "rolled back",
     decision_id: int | None = None,
 ) -> PromotionReport:
-    """Make an earlier version the champion and have answers come from it, in one transaction.
+    """Make an earlier version champion and live in one transaction.
 
-    By default it is the version that was live last beside the champion. Where a rollback made the champion, it
-    stays, so that a repeated call changes nothing: going back further takes ``to_version``. Images that it has not
-    answered stay without its answer until the next ingest run; of an encoder, texts that it has not
-    embedded are embedded after the switch. ``decision_id`` is the decision of a person that this carries out.
+    The default is the latest live version other than the champion. A champion that became so by a rollback stays, so a
+    repeated call changes nothing; ``to_version`` goes back further. Images that the version has not processed stay
+    without a result until the next ingest run. Texts that an encoder has not embedded are embedded after the switch.
+    ``decision_id`` closes the decision of a user that this call carries out.
 
     Raises:
-        PermanentError: answers never came from that version, or the space of that encoder was dropped.
+        NotFoundError: there is no earlier version.
+        RefusedError: the version was never live, or its space was dropped.
     """
     with connections.engine.begin() as connection:
         lock_promotions(connection)
@@ -52,16 +53,16 @@ def roll_back(
         report = _roll_back(connection, kind, to_version, promoted_by, reason)
     if report.unanswered_images:
         log.warning(
-            "%s %d has not answered %d images, which arrived after it was replaced: the next ingest run does, or now "
-            "`python -m jobs retag`",
+            "%s %d has not processed %d images, which arrived after it was replaced: the next ingest run processes "
+            "them, or `python -m jobs retag` now",
             kind,
             report.model_version_id,
             report.unanswered_images,
         )
     if kind == "encoder" and report.is_live:
-        carry_texts(connections, report.model_version_id)
+        embed_stored_texts(connections, report.model_version_id)
     if report.is_live:
-        # Until it ends, searches in large categories take longer.
+        # Searches in large categories are slower until this ends.
         renew_live_codes(connections.engine)
     return report
 
@@ -72,7 +73,7 @@ def _roll_back(
     champion = read_latest_promotion(connection, kind)
     if champion and champion.is_rollback and not to_version:
         log.info(
-            "%s %d is the champion since a rollback already: `--to VERSION` goes back to another one",
+            "%s %d became the champion by a rollback and stays: use --to VERSION to go back further",
             kind,
             champion.model_version_id,
         )
@@ -80,7 +81,7 @@ def _roll_back(
     version = choose_rollback(connection, kind, to_version)
     assert champion is not None
     if version == champion.model_version_id:
-        log.info("%s %d is the champion already", kind, version)
+        log.info("%s %d is already the champion", kind, version)
         return report_champion(connection, kind, is_new=False)
     _go_live(connection, kind, version, report={"promoted_by": promoted_by, "reason": reason})
     insert_promotion(
@@ -98,23 +99,24 @@ def _roll_back(
 
 
 def choose_rollback(connection: Connection, kind: ModelKind, to_version: int | None = None) -> int:
-    """The version to go back to, which has answered the catalog; the champion itself only if it was asked for.
+    """Return the version to roll back to, which was live before. It is the champion only if ``to_version`` names it.
 
     Raises:
-        PermanentError: there is none, or it cannot answer at once.
+        NotFoundError: there is no earlier version.
+        RefusedError: the version was never live, or its space was dropped.
     """
     champion = read_latest_promotion(connection, kind)
     if champion is None:
-        raise NotFoundError(f"no {kind} was promoted yet, so that there is none to go back to")
+        raise NotFoundError(f"no {kind} was promoted yet: there is no version to roll back to")
     version = to_version or find_latest_other(connection, kind, champion.model_version_id)
     if version is None:
-        raise NotFoundError(f"{kind} {champion.model_version_id} is the first that was live: there is none before it")
+        raise NotFoundError(f"{kind} {champion.model_version_id} was the first live version: there is none before it")
     if version == champion.model_version_id:
         return version
     if not was_live(connection, kind, version):
         raise RefusedError(
-            f"{kind} {version} was never live, so that it has not answered the catalog: evaluate and promote it "
-            "instead; `python -m jobs models list` shows those that were"
+            f"{kind} {version} was never live: evaluate and promote it instead, or choose a version that was live "
+            "from `python -m jobs models list`"
         )
     if kind == "encoder":
         _require_searchable_space(connection, version)
@@ -125,8 +127,8 @@ def _require_searchable_space(connection: Connection, encoder_version_id: int) -
     space_id = find_searchable_space(connection, encoder_version_id)
     if space_id is None:
         raise RefusedError(
-            f"the space of encoder {encoder_version_id} was dropped, and its vectors with it: evaluate and promote the "
-            "encoder again, and a retag fills a new one"
+            f"the space of encoder {encoder_version_id} was dropped with its vectors: evaluate and promote the encoder "
+            "again, and a retag fills a new space"
         )
     return space_id
 
@@ -136,7 +138,7 @@ def _go_live(connection: Connection, kind: ModelKind, version: int, report: dict
     if live is not None and live.model_version_id == version:
         return
     if kind == "classifier":
-        # Photos may have come, gone or changed their product while it did not answer.
+        # Images may have been added, deleted or moved to another product since it was live.
         renew_product_tags(connection, version)
         insert_switch(connection, Switch(kind, version, live.model_version_id if live else None), report)
         return

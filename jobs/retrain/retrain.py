@@ -11,7 +11,8 @@ from jobs.database.evaluations import read_latest_evaluation
 from jobs.database.model_coverage import PromotionReport
 from jobs.database.model_versions import ModelKind, read_champion
 from jobs.errors import PermanentError, RefusedError
-from jobs.retag.retag import RetagReport, retag
+from jobs.retag.complete import RetagReport
+from jobs.retag.retag import retag
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
 from jobs.retrain.gates.gate import decide_gates
 from jobs.retrain.gates.gate_policy import GatePolicy

@@ -7,7 +7,8 @@ from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.ingest.report import IndexFilling, explain_filling, report_run
 from jobs.ingest.tag_shard import ShardTagger
-from jobs.retag.retag import complete_retag, plan_retag, retag
+from jobs.retag.complete import complete_retag
+from jobs.retag.retag import plan_retag, retag
 
 
 def count(filling: IndexFilling | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Bringing the catalog over to new champions, asked all the while."""
+"""Retagging the catalog with new champions, while queries go on."""
 
 import shutil
 import threading
@@ -22,7 +22,8 @@ from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.ingest.tag_shard import ShardTagger
-from jobs.retag.retag import RetagReport, complete_retag, plan_retag, retag
+from jobs.retag.complete import RetagReport, complete_retag
+from jobs.retag.retag import plan_retag, retag
 from jobs.retag.rollback import roll_back
 from jobs.search.by_text import embed_text_query
 from jobs.search.encoders import load_text_embedder
@@ -41,7 +42,7 @@ LACKING = """
 
 @pytest.fixture
 def open_catalog(tagging_shop: Shop) -> Shop:
-    """Thirty photos, tagged and searchable by text."""
+    """A catalog of thirty images, tagged and searchable by text."""
     tagging_shop.put_photos(30)
     ingest(tagging_shop.connections, IngestOptions())
     connections = tagging_shop.connections
@@ -51,7 +52,7 @@ def open_catalog(tagging_shop: Shop) -> Shop:
 
 @pytest.fixture
 def promoted_catalog(open_catalog: Shop, tiny_models: TinyModels) -> Shop:
-    """The same, with a new champion of each kind."""
+    """The same catalog with a new champion of each kind."""
     make_champion(open_catalog.connections, tiny_models.other_classifier, "classifier")
     make_champion(open_catalog.connections, tiny_models.other_encoder, "encoder")
     return open_catalog
@@ -64,15 +65,15 @@ def tag_planned_shards(connections: Connections, run_id: str) -> None:
     ShardTagger(connections).tag(run_id, numbers)
 
 
-def count_unanswered_by_champions(shop: Shop) -> int:
+def count_unprocessed_by_champions(shop: Shop) -> int:
     ((classifier,), (encoder,)) = shop.query(CHAMPIONS)
     ((space,),) = shop.query("SELECT space_id FROM catalog.embedding_spaces WHERE encoder_version_id = :e", e=encoder)
     with shop.connections.engine.connect() as connection:
         return count_unprocessed(connection, classifier, space)
 
 
-def test_the_catalog_answers_at_every_moment(promoted_catalog: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = record_progress(monkeypatch, "jobs.retag.retag")
+def test_queries_stay_consistent_during_a_retag(promoted_catalog: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = record_progress(monkeypatch, "jobs.retag.complete")
     before = promoted_catalog.query(LIVE)
     with watch_catalog(promoted_catalog, WORDS) as watch:
         report = retag(promoted_catalog.connections)
@@ -95,7 +96,7 @@ def test_the_catalog_answers_at_every_moment(promoted_catalog: Shop, monkeypatch
     promoted_catalog.assert_codes_are_current()
 
 
-def test_a_new_classifier_renews_tags_alone(open_catalog: Shop, tiny_models: TinyModels) -> None:
+def test_a_new_classifier_renews_only_tags(open_catalog: Shop, tiny_models: TinyModels) -> None:
     vectors = "SELECT image_id, embedded_at FROM catalog.image_embeddings ORDER BY 1"
     before = open_catalog.query(vectors)
     make_champion(open_catalog.connections, tiny_models.other_classifier, "classifier")
@@ -106,9 +107,7 @@ def test_a_new_classifier_renews_tags_alone(open_catalog: Shop, tiny_models: Tin
     assert len(open_catalog.query("SELECT DISTINCT image_id FROM catalog.current_image_tags")) == 30
 
 
-def test_a_new_encoder_leaves_tags_alone_and_says_how_far_neighbours_agree(
-    open_catalog: Shop, tiny_models: TinyModels
-) -> None:
+def test_a_new_encoder_keeps_tags_and_reports_neighbor_agreement(open_catalog: Shop, tiny_models: TinyModels) -> None:
     tags = "SELECT * FROM catalog.image_tags ORDER BY image_id"
     before = open_catalog.query(tags)
     make_champion(open_catalog.connections, tiny_models.other_encoder, "encoder")
@@ -125,7 +124,7 @@ def test_a_new_encoder_leaves_tags_alone_and_says_how_far_neighbours_agree(
     }
 
 
-def test_photos_that_an_ingest_brings_meanwhile_are_answered_by_both(promoted_catalog: Shop) -> None:
+def test_images_ingested_during_a_retag_are_processed_by_old_and_new_models(promoted_catalog: Shop) -> None:
     connections = promoted_catalog.connections
     plan = plan_retag(connections, "retag")
     assert (plan.entries, plan.entries_by_reason) == (30, {"not_tagged": 30})
@@ -143,11 +142,11 @@ def test_photos_that_an_ingest_brings_meanwhile_are_answered_by_both(promoted_ca
     assert watch.answers[-1].images == 40
     tag_planned_shards(connections, "discovered")
     assert promoted_catalog.query(LACKING) == []
-    assert count_unanswered_by_champions(promoted_catalog) == 0
+    assert count_unprocessed_by_champions(promoted_catalog) == 0
 
 
-def test_a_listing_that_is_being_recorded_is_waited_for(promoted_catalog: Shop) -> None:
-    """Its photos are invisible to the switch until they are committed, and answered by it all the same."""
+def test_the_switch_waits_for_a_listing_that_is_being_recorded(promoted_catalog: Shop) -> None:
+    """Its images are invisible to the switch until they are committed, and must be processed before it."""
     connections = promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
     promoted_catalog.put("late_1.jpg", make_photo(888))
@@ -182,8 +181,8 @@ def test_a_listing_that_is_being_recorded_is_waited_for(promoted_catalog: Shop) 
     assert (report.state, report.top_up_rounds, watch.answers[-1].images) == ("switched", 1, 31)
 
 
-def test_photos_that_arrive_during_the_last_step_are_not_lost(promoted_catalog: Shop) -> None:
-    """Each listing is before the switch and counted, or after it and uses its models."""
+def test_images_that_arrive_during_the_switch_are_not_lost(promoted_catalog: Shop) -> None:
+    """A listing either commits before the switch and is counted, or after it and uses the new models."""
     connections = promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
     runs = [f"arrival {number}" for number in range(5)]
@@ -203,10 +202,10 @@ def test_photos_that_arrive_during_the_last_step_are_not_lost(promoted_catalog: 
     for run_id in runs:
         tag_planned_shards(connections, run_id)
     assert promoted_catalog.query("SELECT count(*) FROM catalog.images") == [(40,)]
-    assert count_unanswered_by_champions(promoted_catalog) == 0
+    assert count_unprocessed_by_champions(promoted_catalog) == 0
 
 
-def test_labels_stay_whenever_they_are_given(promoted_catalog: Shop) -> None:
+def test_labels_given_at_any_time_are_kept(promoted_catalog: Shop) -> None:
     connections = promoted_catalog.connections
     ids = [image_id for (image_id,) in promoted_catalog.query("SELECT image_id FROM catalog.images ORDER BY 1 LIMIT 3")]
 
@@ -228,13 +227,13 @@ def test_labels_stay_whenever_they_are_given(promoted_catalog: Shop) -> None:
     assert promoted_catalog.query("SELECT count(*) FROM catalog.labels") == [(3,)]
 
 
-def test_stored_texts_are_found_by_the_new_encoder(promoted_catalog: Shop) -> None:
+def test_stored_texts_are_embedded_by_the_new_encoder(promoted_catalog: Shop) -> None:
     retag(promoted_catalog.connections)
     texts = promoted_catalog.query("SELECT query_text, encoder_version_id FROM catalog.text_queries ORDER BY 2")
     assert texts == [(WORDS, 2), (WORDS, 4)]
 
 
-def test_images_of_every_bucket_are_brought_over(open_catalog: Shop, tiny_models: TinyModels) -> None:
+def test_images_of_every_bucket_are_retagged(open_catalog: Shop, tiny_models: TinyModels) -> None:
     connections = open_catalog.connections
     other = S3Uri(f"{connections.source.bucket}-other", "")
     connections.store._client.create_bucket(Bucket=other.bucket)
@@ -253,7 +252,7 @@ def test_images_of_every_bucket_are_brought_over(open_catalog: Shop, tiny_models
         connections.store._client.delete_bucket(Bucket=other.bucket)
 
 
-def test_who_was_promoted_meanwhile_is_not_pushed_aside(
+def test_a_retag_is_superseded_by_a_later_promotion(
     promoted_catalog: Shop, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     connections = promoted_catalog.connections
@@ -272,7 +271,7 @@ def test_who_was_promoted_meanwhile_is_not_pushed_aside(
 
 
 @pytest.mark.parametrize(("rolled_back", "other"), [("classifier", "encoder"), ("encoder", "classifier")])
-def test_a_kind_that_was_rolled_back_does_not_hold_up_the_other(
+def test_a_rollback_of_one_kind_does_not_block_the_switch_of_the_other(
     promoted_catalog: Shop, rolled_back: ModelKind, other: ModelKind
 ) -> None:
     connections = promoted_catalog.connections
@@ -287,7 +286,7 @@ def test_a_kind_that_was_rolled_back_does_not_hold_up_the_other(
     assert promoted_catalog.query(LIVE) == promoted_catalog.query(CHAMPIONS)
 
 
-def test_asked_again_it_says_the_same_and_switches_once(promoted_catalog: Shop) -> None:
+def test_a_repeated_retag_returns_the_same_report_and_switches_once(promoted_catalog: Shop) -> None:
     report = retag(promoted_catalog.connections, "retag")
     switches = promoted_catalog.query("SELECT * FROM catalog.switches")
     assert complete_retag(promoted_catalog.connections, "retag") == report
@@ -299,18 +298,18 @@ def test_asked_again_it_says_the_same_and_switches_once(promoted_catalog: Shop) 
 
 @pytest.fixture
 def damaged_catalog(promoted_catalog: Shop) -> Shop:
-    """Three photos were replaced in the bucket, unnoticed, since they were tagged."""
+    """Three images were replaced in the bucket after they were tagged, and not discovered yet."""
     for number, key in enumerate(("p0000_1.jpg", "p0000_2.jpg", "p0001_1.jpg")):
         promoted_catalog.put(key, make_photo(700 + number))
     return promoted_catalog
 
 
-def test_a_switch_that_would_lose_many_answers_is_refused(damaged_catalog: Shop) -> None:
+def test_a_switch_that_would_lose_many_results_is_refused(damaged_catalog: Shop) -> None:
     before = damaged_catalog.query(LIVE)
     strict = damaged_catalog.with_settings(failed_share_limit=0.05)
     with (
         watch_catalog(damaged_catalog, WORDS) as watch,
-        pytest.raises(PermanentError, match="3 of the 30 images that classifier 1 answers failed with it"),
+        pytest.raises(PermanentError, match="3 of 30 images with results of classifier 1 failed with it"),
     ):
         retag(strict, "retag")
     watch.assert_whole_and_unmixed()
@@ -322,12 +321,12 @@ def test_a_switch_that_would_lose_many_answers_is_refused(damaged_catalog: Shop)
     assert damaged_catalog.query("SELECT count(*) FROM catalog.current_image_tags") == [(30,)]
 
 
-def test_bytes_that_are_refused_now_keep_the_answers_that_they_have(promoted_catalog: Shop) -> None:
-    """Narrower limits refuse every photo for good; those tags are still true of those bytes."""
+def test_images_that_new_limits_refuse_keep_their_tags(promoted_catalog: Shop) -> None:
+    """Stricter limits refuse every image. Its tags still describe the same bytes."""
     narrow = promoted_catalog.with_settings(max_pixels=100, failed_share_limit=0.05)
     with (
         watch_catalog(promoted_catalog, WORDS) as watch,
-        pytest.raises(PermanentError, match="30 of the 30 images"),
+        pytest.raises(PermanentError, match="30 of 30 images with results"),
     ):
         retag(narrow, "retag")
     watch.assert_whole_and_unmixed()
@@ -352,7 +351,7 @@ def test_the_first_space_waits_for_the_first_ingest(tagging_shop: Shop) -> None:
     assert tagging_shop.query("SELECT state FROM catalog.embedding_spaces") == [("live",)]
 
 
-def test_what_was_not_planned_or_not_tagged_is_not_completed(promoted_catalog: Shop) -> None:
+def test_an_unplanned_or_untagged_run_is_not_completed(promoted_catalog: Shop) -> None:
     with pytest.raises(PermanentError, match="'retag' was never planned: run `python -m jobs plan-retag"):
         complete_retag(promoted_catalog.connections, "retag")
     plan_retag(promoted_catalog.connections, "retag")

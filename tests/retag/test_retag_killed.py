@@ -1,4 +1,4 @@
-"""A retag that is killed in its shards, in a top-up, and in the switch itself, ends as one that was not."""
+"""A retag that is killed in its shards, in a top-up or in the switch ends in the same state as an undisturbed one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,8 @@ from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.ingest.tag_shard import ShardTagger
-from jobs.retag.retag import complete_retag, plan_retag, retag
+from jobs.retag.complete import complete_retag
+from jobs.retag.retag import plan_retag, retag
 from jobs.retag.rollback import roll_back
 from jobs.search.by_text import embed_text_query
 from jobs.search.encoders import load_text_embedder
@@ -61,7 +62,7 @@ def read_state(shop: Shop) -> dict[str, list[Any]]:
 
 
 def undo(shop: Shop, tiny_models: TinyModels) -> None:
-    """Go back to the models before, and forget what the new ones answered."""
+    """Roll back to the earlier models and delete the results of the new ones."""
     for kind in ("classifier", "encoder"):
         roll_back(shop.connections, kind)
     with shop.connections.engine.begin() as connection:
@@ -79,7 +80,7 @@ def undo(shop: Shop, tiny_models: TinyModels) -> None:
 
 
 def kill_when(shop: Shop, words: list[str], is_time: Callable[[], bool], messages: Path) -> None:
-    """Start a job and kill it as soon as it is time; it must not have ended before."""
+    """Start a job and kill it when the condition holds, before it ends."""
     process = start_job(*words, environment=shop.environment, messages=messages)
     wait_until(lambda: not process.is_alive() or is_time())
     assert process.is_alive(), messages.read_text()
@@ -93,7 +94,7 @@ def count_chunks(shop: Shop, run_id: str) -> int:
 
 
 @pytest.mark.timeout(600)
-def test_killed_everywhere_it_ends_in_the_same_state(
+def test_a_retag_killed_in_shards_and_switch_ends_in_the_same_state(
     promoted_catalog: Shop, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     shop, connections, messages = promoted_catalog, promoted_catalog.connections, tmp_path / "messages"
@@ -109,7 +110,7 @@ def test_killed_everywhere_it_ends_in_the_same_state(
         assert count_chunks(shop, "disturbed") < count_chunks(shop, "undisturbed")
         ShardTagger(connections).tag("disturbed", plan_retag(connections, "disturbed").shards)
         with connections.engine.connect() as blocker:
-            # The switch of the classifier comes last but one: product tags, space and counts are done by then.
+            # The classifier is switched after product tags, space and counts are prepared.
             blocker.exec_driver_sql("LOCK TABLE catalog.switches IN EXCLUSIVE MODE")
             words = ["complete-retag", "--run", "disturbed"]
             kill_when(shop, words, lambda: count_waiting(shop, "catalog.switches") > 0, messages)
@@ -121,7 +122,7 @@ def test_killed_everywhere_it_ends_in_the_same_state(
 
 
 @pytest.mark.timeout(600)
-def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop, tmp_path: Path) -> None:
+def test_a_killed_top_up_is_resumed(promoted_catalog: Shop, tmp_path: Path) -> None:
     shop, connections = promoted_catalog, promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
     shop.put_photos(80, seed=1)
@@ -135,7 +136,7 @@ def test_killed_in_a_top_up_it_goes_on_with_it(promoted_catalog: Shop, tmp_path:
     assert shop.query("SELECT DISTINCT state FROM catalog.tagging_runs WHERE purpose = 'retag'") == [("succeeded",)]
 
 
-def test_killed_after_the_switch_it_still_brings_the_codes_up_to_date(
+def test_codes_are_renewed_after_a_kill_that_follows_the_switch(
     promoted_catalog: Shop, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     shop, connections = promoted_catalog, promoted_catalog.connections
@@ -143,7 +144,7 @@ def test_killed_after_the_switch_it_still_brings_the_codes_up_to_date(
     make_champion(connections, tiny_models.classifier, "classifier")
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
     with connections.engine.connect() as blocker:
-        # Of a classifier alone, they are renewed after the switch.
+        # If only the classifier changes, codes are renewed after the switch.
         blocker.exec_driver_sql("LOCK TABLE catalog.vector_codes IN EXCLUSIVE MODE")
         words = ["complete-retag", "--run", "retag"]
         kill_when(shop, words, lambda: count_waiting(shop, "catalog.vector_codes") > 0, tmp_path / "messages")

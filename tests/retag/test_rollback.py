@@ -1,4 +1,4 @@
-"""Going back, at once and whole."""
+"""Rolling back to an earlier model in one transaction."""
 
 import pytest
 
@@ -16,7 +16,7 @@ CATEGORIES = "SELECT category, count(*) FROM catalog.current_image_tags GROUP BY
 
 
 def add_encoder(shop: Shop, *, is_live: bool = True) -> tuple[int, int]:
-    """A champion encoder with an indexed space, and its live space; the ids of both."""
+    """Add a champion encoder with an indexed space, and return the ids of both."""
     with shop.connections.engine.begin() as connection:
         encoder = promote_model(connection, "encoder", 3)
         space_id = open_space(connection, encoder, 3)
@@ -26,7 +26,7 @@ def add_encoder(shop: Shop, *, is_live: bool = True) -> tuple[int, int]:
     return encoder, space_id
 
 
-def test_a_classifier_answers_again_at_once(shop: Shop) -> None:
+def test_an_earlier_classifier_goes_live_at_once(shop: Shop) -> None:
     _, space_id = add_encoder(shop)
     with shop.connections.engine.begin() as connection:
         old = promote_model(connection, "classifier")
@@ -47,7 +47,7 @@ def test_a_classifier_answers_again_at_once(shop: Shop) -> None:
     assert (evaluation, by, reason) == (None, "anna", "it sees hats everywhere")
 
 
-def test_products_are_those_of_the_photos_that_are_there_now(shop: Shop) -> None:
+def test_product_tags_are_renewed_from_the_current_images(shop: Shop) -> None:
     _, space_id = add_encoder(shop)
     with shop.connections.engine.begin() as connection:
         old = promote_model(connection, "classifier")
@@ -59,7 +59,7 @@ def test_products_are_those_of_the_photos_that_are_there_now(shop: Shop) -> None
     assert shop.query("SELECT * FROM catalog.product_tags") == []
 
 
-def test_images_that_the_old_model_never_saw_are_counted(shop: Shop) -> None:
+def test_images_that_the_earlier_model_has_not_processed_are_counted(shop: Shop) -> None:
     _, space_id = add_encoder(shop)
     with shop.connections.engine.begin() as connection:
         old = promote_model(connection, "classifier")
@@ -69,7 +69,7 @@ def test_images_that_the_old_model_never_saw_are_counted(shop: Shop) -> None:
     assert roll_back(shop.connections, "classifier").unanswered_images == 2
 
 
-def test_an_encoder_is_searched_again_at_once(shop: Shop) -> None:
+def test_the_space_of_an_earlier_encoder_goes_live_at_once(shop: Shop) -> None:
     (old, old_space), (new, _) = add_encoder(shop), add_encoder(shop)
     report = roll_back(shop.connections, "encoder")
     assert (report.model_version_id, report.replaced_version_id, report.is_live) == (old, new, True)
@@ -79,7 +79,7 @@ def test_an_encoder_is_searched_again_at_once(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
-def test_repeated_it_stays_and_only_a_named_version_leads_on(shop: Shop, kind: ModelKind) -> None:
+def test_a_repeated_rollback_changes_nothing_without_a_version(shop: Shop, kind: ModelKind) -> None:
     if kind == "encoder":
         (old, _), (new, _) = add_encoder(shop), add_encoder(shop)
     else:
@@ -97,7 +97,7 @@ def test_repeated_it_stays_and_only_a_named_version_leads_on(shop: Shop, kind: M
     assert shop.query(LIVE, kind=kind) == [(new,)]
 
 
-def test_a_named_version_is_taken(shop: Shop) -> None:
+def test_a_rollback_to_a_named_version(shop: Shop) -> None:
     with shop.connections.engine.begin() as connection:
         first, _, third = (promote_model(connection, "classifier") for _ in range(3))
     assert roll_back(shop.connections, "classifier", first).replaced_version_id == third
@@ -106,7 +106,7 @@ def test_a_named_version_is_taken(shop: Shop) -> None:
     assert shop.query(LIVE, kind="classifier") == [(first,)]
 
 
-def test_a_promotion_that_never_went_live_is_taken_back_without_a_switch(shop: Shop) -> None:
+def test_a_promotion_that_never_went_live_is_undone_without_a_switch(shop: Shop) -> None:
     with shop.connections.engine.begin() as connection:
         live = promote_model(connection, "classifier")
         promote_model(connection, "classifier", is_live=False)
@@ -116,7 +116,7 @@ def test_a_promotion_that_never_went_live_is_taken_back_without_a_switch(shop: S
     assert shop.query("SELECT count(*) FROM catalog.switches") == [(1,)]
 
 
-def test_what_was_never_live_is_passed_over(shop: Shop) -> None:
+def test_versions_that_were_never_live_are_skipped(shop: Shop) -> None:
     with shop.connections.engine.begin() as connection:
         first = promote_model(connection, "classifier")
         never_live = promote_model(connection, "classifier", is_live=False)
@@ -128,7 +128,7 @@ def test_what_was_never_live_is_passed_over(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
-def test_there_must_be_something_to_go_back_to(shop: Shop, kind: ModelKind) -> None:
+def test_a_rollback_without_an_earlier_version_is_refused(shop: Shop, kind: ModelKind) -> None:
     with pytest.raises(PermanentError, match=f"no {kind} was promoted yet"):
         roll_back(shop.connections, kind)
     add_encoder(shop)

@@ -109,7 +109,7 @@ def _make_classifier_request(base: Path, options: TrainingOptions) -> Classifier
         defaults = Hyperparameters(epochs=6, batch_size=32, learning_rate=3e-3, patience=6)
         request = ClassifierTraining(base, "nothing", defaults, FLIP_AND_CROP)
     else:
-        # Training all layers takes 1.6 times as long and was not better on real photos: docs/benchmarks.md.
+        # Training all layers takes 1.6 times as long and was not better: docs/decisions/whole-images.md.
         defaults = Hyperparameters(epochs=5, batch_size=32, learning_rate=2e-3)
         request = ClassifierTraining(base, "early", defaults)
     if options.mine_hard_negatives:
