@@ -1,4 +1,4 @@
-"""Making a base the first champion encoder of a catalog that has no labels to train or judge one."""
+"""Make a base the first champion encoder of a catalog that has no labels to train or evaluate one."""
 
 import io
 import logging
@@ -37,17 +37,17 @@ from jobs.settings import Settings
 log = logging.getLogger(__name__)
 
 PHOTOS = 8
-"""Of noise, for checks that need no photo of the shop."""
+"""Images of random noise, for checks that need no image of the shop."""
 PHOTO_SIDE = 320
-LENGTH_ERROR = 1e-3
-"""By so much the length of a vector may differ from 1."""
+LENGTH_TOLERANCE = 1e-3
+"""Maximum difference of the length of a vector from 1."""
 GATES: tuple[Gate, ...] = (decide_failures, decide_memory)
-"""Those of an encoder's gates that need no labels and do not depend on how fast the machine is."""
+"""The gates of an encoder that need no labels and do not depend on the speed of the machine."""
 
 
 @dataclass(frozen=True)
 class AdoptionReport:
-    """The first champion of its kind: from which base, why without gates, and how it is served on this machine."""
+    """The adopted champion, the reason stored with its promotion, and how this machine serves it."""
 
     base: str
     reason: str
@@ -59,15 +59,16 @@ class AdoptionReport:
 
 
 def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, policy: GatePolicy) -> AdoptionReport:
-    """Register a base as it is and promote it; without a ``base`` that of the settings. A second call changes nothing.
+    """Register a base unchanged and promote it. The default is the base of the settings.
 
-    It is served in float32, since nothing tells what a faster precision would cost. A refusal leaves nothing in the
-    catalog; what it may leave in the artifacts is named by its hash, and is used when the same base is adopted again.
+    A repeated call changes nothing. The encoder is served in float32, because without labels the cost of a faster
+    precision is unknown. A refused base leaves no row in the catalog. Artifacts that it leaves are named by their hash
+    and reused when the same base is adopted again.
 
     Raises:
-        RefusedError: another encoder is the champion already, the base is no whole encoder, or this machine
+        RefusedError: another encoder is already the champion, the base lacks a part of an encoder, or this machine
             cannot serve it.
-        RetryableError: database or bucket away.
+        RetryableError: the database or the bucket is unavailable.
     """
     settings = connections.settings
     base = base or settings.training.encoder_base
@@ -76,45 +77,52 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.locations.model_cache)
     with open_scratch() as scratch:
         artifact = scratch / "artifact"
-        production = _build(folder, artifact, settings)
+        build = _build(folder, artifact, settings)
         serving = _check(base, artifact, settings, policy, scratch)
         uploaded = upload_checkpoint(connections.store, connections.artifacts, artifact, "encoder")
         reason = (
             f"{_describe_adoption(base)} the catalog had no champion encoder, and without labels "
-            f"there is no test set; it loads, gives unit vectors, and is served by {production.describe()}"
+            f"there is no test set; it loads, gives unit vectors, and is served by {build.describe()}"
         )
-        with connections.engine.begin() as connection:
-            lock_promotions(connection)
-            is_new = not _refuse_other_champion(connection, base, uploaded)
-            if is_new:
-                version = insert_model_version(connection, uploaded)
-                log.info("reading encoder %d back from the bucket", version.model_version_id)
-                # Into the cache, since the next run on this machine loads it from there.
-                fetch_checkpoint(connections.store, version, settings.locations.model_cache)
-                promotion = NewPromotion("encoder", version.model_version_id, None, None, adopted_by, reason)
-                insert_promotion(connection, promotion)
-            report = report_champion(connection, "encoder", is_new=is_new)
+        report = _promote(connections, base, uploaded, adopted_by, reason)
     log.info("encoder %d is the champion: %s", report.model_version_id, reason)
     return AdoptionReport(
         base=base,
         reason=reason,
-        engine=production.engine,
-        precision=production.precision,
+        engine=build.engine,
+        precision=build.precision,
         images_per_second=serving.images_per_second,
         peak_memory_bytes=serving.peak_memory_bytes,
         promotion=report,
     )
 
 
+def _promote(
+    connections: Connections, base: str, uploaded: NewModelVersion, adopted_by: str, reason: str
+) -> PromotionReport:
+    """Register and promote the uploaded base, unless it is the champion already."""
+    with connections.engine.begin() as connection:
+        lock_promotions(connection)
+        is_new = not _refuse_other_champion(connection, base, uploaded)
+        if is_new:
+            version = insert_model_version(connection, uploaded)
+            log.info("reading encoder %d back from the bucket", version.model_version_id)
+            # This also fills the cache, from which the next run on this machine loads it.
+            fetch_checkpoint(connections.store, version, connections.settings.locations.model_cache)
+            promotion = NewPromotion("encoder", version.model_version_id, None, None, adopted_by, reason)
+            insert_promotion(connection, promotion)
+        return report_champion(connection, "encoder", is_new=is_new)
+
+
 def _describe_adoption(base: str) -> str:
-    """Begin the reason of a promotion, by which the adoption of a base is recognised later."""
-    return f"adopted as it is from {base}, without gates:"
+    """Return the beginning of the promotion's reason, which identifies the adoption of a base later."""
+    return f"adopted unchanged from {base}, without gates:"
 
 
 def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModelVersion | None = None) -> bool:
-    """Tell whether this base is the champion already, and refuse if another encoder is.
+    """Tell whether this base is the champion, and refuse if another encoder is.
 
-    Before its weights are known, the ``base`` alone is compared.
+    Compare only the name of the ``base`` as long as its weights are not uploaded.
 
     Raises:
         RefusedError: another encoder is the champion.
@@ -125,36 +133,36 @@ def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModel
     is_same = promotion.reason.startswith(_describe_adoption(base))
     if not is_same or (uploaded and uploaded.weights_sha256 != champion.weights_sha256):
         raise RefusedError(
-            f"encoder {champion.model_version_id} is the champion already, and only the first is adopted without "
-            "gates: import labels with texts and run `python -m jobs retrain --kinds encoder`; with "
-            "`--encoder-epochs 0` it takes a base as it is"
+            f"encoder {champion.model_version_id} is already the champion, and only the first one is adopted without "
+            "gates: import labels with texts and run `python -m jobs retrain --kinds encoder`. Add "
+            "`--encoder-epochs 0` to evaluate a base without training"
         )
     return True
 
 
 def _build(base: Path, artifact: Path, settings: Settings) -> ModelBuild:
-    """Write what is served: the checkpoint and, where there is no GPU, its graph of OpenVINO."""
-    # First, since its errors name the fault.
+    """Write the checkpoint with its build: torch on a GPU, otherwise an OpenVINO graph."""
+    # First, because its errors are specific.
     Preprocessing.from_checkpoint(base)
     towers = load_towers(base, torch.float32)
     require_numbers(towers, base)
     write_encoder(towers, base, artifact)
-    production = describe_checkpoint(artifact, "encoder")
+    build = describe_checkpoint(artifact, "encoder")
     graph = convert_unless_torch(
         artifact, "encoder", choose_device(settings.compute.device, "fp32"), settings.compute.engine
     )
     if graph:
         save_graph(graph, artifact)
-        production = replace(production, engine="openvino")
-    write_build(artifact, production)
-    return production
+        build = replace(build, engine="openvino")
+    write_build(artifact, build)
+    return build
 
 
 def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, scratch: Path) -> Serving:
-    """Check all that needs no labels.
+    """Check everything that needs no labels, and return the serving measurements.
 
     Raises:
-        RefusedError: a vector is not a unit vector, or a gate on serving fails; the message says which.
+        RefusedError: a vector is not a unit vector, or a serving gate fails.
     """
     exact = choose_device(settings.compute.device, "fp32")
     photos = _make_photos()
@@ -167,20 +175,20 @@ def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, sc
     serving = measure_serving(artifact, "encoder", [_encode(photo) for photo in photos], settings, folder)
     evidence = Evidence(EvaluationMetrics(serving=serving), has_champion=False, has_tagged_catalog=False)
     findings = [decide(evidence, policy) for decide in GATES]
-    faults = [finding.sentence for finding in findings if finding.verdict == "failed"]
-    if faults:
-        raise RefusedError(f"{base} cannot be adopted: {'; '.join(faults)}")
+    failed = [finding.sentence for finding in findings if finding.verdict == "failed"]
+    if failed:
+        raise RefusedError(f"{base} cannot be adopted: {'; '.join(failed)}")
     return serving
 
 
 def _require_unit_vectors(base: str, subject: str, vectors: np.ndarray) -> None:
-    # A comparison with NaN is false.
-    if not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < LENGTH_ERROR).all():
-        raise RefusedError(f"{base} cannot be adopted: it gives {subject} vectors that are not of unit length")
+    # Negated, because comparisons with NaN are false.
+    if not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < LENGTH_TOLERANCE).all():
+        raise RefusedError(f"{base} cannot be adopted: its vectors of {subject} do not have unit length")
 
 
 def _make_photos() -> Sequence[np.ndarray]:
-    """Uint8 RGB pixels [side, side, 3] of coloured noise."""
+    """Return uint8 RGB pixels [side, side, 3] of color noise."""
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (PHOTO_SIDE, PHOTO_SIDE, 3), dtype=np.uint8) for _ in range(PHOTOS)]
 

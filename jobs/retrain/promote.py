@@ -1,4 +1,4 @@
-"""Stage 6, promote: make a candidate whose gates passed the champion, or carry out a decision of a person."""
+"""Stage 6 of the retrain flow: promote a candidate that passed its gates, or carry out a user's decision."""
 
 import logging
 
@@ -28,16 +28,15 @@ log = logging.getLogger(__name__)
 def promote_candidate(
     connections: Connections, run_id: str, kind: ModelKind, promoted_by: str, decision_id: int | None = None
 ) -> PromotionReport:
-    """Promote the candidate of a run in one transaction; asked again, it changes nothing.
+    """Promote the candidate of a run in one transaction. A repeated call changes nothing.
 
-    ``decision_id`` is the decision of a person that this carries out.
-
-    The first classifier answers at once, since there is nothing that it would replace; a later one, and any encoder,
-    when the catalog was brought over to it.
+    The first classifier goes live at once, because it replaces nothing. A later one, and any encoder, goes live after
+    a retag. ``decision_id`` closes the decision of a user that this call carries out.
 
     Raises:
-        PermanentError: nothing was evaluated, a gate failed or is missing, another version than the candidate was
-            compared with is the champion now, or the candidate was rolled back before.
+        NotFoundError: the run has no evaluation of this kind.
+        RefusedError: a gate failed or is missing, the champion changed since the evaluation, or the candidate was
+            rolled back before.
     """
     with connections.engine.begin() as connection:
         evaluation = read_latest_evaluation(connection, run_id, kind)
@@ -50,7 +49,7 @@ def promote_candidate(
             close_decision(connection, decision_id)
         latest = read_latest_promotion(connection, kind)
         if latest and latest.model_version_id == evaluation.candidate_version_id:
-            log.info("%s %d is the champion already", kind, latest.model_version_id)
+            log.info("%s %d is already the champion", kind, latest.model_version_id)
             return report_champion(connection, kind, is_new=False)
         require_promotable(connection, evaluation, latest.model_version_id if latest else None)
         promotion = NewPromotion(
@@ -68,16 +67,16 @@ def promote_candidate(
 
 
 def require_promotable(connection: Connection, evaluation: Evaluation, champion_version_id: int | None) -> None:
-    """Let a candidate through that passed its gates beside the present champion, and was never rolled back.
+    """Check that a candidate passed its gates against the current champion and was never rolled back.
 
     Raises:
-        PermanentError: it may not be promoted; the message says why, and what to do.
+        RefusedError: it did not.
     """
     from jobs.retrain.gates.gates import require_passed_gates
 
     require_passed_gates(connection, evaluation)
     _require_compared_champion(evaluation, champion_version_id)
-    _refuse_what_was_rolled_back(connection, evaluation)
+    _require_not_rolled_back(connection, evaluation)
 
 
 def _require_compared_champion(evaluation: Evaluation, champion_version_id: int | None) -> None:
@@ -88,35 +87,36 @@ def _require_compared_champion(evaluation: Evaluation, champion_version_id: int 
         return "none" if version_id is None else f"{evaluation.kind} {version_id}"
 
     raise RefusedError(
-        f"the champion is {describe(champion_version_id)} now, but the candidate was compared with "
-        f"{describe(evaluation.champion_version_id)}: evaluate it again, "
+        f"the champion is now {describe(champion_version_id)}, but the candidate was compared with "
+        f"{describe(evaluation.champion_version_id)}: evaluate it again with "
         f"`python -m jobs evaluate {evaluation.kind} --run {evaluation.run_id}`"
     )
 
 
-def _refuse_what_was_rolled_back(connection: Connection, evaluation: Evaluation) -> None:
-    """The same labels and settings give the same weights, which would come back every week."""
+def _require_not_rolled_back(connection: Connection, evaluation: Evaluation) -> None:
+    """Refuse a version that was rolled back. Equal labels and settings give equal weights: it would return weekly."""
     kind, version = evaluation.kind, evaluation.candidate_version_id
     rollback = find_rollback(connection, kind, version)
     if rollback:
         raise RefusedError(
-            f"{kind} {version} was rolled back ({rollback}): train another one, from more labels or with other "
-            f"settings, or bring it back on purpose, `python -m jobs rollback {kind} --to {version}`"
+            f"{kind} {version} was rolled back ({rollback}): train another one with more labels or other settings, or "
+            f"restore this one with `python -m jobs rollback {kind} --to {version}`"
         )
 
 
 def carry_out_decision(connections: Connections, decision_id: int) -> PromotionReport:
-    """Promote or roll back, once: repeated, this only finishes a rollback that was killed after its switch.
+    """Promote or roll back once. A repeated call only finishes a rollback that was killed after its switch.
 
     Raises:
-        PermanentError: the decision does not exist, is older than a day, or cannot be carried out.
+        NotFoundError: the decision does not exist.
+        RefusedError: the decision is older than a day, or cannot be carried out.
     """
     with connections.engine.connect() as connection:
         stored = read_decision(connection, decision_id)
         if stored is None:
             raise NotFoundError(
-                f"decision {decision_id} does not exist: promotions and rollbacks are confirmed on the page Models, by "
-                "users who have the right to promote"
+                f"decision {decision_id} does not exist: users with the right to promote confirm promotions and "
+                "rollbacks on the page Models"
             )
         decision = stored.decision
         champion = read_champion(connection, decision.kind)

@@ -1,4 +1,4 @@
-"""The whole retrain flow in one process: what the DAG ``model_retrain`` does, without Airflow."""
+"""Run the whole retrain flow in one process, like the DAG ``model_retrain`` but without Airflow."""
 
 import logging
 from collections.abc import Callable
@@ -29,7 +29,7 @@ MakeRequest = Callable[[ModelKind], TrainingRequest]
 
 @dataclass(frozen=True)
 class RetrainOptions:
-    """What a caller may ask of one run; the ``run_id`` of a run that stopped halfway resumes it."""
+    """Options of one run. The ``run_id`` of an interrupted run resumes it."""
 
     kinds: Literal["both", "classifier", "encoder"] = "both"
     run_id: str | None = None
@@ -38,7 +38,7 @@ class RetrainOptions:
 
 @dataclass(frozen=True)
 class RetrainReport:
-    """A finished run: which data set, who was promoted, and how the catalog was brought over."""
+    """A finished run: its snapshot, its promotions, and its retag."""
 
     run_id: str
     snapshot_id: str
@@ -49,16 +49,16 @@ class RetrainReport:
 def retrain(
     connections: Connections, options: RetrainOptions, make_request: MakeRequest, policy: GatePolicy
 ) -> RetrainReport:
-    """Run all stages, one kind after the other.
+    """Run all stages, one kind after the other, then retag.
 
     Raises:
-        RefusedError: a request cannot be made, and nothing is trained; or a gate failed: a candidate of the other
-            kind that passed is promoted by then, and the catalog brought over to it.
+        RefusedError: a request is invalid, and nothing was trained; or a gate failed. In that case a candidate of the
+            other kind that passed is promoted and live.
     """
     run_id = options.run_id or f"retrain-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    log.info("if this run stops halfway, `python -m jobs retrain --run %s` goes on", run_id)
+    log.info("if this run is interrupted, `python -m jobs retrain --run %s` resumes it", run_id)
     snapshot = take_snapshot(connections, SnapshotSettings.from_settings(connections.settings))
-    # All before the first training: what is asked for wrongly is refused before anything is done.
+    # Before the first training, so that an invalid request is refused early.
     requests = [make_request(kind) for kind in _choose_kinds(options, snapshot)]
     promotions: list[PromotionReport] = []
     refusals: list[str] = []
@@ -78,13 +78,13 @@ def _choose_kinds(options: RetrainOptions, snapshot: SnapshotReport) -> tuple[Mo
     if options.kinds != "both":
         return (options.kinds,)
     if snapshot.images == snapshot.without_text:
-        log.info("no label has a text: the encoder is left out")
+        log.info("no label has a text: skipping the encoder")
         return ("classifier",)
     return ("classifier", "encoder")
 
 
 def _is_promoted(connections: Connections, run_id: str, kind: ModelKind) -> bool:
-    """Tell whether the run was killed after this promotion: the candidate must not compete with itself."""
+    """Tell whether the candidate is the champion already, after a kill: it must not be compared with itself."""
     with connections.engine.connect() as connection:
         evaluation, champion = read_latest_evaluation(connection, run_id, kind), read_champion(connection, kind)
     return bool(evaluation and champion and evaluation.candidate_version_id == champion.model_version_id)

@@ -1,4 +1,4 @@
-"""A catalog without labels gets its first encoder, once, and only a whole one."""
+"""Adopting the first encoder of a catalog without labels."""
 
 import shutil
 import tempfile
@@ -27,7 +27,7 @@ ROOMY = load_gate_policy().model_copy(update={"max_memory_bytes": 10**11})
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made, which no adoption may leave behind."""
+    """The folder of temporary files. It must be empty after each adoption."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -41,7 +41,7 @@ def assert_nothing_is_left(shop: Shop, scratch: Path) -> None:
     assert list(scratch.iterdir()) == []
 
 
-def test_photos_can_be_searched_after_an_adoption_and_an_ingest(
+def test_images_can_be_searched_after_an_adoption_and_an_ingest(
     shop: Shop, tiny_models: TinyModels, scratch: Path
 ) -> None:
     shop.put_photos(4)
@@ -85,37 +85,37 @@ def test_a_repeated_adoption_changes_nothing(shop: Shop, tiny_models: TinyModels
 def test_a_second_champion_has_to_pass_its_gates(tagging_shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     promotions = "SELECT * FROM catalog.promotions ORDER BY promotion_id"
     before, artifacts = tagging_shop.query(promotions), tagging_shop.list_artifacts()
-    with pytest.raises(PermanentError, match=r"is the champion already.*python -m jobs retrain --kinds encoder"):
+    with pytest.raises(PermanentError, match=r"is already the champion.*python -m jobs retrain --kinds encoder"):
         adopt_encoder(tagging_shop.connections, str(tiny_models.other_encoder), "anna", ROOMY)
     assert (tagging_shop.query(promotions), tagging_shop.list_artifacts()) == (before, artifacts)
     assert list(scratch.iterdir()) == []
 
 
-def test_a_champion_that_was_promoted_meanwhile_stays(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
+def test_a_champion_promoted_during_an_adoption_stays(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     with ThreadPoolExecutor(1) as thread, shop.connections.engine.begin() as promoting:
         promoting.exec_driver_sql("LOCK TABLE catalog.promotions IN SHARE ROW EXCLUSIVE MODE")
         adoption = thread.submit(adopt_encoder, shop.connections, str(tiny_models.encoder), "anna", ROOMY)
         wait_until(lambda: adoption.done() or count_waiting(shop, "catalog.promotions") == 1)
         champion = promote_model(promoting, "encoder", 64)
         promoting.commit()
-        with pytest.raises(PermanentError, match=f"encoder {champion} is the champion already"):
+        with pytest.raises(PermanentError, match=f"encoder {champion} is already the champion"):
             adoption.result()
     assert shop.query("SELECT model_version_id FROM catalog.promotions") == [(champion,)]
     assert shop.query("SELECT model_version_id FROM catalog.model_versions") == [(champion,)]
 
 
-def cut_weights_short(folder: Path) -> None:
+def truncate_weights(folder: Path) -> None:
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
 
 
-def spoil_image_tower(folder: Path) -> None:
+def fill_image_tower_with_nan(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
     weights["visual_projection.weight"].fill_(float("nan"))
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def empty_text_tower(folder: Path) -> None:
+def zero_text_tower(folder: Path) -> None:
     weights = load_file(folder / WEIGHTS)
     weights["text_projection.weight"].fill_(0)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
@@ -134,9 +134,9 @@ def remove_preprocessing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (cut_weights_short, "does not load"),
-        (spoil_image_tower, "hold values that are no numbers"),
-        (empty_text_tower, "gives texts vectors that are not of unit length"),
+        (truncate_weights, "does not load"),
+        (fill_image_tower_with_nan, "hold values that are no numbers"),
+        (zero_text_tower, "vectors of texts do not have unit length"),
         (remove_tokenizer, "no tokenizer"),
         (remove_preprocessing, "no preprocessing"),
     ],
@@ -157,13 +157,13 @@ def test_a_damaged_base_is_refused_and_leaves_nothing(
     assert_nothing_is_left(shop, scratch)
 
 
-def test_a_classifier_is_no_encoder(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
+def test_a_classifier_is_refused(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     with pytest.raises(PermanentError, match="has no image and text features"):
         adopt_encoder(shop.connections, str(tiny_models.classifier), "anna", ROOMY)
     assert_nothing_is_left(shop, scratch)
 
 
-def test_a_base_that_takes_too_much_memory_is_refused(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
+def test_a_base_that_needs_too_much_memory_is_refused(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     tight = ROOMY.model_copy(update={"max_memory_bytes": 1_000_000})
     with pytest.raises(PermanentError, match="GB of memory"):
         adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", tight)

@@ -1,4 +1,4 @@
-"""A good candidate goes all the way; each kind of bad one is stopped by the gate that is there for it."""
+"""A good candidate is promoted, and each kind of bad candidate is refused by the gate against it."""
 
 import random
 import shutil
@@ -38,7 +38,7 @@ from jobs.retrain.train.layers import find_head
 from jobs.storage.uri import S3Uri
 
 RUN = "run-1"
-# How fast a busy machine serves is not what is asked here, nor what memory the process of the tests takes.
+# The speed of a busy machine and the memory of the test process must not decide these tests.
 POLICY = load_gate_policy().model_copy(
     update={"max_latency_milliseconds": 60_000, "min_images_per_second": 0.1, "max_memory_bytes": 10**11}
 )
@@ -46,21 +46,21 @@ POLICY = load_gate_policy().model_copy(
 
 @dataclass(frozen=True)
 class Case:
-    """A shop with its labels, and a good checkpoint that learned them."""
+    """A shop with its labels, and a good checkpoint trained on them."""
 
     connections: Connections
     labeled: LabeledSet
     checkpoint: Path
 
-    def put_on_trial(self, altered: LabeledSet | None = None) -> S3Uri:
-        """Store the labels, or others, and register the checkpoint as what a run has trained; returns where it lies."""
+    def register(self, altered: LabeledSet | None = None) -> S3Uri:
+        """Store the labels and register the checkpoint as the candidate of the run. Return its location."""
         labeled = altered or self.labeled
         store_labeled_set(self.connections, labeled)
         version = register_candidate(self.connections, self.checkpoint, "classifier", labeled.snapshot, RUN)
         return S3Uri.parse(version.artifact_uri)
 
     def find_failed_gates(self) -> set[str]:
-        """Evaluate, and have the gates decide."""
+        """Evaluate the candidate and return the gates that fail."""
         evaluate_candidate(self.connections, RUN, "classifier")
         with pytest.raises(PermanentError, match="gates failed"):
             decide_gates(self.connections, RUN, "classifier", POLICY)
@@ -75,7 +75,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def labeled() -> LabeledSet:
-    """With as many test images as the gates ask for."""
+    """A labeled set with as many test images as the gates require."""
     return make_labeled_set(test=45)
 
 
@@ -95,59 +95,59 @@ def case(
 
 
 def test_a_good_candidate_is_promoted(case: Case) -> None:
-    case.put_on_trial()
+    case.register()
     evaluate_candidate(case.connections, RUN, "classifier")
     decide_gates(case.connections, RUN, "classifier", POLICY)
     assert promote_candidate(case.connections, RUN, "classifier", "anna").is_new
 
 
-def test_trained_on_shuffled_labels(case: Case) -> None:
+def test_training_on_shuffled_labels_is_refused(case: Case) -> None:
     labels = [row.category for row in case.labeled.snapshot.part("train")]
     write_classifier(case.checkpoint, case.labeled, random.Random(0).sample(labels, len(labels)))
-    case.put_on_trial()
+    case.register()
     assert case.find_failed_gates() >= {"accuracy", "category_recall"}
 
 
-def test_order_of_categories_permuted(case: Case) -> None:
+def test_permuted_categories_are_refused(case: Case) -> None:
     rename_categories(case.checkpoint, [*CATEGORIES[1:], CATEGORIES[0]])
-    case.put_on_trial()
+    case.register()
     assert case.find_failed_gates() >= {"same_outputs", "accuracy"}
 
 
-def test_preprocessing_swapped(case: Case) -> None:
+def test_swapped_preprocessing_is_refused(case: Case) -> None:
     swap_normalisation(case.checkpoint)
-    case.put_on_trial()
+    case.register()
     assert "same_outputs" in case.find_failed_gates()
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-1000], lambda content: content[:-1] + b"\x00"])
-def test_artifact_truncated_or_altered(case: Case, damage: Callable[[bytes], bytes]) -> None:
-    weights = case.put_on_trial() / "model.safetensors"
+def test_a_truncated_or_altered_artifact_is_refused(case: Case, damage: Callable[[bytes], bytes]) -> None:
+    weights = case.register() / "model.safetensors"
     case.connections.store.write(weights, damage(case.connections.store.read(weights)))
     assert "artifact_checksum" in case.find_failed_gates()
 
 
-def test_test_image_leaked_into_train(case: Case) -> None:
-    """The same photo with other bytes, under another group."""
+def test_a_test_image_in_train_is_refused(case: Case) -> None:
+    """The same image with other bytes, in another group."""
     row = case.labeled.snapshot.part("test")[0]
     copy = case.labeled.contents[row.content_hash] + b"\x00"
     leaked = label_photo(copy, row.category, "another group", "train")
     contents = case.labeled.contents | {leaked.content_hash: copy}
-    case.put_on_trial(LabeledSet(make_snapshot([*case.labeled.snapshot.rows, leaked]), contents))
+    case.register(LabeledSet(make_snapshot([*case.labeled.snapshot.rows, leaked]), contents))
     assert case.find_failed_gates() == {"no_leak"}
 
 
-def test_three_points_worse_than_the_champion(case: Case) -> None:
+def test_a_candidate_three_points_worse_than_the_champion_is_refused(case: Case) -> None:
     make_champion(case.connections, case.checkpoint, "classifier")
     mistakes = round(0.033 * len(case.labeled.snapshot.part("test")))
     make_mistakes(case, mistakes)
-    case.put_on_trial()
-    # The bias that makes the mistakes costs some calibration too.
+    case.register()
+    # The bias that causes the mistakes also worsens calibration.
     assert case.find_failed_gates() - {"calibration"} == {"not_worse_than_champion"}
 
 
 def make_mistakes(case: Case, mistakes: int) -> None:
-    """Have the checkpoint take so many of the test images for hats, by as much of a bias as it takes."""
+    """Raise the bias of hats until the checkpoint predicts so many test images wrongly as hats."""
     classifier = load_classifier(case.checkpoint, EXACT)
     others = torch.tensor([row.category != "hat" for row in case.labeled.snapshot.part("test")])
     pixels = load_part(case.labeled, "test", classifier.preprocessing.geometry)[others]
