@@ -183,9 +183,7 @@ def test_a_trained_run_is_not_trained_again(labeled_shop: Shop, labeled: Labeled
     snapshot_id, request = labeled.snapshot.snapshot_id, ClassifierTraining(base, "backbone", HYPERPARAMETERS)
     report = train_candidate(labeled_shop.connections, "run", snapshot_id, request)
     # Training from this base would fail.
-    assert (
-        train_candidate(labeled_shop.connections, "run", snapshot_id, replace(request, base=Path("/gone"))) == report
-    )
+    assert train_candidate(labeled_shop.connections, "run", snapshot_id, replace(request, base=Path("/gone"))) == report
 
 
 def test_a_trained_run_refuses_another_snapshot(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
