@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 
 from demo.airflow_client import AirflowClient, DagRun, TaskInstance
 from demo.run_display import RunDisplay, RunView, TaskView, Write, choose_display
-from jobs.database.engine import translate_database_faults
+from jobs.database.engine import translate_database_errors
 from jobs.database.job_progress import RunningJob, list_running_jobs
 from jobs.errors import RefusedError, RetryableError
 from jobs.local.airflow_services import locate_task_logs
@@ -128,7 +128,7 @@ class RunFollower:
         # Read the run before its tasks: if it has ended, so have they.
         now = self._airflow.read_run(run.dag_id, run.run_id)
         tasks = self._airflow.read_task_instances(run.dag_id, run.run_id)
-        with translate_database_faults(str(self._engine.url)), self._engine.connect() as connection:
+        with translate_database_errors(str(self._engine.url)), self._engine.connect() as connection:
             return _RunState(now, tasks, list_running_jobs(connection))
 
     def _read_signs(self, state: _RunState) -> str:

@@ -120,7 +120,7 @@ def run_app(app: typer.Typer) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for noisy in ("botocore", "boto3", "urllib3", "httpx", "yoyo", "matplotlib", "PIL"):
+    for noisy in ("botocore", "boto3", "urllib3", "httpx", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Transformers reads these on import, also in the processes that a job starts.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine, exc
 
-from jobs.database.engine import create_database_engine, describe_address, translate_database_faults
+from jobs.database.engine import create_database_engine, describe_address, translate_database_errors
 from jobs.errors import ConfigurationError
 from jobs.settings import Settings
 from jobs.storage.object_store import ObjectStore
@@ -59,7 +59,7 @@ def open_connections(settings: Settings) -> Connections:
 @contextmanager
 def translate_faults(database_url: str) -> Iterator[None]:
     """Turn faults of the database, and a schema of another version, into the errors that `connect` raises."""
-    with translate_database_faults(database_url), _require_schema(database_url):
+    with translate_database_errors(database_url), _require_schema(database_url):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Open connections to the catalog's database, with a deadline on everything they wait for."""
+"""Open connections to the catalog's database. Every wait for the server has a deadline."""
 
 import json
 import logging
@@ -20,26 +20,26 @@ from jobs.errors import ConfigurationError, RetryableError
 
 log = logging.getLogger(__name__)
 
-TELL_SECONDS = 30.0
-"""Interval at which a long wait is logged and the server probed with a new connection."""
+LOG_SECONDS = 30.0
+"""Interval at which a long wait is logged and the server is probed with a new connection."""
 PROBE_SECONDS = 10
 MAX_FAILED_PROBES = 3
-"""Probes in a row without an answer, one each `TELL_SECONDS`, after which the server counts as gone."""
+"""Failed probes in a row, one each `LOG_SECONDS`, after which the connection is closed."""
 
 
 @dataclass
 class _Wait:
-    """A statement that a server has not answered yet."""
+    """A statement that waits for the server."""
 
-    waiting: "WatchedConnection"
+    connection: "WatchedConnection"
     statement: str
-    since: float
-    told: float
-    silences: int = 0
+    started_at: float
+    logged_at: float
+    failed_probes: int = 0
 
 
 class _Watch:
-    """All waits of this process, and the thread that looks after them as long as there is one."""
+    """All waits of this process, and the thread that watches them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,7 +52,7 @@ class _Watch:
         with self._lock:
             self._waits[id(waiting)] = _Wait(waiting, statement, now, now)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="database-watch", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="database-watch", daemon=True)
                 self._thread.start()
         try:
             yield
@@ -60,25 +60,25 @@ class _Watch:
             with self._lock:
                 self._waits.pop(id(waiting), None)
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         while True:
-            time.sleep(min(1.0, TELL_SECONDS / 4))
+            time.sleep(min(1.0, LOG_SECONDS / 4))
             now = time.monotonic()
             with self._lock:
-                late = [wait for wait in self._waits.values() if now - wait.told >= TELL_SECONDS]
+                late = [wait for wait in self._waits.values() if now - wait.logged_at >= LOG_SECONDS]
             for wait in late:
-                wait.told = now
-                self._examine(wait)
+                wait.logged_at = now
+                self._check(wait)
 
-    def _examine(self, wait: _Wait) -> None:
+    def _check(self, wait: _Wait) -> None:
         words = " ".join(wait.statement.split())[:100]
-        log.warning("waiting for the database for %.0f s: %s", time.monotonic() - wait.since, words)
-        wait.silences = 0 if wait.waiting.answers_others() else wait.silences + 1
-        if wait.silences >= MAX_FAILED_PROBES:
+        log.warning("waiting for the database for %.0f s: %s", time.monotonic() - wait.started_at, words)
+        wait.failed_probes = 0 if wait.connection.can_reconnect() else wait.failed_probes + 1
+        if wait.failed_probes >= MAX_FAILED_PROBES:
             with self._lock:
-                is_waiting = self._waits.get(id(wait.waiting)) is wait
+                is_waiting = self._waits.get(id(wait.connection)) is wait
                 if is_waiting:
-                    wait.waiting.cut()
+                    wait.connection.shut_down()
 
 
 _watch = _Watch()
@@ -92,7 +92,7 @@ class WatchedConnection(connection):
         self._address = dsn
 
     def cursor(self, *arguments: Any, **options: Any) -> Any:
-        """A cursor whose statements are watched, unless another is asked for."""
+        """Return a cursor whose statements are watched, unless ``cursor_factory`` is given."""
         options.setdefault("cursor_factory", WatchedCursor)
         return super().cursor(*arguments, **options)
 
@@ -106,23 +106,23 @@ class WatchedConnection(connection):
         with _watch.wait(self, "ROLLBACK"):
             super().rollback()
 
-    def answers_others(self) -> bool:
-        """Whether the server lets a new connection in, within some seconds."""
+    def can_reconnect(self) -> bool:
+        """Return whether the server accepts a new connection within a few seconds."""
         try:
             psycopg2.connect(self._address, connect_timeout=PROBE_SECONDS).close()
         except psycopg2.Error as error:
-            # A server that refuses for a reason is alive: too many connections, a shutdown.
+            # A server that gives a reason is alive: too many connections, a shutdown.
             return bool(error.pgcode) or "FATAL" in str(error)
         return True
 
-    def cut(self) -> None:
-        """Shut the socket down, which wakes the thread that is blocked on it."""
+    def shut_down(self) -> None:
+        """Shut down the socket, which wakes the thread that is blocked on it."""
         with socket.socket(fileno=os.dup(self.fileno())) as own:
             own.shutdown(socket.SHUT_RDWR)
 
 
 class WatchedCursor(cursor):
-    """The statements of a `WatchedConnection`."""
+    """A cursor of a `WatchedConnection`."""
 
     def execute(self, query: Any, arguments: Any = None) -> None:
         """Run a statement."""
@@ -130,7 +130,7 @@ class WatchedCursor(cursor):
             super().execute(query, arguments)
 
     def fetchmany(self, size: int | None = None) -> list[tuple[Any, ...]]:
-        """Take rows, of a cursor with a name from the server."""
+        """Fetch rows. A named cursor fetches them from the server."""
         with _watch.wait(cast(WatchedConnection, self.connection), f"FETCH FROM {self.name}"):
             return super().fetchmany(self.arraysize if size is None else size)
 
@@ -148,24 +148,24 @@ APPLICATION_NAME = "catalog-tagger"
 CONNECT_TIMEOUT_SECONDS = 10
 TCP_TIMEOUT_MILLISECONDS = 60_000
 LOCK_TIMEOUT_SECONDS = 600
-"""Of one statement; past it the job ends, and asks again later."""
+"""For one statement. After it the job ends with a retryable error."""
 POOL_SIZE = 2
 POOL_OVERFLOW = 4
 
-# libpq gives no SQLSTATE for a refused login, so that its words must do.
+# libpq gives no SQLSTATE for a refused login, only a message.
 REFUSED_LOGINS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
-# SQLSTATE classes and states of a database that is up, but cannot answer at this moment.
+# SQLSTATE classes and states of a temporary problem.
 REFUSED_ENCRYPTION = ("does not support SSL", "certificate verify failed", "server certificate")
 READ_ONLY_STATE = "25006"
-PASSING_CLASSES = {"08", "40", "53", "58"}
-PASSING_STATES = {"55P03", "57014", "57P01", "57P02", "57P03"}
+TEMPORARY_CLASSES = {"08", "40", "53", "58"}
+TEMPORARY_STATES = {"55P03", "57014", "57P01", "57P02", "57P03"}
 
 
 def create_database_engine(database_url: str) -> Engine:
-    """Make an engine whose few connections are checked before each use; nothing is opened yet.
+    """Create an engine with a few connections, which are checked before each use. Nothing is opened yet.
 
-    No wait has no end: for a machine that is gone by TCP, for a silent server by `WatchedConnection`, for a lock by
-    the server.
+    TCP keepalives end the wait for a dead machine, `WatchedConnection` for a hanging server, and the lock timeout for a
+    lock.
     """
     engine = create_engine(
         driver_url(database_url),
@@ -177,7 +177,7 @@ def create_database_engine(database_url: str) -> Engine:
         connect_args={
             "application_name": APPLICATION_NAME,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            # Whatever the database's own is: a COPY in binary sends texts as they are encoded here.
+            # A binary COPY sends text in this encoding, whatever that of the database is.
             "client_encoding": "utf8",
             "connection_factory": WatchedConnection,
             "keepalives_idle": 30,
@@ -200,12 +200,12 @@ BYTES = new_type(psycopg2.BINARY.values, "BYTES", _parse_bytes)
 
 def _configure_session(connection: psycopg2.extensions.connection, _record: object) -> None:
     register_type(BYTES, connection)
-    # Statements and not options of the connection, which poolers refuse.
+    # Statements instead of connection options, which poolers refuse.
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
-        # Of a job that was killed while it waited, the server would keep the place in the queue.
+        # Without it, a killed job keeps its place in the queue for a lock.
         cursor.execute("SET client_connection_check_interval = '10s'")
-        # Whatever the role's own is. Hosted databases often have pgvector in a schema of its own.
+        # Overrides the role's setting. Hosted databases often have pgvector in a separate schema.
         cursor.execute("""
             SELECT set_config('search_path', concat_ws(', ', 'public', (
                 SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -216,10 +216,10 @@ def _configure_session(connection: psycopg2.extensions.connection, _record: obje
 
 
 def driver_url(database_url: str) -> URL:
-    """The URL with the one driver that every job uses.
+    """Return the URL with the driver that every job uses.
 
     Raises:
-        ConfigurationError: it is no URL; the message leaves it out, since it may hold a password.
+        ConfigurationError: it is not a URL. The message does not show it, because it may contain a password.
     """
     try:
         return make_url(database_url).set(drivername="postgresql+psycopg2")
@@ -230,31 +230,31 @@ def driver_url(database_url: str) -> URL:
 
 
 @contextmanager
-def translate_database_faults(database_url: str) -> Iterator[None]:
-    """Turn the faults of connections and servers into one line; wrong SQL and wrong data pass as they are.
+def translate_database_errors(database_url: str) -> Iterator[None]:
+    """Translate errors of connections and servers into one line. Errors in SQL or data pass unchanged.
 
-    It covers SQLAlchemy and bare psycopg2, and serves as a decorator too.
+    This covers SQLAlchemy and psycopg2, and also works as a decorator.
 
     Raises:
-        RetryableError: the database is away, starting, full, or gave up on a lock.
+        RetryableError: the database is unavailable, starting, full or read-only, or a lock timed out.
         ConfigurationError: the database refuses the login.
     """
     try:
         yield
     except (exc.DBAPIError, psycopg2.Error) as error:
         cause = error.orig if isinstance(error, exc.DBAPIError) else error
-        if not _is_connection_fault(cause):
+        if not _is_connection_error(cause):
             raise
         raise _explain(database_url, cause) from error
 
 
-def _is_connection_fault(cause: BaseException | None) -> bool:
+def _is_connection_error(cause: BaseException | None) -> bool:
     state = getattr(cause, "pgcode", None)
     if state is None:
-        # In the middle of a COPY or of a cursor with a name it is no more than a DatabaseError.
+        # During a COPY or with a named cursor it is a plain DatabaseError.
         is_cut_off = type(cause) is psycopg2.DatabaseError
         return is_cut_off or isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
-    return state[:2] in PASSING_CLASSES or state in PASSING_STATES or state == READ_ONLY_STATE
+    return state[:2] in TEMPORARY_CLASSES or state in TEMPORARY_STATES or state == READ_ONLY_STATE
 
 
 def _explain(database_url: str, cause: BaseException | None) -> RetryableError | ConfigurationError:
@@ -278,7 +278,7 @@ def _explain(database_url: str, cause: BaseException | None) -> RetryableError |
 
 
 def describe_address(database_url: str) -> str:
-    """``host:port/name`` for messages, without user and password."""
+    """Return ``host:port/name`` for messages, without user and password."""
     url = driver_url(database_url)
     host = url.host or url.query.get("host") or "localhost"
     return f"{host}:{url.port or 5432}/{url.database or ''}"

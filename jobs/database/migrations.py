@@ -1,7 +1,7 @@
-"""Bring a database to the state that this version needs: run-once migrations, then views and functions.
+"""Upgrade a database to the schema of this version: apply new migrations, then define all views and functions.
 
-Each file of ``sql/views`` and ``sql/functions`` holds the one object that it is named after, so that it can be
-replaced, or dropped and made again, at every upgrade. What disappears is dropped by a migration.
+Each file of ``sql/views`` and ``sql/functions`` defines the object that it is named after. Every upgrade replaces it.
+To remove an object, write a migration.
 """
 
 import re
@@ -10,36 +10,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import psycopg2.errors
-from sqlalchemy import Connection, Engine, exc, text
-from yoyo import read_migrations
-from yoyo.backends.core.postgresql import PostgresqlBackend
-from yoyo.connections import parse_uri
-from yoyo.migrations import default_migration_table
+from sqlalchemy import Connection, exc, text
 
-from jobs.database.engine import create_database_engine, translate_database_faults
+from jobs.database.engine import create_database_engine, translate_database_errors
 from jobs.errors import ConfigurationError
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
-OLDEST_PGVECTOR = (0, 8, 4)
+MIN_PGVECTOR = (0, 8, 4)
 """Earlier versions lose rows of HNSW indexes."""
 
 UPGRADE_LOCK = 0x63_61_74_61_6C_6F_67
-"""The word "catalog", as the key of an advisory lock that nothing else is likely to take."""
+"""The word "catalog" as the key of an advisory lock."""
 
 CANNOT_REPLACE = (
     psycopg2.errors.InvalidTableDefinition,
     psycopg2.errors.InvalidFunctionDefinition,
     psycopg2.errors.AmbiguousFunction,
 )
-"""Other columns, another result, other parameters: in the last case the comment fits both functions."""
+"""Errors after a change of columns, results or parameters. In the last case, COMMENT matches two functions."""
 
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """What an upgrade did: the names of the migrations that were new, and how much was made again."""
+    """The result of an upgrade: the migrations that were new, and the numbers of views and functions."""
 
     applied: tuple[str, ...]
     views: int
@@ -48,22 +43,22 @@ class MigrationReport:
 
 
 def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport:
-    """Upgrade the database; a second call changes nothing, and calls at the same time wait for each other.
+    """Upgrade the database. A second call changes nothing, and concurrent calls wait for each other.
 
     Raises:
-        ConfigurationError: no pgvector, too old a pgvector, a role without the rights, somebody's own view that
-            stands on one of ours in the way, or a database that a newer version has upgraded.
-        RetryableError: the database is away.
+        ConfigurationError: pgvector is missing or too old, the role lacks a right, a view of somebody else depends on a
+            view that changes, or a newer version has upgraded the database.
+        RetryableError: the database is unavailable.
     """
     engine = create_database_engine(database_url)
     try:
-        with translate_database_faults(database_url), _translate_refusals(), engine.connect() as guard:
-            # Held by this connection's session until it is closed, whatever happens.
+        with translate_database_errors(database_url), _translate_refusals(), engine.connect() as guard:
+            # Held until this connection is closed, even by a kill.
             with guard.begin():
                 guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
             version = _require_pgvector(guard)
             _require_rights(guard)
-            applied = _apply_migrations(engine, sql_folder / "migrations")
+            applied = _apply_migrations(guard, sql_folder / "migrations")
             views, functions = order_views(sql_folder / "views"), sorted(sql_folder.glob("functions/*.sql"))
             _define_again(guard, views, functions)
             return MigrationReport(applied, len(views), len(functions), version)
@@ -72,16 +67,16 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
 
 
 def check_pgvector_version(installed: str | None, available: str | None) -> str:
-    """The version that this database has, or will get from its server.
+    """Return the version that this database has, or will get from its server.
 
     Raises:
-        ConfigurationError: there is none, or one older than `OLDEST_PGVECTOR`.
+        ConfigurationError: there is none, or it is older than `MIN_PGVECTOR`.
     """
-    oldest = ".".join(map(str, OLDEST_PGVECTOR))
+    oldest = ".".join(map(str, MIN_PGVECTOR))
     version = installed or available
     if version is None:
         raise ConfigurationError(f"this Postgres server has no pgvector: install version {oldest} or newer on it")
-    if _version_key(version) >= OLDEST_PGVECTOR:
+    if _version_key(version) >= MIN_PGVECTOR:
         return version
     cure = f"install version {oldest} or newer on the server"
     if installed:
@@ -101,18 +96,18 @@ def _require_pgvector(connection: Connection) -> str:
 
 
 def _require_rights(connection: Connection) -> None:
-    """Check rights that yoyo does not: it stores the applied migrations in the schema public.
+    """Check two rights whose lack gives no clear error later.
 
     Raises:
-        ConfigurationError: the role may not create tables, or not use pgvector where it is installed.
+        ConfigurationError: the role may not create the schema, or may not use the schema of pgvector.
     """
     with connection.begin():
         role, may_create, vector_schema = connection.execute(
             text("""
                 SELECT
                     quote_ident(current_user),
-                    to_regclass('public.yoyo_lock') IS NOT NULL
-                    OR coalesce(has_schema_privilege(to_regnamespace('public'), 'CREATE'), false),
+                    to_regnamespace('catalog') IS NOT NULL
+                    OR has_database_privilege(current_database(), 'CREATE'),
                     (
                         SELECT quote_ident(n.nspname)
                         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -126,52 +121,33 @@ def _require_rights(connection: Connection) -> None:
         )
     if not may_create:
         raise ConfigurationError(
-            f"role {role} may not create tables in the schema public: let it own the database or that schema"
+            f"role {role} may not create the schema catalog: let it own the database, or grant it CREATE on it"
         )
 
 
-class MigrationLedger(PostgresqlBackend):  # type: ignore[misc]
-    """Run yoyo on one of our connections, so that every command parses CATALOG_DATABASE_URL in the same way."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        super().__init__(parse_uri("postgresql:"), default_migration_table)
-        self.init_database()
-
-    def connect(self, _address: object) -> Any:
-        """Open a connection outside the pool, in the autocommit mode that yoyo expects."""
-        pooled = self._engine.raw_connection()
-        connection: Any = pooled.dbapi_connection
-        pooled.detach()
-        connection.autocommit = True
-        return connection
-
-
-def _apply_migrations(engine: Engine, folder: Path) -> tuple[str, ...]:
-    with MigrationLedger(engine) as backend:
-        # Our advisory lock is the guard; a row in yoyo's own was left behind by a process that was killed.
-        backend.break_lock()
-        known = read_migrations(str(folder))
-        if set(backend.get_applied_migration_hashes()) - {migration.hash for migration in known}:
-            raise ConfigurationError(
-                "a newer version of the catalog tagger has upgraded this database: update this one"
-            )
-        due = backend.to_apply(known)
-        for migration in due:
-            # Not its own apply_migrations, which books in another transaction: a kill between the two would leave a
-            # migration that can neither be gone on from nor applied again.
-            with backend.transaction():
-                migration.process_steps(backend, "apply")
-                backend.mark_one(migration)
-        return tuple(migration.id for migration in due)
+def _apply_migrations(connection: Connection, folder: Path) -> tuple[str, ...]:
+    files = {file.stem: file for file in sorted(folder.glob("*.sql"))}
+    with connection.begin():
+        # The first migration creates the table.
+        exists = connection.scalar(text("SELECT to_regclass('catalog.migrations') IS NOT NULL"))
+        applied = set(connection.scalars(text("SELECT name FROM catalog.migrations"))) if exists else set()
+    if applied - files.keys():
+        raise ConfigurationError("a newer version of the catalog tagger has upgraded this database: update this one")
+    due = [name for name in files if name not in applied]
+    for name in due:
+        # One transaction for each: after a kill, the next upgrade continues with the first that is not recorded.
+        with connection.begin():
+            _execute_files(connection, [files[name]])
+            connection.execute(text("INSERT INTO catalog.migrations (name) VALUES (:name)"), {"name": name})
+    return tuple(due)
 
 
 def _define_again(connection: Connection, views: list[Path], functions: list[Path]) -> None:
-    """Replace views and functions, keeping what others built on them; drop them only when there is no other way."""
+    """Replace views and functions, which keeps what others built on them. Drop them only if that fails."""
     with connection.begin():
-        # The settings of the vector library can be named in a function only once it is loaded.
+        # Functions can name settings of the vector library only after it is loaded.
         connection.execute(text("SELECT '[1]'::vector"))
-        # In the order of their names, functions may come before those that they call.
+        # Functions are created by name, so some come before those that they call.
         connection.execute(text("SET LOCAL check_function_bodies = off"))
         try:
             with connection.begin_nested():
@@ -184,7 +160,7 @@ def _define_again(connection: Connection, views: list[Path], functions: list[Pat
 
 
 def order_views(folder: Path) -> list[Path]:
-    """The files of all views, each behind those that it reads."""
+    """Return the files of all views, each after those that it reads."""
     files = {file.stem: file for file in sorted(folder.glob("*.sql"))}
     named = {name: set(re.findall(r"catalog\.(\w+)", file.read_text(encoding="utf-8"))) for name, file in files.items()}
     order = TopologicalSorter({name: sorted(names & (files.keys() - {name})) for name, names in named.items()})
@@ -207,7 +183,7 @@ def _drop_definitions(connection: Connection, views: list[Path], functions: list
 
 def _execute_files(connection: Connection, files: list[Path]) -> None:
     for file in files:
-        # A statement without parameters may hold percent signs.
+        # Without parameters, a percent sign needs no escape.
         connection.exec_driver_sql(file.read_text(encoding="utf-8"), execution_options={"no_parameters": True})
 
 

@@ -6,6 +6,12 @@
 CREATE SCHEMA catalog;
 CREATE EXTENSION IF NOT EXISTS vector;
 
+CREATE TABLE catalog.migrations (
+    name       text PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE catalog.migrations IS 'The applied files of sql/migrations; each row is written in its transaction';
+
 CREATE FUNCTION catalog.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'catalog.% is append-only', TG_TABLE_NAME USING HINT = 'Insert a new row instead.';

@@ -4,14 +4,14 @@ import psycopg2
 import pytest
 from sqlalchemy import Engine, exc, make_url, text
 
-from jobs.database.engine import create_database_engine, translate_database_faults
+from jobs.database.engine import create_database_engine, translate_database_errors
 from jobs.errors import JobError, PermanentError, RetryableError
 
 
 def provoke(database_url: str, statement: str = "SELECT 1") -> None:
     engine = create_database_engine(database_url)
     try:
-        with translate_database_faults(database_url), engine.begin() as connection:
+        with translate_database_errors(database_url), engine.begin() as connection:
             connection.execute(text(statement))
     finally:
         engine.dispose()
@@ -43,7 +43,7 @@ def test_wrong_url_is_permanent_and_not_repeated(url: str) -> None:
 
 
 def test_wrong_url_in_a_fault_is_not_repeated_either() -> None:
-    with pytest.raises(PermanentError, match="CATALOG_DATABASE_URL"), translate_database_faults("postgresql//hush"):
+    with pytest.raises(PermanentError, match="CATALOG_DATABASE_URL"), translate_database_errors("postgresql//hush"):
         raise psycopg2.OperationalError("connection refused")
 
 
@@ -79,13 +79,13 @@ def test_bare_driver_faults_are_translated_too(database_url: str, engine: Engine
         cursor = connection.connection.cursor()
         with (
             pytest.raises(RetryableError, match=r"terminat|closed the connection"),
-            translate_database_faults(database_url),
+            translate_database_errors(database_url),
         ):
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 def test_serves_as_a_decorator(database_url: str) -> None:
-    @translate_database_faults(database_url)
+    @translate_database_errors(database_url)
     def fail() -> None:
         raise psycopg2.OperationalError("server closed the connection")
 

@@ -52,24 +52,15 @@ def test_upgrades_at_the_same_time_wait_for_each_other(empty_database_url: str) 
     assert query(empty_database_url, "SELECT count(*) FROM catalog.champion_models") == 0
 
 
-def test_a_killed_upgrade_does_not_lock_out_the_next(empty_database_url: str) -> None:
-    execute(
-        empty_database_url,
-        "CREATE TABLE yoyo_lock (locked integer PRIMARY KEY DEFAULT 1, ctime timestamp, pid integer NOT NULL)",
-        "INSERT INTO yoyo_lock (ctime, pid) VALUES (now(), 1)",
-    )
-    assert migrate(empty_database_url).applied
-
-
 def test_an_upgrade_that_is_killed_before_its_bookkeeping_is_done_again(database_url: str, sql_folder: Path) -> None:
     (sql_folder / "migrations" / "0999.new.sql").write_text("CREATE TABLE catalog.new (id integer)")
     engine = create_engine(driver_url(database_url))
     with engine.connect() as holder:
         # Readable, and closed to those who would write.
-        holder.execute(text("LOCK TABLE _yoyo_migration IN EXCLUSIVE MODE"))
+        holder.execute(text("LOCK TABLE catalog.migrations IN EXCLUSIVE MODE"))
         process = get_context("forkserver").Process(target=migrate, args=(database_url, sql_folder))
         process.start()
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '_yoyo_migration'::regclass"
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'catalog.migrations'::regclass"
         wait_until(lambda: query(database_url, waiting) == 1)
         process.kill()
         process.join()

@@ -18,7 +18,7 @@ from fixtures.postgres import execute, run_server
 from fixtures.shop import Shop
 from jobs.connections import connect
 from jobs.database import engine as engine_module
-from jobs.database.engine import create_database_engine, translate_database_faults
+from jobs.database.engine import create_database_engine, translate_database_errors
 from jobs.errors import PermanentError, RetryableError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
@@ -30,7 +30,7 @@ SERIES = text("SELECT * FROM generate_series(1, 1000)")
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds where a job waits for minutes."""
-    monkeypatch.setattr(engine_module, "TELL_SECONDS", 0.4)
+    monkeypatch.setattr(engine_module, "LOG_SECONDS", 0.4)
     # The least that libpq takes.
     monkeypatch.setattr(engine_module, "PROBE_SECONDS", 2)
 
@@ -58,7 +58,7 @@ def test_a_server_that_falls_silent_ends_the_job(wait: str, tmp_path: Path, capl
             with (
                 stop_server(folder),
                 pytest.raises(RetryableError, match="cannot reach the database"),
-                translate_database_faults(url),
+                translate_database_errors(url),
             ):
                 connection.commit() if wait == "commit" else connection.execute(text("SELECT 1"))
             connection.invalidate()
@@ -78,7 +78,7 @@ def test_a_server_that_falls_silent_among_rows_ends_the_job(monkeypatch: pytest.
             with (
                 stop_server(folder),
                 pytest.raises(RetryableError, match="cannot reach the database"),
-                translate_database_faults(url),
+                translate_database_errors(url),
             ):
                 list(rows)
             connection.invalidate()
@@ -93,7 +93,7 @@ def test_a_session_that_crashes_among_rows_ends_the_job() -> None:
             rows = connection.execute(SERIES, execution_options={"yield_per": 10})
             assert next(rows)[0] == 1
             psutil.Process(session).kill()
-            with pytest.raises(RetryableError, match="cannot reach the database"), translate_database_faults(url):
+            with pytest.raises(RetryableError, match="cannot reach the database"), translate_database_errors(url):
                 list(rows)
             connection.invalidate()
         engine.dispose()
@@ -167,7 +167,7 @@ def serve_without_encryption() -> Iterator[int]:
 def test_encryption_that_the_server_has_not_is_a_matter_of_settings() -> None:
     with serve_without_encryption() as port:
         url = f"postgresql://user:secret@127.0.0.1:{port}/catalog?sslmode=require"
-        with pytest.raises(PermanentError, match="check sslmode") as caught, translate_database_faults(url):
+        with pytest.raises(PermanentError, match="check sslmode") as caught, translate_database_errors(url):
             create_database_engine(url).connect()
     assert "secret" not in str(caught.value)
 

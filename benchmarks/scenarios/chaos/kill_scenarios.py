@@ -296,8 +296,6 @@ def drop_schema(sandbox: Sandbox) -> None:
     """Drop the schema, as before the first `migrate`."""
     with sandbox.shop.connections.engine.begin() as connection:
         connection.execute(text("DROP SCHEMA catalog CASCADE"))
-        for table in ("_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock"):
-            connection.execute(text(f"DROP TABLE public.{table}"))
 
 
 def list_migration(_: Sandbox) -> Iterator[Words]:
@@ -310,7 +308,7 @@ def check_migration(sandbox: Sandbox) -> Violations:
     """Check that every migration is recorded once, and that every view exists."""
     migrations = len(list(SQL.glob("migrations/*.sql")))
     return (
-        sandbox.compare("SELECT count(*) FROM public._yoyo_migration", migrations)
+        sandbox.compare("SELECT count(*) FROM catalog.migrations", migrations)
         + sandbox.compare(
             "SELECT count(*) FROM pg_views WHERE schemaname = 'catalog'", len(list(SQL.glob("views/*.sql")))
         )
