@@ -161,7 +161,7 @@ def read_trained(shop_stack: ShopStack, run_id: str, started: float) -> Trained:
 def make_row(name: str, trained: Trained) -> Row:
     """Return the figures of a training."""
     metrics, verdicts = trained.metrics, list(trained.gates.values())
-    scores, served, serving = metrics.classifier, metrics.served, metrics.serving
+    scores, served, serving = metrics.classifier, metrics.build, metrics.serving
     assert scores is not None
     assert served is not None
     assert serving is not None

@@ -17,7 +17,7 @@ from jobs.database.model_listing import (
 from jobs.database.spaces import SpaceSummary
 from jobs.database.spaces import drop_space as drop_vectors
 from jobs.database.spaces import list_spaces as read_spaces
-from jobs.retrain.evaluate.evaluation_files import PAGE_FILE
+from jobs.retrain.evaluate.evaluation_record import PAGE_FILE
 from jobs.settings import load_settings
 from jobs.storage.uri import S3Uri
 

@@ -9,8 +9,8 @@ from jobs.commands.options import Kind, KindArgument, RunOption
 from jobs.commands.terminal import print_report
 from jobs.connections import Connections, connect
 from jobs.models.checkpoint import resolve_base
-from jobs.retrain.gates.gate import decide_gates
 from jobs.retrain.gates.gate_policy import GatePolicy, load_gate_policy
+from jobs.retrain.gates.gates import decide_gates
 from jobs.retrain.labels.import_labels import import_labels as import_all
 from jobs.retrain.promote import carry_out_decision, promote_candidate
 from jobs.retrain.snapshot.snapshot import SnapshotSettings, take_snapshot

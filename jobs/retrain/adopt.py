@@ -23,7 +23,7 @@ from jobs.models.image_model import ModelBuild, write_build
 from jobs.models.preprocessing import Preprocessing
 from jobs.models.registry import fetch_checkpoint, upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
-from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics, Serving
+from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics, ServingMetrics
 from jobs.retrain.evaluate.served_model import load_served_model
 from jobs.retrain.evaluate.serving import measure_serving
 from jobs.retrain.gates.findings import Evidence, Gate
@@ -158,7 +158,7 @@ def _build(base: Path, artifact: Path, settings: Settings) -> ModelBuild:
     return build
 
 
-def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, scratch: Path) -> Serving:
+def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, scratch: Path) -> ServingMetrics:
     """Check everything that needs no labels, and return the serving measurements.
 
     Raises:

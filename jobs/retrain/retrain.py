@@ -14,8 +14,8 @@ from jobs.errors import PermanentError, RefusedError
 from jobs.retag.complete import RetagReport
 from jobs.retag.retag import retag
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
-from jobs.retrain.gates.gate import decide_gates
 from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.gates import decide_gates
 from jobs.retrain.optimize.optimize import optimize_candidate
 from jobs.retrain.promote import promote_candidate
 from jobs.retrain.snapshot.snapshot import SnapshotReport, SnapshotSettings, take_snapshot

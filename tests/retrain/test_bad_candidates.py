@@ -30,8 +30,8 @@ from jobs.database.evaluations import read_gate_decisions, read_latest_evaluatio
 from jobs.errors import PermanentError
 from jobs.models.classifier import load_classifier
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
-from jobs.retrain.gates.gate import decide_gates
 from jobs.retrain.gates.gate_policy import load_gate_policy
+from jobs.retrain.gates.gates import decide_gates
 from jobs.retrain.promote import promote_candidate
 from jobs.retrain.snapshot.snapshot_file import make_snapshot
 from jobs.retrain.train.layers import find_head

@@ -1,1 +1,1 @@
-"""Evaluate candidates and champions on the same frozen test photos."""
+"""Evaluate a candidate and the champion on the same test images."""

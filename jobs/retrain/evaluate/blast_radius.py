@@ -1,4 +1,4 @@
-"""What a candidate would change in the live catalog."""
+"""Measure which categories a candidate would change in the live catalog."""
 
 import logging
 from collections.abc import Sequence
@@ -15,22 +15,21 @@ from jobs.failures import ReadReason
 from jobs.images.decode import MIN_SIDE_PIXELS, DecodedImage, DecodeLimits, decode_image
 from jobs.images.thumbnails import make_thumbnail
 from jobs.progress import SILENT, Progress
-from jobs.retrain.evaluate.evaluation_files import MAX_THUMBNAILS, Flip
-from jobs.retrain.evaluate.evaluation_record import BlastRadius
-from jobs.retrain.evaluate.scores import ClassifierAnswers
+from jobs.retrain.evaluate.evaluation_record import MAX_THUMBNAILS, BlastRadius, Flip
+from jobs.retrain.evaluate.scores import ClassifierPredictions
 from jobs.retrain.evaluate.served_model import ServedModel
 from jobs.storage.uri import S3Uri
 
 log = logging.getLogger(__name__)
 
 SAMPLE_IMAGES = 500
-LEAST_SHARE_READ = 0.5
-"""Of the sample; fewer photos say nothing of the catalog, and the gate fails without a value."""
+MIN_SHARE_READ = 0.5
+"""If a smaller share of the sample can be read, the blast radius is unknown, and its gate fails."""
 
 
 @dataclass(frozen=True)
 class CatalogChange:
-    """How many images of a sample change, and which, those first of which the candidate is surest."""
+    """The number of images that would change their category, and which, sorted by falling confidence."""
 
     blast_radius: BlastRadius
     flips: tuple[Flip, ...]
@@ -38,7 +37,7 @@ class CatalogChange:
 
 @dataclass(frozen=True)
 class _LivePhoto:
-    """A photo as the bucket has it: resized for the candidate, and small for people."""
+    """An image from the bucket: resized for the candidate, and as a thumbnail."""
 
     tag: LiveTag
     pixels: torch.Tensor
@@ -48,10 +47,10 @@ class _LivePhoto:
 def measure_blast_radius(
     connections: Connections, candidate: ServedModel, images: int = SAMPLE_IMAGES, progress: Progress = SILENT
 ) -> CatalogChange | None:
-    """Ask the candidate for a sample of the catalog; None where no image has a tag, or it answers no numbers, or so
-    few photos can be read that they say nothing of the catalog.
+    """Compare the candidate's predictions with the live tags on a sample of the catalog.
 
-    Images that vanished from the bucket or were replaced since their tag are left out.
+    Images that were deleted or replaced after they were tagged are left out. Returns None if no image has a tag, if
+    less than half of the sample can be read, or if a prediction contains NaN.
     """
     with connections.engine.connect() as connection:
         tags = sample_live_tags(connection, images)
@@ -59,15 +58,15 @@ def measure_blast_radius(
         read = pool.map(partial(_load_photo, connections, candidate), tags)
         loaded = list(progress.track("reading photos of the catalog", read, len(tags)))
     photos = [photo for photo in loaded if photo is not None]
-    if len(photos) < LEAST_SHARE_READ * len(tags):
-        log.warning("of a sample of %d photos of the catalog only %d can be read", len(tags), len(photos))
+    if len(photos) < MIN_SHARE_READ * len(tags):
+        log.warning("only %d of %d sampled catalog images can be read", len(photos), len(tags))
         return None
     if not photos:
         return None
     probabilities = candidate.predict(torch.stack([photo.pixels for photo in photos]), progress)
     if not np.isfinite(probabilities).all():
         return None
-    flips = _find_flips(photos, ClassifierAnswers(probabilities, candidate.categories))
+    flips = _find_flips(photos, ClassifierPredictions(probabilities, candidate.categories))
     return CatalogChange(BlastRadius(len(photos), len(flips)), flips)
 
 
@@ -85,7 +84,7 @@ def _load_photo(connections: Connections, candidate: ServedModel, tag: LiveTag) 
     return _LivePhoto(tag, candidate.geometry.apply(decoded.pixels), make_thumbnail(decoded.pixels))
 
 
-def _find_flips(photos: Sequence[_LivePhoto], answers: ClassifierAnswers) -> tuple[Flip, ...]:
+def _find_flips(photos: Sequence[_LivePhoto], predictions: ClassifierPredictions) -> tuple[Flip, ...]:
     flips = [
         Flip(
             image_id=photo.tag.image_id,
@@ -97,7 +96,7 @@ def _find_flips(photos: Sequence[_LivePhoto], answers: ClassifierAnswers) -> tup
             new_confidence=float(confidence),
             thumbnail=photo.thumbnail,
         )
-        for photo, category, confidence in zip(photos, answers.best, answers.confidence, strict=True)
+        for photo, category, confidence in zip(photos, predictions.best, predictions.confidence, strict=True)
         if category is not None and category != photo.tag.category
     ]
     ranked = sorted(flips, key=lambda flip: (-flip.new_confidence, flip.image_id))

@@ -1,6 +1,8 @@
-"""Stage 3 of retraining: measure a candidate, beside the champion, on the test images of its snapshot."""
+"""Stage 4 of retraining, evaluate: measure a candidate and the champion on the test images of the snapshot."""
 
 import logging
+import os
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +22,19 @@ from jobs.errors import NotFoundError
 from jobs.models.device import choose_device
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
-from jobs.retrain.evaluate.context import Measured, Trial
-from jobs.retrain.evaluate.data_check import check_data
-from jobs.retrain.evaluate.evaluate_classifier import evaluate_classifier
-from jobs.retrain.evaluate.evaluate_encoder import evaluate_encoder
-from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics, Serving
-from jobs.retrain.evaluate.fidelity import read_served
-from jobs.retrain.evaluate.servable import inspect_artifact
-from jobs.retrain.evaluate.serving import MAX_PHOTOS, measure_serving
-from jobs.retrain.snapshot.snapshot_file import load_snapshot
+from jobs.retrain.evaluate.artifact_check import inspect_artifact
+from jobs.retrain.evaluate.compare_models import (
+    EvaluationContext,
+    EvaluationResult,
+    evaluate_classifier,
+    evaluate_encoder,
+)
+from jobs.retrain.evaluate.evaluation_record import DataCheck, EvaluationMetrics, ServingMetrics
+from jobs.retrain.evaluate.fidelity import read_served_build
+from jobs.retrain.evaluate.serving import MAX_IMAGES, measure_serving
+from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS
+from jobs.retrain.snapshot.leaks import fingerprint_photos, measure_leaks
+from jobs.retrain.snapshot.snapshot_file import Snapshot, load_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 from jobs.scratch import open_scratch
 from jobs.storage.layout import evaluation_location
@@ -38,9 +44,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What was measured, in few numbers; the whole of it is in ``catalog.evaluations``.
+    """Summary of an evaluation. All metrics are in ``catalog.evaluations``.
 
-    ``fault`` says what is wrong with the candidate's artifact, whose other values are then missing.
+    ``error`` lists what is wrong with the candidate's artifact. Metrics that need the artifact are then missing.
     """
 
     evaluation_id: int
@@ -48,13 +54,13 @@ class EvaluationReport:
     candidate_version_id: int
     champion_version_id: int | None
     headline: dict[str, float | None]
-    fault: str | None
+    error: str | None
     artifact_uri: str
 
 
 @dataclass(frozen=True)
-class _Contest:
-    """Who is on trial against whom, and on what."""
+class _Inputs:
+    """The versions and the snapshot of an evaluation."""
 
     run_id: str
     kind: ModelKind
@@ -64,101 +70,121 @@ class _Contest:
 
 
 def evaluate_candidate(connections: Connections, run_id: str, kind: ModelKind) -> EvaluationReport:
-    """Measure what a run has trained, store the values and the files beside them; asked again, it measures again.
+    """Evaluate the model that a run trained, and store metrics and files. Each call makes a new evaluation.
 
-    A fault of the candidate is part of what is measured, and no error.
+    A damaged artifact is a result of the evaluation, not an exception.
 
     Raises:
-        NotFoundError: the run has trained nothing of this kind, its snapshot or the champion cannot be read.
-        RetryableError: bucket or database away.
+        NotFoundError: the run has not trained a model of this kind, or the snapshot or champion cannot be read.
+        RetryableError: the bucket or database is unavailable.
     """
-    contest = _read_contest(connections, run_id, kind)
+    inputs = _read_inputs(connections, run_id, kind)
     with (
         open_scratch() as scratch,
         open_progress(connections.engine, run_id, f"{kind}.evaluate") as progress,
     ):
-        measured = _measure(connections, contest, scratch, progress)
+        result = _measure(connections, inputs, scratch, progress)
     location = evaluation_location(connections.artifacts, run_id, kind, datetime.now(UTC))
-    for name, content in measured.files.items():
+    for name, content in result.files.items():
         connections.store.write(location / name, content)
     evaluation = NewEvaluation(
         run_id=run_id,
         kind=kind,
-        snapshot_id=contest.snapshot.snapshot_id,
-        candidate_version_id=contest.candidate.model_version_id,
-        champion_version_id=contest.champion.model_version_id if contest.champion else None,
-        metrics=measured.metrics.as_record(),
+        snapshot_id=inputs.snapshot.snapshot_id,
+        candidate_version_id=inputs.candidate.model_version_id,
+        champion_version_id=inputs.champion.model_version_id if inputs.champion else None,
+        metrics=result.metrics.as_record(),
         artifact_uri=str(location),
     )
     with connections.engine.begin() as connection:
         evaluation_id = insert_evaluation(connection, evaluation)
-        if measured.drift_reference is not None:
-            upsert_drift_reference(connection, evaluation.candidate_version_id, measured.drift_reference, "test")
+        if result.drift_reference is not None:
+            upsert_drift_reference(connection, evaluation.candidate_version_id, result.drift_reference, "test")
     return EvaluationReport(
         evaluation_id=evaluation_id,
         kind=kind,
         candidate_version_id=evaluation.candidate_version_id,
         champion_version_id=evaluation.champion_version_id,
-        headline=summarise(measured.metrics),
-        fault=measured.metrics.servable.fault if measured.metrics.servable else None,
+        headline=summarize(result.metrics),
+        error=result.metrics.artifact.error if result.metrics.artifact else None,
         artifact_uri=evaluation.artifact_uri,
     )
 
 
-def _read_contest(connections: Connections, run_id: str, kind: ModelKind) -> _Contest:
+def _read_inputs(connections: Connections, run_id: str, kind: ModelKind) -> _Inputs:
     with connections.engine.connect() as connection:
         training = read_training(connection, run_id, kind)
         if training is None:
-            raise NotFoundError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
+            raise NotFoundError(f"run {run_id} has no trained {kind}. Run `python -m jobs train {kind}` first")
         snapshot = read_snapshot(connection, training.snapshot_id)
-        # A foreign key holds it.
+        # Guaranteed by a foreign key.
         assert snapshot is not None
         built = find_build_version(connection, training.model_version_id)
         candidate = read_model_version(connection, built or training.model_version_id)
-        return _Contest(run_id, kind, candidate, read_champion(connection, kind), snapshot)
+        return _Inputs(run_id, kind, candidate, read_champion(connection, kind), snapshot)
 
 
-def _measure(connections: Connections, contest: _Contest, scratch: Path, progress: Progress) -> Measured:
+def _measure(connections: Connections, inputs: _Inputs, scratch: Path, progress: Progress) -> EvaluationResult:
     settings, store = connections.settings, connections.store
-    snapshot = load_snapshot(store, connections.artifacts, contest.snapshot.snapshot_id)
+    snapshot = load_snapshot(store, connections.artifacts, inputs.snapshot.snapshot_id)
     photos = SnapshotPhotos(store, connections.artifacts, settings.locations.model_cache, progress)
-    log.info("reading %s %d back from the bucket", contest.kind, contest.candidate.model_version_id)
-    progress.report("reading the artifact back from the bucket")
+    log.info("reading %s %d from the bucket", inputs.kind, inputs.candidate.model_version_id)
+    progress.report("reading the artifact from the bucket")
     exact = choose_device(settings.compute.device, "fp32")
-    inspection = inspect_artifact(store, contest.candidate, snapshot, photos, exact, scratch / "artifact")
-    log.info("checking %d photos for leaks", len(snapshot.rows))
-    basics = EvaluationMetrics(
-        data=check_data(snapshot, contest.snapshot.created_at, photos), servable=inspection.servable
-    )
+    inspection = inspect_artifact(store, inputs.candidate, snapshot, photos, exact, scratch / "artifact")
+    log.info("checking %d images for leaks", len(snapshot.rows))
+    data = check_data(snapshot, inputs.snapshot.created_at, photos)
     if inspection.folder is None:
-        log.error("the candidate cannot be measured: %s", inspection.servable.fault)
-        return Measured(basics)
-    champion = fetch_checkpoint(store, contest.champion, settings.locations.model_cache) if contest.champion else None
+        log.error("the candidate cannot be evaluated: %s", inspection.check.error)
+        return EvaluationResult(EvaluationMetrics(data=data, artifact=inspection.check))
+    champion = fetch_checkpoint(store, inputs.champion, settings.locations.model_cache) if inputs.champion else None
     device = choose_device(settings.compute.device, settings.compute.precision)
-    trial = Trial(connections, snapshot, photos, device, inspection.folder, champion, progress)
-    log.info("serving the artifact in a process of its own")
-    serving = _serve(trial, contest.kind, scratch)
-    log.info("asking for %d test images", len(snapshot.part("test")))
-    measured = evaluate_classifier(trial) if contest.kind == "classifier" else evaluate_encoder(trial)
+    context = EvaluationContext(connections, snapshot, photos, device, inspection.folder, champion, progress)
+    log.info("measuring how the artifact is served, in a separate process")
+    serving = _measure_serving(context, inputs.kind, scratch)
+    log.info("scoring %d test images", len(snapshot.part("test")))
+    result = evaluate_classifier(context) if inputs.kind == "classifier" else evaluate_encoder(context)
     metrics = replace(
-        measured.metrics,
-        data=basics.data,
-        servable=basics.servable,
-        served=read_served(inspection.folder),
+        result.metrics,
+        data=data,
+        artifact=inspection.check,
+        build=read_served_build(inspection.folder),
         serving=serving,
     )
-    return replace(measured, metrics=metrics)
+    return replace(result, metrics=metrics)
 
 
-def _serve(trial: Trial, kind: ModelKind, scratch: Path) -> Serving:
+def check_data(snapshot: Snapshot, taken_at: datetime, photos: SnapshotPhotos) -> DataCheck:
+    """Measure size, age and leaks of a snapshot. Leaks are measured on the bytes of the images."""
+    images = Counter(row.split for row in snapshot.rows)
+    test = snapshot.part("test")
+    test_images = Counter(row.category for row in test)
+    others = [*snapshot.part("train"), *snapshot.part("validation")]
+    threads = 2 * len(os.sched_getaffinity(0))
+    leaks = measure_leaks(
+        fingerprint_photos(photos, test, threads), fingerprint_photos(photos, others, threads), NEAR_DUPLICATE_BITS
+    )
+    return DataCheck(
+        train_images=images["train"],
+        validation_images=images["validation"],
+        test_images=images["test"],
+        fewest_test_images_of_a_category=min((test_images[category] for category in snapshot.categories), default=0),
+        shared_contents=leaks.shared_contents,
+        shared_groups=leaks.shared_groups,
+        shared_near_duplicates=leaks.shared_near_duplicates,
+        age_days=(datetime.now(UTC) - taken_at).total_seconds() / 86_400,
+    )
+
+
+def _measure_serving(context: EvaluationContext, kind: ModelKind, scratch: Path) -> ServingMetrics:
     folder = scratch / "photos"
     folder.mkdir()
-    photos = [trial.photos.read(row.content_hash) for row in trial.snapshot.part("test")[:MAX_PHOTOS]]
-    return measure_serving(trial.candidate, kind, photos, trial.connections.settings, folder, trial.progress)
+    images = [context.photos.read(row.content_hash) for row in context.snapshot.part("test")[:MAX_IMAGES]]
+    return measure_serving(context.candidate, kind, images, context.connections.settings, folder, context.progress)
 
 
-def summarise(metrics: EvaluationMetrics) -> dict[str, float | None]:
-    """The numbers that people ask for first; what was not measured is left out."""
+def summarize(metrics: EvaluationMetrics) -> dict[str, float | None]:
+    """Select the most important metrics. Metrics that were not measured are left out."""
     headline: dict[str, float | None] = {}
     if metrics.classifier:
         headline["accuracy"] = metrics.classifier.correct / metrics.classifier.images

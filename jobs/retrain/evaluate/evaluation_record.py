@@ -1,9 +1,11 @@
-"""What an evaluation measures: the values that gates decide on, as one record that is stored as JSON.
+"""Define what an evaluation stores: the metrics that gates decide on, and the lists in the files next to them.
 
-A value that could not be measured is None, and the gates fail on it. Shares and accuracies are from 0 to 1.
+A value that could not be measured is None, and the gates fail on it. Shares and accuracies range from 0 to 1.
 """
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ from pydantic import TypeAdapter
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Images whose confidence lies in one bin: their number, mean confidence and share that was right."""
+    """Images whose confidence is in one bin: their number, mean confidence and accuracy."""
 
     lower: float
     images: int
@@ -22,10 +24,10 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class ClassifierScores:
-    """One classifier on the test images.
+    """Scores of a classifier on the test images.
 
-    ``confusion`` has a row for each true category and a column for each answer, in the order of ``categories``; a
-    category that the model does not know is a column of zeros. ``temperature`` is None where the model carries none.
+    ``confusion`` has a row for each true category and a column for each predicted one, in the order of ``categories``.
+    A category that the model does not know is a column of zeros. ``temperature`` is None if the model has none.
     """
 
     images: int
@@ -42,7 +44,7 @@ class ClassifierScores:
 
 @dataclass(frozen=True)
 class PairedOutcomes:
-    """The same images asked of both: how often both, one alone, or none was right."""
+    """Number of images or texts for which both models, only one of them, or neither is correct."""
 
     both: int
     only_candidate: int
@@ -52,11 +54,11 @@ class PairedOutcomes:
 
 @dataclass(frozen=True)
 class EncoderScores:
-    """One encoder on photos with texts.
+    """Scores of an encoder on images with texts.
 
-    ``clip_score`` is 100 times the mean cosine of a photo and its text, ``loss`` the contrastive loss and
-    ``in_batch_accuracy`` the share of photos whose own text is the nearest, both in batches of 32. Recall and mean
-    reciprocal rank are from text to image among all photos, where a photo with the very same text counts as found.
+    ``clip_score`` is 100 times the mean cosine of an image and its text. ``loss`` is the contrastive loss, and
+    ``in_batch_accuracy`` the share of images whose nearest text is their own, both in batches of 32. Recall and mean
+    reciprocal rank are text to image over all images; any image with the same text counts as a match.
     """
 
     images: int
@@ -70,8 +72,8 @@ class EncoderScores:
 
 
 @dataclass(frozen=True)
-class Serving:
-    """The stored artifact, loaded and asked in a process of its own."""
+class ServingMetrics:
+    """Speed, memory and failures of the stored artifact, measured in a separate process."""
 
     images: int
     mean_latency_milliseconds: float | None
@@ -81,26 +83,26 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class Servable:
-    """The artifact read back from the bucket, compared with what the model answered when it was trained.
+class ArtifactCheck:
+    """Comparison of the artifact in the bucket with the outputs recorded when the model was trained.
 
-    ``largest_difference`` is that of a probability, by the category's name, or of a vector's element; ``fault`` says
-    what went wrong.
+    ``largest_difference`` is that of any probability, matched by category name, or of any vector element. ``error``
+    lists everything that is wrong with the artifact.
     """
 
     is_checksum_right: bool
     has_labels: bool
     has_preprocessing: bool
     largest_difference: float | None
-    fault: str | None
+    error: str | None
 
 
 @dataclass(frozen=True)
 class DataCheck:
-    """The snapshot, measured on its photos themselves.
+    """Size and age of the snapshot, and leaks measured on the bytes of its images.
 
-    The ``shared_`` numbers count test images of which train or validation has the same bytes, the same group, or a
-    near duplicate.
+    The ``shared_`` fields count test images that share bytes or a group with train or validation, or have a near
+    duplicate there.
     """
 
     train_images: int
@@ -115,7 +117,7 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class BlastRadius:
-    """The candidate on a sample of the live catalog: how many images would change their category."""
+    """Number of images in a sample of the live catalog, and how many of them would change their category."""
 
     images: int
     changed: int
@@ -123,11 +125,12 @@ class BlastRadius:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A model as it is served, beside itself in float32, on the same test images; None is what its kind has not got.
+    """Differences between a build and the checkpoint in float32 on the same test images.
 
-    ``lost_accuracy`` is the share of images that only float32 got right, less those that only it did not; ``agreement``
-    that of the same first answer, where float32 is surer than 0.5; ``neighbour_recall`` that of the ten nearest photos
-    that stay among them; ``lost_recall_at_5`` what finding a photo by its text loses.
+    The first two metrics apply to classifiers, the others to encoders; the rest is None. ``lost_accuracy`` is the
+    accuracy in float32 minus that of the build. ``agreement`` is the share of equal predictions among images with a
+    confidence above 0.5 in float32. ``neighbor_recall`` is the share of each image's ten nearest neighbors that stay
+    among them. ``lost_recall_at_5`` is the loss of recall from text to image.
     """
 
     images: int
@@ -135,13 +138,13 @@ class Fidelity:
     agreement: float | None = None
     mean_cosine: float | None = None
     worst_cosine: float | None = None
-    neighbour_recall: float | None = None
+    neighbor_recall: float | None = None
     lost_recall_at_5: float | None = None
 
 
 @dataclass(frozen=True)
-class Served:
-    """How a candidate is served, and what that costs; no ``fidelity`` where it is the checkpoint itself in float32."""
+class ServedBuild:
+    """Engine, precision and fidelity of a candidate. ``fidelity`` is None for the checkpoint itself in float32."""
 
     engine: str
     precision: str
@@ -150,12 +153,12 @@ class Served:
 
 @dataclass(frozen=True)
 class EvaluationMetrics:
-    """All that was measured of a candidate, beside the champion where there is one."""
+    """All metrics of a candidate, and those of the champion if there is one."""
 
     data: DataCheck | None = None
-    servable: Servable | None = None
-    served: Served | None = None
-    serving: Serving | None = None
+    artifact: ArtifactCheck | None = None
+    build: ServedBuild | None = None
+    serving: ServingMetrics | None = None
     classifier: ClassifierScores | None = None
     champion_classifier: ClassifierScores | None = None
     paired: PairedOutcomes | None = None
@@ -164,16 +167,16 @@ class EvaluationMetrics:
     encoder_on_train: EncoderScores | None = None
     champion_encoder: EncoderScores | None = None
     paired_recall: dict[str, PairedOutcomes] | None = None
-    """By the name of the recall: recall_at_1, recall_at_5, recall_at_10."""
+    """By metric: recall_at_1, recall_at_5, recall_at_10."""
 
     def as_record(self) -> dict[str, Any]:
-        """The value as stored: what is not a number is null, since JSON has no word for it."""
+        """Convert to JSON types. NaN and infinity become null, since JSON does not have them."""
         record: dict[str, Any] = _without_nan(asdict(self))
         return record
 
     @staticmethod
     def from_record(record: dict[str, Any]) -> "EvaluationMetrics":
-        """Read a stored value; raises pydantic.ValidationError where it has another form."""
+        """Parse a stored record. Raises pydantic.ValidationError if it does not match this class."""
         return TypeAdapter(EvaluationMetrics).validate_python(record)
 
 
@@ -183,3 +186,56 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+FLIPS_FILE = "flips.json"
+LABEL_AUDIT_FILE = "label_audit.json"
+PREDICTIONS_FILE = "predictions.parquet"
+PAGE_FILE = "page.html"
+"""Written by the gates, after the evaluation."""
+MAX_THUMBNAILS = 40
+"""Only the first entries of a list have thumbnails, to keep the page small."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A live image whose category the candidate would change. ``thumbnail`` is a JPEG in base64."""
+
+    image_id: int
+    object_key: str
+    product_id: str
+    old_category: str
+    old_confidence: float
+    new_category: str
+    new_confidence: float
+    thumbnail: str | None
+
+
+@dataclass(frozen=True)
+class LabelSuspect:
+    """A label that is likely wrong.
+
+    ``score`` is the candidate's confidence in the given label, 0 to 1; the lower, the more likely the label is wrong.
+    ``thumbnail`` is a JPEG in base64.
+    """
+
+    content_hash: str
+    given_label: str
+    suggested_label: str
+    score: float
+    thumbnail: str | None
+
+
+def encode_list(entries: Sequence[Flip] | Sequence[LabelSuspect]) -> bytes:
+    """Encode flips or suspects as JSON."""
+    return json.dumps([asdict(entry) for entry in entries], ensure_ascii=False, allow_nan=False).encode()
+
+
+def decode_flips(content: bytes) -> list[Flip]:
+    """Decode `FLIPS_FILE`, sorted by falling confidence of the candidate."""
+    return TypeAdapter(list[Flip]).validate_json(content)
+
+
+def decode_label_suspects(content: bytes) -> list[LabelSuspect]:
+    """Decode `LABEL_AUDIT_FILE`, sorted with the most likely errors first."""
+    return TypeAdapter(list[LabelSuspect]).validate_json(content)

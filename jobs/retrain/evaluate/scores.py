@@ -1,4 +1,4 @@
-"""Score predictions of classifiers and encoders, each alone and two models on the same photos."""
+"""Score the predictions of classifiers and encoders, and compare two models on the same images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,82 +10,84 @@ from torch.nn import functional
 
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EncoderScores, PairedOutcomes, ReliabilityBin
 
-
-def pair_outcomes(candidate_is_right: np.ndarray, champion_is_right: np.ndarray) -> PairedOutcomes:
-    """Count how often both, one alone, or none was right; bool [n] each, in the same order of questions."""
-    return PairedOutcomes(
-        both=int((candidate_is_right & champion_is_right).sum()),
-        only_candidate=int((candidate_is_right & ~champion_is_right).sum()),
-        only_champion=int((~candidate_is_right & champion_is_right).sum()),
-        neither=int((~candidate_is_right & ~champion_is_right).sum()),
-    )
-
-
 CALIBRATION_BINS = 10
-"""Fewer than the usual 15: chance moves every bin, and on 333 images a bound of 0.05 would refuse a perfectly
-calibrated model in 17 of 100 draws, with 10 bins in 7 (`benchmarks.training.gates`).
+"""Fewer than the usual 15, because sampling noise adds to the error of each bin.
+
+On 333 images, a bound of 0.05 rejects a perfectly calibrated model in 17 of 100 draws with 15 bins, but in 7 of 100
+with 10 bins (`benchmarks.training.gates`).
 """
+BATCH_SIZE = 32
+RECALL_DEPTHS = (1, 5, 10)
+
+
+def pair_outcomes(candidate_is_correct: np.ndarray, champion_is_correct: np.ndarray) -> PairedOutcomes:
+    """Count the images for which both models, only one, or neither is correct: bool [n] each, in the same order."""
+    # Imported here because scikit-learn is slow to load.
+    from sklearn.metrics import confusion_matrix
+
+    counts = confusion_matrix(candidate_is_correct, champion_is_correct, labels=[True, False])
+    return PairedOutcomes(*counts.ravel().tolist())
 
 
 @dataclass(frozen=True)
-class ClassifierAnswers:
-    """What a classifier says of images: probabilities [n, categories], and the names of their columns."""
+class ClassifierPredictions:
+    """Probabilities [n, categories], and the categories of the columns."""
 
     probabilities: np.ndarray
     categories: tuple[str, ...]
 
     @property
     def top_3(self) -> list[list[str]]:
-        """Up to three categories of each image, best first; none where the model's numbers are no probabilities."""
-        # Stable, as the tagger ranks them.
+        """Return up to three categories of each image, best first, or none if its probabilities contain NaN."""
+        # Stable, as in the ingest flow.
         order = np.argsort(-self.probabilities, axis=1, kind="stable")[:, :3]
         return [
-            [self.categories[index] for index in row] if is_answer else []
-            for row, is_answer in zip(order, np.isfinite(self.probabilities).all(axis=1), strict=True)
+            [self.categories[index] for index in row] if is_finite else []
+            for row, is_finite in zip(order, np.isfinite(self.probabilities).all(axis=1), strict=True)
         ]
 
     @property
     def best(self) -> list[str | None]:
-        """The category of each image, or None where the model's numbers are no probabilities."""
+        """Return the category of each image, or None if its probabilities contain NaN."""
         return [row[0] if row else None for row in self.top_3]
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability of the best category of each image."""
+        """Return the probability of the best category of each image."""
         highest: np.ndarray = self.probabilities.max(axis=1)
         return highest
 
-    def is_right(self, labels: Sequence[str]) -> np.ndarray:
-        """Whether each image got its label."""
+    def is_correct(self, labels: Sequence[str]) -> np.ndarray:
+        """Return whether the best category of each image is its label: bool [n]."""
         return np.array([best == label for best, label in zip(self.best, labels, strict=True)], dtype=bool)
 
 
 def score_classifier(
-    answers: ClassifierAnswers, labels: Sequence[str], known_categories: Sequence[str], temperature: float | None
+    predictions: ClassifierPredictions,
+    labels: Sequence[str],
+    known_categories: Sequence[str],
+    temperature: float | None,
 ) -> ClassifierScores:
-    """Compare answers with labels by the categories' names.
+    """Score predictions by category name.
 
-    ``known_categories`` are those of the data set. One that the model does not know is always answered wrongly; one
-    that only the model knows is one more way to be wrong.
+    ``known_categories`` are those of the snapshot. Images of a category that the model lacks are always wrong. So are
+    predictions of a category that only the model has.
     """
-    # Here, since it is slow to load.
+    # Imported here because scikit-learn is slow to load.
     from sklearn.metrics import confusion_matrix
 
-    is_right = answers.is_right(labels)
-    categories = sorted({*known_categories, *answers.categories})
-    answered = [(label, best) for label, best in zip(labels, answers.best, strict=True) if best is not None]
-    confusion = (
-        confusion_matrix(*zip(*answered, strict=True), labels=categories).tolist()
-        if answered
-        else np.zeros((len(categories), len(categories)), dtype=int).tolist()
-    )
+    is_correct, best = predictions.is_correct(labels), predictions.best
+    categories = sorted({*known_categories, *predictions.categories})
+    # Predictions that contain NaN are not in any column.
+    columns = [*categories, ""]
+    confusion = confusion_matrix(labels, [one or "" for one in best], labels=columns)[:-1, :-1]
     images_by_category = Counter(labels)
-    correct_by_category = Counter(label for label, right in zip(labels, is_right, strict=True) if right)
-    reliability = bin_confidence(answers.confidence, is_right) if len(answered) == len(labels) else []
+    correct_by_category = Counter(label for label, correct in zip(labels, is_correct, strict=True) if correct)
+    reliability = [] if None in best else bin_confidence(predictions.confidence, is_correct)
     return ClassifierScores(
         images=len(labels),
-        correct=int(is_right.sum()),
-        top_3_correct=sum(label in top_3 for label, top_3 in zip(labels, answers.top_3, strict=True)),
+        correct=int(is_correct.sum()),
+        top_3_correct=sum(label in top_3 for label, top_3 in zip(labels, predictions.top_3, strict=True)),
         categories=categories,
         images_by_category={category: images_by_category[category] for category in known_categories},
         recall_by_category={
@@ -94,7 +96,7 @@ def score_classifier(
             else None
             for category in known_categories
         },
-        confusion=confusion,
+        confusion=confusion.tolist(),
         expected_calibration_error=measure_calibration_error(reliability),
         reliability=reliability,
         temperature=temperature,
@@ -102,25 +104,25 @@ def score_classifier(
 
 
 def bin_confidence(
-    confidence: np.ndarray, is_right: np.ndarray, number_of_bins: int = CALIBRATION_BINS
+    confidence: np.ndarray, is_correct: np.ndarray, number_of_bins: int = CALIBRATION_BINS
 ) -> list[ReliabilityBin]:
-    """The bins of equal width that hold images; the upper bound belongs to a bin (Guo et al. 2017)."""
+    """Group images into bins of equal width, and leave out empty bins. A bin includes its upper bound."""
     bins = np.clip(np.ceil(confidence * number_of_bins).astype(int) - 1, 0, number_of_bins - 1)
     return [
         ReliabilityBin(
             lower=float(number / number_of_bins),
             images=int((bins == number).sum()),
             confidence=float(confidence[bins == number].mean()),
-            accuracy=float(is_right[bins == number].mean()),
+            accuracy=float(is_correct[bins == number].mean()),
         )
         for number in np.unique(bins)
     ]
 
 
 def measure_calibration_error(reliability: Sequence[ReliabilityBin]) -> float | None:
-    """Expected calibration error: how far confidence and accuracy of a bin lie apart, weighted by its images.
+    """Return the expected calibration error, or None if there are no images.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3. None of no images.
+    Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
     """
     images = sum(one.images for one in reliability)
     if images == 0:
@@ -128,13 +130,9 @@ def measure_calibration_error(reliability: Sequence[ReliabilityBin]) -> float | 
     return sum(one.images * abs(one.confidence - one.accuracy) for one in reliability) / images
 
 
-BATCH_SIZE = 32
-RECALL_DEPTHS = (1, 5, 10)
-
-
 @dataclass(frozen=True)
-class EncoderOutcome:
-    """The scores of an encoder, and the rank of the best photo for each different text, from 1, in their order."""
+class EncoderResult:
+    """The scores of an encoder, and for each distinct text the rank of its best image, starting at 1."""
 
     scores: EncoderScores
     ranks: np.ndarray
@@ -142,46 +140,47 @@ class EncoderOutcome:
 
 def score_encoder(
     image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str], logit_scale: float | None
-) -> EncoderOutcome:
-    """Score photos with their texts, whose unit vectors are rows [n, dimensions] in the same order.
+) -> EncoderResult:
+    """Score images with their texts. Unit vectors are rows [n, dimensions] in the order of ``texts``.
 
-    A text that several photos share is asked for once, so that every answer counts once. ``logit_scale`` is the
-    factor by which the model multiplies cosines before their softmax; without one there is no loss.
+    Recall counts each distinct text once. ``logit_scale`` is the factor by which the model multiplies cosines before
+    the softmax. Without it there is no loss.
     """
     if not texts or not (np.isfinite(image_vectors).all() and np.isfinite(text_vectors).all()):
-        return EncoderOutcome(EncoderScores(len(texts), *[None] * 7), np.empty(0, dtype=int))
-    ranks = rank_photos(image_vectors, text_vectors, texts)
+        return EncoderResult(EncoderScores(len(texts), *[None] * 7), np.empty(0, dtype=int))
+    ranks = rank_images(image_vectors, text_vectors, texts)
     loss, in_batch_accuracy = _score_batches(image_vectors, text_vectors, texts, logit_scale)
+    recall_at_1, recall_at_5, recall_at_10 = (float((ranks <= depth).mean()) for depth in RECALL_DEPTHS)
     scores = EncoderScores(
         images=len(texts),
         loss=loss,
         clip_score=100 * float((image_vectors * text_vectors).sum(axis=1).mean()),
         in_batch_accuracy=in_batch_accuracy,
-        recall_at_1=float((ranks <= 1).mean()),
-        recall_at_5=float((ranks <= 5).mean()),
-        recall_at_10=float((ranks <= 10).mean()),
+        recall_at_1=recall_at_1,
+        recall_at_5=recall_at_5,
+        recall_at_10=recall_at_10,
         mean_reciprocal_rank=float((1 / ranks).mean()),
     )
-    return EncoderOutcome(scores, ranks)
+    return EncoderResult(scores, ranks)
 
 
-def rank_photos(image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """The rank, from 1, of the best photo of each different text among all photos, in the order of first mention.
+def rank_images(image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    """Return for each distinct text, in order of first mention, the rank of its best image, starting at 1.
 
-    Photos of other texts that are just as near count as nearer: an encoder to which all is alike finds nothing.
+    Images of other texts with the same similarity rank first, so an encoder with constant output finds nothing.
     """
-    _, first, text_of_photo = np.unique(np.array(texts, dtype=object), return_index=True, return_inverse=True)
+    _, first, text_of_image = np.unique(np.array(texts, dtype=object), return_index=True, return_inverse=True)
     ranks = np.empty(len(first), dtype=int)
-    for text_number, photo in enumerate(first):
-        similarities = image_vectors @ text_vectors[photo]
-        is_own = text_of_photo == text_number
+    for text_number, image in enumerate(first):
+        similarities = image_vectors @ text_vectors[image]
+        is_own = text_of_image == text_number
         ranks[text_number] = 1 + np.count_nonzero(similarities[~is_own] >= similarities[is_own].max())
     ordered: np.ndarray = ranks[np.argsort(first)]
     return ordered
 
 
-def pair_recalls(candidate: EncoderOutcome, champion: EncoderOutcome) -> dict[str, PairedOutcomes] | None:
-    """Who found which text's photo, by the name of the recall; None where one of them could not be scored."""
+def pair_recalls(candidate: EncoderResult, champion: EncoderResult) -> dict[str, PairedOutcomes] | None:
+    """Pair the models text by text for each recall metric. Return None if one of them has no scores."""
     if not len(candidate.ranks) or not len(champion.ranks):
         return None
     return {
@@ -193,7 +192,7 @@ def pair_recalls(candidate: EncoderOutcome, champion: EncoderOutcome) -> dict[st
 def _score_batches(
     image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str], logit_scale: float | None
 ) -> tuple[float | None, float]:
-    """Contrastive loss (Radford et al. 2021) and accuracy; photos of the same text are no negatives of each other."""
+    """Return contrastive loss (Radford et al. 2021) and accuracy. Images with equal texts are not negatives."""
     losses, hits = 0.0, 0
     for start in range(0, len(texts), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)

@@ -1,4 +1,4 @@
-"""The image side of a model of either kind, run as the tagger runs it, for those who hold pixels in torch."""
+"""Run the image side of a classifier or encoder on torch pixels, with the same engines as the ingest flow."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,30 +19,30 @@ from jobs.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model: resized pixels in, probabilities or vectors out; ``categories`` only of a classifier."""
+    """A loaded model that maps resized pixels to probabilities or vectors. An encoder has no ``categories``."""
 
     model: ImageModel
     categories: tuple[str, ...]
 
     @property
     def geometry(self) -> Geometry:
-        """How photos are resized for it."""
+        """Return how images are resized for this model."""
         return self.model.geometry
 
     def predict_batch(self, pixels: torch.Tensor) -> np.ndarray:
-        """One batch of uint8 pixels [n, 3, side, side]: float32 [n, outputs]."""
+        """Predict one batch: uint8 [n, 3, side, side] to float32 [n, outputs]."""
         return self.model.predict(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
 
     def predict(self, pixels: torch.Tensor, progress: Progress = SILENT, stage: str = "scoring photos") -> np.ndarray:
-        """Any number of pixels, at least one, in batches: uint8 [n, 3, side, side] to float32 [n, outputs]."""
+        """Predict at least one image, in batches: uint8 [n, 3, side, side] to float32 [n, outputs]."""
         return _map_batches(self.predict_batch, pixels, self.model.batch_size, self.model.passes, progress, stage)
 
 
 def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
-    """Load a model in the engine and precision that its folder names, or on a device as it is where it names none.
+    """Load a model with the engine and precision of its build record. Without a record, use those of ``device``.
 
     Raises:
-        PermanentError: the folder holds no model of this kind, or this machine cannot compute it.
+        PermanentError: the folder contains no model of this kind, or this machine cannot run it.
     """
     place = device.torch_device
     model = load_image_model(folder, kind, EngineSettings(place.type, device.precision, place.index or 0))
@@ -50,13 +50,13 @@ def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedMo
 
 
 def load_trained_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
-    """Load a checkpoint in torch, however it is served; raises PermanentError if it holds no model of this kind."""
+    """Load a checkpoint in torch and ignore its build record. Raises PermanentError if it has another kind."""
     model = load_torch_model(folder, kind, device)
     return ServedModel(model, model.categories)
 
 
 def map_batches(work: Callable[[Any], np.ndarray], items: Sequence[str], device: Device) -> np.ndarray:
-    """Answer batches of the device's size side by side, in order: an array with a row for each item."""
+    """Apply ``work`` to batches in parallel, sized for the device. Return one row for each item, in order."""
     return _map_batches(work, items, device.batch_size, prepare_passes(device))
 
 
@@ -70,5 +70,5 @@ def _map_batches(
 ) -> np.ndarray:
     batches = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(passes) as pool:
-        answers = progress.track(stage, pool.map(work, batches), len(items), size=size)
-        return np.concatenate(list(answers))
+        outputs = progress.track(stage, pool.map(work, batches), len(items), size=size)
+        return np.concatenate(list(outputs))

@@ -1,1 +1,1 @@
-"""The gates that a candidate must pass before it is promoted, and the page that shows them."""
+"""Decide whether a candidate may be promoted, and render the page that shows why."""

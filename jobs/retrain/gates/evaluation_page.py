@@ -1,6 +1,7 @@
-"""The page of a candidate: one HTML file that holds all it shows, for the people who have to trust the gates."""
+"""Render the evaluation page of a candidate as one self-contained HTML file, and the text for its approval."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -9,30 +10,32 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jobs.database.evaluations import Evaluation, GateDecision
-from jobs.retrain.evaluate.evaluation_files import Flip, LabelSuspect
-from jobs.retrain.evaluate.evaluation_record import EncoderScores, EvaluationMetrics
+from jobs.retrain.evaluate.evaluation_record import EncoderScores, EvaluationMetrics, Flip, LabelSuspect
 from jobs.retrain.gates import page_charts
 from jobs.retrain.train.history import EpochRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_LISTED = 200
-"""Entries of a list that are shown; those after the ones with thumbnails are shown as lines."""
+"""Maximum number of table rows for the entries of a list that have no thumbnail."""
+MAX_FLIPS = 20
+"""Maximum number of flips in the approval text."""
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
 
 ENCODER_SCORES = {
-    "images": "photos with texts",
+    "images": "images with texts",
     "clip_score": "CLIP score",
-    "recall_at_1": "recall@1, text to photo",
+    "recall_at_1": "recall@1, text to image",
     "recall_at_5": "recall@5",
     "recall_at_10": "recall@10",
     "mean_reciprocal_rank": "mean reciprocal rank",
-    "in_batch_accuracy": "right in batches of 32",
+    "in_batch_accuracy": "accuracy in batches of 32",
     "loss": "contrastive loss",
 }
 
 
 @dataclass(frozen=True)
 class PageContents:
-    """What the page shows of a candidate."""
+    """The records that the page shows."""
 
     evaluation: Evaluation
     metrics: EvaluationMetrics
@@ -44,7 +47,7 @@ class PageContents:
 
 @dataclass(frozen=True)
 class Tile:
-    """One of the numbers that people ask for first, and what it means."""
+    """A headline metric with a short explanation."""
 
     name: str
     value: str
@@ -52,7 +55,7 @@ class Tile:
 
 
 def render_page(contents: PageContents) -> str:
-    """Render the page; it loads nothing from elsewhere, and whatever the shop named is escaped."""
+    """Render the page. It loads nothing from other places, and escapes names that come from the shop."""
     scores, champion = contents.metrics.classifier, contents.metrics.champion_classifier
     failed = [decision for decision in contents.decisions if decision.verdict == "failed"]
     return (
@@ -95,16 +98,18 @@ def _open_templates() -> Environment:
 
 
 def list_tiles(metrics: EvaluationMetrics) -> list[Tile]:
-    """The first numbers of a kind; those that were not measured are left out."""
+    """List the headline metrics of a candidate. Metrics that were not measured are left out."""
     tiles = []
     scores, champion, serving = metrics.classifier, metrics.champion_classifier, metrics.serving
     if scores and scores.images:
-        beside = f"champion {champion.correct / champion.images:.1%}" if champion and champion.images else "no champion"
-        tiles.append(Tile("Accuracy", f"{scores.correct / scores.images:.1%}", f"{scores.images} images, {beside}"))
-        tiles.append(Tile("Top-3 accuracy", f"{scores.top_3_correct / scores.images:.1%}", "among the three likeliest"))
+        note = f"champion {champion.correct / champion.images:.1%}" if champion and champion.images else "no champion"
+        tiles.append(Tile("Accuracy", f"{scores.correct / scores.images:.1%}", f"{scores.images} images, {note}"))
+        tiles.append(
+            Tile("Top-3 accuracy", f"{scores.top_3_correct / scores.images:.1%}", "among the three most likely")
+        )
     if scores and scores.expected_calibration_error is not None:
         error = f"{scores.expected_calibration_error:.3f}"
-        tiles.append(Tile("Calibration error", error, "confidence against accuracy"))
+        tiles.append(Tile("Calibration error", error, "confidence vs. accuracy"))
     if metrics.encoder and metrics.encoder.clip_score is not None:
         tiles.append(Tile("CLIP score", f"{metrics.encoder.clip_score:.1f}", "100 times the mean cosine"))
     if metrics.encoder and metrics.encoder.recall_at_5 is not None:
@@ -115,14 +120,14 @@ def list_tiles(metrics: EvaluationMetrics) -> list[Tile]:
         share = metrics.blast_radius.changed / metrics.blast_radius.images
         tiles.append(Tile("Catalog would change", f"{share:.1%}", f"of {metrics.blast_radius.images} live images"))
     if serving and serving.mean_latency_milliseconds is not None:
-        tiles.append(Tile("Latency", f"{serving.mean_latency_milliseconds:.0f} ms", "one image, mean"))
+        tiles.append(Tile("Latency", f"{serving.mean_latency_milliseconds:.0f} ms", "single image, mean"))
     if serving and serving.images_per_second is not None:
-        tiles.append(Tile("Throughput", f"{serving.images_per_second:.0f}", "images a second"))
+        tiles.append(Tile("Throughput", f"{serving.images_per_second:.0f}", "images per second"))
     return tiles
 
 
 def list_encoder_rows(metrics: EvaluationMetrics) -> list[tuple[str, list[float | None]]]:
-    """Each score with its values: candidate on test, champion on test, candidate on train."""
+    """List each score of the candidate on test, the champion on test, and the candidate on train."""
     if metrics.encoder is None:
         return []
     columns = (metrics.encoder, metrics.champion_encoder, metrics.encoder_on_train)
@@ -135,7 +140,7 @@ def list_encoder_rows(metrics: EvaluationMetrics) -> list[tuple[str, list[float 
 
 
 def format_number(value: float | None) -> str:
-    """A number as short as it still says something; a dash where there is none."""
+    """Format a number briefly. Return a dash for None and NaN."""
     if value is None or not math.isfinite(value):
         return "–"  # noqa: RUF001
     if abs(value) >= 1e6:
@@ -145,3 +150,47 @@ def format_number(value: float | None) -> str:
     if abs(value) < 0.001:
         return f"{value:.1g}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def write_approval_text(
+    evaluation: Evaluation, decisions: Sequence[GateDecision], flips: Sequence[Flip], page_uri: str
+) -> str:
+    """Write the gate table and the first flips in Markdown. Names that come from the shop are escaped."""
+    kind, champion = evaluation.kind, evaluation.champion_version_id
+    replaced = f"would replace **{kind} {champion}**" if champion is not None else f"would be the first {kind}"
+    return "\n".join(
+        [
+            f"**{kind.capitalize()} {evaluation.candidate_version_id}** {replaced}. "
+            f"Evaluation page: {_escape_markdown(page_uri)}",
+            "",
+            "| gate | verdict | reason |",
+            "|---|---|---|",
+            *(
+                f"| {_escape_markdown(one.gate)} | **{one.verdict}** | {_escape_markdown(one.sentence)} |"
+                for one in decisions
+            ),
+            *_list_flips(flips),
+        ]
+    )
+
+
+def _list_flips(flips: Sequence[Flip]) -> list[str]:
+    if not flips:
+        return []
+    return [
+        "",
+        f"First {min(len(flips), MAX_FLIPS)} of {len(flips)} sampled images that would change their category:",
+        "",
+        "| product | image | now | new |",
+        "|---|---|---|---|",
+        *(
+            f"| {_escape_markdown(flip.product_id)} | {_escape_markdown(flip.object_key)} "
+            f"| {_escape_markdown(flip.old_category)} {flip.old_confidence:.2f} "
+            f"| **{_escape_markdown(flip.new_category)}** {flip.new_confidence:.2f} |"
+            for flip in flips[:MAX_FLIPS]
+        ),
+    ]
+
+
+def _escape_markdown(text: str) -> str:
+    return MARKDOWN_SPECIAL.sub(r"\\\1", " ".join(text.split()))

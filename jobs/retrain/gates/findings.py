@@ -1,4 +1,4 @@
-"""What a gate works with and what it returns."""
+"""Define the inputs and the result of a gate, and how a value is compared with its bound."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jobs.retrain.gates.gate_policy import GatePolicy
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that was measured of a candidate, and whether there was anything to compare it with."""
+    """The metrics of a candidate, and whether a champion and a tagged catalog exist to compare it with."""
 
     metrics: EvaluationMetrics
     has_champion: bool
@@ -20,7 +20,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one gate found; ``value`` is None where it was missing or not a number."""
+    """The result of one gate. ``value`` is None if it is missing or not finite."""
 
     value: float | None
     bound: float
@@ -34,9 +34,9 @@ Gate = Callable[[Evidence, GatePolicy], Finding]
 def require_at_least(
     value: float | None, bound: float, subject: str, describe: Callable[[float], str], need: str
 ) -> Finding:
-    """Pass a value that reaches its bound.
+    """Pass if the value is at least ``bound``.
 
-    ``subject`` names what was to be measured, ``describe`` puts the value into words, ``need`` the bound.
+    ``subject`` names the value in case it is missing. ``describe`` turns the value into words, and ``need`` the bound.
     """
     if value is None or not math.isfinite(value):
         return fail_unmeasured(bound, subject, need)
@@ -44,27 +44,27 @@ def require_at_least(
 
 
 def require_at_most(
-    value: float | None, bound: float, subject: str, describe: Callable[[float], str], need: str, least: float = 0.0
+    value: float | None, bound: float, subject: str, describe: Callable[[float], str], need: str, minimum: float = 0.0
 ) -> Finding:
-    """Pass a value that does not exceed its bound, as in `require_at_least`.
+    """Pass if the value is at most ``bound``; see `require_at_least`.
 
-    One below ``least``, which no measurement gives, counts as not measured.
+    A value below ``minimum`` is impossible and counts as missing.
     """
-    if value is None or not math.isfinite(value) or value < least:
+    if value is None or not math.isfinite(value) or value < minimum:
         return fail_unmeasured(bound, subject, need)
     return Finding(value, bound, "passed" if value <= bound else "failed", f"{describe(value)}; {need}")
 
 
-def require_yes(is_so: bool, yes: str, no: str) -> Finding:
-    """Pass what is so; the value is 1, or 0 where it is not."""
-    return Finding(float(is_so), 1.0, "passed" if is_so else "failed", yes if is_so else no)
+def require_true(is_true: bool, passed: str, failed: str) -> Finding:
+    """Pass if the condition is true. The value is 1 or 0."""
+    return Finding(float(is_true), 1.0, "passed" if is_true else "failed", passed if is_true else failed)
 
 
 def fail_unmeasured(bound: float, subject: str, need: str) -> Finding:
-    """Fail what is unknown: nobody is promoted on a number that nobody has."""
+    """Fail because a value is missing."""
     return Finding(None, bound, "failed", f"{subject} was not measured; {need}")
 
 
 def skip(bound: float, reason: str) -> Finding:
-    """Let pass what cannot be asked."""
+    """Skip a comparison that is not possible."""
     return Finding(None, bound, "skipped", reason)

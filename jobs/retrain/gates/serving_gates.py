@@ -1,178 +1,175 @@
-"""Gates on the stored artifact: it is the trained model, its build is faithful, and it can be served."""
+"""Gates on the stored artifact: it is intact, its build is faithful, and it can be served."""
 
-from jobs.retrain.evaluate.evaluation_record import Fidelity
+from jobs.retrain.evaluate.evaluation_record import ArtifactCheck, Fidelity
 from jobs.retrain.gates.findings import (
     Evidence,
     Finding,
     fail_unmeasured,
     require_at_least,
     require_at_most,
-    require_yes,
+    require_true,
 )
 from jobs.retrain.gates.gate_policy import GatePolicy
 
 EXACT = "fp32"
 ROUNDING = 1e-5
-"""By so much a cosine in float32 may exceed 1."""
+"""Tolerance for cosines in float32 that exceed 1."""
 
 
 def decide_fidelity(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """No criterion is missed; the value is the number of those that are."""
-    served = evidence.metrics.served
-    if served is None:
-        return fail_unmeasured(0, "in which precision it is served", "`python -m jobs optimize` chooses it")
-    way = f"{served.engine} {served.precision}"
-    if served.fidelity is None:
-        if served.precision == EXACT:
-            return Finding(0, 0, "passed", f"it is served by {way}, as it was trained")
-        return fail_unmeasured(0, f"what {way} costs", "`python -m jobs optimize` measures it")
-    losses = find_losses(served.fidelity, policy)
-    found = describe_fidelity(served.fidelity)
+    """Require predictions close to those in float32. The value is the number of criteria that fail."""
+    build = evidence.metrics.build
+    if build is None:
+        return fail_unmeasured(0, "the precision", "run `python -m jobs optimize` to choose one")
+    name = f"{build.engine} {build.precision}"
+    if build.fidelity is None:
+        if build.precision == EXACT:
+            return Finding(0, 0, "passed", f"{name} is the checkpoint as it was trained")
+        return fail_unmeasured(0, f"the fidelity of {name}", "run `python -m jobs optimize` to measure it")
+    losses = find_losses(build.fidelity, policy)
     if losses:
-        return Finding(len(losses), 0, "failed", f"{way} loses too much beside float32: {'; '.join(losses)}")
-    return Finding(0, 0, "passed", f"{way} answers as float32 does: {found}")
+        return Finding(len(losses), 0, "failed", f"{name} differs too much from float32: {'; '.join(losses)}")
+    return Finding(0, 0, "passed", f"{name} is faithful to float32: {describe_fidelity(build.fidelity)}")
 
 
 def find_losses(fidelity: Fidelity, policy: GatePolicy) -> list[str]:
-    """The criteria of the model's kind that are missed, in words; what was not measured is missed."""
+    """Describe the criteria that fail for the kind of this model. A missing value fails."""
     is_encoder = any(
         value is not None
-        for value in (fidelity.mean_cosine, fidelity.worst_cosine, fidelity.neighbour_recall, fidelity.lost_recall_at_5)
+        for value in (fidelity.mean_cosine, fidelity.worst_cosine, fidelity.neighbor_recall, fidelity.lost_recall_at_5)
     )
     losses = (
         [
-            _miss("mean cosine", fidelity.mean_cosine, least=policy.min_mean_cosine),
-            _miss("worst cosine", fidelity.worst_cosine, least=policy.min_worst_cosine),
-            _miss("neighbours kept", fidelity.neighbour_recall, least=policy.min_neighbor_recall),
-            _miss("recall@5 lost", fidelity.lost_recall_at_5, most=policy.max_lost_recall),
+            _describe_loss("mean cosine", fidelity.mean_cosine, minimum=policy.min_mean_cosine),
+            _describe_loss("worst cosine", fidelity.worst_cosine, minimum=policy.min_worst_cosine),
+            _describe_loss("neighbors kept", fidelity.neighbor_recall, minimum=policy.min_neighbor_recall),
+            _describe_loss("recall@5 lost", fidelity.lost_recall_at_5, maximum=policy.max_lost_recall),
         ]
         if is_encoder
         else [
-            _miss("accuracy lost", fidelity.lost_accuracy, most=policy.max_lost_accuracy),
-            _miss("same first answer where float32 is sure", fidelity.agreement, least=policy.min_agreement),
+            _describe_loss("accuracy lost", fidelity.lost_accuracy, maximum=policy.max_lost_accuracy),
+            _describe_loss("agreement", fidelity.agreement, minimum=policy.min_agreement),
         ]
     )
     return [loss for loss in losses if loss]
 
 
-def _miss(name: str, value: float | None, least: float = -1.0, most: float = 1.0) -> str | None:
-    """What is wrong with a value, all of which lie between -1 and 1; None if nothing is."""
+def _describe_loss(name: str, value: float | None, minimum: float = -1.0, maximum: float = 1.0) -> str | None:
+    """Describe why a value fails, or return None. Values outside -1 to 1 are impossible and count as missing."""
     if value is None or not -1 - ROUNDING <= value <= 1 + ROUNDING:
         return f"{name} was not measured"
-    if value < least:
-        return f"{name} {value:.4f}, at least {least:g} is asked for"
-    if value > most + ROUNDING:
-        return f"{name} {value:.4f}, at most {most:g} is asked for"
+    if value < minimum:
+        return f"{name} {value:.4f}, at least {minimum:g} is required"
+    if value > maximum + ROUNDING:
+        return f"{name} {value:.4f}, at most {maximum:g} is allowed"
     return None
 
 
 def describe_fidelity(fidelity: Fidelity) -> str:
-    """The figures, for people."""
-    figures = (
+    """List the metrics that were measured."""
+    metrics = (
         ("accuracy lost", fidelity.lost_accuracy),
-        ("same first answer where float32 is sure", fidelity.agreement),
+        ("agreement", fidelity.agreement),
         ("mean cosine", fidelity.mean_cosine),
         ("worst cosine", fidelity.worst_cosine),
-        ("neighbours kept", fidelity.neighbour_recall),
+        ("neighbors kept", fidelity.neighbor_recall),
         ("recall@5 lost", fidelity.lost_recall_at_5),
     )
-    return ", ".join(f"{name} {value:.4f}" for name, value in figures if value is not None)
-
-
-UNREAD = "the artifact in the bucket"
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics if value is not None)
 
 
 def decide_artifact_checksum(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """The bucket holds what was registered."""
-    servable = evidence.metrics.servable
-    if servable is None:
-        return fail_unmeasured(1, UNREAD, "its checksum must be right")
-    return require_yes(
-        servable.is_checksum_right,
-        "the artifact read back from the bucket is the one that was registered",
-        f"the artifact in the bucket is not the one that was registered: {servable.fault or 'its checksum is wrong'}",
+    """Require the artifact in the bucket to match its registered checksum."""
+    check = evidence.metrics.artifact
+    return _require_of_artifact(
+        check,
+        check is not None and check.is_checksum_right,
+        "matches its registered checksum",
+        "does not match its registered checksum",
     )
 
 
 def decide_labels_and_preprocessing(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """A classifier's artifact says by itself what its outputs are called and how photos are prepared for it."""
-    servable = evidence.metrics.servable
-    if servable is None:
-        return fail_unmeasured(1, UNREAD, "it must hold categories and preprocessing")
-    return require_yes(
-        servable.has_labels and servable.has_preprocessing,
-        "the artifact holds the data set's categories and its preprocessing",
-        f"the artifact lacks the data set's categories or its preprocessing: {servable.fault or 'they are not there'}",
+    """Require a classifier's artifact to contain the categories of the snapshot and the preprocessing."""
+    check = evidence.metrics.artifact
+    return _require_of_artifact(
+        check,
+        check is not None and check.has_labels and check.has_preprocessing,
+        "contains the categories of the snapshot and the preprocessing",
+        "lacks the categories of the snapshot or the preprocessing",
     )
 
 
 def decide_preprocessing(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """An encoder's artifact says by itself how photos are prepared for it."""
-    servable = evidence.metrics.servable
-    if servable is None:
-        return fail_unmeasured(1, UNREAD, "it must hold its preprocessing")
-    return require_yes(
-        servable.has_preprocessing,
-        "the artifact holds its preprocessing",
-        f"the artifact lacks its preprocessing: {servable.fault or 'it is not there'}",
+    """Require an encoder's artifact to contain the preprocessing."""
+    check = evidence.metrics.artifact
+    return _require_of_artifact(
+        check, check is not None and check.has_preprocessing, "contains the preprocessing", "lacks the preprocessing"
     )
+
+
+def _require_of_artifact(check: ArtifactCheck | None, is_true: bool, passed: str, failed: str) -> Finding:
+    if check is None:
+        return fail_unmeasured(1, "the artifact in the bucket", f"an artifact that {passed} is required")
+    detail = f": {check.error}" if check.error else ""
+    return require_true(is_true, f"the artifact in the bucket {passed}", f"the artifact in the bucket {failed}{detail}")
 
 
 def decide_same_outputs(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """The artifact answers as the model did when it was trained; whatever else is wrong with it counts here too."""
-    servable = evidence.metrics.servable
-    fault = f" ({servable.fault})" if servable and servable.fault else ""
+    """Require the artifact to give the outputs recorded in training. Any other error of the artifact also fails."""
+    check = evidence.metrics.artifact
+    error = f" ({check.error})" if check and check.error else ""
     finding = require_at_most(
-        servable.largest_difference if servable else None,
+        check.largest_difference if check else None,
         policy.max_output_difference,
-        f"whether the artifact answers as the trained model did{fault}",
-        lambda value: f"the artifact's answers differ from the trained model's by up to {value:.2g}{fault}",
-        f"{policy.max_output_difference:g} is allowed",
+        f"the difference between the artifact's outputs and those in training{error}",
+        lambda value: f"the artifact's outputs differ from those in training by up to {value:.2g}{error}",
+        f"at most {policy.max_output_difference:g} is allowed",
     )
-    return Finding(finding.value, finding.bound, "failed", finding.sentence) if fault else finding
+    return Finding(finding.value, finding.bound, "failed", finding.sentence) if error else finding
 
 
 def decide_latency(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """One image alone is answered quickly."""
+    """Limit the mean latency of a single image."""
     return require_at_most(
         evidence.metrics.serving.mean_latency_milliseconds if evidence.metrics.serving else None,
         policy.max_latency_milliseconds,
         "the latency",
-        lambda value: f"one image takes {value:.1f} ms on average",
-        f"{policy.max_latency_milliseconds:g} ms are allowed",
+        lambda value: f"a single image takes {value:.1f} ms on average",
+        f"at most {policy.max_latency_milliseconds:g} ms are allowed",
     )
 
 
 def decide_throughput(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Many images are answered quickly."""
+    """Require a minimum throughput in batches."""
     return require_at_least(
         evidence.metrics.serving.images_per_second if evidence.metrics.serving else None,
         policy.min_images_per_second,
         "the throughput",
-        lambda value: f"{value:.0f} images are answered in a second",
-        f"{policy.min_images_per_second:g} are needed",
+        lambda value: f"the throughput is {value:.0f} images per second",
+        f"at least {policy.min_images_per_second:g} are required",
     )
 
 
 def decide_failures(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Images get an answer; the share of none is unknown."""
+    """Limit the share of images that fail. The share of no images is unknown."""
     serving = evidence.metrics.serving
     return require_at_most(
         serving.failed_share if serving and serving.images > 0 else None,
         policy.max_failed_share,
         "the share of failures",
-        lambda value: f"{value:.1%} of the images that it was served got no answer",
-        f"{policy.max_failed_share:.1%} is allowed",
+        lambda value: f"{value:.1%} of the images failed",
+        f"at most {policy.max_failed_share:.1%} is allowed",
     )
 
 
 def decide_memory(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Serving fits into the memory that workers have."""
+    """Limit the peak memory of the serving process."""
     return require_at_most(
         evidence.metrics.serving.peak_memory_bytes if evidence.metrics.serving else None,
         policy.max_memory_bytes,
         "the memory",
-        lambda value: f"the process that serves it takes up to {value / 1e9:.2f} GB of memory",
-        f"{policy.max_memory_bytes / 1e9:.2f} GB are allowed",
-        least=1.0,
+        lambda value: f"the serving process uses up to {value / 1e9:.2f} GB of memory",
+        f"at most {policy.max_memory_bytes / 1e9:.2f} GB are allowed",
+        minimum=1.0,
     )

@@ -18,7 +18,7 @@ from jobs.models.torch_model import describe_checkpoint
 from jobs.progress import SILENT, Progress
 from jobs.retrain.evaluate.evaluation_record import Fidelity
 from jobs.retrain.evaluate.fidelity import compare_classifiers, compare_encoders
-from jobs.retrain.evaluate.scores import ClassifierAnswers
+from jobs.retrain.evaluate.scores import ClassifierPredictions
 from jobs.retrain.evaluate.served_model import ServedModel, load_trained_model, map_batches
 from jobs.retrain.optimize.quantize import CALIBRATION_PHOTOS
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, load_snapshot
@@ -96,9 +96,11 @@ def prepare_comparison(context: OptimizationContext) -> Callable[[ServedModel], 
 
     exact = predict(exact_model)
     if context.kind == "classifier":
-        expected = ClassifierAnswers(exact, exact_model.categories)
+        expected = ClassifierPredictions(exact, exact_model.categories)
         labels = [row.category for row in context.test]
-        return lambda model: compare_classifiers(expected, ClassifierAnswers(predict(model), model.categories), labels)
+        return lambda model: compare_classifiers(
+            expected, ClassifierPredictions(predict(model), model.categories), labels
+        )
     with_text = [number for number, row in enumerate(context.test) if row.full_text]
     texts = [context.test[number].full_text for number in with_text]
     tower = load_text_encoder(context.checkpoint, context.exact)

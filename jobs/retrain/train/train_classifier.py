@@ -15,7 +15,7 @@ from jobs.images.geometry import Geometry
 from jobs.models.checkpoint import load_model, require_numbers
 from jobs.models.classifier import write_temperature
 from jobs.models.preprocessing import Preprocessing
-from jobs.retrain.evaluate.servable import ReferenceOutputs, choose_reference_photos, write_reference_outputs
+from jobs.retrain.evaluate.artifact_check import ReferenceOutputs, choose_reference_images, write_reference_outputs
 from jobs.retrain.snapshot.snapshot_file import Split
 from jobs.retrain.train.augmentation import (
     AugmentedPhotos,
@@ -115,7 +115,7 @@ def save_classifier(
 def _write_reference(
     model: Any, preprocessing: Preprocessing, temperature: float, context: TrainingContext, folder: Path
 ) -> None:
-    rows, categories = choose_reference_photos(context.require_rows("validation")), context.snapshot.categories
+    rows, categories = choose_reference_images(context.require_rows("validation")), context.snapshot.categories
     pixels = context.photos.load_pixels(rows, preprocessing.geometry)
     with torch.inference_mode():
         logits = model(pixel_values=preprocessing.normalize(pixels, torch.float32)).logits

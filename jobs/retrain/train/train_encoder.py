@@ -13,9 +13,9 @@ from torch.nn import functional
 from jobs.models.checkpoint import require_numbers
 from jobs.models.encoder import load_text_encoder, load_tokenizer, load_towers, tokenize
 from jobs.models.preprocessing import Preprocessing
+from jobs.retrain.evaluate.artifact_check import ReferenceOutputs, choose_reference_images, write_reference_outputs
 from jobs.retrain.evaluate.evaluation_record import EncoderScores
 from jobs.retrain.evaluate.scores import score_encoder
-from jobs.retrain.evaluate.servable import ReferenceOutputs, choose_reference_photos, write_reference_outputs
 from jobs.retrain.evaluate.served_model import map_batches
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
 from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
@@ -173,7 +173,7 @@ def _name_metrics(split: str, scores: EncoderScores) -> dict[str, float]:
 
 
 def _write_reference(model: Any, preprocessing: Preprocessing, context: TrainingContext, folder: Path) -> None:
-    rows = choose_reference_photos(context.require_rows("validation"))
+    rows = choose_reference_images(context.require_rows("validation"))
     pixels = context.photos.load_pixels(rows, preprocessing.geometry)
     with torch.inference_mode():
         features = model.get_image_features(pixel_values=preprocessing.normalize(pixels, torch.float32)).pooler_output

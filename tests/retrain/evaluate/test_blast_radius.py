@@ -1,5 +1,3 @@
-"""What a candidate would change, asked of a catalog that the champion has tagged."""
-
 import base64
 import io
 from dataclasses import replace
@@ -13,8 +11,7 @@ from fixtures.shop import Shop, TinyModels
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from jobs.retrain.evaluate.blast_radius import measure_blast_radius
-from jobs.retrain.evaluate.evaluation_files import MAX_THUMBNAILS, decode_flips, encode_list
-from jobs.retrain.evaluate.evaluation_record import BlastRadius
+from jobs.retrain.evaluate.evaluation_record import MAX_THUMBNAILS, BlastRadius, decode_flips, encode_list
 from jobs.retrain.evaluate.served_model import ServedModel, load_served_model
 
 PHOTOS = 50
@@ -29,20 +26,20 @@ def tagged_shop(tagging_shop: Shop) -> Shop:
 
 @pytest.fixture
 def candidate(tiny_models: TinyModels) -> ServedModel:
-    """The champion, which calls everything by the next name."""
+    """Return the champion with shifted category names, so it disagrees on every image."""
     champion = load_served_model(tiny_models.classifier, "classifier", EXACT)
     names = champion.categories
     return replace(champion, categories=(*names[1:], names[0]))
 
 
-def test_the_champion_changes_nothing(tagged_shop: Shop, tiny_models: TinyModels) -> None:
+def test_champion_changes_nothing(tagged_shop: Shop, tiny_models: TinyModels) -> None:
     champion = load_served_model(tiny_models.classifier, "classifier", EXACT)
     change = measure_blast_radius(tagged_shop.connections, champion)
     assert change is not None
     assert (change.blast_radius, change.flips) == (BlastRadius(PHOTOS, 0), ())
 
 
-def test_flips_are_ranked_and_shown(tagged_shop: Shop, candidate: ServedModel) -> None:
+def test_ranks_flips_and_adds_thumbnails(tagged_shop: Shop, candidate: ServedModel) -> None:
     change = measure_blast_radius(tagged_shop.connections, candidate)
     assert change is not None
     assert change.blast_radius == BlastRadius(PHOTOS, PHOTOS)
@@ -59,7 +56,7 @@ def test_flips_are_ranked_and_shown(tagged_shop: Shop, candidate: ServedModel) -
     assert decode_flips(encode_list(change.flips)) == list(change.flips)
 
 
-def test_humans_labels_and_vanished_images_are_left_out(tagged_shop: Shop, candidate: ServedModel) -> None:
+def test_ignores_labeled_deleted_and_replaced_images(tagged_shop: Shop, candidate: ServedModel) -> None:
     rows = tagged_shop.query("SELECT image_id, object_key FROM catalog.images ORDER BY image_id")
     with tagged_shop.connections.engine.begin() as connection:
         label_image(connection, rows[0][0], "dress")
@@ -72,12 +69,12 @@ def test_humans_labels_and_vanished_images_are_left_out(tagged_shop: Shop, candi
     assert not {flip.image_id for flip in change.flips} & {row[0] for row in rows[:4]}
 
 
-def test_a_sample_is_always_the_same(tagged_shop: Shop, candidate: ServedModel) -> None:
+def test_sample_is_deterministic(tagged_shop: Shop, candidate: ServedModel) -> None:
     first, second = (measure_blast_radius(tagged_shop.connections, candidate, images=5) for _ in range(2))
     assert first is not None
     assert first.blast_radius == BlastRadius(5, 5)
     assert first == second
 
 
-def test_an_empty_catalog_has_none(tagging_shop: Shop, candidate: ServedModel) -> None:
+def test_empty_catalog_has_no_blast_radius(tagging_shop: Shop, candidate: ServedModel) -> None:
     assert measure_blast_radius(tagging_shop.connections, candidate) is None

@@ -1,20 +1,18 @@
-"""Candidates of a run, measured beside the champion: what is stored, and what the values of bad ones are."""
-
 import io
-import random
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from fixtures.candidates import (
-    EXACT,
     LabeledSet,
+    label_photo,
+    make_colored_photo,
     make_labeled_set,
     register_candidate,
-    rename_categories,
     serve_here,
     store_labeled_set,
     write_classifier,
@@ -22,23 +20,29 @@ from fixtures.candidates import (
 )
 from fixtures.champions import make_champion
 from fixtures.recorded_progress import record_progress
-from fixtures.shop import CATEGORIES, Shop, TinyModels
+from fixtures.shop import Shop, TinyModels
 from jobs.connections import Connections
 from jobs.database.drift_references import read_drift_reference
 from jobs.database.evaluations import read_latest_evaluation
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
-from jobs.retrain.evaluate.context import Trial
-from jobs.retrain.evaluate.evaluate import evaluate_candidate
-from jobs.retrain.evaluate.evaluate_classifier import evaluate_classifier
-from jobs.retrain.evaluate.evaluation_files import FLIPS_FILE, LABEL_AUDIT_FILE, PREDICTIONS_FILE, decode_flips
-from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics, Servable
-from jobs.retrain.snapshot.snapshot_file import make_snapshot
+from jobs.retrain.evaluate.evaluate import check_data, evaluate_candidate
+from jobs.retrain.evaluate.evaluation_record import (
+    FLIPS_FILE,
+    LABEL_AUDIT_FILE,
+    PREDICTIONS_FILE,
+    ArtifactCheck,
+    DataCheck,
+    EvaluationMetrics,
+    decode_flips,
+)
+from jobs.retrain.snapshot.snapshot_file import Snapshot, make_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 from jobs.storage.uri import S3Uri
 
 RUN = "run-1"
+SMALL_SET = make_labeled_set(train=3, validation=1, test=2)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +70,7 @@ def read_metrics(connections: Connections, kind: str) -> EvaluationMetrics:
     return EvaluationMetrics.from_record(evaluation.metrics)
 
 
-def test_a_classifier_beside_the_champion(
+def test_evaluates_classifier_and_champion(
     tagging_shop: Shop, labelled: LabeledSet, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections = tagging_shop.connections
@@ -77,19 +81,19 @@ def test_a_classifier_beside_the_champion(
     recorded = record_progress(monkeypatch, "jobs.retrain.evaluate.evaluate")
     report = evaluate_candidate(connections, RUN, "classifier")
     assert recorded.tasks == ["classifier.evaluate"]
-    # 32 test photos by candidate and champion.
+    # Candidate and champion each score 32 test images.
     assert [one.done for one in recorded.of("scoring photos")].count(32) >= 2
     assert recorded.of("checking photos for leaks")[-1].total == 64
     assert recorded.of("reading photos of the catalog")[-1].done == 6
-    assert recorded.of("measuring how the artifact serves")
+    assert recorded.of("measuring how the artifact is served")
     assert report.candidate_version_id == candidate.model_version_id
     assert report.champion_version_id is not None
-    assert report.fault is None
+    assert report.error is None
     metrics = read_metrics(connections, "classifier")
     assert metrics.data is not None
     assert (metrics.data.test_images, metrics.data.shared_contents) == (32, 0)
-    assert metrics.servable is not None
-    assert metrics.servable.largest_difference == pytest.approx(0, abs=1e-5)
+    assert metrics.artifact is not None
+    assert metrics.artifact.largest_difference == pytest.approx(0, abs=1e-5)
     assert metrics.serving is not None
     assert (metrics.serving.images, metrics.serving.failed_share) == (32, 0)
     assert metrics.classifier is not None
@@ -115,7 +119,7 @@ def test_a_classifier_beside_the_champion(
     assert len(reference.confidence_counts) == 10
 
 
-def test_an_encoder_beside_the_champion(
+def test_evaluates_encoder_and_champion(
     stocked_shop: Shop,
     labelled: LabeledSet,
     tiny_models: TinyModels,
@@ -146,63 +150,47 @@ def test_an_encoder_beside_the_champion(
     assert report.headline["clip_score"] == pytest.approx(metrics.encoder.clip_score, abs=1e-3)
 
 
-def test_an_artifact_that_was_altered_is_measured_as_such(
-    stocked_shop: Shop, labelled: LabeledSet, trained: Path
-) -> None:
+def test_reports_a_modified_artifact(stocked_shop: Shop, labelled: LabeledSet, trained: Path) -> None:
     connections = stocked_shop.connections
     candidate = register_candidate(connections, trained, "classifier", labelled.snapshot, RUN)
     weights = S3Uri.parse(candidate.artifact_uri) / "model.safetensors"
     connections.store.write(weights, connections.store.read(weights)[:-1000])
     report = evaluate_candidate(connections, RUN, "classifier")
-    assert "not those that were registered" in str(report.fault)
+    assert "not those that were registered" in str(report.error)
     metrics = read_metrics(connections, "classifier")
-    assert metrics.servable == Servable(False, False, False, None, report.fault)
+    assert metrics.artifact == ArtifactCheck(False, False, False, None, report.error)
     assert metrics.data is not None
     assert (metrics.serving, metrics.classifier, metrics.blast_radius) == (None, None, None)
     again = evaluate_candidate(connections, RUN, "classifier")
     assert again.evaluation_id > report.evaluation_id
-    assert again.artifact_uri != report.artifact_uri, "the page of the first must stay as it is"
+    assert again.artifact_uri != report.artifact_uri, "the page of the first evaluation must not change"
 
 
-def test_a_run_that_trained_nothing_cannot_be_evaluated(shop: Shop) -> None:
-    with pytest.raises(PermanentError, match="has trained no encoder"):
+def test_fails_if_the_run_trained_no_model_of_this_kind(shop: Shop) -> None:
+    with pytest.raises(PermanentError, match="has no trained encoder"):
         evaluate_candidate(shop.connections, RUN, "encoder")
 
 
-def make_trial(shop: Shop, labelled: LabeledSet, candidate: Path, champion: Path | None = None) -> Trial:
-    connections = shop.connections
-    photos = SnapshotPhotos(connections.store, connections.artifacts, connections.settings.locations.model_cache)
-    return Trial(connections, labelled.snapshot, photos, EXACT, candidate, champion)
+def check(shop: Shop, snapshot: Snapshot, tmp_path: Path) -> DataCheck:
+    store_labeled_set(shop.connections, SMALL_SET)
+    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    return check_data(snapshot, datetime.now(UTC) - timedelta(hours=36), photos)
 
 
-def test_shuffled_labels_are_no_better_than_chance(stocked_shop: Shop, labelled: LabeledSet, tmp_path: Path) -> None:
-    labels = [row.category for row in labelled.snapshot.part("train")]
-    write_classifier(tmp_path / "shuffled", labelled, random.Random(0).sample(labels, len(labels)))
-    scores = evaluate_classifier(make_trial(stocked_shop, labelled, tmp_path / "shuffled")).metrics.classifier
-    assert scores is not None
-    assert scores.correct < 0.6 * scores.images
+def test_checks_a_snapshot_without_leaks(shop: Shop, tmp_path: Path) -> None:
+    data = check(shop, SMALL_SET.snapshot, tmp_path)
+    assert data == DataCheck(12, 4, 8, 2, 0, 0, 0, data.age_days)
+    assert data.age_days == pytest.approx(1.5, abs=0.01)
 
 
-def test_permuted_categories_are_wrong_answers(
-    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
-) -> None:
-    permuted = shutil.copytree(trained, tmp_path / "permuted")
-    rename_categories(permuted, [*CATEGORIES[1:], CATEGORIES[0]])
-    metrics = evaluate_classifier(make_trial(stocked_shop, labelled, permuted, champion=trained)).metrics
-    assert metrics.classifier is not None
-    assert metrics.paired is not None
-    assert metrics.classifier.correct <= 2
-    assert metrics.paired.only_champion >= 28
+def test_counts_test_images_that_are_also_in_train(shop: Shop, tmp_path: Path) -> None:
+    content = make_colored_photo("hat", 4)
+    row = label_photo(content, "hat", "another product", "train")
+    assert row.content_hash in {row.content_hash for row in SMALL_SET.snapshot.part("test")}
+    leaking = check(shop, make_snapshot([*SMALL_SET.snapshot.rows, row]), tmp_path)
+    assert (leaking.shared_contents, leaking.shared_groups, leaking.shared_near_duplicates) == (1, 0, 1)
 
 
-def test_a_champion_of_other_categories_is_compared_by_their_names(
-    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
-) -> None:
-    champion = shutil.copytree(trained, tmp_path / "champion")
-    rename_categories(champion, ["dress", "cap", "shirt", "shoe"])
-    metrics = evaluate_classifier(make_trial(stocked_shop, labelled, trained, champion)).metrics
-    assert metrics.champion_classifier is not None
-    assert metrics.champion_classifier.categories == ["cap", "dress", "hat", "shirt", "shoe"]
-    assert metrics.champion_classifier.recall_by_category["hat"] == 0
-    assert metrics.paired is not None
-    assert metrics.paired.only_candidate >= 7
+def test_category_without_test_images_counts_as_zero(shop: Shop, tmp_path: Path) -> None:
+    rows = [row for row in SMALL_SET.snapshot.rows if row.category != "hat" or row.split != "test"]
+    assert check(shop, make_snapshot(rows), tmp_path).fewest_test_images_of_a_category == 0

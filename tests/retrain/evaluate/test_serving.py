@@ -1,5 +1,3 @@
-"""A checkpoint in a process of its own."""
-
 import shutil
 from pathlib import Path
 
@@ -10,18 +8,15 @@ import torch
 from fixtures.candidates import EXACT_ENGINE
 from fixtures.shop import Shop, TinyModels, make_photo
 from jobs.models.image_model import ImageModel, load_image_model
-from jobs.retrain.evaluate.evaluation_record import Serving
-from jobs.retrain.evaluate.serving import measure_serving
-from jobs.retrain.evaluate.serving_probe import probe_serving
+from jobs.retrain.evaluate.evaluation_record import ServingMetrics
+from jobs.retrain.evaluate.serving import measure_serving, probe_serving
 
 ROUND_SECONDS = 0.01
 PHOTOS = [make_photo(seed) for seed in range(5)]
 
 
-def test_it_serves_in_a_process_of_its_own_and_with_memory_of_its_own(
-    shop: Shop, tiny_models: TinyModels, tmp_path: Path
-) -> None:
-    # Touched, so that it is resident, and more than the process that is started needs.
+def test_measures_speed_and_memory_of_a_separate_process(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
+    # Resident memory of this process, and more than the measured process needs.
     ballast = np.ones(150_000_000)
     serving = measure_serving(tiny_models.classifier, "classifier", PHOTOS, shop.connections.settings, tmp_path)
     assert (serving.images, serving.failed_share) == (5, 0)
@@ -33,13 +28,13 @@ def test_it_serves_in_a_process_of_its_own_and_with_memory_of_its_own(
     assert 50_000_000 < serving.peak_memory_bytes < ballast.nbytes
 
 
-def test_a_process_that_dies_measures_nothing(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
+def test_crashed_process_measures_nothing(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_models.classifier, tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"")
     photos = tmp_path / "photos"
     photos.mkdir()
     serving = measure_serving(folder, "classifier", PHOTOS, shop.connections.settings, photos)
-    assert serving == Serving(5, None, None, None, None)
+    assert serving == ServingMetrics(5, None, None, None, None)
 
 
 @pytest.fixture
@@ -47,17 +42,17 @@ def model(tiny_models: TinyModels) -> ImageModel:
     return load_image_model(tiny_models.classifier, "classifier", EXACT_ENGINE)
 
 
-def test_photos_that_cannot_be_decoded_fail(model: ImageModel) -> None:
+def test_undecodable_images_fail(model: ImageModel) -> None:
     serving = probe_serving(model, [*PHOTOS[:3], b"no photo"], ROUND_SECONDS)
     assert serving.failed_share == 0.25
 
 
-def test_answers_that_are_no_numbers_fail(model: ImageModel) -> None:
+def test_nan_predictions_fail(model: ImageModel) -> None:
     with torch.no_grad():
         next(model.forward.__self__.model.parameters()).fill_(torch.nan)  # type: ignore[attr-defined]
     assert probe_serving(model, PHOTOS, ROUND_SECONDS).failed_share == 1
 
 
-def test_of_no_photos_nothing_is_known(model: ImageModel) -> None:
+def test_metrics_of_no_images_are_none(model: ImageModel) -> None:
     serving = probe_serving(model, [], ROUND_SECONDS)
     assert (serving.mean_latency_milliseconds, serving.images_per_second, serving.failed_share) == (None, None, None)

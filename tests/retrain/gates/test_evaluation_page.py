@@ -7,24 +7,24 @@ from typing import Any
 import pytest
 
 from jobs.database.model_versions import ModelKind
-from jobs.retrain.evaluate.evaluation_files import Flip, LabelSuspect
-from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EvaluationMetrics
-from jobs.retrain.gates.evaluation_page import PageContents, format_number, list_tiles, render_page
+from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EvaluationMetrics, Flip, LabelSuspect
+from jobs.retrain.gates.evaluation_page import PageContents, format_number, list_tiles, render_page, write_approval_text
 from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.gates import decide_all
 from jobs.retrain.gates.page_charts import draw_history, draw_reliability, list_class_bars, list_confusion
 from jobs.retrain.train.history import EpochRecord
-from tests.retrain.gates.hand_made_evaluations import CLASSIFIER, ENCODER, GOOD, make_evaluation, spoil
+from tests.retrain.gates.sample_evaluations import CLASSIFIER, ENCODER, GOOD, make_evaluation, replace_value
 
 ATTACK = '"><script>alert(1)</script><img src=https://elsewhere.test/x onerror=alert(2)>'
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 LOADING = {"src", "href", "srcset", "data", "action", "poster", "xlink:href"}
+PAGE = "s3://artifacts/page.html"
 THUMBNAIL = "/9j/4AAQSkZJRg=="
 KINDS: list[ModelKind] = ["classifier", "encoder"]
 
 
 class PageReader(HTMLParser):
-    """Collects what a browser would see: tags with their attributes, text, and tags that were never closed."""
+    """Collects tags with their attributes, the visible text, and tags that are not closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class PageReader(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All text, each run of blanks as one."""
+        """Return all text with normalized white space."""
         return " ".join(word for word in self.words if word)
 
 
@@ -77,7 +77,7 @@ def render(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_loads_nothing_and_runs_nothing(kind: ModelKind) -> None:
+def test_page_loads_and_runs_nothing(kind: ModelKind) -> None:
     page = render(kind, flips=[make_flip(1)], suspects=[LabelSuspect("ab" * 32, "hat", "shirt", 0.02, THUMBNAIL)])
     loaded = [value or "" for _, attributes in page.tags for name, value in attributes.items() if name in LOADING]
     assert all(value.startswith("data:image/jpeg;base64,") for value in loaded)
@@ -90,7 +90,7 @@ def test_it_loads_nothing_and_runs_nothing(kind: ModelKind) -> None:
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
-def test_what_the_shop_named_is_only_text() -> None:
+def test_escapes_names_from_the_shop() -> None:
     flip = make_flip(1, object_key=ATTACK, product_id=ATTACK, old_category=ATTACK, new_category=ATTACK)
     others = [replace(flip, thumbnail=None), replace(flip, thumbnail=ATTACK)]
     record = CLASSIFIER.as_record()
@@ -101,8 +101,8 @@ def test_what_the_shop_named_is_only_text() -> None:
         "images_by_category": {**scores["images_by_category"], ATTACK: 3},
         "recall_by_category": {**scores["recall_by_category"], ATTACK: 0.1},
     }
-    servable = {**record["servable"], "fault": ATTACK, "is_checksum_right": False}
-    record = {**record, "classifier": scores, "servable": servable}
+    artifact = {**record["artifact"], "error": ATTACK, "is_checksum_right": False}
+    record = {**record, "classifier": scores, "artifact": artifact}
     suspects = [LabelSuspect(ATTACK, ATTACK, ATTACK, 0.02, thumbnail) for thumbnail in (THUMBNAIL, None)]
     page = render(record=record, flips=[flip, *others], suspects=suspects, run_id=ATTACK)
     assert not {tag for tag, _ in page.tags} & {"script", "iframe"}
@@ -113,23 +113,23 @@ def test_what_the_shop_named_is_only_text() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_passed_is_seen_at_once(kind: ModelKind) -> None:
+def test_header_shows_passed_candidate(kind: ModelKind) -> None:
     text = render(kind).text
     assert f"{kind.capitalize()} 2 passed its gates" in text
-    assert "Why it does not go live" not in text
+    assert "Why it cannot be promoted" not in text
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_failed_is_seen_at_once_with_the_reasons(kind: ModelKind) -> None:
-    text = render(kind, spoil(GOOD[kind].as_record(), "data.shared_groups", 3)).text
+def test_header_shows_failed_candidate_with_reasons(kind: ModelKind) -> None:
+    text = render(kind, replace_value(GOOD[kind].as_record(), "data.shared_groups", 3)).text
     assert re.search(rf"{kind.capitalize()} 2 failed 1 of \d+ gates", text)
-    assert "Why it does not go live" in text
-    # In the reasons, and in the table.
-    assert text.count("3 by their group") == 2
+    assert "Why it cannot be promoted" in text
+    # Once in the reasons, once in the table.
+    assert text.count("3 share a group") == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_decision_is_shown(kind: ModelKind) -> None:
+def test_shows_every_decision(kind: ModelKind) -> None:
     text = render(kind, has_champion=False).text
     for decision in decide_all(
         make_evaluation(kind, has_champion=False), has_tagged_catalog=True, policy=load_gate_policy()
@@ -140,7 +140,7 @@ def test_every_decision_is_shown(kind: ModelKind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("has_champion", [True, False])
-def test_any_part_may_be_missing(kind: ModelKind, has_champion: bool) -> None:
+def test_renders_without_any_of_the_metrics(kind: ModelKind, has_champion: bool) -> None:
     record = GOOD[kind].as_record()
     for name in record:
         render(kind, {**record, name: None}, has_champion=has_champion)
@@ -148,7 +148,7 @@ def test_any_part_may_be_missing(kind: ModelKind, has_champion: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_number_may_be_missing(kind: ModelKind) -> None:
+def test_renders_without_any_of_the_values(kind: ModelKind) -> None:
     record = GOOD[kind].as_record()
     optional = [
         "classifier.expected_calibration_error",
@@ -163,24 +163,24 @@ def test_any_number_may_be_missing(kind: ModelKind) -> None:
     ]
     for path in optional:
         if record[path.partition(".")[0]] is not None:
-            render(kind, spoil(record, path, None))
+            render(kind, replace_value(record, path, None))
 
 
-def test_no_images_at_all_make_a_page() -> None:
+def test_renders_without_images() -> None:
     nothing = ClassifierScores(0, 0, 0, ["hat"], {"hat": 0}, {"hat": None}, [[0]], None, [], None)
     render(record=replace(CLASSIFIER, classifier=nothing, champion_classifier=nothing).as_record())
 
 
-def test_flips_beyond_those_with_thumbnails_are_lines() -> None:
+def test_flips_without_thumbnails_are_table_rows() -> None:
     flips = [make_flip(number, thumbnail=THUMBNAIL if number < 40 else None) for number in range(300)]
     page = render(flips=flips)
     assert [tag for tag, _ in page.tags].count("img") == 40
-    assert "260 more, of which the first 200" in page.text
+    assert "260 more (first 200 shown)" in page.text
     assert "p239_1.jpg" in page.text
     assert "p240_1.jpg" not in page.text
 
 
-def test_the_page_is_small() -> None:
+def test_page_is_small() -> None:
     names = [f"category-{number}" for number in range(17)]
     scores = ClassifierScores(
         images=289 * 9,
@@ -201,7 +201,7 @@ def test_the_page_is_small() -> None:
     assert len(render_page(PageContents(evaluation, metrics, decisions, flips, [], []))) < 300_000
 
 
-def test_the_confusion_matrix_counts_by_the_true_category() -> None:
+def test_confusion_matrix_has_true_categories_as_rows() -> None:
     assert CLASSIFIER.classifier
     dress = list_confusion(CLASSIFIER.classifier)[0]
     assert (dress.category, dress.images) == ("dress", 110)
@@ -213,7 +213,7 @@ def test_the_confusion_matrix_counts_by_the_true_category() -> None:
     assert dress.cells[0].share == pytest.approx(100 / 110)
 
 
-def test_bars_start_with_the_least_recognised() -> None:
+def test_bars_start_with_the_lowest_recall() -> None:
     assert CLASSIFIER.classifier
     assert CLASSIFIER.champion_classifier
     scores = replace(CLASSIFIER.classifier, recall_by_category={"dress": 0.9, "hat": 0.5, "shirt": None})
@@ -250,7 +250,7 @@ def test_a_training_that_diverged_still_has_a_chart() -> None:
     assert draw_history([]) == ()
 
 
-def test_tiles_hold_the_first_numbers() -> None:
+def test_tiles_show_headline_metrics() -> None:
     assert [(tile.name, tile.value) for tile in list_tiles(CLASSIFIER)] == [
         ("Accuracy", "92.1%"),
         ("Top-3 accuracy", "99.1%"),
@@ -278,5 +278,39 @@ def test_tiles_hold_the_first_numbers() -> None:
         (2_000_000_000.0, "2,000 million"),
     ],
 )
-def test_numbers_are_short(value: float | None, text: str) -> None:
+def test_formats_numbers_briefly(value: float | None, text: str) -> None:
     assert format_number(value) == text
+
+
+def write_text(flips: list[Flip], has_champion: bool = True) -> list[str]:
+    evaluation = make_evaluation("classifier", has_champion=has_champion)
+    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=load_gate_policy())
+    return write_approval_text(evaluation, decisions, flips, PAGE).splitlines()
+
+
+def test_approval_text_names_the_champion() -> None:
+    assert write_text([])[0].startswith("**Classifier 2** would replace **classifier 1**.")
+    assert write_text([], has_champion=False)[0].startswith("**Classifier 2** would be the first classifier.")
+
+
+def test_approval_text_lists_every_gate() -> None:
+    lines = [line for line in write_text([]) if line.startswith("| ")]
+    assert lines[0] == "| gate | verdict | reason |"
+    assert len(lines) == 1 + 18
+    assert sum("| **passed** |" in line for line in lines) == 18
+
+
+def test_approval_text_lists_the_first_flips() -> None:
+    flips = [Flip(number, f"p{number}.jpg", "p", "dress", 0.5, "hat", 0.9, None) for number in range(500)]
+    lines = write_text(flips)
+    assert "First 20 of 500 sampled images that would change their category:" in lines
+    assert sum(".jpg" in line for line in lines) == 20
+    assert "| p | p0.jpg | dress 0.50 | **hat** 0.90 |" in lines
+
+
+def test_approval_text_escapes_markdown() -> None:
+    key = "a|b\n| x | **passed** |\n<img src=x> [click](https://elsewhere.test) `code`.jpg"
+    lines = write_text([Flip(1, key, "p_1", "dress", 0.5, "hat", 0.9, None)])
+    row = lines[-1]
+    assert row.startswith(r"| p\_1 | a\|b \| x \| \*\*passed\*\* \| \<img src=x\> \[click\]\(")
+    assert row.endswith(r"\`code\`.jpg | dress 0.50 | **hat** 0.90 |")

@@ -1,306 +1,251 @@
-import math
-from collections.abc import Iterator
+import base64
+import json
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import Engine, exc, text
 
-from jobs.database.evaluations import GateDecision
+from fixtures.catalog_rows import NewImage, add_images, open_live_space
+from fixtures.shop import Shop, make_photo
+from jobs.database.evaluations import Evaluation, GateDecision, Verdict, insert_gate_decisions, read_gate_decisions
 from jobs.database.model_versions import ModelKind
-from jobs.retrain.evaluate.evaluation_record import BlastRadius, EvaluationMetrics, PairedOutcomes, Servable
-from jobs.retrain.gates.gate_policy import load_gate_policy
-from jobs.retrain.gates.gates import GATES, decide_all
-from jobs.retrain.gates.paired_test import bound_difference
-from tests.retrain.gates.hand_made_evaluations import CLASSIFIER, GOOD, make_evaluation, spoil
+from jobs.database.promotions import Switch, insert_switch
+from jobs.errors import PermanentError
+from jobs.retrain.evaluate.evaluation_record import (
+    FLIPS_FILE,
+    LABEL_AUDIT_FILE,
+    PAGE_FILE,
+    Flip,
+    LabelSuspect,
+    encode_list,
+)
+from jobs.retrain.gates.gate_policy import GatePolicy, load_gate_policy
+from jobs.retrain.gates.gates import GATES, GateReport, decide_gates, require_passed_gates
+from jobs.retrain.train.history import HISTORY_FILE, EpochRecord
+from jobs.storage.uri import S3Uri
+from tests.retrain.gates.sample_evaluations import GOOD, replace_value, store_evaluation
 
-POLICY = load_gate_policy()
-COMPARISONS = {"not_worse_than_champion", "blast_radius", "recall_at_1", "recall_at_5", "recall_at_10"}
 KINDS: list[ModelKind] = ["classifier", "encoder"]
-
-# The kind, a gate, the value that it decides on, the last that passes and the first that does not.
-BOUNDS: list[tuple[ModelKind, str, str, Any, Any]] = [
-    ("classifier", "test_set_size", "classifier.images", 341, 173),
-    ("classifier", "smallest_category", "data.fewest_test_images_of_a_category", 5, 4),
-    ("classifier", "no_leak", "data.shared_contents", 0, 1),
-    ("classifier", "no_leak", "data.shared_groups", 0, 1),
-    ("classifier", "no_leak", "data.shared_near_duplicates", 0, 1),
-    ("classifier", "snapshot_age", "data.age_days", 90.0, 90.01),
-    ("classifier", "artifact_checksum", "servable.is_checksum_right", True, False),
-    ("classifier", "labels_and_preprocessing", "servable.has_labels", True, False),
-    ("classifier", "labels_and_preprocessing", "servable.has_preprocessing", True, False),
-    ("classifier", "same_outputs", "servable.largest_difference", 1e-3, 1.01e-3),
-    ("classifier", "same_outputs", "servable.fault", None, "the tokenizer is missing"),
-    ("classifier", "fidelity", "served.fidelity.lost_accuracy", 0.005, 0.0051),
-    ("classifier", "fidelity", "served.fidelity.agreement", 0.99, 0.9899),
-    # Wilson's lower bound of 285 of 341 is 0.80016, of 284 it is 0.79702; of 317 it is 0.90329, of 316 it is 0.89996.
-    ("classifier", "accuracy", "classifier.correct", 285, 284),
-    ("classifier", "top_3_accuracy", "classifier.top_3_correct", 317, 316),
-    ("classifier", "category_recall", "classifier.recall_by_category.hat", 0.60, 0.599),
-    ("classifier", "calibration", "classifier.expected_calibration_error", 0.05, 0.0501),
-    ("classifier", "blast_radius", "blast_radius.changed", 100, 101),
-    ("classifier", "latency", "serving.mean_latency_milliseconds", 200.0, 200.1),
-    ("classifier", "throughput", "serving.images_per_second", 100.0, 99.9),
-    ("classifier", "failures", "serving.failed_share", 0.01, 0.0101),
-    ("classifier", "memory", "serving.peak_memory_bytes", 2_000_000_000, 2_000_000_001),
-    ("encoder", "test_set_size", "encoder.images", 174, 173),
-    ("encoder", "no_leak", "data.shared_groups", 0, 1),
-    ("encoder", "snapshot_age", "data.age_days", 90.0, 90.01),
-    ("encoder", "artifact_checksum", "servable.is_checksum_right", True, False),
-    ("encoder", "preprocessing", "servable.has_preprocessing", True, False),
-    ("encoder", "same_outputs", "servable.largest_difference", 1e-3, 1.01e-3),
-    ("encoder", "fidelity", "served.fidelity.mean_cosine", 0.99, 0.9899),
-    ("encoder", "fidelity", "served.fidelity.worst_cosine", 0.97, 0.9699),
-    ("encoder", "fidelity", "served.fidelity.neighbour_recall", 0.95, 0.9499),
-    ("encoder", "fidelity", "served.fidelity.lost_recall_at_5", 0.01, 0.0101),
-    ("encoder", "clip_score", "encoder.clip_score", 30.0, 29.99),
-    ("encoder", "latency", "serving.mean_latency_milliseconds", 200.0, 200.1),
-    ("encoder", "failures", "serving.failed_share", 0.01, 0.0101),
-    ("encoder", "memory", "serving.peak_memory_bytes", 2_000_000_000, 2_000_000_001),
-]
+COMPARISONS = {"not_worse_than_champion", "blast_radius", "recall_at_1", "recall_at_5", "recall_at_10"}
+POLICY = load_gate_policy()
+THUMBNAIL = base64.b64encode(make_photo(0)).decode()
+FLIP = Flip(1, "p1_1.jpg", "p1", "dress", 0.51, "shirt", 0.97, THUMBNAIL)
+SUSPECT = LabelSuspect("cd" * 32, "hat", "shirt", 0.02, THUMBNAIL)
 
 
-def decide(
-    kind: ModelKind, record: dict[str, Any], has_champion: bool = True, has_tagged_catalog: bool = True
-) -> dict[str, GateDecision]:
-    decisions = decide_all(make_evaluation(kind, record, has_champion), has_tagged_catalog, POLICY)
-    assert [decision.gate for decision in decisions] == list(GATES[kind])
-    return {decision.gate: decision for decision in decisions}
+def put_evaluation(
+    shop: Shop, kind: ModelKind, record: dict[str, Any] | None = None, history: bytes | None = None
+) -> Evaluation:
+    """Store an evaluation with its files, and a candidate whose artifact is in the shop's bucket."""
+    connections = shop.connections
+    folder, artifact = connections.artifacts / uuid4().hex, connections.artifacts / uuid4().hex
+    with connections.engine.begin() as connection:
+        evaluation = store_evaluation(connection, kind, record, artifact_uri=str(folder))
+        connection.execute(
+            text("UPDATE catalog.model_versions SET artifact_uri = :uri WHERE model_version_id = :id"),
+            {"uri": str(artifact), "id": evaluation.candidate_version_id},
+        )
+    connections.store.write(folder / FLIPS_FILE, encode_list([FLIP]))
+    connections.store.write(folder / LABEL_AUDIT_FILE, encode_list([SUSPECT]))
+    if history is not None:
+        connections.store.write(artifact / HISTORY_FILE, history)
+    return evaluation
 
 
-def decide_metrics(metrics: EvaluationMetrics) -> dict[str, GateDecision]:
-    return decide("classifier", metrics.as_record())
+def decide(shop: Shop, kind: ModelKind = "classifier", policy: GatePolicy = POLICY) -> GateReport:
+    return decide_gates(shop.connections, "run", kind, policy)
 
 
-def list_failed(decisions: dict[str, GateDecision]) -> set[str]:
-    return {gate for gate, decision in decisions.items() if decision.verdict == "failed"}
-
-
-def list_leaves(record: dict[str, Any], path: str = "") -> Iterator[str]:
-    for name, value in record.items():
-        yield from list_leaves(value, f"{path}{name}.") if isinstance(value, dict) else [f"{path}{name}"]
+def read_page(shop: Shop, evaluation: Evaluation) -> str:
+    return shop.connections.store.read(S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE).decode()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_good_candidate_passes_every_gate(kind: ModelKind) -> None:
-    decisions = decide(kind, GOOD[kind].as_record())
-    assert {decision.verdict for decision in decisions.values()} == {"passed"}
-    assert all(decision.value is not None and decision.bound is not None for decision in decisions.values())
+def test_good_candidate_passes(shop: Shop, kind: ModelKind) -> None:
+    evaluation = put_evaluation(shop, kind)
+    report = decide(shop, kind)
+    assert (report.evaluation_id, report.kind) == (evaluation.evaluation_id, kind)
+    assert [decision.gate for decision in report.decisions] == list(GATES[kind])
+    with shop.connections.engine.connect() as connection:
+        assert read_gate_decisions(connection, evaluation.evaluation_id) == list(report.decisions)
+    assert report.page_uri == f"{evaluation.artifact_uri}/{PAGE_FILE}"
+    assert "passed its gates" in read_page(shop, evaluation)
+    assert json.loads(json.dumps(asdict(report)))["kind"] == kind
 
 
-@pytest.mark.parametrize(("kind", "gate", "path", "last", "first"), BOUNDS)
-def test_each_gate_passes_at_its_bound_and_fails_beyond(
-    kind: ModelKind, gate: str, path: str, last: Any, first: Any
-) -> None:
-    record = GOOD[kind].as_record()
-    assert decide(kind, spoil(record, path, last))[gate].verdict == "passed"
-    beyond = decide(kind, spoil(record, path, first))[gate]
-    assert beyond.verdict == "failed"
-    assert beyond.value is not None
+def test_failed_gate_raises_with_its_sentence(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    record = replace_value(GOOD["classifier"].as_record(), "data.shared_groups", 3)
+    evaluation = put_evaluation(shop, "classifier", replace_value(record, "serving.images_per_second", None))
+    with caplog.at_level(logging.INFO), pytest.raises(PermanentError) as caught:
+        decide(shop)
+    message = str(caught.value)
+    assert message.startswith(
+        "2 of 18 gates failed; no_leak: test images leaked into train or validation: 0 share bytes"
+    )
+    assert "throughput: the throughput was not measured" in message
+    assert "\n" not in message
+    assert all(gate in caplog.text for gate in GATES["classifier"])
+    with shop.connections.engine.connect() as connection:
+        decisions = read_gate_decisions(connection, evaluation.evaluation_id)
+    assert [one.gate for one in decisions if one.verdict == "failed"] == ["no_leak", "throughput"]
+    assert len(decisions) == 18
+    assert "failed 2 of 18 gates" in read_page(shop, evaluation)
 
 
-@pytest.mark.parametrize(("precision", "verdict"), [("fp32", "passed"), ("bf16", "failed"), ("int8", "failed")])
-def test_only_float32_needs_no_comparison(precision: str, verdict: str) -> None:
-    served = {"engine": "torch", "precision": precision, "fidelity": None}
-    assert decide("encoder", spoil(GOOD["encoder"].as_record(), "served", served))["fidelity"].verdict == verdict
+def test_unparsable_metrics_fail_and_still_have_a_page(shop: Shop) -> None:
+    evaluation = put_evaluation(shop, "classifier", {"data": "none"})
+    with pytest.raises(PermanentError, match="17 of 18 gates failed"):
+        decide(shop)
+    assert "metrics of the evaluation cannot be parsed" in read_page(shop, evaluation)
 
 
-def test_every_gate_is_tried_at_its_bound() -> None:
-    tried = {(kind, gate) for kind, gate, *_ in BOUNDS}
-    paired = {("classifier", "not_worse_than_champion"), *(("encoder", f"recall_at_{depth}") for depth in (1, 5, 10))}
-    assert tried | paired == {(kind, gate) for kind in KINDS for gate in GATES[kind]}
+def test_fails_without_an_evaluation(shop: Shop) -> None:
+    put_evaluation(shop, "encoder")
+    with pytest.raises(PermanentError, match=r"run has no evaluation\. Run `python -m jobs evaluate classifier` first"):
+        decide(shop)
 
 
-@pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf, -2.0])
-@pytest.mark.parametrize(("kind", "gate", "path", "last", "first"), BOUNDS)
-def test_what_is_no_number_fails(
-    kind: ModelKind, gate: str, path: str, last: Any, first: Any, value: float | None
-) -> None:
-    if path == "servable.fault":
-        return
-    assert decide(kind, spoil(GOOD[kind].as_record(), path, value))[gate].verdict == "failed"
+def test_uses_latest_evaluation_and_latest_decisions(shop: Shop) -> None:
+    put_evaluation(shop, "classifier", replace_value(GOOD["classifier"].as_record(), "data", None))
+    put_evaluation(shop, "classifier")
+    with pytest.raises(PermanentError, match="accuracy"):
+        decide(shop, policy=POLICY.model_copy(update={"min_accuracy": 0.95}))
+    report = decide(shop)
+    with shop.connections.engine.connect() as connection:
+        assert read_gate_decisions(connection, report.evaluation_id) == list(report.decisions)
+    assert shop.query("SELECT count(*) FROM catalog.gate_decisions") == [(36,)]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_that_gates_decide_on_may_be_missing(kind: ModelKind) -> None:
-    record = GOOD[kind].as_record()
-    parts = [name for name, value in record.items() if value is not None and not name.startswith("champion_")]
-    silent = {part for part in parts if not list_failed(decide(kind, spoil(record, part, None)))}
-    assert silent <= {"encoder_on_train"}
+@pytest.mark.parametrize(
+    "statement", ["UPDATE catalog.gate_decisions SET verdict = 'passed'", "DELETE FROM catalog.gate_decisions"]
+)
+def test_decisions_are_append_only(shop: Shop, statement: str) -> None:
+    put_evaluation(shop, "classifier")
+    decide(shop)
+    with pytest.raises(exc.DatabaseError, match="append-only"), shop.connections.engine.begin() as connection:
+        connection.execute(text(statement))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_measured_fails_every_gate(kind: ModelKind) -> None:
-    decisions = decide(kind, EvaluationMetrics().as_record())
-    assert list_failed(decisions) == set(GATES[kind])
-    assert {decision.value for decision in decisions.values()} == {None}
-    assert all("was not measured" in decision.sentence for decision in decisions.values())
+def test_tagged_catalog_requires_blast_radius(shop: Shop) -> None:
+    record = replace(GOOD["classifier"], blast_radius=None).as_record()
+    evaluation = put_evaluation(shop, "classifier", record)
+    assert {one.gate for one in decide(shop).decisions if one.verdict == "skipped"} == {"blast_radius"}
+    assert evaluation.champion_version_id is not None
+    with shop.connections.engine.begin() as connection:
+        add_images(connection, [NewImage("p1")], open_live_space(connection, 3), evaluation.champion_version_id)
+        insert_switch(connection, Switch("classifier", evaluation.champion_version_id, None))
+    with pytest.raises(PermanentError, match="1 of 18 gates failed; blast_radius"):
+        decide(shop)
 
 
-@pytest.mark.parametrize("record", [{"data": "none"}, {"classifier": {"images": "many"}}, {"data": []}])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_record_that_cannot_be_read_fails_every_gate(kind: ModelKind, record: dict[str, Any]) -> None:
-    decisions = decide(kind, record)
-    assert list_failed(decisions) == set(GATES[kind])
-    assert all("record cannot be read" in decision.sentence for decision in decisions.values())
+def test_page_shows_history_flips_and_suspicious_labels(shop: Shop) -> None:
+    history = json.dumps([asdict(EpochRecord(epoch, 0.001, 1.0, 1.2, 0.8)) for epoch in (1, 2)])
+    evaluation = put_evaluation(shop, "classifier", history=history.encode())
+    decide(shop)
+    page = read_page(shop, evaluation)
+    assert page.count(THUMBNAIL) == 2
+    assert "After each of 2 epochs" in page
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("value", [None, "many", -1, math.nan, [], {}])
-def test_no_value_anywhere_is_a_crash(kind: ModelKind, value: Any) -> None:
-    record = GOOD[kind].as_record()
-    for path in list_leaves(record):
-        decide(kind, spoil(record, path, value))
+@pytest.mark.parametrize("history", [b"", b"[{", b'[{"epoch": "first"}]', b"\xff\xfe"])
+def test_damaged_history_is_left_out(shop: Shop, history: bytes) -> None:
+    evaluation = put_evaluation(shop, "classifier", history=history)
+    assert decide(shop).evaluation_id
+    assert "After each of" not in read_page(shop, evaluation)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_without_a_champion_only_comparisons_are_skipped(kind: ModelKind) -> None:
-    metrics = replace(GOOD[kind], paired=None, paired_recall=None, blast_radius=None)
-    decisions = decide(kind, metrics.as_record(), has_champion=False, has_tagged_catalog=False)
-    skipped = {gate for gate, decision in decisions.items() if decision.verdict == "skipped"}
-    assert skipped == COMPARISONS & set(GATES[kind])
-    assert not list_failed(decisions)
+def test_unparsable_list_fails_with_advice(shop: Shop) -> None:
+    evaluation = put_evaluation(shop, "classifier")
+    shop.connections.store.write(S3Uri.parse(evaluation.artifact_uri) / FLIPS_FILE, b"[{}]")
+    with pytest.raises(PermanentError, match="Run `python -m jobs evaluate classifier` again"):
+        decide(shop)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_with_a_champion_a_missing_comparison_fails(kind: ModelKind) -> None:
-    metrics = replace(GOOD[kind], paired=None, paired_recall=None, blast_radius=None)
-    assert list_failed(decide(kind, metrics.as_record())) == COMPARISONS & set(GATES[kind])
+def store_in(engine: Engine, kind: ModelKind, *, has_champion: bool = True) -> Evaluation:
+    with engine.begin() as connection:
+        return store_evaluation(connection, kind, has_champion=has_champion)
 
 
-def test_the_blast_radius_is_skipped_while_the_catalog_has_no_tags() -> None:
-    record = replace(CLASSIFIER, blast_radius=None).as_record()
-    assert decide("classifier", record, has_tagged_catalog=False)["blast_radius"].verdict == "skipped"
-    assert decide("classifier", record, has_tagged_catalog=True)["blast_radius"].verdict == "failed"
+def store_decisions(engine: Engine, evaluation: Evaluation, decisions: Sequence[GateDecision]) -> None:
+    with engine.begin() as connection:
+        insert_gate_decisions(connection, evaluation.evaluation_id, decisions)
 
 
-@pytest.mark.parametrize("radius", [BlastRadius(0, 0), BlastRadius(10, 11), BlastRadius(-5, 1)])
-def test_a_blast_radius_that_cannot_be_fails(radius: BlastRadius) -> None:
-    assert list_failed(decide_metrics(replace(CLASSIFIER, blast_radius=radius))) == {"blast_radius"}
+def pass_all(kind: ModelKind) -> list[GateDecision]:
+    return [GateDecision(gate, 1.0, 1.0, "passed", "passed") for gate in GATES[kind]]
 
 
-@pytest.mark.parametrize("lost", [10, 20, 40])
-def test_a_candidate_three_points_worse_is_refused(lost: int) -> None:
-    """By 10 or more of 341 images, however few or many they disagree on."""
-    assert CLASSIFIER.classifier
-    for gained in (0, 5, 20):
-        both = 290 - gained
-        paired = PairedOutcomes(both, gained, gained + lost, 341 - both - 2 * gained - lost)
-        scores = replace(CLASSIFIER.classifier, correct=both + gained)
-        failed = list_failed(decide_metrics(replace(CLASSIFIER, classifier=scores, paired=paired)))
-        assert failed == {"not_worse_than_champion"}
-
-
-@pytest.mark.parametrize(("lost", "verdict"), [(12, "passed"), (13, "failed")])
-def test_a_loss_of_the_margin_must_be_ruled_out(lost: int, verdict: str) -> None:
-    """Of 341 images: with 12 gained and 12 lost the bound is -0.0247, with 13 lost it is -0.0282."""
-    assert CLASSIFIER.classifier
-    paired = PairedOutcomes(both=302, only_candidate=12, only_champion=lost, neither=341 - 314 - lost)
-    decision = decide_metrics(replace(CLASSIFIER, paired=paired))["not_worse_than_champion"]
-    assert (decision.verdict, decision.bound) == (verdict, -0.025)
-
-
-def test_a_bound_that_equals_the_margin_does_not_rule_it_out() -> None:
-    paired = PairedOutcomes(both=302, only_candidate=12, only_champion=13, neither=14)
-    record = replace(CLASSIFIER, paired=paired).as_record()
-    margin = -bound_difference(paired)
-    for wider, verdict in ((0.0, "failed"), (1e-9, "passed")):
-        policy = POLICY.model_copy(update={"not_worse_margin": margin + wider})
-        decisions = {one.gate: one for one in decide_all(make_evaluation("classifier", record), True, policy)}
-        assert decisions["not_worse_than_champion"].verdict == verdict
-
-
-def test_pairs_of_other_images_are_no_comparison() -> None:
-    assert CLASSIFIER.paired
-    fewer = replace(CLASSIFIER.paired, both=CLASSIFIER.paired.both - 1)
-    others = replace(CLASSIFIER.paired, both=CLASSIFIER.paired.both - 1, neither=CLASSIFIER.paired.neither + 1)
-    for paired in (fewer, others, PairedOutcomes(0, 0, 0, 0), PairedOutcomes(320, -6, 7, 20)):
-        decision = decide_metrics(replace(CLASSIFIER, paired=paired))["not_worse_than_champion"]
-        assert (decision.verdict, decision.value) == ("failed", None)
-
-
-@pytest.mark.parametrize("depth", [1, 5, 10])
-def test_an_encoder_that_finds_less_is_refused(depth: int) -> None:
-    """Of 341 texts: with 30 gained and 33 lost the bound is -0.0477, with 34 lost it is -0.0509."""
-    for lost, failed in ((33, set()), (34, {f"recall_at_{depth}"})):
-        paired = PairedOutcomes(both=200, only_candidate=30, only_champion=lost, neither=111 - lost)
-        record = spoil(GOOD["encoder"].as_record(), f"paired_recall.recall_at_{depth}", asdict(paired))
-        assert list_failed(decide("encoder", record)) == failed
-
-
-def test_shuffled_labels_are_refused() -> None:
-    """A classifier that learned nothing is right on one image in three, and as unsure as it should be."""
-    assert CLASSIFIER.classifier
-    recalls: dict[str, float | None] = {"dress": 0.3, "hat": 0.4, "shirt": 0.35}
-    scores = replace(CLASSIFIER.classifier, correct=114, top_3_correct=341, recall_by_category=recalls)
-    paired = PairedOutcomes(both=104, only_candidate=10, only_champion=201, neither=26)
-    failed = list_failed(decide_metrics(replace(CLASSIFIER, classifier=scores, paired=paired)))
-    assert failed == {"accuracy", "category_recall", "not_worse_than_champion"}
-
-
-def test_other_categories_or_preprocessing_than_in_training_are_refused() -> None:
-    moved = Servable(True, True, True, largest_difference=0.93, fault=None)
-    assert list_failed(decide_metrics(replace(CLASSIFIER, servable=moved))) == {"same_outputs"}
-
-
-def test_an_altered_artifact_is_refused() -> None:
-    altered = Servable(False, False, False, None, "model.safetensors was altered")
-    decisions = decide_metrics(replace(CLASSIFIER, servable=altered))
-    assert list_failed(decisions) == {"artifact_checksum", "labels_and_preprocessing", "same_outputs"}
-    assert "model.safetensors was altered" in decisions["artifact_checksum"].sentence
-
-
-def test_a_classifier_that_was_never_calibrated_is_refused() -> None:
-    record = spoil(CLASSIFIER.as_record(), "classifier.temperature", None)
-    assert list_failed(decide("classifier", record)) == {"calibration"}
-
-
-def test_a_category_without_a_recall_is_named() -> None:
-    assert CLASSIFIER.classifier
-    without: list[dict[str, float | None]] = [
-        {"dress": 0.9, "shirt": 0.9},
-        {"dress": 0.9, "hat": None, "shirt": 0.9},
-        {},
+def change_verdict(kind: ModelKind, gate: str, verdict: Verdict) -> list[GateDecision]:
+    """Return decisions that all passed except one."""
+    changed = [
+        replace(one, verdict=verdict, sentence="some reason") if one.gate == gate else one for one in pass_all(kind)
     ]
-    for recalls in without:
-        scores = replace(CLASSIFIER.classifier, recall_by_category=recalls)
-        decision = decide_metrics(replace(CLASSIFIER, classifier=scores))["category_recall"]
-        assert (decision.verdict, decision.value) == ("failed", None)
-        assert "hat" in decision.sentence
+    assert changed != pass_all(kind)
+    return changed
 
 
-def test_few_images_that_were_all_right_prove_little() -> None:
-    """12 of 12 are at least 0.816 with 95 % confidence, but that is luck's domain: the size of the test set fails."""
-    assert CLASSIFIER.classifier
-    scores = replace(CLASSIFIER.classifier, images=12, correct=12, top_3_correct=12)
-    decisions = decide_metrics(replace(CLASSIFIER, classifier=scores, paired=PairedOutcomes(12, 0, 0, 0)))
-    assert decisions["accuracy"].verdict == "passed"
-    assert decisions["test_set_size"].verdict == "failed"
+def require(engine: Engine, evaluation: Evaluation) -> None:
+    with engine.connect() as connection:
+        require_passed_gates(connection, evaluation)
 
 
-def test_the_clocks_of_two_machines_may_differ() -> None:
-    record = spoil(CLASSIFIER.as_record(), "data.age_days", -0.001)
-    decision = decide("classifier", record)["snapshot_age"]
-    assert decision.verdict == "passed"
-    assert "0.0 days" in decision.sentence
+@pytest.mark.parametrize("kind", KINDS)
+def test_accepts_evaluation_that_passed_all_gates(engine: Engine, kind: ModelKind) -> None:
+    evaluation = store_in(engine, kind)
+    store_decisions(engine, evaluation, pass_all(kind))
+    require(engine, evaluation)
 
 
-def test_a_bound_that_is_missed_by_a_hair_is_not_rounded_up() -> None:
-    record = spoil(CLASSIFIER.as_record(), "classifier.top_3_correct", 316)
-    decision = decide("classifier", record)["top_3_accuracy"]
-    assert decision.verdict == "failed"
-    assert decision.sentence.startswith("top-3 accuracy is at least 0.899 with")
+@pytest.mark.parametrize("kind", KINDS)
+def test_rejects_undecided_evaluation(engine: Engine, kind: ModelKind) -> None:
+    evaluation, other = store_in(engine, kind), store_in(engine, kind)
+    store_decisions(engine, other, pass_all(kind))
+    with pytest.raises(PermanentError, match=f"Run `python -m jobs gate {kind}` first"):
+        require(engine, evaluation)
 
 
-def test_sentences_are_plain() -> None:
-    sentences = {gate: one.sentence for gate, one in decide_metrics(CLASSIFIER).items()}
-    assert sentences["accuracy"] == (
-        "accuracy is at least 0.893 with 95 % confidence (0.921 on 341 images); 0.800 is needed"
-    )
-    assert sentences["not_worse_than_champion"] == (
-        "accuracy differs from the champion's by +0.026 on the same 341 images (16 gained, 7 lost), "
-        "by +0.003 or more with 95 % confidence; a loss of 0.025 must be ruled out"
-    )
-    assert sentences["category_recall"] == (
-        "the least recognised category is hat, with 0.905 of its 42 images; 0.600 is needed of every category"
-    )
-    assert not any("\n" in sentence for sentence in sentences.values())
+@pytest.mark.parametrize("kind", KINDS)
+def test_rejects_any_failed_or_undecided_gate(engine: Engine, kind: ModelKind) -> None:
+    evaluation = store_in(engine, kind)
+    for gate in GATES[kind]:
+        store_decisions(engine, evaluation, change_verdict(kind, gate, "failed"))
+        with pytest.raises(PermanentError, match=f"did not pass its gates: {gate} failed: some reason$"):
+            require(engine, evaluation)
+        store_decisions(engine, evaluation, [one for one in pass_all(kind) if one.gate != gate])
+        with pytest.raises(PermanentError, match=rf"has no decision of {gate}\. "):
+            require(engine, evaluation)
+
+
+def test_rejects_decisions_of_the_other_kind(engine: Engine) -> None:
+    evaluation = store_in(engine, "classifier")
+    store_decisions(engine, evaluation, pass_all("encoder"))
+    with pytest.raises(PermanentError, match="accuracy"):
+        require(engine, evaluation)
+
+
+def test_latest_decisions_count(engine: Engine) -> None:
+    evaluation = store_in(engine, "classifier")
+    store_decisions(engine, evaluation, pass_all("classifier"))
+    store_decisions(engine, evaluation, change_verdict("classifier", "no_leak", "failed"))
+    with pytest.raises(PermanentError, match="no_leak"):
+        require(engine, evaluation)
+    store_decisions(engine, evaluation, pass_all("classifier"))
+    require(engine, evaluation)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("has_champion", [True, False])
+def test_only_comparisons_may_be_skipped(engine: Engine, kind: ModelKind, has_champion: bool) -> None:
+    evaluation = store_in(engine, kind, has_champion=has_champion)
+    may_be_skipped = {"blast_radius"} if has_champion else COMPARISONS
+    for gate in GATES[kind]:
+        store_decisions(engine, evaluation, change_verdict(kind, gate, "skipped"))
+        if gate in may_be_skipped:
+            require(engine, evaluation)
+        else:
+            with pytest.raises(PermanentError, match=f"{gate} skipped"):
+                require(engine, evaluation)

@@ -32,7 +32,7 @@ from jobs.models.image_model import GRAPH_FILE, read_build
 from jobs.models.openvino_model import list_float_precisions
 from jobs.models.registry import fetch_checkpoint
 from jobs.retrain.evaluate.evaluate import evaluate_candidate
-from jobs.retrain.evaluate.fidelity import FIDELITY_FILE, read_served
+from jobs.retrain.evaluate.fidelity import FIDELITY_FILE, read_served_build
 from jobs.retrain.evaluate.served_model import load_served_model, load_trained_model
 from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.optimize.optimize import OptimizeReport, optimize_candidate
@@ -128,11 +128,11 @@ def test_a_build_that_fails_the_gate_is_followed_by_the_next_precision(stocked_s
     tried = [attempt.precision for attempt in report.attempts]
     assert list(dict.fromkeys(tried)) == ["int8", *list_float_precisions()]
     assert tried.count("int8") > 1
-    assert all(any("same first answer" in loss for loss in attempt.losses) for attempt in report.attempts)
+    assert all(any("agreement" in loss for loss in attempt.losses) for attempt in report.attempts)
     assert (report.engine, report.precision) == ("torch", "fp32")
     folder = fetch_artifact(connections, report, tmp_path)
     assert not (folder / GRAPH_FILE).exists()
-    served = read_served(folder)
+    served = read_served_build(folder)
     assert served is not None
     assert (served.engine, served.precision, served.fidelity) == ("torch", "fp32", None)
 
@@ -174,7 +174,7 @@ def test_blocks_that_int8_cannot_represent_stay_in_float(
     assert all(attempt.precision == "int8" and attempt.float_blocks for attempt in mixed)
     assert (report.precision, report.float_blocks) == ("int8", ("layers 4 to 6", "layer 7"))
     folder = fetch_artifact(connections, report, tmp_path / "cache")
-    build, served = read_build(folder), read_served(folder)
+    build, served = read_build(folder), read_served_build(folder)
     assert build is not None
     assert served is not None
     assert build.rest_precision == list_float_precisions()[0]
@@ -193,10 +193,10 @@ def test_the_build_is_evaluated(built: Built, lasting_shop: Shop, monkeypatch: p
     monkeypatch.setattr("jobs.retrain.evaluate.evaluate.measure_serving", serve_here)
     evaluation = evaluate_candidate(built.connections, RUN, "classifier")
     assert evaluation.candidate_version_id == built.report.model_version_id
-    assert evaluation.fault is None
+    assert evaluation.error is None
     metrics = lasting_shop.query("SELECT metrics FROM catalog.evaluations")[0][0]
-    assert (metrics["served"]["engine"], metrics["served"]["precision"]) == ("openvino", "int8")
-    assert metrics["served"]["fidelity"]["images"] == 32
+    assert (metrics["build"]["engine"], metrics["build"]["precision"]) == ("openvino", "int8")
+    assert metrics["build"]["fidelity"]["images"] == 32
 
 
 def test_an_encoder_keeps_its_text_tower(

@@ -14,7 +14,7 @@ from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_weights
 from jobs.models.classifier import load_classifier, read_categories, read_temperature
 from jobs.models.preprocessing import Preprocessing
-from jobs.retrain.evaluate.servable import read_reference_outputs
+from jobs.retrain.evaluate.artifact_check import read_reference_outputs
 from jobs.retrain.train.augmentation import read_whole_photos
 from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Freeze, Hyperparameters

@@ -13,7 +13,7 @@ from fixtures.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_weights
 from jobs.models.encoder import load_image_encoder, load_text_encoder
-from jobs.retrain.evaluate.servable import read_reference_outputs
+from jobs.retrain.evaluate.artifact_check import read_reference_outputs
 from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.requests import Augmentation, EncoderTraining, Hyperparameters
 from jobs.retrain.train.train_encoder import contrastive_loss, save_encoder, train_encoder

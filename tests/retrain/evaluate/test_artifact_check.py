@@ -1,5 +1,3 @@
-"""Artifacts that are not what was trained, each in another way."""
-
 import json
 import shutil
 from pathlib import Path
@@ -19,12 +17,12 @@ from fixtures.candidates import (
 )
 from fixtures.shop import CATEGORIES, Shop, TinyModels
 from jobs.database.model_versions import ModelVersion
-from jobs.retrain.evaluate.servable import Inspection, inspect_artifact
+from jobs.retrain.evaluate.artifact_check import ArtifactInspection, inspect_artifact
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 from jobs.storage.uri import S3Uri
 
 TOLERANCE = 1e-5
-"""Of numbers that were computed from the same weights, alone and in a batch."""
+"""Maximum difference between outputs of the same weights, computed alone and in a batch."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> P
 
 @pytest.fixture
 def checkpoint(trained: Path, tmp_path: Path) -> Path:
-    """A copy, to be spoilt."""
+    """Return a copy that tests may damage."""
     return shutil.copytree(trained, tmp_path / "checkpoint")
 
 
@@ -55,7 +53,7 @@ def register(shop: Shop, labelled: LabeledSet, folder: Path) -> ModelVersion:
     return register_candidate(shop.connections, folder, "classifier", labelled.snapshot, "run-1")
 
 
-def inspect(shop: Shop, labelled: LabeledSet, version: ModelVersion, scratch: Path) -> Inspection:
+def inspect(shop: Shop, labelled: LabeledSet, version: ModelVersion, scratch: Path) -> ArtifactInspection:
     connections = shop.connections
     photos = SnapshotPhotos(connections.store, connections.artifacts, scratch / "cache")
     return inspect_artifact(connections.store, version, labelled.snapshot, photos, EXACT, scratch / "artifact")
@@ -65,69 +63,71 @@ def overwrite(shop: Shop, version: ModelVersion, name: str, content: bytes) -> N
     shop.connections.store.write(S3Uri.parse(version.artifact_uri) / name, content)
 
 
-def test_what_was_trained_is_served(stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path) -> None:
+def test_accepts_the_trained_checkpoint(
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
+) -> None:
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
     assert found.folder is not None
-    servable = found.servable
-    assert (servable.is_checksum_right, servable.has_labels, servable.has_preprocessing) == (True, True, True)
-    assert servable.largest_difference == pytest.approx(0, abs=TOLERANCE)
-    assert servable.fault is None
+    check = found.check
+    assert (check.is_checksum_right, check.has_labels, check.has_preprocessing) == (True, True, True)
+    assert check.largest_difference == pytest.approx(0, abs=TOLERANCE)
+    assert check.error is None
 
 
-def test_an_encoder_is_compared_by_its_vectors(
+def test_compares_vectors_of_an_encoder(
     stocked_shop: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_models.encoder, tmp_path / "encoder")
     write_reference(folder, "encoder", labelled)
     shutil.copy(tiny_models.other_encoder / "model.safetensors", tmp_path / "other.safetensors")
     version = register_candidate(stocked_shop.connections, folder, "encoder", labelled.snapshot, "run-1")
-    assert inspect(stocked_shop, labelled, version, tmp_path).servable.largest_difference == pytest.approx(
+    assert inspect(stocked_shop, labelled, version, tmp_path).check.largest_difference == pytest.approx(
         0, abs=TOLERANCE
     )
     shutil.copy(tiny_models.other_encoder / "model.safetensors", folder)
     version = register_candidate(stocked_shop.connections, folder, "encoder", labelled.snapshot, "run-2")
-    difference = inspect(stocked_shop, labelled, version, tmp_path).servable.largest_difference
+    difference = inspect(stocked_shop, labelled, version, tmp_path).check.largest_difference
     assert difference is not None
     assert difference > 0.01
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "calibration.json"])
-def test_a_file_that_was_altered_in_the_bucket_is_refused_by_its_checksum(
+def test_modified_file_fails_the_checksum(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, name: str
 ) -> None:
     version = register(stocked_shop, labelled, checkpoint)
     content = (checkpoint / name).read_bytes()
     overwrite(stocked_shop, version, name, content[:-1] + b"\x00")
     found = inspect(stocked_shop, labelled, version, tmp_path)
-    assert not found.servable.is_checksum_right
+    assert not found.check.is_checksum_right
     assert found.folder is None
-    assert "not those that were registered" in str(found.servable.fault)
+    assert "not those that were registered" in str(found.check.error)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"../../etc/passwd", b"model.safetensors\nno-such-file"])
-def test_a_spoilt_list_of_files_is_a_fault_and_no_crash(
+def test_damaged_list_of_files_is_reported(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes
 ) -> None:
     version = register(stocked_shop, labelled, checkpoint)
     overwrite(stocked_shop, version, "files.txt", content)
     found = inspect(stocked_shop, labelled, version, tmp_path)
-    assert not found.servable.is_checksum_right
-    assert found.servable.fault
+    assert not found.check.is_checksum_right
+    assert found.check.error
 
 
-def test_truncated_weights_are_a_fault_also_where_they_were_registered(
+def test_registered_but_truncated_weights_are_reported(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
-    assert found.servable.is_checksum_right
+    assert found.check.is_checksum_right
     assert found.folder is None
-    assert "does not load" in str(found.servable.fault)
+    assert "does not load" in str(found.check.error)
 
 
 @pytest.mark.parametrize("wrong_shape", [False, True])
-def test_weights_that_lack_a_part_are_a_fault(
+def test_missing_or_misshapen_weights_are_reported(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, wrong_shape: bool
 ) -> None:
     weights = load_file(checkpoint / "model.safetensors")
@@ -138,34 +138,34 @@ def test_weights_that_lack_a_part_are_a_fault(
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
     assert found.folder is None
-    assert found.servable.largest_difference is None
-    assert found.servable.fault
+    assert found.check.largest_difference is None
+    assert found.check.error
 
 
-def test_permuted_categories_answer_otherwise_than_when_trained(
+def test_permuted_categories_differ_from_the_reference(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     rename_categories(checkpoint, [*CATEGORIES[1:], CATEGORIES[0]])
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
-    assert found.servable.largest_difference is not None
-    assert found.servable.largest_difference > 0.5
+    assert found.check.largest_difference is not None
+    assert found.check.largest_difference > 0.5
 
 
 @pytest.mark.parametrize(
-    ("names", "fault"),
+    ("names", "message"),
     [
-        (["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"], "bear no names"),
+        (["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"], "have no names"),
         (["dress", "hat", "shirt", "gown"], "gown, shoe"),
         (["dress", "hat", "shirt", "shirt"], "shoe"),
     ],
 )
-def test_other_categories_than_the_data_set_are_no_labels(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, names: list[str], fault: str
+def test_categories_must_match_the_snapshot(
+    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, names: list[str], message: str
 ) -> None:
     rename_categories(checkpoint, names)
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
-    assert not found.servable.has_labels
-    assert fault in str(found.servable.fault)
+    assert not found.check.has_labels
+    assert message in str(found.check.error)
 
 
 @pytest.mark.parametrize(
@@ -176,34 +176,34 @@ def test_other_categories_than_the_data_set_are_no_labels(
         {"size": {"shortest_edge": 40}},
     ],
 )
-def test_swapped_preprocessing_answers_otherwise_than_when_trained(
+def test_changed_preprocessing_differs_from_the_reference(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     file = checkpoint / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
-    assert found.servable.has_preprocessing
-    assert found.servable.largest_difference is not None
-    assert found.servable.largest_difference > 10 * TOLERANCE
+    assert found.check.has_preprocessing
+    assert found.check.largest_difference is not None
+    assert found.check.largest_difference > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize(
     "content", [None, b"{", b'{"kind": "encoder", "outputs": {}}', b'{"kind": "classifier", "outputs": {}}']
 )
-def test_without_a_reference_nothing_is_known_to_be_the_same(
+def test_missing_or_damaged_reference_is_reported(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     file = checkpoint / "reference_outputs.json"
     file.unlink() if content is None else file.write_bytes(content)
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
-    assert found.servable.largest_difference is None
-    assert "reference_outputs.json" in str(found.servable.fault)
+    assert found.check.largest_difference is None
+    assert "reference_outputs.json" in str(found.check.error)
 
 
-def test_a_spoilt_temperature_is_a_fault(
+def test_damaged_temperature_is_reported(
     stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     (checkpoint / "calibration.json").write_text("{}")
     found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
     assert found.folder is None
-    assert "calibration.json" in str(found.servable.fault)
+    assert "calibration.json" in str(found.check.error)

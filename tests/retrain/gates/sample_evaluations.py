@@ -1,4 +1,4 @@
-"""Evaluations made by hand: what a good candidate of each kind measures, to be spoiled in one place by a test."""
+"""Metrics of a good candidate of each kind. Tests replace single values."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from jobs.database.evaluations import Evaluation, NewEvaluation, insert_evaluati
 from jobs.database.examples import insert_snapshot
 from jobs.database.model_versions import ModelKind
 from jobs.retrain.evaluate.evaluation_record import (
+    ArtifactCheck,
     BlastRadius,
     ClassifierScores,
     DataCheck,
@@ -17,22 +18,21 @@ from jobs.retrain.evaluate.evaluation_record import (
     Fidelity,
     PairedOutcomes,
     ReliabilityBin,
-    Servable,
-    Served,
-    Serving,
+    ServedBuild,
+    ServingMetrics,
 )
 
 SNAPSHOT = "ab" * 32
 DATA = DataCheck(2700, 368, 341, 12, 0, 0, 0, 0.5)
-SERVABLE = Servable(True, True, True, 2e-6, None)
-SERVING = Serving(200, 41.2, 214.0, 0.0, 930_000_000)
+ARTIFACT = ArtifactCheck(True, True, True, 2e-6, None)
+SERVING = ServingMetrics(200, 41.2, 214.0, 0.0, 930_000_000)
 CATEGORIES = ["dress", "hat", "shirt"]
 CONFUSION = [[100, 2, 8], [1, 38, 3], [9, 4, 176]]
 
 CLASSIFIER = EvaluationMetrics(
     data=DATA,
-    servable=SERVABLE,
-    served=Served("openvino", "int8", Fidelity(341, lost_accuracy=0.0029, agreement=0.997)),
+    artifact=ARTIFACT,
+    build=ServedBuild("openvino", "int8", Fidelity(341, lost_accuracy=0.0029, agreement=0.997)),
     serving=SERVING,
     classifier=ClassifierScores(
         images=341,
@@ -64,11 +64,11 @@ CLASSIFIER = EvaluationMetrics(
 ENCODER_SCORES = EncoderScores(341, 1.1, 31.4, 0.62, 0.41, 0.70, 0.82, 0.54)
 ENCODER = EvaluationMetrics(
     data=DATA,
-    servable=SERVABLE,
-    served=Served(
+    artifact=ARTIFACT,
+    build=ServedBuild(
         "openvino",
         "bf16",
-        Fidelity(341, mean_cosine=0.9991, worst_cosine=0.991, neighbour_recall=0.97, lost_recall_at_5=-0.003),
+        Fidelity(341, mean_cosine=0.9991, worst_cosine=0.991, neighbor_recall=0.97, lost_recall_at_5=-0.003),
     ),
     serving=SERVING,
     encoder=ENCODER_SCORES,
@@ -83,15 +83,15 @@ ENCODER = EvaluationMetrics(
 GOOD: dict[ModelKind, EvaluationMetrics] = {"classifier": CLASSIFIER, "encoder": ENCODER}
 
 
-def spoil(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """A record with another value at a path."""
+def replace_value(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of a record with another value at a dotted path."""
     name, _, rest = path.partition(".")
     assert name in record, f"the record has no {name}"
-    return {**record, name: spoil(record[name], rest, value) if rest else value}
+    return {**record, name: replace_value(record[name], rest, value) if rest else value}
 
 
 def make_evaluation(kind: ModelKind, record: dict[str, Any] | None = None, has_champion: bool = True) -> Evaluation:
-    """An evaluation that is in no database."""
+    """Make an evaluation without storing it."""
     champion = 1 if has_champion else None
     return Evaluation(5, "run", kind, SNAPSHOT, 2, champion, record or GOOD[kind].as_record(), "s3://artifacts/e")
 
@@ -103,7 +103,7 @@ def store_evaluation(
     has_champion: bool = True,
     artifact_uri: str = "s3://artifacts/evaluations/run",
 ) -> Evaluation:
-    """Store an evaluation of the run ``run``, with its snapshot, its candidate and its champion."""
+    """Store an evaluation of the run ``run``, with a snapshot, a candidate and a champion."""
     insert_snapshot(connection, SNAPSHOT, "s3://artifacts/snapshot", {})
     dimensions = 8 if kind == "encoder" else None
     champion = promote_model(connection, kind, dimensions) if has_champion else None

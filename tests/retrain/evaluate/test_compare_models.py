@@ -1,0 +1,116 @@
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fixtures.candidates import (
+    EXACT,
+    LabeledSet,
+    make_labeled_set,
+    rename_categories,
+    store_labeled_set,
+    write_classifier,
+)
+from fixtures.shop import CATEGORIES, Shop
+from jobs.retrain.evaluate.compare_models import EvaluationContext, audit_labels, evaluate_classifier
+from jobs.retrain.evaluate.evaluation_record import LabelSuspect, decode_label_suspects, encode_list
+from jobs.retrain.evaluate.scores import ClassifierPredictions
+from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+
+
+@pytest.fixture(scope="module")
+def labelled() -> LabeledSet:
+    return make_labeled_set()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    write_classifier(folder, labelled)
+    return folder
+
+
+@pytest.fixture
+def stocked_shop(shop: Shop, labelled: LabeledSet) -> Shop:
+    store_labeled_set(shop.connections, labelled)
+    return shop
+
+
+def make_context(shop: Shop, labelled: LabeledSet, candidate: Path, champion: Path | None = None) -> EvaluationContext:
+    connections = shop.connections
+    photos = SnapshotPhotos(connections.store, connections.artifacts, connections.settings.locations.model_cache)
+    return EvaluationContext(connections, labelled.snapshot, photos, EXACT, candidate, champion)
+
+
+def test_classifier_trained_on_shuffled_labels_is_no_better_than_chance(
+    stocked_shop: Shop, labelled: LabeledSet, tmp_path: Path
+) -> None:
+    labels = [row.category for row in labelled.snapshot.part("train")]
+    write_classifier(tmp_path / "shuffled", labelled, random.Random(0).sample(labels, len(labels)))
+    scores = evaluate_classifier(make_context(stocked_shop, labelled, tmp_path / "shuffled")).metrics.classifier
+    assert scores is not None
+    assert scores.correct < 0.6 * scores.images
+
+
+def test_permuted_categories_give_wrong_predictions(
+    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
+) -> None:
+    permuted = shutil.copytree(trained, tmp_path / "permuted")
+    rename_categories(permuted, [*CATEGORIES[1:], CATEGORIES[0]])
+    metrics = evaluate_classifier(make_context(stocked_shop, labelled, permuted, champion=trained)).metrics
+    assert metrics.classifier is not None
+    assert metrics.paired is not None
+    assert metrics.classifier.correct <= 2
+    assert metrics.paired.only_champion >= 28
+
+
+def test_champion_with_other_categories_is_compared_by_name(
+    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
+) -> None:
+    champion = shutil.copytree(trained, tmp_path / "champion")
+    rename_categories(champion, ["dress", "cap", "shirt", "shoe"])
+    metrics = evaluate_classifier(make_context(stocked_shop, labelled, trained, champion)).metrics
+    assert metrics.champion_classifier is not None
+    assert metrics.champion_classifier.categories == ["cap", "dress", "hat", "shirt", "shoe"]
+    assert metrics.champion_classifier.recall_by_category["hat"] == 0
+    assert metrics.paired is not None
+    assert metrics.paired.only_candidate >= 7
+
+
+def test_label_audit_ranks_flipped_labels_first() -> None:
+    labelled = make_labeled_set(train=0, validation=0, test=20)
+    rows, categories = labelled.snapshot.part("test"), labelled.snapshot.categories
+    # Simulates a classifier with an accuracy of about 0.9 and varying confidence.
+    truths = np.array([categories.index(row.category) for row in rows])
+    scores = np.random.default_rng(7).normal(size=(len(rows), len(categories)))
+    scores[np.arange(len(rows)), truths] += 3
+    predictions = ClassifierPredictions(np.exp(scores) / np.exp(scores).sum(1, keepdims=True), categories)
+    assert 0.85 < np.mean([best == row.category for best, row in zip(predictions.best, rows, strict=True)]) < 1
+    others = dict(zip(categories, [*categories[1:], categories[0]], strict=True))
+    flipped = {row.content_hash for row in rows[::10]}
+    noisy = [replace(row, category=others[row.category]) if row.content_hash in flipped else row for row in rows]
+
+    suspects = audit_labels(noisy, predictions, lambda row: row.content_hash[:4])
+    top = suspects[: len(flipped)]
+    assert len({suspect.content_hash for suspect in top} & flipped) >= 0.75 * len(flipped)
+    truth = {row.content_hash: row.category for row in rows}
+    assert all(one.suggested_label == truth[one.content_hash] for one in top if one.content_hash in flipped)
+    assert [one.score for one in suspects] == sorted(one.score for one in suspects)
+    assert suspects[0].thumbnail == suspects[0].content_hash[:4]
+
+
+def test_label_audit_is_empty_for_other_categories_or_nan() -> None:
+    labelled = make_labeled_set(train=0, validation=0, test=2)
+    rows = labelled.snapshot.part("test")
+    numbers = np.full((len(rows), 4), 0.25)
+    assert audit_labels(rows, ClassifierPredictions(numbers, ("a", "b", "c", "d")), lambda row: "") == []
+    unknown = ClassifierPredictions(np.full((len(rows), 4), np.nan), labelled.snapshot.categories)
+    assert audit_labels(rows, unknown, lambda row: "") == []
+
+
+def test_label_suspects_survive_encoding() -> None:
+    suspects = [LabelSuspect("ab" * 32, "hat", "Größe", 0.25, None)]
+    assert decode_label_suspects(encode_list(suspects)) == suspects
