@@ -15,7 +15,7 @@ from jobs.local.stack_files import write_private_file
 from jobs.models.checkpoint import resolve_base
 from jobs.scratch import open_scratch
 from jobs.settings import Settings
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 _RECORD_FILE = "demo.json"
 

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, exc
 from jobs.database.engine import create_database_engine, describe_address, translate_database_errors
 from jobs.errors import ConfigurationError
 from jobs.settings import Settings
+from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 # SQLSTATE: no such schema, table, column or function.
 MISSING_STATES = {"3F000", "42P01", "42703", "42883"}

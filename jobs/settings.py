@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from jobs.errors import ConfigurationError
 from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
 from jobs.storage.credentials import AwsCredentials
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 HOME_VARIABLE = "CATALOG_HOME"

@@ -30,8 +30,8 @@ from benchmarks.serving.used_catalog import simulate_use
 from benchmarks.stack import open_stack
 from jobs.database.engine import create_database_engine
 from jobs.settings import PROJECT_ROOT
+from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 TARGET_MILLISECONDS = 300.0
 THUMBNAILS = 20

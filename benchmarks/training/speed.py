@@ -32,7 +32,7 @@ from jobs.retrain.train.loop import BatchResult, TrainingTask, train
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Hyperparameters
 from jobs.retrain.train.train import TrainingReport, train_candidate
 from jobs.settings import make_settings
-from jobs.storage.layout import example_location, snapshot_location
+from jobs.storage.locations import example_location, snapshot_location
 
 CATEGORIES = 10
 VALIDATION_IMAGES = 32

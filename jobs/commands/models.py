@@ -19,7 +19,7 @@ from jobs.database.spaces import drop_space as drop_vectors
 from jobs.database.spaces import list_spaces as read_spaces
 from jobs.retrain.evaluate.evaluation_record import PAGE_FILE
 from jobs.settings import load_settings
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 app = typer.Typer()
 models_app = typer.Typer(help="List and inspect model versions.", no_args_is_help=True)

@@ -16,7 +16,7 @@ from jobs.search.by_text import embed_text_query, find_products_by_text
 from jobs.search.contact_sheet import Question, render_contact_sheet
 from jobs.search.encoders import load_text_embedder
 from jobs.settings import load_settings
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 app = typer.Typer()
 

@@ -21,8 +21,8 @@ from jobs.database.images import (
 from jobs.errors import RefusedError
 from jobs.progress import SILENT, Progress
 from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_records
+from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ListedObject, ObjectStore
-from jobs.storage.uri import S3Uri
 
 log = logging.getLogger(__name__)
 

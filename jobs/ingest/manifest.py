@@ -19,7 +19,7 @@ from jobs.connections import Connections
 from jobs.database.tagging_runs import PlannedShard, RunModels
 from jobs.database.tagging_work import DueImage
 from jobs.errors import PermanentError
-from jobs.storage.layout import manifest_location, shard_location
+from jobs.storage.locations import manifest_location, shard_location
 
 HEADER_KEY = b"catalog_tagger"
 _FIELDS: "list[pa.Field[Any]]" = [

@@ -25,7 +25,7 @@ from jobs.failures import RETRYABLE_REASONS
 from jobs.ingest.discover import discover_images
 from jobs.ingest.manifest import ManifestWriter
 from jobs.progress import open_progress
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from jobs.database.tagging_results import ContentCopy, SeenContent
 from jobs.database.tagging_work import DueImage, KnownContent
 from jobs.failures import ReadReason, Stage
 from jobs.ingest.write import StageSeconds, TaggingResults
+from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 DETAILS = {
     ReadReason.MISSING: "listed, but missing when it was read",

@@ -12,7 +12,7 @@ from jobs.database.spaces import has_space_index
 from jobs.database.tagging_runs import RunState, TaggingRun, finish_run, has_asked_for_retraining, require_run
 from jobs.errors import RefusedError
 from jobs.ingest.drift import DriftReport, measure_drift
-from jobs.storage.layout import report_location
+from jobs.storage.locations import report_location
 
 log = logging.getLogger(__name__)
 

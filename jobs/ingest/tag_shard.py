@@ -24,7 +24,7 @@ from jobs.models.predictor import Predictor, load_predictor
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
 from jobs.stopping import finish_steps, is_asked_to_stop
-from jobs.storage.layout import manifest_location, shard_location
+from jobs.storage.locations import manifest_location, shard_location
 
 log = logging.getLogger(__name__)
 

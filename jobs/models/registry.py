@@ -10,9 +10,8 @@ from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint, hash_weights, list_files
 from jobs.models.image_model import read_build
 from jobs.scratch import open_scratch
-from jobs.storage.layout import checkpoint_location
+from jobs.storage.locations import S3Uri, checkpoint_location
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 FILE_LIST = "files.txt"
 

@@ -1,4 +1,4 @@
-"""Credentials of the bucket: what the settings say of them, and the session of boto3 that they open."""
+"""Read the credentials of the bucket from the settings, and open sessions of boto3 with them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class AwsCredentials:
-    """Credentials that the settings name; for what they leave out, boto3 searches by its own chain."""
+    """Credentials in the settings. For missing ones, boto3 searches its own chain."""
 
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
@@ -30,30 +30,28 @@ class AwsCredentials:
 
     @classmethod
     def from_variables(cls, variables: Mapping[str, str]) -> Self:
-        """Take the credentials out of all variables.
+        """Select the credentials from all variables.
 
         Raises:
-            ConfigurationError: half of the key is missing.
+            ConfigurationError: only one half of the key is set.
         """
         credentials = cls(**{name: variables.get(variable) or None for name, variable in VARIABLES.items()})
         if bool(credentials.access_key_id) != bool(credentials.secret_access_key):
             missing = VARIABLES["secret_access_key" if credentials.access_key_id else "access_key_id"]
-            raise ConfigurationError(
-                f"{missing} is not set, but the other half of the credentials is (see .env.example)"
-            )
+            raise ConfigurationError(f"{missing} is not set, but the other half of the key is (see .env.example)")
         return credentials
 
     def open_session(self) -> "boto3.Session":
-        """Open a session of its own: the shared one keeps the credentials of the first endpoint for all others.
+        """Open a new session. The default session would keep the credentials of the first endpoint.
 
         Raises:
-            BotoCoreError: there is no such profile, or the shared configuration is broken.
+            BotoCoreError: the profile does not exist, or the shared configuration is invalid.
         """
         import boto3
         import botocore.session
 
-        # A key is used without the profile that the environment may name. A profile stands where AWS_PROFILE would:
-        # boto3's own argument would also switch off the roles that the environment names.
+        # With a key, ignore AWS_PROFILE. Set a profile as AWS_PROFILE would: the argument of boto3.Session would also
+        # disable the roles in the environment.
         is_given = self.access_key_id or self.profile
         core = botocore.session.Session({"profile": (None, None, self.profile, None)} if is_given else None)
         return boto3.Session(

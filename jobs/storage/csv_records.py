@@ -1,4 +1,4 @@
-"""The records of a CSV file as people and spreadsheets write them: a bad one spoils no other."""
+"""Read CSV files as people and spreadsheets write them, reporting bad records without affecting others."""
 
 import csv
 from collections import deque
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CsvRecord:
-    """The fields of a record, and the line where it starts."""
+    """The fields of a record, and its first line."""
 
     line: int
     fields: list[str]
@@ -16,7 +16,7 @@ class CsvRecord:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """What cannot be read as a record, and the line where it starts."""
+    """Why lines cannot be read as a record, and the first of them."""
 
     line: int
     detail: str
@@ -24,17 +24,17 @@ class BadRecord:
 
 @dataclass(frozen=True)
 class Header:
-    """The names of the columns, in small letters, in order."""
+    """The column names in lower case, in order."""
 
     names: tuple[str, ...]
 
     def find(self, *names: str) -> int | None:
-        """The position of the first of these columns that there is."""
+        """Return the position of the first of these columns that exists."""
         return next((self.names.index(name) for name in names if name in self.names), None)
 
 
 class _Lines:
-    """Lines with their numbers, which can be given back."""
+    """Iterate over numbered lines, with the option to return lines."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._source = iter(lines)
@@ -54,15 +54,15 @@ class _Lines:
             self.taken.append((self._count, line))
         return self.taken[-1][1]
 
-    def give_back_all_but_first(self) -> None:
+    def return_all_but_first(self) -> None:
         self._returned.extendleft(reversed(self.taken[1:]))
 
 
 def read_records(lines: Iterable[str]) -> tuple[Header, Iterator[CsvRecord | BadRecord]]:
-    """Read the header, and the records behind it as they are asked for; blank lines are passed over.
+    """Read the header, and then the records lazily. Blank lines are skipped.
 
-    Where a record runs over several lines and does not fit the header, its quote was left open: its first line is bad,
-    and the next record begins with the second.
+    If a record spans several lines and does not match the header, its quote is not closed: its first line is reported
+    as bad, and the next record starts at the second line.
     """
     source = _Lines(lines)
     first = next(_read(source, None), None)
@@ -76,28 +76,28 @@ def _read(lines: _Lines, columns: int | None) -> Iterator[CsvRecord | BadRecord]
     while True:
         lines.taken = []
         try:
-            fields, fault = next(reader), None
+            fields, error = next(reader), None
         except StopIteration:
             return
-        except csv.Error as error:
-            fields, fault = [], str(error)
+        except csv.Error as csv_error:
+            fields, error = [], str(csv_error)
         line, last_line = lines.taken[0][0], lines.taken[-1][0]
-        if fault is None and last_line > line and len(fields) != columns:
-            fault = f"{len(fields)} fields instead of {columns}"
-        if fault is None:
-            fault = _find_open_quote([text for _, text in lines.taken])
-        if fault is not None:
-            lines.give_back_all_but_first()
-            where = f" (lines {line} to {last_line}: is a quote left open?)" if last_line > line else ""
-            yield BadRecord(line, fault + where)
+        if error is None and last_line > line and len(fields) != columns:
+            error = f"{len(fields)} fields instead of {columns}"
+        if error is None:
+            error = _find_open_quote([text for _, text in lines.taken])
+        if error is not None:
+            lines.return_all_but_first()
+            where = f" (lines {line} to {last_line}: is a quote not closed?)" if last_line > line else ""
+            yield BadRecord(line, error + where)
         elif fields:
             yield CsvRecord(line, fields)
 
 
 def _find_open_quote(lines: list[str]) -> str | None:
-    """What is wrong with the quotes of a record, where that made it longer than it was meant to be.
+    """Return the problem with the quotes of a record, if it made the record too long.
 
-    The reader takes a quote in the middle of a field for a character, and the end of the file for that of a quote.
+    The csv reader accepts a quote inside a field as a character, and the end of the file as a closing quote.
     """
     if len(lines) == 1 and lines[0].count('"') % 2 == 0:
         return None

@@ -1,91 +1,98 @@
-"""Object storage: list, read, write, each fault sorted into data or infrastructure."""
+"""List, read and write objects in S3."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3.exceptions
 import botocore.exceptions
-import botocore.parsers
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
 from jobs.errors import ConfigurationError, RetryableError
 from jobs.failures import ReadReason
 from jobs.storage.credentials import AwsCredentials
-from jobs.storage.expected_body import ExpectedBody, read_version
+from jobs.storage.locations import S3Uri
 from jobs.storage.quick_reader import QuickReader
-from jobs.storage.uri import S3Uri
+from jobs.storage.s3_errors import (
+    BODY_ATTEMPTS,
+    BROKEN_BODY_ERRORS,
+    OtherBodyError,
+    find_reason,
+    get_code,
+    get_status,
+    is_foreign,
+    translate_errors,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CONNECTION_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
-PART_BYTES = 64 * 2**20
-"""Of a large object that is downloaded. rclone hashes the whole object for each part: 500 MB in boto3's parts of 8 MB
-take it 52 s of a core, in these 1 s."""
-BODY_ATTEMPTS = 3
-TRANSPORT_FAULTS = (
-    botocore.exceptions.ConnectionError,
-    botocore.exceptions.HTTPClientError,
-    botocore.exceptions.IncompleteReadError,
-    boto3.exceptions.RetriesExceededError,
-)
-CREDENTIAL_FAULTS = (
-    botocore.exceptions.NoCredentialsError,
-    botocore.exceptions.PartialCredentialsError,
-    botocore.exceptions.CredentialRetrievalError,
-)
-BROKEN_BODY_FAULTS = (botocore.exceptions.IncompleteReadError, botocore.exceptions.ResponseStreamingError)
-MAX_FOREIGN_RESPONSES = 5
-REGION_CODES = {
-    "301",
-    "307",
-    "PermanentRedirect",
-    "TemporaryRedirect",
-    "Redirect",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-}
-"""The bucket is in another region than the one that was asked."""
-CLOCK_CODES = {"RequestTimeTooSkewed", "RequestExpired"}
-FAULTS_WITHOUT_CODE = {"404", "412"}
-"""Statuses by which an endpoint says enough without a code of S3."""
-CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "NoSuchBucket"}
-
-PASSING_STATUSES = {408, 429}
-FAULT_OF_CODE = {
-    "NoSuchKey": ReadReason.MISSING,
-    "404": ReadReason.MISSING,
-    "NoSuchVersion": ReadReason.MISSING,
-    "PreconditionFailed": ReadReason.REPLACED,
-    "412": ReadReason.REPLACED,
-    "AccessDenied": ReadReason.ACCESS_DENIED,
-    "403": ReadReason.ACCESS_DENIED,
-    "AllAccessDisabled": ReadReason.ACCESS_DENIED,
-    "InvalidObjectState": ReadReason.ACCESS_DENIED,
-}
-
-
-class _OtherBodyError(Exception):
-    """The body of an answer is not the object that was listed."""
-
-
+DOWNLOAD_PART_BYTES = 64 * 2**20
+"""Part size for downloads. rclone hashes the whole object for each part: 500 MB in boto3's parts of 8 MB take it 52 s
+of CPU time, in parts of this size 1 s."""
 MAX_KEYS = 1000
-"""Of a page of a listing, unless it says otherwise."""
+"""Page size of a listing, unless the response states another."""
+MAX_FOREIGN_RESPONSES = 5
+NO_ETAG_PREFIX = "no-etag-"
+_MD5 = re.compile(r"[0-9a-fA-F]{32}")
 
 
 @dataclass(frozen=True)
 class ListedObject:
-    """One line of a listing; ``etag`` bears no quotes. Where the endpoint gives none, size and time stand for it."""
+    """An object in a listing. ``etag`` has no quotes; if the endpoint returns none, size and time replace it."""
 
     key: str
     etag: str
     size_bytes: int
+
+    @classmethod
+    def from_response(cls, item: Mapping[str, Any]) -> "ListedObject":
+        """Read one item of a listing. S3 servers may omit the etag, mark it as weak or leave out its quotes."""
+        size_bytes = int(item.get("Size", 0))
+        if etag := item.get("ETag"):
+            return cls(item["Key"], _strip_etag(etag), size_bytes)
+        return cls(item["Key"], f"{NO_ETAG_PREFIX}{size_bytes}-{_format_time(item.get('LastModified'))}", size_bytes)
+
+
+@dataclass(frozen=True)
+class ExpectedBody:
+    """The version of an object in a listing. ``size_bytes`` is None if it is not known anymore."""
+
+    etag: str
+    size_bytes: int | None
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether the listing contained an etag."""
+        return not self.etag.startswith(NO_ETAG_PREFIX)
+
+    @property
+    def may_be_checksum(self) -> bool:
+        """Whether the etag can be the MD5 of the bytes."""
+        return _MD5.fullmatch(self.etag) is not None
+
+    def is_replaced(self, etag: str | None, changed_at: datetime | None) -> bool:
+        """Return whether the headers of a response show another version; missing headers are ignored."""
+        if not self.has_etag:
+            listed_at = self.etag.rpartition("-")[2]
+            return bool(listed_at and changed_at and listed_at != _format_time(changed_at))
+        return etag is not None and _strip_etag(etag).casefold() != self.etag.casefold()
+
+
+def _strip_etag(etag: str) -> str:
+    return etag.strip().removeprefix("W/").strip('"')
+
+
+def _format_time(changed_at: datetime | None) -> str:
+    # Listings contain fractions of a second, headers do not.
+    return str(int(changed_at.timestamp())) if changed_at else ""
 
 
 class ObjectStore:
@@ -94,7 +101,7 @@ class ObjectStore:
     def __init__(
         self, endpoint_url: str | None, credentials: AwsCredentials | None = None, connections: int = 10
     ) -> None:
-        """Set up the client; without ``credentials``, boto3 finds them by its own chain.
+        """Set up the client. Without ``credentials``, boto3 searches its own chain.
 
         Raises:
             ConfigurationError: the endpoint or the profile is wrong.
@@ -115,47 +122,47 @@ class ObjectStore:
             self._client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
         except (botocore.exceptions.BotoCoreError, ValueError) as error:
             raise ConfigurationError(
-                f"the S3 client cannot be set up ({error}); check CATALOG_S3_ENDPOINT_URL and AWS_PROFILE"
+                f"cannot set up the S3 client ({error}). Check CATALOG_S3_ENDPOINT_URL and AWS_PROFILE"
             ) from None
         self._are_etags_checksums = False
-        self._foreign_answers = 0
+        self._foreign_responses = 0
         self._quick_reader = QuickReader(session, endpoint_url, CONNECTION_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)
 
     def list_pages(self, location: S3Uri) -> Iterator[list[ListedObject]]:
-        """Yield the objects under a prefix, a page of at most 1,000 at a time, in the bucket's order.
+        """Yield the objects under a prefix in pages of at most 1,000, in the order of the bucket.
 
         Raises:
-            RetryableError: the endpoint is away or throttles.
+            RetryableError: the endpoint is unavailable or throttles.
             ConfigurationError: no such bucket, or no right to list it.
         """
-        where: dict[str, str] = {"Bucket": location.bucket, "Prefix": location.key}
+        parameters: dict[str, str] = {"Bucket": location.bucket, "Prefix": location.key}
         while True:
-            with self._infrastructure(location):
-                page = self._client.list_objects_v2(**where)  # type: ignore[arg-type]
-            # An error page of a proxy may come with status 200 and parse as a listing of nothing.
+            with self._translate_errors(location):
+                page = self._client.list_objects_v2(**parameters)  # type: ignore[arg-type]
+            # The error page of a proxy can have status 200 and parse as an empty listing.
             if not {"IsTruncated", "Name"} & page.keys():
-                raise RetryableError(f"{self._endpoint} answered with something else than a listing of {location}")
+                raise RetryableError(f"{self._endpoint} returned something other than a listing of {location}")
             contents = page.get("Contents", [])
-            lines = [self._complete(item, location) for item in contents]
-            yield [ListedObject(item["Key"], *read_version(item)) for item in lines if item]
+            items = [self._add_size(item, location) for item in contents]
+            yield [ListedObject.from_response(item) for item in items if item]
             token = page.get("NextContinuationToken")
-            # Where it is left out, a full page may not be the last.
-            may_go_on = bool(token) or len(contents) >= page.get("MaxKeys", MAX_KEYS)
-            if not page.get("IsTruncated", may_go_on):
+            # If IsTruncated is missing, a full page may not be the last.
+            may_continue = bool(token) or len(contents) >= page.get("MaxKeys", MAX_KEYS)
+            if not page.get("IsTruncated", may_continue):
                 return
-            if token in {None, where.get("ContinuationToken")}:
-                raise RetryableError(f"{self._endpoint} breaks the listing of {location} off in the middle")
-            where["ContinuationToken"] = token
+            if token in {None, parameters.get("ContinuationToken")}:
+                raise RetryableError(f"{self._endpoint} ends the listing of {location} before its last page")
+            parameters["ContinuationToken"] = token
 
-    def _complete(self, item: Mapping[str, Any], location: S3Uri) -> Mapping[str, Any] | None:
-        """Ask for the size of an object where the listing leaves it out; None if the object is gone by now."""
+    def _add_size(self, item: Mapping[str, Any], location: S3Uri) -> Mapping[str, Any] | None:
+        """Request the size of an object if the listing omits it; None if the object is gone."""
         if "Size" in item:
             return item
-        with self._infrastructure(location):
+        with self._translate_errors(location):
             try:
                 found = self._client.head_object(Bucket=location.bucket, Key=item["Key"])
             except botocore.exceptions.ClientError as error:
-                if _code(error) in {"404", "NoSuchKey"}:
+                if get_code(error) in {"404", "NoSuchKey"}:
                     return None
                 raise
         return {**found, **item, "Size": found.get("ContentLength", 0)}
@@ -163,62 +170,62 @@ class ObjectStore:
     def read_unchanged(
         self, location: S3Uri, etag: str, max_bytes: int, size_bytes: int | None = None
     ) -> bytes | ReadReason:
-        """Read an object if it still is what the listing showed, else say what became of it.
+        """Read an object if it still is the listed version, or return why it cannot be read.
 
-        Without ``size_bytes``, the listed one, the bytes are compared with the etag alone, where that is a checksum.
+        Without the listed ``size_bytes``, the bytes are compared only with the etag, if that is a checksum.
 
         Raises:
-            RetryableError: the endpoint is away, throttles, or hands out other bytes than it lists.
+            RetryableError: the endpoint is unavailable, throttles, or returns other bytes than it lists.
             ConfigurationError: the credentials or the bucket are wrong.
         """
         expected = ExpectedBody(etag, size_bytes)
-        content = None if expected.is_without_etag else self._quick_reader.read(location, etag, max_bytes)
-        if content is not None and self._is_whole(content, expected):
-            self._foreign_answers = 0
+        content = self._quick_reader.read(location, etag, max_bytes) if expected.has_etag else None
+        if content is not None and self._is_expected(content, expected):
+            self._foreign_responses = 0
             return content
-        answer = self._read_sorting_faults(location, expected, max_bytes)
-        if isinstance(answer, bytes):
-            self._foreign_answers = 0
-            self._quick_reader.count_detour()
-        return answer
+        result = self._read_with_retries(location, expected, max_bytes)
+        if isinstance(result, bytes):
+            self._foreign_responses = 0
+            self._quick_reader.count_fallback()
+        return result
 
-    def _read_sorting_faults(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ReadReason:
-        with self._infrastructure(location):
-            # boto3 sends a request again, but does not read a body again that broke off.
+    def _read_with_retries(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ReadReason:
+        with self._translate_errors(location):
+            # boto3 retries a request, but not a body that broke off.
             for _ in range(BODY_ATTEMPTS - 1):
-                with suppress(*BROKEN_BODY_FAULTS, _OtherBodyError):
+                with suppress(*BROKEN_BODY_ERRORS, OtherBodyError):
                     return self._read_once(location, expected, max_bytes)
             return self._read_once(location, expected, max_bytes)
 
     def _read_once(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ReadReason:
         try:
-            # Without a condition: for a weak etag it never holds, and not every endpoint honours it.
-            answer = self._client.get_object(Bucket=location.bucket, Key=location.key)
-            # Not the body's own context manager, which hands out the bare stream with its bare exceptions.
-            with closing(answer["Body"]) as body:
-                if expected.is_replaced(answer.get("ETag"), answer.get("LastModified")):
+            # Without If-Match: it never matches a weak etag, and not every endpoint supports it.
+            response = self._client.get_object(Bucket=location.bucket, Key=location.key)
+            # The body's own context manager returns the raw stream with its raw exceptions.
+            with closing(response["Body"]) as body:
+                if expected.is_replaced(response.get("ETag"), response.get("LastModified")):
                     return ReadReason.REPLACED
-                if answer.get("ContentLength", 0) > max_bytes:
+                if response.get("ContentLength", 0) > max_bytes:
                     return ReadReason.TOO_LARGE
                 content = body.read(max_bytes + 1)
-                # Only at its end does the body find out whether it is as long as was promised.
+                # The body checks its length only when it is read to the end.
                 if body.read(1):
                     return ReadReason.TOO_LARGE
         except botocore.exceptions.ClientError as error:
-            fault = self._sort_fault(error, location)
-            if fault is None:
+            reason = self._find_reason(error, location)
+            if reason is None:
                 raise
-            return fault
+            return reason
         if len(content) > max_bytes:
             return ReadReason.TOO_LARGE
-        if not self._is_whole(content, expected, encryption=answer.get("ServerSideEncryption")):
-            raise _OtherBodyError
+        if not self._is_expected(content, expected, encryption=response.get("ServerSideEncryption")):
+            raise OtherBodyError
         return content
 
-    def _is_whole(self, content: bytes, expected: ExpectedBody, encryption: str | None = None) -> bool:
-        """Whether these are the listed bytes.
+    def _is_expected(self, content: bytes, expected: ExpectedBody, encryption: str | None = None) -> bool:
+        """Return whether these are the listed bytes.
 
-        An etag looks like an MD5 also where it is none, so that one has to have matched before a mismatch counts.
+        An etag can look like an MD5 without being one. A mismatch counts only after another etag matched.
         """
         if expected.size_bytes not in {None, len(content)}:
             return False
@@ -228,118 +235,82 @@ class ObjectStore:
         self._are_etags_checksums |= is_same
         return is_same or not self._are_etags_checksums
 
-    def _sort_fault(self, error: botocore.exceptions.ClientError, location: S3Uri) -> ReadReason | None:
-        """What an answer says of the one object, or None if it speaks of the whole bucket.
+    def _find_reason(self, error: botocore.exceptions.ClientError, location: S3Uri) -> ReadReason | None:
+        """Return why one object cannot be read, or None if the error concerns the whole bucket.
 
         Raises:
-            RetryableError: one answer after the other does not come from S3, but from something before it.
+            RetryableError: several responses in a row come from something other than S3.
         """
-        fault = _object_fault(error)
-        if fault is not None and _is_foreign(error):
-            self._foreign_answers += 1
-            if self._foreign_answers >= MAX_FOREIGN_RESPONSES:
+        reason = find_reason(error)
+        if reason is not None and is_foreign(error):
+            self._foreign_responses += 1
+            if self._foreign_responses >= MAX_FOREIGN_RESPONSES:
                 raise RetryableError(
-                    f"{self._foreign_answers} answers in a row, the last for {location}, are error pages with status "
-                    f"{_status(error)} and not of S3: check proxies between this machine and {self._endpoint}"
+                    f"{self._foreign_responses} responses in a row, the last for {location}, are error pages with "
+                    f"status {get_status(error)} that do not come from S3. Check proxies between this machine and "
+                    f"{self._endpoint}"
                 )
-        return fault
+        return reason
 
     def read(self, location: S3Uri) -> bytes:
         """Read one of our own artifacts.
 
         Raises:
-            ConfigurationError: it is not there.
-            RetryableError: the endpoint is away or throttles.
+            ConfigurationError: it does not exist.
+            RetryableError: the endpoint is unavailable or throttles.
         """
         content = self._quick_reader.read(location)
         if content is not None:
             return content
-        with self._infrastructure(location):
-            answer = self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
-        self._quick_reader.count_detour()
-        return answer
+        with self._translate_errors(location):
+            content = self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+        self._quick_reader.count_fallback()
+        return content
 
     def read_if_present(self, location: S3Uri) -> bytes | None:
-        """Read an object, or None if there is none; other faults as in `read`."""
-        with self._infrastructure(location):
+        """Read an object, or return None if it does not exist; raises otherwise as `read`."""
+        with self._translate_errors(location):
             try:
                 return self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
             except self._client.exceptions.NoSuchKey:
                 return None
 
     def download(self, location: S3Uri, path: Path) -> None:
-        """Copy an object to a file, in parts when it is large; faults as in `read`."""
-        with self._infrastructure(location):
-            parts = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
+        """Copy an object to a file, in parts if it is large; raises as `read`."""
+        with self._translate_errors(location):
+            parts = TransferConfig(multipart_threshold=DOWNLOAD_PART_BYTES, multipart_chunksize=DOWNLOAD_PART_BYTES)
             self._client.download_file(location.bucket, location.key, str(path), Config=parts)
 
     def write(self, location: S3Uri, content: bytes) -> None:
-        """Store an object, replacing what was there; faults as in `read`."""
-        with self._infrastructure(location):
+        """Write an object, replacing an existing one; raises as `read`."""
+        with self._translate_errors(location):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=content)
 
     def upload(self, path: Path, location: S3Uri) -> None:
-        """Copy a file to the bucket, in parts when it is large; faults as in `read`."""
-        # Not upload_file, which hides the endpoint's answer behind an exception of its own.
-        with self._infrastructure(location), path.open("rb") as file:
+        """Copy a file to the bucket, in parts if it is large; raises as `read`."""
+        # upload_file would hide the response of the endpoint in an exception of its own.
+        with self._translate_errors(location), path.open("rb") as file:
             self._client.upload_fileobj(file, location.bucket, location.key)
 
-    @contextmanager
-    def _infrastructure(self, location: S3Uri) -> Iterator[None]:
-        """Turn boto3's exceptions into the job's own, with one line that says what to do."""
+    def _translate_errors(self, location: S3Uri) -> AbstractContextManager[None]:
+        return translate_errors(self._endpoint, location)
+
+
+def create_missing_buckets(
+    endpoint_url: str | None, locations: Iterable[S3Uri], credentials: AwsCredentials | None = None
+) -> list[str]:
+    """Create the missing buckets of these locations, and return their names. Buckets on AWS are never created."""
+    if endpoint_url is None:
+        return []
+    session = (credentials or AwsCredentials()).open_session()
+    client = session.client("s3", endpoint_url=endpoint_url, config=Config(s3={"addressing_style": "path"}))
+    created = []
+    for bucket in sorted({location.bucket for location in locations}):
         try:
-            yield
-        except CREDENTIAL_FAULTS as error:
-            raise ConfigurationError(
-                f"no S3 credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
-            ) from None
-        except TRANSPORT_FAULTS as error:
-            raise RetryableError(f"cannot reach the bucket at {self._endpoint}: {error}; is it up?") from error
+            client.head_bucket(Bucket=bucket)
         except botocore.exceptions.ClientError as error:
-            code = _code(error)
-            message = f"{self._endpoint} answered {code} for {location}"
-            if code in REGION_CODES:
-                raise ConfigurationError(f"{message}: {_name_region(error)}") from error
-            if code in CREDENTIAL_CODES or code in FAULT_OF_CODE:
-                raise ConfigurationError(f"{message}: check the name and the rights of the credentials") from error
-            raise RetryableError(f"{message}: {error.response.get('Error', {}).get('Message', '')}") from error
-        except _OtherBodyError:
-            raise RetryableError(
-                f"{self._endpoint} returns other bytes of {location} than it lists, {BODY_ATTEMPTS} times: check "
-                "proxies between this machine and the bucket"
-            ) from None
-        except botocore.parsers.ResponseParserError:
-            raise RetryableError(f"{self._endpoint} answered for {location} in words that are not of S3") from None
-        except botocore.exceptions.BotoCoreError as error:
-            raise ConfigurationError(f"{location} cannot be asked for: {' '.join(str(error).split())}") from None
-
-
-def _object_fault(error: botocore.exceptions.ClientError) -> ReadReason | None:
-    """What an answer says of the one object, or None if it speaks of the whole bucket."""
-    code = _code(error)
-    if code in CREDENTIAL_CODES | REGION_CODES | CLOCK_CODES:
-        return None
-    status = _status(error)
-    is_about_the_request = 400 <= status < 500 and status not in PASSING_STATUSES
-    return FAULT_OF_CODE.get(code, ReadReason.REFUSED if is_about_the_request else None)
-
-
-def _is_foreign(error: botocore.exceptions.ClientError) -> bool:
-    """Whether an answer bears no code of S3, so that it comes from something else."""
-    code = _code(error)
-    return not code or (code.isdecimal() and code not in FAULTS_WITHOUT_CODE)
-
-
-def _status(error: botocore.exceptions.ClientError) -> int:
-    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status
-
-
-def _code(error: botocore.exceptions.ClientError) -> str:
-    return error.response.get("Error", {}).get("Code", "")
-
-
-def _name_region(error: botocore.exceptions.ClientError) -> str:
-    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    region = error.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
-    return f"the bucket is in {region}: set AWS_REGION to it" if region else "set AWS_REGION to that of the bucket"
+            if get_code(error) != "404":
+                raise
+            client.create_bucket(Bucket=bucket)
+            created.append(bucket)
+    return created

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from fixtures.gate_results import store_gate_results
 from jobs.errors import PermanentError
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 from tests.end_to_end.live_stack import LiveStack, wait_until
 from tests.end_to_end.pages_browser import CHROMIUM, PATIENCE_SECONDS, PagesBrowser, open_browser
 from tests.end_to_end.seeded_catalog import NAME, WORDS, seed_catalog

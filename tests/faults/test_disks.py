@@ -12,7 +12,7 @@ from jobs.database.tagging_runs import read_run
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, plan_run
-from jobs.storage.layout import manifest_location, shard_location
+from jobs.storage.locations import manifest_location, shard_location
 
 
 def test_a_file_where_the_cache_should_be_is_one_line(tagging_shop: Shop, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from fixtures.shop import Shop, make_photo
 from jobs.database.images import Discovery
 from jobs.errors import PermanentError
 from jobs.ingest.discover import discover_images
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 
 def discover(shop: Shop, prefix: str = "", **changes: Any) -> Discovery:

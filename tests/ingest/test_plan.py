@@ -13,7 +13,7 @@ from jobs.ingest.manifest import decode_shard
 from jobs.ingest.plan import IngestOptions, plan_run, preview_run
 from jobs.ingest.report import report_run
 from jobs.retag.retag import plan_retag, retag
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 TABLES = ("products", "images", "tagging_runs", "run_shards", "embedding_spaces")
 

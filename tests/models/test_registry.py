@@ -13,7 +13,7 @@ from jobs.errors import PermanentError
 from jobs.models.checkpoint import hash_checkpoint
 from jobs.models.registry import fetch_checkpoint, upload_checkpoint
 from jobs.settings import PROJECT_ROOT
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 FETCH_AND_STALL = """
 import sys

@@ -27,7 +27,7 @@ from jobs.retag.retag import plan_retag, retag
 from jobs.retag.rollback import roll_back
 from jobs.search.by_text import embed_text_query
 from jobs.search.encoders import load_text_embedder
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 from tests.ingest.catalog_watch import watch_catalog
 
 WORDS = "red striped dress"

@@ -35,7 +35,7 @@ from jobs.retrain.gates.gates import decide_gates
 from jobs.retrain.promote import promote_candidate
 from jobs.retrain.snapshot.snapshot_file import make_snapshot
 from jobs.retrain.train.layers import find_head
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 RUN = "run-1"
 # The speed of a busy machine and the memory of the test process must not decide these tests.

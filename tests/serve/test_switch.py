@@ -21,7 +21,7 @@ from jobs.ingest.plan import IngestOptions
 from jobs.retag.rollback import roll_back
 from jobs.serve import follower
 from jobs.serve.client import QueryClient
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 from tests.serve.conftest import RunningService, go_live, run_service
 
 

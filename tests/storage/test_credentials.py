@@ -6,8 +6,8 @@ import pytest
 from fixtures.s3_server import S3Server
 from jobs.errors import PermanentError
 from jobs.storage.credentials import AwsCredentials
+from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 SHARED = "[profile shop]\nregion = eu-west-3\naws_access_key_id = kept\naws_secret_access_key = hush\n"
 
@@ -28,7 +28,7 @@ def read_key(credentials: AwsCredentials) -> tuple[str | None, ...] | None:
     return (*found.get_frozen_credentials()[:3], session.region_name) if found else None
 
 
-def test_a_key_needs_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_ignores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.setenv(name, "of the environment")
     assert read_key(AwsCredentials("id", "secret", region="eu-west-1")) == ("id", "secret", None, "eu-west-1")
@@ -36,20 +36,20 @@ def test_a_key_needs_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.usefixtures("shared_configuration")
-def test_a_profile_is_looked_up_in_the_shared_configuration() -> None:
+def test_a_profile_is_read_from_the_shared_configuration() -> None:
     assert read_key(AwsCredentials(profile="shop")) == ("kept", "hush", None, "eu-west-3")
     assert read_key(AwsCredentials(profile="shop", region="us-east-1")) == ("kept", "hush", None, "us-east-1")
 
 
 @pytest.mark.usefixtures("shared_configuration")
-def test_without_credentials_boto3_searches_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_boto3_searches_its_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_key(AwsCredentials()) is None
     monkeypatch.setenv("AWS_PROFILE", "shop")
     assert read_key(AwsCredentials()) == ("kept", "hush", None, "eu-west-3")
 
 
 @pytest.mark.usefixtures("shared_configuration")
-def test_a_profile_leaves_the_roles_of_the_environment_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_keeps_the_roles_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a cluster that gives each container a role."""
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/tagger")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "/nowhere")
@@ -57,14 +57,12 @@ def test_a_profile_leaves_the_roles_of_the_environment_on(monkeypatch: pytest.Mo
         read_key(AwsCredentials(profile="shop"))
 
 
-def test_a_profile_that_does_not_exist_is_named() -> None:
+def test_the_error_names_a_missing_profile() -> None:
     with pytest.raises(PermanentError, match=r"nobody.*AWS_PROFILE"):
         ObjectStore(None, AwsCredentials(profile="nobody"))
 
 
-def test_both_clients_sign_with_the_key_that_they_are_given(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_clients_sign_with_the_given_key(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     key = AwsCredentials.from_variables(s3_server.environment)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.setenv(name, "x" * 20)

@@ -1,3 +1,5 @@
+"""List, read and write objects, and tell errors of one object from errors of the bucket."""
+
 import hashlib
 import os
 import socket
@@ -11,12 +13,13 @@ from uuid import uuid4
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from fixtures.s3_server import S3Server
 from jobs.errors import PermanentError, RetryableError
 from jobs.failures import ReadReason
-from jobs.storage.object_store import ListedObject, ObjectStore
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
+from jobs.storage.object_store import ListedObject, ObjectStore, create_missing_buckets
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
 
@@ -67,8 +70,8 @@ def photo_file(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serve_answer(status: int, body: bytes, promised_bytes: int | None = None) -> Iterator[str]:
-    """The URL of an endpoint that gives one answer to everything, and cuts it short if it promises more bytes."""
+def serve_response(status: int, body: bytes, promised_bytes: int | None = None) -> Iterator[str]:
+    """Serve one response to every request; it ends early if ``promised_bytes`` is larger. Yields the URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -101,8 +104,8 @@ def change_environment(changes: dict[str, str]) -> Iterator[None]:
         yield
 
 
-def answer_error(code: str) -> bytes:
-    return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>so it is</Message></Error>'.encode()
+def make_error(code: str) -> bytes:
+    return f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>slow down</Message></Error>'.encode()
 
 
 def test_a_listing_of_several_pages_keeps_the_order(store: ObjectStore, bucket: S3Uri) -> None:
@@ -114,7 +117,7 @@ def test_a_listing_of_several_pages_keeps_the_order(store: ObjectStore, bucket: 
     assert listed == [ListedObject(f"{number:05}.jpg", ETAG, len(BODY)) for number in range(1003)]
 
 
-def test_a_listing_is_confined_to_its_prefix(store: ObjectStore, bucket: S3Uri) -> None:
+def test_a_listing_returns_only_its_prefix(store: ObjectStore, bucket: S3Uri) -> None:
     for key in ("new/1.jpg", "new-old/1.jpg", "newer.jpg"):
         store.write(bucket / key, BODY)
     assert [item.key for page in store.list_pages((bucket / "new").as_folder()) for item in page] == ["new/1.jpg"]
@@ -136,18 +139,18 @@ def test_odd_keys_are_written_listed_and_read(store: ObjectStore, bucket: S3Uri,
     assert (tmp_path / "copy").read_bytes() == BODY
 
 
-def test_an_object_that_vanished_is_missing(store: ObjectStore, bucket: S3Uri) -> None:
+def test_a_deleted_object_is_missing(store: ObjectStore, bucket: S3Uri) -> None:
     assert store.read_unchanged(bucket / "gone.jpg", ETAG, 100) is ReadReason.MISSING
 
 
-def test_an_object_with_other_bytes_is_replaced(store: ObjectStore, bucket: S3Uri) -> None:
+def test_an_object_with_another_etag_is_replaced(store: ObjectStore, bucket: S3Uri) -> None:
     store.write(bucket / "1.jpg", BODY[::-1])
     assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) is ReadReason.REPLACED
 
 
 @pytest.mark.usefixtures("s3_server")
-def test_an_endpoint_that_ignores_the_condition_is_seen_through() -> None:
-    with serve_answer(200, BODY) as url:
+def test_a_replaced_object_is_detected_without_if_match() -> None:
+    with serve_response(200, BODY) as url:
         store = ObjectStore(url)
         assert store.read_unchanged(S3Uri("photos", "1.jpg"), ETAG, 100) == BODY
         assert store.read_unchanged(S3Uri("photos", "1.jpg"), "other", 100) is ReadReason.REPLACED
@@ -159,12 +162,12 @@ def test_an_object_over_the_limit_is_too_large(store: ObjectStore, bucket: S3Uri
 
 
 @pytest.mark.usefixtures("s3_server")
-def test_an_object_that_may_not_be_read_is_a_fault_of_the_object() -> None:
-    with serve_answer(403, answer_error("AccessDenied")) as url:
+def test_a_forbidden_object_fails_alone() -> None:
+    with serve_response(403, make_error("AccessDenied")) as url:
         assert ObjectStore(url).read_unchanged(S3Uri("photos", "1.jpg"), ETAG, 9) is ReadReason.ACCESS_DENIED
 
 
-def test_no_object_reads_as_none_only_where_that_is_asked(store: ObjectStore, bucket: S3Uri, tmp_path: Path) -> None:
+def test_only_read_if_present_accepts_a_missing_object(store: ObjectStore, bucket: S3Uri, tmp_path: Path) -> None:
     assert store.read_if_present(bucket / "products.csv") is None
     with pytest.raises(PermanentError, match=r"NoSuchKey.*products\.csv"):
         store.read(bucket / "products.csv")
@@ -172,7 +175,7 @@ def test_no_object_reads_as_none_only_where_that_is_asked(store: ObjectStore, bu
         store.download(bucket / "products.csv", tmp_path / "copy")
 
 
-def test_a_large_file_comes_back_as_it_was(store: ObjectStore, bucket: S3Uri, tmp_path: Path) -> None:
+def test_a_large_file_is_uploaded_and_downloaded_in_parts(store: ObjectStore, bucket: S3Uri, tmp_path: Path) -> None:
     original, copy = tmp_path / "original", tmp_path / "copy"
     original.write_bytes(os.urandom(20_000_000))
     store.upload(original, bucket / "weights")
@@ -182,7 +185,7 @@ def test_a_large_file_comes_back_as_it_was(store: ObjectStore, bucket: S3Uri, tm
 
 @pytest.mark.usefixtures("s3_server")
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_an_endpoint_that_is_away_is_worth_a_retry(
+def test_an_unreachable_endpoint_is_retryable(
     act: Callable[[ObjectStore, S3Uri, Path], object], photo_file: Path
 ) -> None:
     with socket.socket() as unused:
@@ -195,19 +198,19 @@ def test_an_endpoint_that_is_away_is_worth_a_retry(
 
 @pytest.mark.usefixtures("s3_server")
 @pytest.mark.parametrize("act", ["read_unchanged", "read", "download"])
-def test_an_answer_that_breaks_off_is_worth_a_retry(act: str, tmp_path: Path) -> None:
-    with serve_answer(200, BODY, promised_bytes=99) as url, pytest.raises(RetryableError, match="cannot reach"):
+def test_a_truncated_response_is_retryable(act: str, tmp_path: Path) -> None:
+    with serve_response(200, BODY, promised_bytes=99) as url, pytest.raises(RetryableError, match="cannot reach"):
         ACTS[act](ObjectStore(url), S3Uri("photos", "1.jpg"), tmp_path / "copy")
 
 
 @pytest.mark.usefixtures("s3_server")
-def test_an_endpoint_that_throttles_is_worth_a_retry() -> None:
-    with serve_answer(503, answer_error("SlowDown")) as url, pytest.raises(RetryableError, match=r"SlowDown.*so it is"):
+def test_throttling_is_retryable() -> None:
+    with serve_response(503, make_error("SlowDown")) as url, pytest.raises(RetryableError, match="SlowDown: slow down"):
         ObjectStore(url).read(S3Uri("photos", "1.jpg"))
 
 
 @pytest.mark.parametrize("changes", [{"AWS_ACCESS_KEY_ID": "X" * 20}, {"AWS_SECRET_ACCESS_KEY": "x" * 40}], ids=repr)
-def test_wrong_credentials_need_somebody_to_act(
+def test_wrong_credentials_are_permanent(
     s3_server: S3Server, bucket: S3Uri, changes: dict[str, str], photo_file: Path
 ) -> None:
     with change_environment(changes):
@@ -218,7 +221,7 @@ def test_wrong_credentials_need_somebody_to_act(
 
 
 @pytest.mark.parametrize("missing", [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY",)])
-def test_missing_credentials_are_named(s3_server: S3Server, bucket: S3Uri, missing: tuple[str, ...]) -> None:
+def test_the_error_names_missing_credentials(s3_server: S3Server, bucket: S3Uri, missing: tuple[str, ...]) -> None:
     elsewhere = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
     with change_environment({"AWS_EC2_METADATA_DISABLED": "true"} | dict.fromkeys(elsewhere, os.devnull)):
         for name in missing:
@@ -228,20 +231,48 @@ def test_missing_credentials_are_named(s3_server: S3Server, bucket: S3Uri, missi
 
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
-def test_a_bucket_that_does_not_exist_is_named(
+def test_the_error_names_a_missing_bucket(
     store: ObjectStore, act: Callable[[ObjectStore, S3Uri, Path], object], photo_file: Path
 ) -> None:
     with pytest.raises(PermanentError, match="s3://no-such-bucket/"):
         act(store, S3Uri("no-such-bucket", "1.jpg"), photo_file)
 
 
-def test_a_name_that_no_bucket_can_have_is_refused_in_one_line(store: ObjectStore) -> None:
+def test_an_invalid_bucket_name_is_refused_in_one_line(store: ObjectStore) -> None:
     with pytest.raises(PermanentError, match="Bad Bucket") as caught:
         store.read(S3Uri("Bad Bucket", "1.jpg"))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9000", "nonsense", "http://"])
-def test_a_wrong_url_is_refused_with_the_name_of_its_setting(url: str) -> None:
+def test_the_error_of_a_wrong_url_names_its_setting(url: str) -> None:
     with pytest.raises(PermanentError, match="CATALOG_S3_ENDPOINT_URL"):
         ObjectStore(url)
+
+
+def test_missing_buckets_are_created_once(s3_server: S3Server) -> None:
+    old, new = f"old-{uuid4().hex}", f"new-{uuid4().hex}"
+    locations = [S3Uri(old, "some/prefix"), S3Uri(new, "")]
+    assert create_missing_buckets(s3_server.url, locations[:1]) == [old]
+    assert create_missing_buckets(s3_server.url, locations) == [new]
+    assert (s3_server.buckets / new).is_dir()
+    assert create_missing_buckets(s3_server.url, locations) == []
+
+
+def test_a_bucket_of_two_locations_is_created_once(s3_server: S3Server) -> None:
+    name = f"both-{uuid4().hex}"
+    assert create_missing_buckets(s3_server.url, [S3Uri(name, "a"), S3Uri(name, "b")]) == [name]
+
+
+def test_a_forbidden_bucket_is_not_taken_for_missing(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The default session of boto3 would keep the keys that it found.
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "0" * 40)
+    name = f"refused-{uuid4().hex}"
+    with pytest.raises(ClientError, match="403"):
+        create_missing_buckets(s3_server.url, [S3Uri(name, "")])
+    assert not (s3_server.buckets / name).exists()
+
+
+def test_no_bucket_is_created_on_aws() -> None:
+    assert create_missing_buckets(None, [S3Uri("a", "")]) == []

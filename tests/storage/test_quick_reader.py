@@ -8,9 +8,9 @@ import pytest
 
 from fixtures.s3_server import S3Server
 from jobs.storage import quick_reader
+from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
 from jobs.storage.quick_reader import QuickReader
-from jobs.storage.uri import S3Uri
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
 
@@ -35,9 +35,7 @@ def reader(s3_server: S3Server) -> QuickReader:
     return QuickReader(boto3.Session(), s3_server.url, 5, 30)
 
 
-def test_an_object_is_read_if_it_is_the_one_that_was_listed(
-    reader: QuickReader, store: ObjectStore, bucket: S3Uri
-) -> None:
+def test_only_the_listed_version_is_read(reader: QuickReader, store: ObjectStore, bucket: S3Uri) -> None:
     for key in ("1.jpg", "deep/er/ünï 写真+%41#?.jpg"):
         store.write(bucket / key, BODY)
         assert reader.read(bucket / key, ETAG, len(BODY)) == BODY
@@ -47,11 +45,11 @@ def test_an_object_is_read_if_it_is_the_one_that_was_listed(
 
 
 @pytest.mark.parametrize("key", ["a//b.jpg", "../b.jpg", "/b.jpg", "a/./b.jpg"])
-def test_keys_that_it_cannot_name_are_left_alone(reader: QuickReader, bucket: S3Uri, key: str) -> None:
+def test_keys_that_obstore_refuses_return_none(reader: QuickReader, bucket: S3Uri, key: str) -> None:
     assert reader.read(S3Uri(bucket.bucket, key), ETAG, 100) is None
 
 
-def test_a_name_that_no_bucket_can_have_is_left_alone(reader: QuickReader) -> None:
+def test_an_invalid_bucket_name_returns_none(reader: QuickReader) -> None:
     assert reader.read(S3Uri("no bucket", "1.jpg")) is None
 
 
@@ -61,13 +59,13 @@ def test_the_store_reads_without_boto3(store: ObjectStore, bucket: S3Uri, monkey
     assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == store.read(bucket / "1.jpg") == BODY
 
 
-def test_where_it_never_succeeds_boto3_takes_over(
+def test_boto3_takes_over_after_too_many_fallbacks(
     store: ObjectStore, bucket: S3Uri, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.write(bucket / "1.jpg", BODY)
     # As if there were a proxy that only boto3 knows of.
     store._quick_reader._endpoint_url = "http://127.0.0.1:9"
-    for _ in range(quick_reader.MOST_DETOURS // 2):
+    for _ in range(quick_reader.MAX_FALLBACKS // 2):
         assert store.read_unchanged(bucket / "1.jpg", ETAG, 100) == store.read(bucket / "1.jpg") == BODY
     assert "obstore cannot read this bucket" in caplog.text
     monkeypatch.setattr(store._quick_reader, "_open", None)

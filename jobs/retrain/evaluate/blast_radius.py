@@ -18,7 +18,7 @@ from jobs.progress import SILENT, Progress
 from jobs.retrain.evaluate.evaluation_record import MAX_THUMBNAILS, BlastRadius, Flip
 from jobs.retrain.evaluate.scores import ClassifierPredictions
 from jobs.retrain.evaluate.served_model import ServedModel
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 log = logging.getLogger(__name__)
 

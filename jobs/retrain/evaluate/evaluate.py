@@ -37,7 +37,7 @@ from jobs.retrain.snapshot.leaks import fingerprint_photos, measure_leaks
 from jobs.retrain.snapshot.snapshot_file import Snapshot, load_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 from jobs.scratch import open_scratch
-from jobs.storage.layout import evaluation_location
+from jobs.storage.locations import evaluation_location
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from jobs.retrain.gates.findings import Evidence, Gate
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.train.history import HISTORY_FILE, EpochRecord
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from jobs.images.decode import MIN_SIDE_PIXELS, DecodedImage, DecodeFailure, Dec
 from jobs.images.decode_pool import DecodePool
 from jobs.images.perceptual_hash import DECODED_SIDE_PIXELS, perceptual_hash
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow, read_row_image
-from jobs.storage.layout import example_location
+from jobs.storage.locations import example_location
 
 
 @dataclass(frozen=True)

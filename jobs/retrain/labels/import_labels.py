@@ -24,8 +24,7 @@ from jobs.retrain.labels.example_maker import open_example_maker
 from jobs.retrain.labels.formats import read_rows
 from jobs.retrain.labels.label_row import BucketImage, LabelRow, SkippedRow, SkipReason, measure_image
 from jobs.scratch import open_scratch
-from jobs.storage.layout import skipped_rows_location
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri, skipped_rows_location
 
 log = logging.getLogger(__name__)
 

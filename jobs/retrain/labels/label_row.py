@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from jobs.failures import DecodeReason, ReadReason
 from jobs.ingest.read import DETAILS
+from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 MISSING_LABELS = {"", "-", "--", "?", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "<na>"}
 """Values that stand for a missing label in tables, in lower case."""

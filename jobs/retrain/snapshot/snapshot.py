@@ -25,7 +25,7 @@ from jobs.retrain.snapshot.leaks import require_no_leak
 from jobs.retrain.snapshot.snapshot_file import SPLITS, Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.retrain.snapshot.split import split_groups
 from jobs.settings import Settings
-from jobs.storage.layout import snapshot_location
+from jobs.storage.locations import snapshot_location
 
 log = logging.getLogger(__name__)
 

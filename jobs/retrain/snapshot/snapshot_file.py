@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.errors import PermanentError
-from jobs.storage.layout import snapshot_location
+from jobs.storage.locations import S3Uri, snapshot_location
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

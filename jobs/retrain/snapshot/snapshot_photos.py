@@ -21,9 +21,8 @@ from jobs.images.geometry import Geometry
 from jobs.progress import SILENT, Progress
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
 from jobs.scratch import open_scratch
-from jobs.storage.layout import example_location
+from jobs.storage.locations import S3Uri, example_location
 from jobs.storage.object_store import ObjectStore
-from jobs.storage.uri import S3Uri
 
 log = logging.getLogger(__name__)
 

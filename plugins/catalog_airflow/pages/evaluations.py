@@ -10,7 +10,7 @@ from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
 from catalog_airflow.pages.templating import HEADERS
 from jobs.database.evaluations import read_latest_evaluation
 from jobs.retrain.evaluate.evaluation_record import PAGE_FILE
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 POLICY = "; ".join(
     (

@@ -19,7 +19,7 @@ from jobs.images.decode import DecodeFailure
 from jobs.images.decode_pool import DecodePool
 from jobs.images.thumbnails import shrink_under_limits
 from jobs.settings import Settings
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 PHOTO_SECONDS = 2.0
 PATIENCE_SECONDS = 5.0

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from fixtures.gate_results import store_gate_results
 from jobs.database.evaluations import store_page_hash
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 from tests.plugins.pages.conftest import BrowsedShop, Role, Visitor
 
 Visit = Callable[[Role | None], Visitor]

@@ -19,7 +19,7 @@ from fixtures.shop import CATEGORIES, Shop, TinyModels
 from jobs.database.model_versions import ModelVersion
 from jobs.retrain.evaluate.artifact_check import ArtifactInspection, inspect_artifact
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 TOLERANCE = 1e-5
 """Maximum difference between outputs of the same weights, computed alone and in a batch."""

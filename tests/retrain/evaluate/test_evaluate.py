@@ -39,7 +39,7 @@ from jobs.retrain.evaluate.evaluation_record import (
 )
 from jobs.retrain.snapshot.snapshot_file import Snapshot, make_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 
 RUN = "run-1"
 SMALL_SET = make_labeled_set(train=3, validation=1, test=2)

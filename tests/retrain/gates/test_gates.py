@@ -26,7 +26,7 @@ from jobs.retrain.evaluate.evaluation_record import (
 from jobs.retrain.gates.gate_policy import GatePolicy, load_gate_policy
 from jobs.retrain.gates.gates import GATES, GateReport, decide_gates, require_passed_gates
 from jobs.retrain.train.history import HISTORY_FILE, EpochRecord
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri
 from tests.retrain.gates.sample_evaluations import GOOD, replace_value, store_evaluation
 
 KINDS: list[ModelKind] = ["classifier", "encoder"]

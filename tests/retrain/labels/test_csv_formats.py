@@ -82,7 +82,7 @@ def test_unclosed_quote_skips_only_its_line(tmp_path: Path) -> None:
     bad, good = read_table(tmp_path, 'image,label\n"1.jpg,hat\n2.jpg,hat\n')
     assert isinstance(bad, SkippedRow)
     assert (bad.line, bad.reason) == (2, SkipReason.MALFORMED)
-    assert "lines 2 to 3: is a quote left open?" in bad.detail
+    assert "lines 2 to 3: is a quote not closed?" in bad.detail
     assert good == LabelRow(3, "2.jpg", tmp_path / "2.jpg", "hat", "", "", "2.jpg")
 
 

@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from fixtures.shop import Shop, make_photo
 from jobs.retrain.labels.import_labels import import_catalog_labels, import_labels
-from jobs.storage.layout import example_location
+from jobs.storage.locations import example_location
 
 EXAMPLES = """
     SELECT source_key, category, title, description, group_name FROM catalog.examples

@@ -21,8 +21,7 @@ from jobs.images.perceptual_hash import perceptual_hash
 from jobs.retrain.labels.import_labels import BATCH_BYTES, batch_rows, import_labels, import_rows
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow
 from jobs.settings import PROJECT_ROOT
-from jobs.storage.layout import example_location
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri, example_location
 
 EXAMPLES = """
     SELECT source, source_key, category, title, description, group_name, content_hash, perceptual_hash

@@ -8,7 +8,7 @@ from jobs.errors import PermanentError
 from jobs.retrain.snapshot.leaks import Leaks, PhotoFingerprint, fingerprint_photos, measure_leaks, require_no_leak
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
-from jobs.storage.layout import example_location
+from jobs.storage.locations import example_location
 from tests.retrain.snapshot.labeled_examples import make_content_hash, make_image_hash
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 

@@ -15,8 +15,7 @@ from jobs.errors import PermanentError
 from jobs.retrain.labels.import_labels import import_labels
 from jobs.retrain.snapshot.snapshot import SnapshotReport, SnapshotSettings, take_snapshot
 from jobs.retrain.snapshot.snapshot_file import Snapshot, encode_snapshot, load_snapshot, make_snapshot
-from jobs.storage.layout import snapshot_location
-from jobs.storage.uri import S3Uri
+from jobs.storage.locations import S3Uri, snapshot_location
 from tests.retrain.snapshot.labeled_examples import add_examples, make_example, make_image_hash
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 

@@ -11,7 +11,7 @@ from fixtures.shop import Shop
 from jobs.images.geometry import Geometry
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
 from jobs.retrain.snapshot.snapshot_photos import UNUSED_DAYS, SnapshotPhotos
-from jobs.storage.layout import example_location
+from jobs.storage.locations import example_location
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 
 GEOMETRY = Geometry(resize_to=40, crop_to=32, keep_aspect=True, interpolation="bicubic")
