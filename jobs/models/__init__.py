@@ -1,1 +1,1 @@
-"""Models in the Hugging Face layout: load, preprocess, predict, register."""
+"""Load, preprocess for, run and register models in the Hugging Face layout."""

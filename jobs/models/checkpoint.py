@@ -1,4 +1,4 @@
-"""Checkpoints: from the Hugging Face hub, a folder or the bucket, and loaded without running code of theirs."""
+"""Find, download, load and hash checkpoints, without running code that they contain."""
 
 import hashlib
 import json
@@ -14,18 +14,18 @@ from jobs.errors import ConfigurationError, RetryableError, TerminatedError, fir
 from jobs.models.pickled_weights import convert_pickled
 
 SMALL_FILES = ("*.json", "*.txt", "*.model")
-"""Configuration, preprocessing and tokenizer."""
+"""Patterns of configuration, preprocessing and tokenizer files."""
 SHARDS_OF = {
     "model.safetensors": None,
     "model.safetensors.index.json": r"model-\d+-of-\d+\.safetensors",
     "pytorch_model.bin": None,
     "pytorch_model.bin.index.json": r"pytorch_model-\d+-of-\d+\.bin",
 }
-"""The weights in the layout of Transformers, the best first: one file, or an index and its shards."""
+"""Weights in the layout of Transformers, in order of preference: one file, or an index and its shards."""
 
 
 def choose_weights(names: Iterable[str]) -> tuple[str, ...]:
-    """The best weights among the files of a folder: one file, or an index and then its shards; empty without any."""
+    """Return the preferred weights of a folder: one file, or an index and its shards; empty if there are none."""
     present = sorted(names)
     for first, pattern in SHARDS_OF.items():
         shards = [name for name in present if pattern and re.fullmatch(pattern, name)]
@@ -35,7 +35,7 @@ def choose_weights(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def choose_small_files(names: Iterable[str]) -> tuple[str, ...]:
-    """Configuration, preprocessing and tokenizer among the files of a folder, without the indexes of weights."""
+    """Return the configuration, preprocessing and tokenizer files of a folder, without indexes of weights."""
     return tuple(
         name
         for name in sorted(names)
@@ -44,13 +44,12 @@ def choose_small_files(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def download(base: str, setting: str) -> Path:
-    """The folder of a hub id (``owner/name[@revision]``) in the cache of the hub's client.
+    """Download a hub id (``owner/name[@revision]``) to the cache of the hub client, and return its folder.
 
-    It holds the small files of the repository and one kind of weights, the best that there is. Without network, what
-    was downloaded before is used.
+    Downloads the small files and the preferred weights. Without a network, it uses an earlier download.
 
     Raises:
-        ConfigurationError: the hub does not have it, does not hand it out, or is away.
+        ConfigurationError: the repository does not exist, is restricted, or cannot be downloaded.
     """
     from huggingface_hub import get_cached_repo_tree, snapshot_download
     from huggingface_hub.errors import (
@@ -72,7 +71,7 @@ def download(base: str, setting: str) -> Path:
         try:
             names = [file.path for file in get_cached_repo_tree(name, revision=folder.name)]
         except CachedRepoTreeNotFoundError:
-            # An older client has filled the cache, and the hub is away.
+            # The cache was filled by an older client, and the hub is unreachable.
             names = [path.name for path in folder.iterdir()]
         if weights := choose_weights(names):
             snapshot_download(name, revision=folder.name, allow_patterns=list(weights))
@@ -80,21 +79,21 @@ def download(base: str, setting: str) -> Path:
         raise ConfigurationError(f"{setting}={base}: neither a directory nor a hub id ({error})") from None
     except GatedRepoError:
         raise ConfigurationError(
-            f"{setting}={base}: the hub restricts access to it; accept its conditions on its page, and set HF_TOKEN to "
-            "a token of the account that did"
+            f"{setting}={base}: the hub restricts access. Accept its conditions on its page, and set HF_TOKEN to a "
+            "token of that account"
         ) from None
     except RepositoryNotFoundError:
         raise ConfigurationError(
-            f"{setting}={base}: the hub has no such repository, or it is private: check the name, or set HF_TOKEN to a "
-            "token of an account that may read it"
+            f"{setting}={base}: the hub has no such repository, or it is private. Check the name, or set HF_TOKEN "
+            "to a token of an account that can read it"
         ) from None
     except RevisionNotFoundError:
         raise ConfigurationError(
-            f"{setting}={base}: {name} has no revision {revision}: check the name after the @"
+            f"{setting}={base}: {name} has no revision {revision}. Check the name after the @"
         ) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ConfigurationError(
-            f"{setting}={base}: cannot be downloaded ({first_line(error)}); on a machine with network run "
+            f"{setting}={base}: cannot be downloaded ({first_line(error)}). On a machine with a network, run "
             f"`hf download {name} --local-dir FOLDER`, copy the folder here and set {setting}=FOLDER"
         ) from None
     return folder
@@ -105,16 +104,15 @@ OPEN_CLIP_CONFIG = "open_clip_config.json"
 
 
 def resolve_base(base: str, setting: str, cache: Path) -> Path:
-    """The folder of a starting point, which is a directory or a hub id (``owner/name[@revision]``).
+    """Return the folder of a base model, given as a directory or a hub id (``owner/name[@revision]``).
 
-    Pickled weights are converted to safetensors in a folder of ``cache``, once.
+    Pickled weights are converted to safetensors once, in a folder of ``cache``.
 
     Raises:
         ConfigurationError: neither a directory nor a model of the hub, or its weights do not load. Never a
             substitute.
         RetryableError: another process is converting it.
     """
-
     folder = Path(base).expanduser()
     if not folder.is_dir():
         if not HUB_ID.fullmatch(base) or base.startswith((".", "/", "~")):
@@ -133,10 +131,10 @@ def resolve_base(base: str, setting: str, cache: Path) -> Path:
 
 def _require_layout(folder: Path, names: Collection[str], weights: Collection[str], base: str) -> None:
     if not weights or "config.json" not in names:
-        found = "is in the layout of OpenCLIP alone" if OPEN_CLIP_CONFIG in names else "holds no checkpoint"
+        found = "has only the layout of OpenCLIP" if OPEN_CLIP_CONFIG in names else "contains no checkpoint"
         raise ConfigurationError(
-            f"{base} {found}: a config.json with model.safetensors or pytorch_model.bin is needed, the layout of "
-            "Transformers; docs/models.md names models that have it"
+            f"{base} {found}. It needs the layout of Transformers: config.json with model.safetensors or "
+            "pytorch_model.bin. docs/models.md lists suitable models"
         )
     with explain_damage(f"the config.json of {base} is damaged"):
         config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
@@ -146,22 +144,22 @@ def _require_layout(folder: Path, names: Collection[str], weights: Collection[st
 
     if config.get("model_type") not in CONFIG_MAPPING:
         raise ConfigurationError(
-            f"{base} needs Python code of its own (auto_map in config.json), which is never run; docs/models.md names "
-            "models that need none"
+            f"{base} needs its own Python code (auto_map in config.json), which is never run. docs/models.md lists "
+            "models without code"
         )
 
 
 def load_model(
-    auto_class: Any, folder: Path, dtype: Any, name_new_part: Callable[[Any], str] = lambda _: "", **options: Any
+    auto_class: Any, folder: Path, dtype: Any, name_new_module: Callable[[Any], str] = lambda _: "", **options: Any
 ) -> Any:
-    """Load a model by one of Transformers' auto classes, with every weight that it needs.
+    """Load a model with one of Transformers' auto classes, and check that no weight is missing.
 
-    ``name_new_part`` names the module that the caller trains anew, whose weights need not be there.
+    ``name_new_module`` returns the name of a module to train from scratch, whose weights may be missing.
 
     Raises:
-        ConfigurationError: the folder holds no such model, or only a part of it, which random numbers would complete.
+        ConfigurationError: the folder holds no such model, or weights are missing.
     """
-    with explain_damage(f"{folder} does not load by {auto_class.__name__}"):
+    with explain_damage(f"{folder} cannot be loaded with {auto_class.__name__}"):
         model, report = auto_class.from_pretrained(
             folder,
             local_files_only=True,
@@ -171,60 +169,60 @@ def load_model(
             output_loading_info=True,
             **options,
         )
-    new_part = name_new_part(model)
-    # Weights of another shape are as good as missing: random numbers take their place.
-    lacking = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    missing = sorted(name for name in lacking if not (new_part and name.startswith(f"{new_part}.")))
+    new_module = name_new_module(model)
+    # Transformers replaces missing weights and weights of another shape with random numbers.
+    incomplete = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    missing = sorted(name for name in incomplete if not (new_module and name.startswith(f"{new_module}.")))
     if missing:
         raise ConfigurationError(
-            f"{folder} lacks weights of {type(model).__name__} ({', '.join(missing[:3])}): it is another kind of model"
+            f"{folder} lacks weights of {type(model).__name__} ({', '.join(missing[:3])}). It is another kind of model"
         )
     return model
 
 
 def require_numbers(model: Any, folder: Path) -> None:
-    """Look at every weight of a model that is about to be trained or adopted.
+    """Check that all weights of a model are finite, before it is trained or adopted.
 
     Raises:
-        ConfigurationError: one of them is no number.
+        ConfigurationError: a weight is infinite or not a number.
     """
     for name, weight in model.state_dict().items():
         if weight.is_floating_point() and not weight.isfinite().all():
-            raise ConfigurationError(f"{folder} is damaged: its weights {name} hold values that are no numbers")
+            raise ConfigurationError(f"{folder} is damaged: its weights {name} are not all finite numbers")
 
 
 @contextmanager
-def explain_damage(words: str) -> Iterator[None]:
+def explain_damage(message: str) -> Iterator[None]:
     """Turn any exception about a file into one line.
 
-    Exceptions are not listed by type: on damaged files, Transformers and tokenizers also raise KeyError, TypeError,
-    RuntimeError and plain Exception.
+    It catches every type: on damaged files, Transformers and tokenizers also raise KeyError, TypeError, RuntimeError
+    and plain Exception.
 
     Raises:
-        ConfigurationError: the words, and what was raised.
+        ConfigurationError: ``message`` with the first line of the exception.
     """
     try:
         yield
     except (RetryableError, TerminatedError, MemoryError):
-        # A signal may come at any moment, and is no fault of the file.
+        # These are not caused by the file: a signal may arrive at any time.
         raise
     except Exception as error:
-        raise ConfigurationError(f"{words}: {first_line(error)}") from error
+        raise ConfigurationError(f"{message}: {first_line(error)}") from error
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files that make up a checkpoint, in the order in which `hash_checkpoint` reads them."""
+    """Return the files of a checkpoint, in the order in which `hash_checkpoint` reads them."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def hash_checkpoint(folder: Path) -> str:
-    """sha256 over the names and contents of all files: equal if and only if the checkpoints are."""
+    """Return the sha256 of the names and contents of all files."""
     return _hash_files(folder, list_files(folder))
 
 
 def _hash_files(folder: Path, files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    # Hashing lets other threads run, and every start of a shard waits for it.
+    # Hash in parallel (it releases the GIL): each start of a shard waits for it.
     with ThreadPoolExecutor() as pool:
         for path, file_hash in zip(files, pool.map(hash_file, files), strict=True):
             digest.update(f"{path.relative_to(folder).as_posix()}\0{file_hash}\n".encode())
@@ -232,7 +230,7 @@ def _hash_files(folder: Path, files: Sequence[Path]) -> str:
 
 
 def hash_weights(folder: Path) -> str:
-    """sha256 over the weights alone."""
+    """Return the sha256 of the weights only."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         digest.update(bytes.fromhex(hash_file(path)))
@@ -240,6 +238,6 @@ def hash_weights(folder: Path) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
+    """Return the sha256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

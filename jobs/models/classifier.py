@@ -1,4 +1,4 @@
-"""Any image classifier that Transformers loads: pixels in, probabilities out."""
+"""Load image classifiers of Transformers, and compute probabilities with them."""
 
 import json
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ UNCALIBRATED = 1.0
 
 
 class _Calibration(BaseModel):
-    """The form of the file."""
+    """The content of the calibration file."""
 
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A loaded classifier; ``categories`` are in the order of its outputs.
+    """A loaded classifier. ``categories`` are in the order of its outputs.
 
-    Logits are divided by ``temperature``, so that a confidence of 0.8 is right in 8 of 10 cases.
+    Logits are divided by ``temperature`` to calibrate them: a confidence of 0.8 is right in 8 of 10 cases.
     """
 
     model: Any
@@ -59,28 +59,30 @@ def load_classifier(folder: Path, device: Device) -> Classifier:
 
 
 def read_categories(folder: Path) -> tuple[str, ...]:
-    """The categories of a checkpoint in the order of its outputs, from its configuration."""
+    """Read the categories of a checkpoint, in the order of its outputs, from its configuration."""
     from transformers import AutoConfig
 
     return _categories(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
 
 
 def write_temperature(folder: Path, temperature: float) -> None:
-    """Store the temperature with a checkpoint."""
+    """Write the temperature to a checkpoint."""
     (folder / CALIBRATION_FILE).write_text(json.dumps({"temperature": temperature}), encoding="utf-8")
 
 
 def read_temperature(folder: Path) -> float | None:
-    """The temperature that a checkpoint carries, or None if it was never calibrated.
+    """Read the temperature of a checkpoint; None if it was never calibrated.
 
     Raises:
-        ConfigurationError: its file holds no positive number.
+        ConfigurationError: its file contains no positive number.
     """
     file = folder / CALIBRATION_FILE
     try:
         return _Calibration.model_validate_json(file.read_bytes()).temperature if file.is_file() else None
     except ValidationError:
-        raise ConfigurationError(f'{file} must hold {{"temperature": NUMBER}}, a positive one: train again') from None
+        raise ConfigurationError(
+            f'{file} must contain {{"temperature": NUMBER}} with a positive number. Train again'
+        ) from None
 
 
 def _categories(config: Any) -> tuple[str, ...]:

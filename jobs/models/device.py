@@ -1,4 +1,4 @@
-"""Where the forward pass runs and in which precision."""
+"""Choose the device and precision of the forward pass."""
 
 import os
 import threading
@@ -17,7 +17,7 @@ CPU_FEATURES: dict[Precision, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
     "fp16": frozenset({"avx512_fp16", "amx_fp16"}),
 }
-"""The instructions, by torch's names, of which one is needed."""
+"""Instruction sets by their names in torch, one of which is required."""
 
 _streams = threading.local()
 
@@ -31,42 +31,42 @@ class Device:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether batches have to be copied to a GPU."""
+        """Whether this is a GPU, to which batches must be copied."""
         return self.torch_device.type == "cuda"
 
     @property
     def precision(self) -> Precision:
-        """The name of the dtype."""
+        """Name of the dtype."""
         return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
 
     def in_precision(self, precision: Precision) -> "Device":
-        """The same device, computing in another precision."""
+        """Return the same device with another precision."""
         return replace(self, dtype=PRECISIONS[precision])
 
     @property
     def batch_size(self) -> int:
-        """Images in a forward pass, unless the settings name another number.
+        """Default number of images in a forward pass.
 
-        A GPU wants many; on a CPU the activations of few stay in its caches, and the process stays small.
+        A GPU needs many. On a CPU, the activations of a few fit into its caches, and the process needs less memory.
         """
         return 64 if self.is_cuda else 16
 
 
 def choose_device(device: str, precision: str, index: int = 0) -> Device:
-    """Resolve ``auto``: a GPU when there is one, 16 bits where the processor computes in them.
+    """Resolve ``auto``: a GPU if there is one, and 16 bits if the processor supports them natively.
 
-    On a CPU that does not compute in the precision, float32 takes its place.
-    ``index`` spreads tasks over several GPUs: it is taken modulo their number.
+    A CPU without native support for the precision uses float32. ``index`` distributes tasks over several GPUs: it is
+    taken modulo their number.
 
     Raises:
-        ConfigurationError: the setting names what this machine has not got.
+        ConfigurationError: the value is invalid, or this machine has no GPU.
     """
     if device not in {"auto", "cpu", "cuda"}:
         raise ConfigurationError(f"CATALOG_DEVICE={device}: must be auto, cpu or cuda")
     if precision not in {"auto", "int8", *PRECISIONS}:
         raise ConfigurationError(f"CATALOG_PRECISION={precision}: must be auto, int8, {', '.join(PRECISIONS)}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError("CATALOG_DEVICE=cuda, but torch sees no GPU: check the driver, or set it to auto")
+        raise ConfigurationError("CATALOG_DEVICE=cuda, but torch finds no GPU. Check the driver, or set it to auto")
     name = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     if name == "cpu":
         native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())
@@ -77,9 +77,9 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
 
 
 def list_native_precisions(features: Mapping[str, object], onednn: Collection[Precision]) -> tuple[Precision, ...]:
-    """The precisions of 16 bits in which a CPU computes: it has the instructions, and torch's kernels use them.
+    """Return the 16-bit precisions that a CPU supports natively: it has the instructions, and torch uses them.
 
-    ``features`` are what the processor has, and ``onednn`` what the library of the kernels may use of it.
+    ``features`` are those of the processor, ``onednn`` those that the kernel library is allowed to use.
     """
     return tuple(
         precision
@@ -89,14 +89,14 @@ def list_native_precisions(features: Mapping[str, object], onednn: Collection[Pr
 
 
 def choose_cpu_precision(precision: str, native: Collection[Precision]) -> Precision:
-    """The precision in which a CPU computes what was asked for in another."""
+    """Return the precision that a CPU uses for a requested precision."""
     if precision in {"auto", "int8"}:
         return "bf16" if "bf16" in native else "fp32"
     return choose_float(cast(Precision, precision), native)
 
 
 def list_onednn_precisions() -> tuple[Precision, ...]:
-    """Unlike the features of the processor, this heeds ONEDNN_MAX_CPU_ISA."""
+    """Return the 16-bit precisions of oneDNN, which respects ONEDNN_MAX_CPU_ISA, unlike the CPU features."""
     supported: dict[Precision, bool] = {
         "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported(),
@@ -105,10 +105,10 @@ def list_onednn_precisions() -> tuple[Precision, ...]:
 
 
 def prepare_passes(device: Device) -> int:
-    """The number of batches to predict at a time; on a CPU passes have a single thread from here on.
+    """Return the number of concurrent batches, and limit torch on a CPU to one thread per pass.
 
-    For a GPU two: one is copied while the other is computed. On a CPU one for each core: threads inside one pass
-    would wait for each other whenever decoding takes a core.
+    Two on a GPU: one is copied while the other is computed. One per core on a CPU: threads inside one pass would wait
+    for each other whenever decoding uses a core.
     """
     if device.is_cuda:
         return 2
@@ -117,7 +117,7 @@ def prepare_passes(device: Device) -> int:
 
 
 def use_own_stream(device: Device) -> AbstractContextManager[object]:
-    """On a GPU, a stream of this thread's own: one batch is copied while that of another thread is computed."""
+    """Use a CUDA stream per thread, so that one batch is copied while that of another thread is computed."""
     if not device.is_cuda:
         return nullcontext()
     streams: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("by_device", {})

@@ -1,4 +1,4 @@
-"""Any CLIP-like encoder that Transformers loads: photos and texts become vectors of one space."""
+"""Load CLIP-like encoders of Transformers, and embed images and texts in one vector space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
 PADDED_TEXT_TOWERS = frozenset({"siglip_text_model", "siglip2_text_model"})
-"""Trained on texts that are padded to a fixed length, which every token sees. Elsewhere padding changes nothing: it is
-masked, or comes after all that a token sees."""
+"""Text towers trained on texts padded to a fixed length, where every token attends to the padding. In other towers
+padding is masked, or follows all tokens that matter."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TextEncoder:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Turn texts into unit float32 vectors [n, dimensions]; the end of a text that is too long is cut off."""
+        """Turn texts into unit float32 vectors [n, dimensions]. Long texts are truncated."""
         tokens = tokenize(self.tokenizer, self.model, texts)
         features = self.model.get_text_features(
             **{name: values.to(self.device.torch_device) for name, values in tokens.items()}
@@ -53,7 +53,7 @@ class TextEncoder:
 
 
 def tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Turn texts into what the text tower of ``model`` reads, [n, length] each; all get the same length."""
+    """Turn texts into the inputs of the text tower of ``model``, [n, length] each, padded to the same length."""
     tower = model.config.text_config
     tokens = tokenizer(
         list(texts),
@@ -78,11 +78,11 @@ def load_text_encoder(folder: Path, device: Device) -> TextEncoder:
 
 
 def read_dimensions(folder: Path) -> int:
-    """The length of the vectors of a checkpoint, from its configuration."""
+    """Read the length of the vectors of a checkpoint from its configuration."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    # CLIP projects; SigLIP's vectors are as wide as its image tower.
+    # CLIP has a projection. The vectors of SigLIP are as wide as its image tower.
     return int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
 
 
@@ -104,7 +104,7 @@ def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a checkpoint.
 
     Raises:
-        ConfigurationError: it has none; Transformers would make up an empty one, to which all texts are alike.
+        ConfigurationError: it has none. Transformers would create an empty one that maps all texts to the same tokens.
     """
     from transformers import AutoTokenizer
 
@@ -112,17 +112,17 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     names = tokenizer.vocab_files_names.values()
     if not any((folder / name).is_file() for name in names):
-        raise ConfigurationError(f"{folder} holds no tokenizer: none of {', '.join(names)} is there")
+        raise ConfigurationError(f"{folder} holds no tokenizer: none of {', '.join(names)} exists")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ConfigurationError(f"the tokenizer of {folder} names no token to pad texts with")
-        # What pads is not looked at.
+            raise ConfigurationError(f"the tokenizer of {folder} has no padding token")
+        # Padding is masked, so any token works.
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def _drop_tower(model: Any, name: str) -> Any:
-    """Free the memory of the tower that is not asked."""
+    """Free the memory of the tower that is not used."""
     if hasattr(model, name):
         setattr(model, name, None)
     return model

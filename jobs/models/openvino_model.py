@@ -1,4 +1,4 @@
-"""The CPU engine: graphs of OpenVINO, which need neither torch nor the checkpoint's weights."""
+"""Run models on a CPU as OpenVINO graphs, which need neither torch nor the weights of the checkpoint."""
 
 import os
 from collections.abc import Sequence
@@ -18,24 +18,23 @@ from jobs.images.geometry import Geometry
 from jobs.models.image_model import GRAPH_FILE, EngineName, ModelBuild, Precision, choose_float
 
 BATCH_SIZE = 8
-"""Photos in a pass: a fixed number, for which the graph is planned once, and few, which stay in the caches."""
+"""Images per pass: fixed, so the graph is planned once, and small, so activations stay in the caches."""
 PRECISION_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 FIRST_PASS = Lock()
-"""OpenVINO's Python binding sets itself up in the first pass of a process, and stands still for ever if two threads
-come upon that at once, each with what the other waits for. So every graph has its first pass while nobody else has one.
-"""
+"""The Python binding of OpenVINO initializes itself in the first pass of a process, and deadlocks if two threads do
+this at the same time. Each graph therefore runs its first pass under this lock."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A compiled graph: one uint8 input [pass_size, side, side, 3], and its passes, each with memory of its own."""
+    """A compiled graph with one uint8 input [pass_size, side, side, 3], and one request (with memory) per pass."""
 
     requests: "SimpleQueue[ov.InferRequest]"
     passes: int
     pass_size: int
 
     def infer(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """Run any number of photos, at least one: uint8 [n, side, side, 3] to float32 [n, outputs] of each output."""
+        """Run at least one image: uint8 [n, side, side, 3] to float32 [n, outputs] for each output."""
         starts = range(0, len(pixels), self.pass_size)
         parts = [self._pass(pixels[start : start + self.pass_size]) for start in starts]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
@@ -54,7 +53,7 @@ class Graph:
 
 
 class OpenVinoModel:
-    """One model in a graph of its own, which is compiled when it is first asked."""
+    """One model as a graph of its own, compiled on first use."""
 
     engine: EngineName = "openvino"
 
@@ -67,27 +66,27 @@ class OpenVinoModel:
 
     @property
     def description(self) -> str:
-        """Engine and precision, for people."""
+        """Engine and precision as text."""
         return self.build.describe()
 
     @property
     def geometry(self) -> Geometry:
-        """How photos are resized for it."""
+        """How images are resized for this model."""
         return self.build.geometry
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The names of a classifier's outputs, in order."""
+        """The categories in the order of a classifier's outputs."""
         return self.build.categories
 
     @property
     def batch_size(self) -> int:
-        """Two passes."""
+        """The size of two passes."""
         return 2 * self._pass_size
 
     @property
     def passes(self) -> int:
-        """One for each core, with a single thread."""
+        """One single-threaded pass per core."""
         return count_cores()
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
@@ -102,9 +101,9 @@ class OpenVinoModel:
 
 
 def load_openvino_model(folder: Path, build: ModelBuild, pass_size: int | None = None) -> OpenVinoModel:
-    """Check that a folder holds a graph, which is computed ``pass_size`` photos at a time.
+    """Check that a folder holds a graph, and return it as a model with ``pass_size`` images per pass.
 
-    Where this processor does not compute in the precision of its float layers, float32 takes its place.
+    Float layers run in float32 if this processor does not support their precision natively.
 
     Raises:
         ConfigurationError: the folder holds no graph.
@@ -116,7 +115,7 @@ def load_openvino_model(folder: Path, build: ModelBuild, pass_size: int | None =
 
 
 def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int = BATCH_SIZE) -> Graph:
-    """Compile the graphs of several folders as one, which share their input; ``precision`` is that of float layers.
+    """Compile the graphs of several folders as one with a shared input; ``precision`` is that of float layers.
 
     Raises:
         ConfigurationError: a folder holds no graph.
@@ -129,13 +128,13 @@ def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int
 
 
 def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph:
-    """Compile a graph of fixed shape and try it: one thread a core, each with a pass of its own."""
+    """Compile a graph of fixed shape and run it once. It gets one single-threaded pass per core."""
     cores = count_cores()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
         "NUM_STREAMS": cores,
         "INFERENCE_NUM_THREADS": cores,
-        # Two processes that pin their threads would share one core and leave the other idle.
+        # With pinning, two processes would share one core and leave another idle.
         "ENABLE_CPU_PINNING": False,
     }
     requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
@@ -151,11 +150,11 @@ def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph
 
 @cache
 def list_float_precisions() -> tuple[Precision, ...]:
-    """What this processor computes in, the fastest first."""
+    """Return the float precisions that this processor supports, fastest first."""
     core = ov.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return ("fp32",)
-    # The capabilities do not heed ONEDNN_MAX_CPU_ISA, and the kernels do: there may be none.
+    # The kernels respect ONEDNN_MAX_CPU_ISA, the capabilities do not: try to compile a product.
     numbers = opset.parameter([1, 64], ov.Type.f32)
     product = opset.matmul(numbers, opset.constant(np.ones((64, 64), dtype=np.float32)), False, False)
     try:
@@ -166,9 +165,9 @@ def list_float_precisions() -> tuple[Precision, ...]:
 
 
 def finish(build: ModelBuild, outputs: np.ndarray) -> np.ndarray:
-    """What a graph gives, as it is stored: logits become probabilities, and vectors of unit length.
+    """Turn the outputs of a graph into probabilities or unit vectors.
 
-    A graph's own vectors are so only within the precision in which it divides.
+    The vectors of a graph have unit length only within its precision.
     """
     if build.kind == "encoder":
         unit: np.ndarray = outputs / np.linalg.norm(outputs, axis=1, keepdims=True)
@@ -180,21 +179,21 @@ def finish(build: ModelBuild, outputs: np.ndarray) -> np.ndarray:
 
 
 def count_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def _read_graph(core: ov.Core, file: Path) -> ov.Model:
     if not file.is_file():
-        raise ConfigurationError(f"{file.parent} holds no {GRAPH_FILE}: run `python -m jobs optimize` again")
+        raise ConfigurationError(f"{file.parent} holds no {GRAPH_FILE}. Run `python -m jobs optimize` again")
     try:
         return core.read_model(file)
     except RuntimeError as error:
-        raise ConfigurationError(f"{file} is no graph of OpenVINO: {str(error).splitlines()[0]}") from None
+        raise ConfigurationError(f"{file} is not an OpenVINO graph: {str(error).splitlines()[0]}") from None
 
 
 def _share_input(graphs: Sequence[ov.Model]) -> ov.Model:
-    """One graph with the outputs of all, in order, and the input of the first."""
+    """Join graphs to one with the input of the first and the outputs of all, in order."""
     first, *others = graphs
     shared = first.get_parameters()[0]
     for graph in others:

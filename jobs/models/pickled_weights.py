@@ -1,4 +1,4 @@
-"""Convert a checkpoint with pickled weights to safetensors, once, without ever running what a pickle asks for."""
+"""Convert pickled weights of a checkpoint to safetensors once, without running code in the pickle."""
 
 import hashlib
 import json
@@ -19,43 +19,43 @@ from jobs.settings import PROJECT_ROOT
 log = logging.getLogger(__name__)
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-SLOWEST_BYTES_PER_SECOND = 5_000_000
+MIN_BYTES_PER_SECOND = 5_000_000
 START_SECONDS = 60
-PASSED_ON = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE")
-"""The environment of the process that reads the pickle; it sees no credentials."""
+PASSED_VARIABLES = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE")
+"""Environment variables of the process that reads the pickle. It gets no credentials."""
 
 
 def convert_pickled(folder: Path, weights: Sequence[str], others: Sequence[str], target: Path) -> None:
-    """Write the checkpoint to ``target`` with its weights in safetensors, unless that folder is there already.
+    """Write the checkpoint to ``target`` with its weights in safetensors, unless ``target`` exists.
 
-    ``weights`` are the names of its pickled files, or of their index first and then the files; ``others`` are files to
-    copy. A conversion that is killed leaves no ``target``, and of two at once the second waits for the first.
+    ``weights`` are the names of the pickled files, preceded by their index if there is one; ``others`` are files to
+    copy. A killed conversion leaves no ``target``. A concurrent conversion waits for the first.
 
     Raises:
-        ConfigurationError: the files hold more than tensors, are damaged, or need more memory than their size explains.
+        ConfigurationError: the files contain more than tensors, are damaged, or need too much memory for their size.
         RetryableError: another process has been converting them for too long.
     """
     if len(weights) > 1:
         _require_shards(folder, weights)
     target.parent.mkdir(parents=True, exist_ok=True)
-    seconds = START_SECONDS + sum((folder / name).stat().st_size for name in weights) // SLOWEST_BYTES_PER_SECOND
+    seconds = START_SECONDS + sum((folder / name).stat().st_size for name in weights) // MIN_BYTES_PER_SECOND
     try:
         with FileLock(target.with_suffix(".lock"), timeout=seconds):
             if not target.is_dir():
                 _convert(folder, weights, others, target, seconds)
     except Timeout:
-        raise RetryableError(f"another process is converting {folder}: wait for it") from None
+        raise RetryableError(f"another process is converting {folder}. Wait for it") from None
 
 
 def _require_shards(folder: Path, weights: Sequence[str]) -> None:
     index = json.loads((folder / weights[0]).read_text(encoding="utf-8"))
     if missing := set(index["weight_map"].values()) - set(weights):
-        raise ConfigurationError(f"{folder} lacks {', '.join(sorted(missing))}, named by {weights[0]}: copy it again")
+        raise ConfigurationError(f"{folder} lacks {', '.join(sorted(missing))}, named by {weights[0]}. Copy it again")
 
 
 def _convert(folder: Path, weights: Sequence[str], others: Sequence[str], target: Path, seconds: int) -> None:
     partial = target.with_suffix(".partial")
-    # Of a conversion that was killed.
+    # Left by a killed conversion.
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -81,8 +81,8 @@ def _rename(name: str) -> str:
 
 def _unpickle(folder: Path, pairs: Sequence[tuple[Path, Path]], seconds: int) -> list[dict[str, Any]]:
     paths = [str(path.absolute()) for pair in pairs for path in pair]
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    advice = "ask its author for safetensors, or convert it with `save_pretrained` on a machine that you trust"
+    environment = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    advice = "ask its author for safetensors, or convert it with `save_pretrained` on an isolated machine"
     try:
         finished = subprocess.run(
             [sys.executable, "-m", "jobs.models.unpickle", str(os.getpid()), str(seconds), *paths],
@@ -95,7 +95,7 @@ def _unpickle(folder: Path, pairs: Sequence[tuple[Path, Path]], seconds: int) ->
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ConfigurationError(f"the pickled weights of {folder} were not read in {seconds} s: {advice}") from None
+        raise ConfigurationError(f"the pickled weights of {folder} took over {seconds} s to read: {advice}") from None
     if finished.returncode:
         reason = next(iter(reversed(finished.stderr.strip().splitlines())), f"exit code {finished.returncode}")
         raise ConfigurationError(f"the pickled weights of {folder} cannot be converted: {reason}; {advice}")
@@ -104,20 +104,20 @@ def _unpickle(folder: Path, pairs: Sequence[tuple[Path, Path]], seconds: int) ->
 
 
 def _compare(path: Path, report: dict[str, Any]) -> None:
-    """Check that the library reads from the file what was read from the pickle."""
-    # Here, so that those who convert nothing need no torch.
+    """Check that safetensors reads the same tensors as were read from the pickle."""
+    # Imported here, so that callers that convert nothing do not import torch.
     import torch
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         written = {}
-        for name in file.keys():  # noqa: SIM118 - it is no dictionary
+        for name in file.keys():  # noqa: SIM118 - not a dictionary
             values = file.get_slice(name)
             content = file.get_tensor(name).reshape(-1).view(torch.uint8).numpy()
             digest = hashlib.sha256(content).hexdigest()
             written[name] = {"dtype": values.get_dtype(), "shape": values.get_shape(), "sha256": digest}
     if written != report:
-        raise PermanentError(f"{path} does not hold what was read from the pickle: check the disk, and try again")
+        raise PermanentError(f"{path} does not contain what was read from the pickle. Check the disk, and try again")
 
 
 def _write_index(path: Path, reports: dict[str, dict[str, Any]]) -> None:

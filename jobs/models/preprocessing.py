@@ -1,7 +1,7 @@
-"""What a model expects of a photo, as a named value that travels with its checkpoint.
+"""Read the preprocessing of a checkpoint and reproduce it.
 
-`Geometry` is applied to uint8 pixels before batching; `Normalisation` belongs to the forward pass, so that
-only bytes are moved to the device.
+`Geometry` is applied to uint8 pixels before batching. Normalization is part of the forward pass, so that only bytes
+are copied to the device.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,18 @@ from jobs.models.checkpoint import explain_damage
 PILLOW_NAMES = {2: "bilinear", 3: "bicubic"}
 MAX_SIDE = 4096
 PROBE_SIZES = ((211, 300), (397, 260), (40, 47))
-"""Height and width of the photos on which a checkpoint's own preprocessing is compared with ours."""
+"""Height and width of the images on which our preprocessing is compared with that of the checkpoint."""
 TOLERATED_LEVELS = 2.5
-"""Of 255: our resampling and torchvision's round differently, by 2 but for `TOLERATED_SHARE`."""
+"""Tolerated difference on a scale of 255: our resampling and torchvision round differently, by up to 2."""
 TOLERATED_SHARE = 0.05
-"""Of the values that may be further apart. Both resize one direction after the other, and in between cut off
-what overshoots, but in another order: at most 2.1 % of the probes' values. Another filter or a crop that begins
-a pixel later moves 16 % and more.
+"""Share of values that may differ by more. The two directions are resized in another order, with clipping in between,
+which affects at most 2.1 % of the values. Another filter, or a crop shifted by a pixel, affects at least 16 %.
 """
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """A geometry, and the mean and standard deviation of each channel on the scale 0 to 1."""
+    """A geometry, and the mean and standard deviation per channel on a scale of 0 to 1."""
 
     geometry: Geometry
     mean: tuple[float, float, float]
@@ -41,14 +40,14 @@ class Preprocessing:
 
     @classmethod
     def from_checkpoint(cls, folder: Path) -> Self:
-        """Read the preprocessing that a checkpoint carries.
+        """Read the preprocessing of a checkpoint.
 
         Raises:
-            ConfigurationError: there is none, or one that we cannot reproduce exactly.
+            ConfigurationError: there is none, or it cannot be reproduced exactly.
         """
         from transformers import AutoImageProcessor
 
-        with explain_damage(f"the checkpoint {folder.name} carries no preprocessing of images"):
+        with explain_damage(f"the checkpoint {folder.name} has no image preprocessing"):
             processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with explain_damage(f"the preprocessing of {folder.name} cannot be reproduced"):
             is_timm = hasattr(processor, "data_config")
@@ -77,11 +76,11 @@ class Preprocessing:
     @classmethod
     def _from_transformers(cls, processor: Any) -> Self:
         if not processor.image_mean or not processor.image_std:
-            raise ConfigurationError("it names no mean and standard deviation of the channels")
+            raise ConfigurationError("it has no mean and standard deviation of the channels")
         return cls(_read_geometry(processor), _of_channels(processor.image_mean), _of_channels(processor.image_std))
 
     def agrees_with(self, processor: Any) -> bool:
-        """Whether the checkpoint's own processor gives the same tensors, tried on photos of several shapes."""
+        """Return whether the processor of the checkpoint gives the same tensors for images of several shapes."""
         return all(self._agrees_on(_make_probe(height, width), processor) for height, width in PROBE_SIZES)
 
     def _agrees_on(self, pixels: np.ndarray, processor: Any) -> bool:
@@ -93,7 +92,7 @@ class Preprocessing:
         return bool((levels <= TOLERATED_LEVELS).float().mean() >= 1 - TOLERATED_SHARE)
 
     def as_record(self) -> dict[str, Any]:
-        """The value as stored with a model version."""
+        """Return the record that is stored with a model version."""
         return asdict(self)
 
     def normalize(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -103,10 +102,10 @@ class Preprocessing:
 
 
 def _of_channels(value: float | Sequence[float]) -> tuple[float, float, float]:
-    """One value a channel, of which some checkpoints name one for all."""
+    """Return one value per channel. Some checkpoints give a single value for all."""
     values = (value,) if isinstance(value, int | float) else tuple(value)
     if len(values) not in {1, 3}:
-        raise ConfigurationError(f"it names {len(values)} means or deviations: photos have three channels")
+        raise ConfigurationError(f"it has {len(values)} means or deviations, but images have three channels")
     red, green, blue = values * 3 if len(values) == 1 else values
     return red, green, blue
 
@@ -114,23 +113,23 @@ def _of_channels(value: float | Sequence[float]) -> tuple[float, float, float]:
 @cache
 @torch.inference_mode(False)
 def _channel_values(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
-    """One value a channel [1, 3, 1, 1]; kept, since each copy to a GPU would wait for all that it has to do."""
+    """Return one value per channel [1, 3, 1, 1], cached: a copy to a GPU would wait for its queue."""
     return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def _require_usual_size(geometry: Geometry) -> None:
     if not (0 < geometry.crop_to <= MAX_SIDE and 0 < geometry.resize_to <= MAX_SIDE):
         raise ConfigurationError(
-            f"it resizes to {geometry.resize_to} and crops to {geometry.crop_to} pixels: at most {MAX_SIDE} make sense"
+            f"it resizes to {geometry.resize_to} and crops to {geometry.crop_to} pixels: the maximum is {MAX_SIDE}"
         )
 
 
 def _read_geometry(processor: Any) -> Geometry:
-    """What the fields of a processor of Transformers ask for."""
+    """Read the geometry from the fields of a Transformers processor."""
     if hasattr(processor, "max_num_patches"):
         raise ConfigurationError(
-            "it makes patches of photos of any shape, and only square inputs are supported: take the "
-            "checkpoint of a fixed size, such as google/siglip2-base-patch16-224"
+            "it cuts images of any shape into patches, but only square inputs are supported. Use a checkpoint of a "
+            "fixed size, such as google/siglip2-base-patch16-224"
         )
     size = dict(processor.size or {})
     crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
@@ -149,11 +148,11 @@ def _read_geometry(processor: Any) -> Geometry:
 
 def _require_interpolation(name: str) -> str:
     if name not in PILLOW_FILTERS:
-        raise ConfigurationError(f"it resizes by {name}: only bilinear and bicubic work")
+        raise ConfigurationError(f"it resizes by {name}: only bilinear and bicubic are supported")
     return name
 
 
 def _make_probe(height: int, width: int) -> np.ndarray:
-    """Random blocks of 8 pixels, on which every shift and every other filter shows."""
+    """Return random blocks of 8 pixels, on which any shift and any other filter shows."""
     blocks = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]

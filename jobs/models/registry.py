@@ -1,4 +1,4 @@
-"""Checkpoints in the bucket: stored under the hash of their files, and checked when they come back."""
+"""Store checkpoints in the bucket under the hash of their files, and verify them when they are fetched."""
 
 import shutil
 from pathlib import Path
@@ -26,8 +26,8 @@ def upload_checkpoint(
     built_from: int | None = None,
     fidelity: list[dict[str, Any]] | None = None,
 ) -> NewModelVersion:
-    """Store a checkpoint, ready to be registered; the list of its files is written last."""
-    # Here, since they import torch: those who only fetch may do without.
+    """Upload a checkpoint, writing the list of its files last, and return the record to register."""
+    # Imported here, since they import torch, which fetching does not need.
     from jobs.models.classifier import read_categories
     from jobs.models.encoder import read_dimensions
     from jobs.models.preprocessing import Preprocessing
@@ -57,10 +57,10 @@ def upload_checkpoint(
 
 
 def fetch_checkpoint(store: ObjectStore, version: ModelVersion, cache: Path) -> Path:
-    """The folder of a registered checkpoint, verified at every call, downloaded where it is missing or damaged.
+    """Return the folder of a registered checkpoint. It is verified in every call, and downloaded if needed.
 
     Raises:
-        PermanentError: the files in the bucket are not those that were registered.
+        PermanentError: the files in the bucket do not match the registered hash.
     """
     digest = S3Uri.parse(version.artifact_uri).key.rsplit("/", 1)[-1]
     folder = cache / digest
@@ -71,7 +71,7 @@ def fetch_checkpoint(store: ObjectStore, version: ModelVersion, cache: Path) -> 
 
 
 def _download(store: ObjectStore, version: ModelVersion, folder: Path) -> None:
-    """Fill the folder in one step, so that a job killed halfway leaves nothing that looks whole."""
+    """Download to a temporary folder and rename it, so that a killed job leaves no partial checkpoint."""
     location = S3Uri.parse(version.artifact_uri)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open_scratch(folder.parent) as scratch:
@@ -80,13 +80,13 @@ def _download(store: ObjectStore, version: ModelVersion, folder: Path) -> None:
         for name in store.read(location / FILE_LIST).decode().splitlines():
             path = staged / name
             if staged.resolve() not in path.resolve().parents:
-                raise PermanentError(f"{location / FILE_LIST} names {name!r}, which lies outside the checkpoint")
+                raise PermanentError(f"{location / FILE_LIST} lists {name!r}, which is outside the checkpoint")
             path.parent.mkdir(parents=True, exist_ok=True)
             store.download(location / name, path)
         if hash_checkpoint(staged) != folder.name:
             raise PermanentError(
-                f"{version.kind} {version.model_version_id}: the files at {location} are not those that were "
-                "registered; restore them or roll back to another version"
+                f"{version.kind} {version.model_version_id}: the files at {location} do not match the "
+                "registered hash. Restore them or roll back to another version"
             )
         try:
             staged.rename(folder)

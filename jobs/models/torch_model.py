@@ -1,4 +1,4 @@
-"""The engine that works everywhere: checkpoints in torch, on a GPU where there is one."""
+"""Run checkpoints in torch, on a GPU or CPU."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Forward = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class TorchModel:
-    """A checkpoint on a device; ``forward`` takes uint8 pixels [n, 3, side, side] that lie there."""
+    """A checkpoint on a device. ``forward`` takes uint8 pixels [n, 3, side, side] on that device."""
 
     geometry: Geometry
     categories: tuple[str, ...]
@@ -31,22 +31,22 @@ class TorchModel:
 
     @property
     def engine(self) -> EngineName:
-        """This one."""
+        """The engine that runs the model."""
         return "torch"
 
     @property
     def description(self) -> str:
-        """Engine and precision, for people."""
+        """Engine and precision as text."""
         return f"torch {str(self.device.dtype).removeprefix('torch.')} on {self.device.torch_device}"
 
     @property
     def batch_size(self) -> int:
-        """As many as suit the device."""
+        """The recommended number of images for the device."""
         return self.device.batch_size
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8 pixels [n, side, side, 3] into float32 [n, outputs]: calibrated probabilities or unit vectors."""
-        # Channels stay last in memory, which is how convolutions like them.
+        # Channels stay last in memory, which is faster for convolutions.
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if self.device.is_cuda:
             batch = batch.pin_memory()
@@ -58,7 +58,7 @@ class TorchModel:
 
 
 def load_torch_model(folder: Path, kind: ModelKind, device: Device) -> TorchModel:
-    """Load a checkpoint for inference; on a CPU passes of torch have a single thread from here on.
+    """Load a checkpoint for inference. On a CPU this limits torch to one thread per pass.
 
     Raises:
         PermanentError: the folder holds no model of this kind.
@@ -73,7 +73,7 @@ def load_torch_model(folder: Path, kind: ModelKind, device: Device) -> TorchMode
 
 
 def describe_checkpoint(folder: Path, kind: ModelKind) -> ModelBuild:
-    """How a checkpoint is served before anything faster is tried: by torch, in float32."""
+    """Return the build record of an unoptimized checkpoint: torch in float32."""
     categories = read_categories(folder) if kind == "classifier" else ()
     temperature = (read_temperature(folder) if kind == "classifier" else None) or UNCALIBRATED
     geometry = Preprocessing.from_checkpoint(folder).geometry
@@ -81,16 +81,16 @@ def describe_checkpoint(folder: Path, kind: ModelKind) -> ModelBuild:
 
 
 def forward_halving(forward: Forward, batch: torch.Tensor) -> torch.Tensor:
-    """Run a batch, in halves of halves where the GPU's memory does not hold it.
+    """Run a batch, halving it as long as the GPU runs out of memory.
 
     Raises:
-        RetryableError: not even one image fits.
+        RetryableError: a single image does not fit.
     """
     try:
         return forward(batch)
     except torch.OutOfMemoryError:
         if len(batch) == 1:
-            raise RetryableError("the GPU's memory does not hold one image: is another process using it?") from None
+            raise RetryableError("one image does not fit into the GPU memory. Is another process using it?") from None
     torch.cuda.empty_cache()
     half = len(batch) // 2
     return torch.cat([forward_halving(forward, batch[:half]), forward_halving(forward, batch[half:])])

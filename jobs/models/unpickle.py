@@ -1,9 +1,9 @@
-"""The process that reads pickled weights.
+"""Convert pickled weights to safetensors in a confined process.
 
     python -m jobs.models.unpickle PARENT_PROCESS SECONDS SOURCE TARGET [SOURCE TARGET ...]
 
-It writes each source as safetensors and prints a JSON list, one entry for each source, with the dtype, shape and hash
-of every tensor that it read. It has no network, opens no further files, and its memory and time are bounded.
+It prints a JSON list with one entry per source: the dtype, shape and hash of every tensor. The process has no network,
+opens no other files, and its memory and CPU time are limited.
 """
 
 import ctypes
@@ -25,10 +25,10 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 
 def leave_network() -> None:
-    """Enter a network namespace without interfaces, where the kernel and the container allow it.
+    """Enter a network namespace without interfaces, if the kernel and the container allow it.
 
-    The user namespace that this takes also drops every capability, among them that of raising a hard limit. Only a
-    process with a single thread may call this.
+    The required user namespace also drops all capabilities, including that of raising a hard limit. The process must
+    have a single thread.
     """
     libc = ctypes.CDLL(None)
     libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
@@ -36,16 +36,16 @@ def leave_network() -> None:
 
 
 def end_with(parent: int) -> None:
-    """End this process when the one that started it ends, or at once if that has ended already."""
+    """Kill this process when its parent ends, or exit now if the parent has already ended."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the process that started this one has ended")
 
 
 def confine(seconds: int, more_memory_bytes: int, file_bytes: int) -> None:
-    """Bound CPU time, memory beyond what is in use, and the size of files; allow no new file descriptor.
+    """Limit CPU time, additional memory and the size of files, and allow no new file descriptors.
 
-    A process without new descriptors can make no socket and open no file. It goes on with those that are open.
+    Without new descriptors, the process can create no socket and open no file. Open descriptors keep working.
     """
     memory_bytes = _read_private_memory() + more_memory_bytes
     for limit, value in (
@@ -57,11 +57,11 @@ def confine(seconds: int, more_memory_bytes: int, file_bytes: int) -> None:
     ):
         resource.setrlimit(limit, (value, value))
     if _has_network() or _can_raise_limits():
-        sys.exit("its process cannot be kept from the network: run the job as another user than root")
+        sys.exit("the process cannot be isolated from the network. Run the job as a user other than root")
 
 
 def _read_private_memory() -> int:
-    """The bytes that count against ``RLIMIT_DATA`` already."""
+    """Return the bytes that already count against ``RLIMIT_DATA``."""
     status = Path("/proc/self/status").read_bytes()
     return int(status.partition(b"VmData:")[2].split()[0]) * 1024
 
@@ -89,8 +89,8 @@ REASON = re.compile(
 
 
 def main() -> None:
-    """Convert what the arguments name; any fault ends the process with one line on standard error."""
-    # First of all: importing torch starts threads.
+    """Convert the files in the arguments. Any error ends the process with one line on standard error."""
+    # Must come first: importing torch starts threads.
     leave_network()
     parent, seconds, *paths = sys.argv[1:]
     end_with(int(parent))
@@ -100,18 +100,18 @@ def main() -> None:
             (stack.enter_context(Path(source).open("rb")), stack.enter_context(Path(target).open("xb")))
             for source, target in zip(paths[::2], paths[1::2], strict=True)
         ]
-        # A tensor that is not contiguous is copied, and tensors that share their memory are written for each name.
+        # Non-contiguous tensors are copied, and tensors that share memory are written once per name.
         bound = 2 * max(Path(source).stat().st_size for source in paths[::2]) + MEMORY_MARGIN_BYTES
         confine(int(seconds), more_memory_bytes=bound, file_bytes=bound)
         try:
             reports = [_convert(source, target) for source, target in pairs]
-        except Exception as error:  # noqa: BLE001 - whatever a file makes torch raise is a fault of that file
+        except Exception as error:  # noqa: BLE001 - any exception of torch is caused by the file
             sys.exit(_describe(error))
     print(json.dumps(reports))  # noqa: T201
 
 
 def _import_lazy_modules() -> None:
-    """Read a tensor in both formats of torch, since modules that are imported on first use are files to open."""
+    """Load a tensor in both formats of torch: imports on first use would open files later."""
     import torch
 
     for is_zip in (True, False):
@@ -126,17 +126,17 @@ def _convert(source: BinaryIO, target: BinaryIO) -> dict[str, dict[str, Any]]:
     weights = torch.load(source, map_location="cpu", weights_only=True)
     dtypes = _name_dtypes()
     if not isinstance(weights, dict):
-        raise TypeError(f"it holds a {type(weights).__name__} instead of tensors by their names")
+        raise TypeError(f"it contains a {type(weights).__name__} instead of named tensors")
     for name, tensor in weights.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"the entry {name!r} is a {type(tensor).__name__} and not a tensor")
+            raise TypeError(f"the entry {name!r} is a {type(tensor).__name__}, not a tensor")
         if tensor.dtype not in dtypes or tensor.layout is not torch.strided:
-            raise TypeError(f"safetensors cannot hold {name}, which is {tensor.dtype} in the layout {tensor.layout}")
+            raise TypeError(f"safetensors does not support {name}: {tensor.dtype} in the layout {tensor.layout}")
     return _write_safetensors(weights, target)
 
 
 def _name_dtypes() -> dict[Any, str]:
-    """The names that safetensors gives to the dtypes of weights."""
+    """Return the names of dtypes in safetensors."""
     import torch
 
     floats = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -145,9 +145,9 @@ def _name_dtypes() -> dict[Any, str]:
 
 
 def _write_safetensors(tensors: dict[str, Any], target: BinaryIO) -> dict[str, dict[str, Any]]:
-    """Write the tensors one by one: the library would open the target by its name, or hold all of it in memory twice.
+    """Write tensors one by one. The library would open the target by name, or need twice the memory.
 
-    The largest elements come first, so that each tensor starts at a multiple of the size of its elements.
+    Tensors with the largest elements come first, so that each tensor starts at a multiple of its element size.
     """
     import torch
 
@@ -172,7 +172,7 @@ def _write_safetensors(tensors: dict[str, Any], target: BinaryIO) -> dict[str, d
 
 
 def _describe(error: Exception) -> str:
-    """One line, without the advice of torch to read the file unprotected."""
+    """Return one line, without the advice of torch to load the file unsafely."""
     found = REASON.search(str(error))
     return found[1] if found else next(iter(str(error).strip().splitlines()), type(error).__name__)
 

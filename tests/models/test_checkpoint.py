@@ -89,9 +89,17 @@ def test_pickled_weights_of_a_folder_are_converted_elsewhere(
 @pytest.mark.parametrize(
     ("removed", "added", "words"),
     [
-        ("model.safetensors", "tf_model.h5", "holds no checkpoint: a config.json with model.safetensors"),
-        ("model.safetensors", "open_clip_config.json", "is in the layout of OpenCLIP alone"),
-        ("config.json", "notes.txt", "holds no checkpoint: a config.json with model.safetensors"),
+        (
+            "model.safetensors",
+            "tf_model.h5",
+            "contains no checkpoint. It needs the layout of Transformers: config.json with model.safetensors",
+        ),
+        ("model.safetensors", "open_clip_config.json", "has only the layout of OpenCLIP"),
+        (
+            "config.json",
+            "notes.txt",
+            "contains no checkpoint. It needs the layout of Transformers: config.json with model.safetensors",
+        ),
     ],
 )
 def test_a_folder_in_another_layout_is_refused(
@@ -111,7 +119,7 @@ def test_a_folder_that_lacks_shards_is_refused(checkpoint: Path, tmp_path: Path,
     for name in shards:
         torch.save({"first": torch.ones(1)}, checkpoint / name)
     with pytest.raises(
-        PermanentError, match=r"lacks \.\./outside-00002-of-00002\.bin" if shards else "holds no checkpoint"
+        PermanentError, match=r"lacks \.\./outside-00002-of-00002\.bin" if shards else "contains no checkpoint"
     ):
         resolve_base(str(checkpoint), SETTING, tmp_path / "cache")
 

@@ -54,7 +54,7 @@ def test_without_a_namespace_limits_are_enough_or_the_process_ends() -> None:
     else:
         # With the capability to raise its limits again.
         assert os.geteuid() == 0
-        assert finished.stderr.startswith("its process cannot be kept from the network")
+        assert finished.stderr.startswith("the process cannot be isolated from the network")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -96,7 +96,7 @@ def test_an_unknown_word_is_refused_with_its_setting(device: str, precision: str
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
-    with pytest.raises(PermanentError, match="CATALOG_DEVICE=cuda, but torch sees no GPU"):
+    with pytest.raises(PermanentError, match="CATALOG_DEVICE=cuda, but torch finds no GPU"):
         choose_device("cuda", "auto")
 
 

@@ -154,7 +154,7 @@ def test_a_revision_is_taken_by_its_name(
     commit = hash_commit(revision)
     assert resolve(hub, tmp_path, f"{BASE}@{commit}").endswith(commit)
     assert resolve(hub, tmp_path, f"{BASE}@v3") == (
-        f"refused: {SETTING}={BASE}@v3: {BASE} has no revision v3: check the name after the @"
+        f"refused: {SETTING}={BASE}@v3: {BASE} has no revision v3. Check the name after the @"
     )
 
 
@@ -165,7 +165,7 @@ def test_what_the_hub_restricts_says_how_to_get_it(
     hub.gated.add(BASE)
     for token in ("", "hf_of_somebody_else"):
         refused = resolve(hub, tmp_path, token=token)
-        assert refused.startswith(f"refused: {SETTING}={BASE}: the hub restricts access to it; accept its conditions")
+        assert refused.startswith(f"refused: {SETTING}={BASE}: the hub restricts access. Accept its conditions")
         assert "set HF_TOKEN" in refused
     assert Path(resolve(hub, tmp_path, token=TOKEN)).is_dir()
 
@@ -225,7 +225,7 @@ def test_the_layout_of_open_clip_alone_is_refused_with_what_to_do(hub: HubServer
     ):
         (folder / name).write_text("{}")
     refused = resolve(hub, tmp_path)
-    assert refused.startswith(f"refused: {SETTING}={BASE} is in the layout of OpenCLIP alone")
+    assert refused.startswith(f"refused: {SETTING}={BASE} has only the layout of OpenCLIP")
     assert "docs/models.md" in refused
     assert not hub.downloads & {"open_clip_model.safetensors", "open_clip_pytorch_model.bin"}
 
@@ -238,4 +238,4 @@ def test_code_that_comes_with_a_checkpoint_is_refused(
         json.dumps({"model_type": "of-my-own", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}})
     )
     refused = resolve(hub, tmp_path)
-    assert refused.startswith(f"refused: {SETTING}={BASE} needs Python code of its own (auto_map in config.json)")
+    assert refused.startswith(f"refused: {SETTING}={BASE} needs its own Python code (auto_map in config.json)")

@@ -152,7 +152,7 @@ def test_what_timm_does_beyond_our_means_is_refused(changes: dict[str, Any], tmp
 
 
 def test_a_checkpoint_without_preprocessing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PermanentError, match="carries no preprocessing") as caught:
+    with pytest.raises(PermanentError, match="has no image preprocessing") as caught:
         Preprocessing.from_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 

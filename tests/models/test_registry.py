@@ -91,7 +91,7 @@ def test_an_altered_artifact_is_refused_and_not_kept(
     location = S3Uri.parse(version.artifact_uri) / name
     content = shop.connections.store.read(location)
     shop.connections.store.write(location, content[: content.rindex(b"\n")] if name == "files.txt" else b"{}")
-    with pytest.raises(PermanentError, match="not those that were registered"):
+    with pytest.raises(PermanentError, match="do not match the registered hash"):
         fetch_checkpoint(shop.connections.store, version, cache)
     assert list(cache.iterdir()) == []
 

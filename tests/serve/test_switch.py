@@ -185,7 +185,7 @@ def test_a_version_that_does_not_load_is_named_and_the_one_before_answers(
     connections.store.write(weights, b"{}")
     with connections.engine.begin() as connection:
         insert_switch(connection, Switch("classifier", version.model_version_id, first))
-    health = service.wait_until(lambda health: "not those that were registered" in health.get("trouble", ""))
+    health = service.wait_until(lambda health: "do not match the registered hash" in health.get("trouble", ""))
     assert health["classifier"] == first
     with QueryClient(service.url) as client:
         assert client.classify(make_photo(1)).model_version_id == first

@@ -133,7 +133,7 @@ def _load_base(base: Path, categories: Sequence[str]) -> Any:
         AutoModelForImageClassification,
         base,
         torch.float32,
-        name_new_part=lambda model: find_head(model)[0],
+        name_new_module=lambda model: find_head(model)[0],
         num_labels=len(categories),
         id2label=dict(enumerate(categories)),
         label2id={category: index for index, category in enumerate(categories)},

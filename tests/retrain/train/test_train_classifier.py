@@ -209,7 +209,7 @@ def test_a_snapshot_without_validation_images_is_refused(
 
 def test_a_base_that_is_not_a_model_is_refused_in_one_line(context: TrainingContext, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PermanentError, match="does not load by AutoModelForImageClassification") as caught:
+    with pytest.raises(PermanentError, match="cannot be loaded with AutoModelForImageClassification") as caught:
         train_classifier(make_training(tmp_path / "empty", "backbone"), context)
     assert "\n" not in str(caught.value)
 
