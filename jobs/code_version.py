@@ -1,4 +1,4 @@
-"""Tell which code and which libraries built a model version."""
+"""Return the versions of the code and the libraries that built a model version."""
 
 import importlib.metadata
 import os
@@ -10,14 +10,14 @@ from jobs.settings import PROJECT_ROOT
 
 RELEASE = "0.1.0"
 COMMIT_VARIABLE = "CODE_VERSION"
-"""Set in the image by its build argument: the image holds no repository."""
+"""Set by a build argument in the Docker image, which contains no repository."""
 GIT_SECONDS = 10
 LIBRARIES = ("torch", "transformers", "openvino", "nncf")
 
 
 @cache
 def read_code_version() -> str:
-    """Return the commit of the image or of the clone, with ``-dirty`` for local changes; else the release."""
+    """Return the commit of the image or the clone, with ``-dirty`` for local changes, or else the release."""
     if commit := os.environ.get(COMMIT_VARIABLE):
         return commit
     if (PROJECT_ROOT / ".git").exists():
@@ -32,7 +32,7 @@ def read_code_version() -> str:
 
 @cache
 def read_library_versions() -> dict[str, str]:
-    """Return the installed versions of the libraries that compute models."""
+    """Return the installed versions of the libraries that run models."""
     versions = {}
     for name in LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""What a job talks to: the database and the bucket, made once from the settings and passed on."""
+"""Connect to the database and the bucket; every job opens its connections once and passes them on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from jobs.settings import Settings
 from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
 
-# SQLSTATE: no such schema, table, column or function.
+# SQLSTATE of a missing schema, table, column or function.
 MISSING_STATES = {"3F000", "42P01", "42703", "42883"}
 
 
 @dataclass(frozen=True)
 class Connections:
-    """Open connections, and the two places in the bucket."""
+    """The settings, connections to database and bucket, and the two locations in the bucket."""
 
     settings: Settings
     engine: Engine
@@ -29,22 +29,22 @@ class Connections:
 
 @contextmanager
 def connect(settings: Settings) -> Iterator[Connections]:
-    """Connect for the length of a job.
+    """Connect for the duration of a job.
 
     Raises:
-        RetryableError: the database goes away, at the start or later.
-        ConfigurationError: it has not our schema.
+        RetryableError: the database is unavailable, now or later.
+        ConfigurationError: the catalog schema is missing or outdated.
     """
     connections = open_connections(settings)
     try:
-        with translate_faults(settings.locations.database_url):
+        with translate_catalog_errors(settings.locations.database_url):
             yield connections
     finally:
         connections.engine.dispose()
 
 
 def open_connections(settings: Settings) -> Connections:
-    """Connections for a server, which keeps them until it ends; nothing is opened yet."""
+    """Return connections for a server, which keeps them open. They are opened on first use."""
     return Connections(
         settings,
         create_database_engine(settings.locations.database_url),
@@ -57,8 +57,8 @@ def open_connections(settings: Settings) -> Connections:
 
 
 @contextmanager
-def translate_faults(database_url: str) -> Iterator[None]:
-    """Turn faults of the database, and a schema of another version, into the errors that `connect` raises."""
+def translate_catalog_errors(database_url: str) -> Iterator[None]:
+    """Turn exceptions of the database into the errors that `connect` raises."""
     with translate_database_errors(database_url), _require_schema(database_url):
         yield
 
@@ -72,6 +72,6 @@ def _require_schema(database_url: str) -> Iterator[None]:
             raise
         reason = str(error.orig).splitlines()[0]
         raise ConfigurationError(
-            f"the database at {describe_address(database_url)} has not the schema of this version ({reason}): "
-            "run `python -m jobs migrate`"
+            f"the catalog schema in the database at {describe_address(database_url)} is missing or outdated ({reason}). "
+            "Run `python -m jobs migrate`"
         ) from error

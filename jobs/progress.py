@@ -1,4 +1,4 @@
-"""How far a job is: reported by the job, stored for whoever watches, and logged now and then."""
+"""Report the progress of a job: store it for the pages, and log it from time to time."""
 
 import logging
 import threading
@@ -15,17 +15,17 @@ from jobs.database.job_progress import JobProgress, delete_job_progress, upsert_
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 0.5
-"""Reports of the same stage that follow sooner are dropped."""
+"""Earlier reports of the same stage are dropped."""
 WRITE_SECONDS = 1.5
 LOG_SECONDS = 12.0
 CLOSE_SECONDS = 5.0
-"""A job waits this long for its last write, then ends without it."""
+"""Maximum time that a job waits for its last write."""
 
 Item = TypeVar("Item")
 
 
 class Progress:
-    """Takes the reports of one job, all from the same thread, and keeps the latest."""
+    """Keep the latest report of one job. All reports come from the same thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.latest: JobProgress | None = None
@@ -44,7 +44,7 @@ class Progress:
         epochs: int | None = None,
         loss: SupportsFloat | None = None,
     ) -> None:
-        """Report how far the current stage is; cheap enough for each batch."""
+        """Report the progress of the current stage. Cheap enough to call for each batch."""
         now, before = self._clock(), self.latest
         if before is None or before.stage != stage or done < before.done:
             self._stage_started, self._stage_start = now, done
@@ -68,7 +68,7 @@ class Progress:
     def track(
         self, stage: str, items: Iterable[Item], total: int, *, size: int = 1, unit: str = "photos"
     ) -> Iterator[Item]:
-        """Pass items on, and report each once the consumer asks for the next; an item is a batch of ``size`` units."""
+        """Yield items, reporting each when the next is requested. An item is a batch of ``size`` units."""
         self.report(stage, 0, total, unit)
         for number, item in enumerate(items, start=1):
             yield item
@@ -76,14 +76,14 @@ class Progress:
 
 
 SILENT = Progress()
-"""For jobs that nobody watches."""
+"""Progress that is not stored."""
 
 
 @contextmanager
 def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Progress]:
-    """Store the progress of a task, named as in its DAG, while the task runs; without a run nothing is stored.
+    """Store the progress of a task, named as in its DAG, while the task runs. Without a run, nothing is stored.
 
-    A database that is away neither ends nor delays the job: the reports are lost, and the log says so once.
+    An unavailable database neither ends nor delays the job: reports are lost, which is logged once.
     """
     progress = Progress()
     if run_id is None:
@@ -91,7 +91,7 @@ def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Pro
         return
     is_over = threading.Event()
     writer = _Writer(engine, run_id, task, progress)
-    # A daemon: a database that hangs must not keep the process alive.
+    # A daemon thread, so that a hanging database does not keep the process alive.
     thread = threading.Thread(target=writer.write_until, args=(is_over,), name="progress", daemon=True)
     thread.start()
     try:
@@ -102,7 +102,7 @@ def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Pro
 
 
 class _Writer:
-    """Writes the latest report every second or two, and removes it at the end."""
+    """Write the latest report every 1.5 s, and delete it at the end."""
 
     def __init__(self, engine: Engine, run_id: str, task: str, progress: Progress) -> None:
         self._engine = engine
@@ -113,7 +113,7 @@ class _Writer:
         self._has_failed = False
 
     def write_until(self, is_over: threading.Event) -> None:
-        """Write and log, until the job is over."""
+        """Write and log until the job ends."""
         written, logged = None, self._started
         while not is_over.wait(WRITE_SECONDS):
             latest, now = self._progress.latest, time.monotonic()
@@ -138,5 +138,5 @@ class _Writer:
         except (exc.SQLAlchemyError, psycopg2.Error) as error:
             if not self._has_failed:
                 reason = str(getattr(error, "orig", error)).strip().partition("\n")[0]
-                log.warning("the progress of this job is not shown, and the job goes on: %s", reason)
+                log.warning("the progress of this job cannot be stored, the job continues: %s", reason)
             self._has_failed = True

@@ -1,4 +1,4 @@
-"""Create temporary folders, and delete those that killed jobs left behind."""
+"""Create temporary folders, and delete those of killed jobs."""
 
 import fcntl
 import os
@@ -13,19 +13,19 @@ from pathlib import Path
 _PREFIX = "catalog-tagger-"
 _LOCK = "lock"
 _YOUNG_SECONDS = 60
-"""A folder this young may belong to a job that is about to lock it."""
+"""A newer folder may belong to a job that has not locked it yet."""
 
 
 @contextmanager
 def open_scratch(parent: Path | None = None) -> Iterator[Path]:
-    """Make an empty folder, by default where the system has temporary files; delete it at the end.
+    """Create an empty folder, by default in the temporary directory, and delete it at the end.
 
-    Folders whose jobs were killed are deleted first.
+    Folders of killed jobs are deleted first.
     """
     parent = parent or Path(tempfile.gettempdir())
     _delete_abandoned(parent)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as name, (Path(name) / _LOCK).open("w") as lock:
-        # The kernel releases it with the process, however that ends.
+        # The kernel releases the lock when the process ends.
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder = Path(name) / "files"
         folder.mkdir()

@@ -8,60 +8,58 @@ from contextlib import contextmanager
 
 from jobs.errors import TerminatedError
 
-_is_asked = threading.Event()
+_stop_requested = threading.Event()
 
 
 @contextmanager
 def end_at_second_signal() -> Iterator[None]:
     """Exit on the second signal, even while the main thread is blocked in C code."""
-    ear, mouth = os.pipe()
-    os.set_blocking(mouth, False)
-    before = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
-    threading.Thread(target=_hear, args=(ear,), name="signals", daemon=True).start()
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    before = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    threading.Thread(target=_count_signals, args=(receiver,), name="signals", daemon=True).start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        os.close(mouth)
+        os.close(sender)
 
 
-def _hear(ear: int) -> None:
-    heard = 0
-    while numbers := os.read(ear, 16):
+def _count_signals(receiver: int) -> None:
+    count = 0
+    while numbers := os.read(receiver, 16):
         for number in numbers:
-            heard += number in {signal.SIGTERM, signal.SIGINT}
-            if heard > 1:
-                os.write(2, b"error: ended at once by a second signal; what was finished is saved\n")
+            count += number in {signal.SIGTERM, signal.SIGINT}
+            if count > 1:
+                os.write(2, b"error: ended immediately by a second signal; finished work is saved\n")
                 os._exit(128 + number)
-    os.close(ear)
+    os.close(receiver)
 
 
 @contextmanager
 def finish_steps() -> Iterator[None]:
-    """Let SIGTERM only ask, until the end of the block: nothing that is under way is cut off.
-
-    Blocks may lie in each other. At the end of the outermost nothing is forgotten that came late.
+    """Inside the block, let SIGTERM only request a stop, so that no step is interrupted. Blocks may be nested.
 
     Raises:
-        TerminatedError: SIGTERM came, and the block got to its end nevertheless.
+        TerminatedError: SIGTERM arrived. Raised at the end of the outermost block.
     """
-    if signal.getsignal(signal.SIGTERM) is _ask:
+    if signal.getsignal(signal.SIGTERM) is _request_stop:
         yield
         return
-    _is_asked.clear()
-    previous = signal.signal(signal.SIGTERM, _ask)
+    _stop_requested.clear()
+    previous = signal.signal(signal.SIGTERM, _request_stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if _is_asked.is_set():
-        raise TerminatedError("stopped after a step; what was finished is saved, run it again to go on")
+    if _stop_requested.is_set():
+        raise TerminatedError("stopped after a step; finished work is saved. Run the same command again to resume")
 
 
-def is_asked_to_stop() -> bool:
-    """Whether SIGTERM came since `finish_steps` began."""
-    return _is_asked.is_set()
+def is_stop_requested() -> bool:
+    """Return whether SIGTERM arrived since `finish_steps` began."""
+    return _stop_requested.is_set()
 
 
-def _ask(*_: object) -> None:
-    _is_asked.set()
+def _request_stop(*_: object) -> None:
+    _stop_requested.set()

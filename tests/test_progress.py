@@ -124,7 +124,7 @@ def test_a_database_that_is_away_does_not_end_the_job(caplog: pytest.LogCaptureF
             wait_until(lambda: bool(caplog.messages))
             time.sleep(0.05)
     (message,) = caplog.messages
-    assert "the job goes on" in message
+    assert "the job continues" in message
     assert "refused" in message
     assert "secret" not in message
 

@@ -23,7 +23,7 @@ from jobs.models.image_model import EngineSettings
 from jobs.models.predictor import Predictor, load_predictor
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
-from jobs.stopping import finish_steps, is_asked_to_stop
+from jobs.stopping import finish_steps, is_stop_requested
 from jobs.storage.locations import manifest_location, shard_location
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _tag_chunks(
 
 def _until_stopped(chunks: Sequence[tuple[int, Sequence[DueImage]]]) -> Iterator[tuple[int, Sequence[DueImage]]]:
     for chunk in chunks:
-        if is_asked_to_stop():
+        if is_stop_requested():
             return
         yield chunk
 

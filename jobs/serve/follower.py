@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from jobs.connections import Connections, translate_faults
+from jobs.connections import Connections, translate_catalog_errors
 from jobs.database.model_versions import LiveEncoder, LiveVersions, read_live_versions
 from jobs.errors import JobError
 from jobs.serve.metrics import ServiceMetrics
@@ -74,11 +74,11 @@ class LiveModelFollower:
 
     def __init__(self, connections: Connections, metrics: ServiceMetrics) -> None:
         def load_classifier(version: int) -> ServedClassifier:
-            with translate_faults(connections.settings.locations.database_url):
+            with translate_catalog_errors(connections.settings.locations.database_url):
                 return load_served_classifier(connections, version, metrics)
 
         def load_encoder(live: LiveEncoder) -> ServedEncoder:
-            with translate_faults(connections.settings.locations.database_url):
+            with translate_catalog_errors(connections.settings.locations.database_url):
                 return load_served_encoder(connections, live, metrics)
 
         self.classifier = FollowedModel[int, ServedClassifier](
@@ -127,7 +127,7 @@ class LiveModelFollower:
         """Return None while the database is unavailable or has no schema; log each change once."""
         try:
             with (
-                translate_faults(self._connections.settings.locations.database_url),
+                translate_catalog_errors(self._connections.settings.locations.database_url),
                 self._connections.engine.connect() as connection,
             ):
                 versions = read_live_versions(connection)

@@ -26,7 +26,7 @@ from jobs.storage.s3_errors import (
     get_code,
     get_status,
     is_foreign,
-    translate_errors,
+    translate_s3_errors,
 )
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class ObjectStore:
             self._client.upload_fileobj(file, location.bucket, location.key)
 
     def _translate_errors(self, location: S3Uri) -> AbstractContextManager[None]:
-        return translate_errors(self._endpoint, location)
+        return translate_s3_errors(self._endpoint, location)
 
 
 def create_missing_buckets(

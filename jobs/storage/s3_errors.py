@@ -58,7 +58,7 @@ class OtherBodyError(Exception):
 
 
 @contextmanager
-def translate_errors(endpoint: str, location: S3Uri) -> Iterator[None]:
+def translate_s3_errors(endpoint: str, location: S3Uri) -> Iterator[None]:
     """Turn exceptions of boto3 into errors of the job.
 
     Raises:

@@ -10,7 +10,7 @@ import pytest
 from fixtures.job_processes import count_waiting, start_job, wait_until
 from fixtures.shop import Shop
 from jobs.errors import TerminatedError
-from jobs.stopping import finish_steps, is_asked_to_stop
+from jobs.stopping import finish_steps, is_stop_requested
 
 CHUNKS = "SELECT count(*) FROM catalog.run_chunks"
 
@@ -18,7 +18,7 @@ CHUNKS = "SELECT count(*) FROM catalog.run_chunks"
 def end_late() -> None:
     with finish_steps():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert is_asked_to_stop()
+        assert is_stop_requested()
 
 
 def end_between_two_inner_blocks() -> None:
@@ -27,7 +27,7 @@ def end_between_two_inner_blocks() -> None:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         with finish_steps():
-            assert is_asked_to_stop()
+            assert is_stop_requested()
 
 
 @pytest.mark.parametrize("end", [end_late, end_between_two_inner_blocks])
@@ -42,7 +42,7 @@ def test_a_stop_does_not_reach_the_next_job() -> None:
     with pytest.raises(TerminatedError):
         end_late()
     with finish_steps():
-        assert not is_asked_to_stop()
+        assert not is_stop_requested()
 
 
 def test_sigterm_in_the_last_chunk_ends_the_job_after_it(tagging_shop: Shop, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from jobs.models.device import Device
 from jobs.models.encoder import load_image_encoder, load_text_encoder
 from jobs.settings import PROJECT_ROOT
 
+NO_CHECKPOINT = "contains no checkpoint. It needs the layout of Transformers: config.json with model.safetensors"
 SETTING = "CATALOG_ENCODER_BASE"
 RESOLVE = f"""
 import sys
@@ -92,13 +93,13 @@ def test_pickled_weights_of_a_folder_are_converted_elsewhere(
         (
             "model.safetensors",
             "tf_model.h5",
-            "contains no checkpoint. It needs the layout of Transformers: config.json with model.safetensors",
+            NO_CHECKPOINT,
         ),
         ("model.safetensors", "open_clip_config.json", "has only the layout of OpenCLIP"),
         (
             "config.json",
             "notes.txt",
-            "contains no checkpoint. It needs the layout of Transformers: config.json with model.safetensors",
+            NO_CHECKPOINT,
         ),
     ],
 )

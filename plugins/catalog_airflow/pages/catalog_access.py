@@ -6,7 +6,7 @@ from functools import cache
 
 from sqlalchemy import Connection
 
-from jobs.connections import Connections, open_connections, translate_faults
+from jobs.connections import Connections, open_connections, translate_catalog_errors
 from jobs.serve.client import QueryClient
 from jobs.settings import RunSettings, load_settings
 
@@ -36,7 +36,7 @@ def open_query_client() -> QueryClient:
 def use_catalog() -> Iterator[Connections]:
     """The connections, for what opens its own transactions; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
-    with translate_faults(catalog.settings.locations.database_url):
+    with translate_catalog_errors(catalog.settings.locations.database_url):
         yield catalog
 
 
@@ -53,6 +53,6 @@ def read_catalog() -> Iterator[Connection]:
 def change_catalog() -> Iterator[Connection]:
     """One transaction; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
-    with translate_faults(catalog.settings.locations.database_url), catalog.engine.begin() as connection:
+    with translate_catalog_errors(catalog.settings.locations.database_url), catalog.engine.begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         yield connection
