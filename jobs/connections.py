@@ -72,6 +72,6 @@ def _require_schema(database_url: str) -> Iterator[None]:
             raise
         reason = str(error.orig).splitlines()[0]
         raise ConfigurationError(
-            f"the catalog schema in the database at {describe_address(database_url)} is missing or outdated ({reason}). "
+            f"the catalog schema at {describe_address(database_url)} is missing or outdated ({reason}). "
             "Run `python -m jobs migrate`"
         ) from error
