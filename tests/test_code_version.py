@@ -18,13 +18,13 @@ def forget() -> Iterator[None]:
     read_code_version.cache_clear()
 
 
-def test_an_image_knows_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_docker_image_returns_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODE_VERSION", "abc123")
     assert read_code_version() == "abc123"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_a_clone_has_the_commit_of_its_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clone_returns_the_commit_of_its_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_git(*words: str) -> str:
         identity = ("-c", "user.name=x", "-c", "user.email=x@example.test")
         answer = subprocess.run(["git", *identity, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -42,12 +42,12 @@ def test_a_clone_has_the_commit_of_its_repository(tmp_path: Path, monkeypatch: p
     assert read_code_version().endswith("-dirty")
 
 
-def test_without_a_repository_it_is_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_repository_the_release_is_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_version, "PROJECT_ROOT", tmp_path)
     monkeypatch.delenv("CODE_VERSION", raising=False)
     assert read_code_version() == RELEASE
     assert tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["version"] == RELEASE
 
 
-def test_libraries_are_named_with_their_versions() -> None:
+def test_library_versions_are_returned() -> None:
     assert list(read_library_versions()) == list(LIBRARIES)

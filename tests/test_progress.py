@@ -1,4 +1,4 @@
-"""The progress of a job, stored in a real database."""
+"""Store the progress of a job in a real database."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ TASK = "classifier.train"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every report, and write without waiting for the next second."""
+    """Accept every report, and write it immediately."""
     monkeypatch.setattr(jobs.progress, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(jobs.progress, "WRITE_SECONDS", 0.01)
 
@@ -36,7 +36,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_a_job_is_seen_as_long_as_it_runs(engine: Engine) -> None:
+def test_progress_is_visible_while_a_job_runs(engine: Engine) -> None:
     with open_progress(engine, RUN, TASK) as progress:
         progress.report("training", 10, 40, epoch=1, epochs=4, loss=0.5)
         wait_until(lambda: bool(list_jobs(engine)))
@@ -50,7 +50,7 @@ def test_a_job_is_seen_as_long_as_it_runs(engine: Engine) -> None:
     assert list_jobs(engine) == ()
 
 
-def test_a_job_that_fails_is_not_shown_as_running(engine: Engine) -> None:
+def test_the_progress_of_a_failed_job_is_deleted(engine: Engine) -> None:
     def fail() -> None:
         with open_progress(engine, RUN, TASK) as progress:
             progress.report("training")
@@ -62,20 +62,20 @@ def test_a_job_that_fails_is_not_shown_as_running(engine: Engine) -> None:
     assert list_jobs(engine) == ()
 
 
-def test_speed_and_time_left_are_those_of_the_stage() -> None:
+def test_speed_and_time_left_are_computed_per_stage() -> None:
     progress = Progress(iter([100.0, 104.0, 110.0, 112.0]).__next__)
     progress.report("decoding", 0, 1000)
     assert progress.latest is not None
     assert (progress.latest.images_per_second, progress.latest.seconds_left) == (None, None)
     progress.report("decoding", 400, 1000)
     assert (progress.latest.images_per_second, progress.latest.seconds_left) == (100, 6)
-    # A resumed stage starts where the one before it ended, and is as fast as it is now.
+    # A resumed stage starts at its last position. The speed counts only new work.
     progress.report("tagging", 600, 1000, "blocks")
     progress.report("tagging", 700, 1000, "blocks")
     assert (progress.latest.images_per_second, progress.latest.seconds_left) == (None, 6)
 
 
-def test_a_stage_that_starts_again_is_measured_again() -> None:
+def test_a_restarted_stage_is_measured_again() -> None:
     progress = Progress(iter([0.0, 1000.0, 1001.0]).__next__)
     progress.report("checking", 500, 1000)
     progress.report("checking", 0, 1000)
@@ -84,7 +84,7 @@ def test_a_stage_that_starts_again_is_measured_again() -> None:
     assert progress.latest.images_per_second == 10
 
 
-def test_reports_that_come_too_soon_are_dropped_but_for_a_new_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frequent_reports_are_dropped_except_for_a_new_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs.progress, "REPORT_SECONDS", 3600)
     progress = Progress()
     for done in range(5):
@@ -95,7 +95,7 @@ def test_reports_that_come_too_soon_are_dropped_but_for_a_new_stage(monkeypatch:
     assert progress.latest.stage == "training"
 
 
-def test_tracked_batches_are_counted_in_photos() -> None:
+def test_tracked_batches_are_counted_in_images() -> None:
     progress, seen = Progress(), []
     for batch in progress.track("scoring", ["ab", "cd", "e"], 5, size=2):
         assert progress.latest is not None
@@ -105,9 +105,7 @@ def test_tracked_batches_are_counted_in_photos() -> None:
     assert (progress.latest.done, progress.latest.total) == (5, 5)
 
 
-def test_the_log_tells_how_far_the_job_is(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_progress_is_logged(engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(jobs.progress, "LOG_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
     with open_progress(engine, RUN, TASK) as progress:
@@ -116,7 +114,7 @@ def test_the_log_tells_how_far_the_job_is(
     assert caplog.messages == [f"{TASK}: training, 10 of 40 photos"]
 
 
-def test_a_database_that_is_away_does_not_end_the_job(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unavailable_database_does_not_end_the_job(caplog: pytest.LogCaptureFixture) -> None:
     engine = create_database_engine(f"postgresql://somebody:secret@{LOOPBACK}:{find_free_port()}/catalog")
     with open_progress(engine, RUN, TASK) as progress:
         for done in range(3):
@@ -129,7 +127,7 @@ def test_a_database_that_is_away_does_not_end_the_job(caplog: pytest.LogCaptureF
     assert "secret" not in message
 
 
-def test_a_database_that_hangs_does_not_delay_the_job(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_database_does_not_delay_the_job(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs.progress, "CLOSE_SECONDS", 0.1)
     with engine.begin() as blocker:
         blocker.execute(text("LOCK TABLE catalog.job_progress IN ACCESS EXCLUSIVE MODE"))
@@ -146,7 +144,7 @@ def test_a_job_without_a_run_stores_nothing(engine: Engine) -> None:
         assert list_jobs(engine) == ()
 
 
-def test_a_killed_job_has_no_news_and_is_forgotten_by_and_by(engine: Engine) -> None:
+def test_the_progress_of_a_killed_job_expires(engine: Engine) -> None:
     def age(hours: float) -> None:
         with engine.begin() as connection:
             statement = text("UPDATE catalog.job_progress SET updated_at = updated_at - make_interval(secs => :secs)")

@@ -17,7 +17,7 @@ def fill_and_wait(parent: Path) -> None:
 
 @pytest.fixture
 def abandoned(tmp_path: Path) -> Path:
-    """The folder of a job that was killed."""
+    """The folder of a killed job."""
     process = multiprocessing.get_context("forkserver").Process(target=fill_and_wait, args=(tmp_path,))
     process.start()
     process.join()
@@ -26,7 +26,7 @@ def abandoned(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_a_killed_job_left_is_deleted_by_the_next(
+def test_folders_of_a_killed_job_are_deleted_by_the_next(
     abandoned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scratch, "_YOUNG_SECONDS", 0)
@@ -35,12 +35,12 @@ def test_what_a_killed_job_left_is_deleted_by_the_next(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_young_folder_may_not_be_locked_yet(abandoned: Path, tmp_path: Path) -> None:
+def test_a_new_folder_is_kept(abandoned: Path, tmp_path: Path) -> None:
     with open_scratch(tmp_path):
         assert abandoned.exists()
 
 
-def test_what_is_in_use_and_what_is_not_ours_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_in_use_or_of_other_users_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "_YOUNG_SECONDS", 0)
     (tmp_path / "somebody-s").mkdir()
     (tmp_path / "catalog-tagger-old").symlink_to(tmp_path / "somebody-s")

@@ -1,4 +1,4 @@
-"""Checkpoints that lack something, or say it in another way."""
+"""Load checkpoints with missing or unusual parts."""
 
 import json
 from collections.abc import Callable
@@ -48,13 +48,13 @@ def drop_some(weights: dict[str, torch.Tensor]) -> None:
         del weights[name]
 
 
-def test_a_base_that_lacks_weights_is_not_completed_by_random_ones(tiny_models: TinyModels, tmp_path: Path) -> None:
+def test_missing_weights_are_not_replaced_by_random_ones(tiny_models: TinyModels, tmp_path: Path) -> None:
     base = change_weights(tiny_models.classifier, tmp_path / "base", drop_some)
     with pytest.raises(PermanentError, match=r"lacks weights of .*stages\.1"):
         _load_base(base, CATEGORIES)
 
 
-def test_a_base_may_lack_its_head_or_have_another(tiny_models: TinyModels, tmp_path: Path) -> None:
+def test_a_base_may_have_no_head_or_another_head(tiny_models: TinyModels, tmp_path: Path) -> None:
     def drop_head(weights: dict[str, torch.Tensor]) -> None:
         for name in [name for name in weights if name.startswith("classifier.")]:
             del weights[name]
@@ -63,7 +63,7 @@ def test_a_base_may_lack_its_head_or_have_another(tiny_models: TinyModels, tmp_p
         assert _load_base(base, CATEGORIES).config.num_labels == len(CATEGORIES)
 
 
-def test_weights_that_are_no_numbers_are_named(tiny_models: TinyModels, tmp_path: Path) -> None:
+def test_the_error_names_weights_that_are_not_finite(tiny_models: TinyModels, tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match=r"is damaged: its weights .*\.weight are not all finite numbers"):
         _load_base(change_weights(tiny_models.classifier, tmp_path / "classifier", spoil), CATEGORIES)
     encoder = change_weights(tiny_models.encoder, tmp_path / "encoder", spoil)
@@ -72,7 +72,7 @@ def test_weights_that_are_no_numbers_are_named(tiny_models: TinyModels, tmp_path
 
 
 @pytest.mark.parametrize("mean", [0.5, [0.5], [0.5, 0.5, 0.5]])
-def test_one_mean_for_all_channels_is_one_for_each(
+def test_a_single_mean_applies_to_all_channels(
     mean: float | list[float], tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     folder = change_json(
@@ -82,7 +82,7 @@ def test_one_mean_for_all_channels_is_one_for_each(
 
 
 @pytest.mark.parametrize("changes", [{"pad_token": None}, {"model_max_length": 8}])
-def test_a_tokenizer_may_lack_a_token_to_pad_or_be_shorter_than_the_tower(
+def test_a_tokenizer_may_have_no_padding_token_or_a_shorter_limit(
     changes: dict[str, object], tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     folder = change_json(tiny_models.encoder, tmp_path / "odd", "tokenizer_config.json", **changes)
@@ -93,7 +93,7 @@ def test_a_tokenizer_may_lack_a_token_to_pad_or_be_shorter_than_the_tower(
 
 
 @pytest.mark.parametrize("error", [TerminatedError("stopped"), RetryableError("away"), MemoryError()])
-def test_what_happens_to_the_job_is_no_damage_of_a_file(error: Exception) -> None:
+def test_errors_of_the_job_are_not_reported_as_damage(error: Exception) -> None:
     with pytest.raises(type(error)), explain_damage("a file"):
         raise error
 
@@ -109,7 +109,7 @@ def test_what_happens_to_the_job_is_no_damage_of_a_file(error: Exception) -> Non
         ("model.safetensors", b"\xff" * 100),
     ],
 )
-def test_a_damaged_file_is_one_line(
+def test_a_damaged_file_gives_one_line(
     name: str, content: bytes, tiny_models: TinyModels, shop: Shop, tmp_path: Path
 ) -> None:
     folder = copytree(tiny_models.encoder, tmp_path / "base")

@@ -1,4 +1,4 @@
-"""Databases that fall silent, and locks that others hold."""
+"""Use databases that stop responding, and locks of other sessions."""
 
 import signal
 import socket
@@ -29,15 +29,15 @@ SERIES = text("SELECT * FROM generate_series(1, 1000)")
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds where a job waits for minutes."""
+    """Use timeouts of seconds instead of minutes."""
     monkeypatch.setattr(engine_module, "LOG_SECONDS", 0.4)
-    # The least that libpq takes.
+    # The minimum that libpq accepts.
     monkeypatch.setattr(engine_module, "PROBE_SECONDS", 2)
 
 
 @contextmanager
 def stop_server(folder: Path) -> Iterator[None]:
-    """All processes of a Postgres stand still, while the kernel still takes connections for them."""
+    """Suspend all processes of a Postgres server, while the kernel still accepts connections."""
     leader = psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
     processes = [leader, *leader.children(recursive=True)]
     for process in processes:
@@ -50,7 +50,7 @@ def stop_server(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("wait", ["statement", "commit"])
-def test_a_server_that_falls_silent_ends_the_job(wait: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_silent_server_ends_the_job(wait: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with run_server() as (url, folder):
         engine = create_database_engine(url)
         with engine.connect() as connection:
@@ -68,7 +68,7 @@ def test_a_server_that_falls_silent_ends_the_job(wait: str, tmp_path: Path, capl
     assert "waiting for the database for" in caplog.text
 
 
-def test_a_server_that_falls_silent_among_rows_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_goes_silent_between_rows_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "MAX_FAILED_PROBES", 1)
     with run_server() as (url, folder):
         engine = create_database_engine(url)
@@ -85,7 +85,7 @@ def test_a_server_that_falls_silent_among_rows_ends_the_job(monkeypatch: pytest.
         engine.dispose()
 
 
-def test_a_session_that_crashes_among_rows_ends_the_job() -> None:
+def test_a_session_that_crashes_between_rows_ends_the_job() -> None:
     with run_server() as (url, _):
         engine = create_database_engine(url)
         with engine.connect() as connection:
@@ -97,7 +97,7 @@ def test_a_session_that_crashes_among_rows_ends_the_job() -> None:
                 list(rows)
             connection.invalidate()
         engine.dispose()
-        # One that still recovers takes a minute to end.
+        # A recovering server takes a minute to end.
         wait_until(lambda: is_answering(url))
 
 
@@ -108,7 +108,7 @@ def is_answering(url: str) -> bool:
     return False
 
 
-def test_a_statement_may_take_long_as_long_as_the_server_answers(
+def test_a_slow_statement_is_allowed_while_the_server_responds(
     database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = create_database_engine(database_url)
@@ -118,7 +118,7 @@ def test_a_statement_may_take_long_as_long_as_the_server_answers(
     assert "s: SELECT pg_sleep(3)" in caplog.text
 
 
-def test_a_lock_that_another_session_holds_ends_the_job(
+def test_a_lock_held_by_another_session_ends_the_job(
     tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tagging_shop.put_photos(4)
@@ -136,7 +136,7 @@ def test_a_lock_that_another_session_holds_ends_the_job(
         assert ingest(connections, IngestOptions()).tagged == 4
 
 
-def test_a_database_that_takes_no_writes_is_named(tagging_shop: Shop, database_url: str) -> None:
+def test_the_error_names_a_read_only_database(tagging_shop: Shop, database_url: str) -> None:
     tagging_shop.put_photos(4)
     name = make_url(database_url).database
     execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -149,7 +149,7 @@ def test_a_database_that_takes_no_writes_is_named(tagging_shop: Shop, database_u
 
 @contextmanager
 def serve_without_encryption() -> Iterator[int]:
-    """The port of a server that answers as a Postgres without TLS does."""
+    """Return the port of a server that responds like a Postgres without TLS."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def refuse() -> None:
@@ -164,7 +164,7 @@ def serve_without_encryption() -> Iterator[int]:
         thread.join()
 
 
-def test_encryption_that_the_server_has_not_is_a_matter_of_settings() -> None:
+def test_missing_encryption_is_a_configuration_error() -> None:
     with serve_without_encryption() as port:
         url = f"postgresql://user:secret@127.0.0.1:{port}/catalog?sslmode=require"
         with pytest.raises(PermanentError, match="check sslmode") as caught, translate_database_errors(url):

@@ -1,4 +1,4 @@
-"""Decoding processes that are killed, stopped, kept from starting, or given photos that take for ever."""
+"""Kill, stall and block decoding processes."""
 
 import os
 import random
@@ -28,7 +28,7 @@ LOOP, SLEEP, NO_MEMORY, KILL, BIG = b"loop", b"sleep", b"no memory", b"kill", b"
 
 
 def decode_oddly(content: bytes) -> DecodedImage | DecodeFailure | bytes:
-    """A decoder that some bytes lead astray."""
+    """A decoder that crashes, stalls or ends on special bytes."""
     if content == LOOP:
         while True:
             pass
@@ -44,7 +44,7 @@ def decode_oddly(content: bytes) -> DecodedImage | DecodeFailure | bytes:
 
 
 def tell(decoded: object) -> object:
-    """The width of a photo, or why there is none."""
+    """Return the width of an image, or the reason of its failure."""
     if isinstance(decoded, DecodedImage | DecodeFailure):
         return decoded.width if isinstance(decoded, DecodedImage) else decoded.reason
     assert isinstance(decoded, bytes)
@@ -52,10 +52,10 @@ def tell(decoded: object) -> object:
 
 
 def list_processes() -> list[psutil.Process]:
-    """The decoding processes that are alive."""
+    """Return the running decoding processes."""
     found = []
     for child in psutil.Process().children():
-        # One may end meanwhile, or be a zombie that nobody has waited for yet.
+        # A process may end in the meantime, or be a zombie.
         with suppress(psutil.Error):
             if "spawn_main" in " ".join(child.cmdline()):
                 found.append(child)
@@ -64,7 +64,7 @@ def list_processes() -> list[psutil.Process]:
 
 @contextmanager
 def kill_one(seconds: float) -> Iterator[list[int]]:
-    """Kill a decoding process some time after the first one exists; yields the list of those that were killed."""
+    """Kill decoding processes from a thread; yields the list of those killed."""
     killed: list[int] = []
 
     def kill() -> None:
@@ -85,7 +85,7 @@ def kill_one(seconds: float) -> Iterator[list[int]]:
 
 
 @pytest.mark.timeout(120)
-def test_no_healthy_photo_fails_when_processes_are_killed() -> None:
+def test_killed_processes_fail_no_healthy_image() -> None:
     moments = random.Random(0)
     with DecodePool(2) as pool:
         for _ in range(10):
@@ -96,7 +96,7 @@ def test_no_healthy_photo_fails_when_processes_are_killed() -> None:
     assert list_processes() == []
 
 
-def test_a_process_that_stands_still_is_replaced() -> None:
+def test_a_stalled_process_is_replaced() -> None:
     with DecodePool(2, image_seconds=2.0) as pool:
         pool.decode(decode_oddly, HEALTHY)
         list_processes()[0].suspend()
@@ -105,19 +105,19 @@ def test_a_process_that_stands_still_is_replaced() -> None:
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("content", [LOOP, SLEEP])
-def test_a_photo_that_takes_for_ever_fails_alone(content: bytes) -> None:
+def test_an_image_that_never_finishes_fails_alone(content: bytes) -> None:
     with DecodePool(2, image_seconds=1.0) as pool:
         decoded = pool.decode(decode_oddly, [*HEALTHY[:3], content, *HEALTHY[3:]])
     assert [tell(one) for one in decoded] == [*WIDTHS[:3], DecodeReason.DECODER_TOO_SLOW, *WIDTHS[3:]]
 
 
-def test_a_photo_whose_process_is_always_killed_is_asked_again_another_night() -> None:
+def test_an_image_whose_process_is_always_killed_is_retried_in_a_later_run() -> None:
     with DecodePool(1) as pool:
         decoded = [tell(one) for one in pool.decode(decode_oddly, [KILL, *HEALTHY])]
     assert decoded == [DecodeReason.DECODER_LOST, *WIDTHS]
 
 
-def test_too_little_memory_is_no_fault_of_a_photo() -> None:
+def test_out_of_memory_does_not_count_against_an_image() -> None:
     with DecodePool(1) as pool:
         decoded = [tell(one) for one in pool.decode(decode_oddly, [NO_MEMORY, *HEALTHY])]
     assert decoded == [DecodeReason.DECODER_LOST, *WIDTHS]
@@ -135,7 +135,7 @@ def test_processes_that_cannot_start_end_the_job(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.timeout(60)
-def test_the_pool_ends_at_once_whatever_its_processes_do() -> None:
+def test_the_pool_ends_immediately() -> None:
     with ThreadPoolExecutor(1) as thread, DecodePool(2) as pool:
         answer = thread.submit(pool.decode, decode_oddly, [SLEEP] * 2)
         time.sleep(1)
@@ -149,7 +149,7 @@ def test_the_pool_ends_at_once_whatever_its_processes_do() -> None:
 
 
 @pytest.mark.timeout(300)
-def test_an_ingest_whose_processes_are_killed_loses_nothing(tagging_shop: Shop) -> None:
+def test_killed_processes_lose_no_image_of_an_ingest(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(64)
     connections = tagging_shop.with_settings(decode_processes=2)
     for seconds in (0, 0.05, 0.1):

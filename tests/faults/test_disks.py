@@ -1,4 +1,4 @@
-"""Folders that cannot be written, and files that are not what they should be."""
+"""Use unwritable folders and damaged files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.storage.locations import manifest_location, shard_location
 
 
-def test_a_file_where_the_cache_should_be_is_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_cache_gives_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
     tagging_shop.put_photos(2)
     (tmp_path / "cache").write_text("")
     answer = run_job("ingest", environment=tagging_shop.environment | {"CATALOG_MODEL_CACHE": str(tmp_path / "cache")})
@@ -24,11 +24,11 @@ def test_a_file_where_the_cache_should_be_is_one_line(tagging_shop: Shop, tmp_pa
     assert "CATALOG_MODEL_CACHE" in answer.error
 
 
-def test_a_disk_that_takes_no_more_is_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
+def test_a_full_disk_gives_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
     tagging_shop.put_photos(2)
     messages = tmp_path / "messages"
     job = start_job("ingest", environment=tagging_shop.environment, messages=messages)
-    # Files may not grow as far as a checkpoint. No disk can be filled without the rights to mount one.
+    # Limit the file size below that of a checkpoint: filling a disk would require mounting one.
     psutil.Process(job.pid).rlimit(psutil.RLIMIT_FSIZE, (20_000, 20_000))
     job.join(60)
     assert job.exitcode == 78, messages.read_text()
@@ -39,7 +39,7 @@ def test_a_disk_that_takes_no_more_is_one_line(tagging_shop: Shop, tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1" + bytes(20) + b"PAR1"])
-def test_a_damaged_shard_is_told(content: bytes, tagging_shop: Shop) -> None:
+def test_a_damaged_shard_is_reported(content: bytes, tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(2)
     plan_run(connections, "night", IngestOptions())
@@ -48,7 +48,7 @@ def test_a_damaged_shard_is_told(content: bytes, tagging_shop: Shop) -> None:
         ingest(connections, IngestOptions(run_id="night"))
 
 
-def test_a_shard_that_is_gone_and_a_run_that_never_was_are_told(tagging_shop: Shop) -> None:
+def test_a_missing_shard_and_an_unknown_run_are_reported(tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(2)
     plan_run(connections, "night", IngestOptions())

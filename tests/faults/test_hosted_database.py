@@ -1,4 +1,4 @@
-"""A database as hosting providers give it: no superuser, pgvector in a schema of its own, an odd search path."""
+"""Use a database as hosting providers set it up: no superuser, pgvector in its own schema, another search path."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ PASSWORD = "p@ss/w:rd%20+?#"
 
 @pytest.fixture
 def hosted_database_url(empty_database_url: str) -> Iterator[str]:
-    """Of an owner whose name and password must be quoted in a URL."""
+    """A database whose owner has a name and password that must be quoted in a URL."""
     name = make_url(empty_database_url).database
     execute(
         empty_database_url,
@@ -46,12 +46,12 @@ def hosted_database_url(empty_database_url: str) -> Iterator[str]:
     )
 
 
-def test_a_role_that_may_not_use_pgvector_is_told_what_to_grant(hosted_database_url: str) -> None:
+def test_the_error_says_what_to_grant_for_pgvector(hosted_database_url: str) -> None:
     with pytest.raises(PermanentError, match=f'GRANT USAGE ON SCHEMA "Extensions" TO "{OWNER}"'):
         migrate(hosted_database_url)
 
 
-def test_a_catalog_lives_beside_pgvector_in_a_schema_of_its_own(
+def test_the_catalog_works_with_pgvector_in_another_schema(
     hosted_database_url: str, empty_database_url: str, s3_server: S3Server, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     for role in (OWNER, READER):

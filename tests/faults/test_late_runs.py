@@ -1,4 +1,4 @@
-"""Runs that are resumed when the bucket has gone on."""
+"""Resume runs after the bucket has changed."""
 
 from fixtures.shop import Shop, make_photo
 from jobs.ingest.ingest import ingest
@@ -7,7 +7,7 @@ from jobs.ingest.plan import IngestOptions, plan_run
 FAILURES = "SELECT object_key, reason FROM catalog.item_failures JOIN catalog.images USING (image_id)"
 
 
-def test_a_run_that_is_resumed_late_blames_no_photo_that_changed_since(tagging_shop: Shop) -> None:
+def test_a_run_resumed_late_fails_no_image_that_changed(tagging_shop: Shop) -> None:
     keys = sorted(tagging_shop.put_photos(6))
     plan_run(tagging_shop.connections, "old", IngestOptions())
     tagging_shop.put(keys[0], make_photo(100))
@@ -21,7 +21,7 @@ def test_a_run_that_is_resumed_late_blames_no_photo_that_changed_since(tagging_s
     ]
 
 
-def test_what_changes_after_the_latest_listing_is_asked_again(tagging_shop: Shop) -> None:
+def test_an_image_that_changes_after_the_listing_is_retried(tagging_shop: Shop) -> None:
     keys = sorted(tagging_shop.put_photos(4))
     plan_run(tagging_shop.connections, "night", IngestOptions())
     tagging_shop.put(keys[0], make_photo(100))

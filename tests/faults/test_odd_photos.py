@@ -1,4 +1,4 @@
-"""Photos that viewers show and decoders trip over: each gives the pixels of its plain equivalent."""
+"""Decode unusual images to the pixels of their plain equivalents."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ LIMITS = DecodeLimits(max_pixels=1_000_000, min_side_pixels=4, target_side=512)
 SIDE = 16
 GREY, COLOUR = 0, 2
 RAMP = np.linspace(0, 1, SIDE * SIDE).reshape(SIDE, SIDE)
-"""From black to white."""
+"""A ramp from black to white."""
 WHITE_IS_ZERO = {262: 0}
 
 
@@ -38,7 +38,7 @@ def make_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def write_png(values: np.ndarray, depth: int, transparent: Sequence[int] = ()) -> bytes:
-    """A PNG of samples [height, width] or [height, width, 3] from 0 to the largest of their depth."""
+    """Write a PNG from samples [height, width] or [height, width, 3] in the range of their depth."""
     samples = values.reshape(len(values), -1)
     if depth == 16:
         lines = [row.astype(">u2").tobytes() for row in samples]
@@ -55,13 +55,13 @@ def write_png(values: np.ndarray, depth: int, transparent: Sequence[int] = ()) -
 
 
 def scale(depth: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """The ramp in samples of a depth."""
+    """Return the ramp in samples of a depth."""
     samples: np.ndarray[tuple[int, int], np.dtype[np.int64]] = np.rint(RAMP * (2**depth - 1)).astype(np.int64)
     return samples
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_the_transparent_value_of_a_grey_png_is_white_at_any_depth(depth: int) -> None:
+def test_the_transparent_value_of_a_gray_png_is_white_at_any_depth(depth: int) -> None:
     values = scale(depth)
     expected = np.where(values == 0, 255, np.round(values * 255 / (2**depth - 1)))
     pixels = decode(write_png(values, depth, transparent=[0]))
@@ -69,7 +69,7 @@ def test_the_transparent_value_of_a_grey_png_is_white_at_any_depth(depth: int) -
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_the_transparent_colour_of_a_png_is_white_at_any_depth(depth: int) -> None:
+def test_the_transparent_color_of_a_png_is_white_at_any_depth(depth: int) -> None:
     largest = 2**depth - 1
     values = np.zeros((SIDE, SIDE, 3), np.int64)
     values[: SIDE // 2, :, 0] = largest
@@ -98,7 +98,7 @@ def test_integers_and_fractions_are_scaled_by_their_range(largest: int, kind: ty
     assert np.abs(decode(content)[..., 0] - RAMP * 255).max() <= 1
 
 
-def test_the_largest_page_of_a_tiff_is_the_photo() -> None:
+def test_the_largest_page_of_a_tiff_is_decoded() -> None:
     with Image.open(io.BytesIO(make_photo(1, (80, 96)))) as photo:
         pages = [photo.resize((40, 48)), photo.convert("RGB"), photo.resize((20, 24))]
     content = save(pages[0], "TIFF", save_all=True, append_images=pages[1:])
@@ -112,13 +112,13 @@ def test_a_page_of_a_tiff_over_the_limit_is_refused() -> None:
     assert refused.reason is DecodeReason.TOO_MANY_PIXELS
 
 
-def test_a_bmp_whose_fourth_byte_means_nothing_is_opaque() -> None:
+def test_a_bmp_with_a_zero_fourth_byte_is_opaque() -> None:
     plain = np.full((SIDE, SIDE, 3), (200, 30, 30), np.uint8)
     odd = Image.fromarray(np.dstack([plain, np.zeros((SIDE, SIDE), np.uint8)]), "RGBA")
     assert (decode(save(odd, "BMP")) == plain).all()
 
 
-def test_a_png_that_is_transparent_everywhere_is_white() -> None:
+def test_a_fully_transparent_png_is_white() -> None:
     assert (decode(save(Image.new("RGBA", (SIDE, SIDE), (200, 30, 30, 0)), "PNG")) == 255).all()
 
 
@@ -134,10 +134,10 @@ METADATA = {
 
 
 @pytest.mark.parametrize("chunk", METADATA.values(), ids=METADATA)
-def test_metadata_costs_nothing_and_spoils_nothing(chunk: bytes) -> None:
+def test_metadata_is_skipped(chunk: bytes) -> None:
     with Image.open(io.BytesIO(make_photo(1))) as photo:
         png = save(photo, "PNG")
-    # Behind the header.
+    # After the header.
     odd = png[:33] + chunk + png[33:]
     assert (decode(odd) == decode(png)).all()
 
@@ -149,5 +149,5 @@ def test_a_png_keeps_its_orientation() -> None:
         assert decode(save(photo, "PNG", exif=exif)).shape == (80, 96, 3)
 
 
-def test_a_png_that_breaks_off_fails() -> None:
+def test_a_truncated_png_fails() -> None:
     assert isinstance(decode_image(write_png(scale(8), 8)[:-40], LIMITS), DecodeFailure)

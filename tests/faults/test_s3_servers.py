@@ -1,4 +1,4 @@
-"""S3 endpoints that answer otherwise than AWS, and what stands between them and us."""
+"""Use S3 endpoints that differ from AWS, and proxies in between."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def through(proxy: FaultProxy, shop: Shop) -> Connections:
 
 
 @pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS)
-def test_what_is_optional_may_be_missing_or_odd(edit: Edit, tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_optional_response_fields_may_be_missing_or_unusual(edit: Edit, tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_photos(PHOTOS)
     proxy.edit = edit
     for expected in (PHOTOS, 0):
@@ -56,7 +56,7 @@ def test_what_is_optional_may_be_missing_or_odd(edit: Edit, tagging_shop: Shop, 
     assert tagging_shop.query(TAGS) == [(PHOTOS,)]
 
 
-def test_a_key_that_changes_between_two_pages_is_the_later_one(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_the_later_page_wins_for_a_key_that_changes(tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_photos(PHOTOS)
     older = re.compile(rb"<ETag>.*?</ETag>")
     proxy.edit = edit_listing(
@@ -67,7 +67,7 @@ def test_a_key_that_changes_between_two_pages_is_the_later_one(tagging_shop: Sho
 
 
 @pytest.mark.parametrize("edit", FOREIGN_BODIES.values(), ids=FOREIGN_BODIES)
-def test_a_body_that_is_not_the_listed_object_fails_no_photo(
+def test_a_body_that_is_not_the_listed_object_fails_no_image(
     edit: Callable[[ProxiedResponse], ProxiedResponse], tagging_shop: Shop, proxy: FaultProxy
 ) -> None:
     keys = tagging_shop.put_photos(PHOTOS)
@@ -89,19 +89,17 @@ def test_a_body_that_is_wrong_once_is_read_again(tagging_shop: Shop, proxy: Faul
 
 
 @pytest.mark.parametrize("edit", BROKEN_LISTINGS.values(), ids=BROKEN_LISTINGS)
-def test_a_listing_that_does_not_end_properly_changes_nothing(
-    edit: Edit, tagging_shop: Shop, proxy: FaultProxy
-) -> None:
+def test_an_incomplete_listing_changes_nothing(edit: Edit, tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_photos(PHOTOS)
     ingest(tagging_shop.connections, IngestOptions())
     proxy.edit = edit
-    # The server behind the proxy knows no such token, and says so.
+    # The server behind the proxy rejects this token.
     with pytest.raises((RetryableError, PermanentError), match=r"listing|not S3|InvalidToken"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query("SELECT count(*) FROM catalog.images WHERE deleted_at IS NULL") == [(PHOTOS,)]
 
 
-def test_error_pages_end_the_job_after_a_few_photos(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_error_pages_end_the_job_after_a_few_images(tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_photos(PHOTOS * 3)
     proxy.edit = edit_photo(lambda answer: replace(answer, status=403, content=PAGE))
     with pytest.raises(RetryableError, match="error pages with status 403 that do not come from S3"):
@@ -118,7 +116,7 @@ def test_a_wrong_clock_ends_the_job(tagging_shop: Shop, proxy: FaultProxy) -> No
 
 
 @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
-def test_a_wrong_region_is_named(code: str, tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_the_error_names_the_region_of_the_bucket(code: str, tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_photos(PHOTOS)
     proxy.edit = refuse(400, code, "<Region>eu-north-1</Region>")
     with pytest.raises(PermanentError, match=r"in eu-north-1\. Set AWS_REGION"):

@@ -1,4 +1,4 @@
-"""JPEGs that are small and take seconds or hours to decode, wherever photos come in."""
+"""Refuse small JPEGs that take seconds or hours to decode."""
 
 import time
 from collections.abc import Callable
@@ -35,19 +35,19 @@ def test_a_scan_bomb_is_refused_before_it_is_decoded(decode: Callable[[bytes], o
 
 
 @pytest.mark.parametrize("scans", [0, 50, MAX_SCANS - 11])
-def test_as_many_scans_as_encoders_write_are_decoded(scans: int) -> None:
+def test_usual_numbers_of_scans_are_decoded(scans: int) -> None:
     assert name_fault(decode_pil(make_scan_bomb(scans), LIMITS)) is None
 
 
 def test_bytes_that_only_look_like_scans_do_not_count() -> None:
-    """In a preview, in metadata, and behind the photo, as phones store films there."""
+    """In a preview, in metadata, and after the image, where phones store films."""
     photo = make_photo(1)
     looks = b"\xff\xda" * 300
     segment = b"\xff\xef" + (len(looks) + 2).to_bytes(2) + looks
     assert name_fault(decode_pil(photo[:2] + segment + photo[2:] + looks, LIMITS)) is None
 
 
-def test_scan_bombs_cost_a_night_nothing(tagging_shop: Shop, tmp_path: Path) -> None:
+def test_scan_bombs_do_not_slow_down_a_run(tagging_shop: Shop, tmp_path: Path) -> None:
     keys = tagging_shop.put_photos(8)
     bombs = [f"bomb_{number}.jpg" for number in range(3)]
     for number, key in enumerate(bombs):

@@ -1,4 +1,4 @@
-"""Signals at moments at which nobody listens."""
+"""Send signals at arbitrary moments."""
 
 import os
 import signal
@@ -31,14 +31,14 @@ def end_between_two_inner_blocks() -> None:
 
 
 @pytest.mark.parametrize("end", [end_late, end_between_two_inner_blocks])
-def test_no_signal_is_forgotten(end: Callable[[], None]) -> None:
+def test_no_signal_is_lost(end: Callable[[], None]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TerminatedError):
         end()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_stop_does_not_reach_the_next_job() -> None:
+def test_a_stop_does_not_affect_the_next_job() -> None:
     with pytest.raises(TerminatedError):
         end_late()
     with finish_steps():
@@ -55,6 +55,6 @@ def test_sigterm_in_the_last_chunk_ends_the_job_after_it(tagging_shop: Shop, tmp
         os.kill(process.pid, signal.SIGTERM)
     process.join(60)
     assert process.exitcode == 143, (tmp_path / "messages").read_text()
-    # Its chunk is saved, and nothing was published after it.
+    # Its chunk is committed, and nothing was published after it.
     assert tagging_shop.query(CHUNKS) == [(1,)]
     assert tagging_shop.query("SELECT count(*) FROM catalog.product_tags") == [(0,)]

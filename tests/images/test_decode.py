@@ -1,4 +1,4 @@
-"""Anything that a bucket may hold, decoded."""
+"""Decode valid, broken and hostile files."""
 
 import io
 import random
@@ -38,7 +38,7 @@ def fail(content: bytes, limits: DecodeLimits = LIMITS) -> DecodeFailure:
 
 
 def claim_png(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header claims any size."""
+    """Return a small PNG whose header claims any size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -59,18 +59,18 @@ def claim_png(width: int, height: int) -> bytes:
         (make_photo(1, (7, 300), "PNG"), DecodeReason.TOO_SMALL),
     ],
 )
-def test_bad_bytes_become_a_reason(content: bytes, reason: DecodeReason) -> None:
+def test_bad_bytes_fail_with_a_reason(content: bytes, reason: DecodeReason) -> None:
     assert fail(content).reason is reason
 
 
-def test_photos_at_the_limits_are_decoded() -> None:
+def test_images_at_the_limits_are_decoded() -> None:
     limits = DecodeLimits(max_pixels=8 * 30, min_side_pixels=8, target_side=64)
     decoded = decode(make_photo(1, (8, 30), "PNG"), limits)
     assert (decoded.width, decoded.height) == (8, 30)
     assert fail(make_photo(1, (8, 31), "PNG"), limits).reason is DecodeReason.TOO_MANY_PIXELS
 
 
-def test_bomb_is_refused_before_it_is_decoded() -> None:
+def test_a_decompression_bomb_is_refused_from_its_header() -> None:
     bomb = encode(Image.new("1", (30_000, 30_000)), "PNG")
     started = time.process_time()
     assert fail(bomb).reason is DecodeReason.TOO_MANY_PIXELS
@@ -103,17 +103,17 @@ def test_transparent_palette_becomes_white() -> None:
     assert pixels[5, 5].tolist() == [255, 0, 0]
 
 
-def test_grey_has_three_equal_channels() -> None:
+def test_gray_has_three_equal_channels() -> None:
     assert decode(encode(Image.new("L", (20, 20), 77), "PNG")).pixels[3, 3].tolist() == [77, 77, 77]
 
 
-def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+def test_sixteen_bit_samples_are_scaled() -> None:
     values = np.full((20, 20), 32_896, dtype=np.uint16)
     content = encode(Image.fromarray(values), "PNG")
     assert decode(content).pixels[3, 3].tolist() == [128, 128, 128]
 
 
-def test_cmyk_has_the_right_colours() -> None:
+def test_cmyk_colors_are_converted() -> None:
     content = encode(Image.new("RGB", (32, 32), (220, 30, 40)).convert("CMYK"), "JPEG", quality=95)
     assert np.abs(decode(content).pixels[9, 9].astype(int) - (220, 30, 40)).max() <= 12
 
@@ -121,7 +121,7 @@ def test_cmyk_has_the_right_colours() -> None:
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation: int, image_format: str) -> None:
-    # The camera's own inverse: what ImageOps.exif_transpose turns upright must equal what we decode.
+    # The result must equal that of ImageOps.exif_transpose.
     image = Image.fromarray(np.random.default_rng(3).integers(0, 255, (6, 4, 3), dtype=np.uint8))
     image = image.resize((64, 96), Image.Resampling.NEAREST)
     exif = Image.Exif()
@@ -136,7 +136,7 @@ def test_exif_orientation_is_applied(orientation: int, image_format: str) -> Non
     assert np.array_equal(decoded.pixels, np.asarray(upright))
 
 
-def test_broken_exif_and_broken_profile_do_not_matter() -> None:
+def test_broken_exif_and_profiles_are_ignored() -> None:
     image = Image.new("RGB", (40, 40), (10, 200, 30))
     for content in (
         encode(image, "JPEG", exif=b"Exif\0\0MM\0*" + b"\xff" * 40),
@@ -146,23 +146,23 @@ def test_broken_exif_and_broken_profile_do_not_matter() -> None:
         assert decode(content).pixels.shape == (40, 40, 3)
 
 
-def test_animation_gives_its_first_frame() -> None:
+def test_an_animation_decodes_to_its_first_frame() -> None:
     frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
     content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(content).pixels[5, 5].tolist() == [255, 0, 0]
 
 
-def test_wrong_suffix_does_not_matter() -> None:
+def test_the_format_is_detected_from_the_bytes() -> None:
     assert decode(make_photo(1, image_format="PNG")).pixels.shape == (128, 96, 3)
 
 
-def test_large_jpeg_shrinks_while_decoding_but_not_below_the_target() -> None:
+def test_a_large_jpeg_is_decoded_smaller_but_not_below_the_target() -> None:
     decoded = decode(make_photo(1, (600, 900)))
     assert (decoded.width, decoded.height) == (600, 900)
     assert 64 <= min(decoded.pixels.shape[:2]) < 600
 
 
-def test_no_mutation_of_any_format_raises() -> None:
+def test_mutated_files_never_raise() -> None:
     random_bytes = random.Random(11)
     for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
         original = make_photo(5, (40, 50), image_format)

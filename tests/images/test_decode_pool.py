@@ -1,4 +1,4 @@
-"""Decoding in processes of its own."""
+"""Decode in separate processes."""
 
 import os
 import signal
@@ -29,13 +29,13 @@ with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_wit
 
 
 def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFailure:
-    """A decoder with a memory fault."""
+    """A decoder with a segmentation fault."""
     if content == DEADLY:
         os.kill(os.getpid(), signal.SIGSEGV)
     return DECODE(content)
 
 
-def test_batch_keeps_its_order() -> None:
+def test_a_batch_keeps_its_order() -> None:
     photos = [make_photo(seed, (40 + seed, 50)) for seed in range(6)]
     with DecodePool(2) as pool:
         decoded = pool.decode(DECODE, [photos[0], b"", *photos[1:]])
@@ -46,7 +46,7 @@ def test_batch_keeps_its_order() -> None:
     ]
 
 
-def test_crash_fails_its_own_image_only() -> None:
+def test_a_crash_fails_only_its_image() -> None:
     photos = [make_photo(seed) for seed in range(4)]
     with DecodePool(1) as pool:
         first = pool.decode(crash_on_deadly_bytes, [photos[0], DEADLY, *photos[1:]])
@@ -80,7 +80,7 @@ def test_processes_end_when_the_job_is_killed() -> None:
         time.sleep(0.05)
 
 
-def test_a_crash_in_a_group_fails_none_of_the_others() -> None:
+def test_a_crash_does_not_fail_the_rest_of_its_group() -> None:
     photos = [make_photo(seed, (40 + seed, 50)) for seed in range(9)]
     with DecodePool(1) as pool:
         decoded = pool.decode(crash_on_deadly_bytes, [*photos[:4], DEADLY, *photos[4:]])
@@ -88,7 +88,7 @@ def test_a_crash_in_a_group_fails_none_of_the_others() -> None:
     assert widths == [*range(40, 44), DecodeReason.DECODER_CRASHED, *range(44, 49)]
 
 
-def test_processes_are_there_before_the_first_image() -> None:
+def test_processes_start_before_the_first_image() -> None:
     with DecodePool(2):
         children = psutil.Process().children(recursive=True)
         assert sum("spawn_main" in " ".join(child.cmdline()) for child in children) >= 2

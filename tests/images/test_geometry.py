@@ -1,4 +1,4 @@
-"""What a photo looks like to a model, beside the preprocessing that the model was trained with."""
+"""Compare resized images with the preprocessing of the training."""
 
 import io
 from pathlib import Path
@@ -27,14 +27,14 @@ def list_real_photos(count: int) -> list[Path]:
 
 
 def enlarge(photo: Path) -> bytes:
-    """A photo as a camera gives it, of which a decoder can leave pixels out."""
+    """Return a large photo, which a decoder can shrink."""
     buffer = io.BytesIO()
     Image.open(photo).convert("RGB").resize((1200, 1600), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 @pytest.mark.parametrize("is_large", [False, True], ids=["400 x 533", "1200 x 1600"])
-def test_features_are_those_of_the_preprocessing_that_a_model_was_trained_with(is_large: bool) -> None:
+def test_features_match_the_preprocessing_of_the_training(is_large: bool) -> None:
     folder = require_pretrained()
     processor, model = AutoImageProcessor.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     preprocessing = Preprocessing.from_checkpoint(folder)
@@ -56,7 +56,7 @@ def test_features_are_those_of_the_preprocessing_that_a_model_was_trained_with(i
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [(400, 533), (533, 400), (50, 61), (1200, 1600)])
-def test_pixels_are_those_of_pillow(interpolation: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_match_pillow(interpolation: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cykooz_resizer", reason="no package for this machine, on which Pillow resizes")
     photo = Image.open(io.BytesIO(make_photo(3, size)))
     geometry = Geometry(256, 224, keep_aspect=True, interpolation=interpolation)

@@ -27,7 +27,7 @@ def count_differing_bits(one: bytes, other: bytes) -> int:
 
 
 def copy_photo(content: bytes, scale: float = 1, quality: int = 90) -> bytes:
-    """The same picture, resized and compressed again."""
+    """Return the same image, resized and compressed again."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
     buffer = io.BytesIO()
     image.resize((round(image.width * scale), round(image.height * scale))).save(buffer, "JPEG", quality=quality)
@@ -36,24 +36,24 @@ def copy_photo(content: bytes, scale: float = 1, quality: int = 90) -> bytes:
 
 @pytest.fixture(scope="module")
 def real_photos() -> list[bytes]:
-    """Eighty photos of every category."""
+    """Return eighty images of every category."""
     if not PHOTOS.is_dir():
         pytest.skip("no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder")
     paths = sorted(PHOTOS.glob("validation/*/*.jpg"))
     return [path.read_bytes() for path in paths[:: len(paths) // 80]]
 
 
-def test_it_has_256_bits_and_depends_on_the_pixels_alone() -> None:
+def test_the_hash_has_256_bits_and_depends_only_on_pixels() -> None:
     content = make_photo(1)
     assert len(hash_content(content)) == 32
     assert hash_content(content) == hash_content(make_photo(1, image_format="JPEG")) != hash_content(make_photo(2))
 
 
-def test_a_blank_photo_has_one() -> None:
+def test_a_blank_image_has_a_hash() -> None:
     assert len(perceptual_hash(np.full((40, 40, 3), 255, dtype=np.uint8))) == 32
 
 
-def test_a_photo_is_hashed_upright() -> None:
+def test_an_image_is_hashed_upright() -> None:
     image = Image.open(io.BytesIO(make_photo(1, (256, 320), "PNG")))
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -64,7 +64,7 @@ def test_a_photo_is_hashed_upright() -> None:
 
 
 @pytest.mark.parametrize(("scale", "quality"), [(1, 50), (0.5, 90), (1.5, 90), (0.7, 60)])
-def test_copies_of_a_real_photo_differ_in_few_bits(real_photos: list[bytes], scale: float, quality: int) -> None:
+def test_copies_of_a_real_image_differ_in_few_bits(real_photos: list[bytes], scale: float, quality: int) -> None:
     differences = [
         count_differing_bits(hash_content(photo), hash_content(copy_photo(photo, scale, quality)))
         for photo in real_photos
@@ -72,12 +72,12 @@ def test_copies_of_a_real_photo_differ_in_few_bits(real_photos: list[bytes], sca
     assert max(differences) <= SAME_BITS
 
 
-def test_different_real_photos_differ_in_more(real_photos: list[bytes]) -> None:
+def test_different_real_images_differ_in_more_bits(real_photos: list[bytes]) -> None:
     hashes = [hash_content(photo) for photo in real_photos]
     assert min(count_differing_bits(one, other) for one, other in combinations(hashes, 2)) > SAME_BITS
 
 
-def test_shrinking_while_a_photo_is_decoded_changes_next_to_nothing(real_photos: list[bytes]) -> None:
+def test_shrinking_while_decoding_changes_few_bits(real_photos: list[bytes]) -> None:
     large = [copy_photo(photo, scale=3) for photo in real_photos[:8]]
     assert all(
         count_differing_bits(hash_content(photo), hash_content(photo, target_side=100_000)) <= 4 for photo in large
@@ -85,7 +85,7 @@ def test_shrinking_while_a_photo_is_decoded_changes_next_to_nothing(real_photos:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_copies_of_a_generated_photo_differ_in_few_bits_and_other_photos_in_many(seed: int) -> None:
+def test_generated_copies_differ_in_few_bits_and_other_images_in_many(seed: int) -> None:
     content = make_photo(seed, (200, 260))
     assert count_differing_bits(hash_content(content), hash_content(copy_photo(content, 0.8, 70))) <= SAME_BITS
     assert count_differing_bits(hash_content(content), hash_content(make_photo(seed + 100, (200, 260)))) > SAME_BITS

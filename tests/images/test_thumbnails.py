@@ -11,14 +11,14 @@ from jobs.settings import ImageSettings
 SHRINK = shrink_under_limits(ImageSettings())
 
 
-def test_a_photo_becomes_a_small_jpeg() -> None:
+def test_an_image_becomes_a_small_jpeg() -> None:
     small = SHRINK(make_photo(1, (600, 800)))
     assert isinstance(small, bytes)
     with Image.open(BytesIO(small)) as photo:
         assert (photo.format, photo.size) == ("JPEG", (240, GRID_SIDE))
 
 
-def test_it_is_decoded_under_limits() -> None:
+def test_images_are_decoded_with_limits() -> None:
     bomb = BytesIO()
     Image.new("1", (6000, 5000)).save(bomb, "PNG")
     refused = [SHRINK(content) for content in (bomb.getvalue(), b"<svg onload=alert(1)>", make_photo(1)[:-200])]

@@ -1,4 +1,4 @@
-"""Somebody who asks the catalog all the time, and notes what it answers."""
+"""Query the catalog continuously from a thread, and record the results."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ QUESTION = """
 
 @dataclass(frozen=True)
 class Answer:
-    """What one statement saw, and so one moment of the catalog."""
+    """What one statement saw: a single snapshot of the catalog."""
 
     images: int
     labelled: int
@@ -41,13 +41,13 @@ class Answer:
 
 @dataclass
 class Watch:
-    """The answers so far, in order, and what was raised instead of one."""
+    """The results so far, in order, and the exceptions."""
 
     answers: list[Answer] = field(default_factory=list)
     errors: list[exc.DBAPIError] = field(default_factory=list)
 
     def assert_whole_and_unmixed(self) -> None:
-        """No question failed, no answer was smaller than one before, and none mixed two classifiers."""
+        """Check that no query failed, no result shrank, and none mixed two classifiers."""
         assert self.errors == []
         assert len(self.answers) > 3, "it was hardly asked"
         for before, after in zip(self.answers, self.answers[1:], strict=False):
@@ -62,7 +62,7 @@ class Watch:
 
 @contextmanager
 def watch_catalog(shop: Shop, words: str) -> Iterator[Watch]:
-    """Ask from a thread until the end of the block, and once more then; a question that waits for a lock fails."""
+    """Query from a thread until the end of the block, and once more then. A query that waits for a lock fails."""
     watch, stop = Watch(), threading.Event()
     engine = create_engine(driver_url(shop.environment["CATALOG_DATABASE_URL"]), isolation_level="AUTOCOMMIT")
 

@@ -1,5 +1,6 @@
-"""The decoder for GPUs, run on the CPU: the same calls of TorchCodec on another device."""
+"""Test the GPU decoder on the CPU: it makes the same calls of TorchCodec on another device."""
 
+import io
 import logging
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from jobs.failures import DecodeReason
 from jobs.images.decode import DecodeFailure, DecodeLimits, PreparedImage, prepare_image
 from jobs.images.geometry import Geometry
 from jobs.ingest import decode_on_gpu
-from jobs.ingest.decode_on_gpu import GpuDecoder, Jpeg, cut_groups, require_gpu
+from jobs.ingest.decode_on_gpu import GpuDecoder, Jpeg, cut_groups, require_gpu, resize_on_device
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from jobs.models.device import Device
@@ -27,10 +28,16 @@ GEOMETRIES = (
     Geometry(resize_to=64, crop_to=56, keep_aspect=True, interpolation="bilinear"),
     Geometry(resize_to=64, crop_to=64, keep_aspect=False, interpolation="bicubic"),
 )
+RESIZE_GEOMETRIES = (
+    Geometry(resize_to=64, crop_to=56, keep_aspect=True, interpolation="bicubic"),
+    Geometry(resize_to=64, crop_to=56, keep_aspect=True, interpolation="bilinear", crop_rounding="even"),
+    Geometry(resize_to=64, crop_to=64, keep_aspect=False, interpolation="bicubic"),
+    Geometry(resize_to=48, crop_to=64, keep_aspect=True, interpolation="bicubic"),
+)
 
 
 class Processes:
-    """Stands where the decoding processes do, and notes how many photos came."""
+    """Replace the decoding processes, and count the images."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
@@ -61,9 +68,7 @@ def assert_alike(one: PreparedImage | DecodeFailure, other: PreparedImage | Deco
 
 
 @pytest.mark.parametrize("size", [(90, 120), (300, 200), (900, 700)])
-def test_photos_are_what_the_processes_make_of_them(
-    decoder: GpuDecoder, processes: Processes, size: tuple[int, int]
-) -> None:
+def test_images_match_those_of_the_processes(decoder: GpuDecoder, processes: Processes, size: tuple[int, int]) -> None:
     contents = [make_photo(number, size) for number in range(3)]
     prepared = decoder.decode(contents)
     assert processes.asked == []
@@ -72,7 +77,7 @@ def test_photos_are_what_the_processes_make_of_them(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photos_are_turned_upright(decoder: GpuDecoder, processes: Processes, orientation: int) -> None:
+def test_images_are_turned_upright(decoder: GpuDecoder, processes: Processes, orientation: int) -> None:
     blocks = Image.fromarray(np.random.default_rng(3).integers(0, 255, (6, 4, 3), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -81,7 +86,7 @@ def test_photos_are_turned_upright(decoder: GpuDecoder, processes: Processes, or
     assert processes.asked == ([content] if orientation > 1 else [])
 
 
-def test_a_mixed_batch_keeps_its_order_and_its_reasons(decoder: GpuDecoder, processes: Processes) -> None:
+def test_a_mixed_batch_keeps_its_order_and_reasons(decoder: GpuDecoder, processes: Processes) -> None:
     photo = make_photo(1, (90, 120))
     cmyk = encode(Image.new("RGB", (64, 64), (220, 30, 40)).convert("CMYK"), "JPEG")
     huge = encode(Image.new("L", (1001, 1000)), "JPEG")
@@ -112,13 +117,13 @@ def test_a_bomb_is_refused_by_our_own_limit(decoder: GpuDecoder, monkeypatch: py
     assert prepared[0].reason is DecodeReason.TOO_MANY_PIXELS
 
 
-def test_grey_photos_have_three_channels(decoder: GpuDecoder, processes: Processes) -> None:
+def test_gray_images_get_three_channels(decoder: GpuDecoder, processes: Processes) -> None:
     content = encode(Image.fromarray(np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)), "JPEG")
     assert_alike(decoder.decode([content])[0], prepare_image(content, LIMITS, GEOMETRIES))
     assert processes.asked == []
 
 
-def test_what_the_gpu_refuses_is_said_and_goes_to_the_processes(
+def test_images_that_the_gpu_refuses_are_logged_and_decoded_by_processes(
     decoder: GpuDecoder, processes: Processes, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The header is whole and the end is there, but no scan is between them.
@@ -132,15 +137,13 @@ def test_what_the_gpu_refuses_is_said_and_goes_to_the_processes(
     assert "the GPU failed to decode 2 JPEGs" in caplog.text
 
 
-def test_groups_are_bounded_by_pixels_and_lose_nothing() -> None:
+def test_groups_are_limited_in_pixels_and_complete() -> None:
     jpegs = [Jpeg(position, b"", width, 10) for position, width in enumerate((4, 4, 4, 30, 1, 1))]
     groups = [[jpeg.position for jpeg in group] for group in cut_groups(jpegs, 80)]
     assert groups == [[0, 1], [2], [3], [4, 5]]
 
 
-def test_a_night_with_the_switch_tags_what_a_night_without_it_does(
-    tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_the_gpu_decoder_gives_the_same_tags(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     tagging_shop.put_photos(10)
     tagging_shop.put("p9_1.png", make_photo(99, image_format="PNG"))
     tagging_shop.put("p9_2.jpg", make_photo(98)[:400])
@@ -162,6 +165,21 @@ def test_a_night_with_the_switch_tags_what_a_night_without_it_does(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_a_gpu_the_switch_is_refused_in_words() -> None:
+def test_the_gpu_decoder_without_a_gpu_is_a_clear_error() -> None:
     with pytest.raises(PermanentError, match="CATALOG_JPEG_DECODER=gpu needs a GPU"):
         require_gpu("auto", 0)
+
+
+@pytest.mark.parametrize("size", [(301, 200), (160, 333), (40, 47)])
+@pytest.mark.parametrize("geometry", RESIZE_GEOMETRIES, ids=lambda geometry: f"{geometry.resize_to}-{geometry.crop_to}")
+def test_resized_tensors_match_the_decoding_processes(geometry: Geometry, size: tuple[int, int]) -> None:
+    photo = Image.open(io.BytesIO(make_photo(5, size))).convert("RGB")
+    tensor = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)
+    resized = resize_on_device(tensor, geometry).permute(1, 2, 0).numpy()
+    expected = geometry.resize(photo)
+    assert resized.dtype == expected.dtype
+    assert resized.shape == expected.shape
+    difference = np.abs(resized.astype(int) - expected)
+    # Of 255 levels: what rounding explains. A crop one pixel off, or another filter, is further away on average.
+    assert difference.mean() < 0.5
+    assert np.quantile(difference, 0.99) <= 3

@@ -1,4 +1,4 @@
-"""Whether a run looks like what its classifier was accepted on."""
+"""Measure the drift of runs."""
 
 from dataclasses import asdict, replace
 
@@ -36,7 +36,7 @@ def test_the_index_is_jeffreys_divergence_of_the_smoothed_shares() -> None:
     assert compute_psi([100, 0], [0, 100]) < float("inf")
 
 
-def test_the_same_mix_is_no_drift_however_many_images() -> None:
+def test_the_same_distribution_is_no_drift_for_any_number_of_images() -> None:
     for factor in (1, 20):
         seen = DriftReference(
             {name: count * factor for name, count in REFERENCE.category_counts.items()},
@@ -64,7 +64,7 @@ def test_a_change_is_flagged(categories: dict[str, int], confidences: list[int])
     assert not compare_counts(REFERENCE, DriftReference(categories, confidences), RunSettings(drift_limit=5)).is_flagged
 
 
-def test_a_few_images_tell_nothing() -> None:
+def test_too_few_images_give_no_index() -> None:
     seen = DriftReference({"shoe": 199}, [199, 0, 0, 0, 0, 0, 0, 0, 0, 0])
     report = compare_counts(REFERENCE, seen, DEFAULTS)
     assert (report.images, report.category_psi, report.confidence_psi, report.is_flagged) == (199, None, None, False)
@@ -72,8 +72,8 @@ def test_a_few_images_tell_nothing() -> None:
 
 
 @pytest.mark.parametrize("categories", [4, 17, 60])
-def test_chance_alone_is_hardly_ever_flagged(categories: int) -> None:
-    """Nights of the least number of images, drawn from the very mix of a reference of 341 test images."""
+def test_samples_of_one_distribution_are_hardly_ever_flagged(categories: int) -> None:
+    """Draw runs of the minimum size from the distribution of a reference with 341 test images."""
     random = np.random.default_rng(7)
     shares, confidence = random.dirichlet(np.full(categories, 2)), random.dirichlet(np.arange(1, 11))
     names = [str(number) for number in range(categories)]
@@ -104,14 +104,14 @@ def report_again(shop: Shop, run_id: str) -> RunReport:
     return report_run(shop.with_settings(drift_min_images=10, failed_share_limit=1.0), run_id)
 
 
-def test_a_run_reports_drift_in_a_field_of_its_own(tagging_shop: Shop) -> None:
+def test_the_report_of_a_run_contains_drift(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
     tagging_shop.put_photos(40)
     report = ingest(easy, IngestOptions())
     assert (report.drift, report.asks_for_retraining) == (None, False), "there is no reference"
     with tagging_shop.connections.engine.begin() as connection:
         seen = count_catalog_answers(connection, read_live_classifier(tagging_shop))
-    # The untrained models answer every photo alike.
+    # The untrained models give every image the same tag.
     set_reference(tagging_shop, seen)
     tagging_shop.put_photos(40, seed=1)
     report = ingest(easy, IngestOptions())
@@ -126,7 +126,7 @@ def test_a_run_reports_drift_in_a_field_of_its_own(tagging_shop: Shop) -> None:
     assert stored == asdict(report)
 
 
-def test_the_first_run_settles_what_the_next_are_compared_with(tagging_shop: Shop) -> None:
+def test_after_the_first_run_the_catalog_is_the_reference(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
     with tagging_shop.connections.engine.begin() as connection:
         other_mix = replace(REFERENCE, category_counts={"another": 1000})
@@ -145,7 +145,7 @@ def test_the_first_run_settles_what_the_next_are_compared_with(tagging_shop: Sho
     assert not ingest(easy, IngestOptions()).asks_for_retraining
 
 
-def test_a_drift_that_stays_asks_for_a_retraining_once_a_week(tagging_shop: Shop) -> None:
+def test_lasting_drift_requests_retraining_once_a_week(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
     set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
     asked = []
@@ -163,7 +163,7 @@ def test_a_drift_that_stays_asks_for_a_retraining_once_a_week(tagging_shop: Shop
     assert again.asks_for_retraining, "a report that is repeated says the same"
 
 
-def test_another_classifier_asks_anew(tagging_shop: Shop, tiny_models: TinyModels) -> None:
+def test_a_new_classifier_may_request_retraining_immediately(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
     for night, classifier in enumerate((None, tiny_models.other_classifier)):
         if classifier is not None:
@@ -174,7 +174,7 @@ def test_another_classifier_asks_anew(tagging_shop: Shop, tiny_models: TinyModel
         assert ingest(easy, IngestOptions()).asks_for_retraining
 
 
-def test_a_run_that_counts_as_failed_leaves_the_request_to_the_next(tagging_shop: Shop) -> None:
+def test_a_failed_run_does_not_request_retraining(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10, failed_share_limit=0.01)
     set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
     tagging_shop.put_photos(20)
@@ -188,7 +188,7 @@ def test_a_run_that_counts_as_failed_leaves_the_request_to_the_next(tagging_shop
     assert ingest(easy, IngestOptions()).asks_for_retraining
 
 
-def test_only_what_the_classifier_itself_said_in_the_run_counts(tagging_shop: Shop) -> None:
+def test_only_new_predictions_of_the_run_count(tagging_shop: Shop) -> None:
     set_reference(tagging_shop, REFERENCE)
     keys = tagging_shop.put_photos(12)
     ingest(tagging_shop.connections, IngestOptions())

@@ -1,4 +1,4 @@
-"""A catalog with an encoder and no classifier: images get vectors and no tags, until a classifier comes."""
+"""Ingest with an encoder and no classifier: images get vectors and no tags until there is a classifier."""
 
 import pytest
 
@@ -16,7 +16,7 @@ LIVE_SPACE = "SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'
 
 @pytest.fixture
 def embedding_shop(shop: Shop, tiny_models: TinyModels) -> Shop:
-    """A shop whose only champion is an encoder, with ten photos, of which two are copies and one is broken."""
+    """A shop whose only champion is an encoder, with ten images: two are copies, one is broken."""
     make_champion(shop.connections, tiny_models.encoder, "encoder")
     shop.put_photos(7)
     for number in range(2):
@@ -39,7 +39,7 @@ def test_images_get_vectors_and_no_tags(embedding_shop: Shop) -> None:
     assert {category for _, category in similar} == {None}
 
 
-def test_a_second_run_does_nothing_and_a_changed_photo_is_embedded_again(embedding_shop: Shop) -> None:
+def test_a_second_run_embeds_only_changed_images(embedding_shop: Shop) -> None:
     ingest(embedding_shop.connections, IngestOptions())
     assert ingest(embedding_shop.connections, IngestOptions()).entries == 0
     embedding_shop.put("p0000_1.jpg", make_photo(777))
@@ -72,7 +72,7 @@ def test_a_retag_after_a_first_classifier_tags_without_embedding_again(
     vectors = embedding_shop.query(VECTORS)
     make_champion(embedding_shop.connections, tiny_models.classifier, "classifier")
     report = retag(embedding_shop.connections)
-    # The first classifier is live from its promotion on.
+    # The first classifier is live as soon as it is promoted.
     assert (report.state, report.entries, report.switched) == ("nothing to do", 9, ())
     assert embedding_shop.query("SELECT count(*) FROM catalog.current_product_tags") == [(6,)]
     assert embedding_shop.query(VECTORS) == vectors

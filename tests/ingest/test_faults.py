@@ -1,4 +1,4 @@
-"""Objects that change, vanish or refuse to be read between listing and reading."""
+"""Read objects that changed, vanished or are refused after the listing."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,7 +41,7 @@ def proxy(tagging_shop: Shop) -> Iterator[FaultProxy]:
 
 
 def through(proxy: FaultProxy, shop: Shop) -> Connections:
-    """The shop's connections, with the bucket behind the proxy."""
+    """Return the connections of the shop with the bucket behind the proxy."""
     return replace(shop.connections, store=ObjectStore(proxy.url))
 
 
@@ -56,7 +56,7 @@ def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) 
     assert 0.5 < report.waiting["bucket"].share <= 1
 
 
-def test_faults_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_failures_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(12)
     proxy.errors = {
         keys[0]: (403, "AccessDenied"),
@@ -72,7 +72,7 @@ def test_faults_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultPr
     ]
 
 
-def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_retryable_failures_are_retried_and_resolved(tagging_shop: Shop, proxy: FaultProxy) -> None:
     key = tagging_shop.put_photos(2)[0]
     tagging_shop.put("broken.jpg", b"<html>")
     proxy.errors = {key: (403, "AccessDenied")}
@@ -90,7 +90,7 @@ def test_what_time_cures_is_asked_again_and_heals(tagging_shop: Shop, proxy: Fau
     assert tagging_shop.query(FAILURES) == [("broken.jpg", "decode", "unsupported_format", 1)]
 
 
-def test_attempts_become_rare(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_attempts_become_less_frequent(tagging_shop: Shop, proxy: FaultProxy) -> None:
     key = tagging_shop.put_photos(1)[0]
     proxy.errors = {key: (403, "AccessDenied")}
     limited = replace(through(proxy, tagging_shop), settings=tagging_shop.with_settings(max_attempts=2).settings)
@@ -102,13 +102,13 @@ def test_attempts_become_rare(tagging_shop: Shop, proxy: FaultProxy) -> None:
     assert [ingest(limited, IngestOptions()).tagged for _ in range(2)] == [1, 0]
 
 
-def test_replaced_object_is_noticed_without_help_of_the_endpoint(tagging_shop: Shop) -> None:
+def test_a_replaced_object_is_detected_without_if_match(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(1)
     location = replace(tagging_shop.connections.source, key=keys[0])
     assert tagging_shop.connections.store.read_unchanged(location, "another-etag", 10**6) == "object_replaced"
 
 
-def test_throttling_ends_the_job_and_nothing_is_lost(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_throttling_ends_the_job_without_loss(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(20)
     proxy.errors = {keys[13]: (503, "SlowDown")}
     with pytest.raises(RetryableError, match="SlowDown"):
@@ -119,7 +119,7 @@ def test_throttling_ends_the_job_and_nothing_is_lost(tagging_shop: Shop, proxy: 
     assert tagging_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(20,)]
 
 
-def test_wrong_credentials_blame_no_image(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_wrong_credentials_fail_no_image(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(3)
     proxy.errors = {keys[1]: (403, "InvalidAccessKeyId")}
     with pytest.raises(PermanentError, match="credentials"):
@@ -141,8 +141,8 @@ def test_hostile_keys_are_tagged(tagging_shop: Shop) -> None:
     assert len(tagging_shop.query("SELECT * FROM catalog.similar_products(:product, 3)", product=product)) == 3
 
 
-def test_keys_that_climb_are_tagged(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    """No folder can hold such a key, so the proxy shows one and hands it out."""
+def test_keys_with_parent_segments_are_tagged(tagging_shop: Shop, proxy: FaultProxy) -> None:
+    """No folder can hold such a key, so the proxy adds one to the listing and serves it."""
     photo = make_photo(1)
     tagging_shop.put("climb.jpg", photo)
     proxy.renamed = {"climb.jpg": "../../../tmp/climb.jpg"}
@@ -152,7 +152,7 @@ def test_keys_that_climb_are_tagged(tagging_shop: Shop, proxy: FaultProxy) -> No
     assert tagging_shop.query("SELECT object_key FROM catalog.current_image_tags") == [("../../../tmp/climb.jpg",)]
 
 
-def test_object_that_the_endpoint_refuses_stops_no_other(tagging_shop: Shop, proxy: FaultProxy) -> None:
+def test_a_refused_object_does_not_affect_others(tagging_shop: Shop, proxy: FaultProxy) -> None:
     keys = tagging_shop.put_photos(4)
     proxy.errors = {keys[2]: (400, "InvalidArgument")}
     report = ingest(through(proxy, tagging_shop), IngestOptions())

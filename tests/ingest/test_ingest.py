@@ -1,4 +1,4 @@
-"""The whole flow, on real photos, a real bucket and a real database."""
+"""Run the whole flow with real images, a real bucket and a real database."""
 
 import csv
 from collections import Counter
@@ -32,7 +32,7 @@ def upload(shop: Shop, folder: Path) -> None:
             shop.put(path.relative_to(folder).as_posix(), path.read_bytes())
 
 
-def test_every_file_of_the_sample_gets_what_it_deserves(tagging_shop: Shop, sample: SampleCatalog) -> None:
+def test_every_file_of_the_sample_is_tagged_or_fails_as_expected(tagging_shop: Shop, sample: SampleCatalog) -> None:
     upload(tagging_shop, sample.unlabeled_folder)
     with sample.truth_file.open(encoding="utf-8", newline="") as file:
         truth = {row["image"]: row for row in csv.DictReader(file)}
@@ -59,14 +59,14 @@ def test_every_file_of_the_sample_gets_what_it_deserves(tagging_shop: Shop, samp
     assert turned == [(True,)]
 
 
-def test_second_run_finds_nothing(tagging_shop: Shop) -> None:
+def test_a_second_run_finds_nothing_to_do(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(5)
     ingest(tagging_shop.connections, IngestOptions())
     report = ingest(tagging_shop.connections, IngestOptions())
     assert (report.entries, report.state, report.discovered["unchanged"]) == (0, "succeeded", 5)
 
 
-def test_same_bytes_are_computed_once(tagging_shop: Shop) -> None:
+def test_equal_bytes_are_computed_once(tagging_shop: Shop) -> None:
     for number in range(20):
         tagging_shop.put(f"copy{number}_1.jpg", make_photo(1))
     report = ingest(tagging_shop.connections, IngestOptions())
@@ -85,7 +85,7 @@ def test_copies_of_bad_bytes_fail_too(tagging_shop: Shop) -> None:
     assert (report.failed, report.failure_reasons) == (10, {"truncated": 10})
 
 
-def test_new_classifier_does_not_embed_again(tagging_shop: Shop, tiny_models: TinyModels) -> None:
+def test_a_new_classifier_does_not_embed_again(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     tagging_shop.put_photos(6)
     ingest(tagging_shop.connections, IngestOptions())
     vectors = tagging_shop.query(
@@ -100,7 +100,7 @@ def test_new_classifier_does_not_embed_again(tagging_shop: Shop, tiny_models: Ti
     assert before != tagging_shop.query("SELECT image_id, confidence FROM catalog.current_image_tags ORDER BY 1")
 
 
-def test_changed_photo_is_tagged_anew_and_vanished_leaves_every_answer(tagging_shop: Shop) -> None:
+def test_a_changed_image_is_tagged_again_and_a_vanished_one_disappears(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(12)
     ingest(tagging_shop.connections, IngestOptions())
     tagging_shop.put(keys[0], make_photo(4321))
@@ -133,7 +133,7 @@ def test_force_computes_everything_again(tagging_shop: Shop) -> None:
     assert all(new[1] > old[1] for old, new in zip(before, after, strict=True))
 
 
-def test_product_is_fused_from_its_photos(tagging_shop: Shop) -> None:
+def test_a_product_tag_combines_its_images(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(4)
     ingest(tagging_shop.connections, IngestOptions())
     categories = ("dress", "hat", "shirt", "shoe")
@@ -152,7 +152,7 @@ def test_product_is_fused_from_its_photos(tagging_shop: Shop) -> None:
     assert [(row[0], float(row[1]), *row[2:]) for row in fused] == [("dress", 0.45, 2, True)]
 
 
-def test_photo_that_grew_too_large_answers_no_more(tagging_shop: Shop) -> None:
+def test_an_image_that_became_too_large_loses_its_tag(tagging_shop: Shop) -> None:
     key = tagging_shop.put_photos(2)[0]
     ingest(tagging_shop.connections, IngestOptions())
     tagging_shop.put(key, make_photo(1) + bytes(1_000_000))
@@ -162,7 +162,7 @@ def test_photo_that_grew_too_large_answers_no_more(tagging_shop: Shop) -> None:
     assert tagging_shop.query(TAGGED) == [(1,)]
 
 
-def test_products_that_exchange_photos_are_fused_anew(tagging_shop: Shop) -> None:
+def test_products_that_exchange_images_are_updated(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(6)
     ingest(tagging_shop.connections, IngestOptions())
     ((classifier,),) = tagging_shop.query("SELECT DISTINCT classifier_version_id FROM catalog.product_tags")
@@ -187,12 +187,12 @@ def test_too_many_failures_fail_the_run_after_saving(tagging_shop: Shop) -> None
     assert tagging_shop.query("SELECT state, report ->> 'failed' FROM catalog.tagging_runs") == [("failed", "1")]
 
 
-def test_no_champion_is_said(shop: Shop) -> None:
+def test_a_missing_champion_is_a_clear_error(shop: Shop) -> None:
     with pytest.raises(PermanentError, match="jobs retrain"):
         ingest(shop.connections, IngestOptions())
 
 
-def test_report_is_kept_where_it_belongs(tagging_shop: Shop) -> None:
+def test_the_report_is_stored_in_the_database_and_the_bucket(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(3)
     report = ingest(tagging_shop.connections, IngestOptions())
     assert f"runs/{report.run_id}/report.json" in tagging_shop.list_artifacts()
@@ -201,7 +201,7 @@ def test_report_is_kept_where_it_belongs(tagging_shop: Shop) -> None:
     assert all(row[f"{stage}_seconds"] > 0 for stage in ("read", "decode", "predict", "write"))
 
 
-def test_bytes_that_move_to_another_key_keep_their_answer(tagging_shop: Shop) -> None:
+def test_bytes_that_move_to_another_key_keep_their_tag(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(20)
     ingest(tagging_shop.connections, IngestOptions())
     vectors = "SELECT object_key, embedding::text FROM catalog.image_embeddings JOIN catalog.images USING (image_id)"
@@ -223,7 +223,7 @@ def test_bytes_that_move_to_another_key_keep_their_answer(tagging_shop: Shop) ->
     assert after[keys[0]] != before[keys[0]]
 
 
-def test_photo_replaced_by_a_broken_file_leaves_every_answer(tagging_shop: Shop) -> None:
+def test_an_image_replaced_by_a_broken_file_loses_its_results(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(6)
     ingest(tagging_shop.connections, IngestOptions())
     tagging_shop.put(keys[0], b"<html>")
@@ -232,8 +232,8 @@ def test_photo_replaced_by_a_broken_file_leaves_every_answer(tagging_shop: Shop)
     assert tagging_shop.query(VECTORS) == [(5,)]
 
 
-def test_every_stage_reports_how_far_it_is(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """26 photos are two shards; each is counted batch by batch, whatever becomes of a photo."""
+def test_every_stage_reports_progress(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """26 images are two shards. Each counts its images batch by batch, including failures."""
     tagging_shop.put_photos(24)
     tagging_shop.put("copy_1.jpg", make_photo(1))
     tagging_shop.put("broken_1.jpg", b"<html>")
@@ -247,7 +247,7 @@ def test_every_stage_reports_how_far_it_is(tagging_shop: Shop, monkeypatch: pyte
     assert recorded.stages()[-1] == "renewing the codes of vectors"
 
 
-def test_run_that_stopped_halfway_goes_on(tagging_shop: Shop) -> None:
+def test_an_unfinished_run_is_resumed(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(4)
     plan_run(tagging_shop.connections, "half", IngestOptions())
     report = ingest(tagging_shop.connections, IngestOptions(run_id="half"))

@@ -1,4 +1,4 @@
-"""What a run will do, and what a preview leaves alone."""
+"""Plan and preview runs."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,7 +22,7 @@ def count_rows(shop: Shop) -> dict[str, int]:
     return {table: shop.query(f"SELECT count(*) FROM catalog.{table}")[0][0] for table in TABLES}
 
 
-def test_preview_writes_nothing(tagging_shop: Shop) -> None:
+def test_a_preview_writes_nothing(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(5)
     rows, artifacts = count_rows(tagging_shop), tagging_shop.list_artifacts()
     plan = preview_run(tagging_shop.connections, IngestOptions())
@@ -32,7 +32,7 @@ def test_preview_writes_nothing(tagging_shop: Shop) -> None:
     assert tagging_shop.list_artifacts() == artifacts
 
 
-def test_manifest_holds_every_due_image_once(tagging_shop: Shop) -> None:
+def test_the_manifest_contains_every_due_image_once(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_photos(50)
     plan = plan_run(tagging_shop.connections, "dag/manual__2026-01-01T00:00:00+00:00", IngestOptions())
     assert plan.shards == [0, 1, 2]
@@ -45,14 +45,14 @@ def test_manifest_holds_every_due_image_once(tagging_shop: Shop) -> None:
     assert sorted(listed) == sorted(keys)
 
 
-def test_second_plan_of_a_run_is_the_first(tagging_shop: Shop) -> None:
+def test_planning_a_run_again_returns_its_plan(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(5)
     first = plan_run(tagging_shop.connections, "run", IngestOptions())
     tagging_shop.put_photos(5, seed=1)
     assert plan_run(tagging_shop.connections, "run", IngestOptions()) == first
 
 
-def test_promotion_after_the_plan_does_not_reach_the_run(tagging_shop: Shop, tiny_models: TinyModels) -> None:
+def test_a_promotion_does_not_affect_a_planned_run(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     tagging_shop.put_photos(3)
     plan_run(tagging_shop.connections, "run", IngestOptions())
     planned = tagging_shop.query("SELECT classifier_version_id FROM catalog.tagging_runs")
@@ -62,7 +62,7 @@ def test_promotion_after_the_plan_does_not_reach_the_run(tagging_shop: Shop, tin
     assert planned != [(promoted.model_version_id,)]
 
 
-def test_reasons_say_why(tagging_shop: Shop, tiny_models: TinyModels) -> None:
+def test_images_are_due_for_the_expected_reasons(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     keys = tagging_shop.put_photos(6)
     tagging_shop.put("broken.jpg", b"<html>")
     ingest(tagging_shop.connections, IngestOptions())
@@ -85,7 +85,7 @@ def test_reasons_say_why(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     assert plan.entries == 8
 
 
-def test_new_photos_are_answered_by_the_live_models_until_the_catalog_is_brought_over(
+def test_new_images_are_tagged_by_the_live_models_until_a_retag(
     tagging_shop: Shop, tiny_models: TinyModels, caplog: pytest.LogCaptureFixture
 ) -> None:
     tagging_shop.put_photos(3)
@@ -102,12 +102,12 @@ def test_new_photos_are_answered_by_the_live_models_until_the_catalog_is_brought
     assert caplog.text.count("is promoted but not live: run `python -m jobs retag`") == 2
 
 
-def test_limit_takes_so_many(tagging_shop: Shop) -> None:
+def test_the_limit_restricts_the_number_of_images(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(6)
     assert plan_run(tagging_shop.connections, "run", IngestOptions(limit=4)).entries == 4
 
 
-def test_a_run_is_planned_once_by_all_who_ask_at_the_same_time(tagging_shop: Shop) -> None:
+def test_concurrent_calls_plan_a_run_once(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(30)
     with ThreadPoolExecutor(4) as threads:
         plans = list(threads.map(lambda _: plan_run(tagging_shop.connections, "run", IngestOptions()), range(4)))
@@ -116,7 +116,7 @@ def test_a_run_is_planned_once_by_all_who_ask_at_the_same_time(tagging_shop: Sho
     assert ingest(tagging_shop.connections, IngestOptions(run_id="run")).tagged == 30
 
 
-def test_a_run_belongs_to_its_source_and_its_purpose(tagging_shop: Shop) -> None:
+def test_a_run_belongs_to_its_source_and_command(tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(2)
     plan_run(connections, "night", IngestOptions())

@@ -1,4 +1,4 @@
-"""A shard that is killed, stopped or asked for twice."""
+"""Kill, stop and repeat the tagging of a shard."""
 
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -33,7 +33,7 @@ RESULTS = {
 
 
 def fill(shop: Shop) -> None:
-    """Photos, copies of some, and broken files, enough for several chunks."""
+    """Put images, copies and broken files, enough for several chunks."""
     shop.put_photos(40)
     for number in range(6):
         shop.put(f"twin{number}_1.jpg", make_photo(number))
@@ -56,7 +56,7 @@ def read_results(shop: Shop, run_id: str) -> dict[str, list[Any]]:
 
 
 def forget(shop: Shop) -> None:
-    """Make everything due again, as if no run had been."""
+    """Delete all results, so that everything is due again."""
     with shop.connections.engine.begin() as connection:
         for table in ("image_tags", "image_embeddings", "item_failures"):
             connection.exec_driver_sql(f"DELETE FROM catalog.{table}")
@@ -69,13 +69,13 @@ def count_chunks(shop: Shop, run_id: str) -> int:
 
 
 def wait_for_chunks(shop: Shop, run_id: str, wanted: int, process: ForkServerProcess) -> None:
-    """Wait until the shard has committed so many chunks."""
+    """Wait until the shard has committed a number of chunks."""
     wait_until(lambda: not process.is_alive() or count_chunks(shop, run_id) >= wanted)
     assert process.is_alive(), "the shard ended before it was disturbed"
 
 
 @pytest.mark.timeout(600)
-def test_killed_again_and_again_the_tables_end_up_equal(tagging_shop: Shop, tmp_path: Path) -> None:
+def test_repeated_kills_give_the_same_tables(tagging_shop: Shop, tmp_path: Path) -> None:
     environment = tagging_shop.environment | {"CATALOG_BATCH_SIZE": "1"}
     connections = tagging_shop.with_settings(chunk_size=4, batch_size=1, shard_size=100)
     shop = Shop(connections, tagging_shop.bucket_folder, environment)
@@ -97,7 +97,7 @@ def test_killed_again_and_again_the_tables_end_up_equal(tagging_shop: Shop, tmp_
     assert read_results(shop, "disturbed") == expected
 
 
-def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop, tmp_path: Path) -> None:
+def test_sigterm_ends_after_a_chunk_and_the_next_call_resumes(tagging_shop: Shop, tmp_path: Path) -> None:
     tagging_shop.put_photos(120)
     environment = tagging_shop.environment | {"CATALOG_BATCH_SIZE": "1"}
     connections = tagging_shop.with_settings(chunk_size=2, batch_size=1, shard_size=120)
@@ -116,7 +116,7 @@ def test_sigterm_ends_after_a_chunk_and_the_next_call_goes_on(tagging_shop: Shop
     assert shop.query("SELECT count(*) FROM catalog.image_tags") == [(120,)]
 
 
-def test_shard_in_other_hands_is_left_alone(tagging_shop: Shop) -> None:
+def test_a_shard_locked_by_another_process_is_not_tagged(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(3)
     plan_run(tagging_shop.connections, "run", IngestOptions())
     with tagging_shop.connections.engine.connect() as connection:
@@ -126,7 +126,7 @@ def test_shard_in_other_hands_is_left_alone(tagging_shop: Shop) -> None:
     assert "another process is tagging shard 0" in answer.error
 
 
-def test_finished_shard_loads_no_model(tagging_shop: Shop) -> None:
+def test_a_finished_shard_loads_no_model(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(3)
     plan_run(tagging_shop.connections, "run", IngestOptions())
     has_loaded = []

@@ -1,4 +1,4 @@
-"""The same photos on every device that this machine has: a GPU answers as a CPU does in float32."""
+"""Compare the predictions of all devices of this machine with a CPU in float32."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +36,7 @@ def make_batch(model: TorchModel, count: int) -> np.ndarray:
 @pytest.mark.parametrize("kind", get_args(ModelKind))
 @pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("device", DEVICES)
-def test_answers_are_those_of_a_cpu_in_float32(bases: BlankBases, device: str, precision: str, kind: ModelKind) -> None:
+def test_predictions_match_a_cpu_in_float32(bases: BlankBases, device: str, precision: str, kind: ModelKind) -> None:
     expected, model = load(bases, kind, "cpu", "fp32"), load(bases, kind, device, precision)
     batch = make_batch(model, 33)
     assert model.device.torch_device.type == device
@@ -46,7 +46,7 @@ def test_answers_are_those_of_a_cpu_in_float32(bases: BlankBases, device: str, p
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_batches_side_by_side_are_answered_as_one_after_the_other(bases: BlankBases, device: str) -> None:
+def test_concurrent_batches_give_the_same_predictions(bases: BlankBases, device: str) -> None:
     model = load(bases, "encoder", device, "fp32")
     batches = [make_batch(model, count) for count in range(1, 41)]
     expected = [model.predict(batch) for batch in batches]
@@ -57,7 +57,7 @@ def test_batches_side_by_side_are_answered_as_one_after_the_other(bases: BlankBa
 
 
 @needs_gpu
-def test_each_thread_has_one_stream_of_its_own() -> None:
+def test_each_thread_uses_its_own_stream() -> None:
     device = choose_device("cuda", "auto")
 
     def read_streams(_: int) -> list[int]:

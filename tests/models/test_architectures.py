@@ -1,4 +1,4 @@
-"""One small checkpoint of each architecture that docs/models.md names, through all that serves it."""
+"""Serve a small checkpoint of each architecture in docs/models.md in all engines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ from tests.models.tiny_architectures import CLASSIFIERS, ENCODERS, write_siglip2
 DEVICE = Device(torch.device("cpu"), torch.float32)
 TEXTS = ["red striped dress", "a hat"]
 
-# What runs here is Transformers and OpenVINO, for which the tracer of the coverage takes as long again.
+# This runs mostly Transformers and OpenVINO, where tracing the coverage doubles the time.
 pytestmark = pytest.mark.no_cover
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An architecture by its name, and a folder with it."""
+    """A folder with a checkpoint, and the name of its architecture."""
 
     name: str
     folder: Path
@@ -59,14 +59,14 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def photos() -> list[Image.Image]:
-    """Smooth, so that the two ways to resize differ by rounding alone."""
+    """Return smooth images, for which both ways to resize differ only by rounding."""
     rng = np.random.default_rng(0)
     blocks = [Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)) for _ in range(3)]
     return [block.resize((96, 80), Image.Resampling.BICUBIC) for block in blocks]
 
 
 def ask_transformers(folder: Path, model: Any, photos: list[Image.Image]) -> Any:
-    """What the checkpoint's own preprocessing and model make of photos."""
+    """Return the outputs of the checkpoint's own preprocessing and model."""
     inputs = AutoImageProcessor.from_pretrained(folder)(photos, return_tensors="pt")
     with torch.inference_mode():
         return model(**inputs)
@@ -76,20 +76,20 @@ def load_pixels(geometry: Any, photos: list[Image.Image]) -> torch.Tensor:
     return torch.stack([geometry.apply(np.asarray(photo)) for photo in photos])
 
 
-def test_a_classifier_answers_as_in_transformers(classifier: Checkpoint, photos: list[Image.Image]) -> None:
+def test_classifiers_match_transformers(classifier: Checkpoint, photos: list[Image.Image]) -> None:
     ours = load_classifier(classifier.folder, DEVICE)
     assert ours.categories == CATEGORIES
     probabilities = ours.predict(load_pixels(ours.preprocessing.geometry, photos))
     model = AutoModelForImageClassification.from_pretrained(classifier.folder).eval()
     expected = ask_transformers(classifier.folder, model, photos).logits.softmax(-1)
     torch.testing.assert_close(probabilities, expected, atol=2e-2, rtol=0)
-    # Of the same pixels, the same numbers.
+    # The same pixels give the same numbers.
     inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
     with torch.inference_mode():
         torch.testing.assert_close(probabilities, model(inputs).logits.softmax(-1), atol=1e-5, rtol=1e-4)
 
 
-def test_an_encoder_answers_as_in_transformers(encoder: Checkpoint, photos: list[Image.Image]) -> None:
+def test_encoders_match_transformers(encoder: Checkpoint, photos: list[Image.Image]) -> None:
     ours = load_image_encoder(encoder.folder, DEVICE)
     vectors = ours.predict(load_pixels(ours.preprocessing.geometry, photos))
     model = AutoModel.from_pretrained(encoder.folder).eval()
@@ -102,10 +102,10 @@ def test_an_encoder_answers_as_in_transformers(encoder: Checkpoint, photos: list
     torch.testing.assert_close(vectors, same, atol=1e-5, rtol=1e-4)
 
 
-def test_texts_are_embedded_as_in_transformers(encoder: Checkpoint) -> None:
+def test_text_vectors_match_transformers(encoder: Checkpoint) -> None:
     ours = load_text_encoder(encoder.folder, DEVICE)
     vectors = ours.embed(TEXTS)
-    # One by one, and padded: how SigLIP is used, and of no effect on the others.
+    # One by one and padded, as SigLIP requires. The other encoders ignore padding.
     tokenizer, model = AutoTokenizer.from_pretrained(encoder.folder), AutoModel.from_pretrained(encoder.folder).eval()
     longest = model.config.text_config.max_position_embeddings
     for text, vector in zip(TEXTS, vectors, strict=True):
@@ -117,7 +117,7 @@ def test_texts_are_embedded_as_in_transformers(encoder: Checkpoint) -> None:
 
 
 def ask_graph(folder: Path, kind: ModelKind, pixels: torch.Tensor, work: Path) -> np.ndarray:
-    """The answers of a graph of OpenVINO, built as `optimize` builds it."""
+    """Return the outputs of an OpenVINO graph, built as in `optimize`."""
     save_graph(convert_checkpoint(folder, kind), work)
     graph = compile_graphs([work], "fp32", pass_size=2)
     outputs = graph.infer(pixels.permute(0, 2, 3, 1).contiguous().numpy())[0]
@@ -138,8 +138,8 @@ def test_an_encoder_becomes_a_graph(encoder: Checkpoint, photos: list[Image.Imag
     np.testing.assert_allclose(answers, ours.predict(pixels).numpy(), atol=1e-4)
 
 
-def test_what_is_saved_sees_photos_and_texts_as_its_base(encoder: Checkpoint, tmp_path: Path) -> None:
-    """As a trained encoder is stored."""
+def test_a_saved_encoder_gives_the_vectors_of_its_base(encoder: Checkpoint, tmp_path: Path) -> None:
+    """Save the encoder as a training does."""
     AutoModel.from_pretrained(encoder.folder).save_pretrained(tmp_path)
     copy_preprocessing(encoder.folder, tmp_path)
     AutoTokenizer.from_pretrained(encoder.folder).save_pretrained(tmp_path)
@@ -149,7 +149,7 @@ def test_what_is_saved_sees_photos_and_texts_as_its_base(encoder: Checkpoint, tm
     np.testing.assert_allclose(texts[0], texts[1], atol=1e-6)
 
 
-def test_patches_of_any_shape_are_refused_with_what_to_take_instead(tmp_path: Path) -> None:
+def test_a_patch_processor_is_refused_with_an_alternative(tmp_path: Path) -> None:
     write_siglip2_naflex(tmp_path / "checkpoint")
     with pytest.raises(PermanentError, match="take the checkpoint of a fixed size") as caught:
         load_image_encoder(tmp_path / "checkpoint", DEVICE)

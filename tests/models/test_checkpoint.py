@@ -44,7 +44,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def resolve_elsewhere(base: str, hub_cache: Path, environment: Mapping[str, str]) -> str:
-    """The answer of a fresh process, since the hub's client reads its environment when it is imported."""
+    """Return the output of a new process: the hub client reads its environment at import."""
     answer = subprocess.run(
         [sys.executable, "-c", RESOLVE, base],
         cwd=PROJECT_ROOT,
@@ -58,13 +58,13 @@ def resolve_elsewhere(base: str, hub_cache: Path, environment: Mapping[str, str]
     return answer.stdout
 
 
-def test_a_directory_is_taken_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_directory_is_used_as_it_is(checkpoint: Path, tmp_path: Path) -> None:
     assert resolve_base(str(checkpoint), SETTING, tmp_path / "cache") == checkpoint
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("base", ["./no/such", "/no/such", "~/no-such-folder", "nowhere", "a/b/c", "", "https://hub/a"])
-def test_what_is_neither_directory_nor_hub_id_is_named_with_its_setting(base: str, tmp_path: Path) -> None:
+def test_the_error_for_other_text_names_the_setting(base: str, tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match=SETTING) as caught:
         resolve_base(base, SETTING, tmp_path)
     assert base in str(caught.value)
@@ -113,7 +113,7 @@ def test_a_folder_in_another_layout_is_refused(
 
 
 @pytest.mark.parametrize("shards", [[], ["pytorch_model-00001-of-00002.bin"]])
-def test_a_folder_that_lacks_shards_is_refused(checkpoint: Path, tmp_path: Path, shards: list[str]) -> None:
+def test_a_folder_with_missing_shards_is_refused(checkpoint: Path, tmp_path: Path, shards: list[str]) -> None:
     (checkpoint / "model.safetensors").unlink()
     names = {"first": "pytorch_model-00001-of-00002.bin", "second": "../outside-00002-of-00002.bin"}
     (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
@@ -126,7 +126,7 @@ def test_a_folder_that_lacks_shards_is_refused(checkpoint: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_a_hub_id_without_network_says_what_to_do(offline: bool, tmp_path: Path) -> None:
+def test_without_a_network_the_error_says_what_to_do(offline: bool, tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -137,7 +137,7 @@ def test_a_hub_id_without_network_says_what_to_do(offline: bool, tmp_path: Path)
     assert f"set {SETTING}=FOLDER" in answer
 
 
-def test_a_hub_id_that_was_downloaded_before_needs_no_network(tmp_path: Path, tiny_models: TinyModels) -> None:
+def test_a_downloaded_hub_id_needs_no_network(tmp_path: Path, tiny_models: TinyModels) -> None:
     repository = tmp_path / "hub" / "models--shop--encoder"
     snapshot = repository / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
     shutil.copytree(tiny_models.encoder, snapshot)
@@ -146,7 +146,7 @@ def test_a_hub_id_that_was_downloaded_before_needs_no_network(tmp_path: Path, ti
     assert resolve_elsewhere("shop/encoder", tmp_path, {"HF_HUB_OFFLINE": "1"}) == f"{snapshot}\n"
 
 
-def test_copies_have_one_hash(checkpoint: Path, tmp_path: Path) -> None:
+def test_copies_have_the_same_hash(checkpoint: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(checkpoint, copy, copy_function=shutil.copyfile)
     assert hash_checkpoint(copy) == hash_checkpoint(checkpoint)
@@ -170,13 +170,13 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_every_change_gives_another_hash(checkpoint: Path, change: Callable[[Path], object]) -> None:
+def test_every_change_changes_the_hash(checkpoint: Path, change: Callable[[Path], object]) -> None:
     before = hash_checkpoint(checkpoint)
     change(checkpoint)
     assert hash_checkpoint(checkpoint) != before
 
 
-def test_the_hash_of_the_weights_is_that_of_the_weights_alone(checkpoint: Path) -> None:
+def test_the_hash_of_the_weights_ignores_other_files(checkpoint: Path) -> None:
     before = hash_weights(checkpoint)
     (checkpoint / "config.json").write_text('{"other": 1}')
     assert hash_weights(checkpoint) == before
@@ -185,7 +185,7 @@ def test_the_hash_of_the_weights_is_that_of_the_weights_alone(checkpoint: Path) 
 
 
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
-def test_code_that_a_checkpoint_brings_is_neither_run_nor_asked_about(
+def test_code_in_a_checkpoint_is_never_run(
     kind: str, tiny_models: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(getattr(tiny_models, kind), tmp_path / kind)

@@ -30,7 +30,7 @@ def device() -> Device:
 
 @pytest.fixture
 def copied(tiny_models: TinyModels, tmp_path: Path) -> Path:
-    """A classifier that a test may damage."""
+    """A classifier that tests may damage."""
     return Path(copytree(tiny_models.classifier, tmp_path / "classifier"))
 
 
@@ -38,7 +38,7 @@ def make_pixels(count: int, side: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(count).integers(0, 256, (count, 3, side, side), dtype=np.uint8))
 
 
-def test_probabilities_are_those_of_transformers(tiny_models: TinyModels, device: Device) -> None:
+def test_probabilities_match_transformers(tiny_models: TinyModels, device: Device) -> None:
     pixels = make_pixels(5, IMAGE_SIDE)
     probabilities = load_classifier(tiny_models.classifier, device).predict(pixels)
 
@@ -51,7 +51,7 @@ def test_probabilities_are_those_of_transformers(tiny_models: TinyModels, device
     torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_categories_stand_in_the_order_of_the_outputs(tiny_models: TinyModels, device: Device) -> None:
+def test_categories_have_the_order_of_the_outputs(tiny_models: TinyModels, device: Device) -> None:
     assert load_classifier(tiny_models.classifier, device).categories == CATEGORIES
     assert read_categories(tiny_models.classifier) == CATEGORIES
 
@@ -67,7 +67,7 @@ def test_more_than_ten_categories_keep_their_order(tmp_path: Path, tiny_models: 
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_sixteen_bits_give_nearly_the_same(tiny_models: TinyModels, device: Device, precision: Precision) -> None:
+def test_sixteen_bits_are_close_to_float32(tiny_models: TinyModels, device: Device, precision: Precision) -> None:
     pixels = make_pixels(3, IMAGE_SIDE)
     exact = load_classifier(tiny_models.classifier, device).predict(pixels)
     rounded = load_classifier(tiny_models.classifier, Device(torch.device("cpu"), PRECISIONS[precision])).predict(
@@ -78,7 +78,7 @@ def test_sixteen_bits_give_nearly_the_same(tiny_models: TinyModels, device: Devi
     torch.testing.assert_close(rounded.sum(-1), torch.ones(3))
 
 
-def test_a_timm_checkpoint_is_a_classifier_too(device: Device) -> None:
+def test_a_timm_checkpoint_is_loaded_as_a_classifier(device: Device) -> None:
     classifier = load_classifier(require_pretrained(), device)
     probabilities = classifier.predict(make_pixels(2, classifier.preprocessing.geometry.crop_to))
     assert probabilities.shape == (2, 1000) == (2, len(classifier.categories))
@@ -86,7 +86,7 @@ def test_a_timm_checkpoint_is_a_classifier_too(device: Device) -> None:
 
 
 def test_an_encoder_is_refused(tiny_models: TinyModels, device: Device) -> None:
-    # Transformers itself would load it, with random numbers in the place of a head.
+    # Transformers would load it with a random head.
     with pytest.raises(PermanentError, match=r"lacks weights of CLIPForImageClassification \(classifier"):
         load_classifier(tiny_models.encoder, device)
 
@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_temperature_comes_back_and_divides_the_logits(
+def test_the_temperature_is_read_and_divides_the_logits(
     tmp_path: Path, tiny_models: TinyModels, device: Device
 ) -> None:
     folder = copytree(tiny_models.classifier, tmp_path / "model")
@@ -129,7 +129,7 @@ def test_a_temperature_comes_back_and_divides_the_logits(
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"temperature": "warm"}', b'{"temperature": 0}'])
-def test_a_spoilt_temperature_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_temperature_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / CALIBRATION_FILE).write_bytes(content)
     with pytest.raises(PermanentError, match="positive"):
         read_temperature(tmp_path)

@@ -14,7 +14,7 @@ from jobs.models.image_model import Precision, choose_float
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_precision_is_taken_where_the_processor_computes_in_it(precision: Precision) -> None:
+def test_a_natively_supported_precision_is_used(precision: Precision) -> None:
     native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())
     device = choose_device("cpu", precision)
     assert device.precision == (precision if precision in native else "fp32")
@@ -38,7 +38,7 @@ PROCESSORS: dict[str, tuple[dict[str, bool], tuple[Precision, ...], tuple[Precis
 
 
 @pytest.mark.parametrize(("features", "onednn", "native"), PROCESSORS.values(), ids=PROCESSORS)
-def test_sixteen_bits_need_instructions_and_kernels(
+def test_sixteen_bit_precisions_need_instructions_and_kernels(
     features: dict[str, bool], onednn: tuple[Precision, ...], native: tuple[Precision, ...]
 ) -> None:
     assert list_native_precisions(features, onednn) == native
@@ -58,9 +58,7 @@ def test_sixteen_bits_need_instructions_and_kernels(
         ("fp16", ("bf16", "fp16"), "fp16"),
     ],
 )
-def test_a_cpu_computes_in_the_precision_or_in_float32(
-    precision: str, native: tuple[Precision, ...], chosen: Precision
-) -> None:
+def test_a_cpu_uses_the_precision_or_float32(precision: str, native: tuple[Precision, ...], chosen: Precision) -> None:
     assert choose_cpu_precision(precision, native) == chosen
 
 
@@ -72,11 +70,11 @@ def test_a_precision_that_is_replaced_is_logged_once(caplog: pytest.LogCaptureFi
     ]
 
 
-def test_auto_takes_a_gpu_where_there_is_one() -> None:
+def test_auto_selects_a_gpu_if_there_is_one() -> None:
     assert choose_device("auto", "auto").is_cuda == torch.cuda.is_available()
 
 
-def test_auto_computes_in_sixteen_bits_only_where_the_processor_does() -> None:
+def test_auto_selects_sixteen_bits_only_with_native_support() -> None:
     native = list_native_precisions(torch.cpu.get_capabilities(), list_onednn_precisions())
     assert choose_device("cpu", "auto").dtype is (torch.bfloat16 if "bf16" in native else torch.float32)
 
@@ -89,19 +87,19 @@ def test_auto_computes_in_sixteen_bits_only_where_the_processor_does() -> None:
         ("cpu", "half", "CATALOG_PRECISION=half: must be auto, int8, fp32, bf16, fp16"),
     ],
 )
-def test_an_unknown_word_is_refused_with_its_setting(device: str, precision: str, words: str) -> None:
+def test_an_unknown_value_is_refused_with_its_setting(device: str, precision: str, words: str) -> None:
     with pytest.raises(PermanentError, match=words):
         choose_device(device, precision)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_refused() -> None:
+def test_a_missing_gpu_is_refused() -> None:
     with pytest.raises(PermanentError, match="CATALOG_DEVICE=cuda, but torch finds no GPU"):
         choose_device("cuda", "auto")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
-def test_tasks_are_spread_over_the_gpus() -> None:
+def test_tasks_are_distributed_over_the_gpus() -> None:
     count = torch.cuda.device_count()
     devices = [choose_device("cuda", "auto", index).torch_device.index for index in range(2 * count)]
     assert devices == [*range(count), *range(count)]

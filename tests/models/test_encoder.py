@@ -24,7 +24,7 @@ def device() -> Device:
 
 @pytest.fixture(scope="module")
 def tiny_siglip(tiny_models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SigLIP with random weights; like the real ones, its tokenizer gives no attention mask."""
+    """A SigLIP with random weights. Like the real ones, its tokenizer returns no attention mask."""
     folder = tmp_path_factory.mktemp("siglip")
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1}
     tokenizer = AutoTokenizer.from_pretrained(tiny_models.encoder, model_input_names=["input_ids"])
@@ -49,7 +49,7 @@ def make_pixels(count: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(count).integers(0, 256, shape, dtype=np.uint8))
 
 
-def test_photos_become_the_unit_vectors_of_transformers(encoder: Path, device: Device) -> None:
+def test_image_vectors_match_transformers(encoder: Path, device: Device) -> None:
     pixels = make_pixels(5)
     vectors = load_image_encoder(encoder, device).predict(pixels)
 
@@ -70,7 +70,7 @@ def test_texts_become_unit_vectors_of_the_same_space(encoder: Path, device: Devi
     assert load_image_encoder(encoder, device).predict(make_pixels(1)).shape == (1, read_dimensions(encoder))
 
 
-def test_the_padding_of_clip_changes_nothing(tiny_models: TinyModels, device: Device) -> None:
+def test_padding_does_not_change_vectors_of_clip(tiny_models: TinyModels, device: Device) -> None:
     vector = load_text_encoder(tiny_models.encoder, device).embed(["red dress"])[0]
     tokenizer = AutoTokenizer.from_pretrained(tiny_models.encoder)
     model = AutoModel.from_pretrained(tiny_models.encoder).eval()
@@ -79,7 +79,7 @@ def test_the_padding_of_clip_changes_nothing(tiny_models: TinyModels, device: De
     np.testing.assert_allclose(vector, functional.normalize(features, dim=-1)[0].numpy(), atol=1e-5)
 
 
-def test_siglip_sees_its_texts_padded_to_the_end(tiny_siglip: Path, device: Device) -> None:
+def test_texts_of_siglip_are_padded_to_full_length(tiny_siglip: Path, device: Device) -> None:
     vector = load_text_encoder(tiny_siglip, device).embed(["red dress"])[0]
     tokenizer, model = AutoTokenizer.from_pretrained(tiny_siglip), AutoModel.from_pretrained(tiny_siglip).eval()
     tokens = tokenizer("red dress", padding="max_length", max_length=SIGLIP_TOKENS, return_tensors="pt")
@@ -89,7 +89,7 @@ def test_siglip_sees_its_texts_padded_to_the_end(tiny_siglip: Path, device: Devi
     np.testing.assert_allclose(vector, functional.normalize(features, dim=-1)[0].numpy(), atol=1e-5)
 
 
-def test_a_text_has_one_vector_whatever_stands_beside_it(encoder: Path, device: Device) -> None:
+def test_a_text_vector_does_not_depend_on_its_batch(encoder: Path, device: Device) -> None:
     texts = ["hat", "red striped dress with a very long description"]
     embedder = load_text_encoder(encoder, device)
     together = embedder.embed(texts)
@@ -97,7 +97,7 @@ def test_a_text_has_one_vector_whatever_stands_beside_it(encoder: Path, device: 
     assert np.abs(together[0] - together[1]).max() > 0.01
 
 
-def test_padding_that_is_left_out_changes_nothing(encoder: Path, device: Device) -> None:
+def test_missing_padding_does_not_change_vectors(encoder: Path, device: Device) -> None:
     embedder = load_text_encoder(encoder, device)
     text = ["red striped dress"]
     longest = embedder.model.config.text_config.max_position_embeddings
@@ -108,7 +108,7 @@ def test_padding_that_is_left_out_changes_nothing(encoder: Path, device: Device)
     np.testing.assert_allclose(embedder.embed(text), functional.normalize(features, dim=-1).numpy(), atol=1e-5)
 
 
-def test_what_is_too_long_is_cut_off(encoder: Path, device: Device) -> None:
+def test_long_texts_are_truncated(encoder: Path, device: Device) -> None:
     embedder = load_text_encoder(encoder, device)
     long = "red striped dress " * 100
     vectors = embedder.embed([long, f"{long} and a hat", "red striped dress"])
@@ -117,7 +117,7 @@ def test_what_is_too_long_is_cut_off(encoder: Path, device: Device) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_sixteen_bits_give_nearly_the_same_vectors(encoder: Path, device: Device, precision: Precision) -> None:
+def test_sixteen_bit_vectors_are_close_to_float32(encoder: Path, device: Device, precision: Precision) -> None:
     pixels, rounded = make_pixels(3), Device(torch.device("cpu"), PRECISIONS[precision])
     exact = load_image_encoder(encoder, device).predict(pixels)
     assert (exact * load_image_encoder(encoder, rounded).predict(pixels)).sum(-1).min() > 0.999

@@ -1,4 +1,4 @@
-"""Checkpoints as the hub serves them, downloaded by its real client from a server on loopback."""
+"""Download checkpoints with the real hub client from a local server."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def weights(tiny_models: TinyModels) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def revision(hub: HubServer, tiny_models: TinyModels) -> Path:
-    """The encoder's files on the branch main, without weights, and much that nobody needs."""
+    """Serve the files of the encoder on the branch main, without weights, and with files that are not needed."""
     folder = hub.folder / BASE / "main"
     shutil.copytree(tiny_models.encoder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     for name in ("tf_model.h5", "flax_model.msgpack", "onnx/model.onnx", "onnx/config.json", "old/pytorch_model.bin"):
@@ -49,7 +49,7 @@ def revision(hub: HubServer, tiny_models: TinyModels) -> Path:
 
 
 def resolve(hub: HubServer, home: Path, base: str = BASE, token: str = "", offline: bool = False) -> str:
-    """The folder, or why there is none; the client is set as its environment would set it when it is imported."""
+    """Return the folder or the error. The client is configured as its environment would at import."""
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     with (
         patch.multiple(constants, ENDPOINT=hub.url, HUGGINGFACE_CO_URL_TEMPLATE=template),
@@ -63,7 +63,7 @@ def resolve(hub: HubServer, home: Path, base: str = BASE, token: str = "", offli
 
 
 def assert_loads(folder: Path, expected: Mapping[str, torch.Tensor], original: Path) -> None:
-    """Both towers load from a folder, and give the vectors of the original."""
+    """Check that both towers load from a folder and give the vectors of the original."""
     found: dict[str, torch.Tensor] = {}
     for path in folder.glob("*.safetensors"):
         found |= load_file(path)
@@ -82,7 +82,7 @@ def assert_loads(folder: Path, expected: Mapping[str, torch.Tensor], original: P
 def test_pickled_weights_are_converted_once(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tiny_models: TinyModels, tmp_path: Path
 ) -> None:
-    # As openai/clip-vit-base-patch32 has it: with buffers that the model makes itself.
+    # Like openai/clip-vit-base-patch32, with buffers that the model creates itself.
     buffers = {"text_model.embeddings.position_ids": torch.arange(24)[None]}
     torch.save(weights | buffers, revision / "pytorch_model.bin")
     folder = Path(resolve(hub, tmp_path))
@@ -97,7 +97,7 @@ def test_pickled_weights_are_converted_once(
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
 
-def test_safetensors_are_taken_as_they_are(
+def test_safetensors_are_used_without_conversion(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     save_file(weights, revision / "model.safetensors", {"format": "pt"})
@@ -107,7 +107,7 @@ def test_safetensors_are_taken_as_they_are(
     assert_loads(folder, weights, tiny_models.encoder)
 
 
-def test_of_both_kinds_of_weights_only_safetensors_are_downloaded(
+def test_only_safetensors_are_downloaded_if_both_exist(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_file(weights, revision / "model.safetensors", {"format": "pt"})
@@ -120,7 +120,7 @@ def test_of_both_kinds_of_weights_only_safetensors_are_downloaded(
 
 
 def write_shards(folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """Two pickled files and their index."""
+    """Write two pickled files and their index."""
     names = sorted(weights)
     shards = {f"pytorch_model-0000{number + 1}-of-00002.bin": names[number::2] for number in range(2)}
     for file, part in shards.items():
@@ -142,7 +142,7 @@ def test_shards_are_converted_together(
     assert_loads(folder, weights, tiny_models.encoder)
 
 
-def test_a_revision_is_taken_by_its_name(
+def test_a_revision_is_downloaded_by_its_name(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_file(weights, revision / "model.safetensors", {"format": "pt"})
@@ -158,7 +158,7 @@ def test_a_revision_is_taken_by_its_name(
     )
 
 
-def test_what_the_hub_restricts_says_how_to_get_it(
+def test_the_error_of_a_restricted_repository_says_how_to_get_access(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_file(weights, revision / "model.safetensors", {"format": "pt"})
@@ -171,15 +171,15 @@ def test_what_the_hub_restricts_says_how_to_get_it(
 
 
 @pytest.mark.parametrize("token", ["", TOKEN])
-def test_what_the_hub_does_not_have_is_named(hub: HubServer, tmp_path: Path, token: str) -> None:
+def test_the_error_names_a_missing_repository(hub: HubServer, tmp_path: Path, token: str) -> None:
     refused = resolve(hub, tmp_path, "shop/nothing", token)
     assert refused.startswith(f"refused: {SETTING}=shop/nothing: the hub has no such repository, or it is private")
 
 
-def test_a_download_that_breaks_off_is_resumed(
+def test_an_interrupted_download_is_resumed(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    # The client keeps what came in blocks of this size.
+    # The client stores received bytes in blocks of this size.
     large = weights | {"unneeded": torch.rand(3 * constants.DOWNLOAD_CHUNK_SIZE // 4)}
     save_file(large, revision / "model.safetensors", {"format": "pt"})
     hub.cut.add("model.safetensors")
@@ -190,7 +190,7 @@ def test_a_download_that_breaks_off_is_resumed(
     assert (folder / "model.safetensors").read_bytes() == (revision / "model.safetensors").read_bytes()
 
 
-def test_what_was_downloaded_needs_no_network(
+def test_a_downloaded_repository_needs_no_network(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_file(weights, revision / "model.safetensors", {"format": "pt"})
@@ -203,7 +203,7 @@ def test_what_was_downloaded_needs_no_network(
     assert f"`hf download shop/another --local-dir FOLDER`, copy the folder here and set {SETTING}=FOLDER" in refused
 
 
-def test_half_a_snapshot_is_not_taken_for_a_whole_one(
+def test_an_incomplete_download_is_not_used(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_file(weights, revision / "model.safetensors", {"format": "pt"})
@@ -214,7 +214,7 @@ def test_half_a_snapshot_is_not_taken_for_a_whole_one(
     assert resolve(hub, tmp_path) == str(folder)
 
 
-def test_the_layout_of_open_clip_alone_is_refused_with_what_to_do(hub: HubServer, tmp_path: Path) -> None:
+def test_the_layout_of_open_clip_is_refused_with_advice(hub: HubServer, tmp_path: Path) -> None:
     folder = hub.folder / BASE / "main"
     folder.mkdir(parents=True)
     for name in (
@@ -230,7 +230,7 @@ def test_the_layout_of_open_clip_alone_is_refused_with_what_to_do(hub: HubServer
     assert not hub.downloads & {"open_clip_model.safetensors", "open_clip_pytorch_model.bin"}
 
 
-def test_code_that_comes_with_a_checkpoint_is_refused(
+def test_a_checkpoint_that_needs_code_is_refused(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
     save_file(weights, revision / "model.safetensors", {"format": "pt"})

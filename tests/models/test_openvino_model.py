@@ -1,4 +1,4 @@
-"""Graphs of OpenVINO, asked from several threads."""
+"""Run OpenVINO graphs from several threads."""
 
 import subprocess
 import sys
@@ -39,8 +39,8 @@ sys.exit(f"wrong: {wrong}" if wrong else 0)
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_the_first_passes_of_a_process_may_come_from_many_threads(attempt: int) -> None:
-    """Without a pass before them they stand still for ever, now and then."""
+def test_first_passes_from_many_threads_do_not_deadlock(attempt: int) -> None:
+    """Without a first pass under a lock, they sometimes deadlock."""
     finished = subprocess.run(
         [sys.executable, "-c", FIRST_PASSES], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=280, check=False
     )
@@ -48,7 +48,7 @@ def test_the_first_passes_of_a_process_may_come_from_many_threads(attempt: int) 
 
 
 @pytest.mark.parametrize("pass_size", [1, 3, 8])
-def test_answers_do_not_depend_on_the_photos_of_a_pass(tmp_path: Path, pass_size: int) -> None:
+def test_outputs_do_not_depend_on_the_other_images_of_a_pass(tmp_path: Path, pass_size: int) -> None:
     pixels = opset13.parameter([-1, 2, 2, 3], ov.Type.u8)
     sums = opset13.reduce_sum(opset13.convert(pixels, "f32"), opset13.constant(np.array([1, 2, 3])))
     save_graph(ov.Model([sums], [pixels], "sums"), tmp_path)

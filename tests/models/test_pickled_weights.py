@@ -1,4 +1,4 @@
-"""Weights that come pickled: what is written is what was read, and nothing that a pickle asks for is done."""
+"""Convert pickled weights exactly, without running code in the pickle."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ SHARED = WEIGHTS | {"tied": WEIGHTS["matrix"], "transposed": WEIGHTS["matrix"].T
 
 
 class Malicious:
-    """What a pickle of this does when it is loaded as pickles are: it makes a folder."""
+    """An object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def convert(folder: Path, content: object, is_zip: bool = True) -> Path:
-    """Pickle something as the weights of a folder, and convert it."""
+    """Pickle an object as the weights of a folder, and convert it."""
     torch.save(content, folder / BIN, _use_new_zipfile_serialization=is_zip)
     target = folder.parent / "cache" / "converted"
     convert_pickled(folder, [BIN], ["config.json"], target)
@@ -60,7 +60,7 @@ def convert(folder: Path, content: object, is_zip: bool = True) -> Path:
 
 
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "the format before torch 1.6"])
-def test_every_tensor_is_written_as_it_was_read(folder: Path, is_zip: bool) -> None:
+def test_every_tensor_is_converted_exactly(folder: Path, is_zip: bool) -> None:
     before = sorted(path.name for path in folder.iterdir())
     target = convert(folder, SHARED | {"parameter": torch.nn.Parameter(torch.ones(2))}, is_zip)
     found = load_file(target / "model.safetensors")
@@ -72,7 +72,7 @@ def test_every_tensor_is_written_as_it_was_read(folder: Path, is_zip: bool) -> N
     assert sorted(path.name for path in folder.iterdir()) == sorted([*before, BIN])
 
 
-def test_what_a_pickle_asks_for_is_never_done(folder: Path, tmp_path: Path) -> None:
+def test_code_in_a_pickle_is_never_run(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match=r"cannot be converted: .*mkdir") as caught:
         convert(folder, WEIGHTS | {"weight": Malicious(tmp_path / "made by the pickle")})
     assert "\n" not in str(caught.value)
@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("content", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_checkpoint_is_refused_in_one_line(folder: Path, content: Any, reason: str) -> None:
+def test_files_without_tensors_are_refused_in_one_line(folder: Path, content: Any, reason: str) -> None:
     with pytest.raises(PermanentError) as caught:
         convert(folder, content)
     assert reason in str(caught.value)
@@ -107,13 +107,13 @@ def test_a_damaged_file_is_refused_in_one_line(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_what_takes_too_long_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_conversion_is_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pickled_weights, "START_SECONDS", 0)
     with pytest.raises(PermanentError, match="took over 0 s to read"):
         convert(folder, WEIGHTS)
 
 
-def test_what_was_written_is_compared_with_what_was_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_written_tensors_are_compared_with_those_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(path: Path, report: dict[str, Any]) -> None:
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
@@ -127,7 +127,7 @@ def test_what_was_written_is_compared_with_what_was_read(folder: Path, monkeypat
     assert not (folder.parent / "cache" / "converted").exists()
 
 
-def test_of_two_at_once_one_converts(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_concurrent_conversions_run_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with ThreadPoolExecutor(2) as pool:
         targets = list(pool.map(lambda _: convert(folder, WEIGHTS), range(2)))
@@ -144,9 +144,9 @@ convert_pickled(Path(sys.argv[1]), ["{BIN}"], ["config.json"], Path(sys.argv[2])
 """
 
 
-def test_a_conversion_that_is_killed_leaves_nothing_that_looks_whole(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_conversion_leaves_no_target(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "cache" / "converted"
-    # The process that reads waits at a pipe to which nobody writes.
+    # The reading process blocks on a pipe without a writer.
     os.mkfifo(folder / BIN)
     arguments = [sys.executable, "-c", CONVERT, str(folder), str(target)]
     with subprocess.Popen(arguments, cwd=PROJECT_ROOT) as process:
@@ -160,7 +160,7 @@ def test_a_conversion_that_is_killed_leaves_nothing_that_looks_whole(folder: Pat
 
 
 def list_processes(argument: str) -> list[str]:
-    """The processes that were started with an argument."""
+    """Return the processes that were started with an argument."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -173,7 +173,7 @@ def list_processes(argument: str) -> list[str]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for something that takes as long as a busy machine needs."""
+    """Wait for a condition, with time for a busy machine."""
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline

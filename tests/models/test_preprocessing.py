@@ -50,7 +50,7 @@ def photo() -> Image.Image:
 
 
 def measure_difference(processor: Any, preprocessing: Preprocessing, photo: Image.Image) -> np.ndarray:
-    """How far the checkpoint's own processor is from ours, in levels of 255 [3, side, side]."""
+    """Return the difference between the checkpoint's processor and ours, in levels of 255 [3, side, side]."""
     theirs = processor(photo, return_tensors="pt")["pixel_values"]
     ours = preprocessing.normalize(preprocessing.geometry.apply(np.asarray(photo))[None], torch.float32)
     levels: np.ndarray = ((ours - theirs).abs()[0] * torch.tensor(preprocessing.std)[:, None, None] * 255).numpy()
@@ -58,11 +58,11 @@ def measure_difference(processor: Any, preprocessing: Preprocessing, photo: Imag
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_our_tensors_are_those_of_transformers(name: str, photo: Image.Image, tmp_path: Path) -> None:
+def test_tensors_match_transformers(name: str, photo: Image.Image, tmp_path: Path) -> None:
     PROCESSORS[name].save_pretrained(tmp_path)
     preprocessing = Preprocessing.from_checkpoint(tmp_path)
     for size in SIZES:
-        # Theirs is torchvision's resize, which differs from ours by rounding, and where the filter overshoots.
+        # Theirs is the resize of torchvision, which differs by rounding and where the filter overshoots.
         difference = measure_difference(PROCESSORS[name], preprocessing, photo.resize(size))
         assert difference.max() < 8, size
         assert difference.mean() < 0.3, size
@@ -79,7 +79,7 @@ def test_our_tensors_are_those_of_transformers(name: str, photo: Image.Image, tm
     ],
     ids=repr,
 )
-def test_our_tensors_are_those_of_timm(changes: dict[str, Any], photo: Image.Image, tmp_path: Path) -> None:
+def test_tensors_match_timm(changes: dict[str, Any], photo: Image.Image, tmp_path: Path) -> None:
     folder = change_timm_checkpoint(tmp_path, changes)
     processor = AutoImageProcessor.from_pretrained(folder)
     preprocessing = Preprocessing.from_checkpoint(folder)
@@ -90,7 +90,7 @@ def test_our_tensors_are_those_of_timm(changes: dict[str, Any], photo: Image.Ima
 
 
 def change_timm_checkpoint(folder: Path, changes: dict[str, Any]) -> Path:
-    """A copy of the pretrained checkpoint's configuration under another preprocessing."""
+    """Copy the configuration of the pretrained checkpoint with another preprocessing."""
     config = json.loads((require_pretrained() / "config.json").read_text())
     config["pretrained_cfg"] |= changes
     (folder / "config.json").write_text(json.dumps(config))
@@ -117,7 +117,7 @@ def change_timm_checkpoint(folder: Path, changes: dict[str, Any]) -> Path:
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else None,
 )
-def test_what_cannot_be_reproduced_is_refused(processor: Any, words: str, tmp_path: Path) -> None:
+def test_unsupported_preprocessing_is_refused(processor: Any, words: str, tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     with pytest.raises(PermanentError, match=words) as caught:
         Preprocessing.from_checkpoint(tmp_path)
@@ -129,8 +129,8 @@ def test_what_cannot_be_reproduced_is_refused(processor: Any, words: str, tmp_pa
     [{"crop_rounding": "even"}, {"interpolation": "bilinear"}, {"resize_to": 113}, {"keep_aspect": False}],
     ids=repr,
 )
-def test_a_geometry_that_is_nearly_the_same_does_not_agree(changes: dict[str, Any], tmp_path: Path) -> None:
-    """The crop of 97 out of 112 starts at half a pixel."""
+def test_a_slightly_different_geometry_does_not_agree(changes: dict[str, Any], tmp_path: Path) -> None:
+    """A crop of 97 from 112 pixels starts at half a pixel."""
     processor = CLIPImageProcessor(size={"shortest_edge": 112}, crop_size={"height": 97, "width": 97})
     processor.save_pretrained(tmp_path)
     preprocessing = Preprocessing.from_checkpoint(tmp_path)
@@ -138,14 +138,14 @@ def test_a_geometry_that_is_nearly_the_same_does_not_agree(changes: dict[str, An
     assert not replace(preprocessing, geometry=replace(preprocessing.geometry, **changes)).agrees_with(processor)
 
 
-def test_what_is_not_a_number_does_not_agree(tmp_path: Path) -> None:
+def test_nan_values_do_not_agree(tmp_path: Path) -> None:
     PROCESSORS["clip"].save_pretrained(tmp_path)
     preprocessing = Preprocessing.from_checkpoint(tmp_path)
     assert not replace(preprocessing, mean=(float("nan"), 0.5, 0.5)).agrees_with(PROCESSORS["clip"])
 
 
 @pytest.mark.parametrize("changes", [{"crop_mode": "border"}, {"input_size": [3, 224, 112]}], ids=repr)
-def test_what_timm_does_beyond_our_means_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_unsupported_timm_preprocessing_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
     folder = change_timm_checkpoint(tmp_path, changes)
     with pytest.raises(PermanentError, match="cannot be reproduced"):
         Preprocessing.from_checkpoint(folder)
@@ -157,7 +157,7 @@ def test_a_checkpoint_without_preprocessing_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_pixels_are_left_as_they_are_and_may_be_read_only(photo: Image.Image) -> None:
+def test_input_pixels_are_not_changed_and_may_be_read_only(photo: Image.Image) -> None:
     pixels = np.array(photo)
     before = pixels.copy()
     pixels.flags.writeable = False
@@ -166,7 +166,7 @@ def test_pixels_are_left_as_they_are_and_may_be_read_only(photo: Image.Image) ->
     assert (pixels == before).all()
 
 
-def test_the_crop_alone_is_computed_and_is_that_of_the_whole(photo: Image.Image) -> None:
+def test_computing_only_the_crop_gives_the_same_pixels(photo: Image.Image) -> None:
     geometry = Geometry(resize_to=97, crop_to=64, keep_aspect=True, interpolation="bicubic")
     for size in SIZES:
         resized = photo.resize(size)
@@ -176,7 +176,7 @@ def test_the_crop_alone_is_computed_and_is_that_of_the_whole(photo: Image.Image)
         assert np.abs(np.asarray(whole, dtype=int) - geometry.resize(resized)).max() <= 2, size
 
 
-def test_normalising_gives_the_dtype_of_the_forward_pass() -> None:
+def test_normalizing_gives_the_dtype_of_the_forward_pass() -> None:
     preprocessing = Preprocessing(Geometry(2, 2, True, "bilinear"), (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     white = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
     normal = preprocessing.normalize(white, torch.bfloat16)

@@ -49,7 +49,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_what_is_fetched_is_what_was_uploaded(shop: Shop, tiny_models: TinyModels, cache: Path, tmp_path: Path) -> None:
+def test_fetching_returns_the_uploaded_files(shop: Shop, tiny_models: TinyModels, cache: Path, tmp_path: Path) -> None:
     folder = Path(copytree(tiny_models.encoder, tmp_path / "encoder"))
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "a config ü.json").write_text("{}")
@@ -58,7 +58,7 @@ def test_what_is_fetched_is_what_was_uploaded(shop: Shop, tiny_models: TinyModel
     assert [path.name for path in cache.iterdir()] == [hash_checkpoint(folder)]
 
 
-def test_a_version_records_what_its_kind_needs(shop: Shop, tiny_models: TinyModels) -> None:
+def test_a_version_records_the_fields_of_its_kind(shop: Shop, tiny_models: TinyModels) -> None:
     store, artifacts = shop.connections.store, shop.connections.artifacts
     encoder = upload_checkpoint(store, artifacts, tiny_models.encoder, "encoder", metrics={"recall_at_1": 0.5})
     classifier = upload_checkpoint(store, artifacts, tiny_models.classifier, "classifier", data_snapshot="labels-1")
@@ -67,7 +67,7 @@ def test_a_version_records_what_its_kind_needs(shop: Shop, tiny_models: TinyMode
     assert encoder.preprocessing["geometry"]["crop_to"] == 32
 
 
-def test_the_same_checkpoint_twice_is_one_version(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
+def test_the_same_checkpoint_is_one_version(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
     first = register(shop, tiny_models.encoder)
     before = shop.list_artifacts()
     assert register(shop, Path(copytree(tiny_models.encoder, tmp_path / "copy"))) == first
@@ -84,7 +84,7 @@ def test_a_fetched_checkpoint_is_not_fetched_again(shop: Shop, tiny_models: Tiny
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "files.txt"])
-def test_an_altered_artifact_is_refused_and_not_kept(
+def test_a_changed_artifact_is_refused_and_not_cached(
     shop: Shop, tiny_models: TinyModels, cache: Path, name: str
 ) -> None:
     version = register(shop, tiny_models.encoder)
@@ -108,7 +108,7 @@ def test_a_damaged_copy_is_fetched_again(shop: Shop, tiny_models: TinyModels, ca
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/{tmp_path}/outside", "..", "sub/../../outside", ""])
-def test_names_that_lead_out_of_the_folder_are_refused(
+def test_names_outside_the_folder_are_refused(
     shop: Shop, tiny_models: TinyModels, cache: Path, tmp_path: Path, name: str
 ) -> None:
     version = register(shop, tiny_models.encoder)
@@ -121,7 +121,7 @@ def test_names_that_lead_out_of_the_folder_are_refused(
 
 @pytest.fixture
 def stalled_fetch(shop: Shop, tiny_models: TinyModels, cache: Path) -> Iterator["subprocess.Popen[str]"]:
-    """A process that fetches and stops after the first file."""
+    """Start a process that fetches and stops after the first file."""
     version = register(shop, tiny_models.encoder)
     with subprocess.Popen(
         [
@@ -143,7 +143,7 @@ def stalled_fetch(shop: Shop, tiny_models: TinyModels, cache: Path) -> Iterator[
             process.kill()
 
 
-def test_a_fetch_killed_halfway_leaves_nothing_that_looks_whole(
+def test_a_killed_fetch_leaves_no_checkpoint(
     shop: Shop, tiny_models: TinyModels, cache: Path, stalled_fetch: "subprocess.Popen[str]"
 ) -> None:
     assert stalled_fetch.stdout is not None

@@ -53,13 +53,13 @@ class Version:
     kind: ModelKind
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """What it answers in this process."""
+        """Predict in this process."""
         return load_image_model(self.folder, self.kind, EngineSettings("cpu", "auto")).predict(pixels)
 
 
 @dataclass(frozen=True)
 class Served:
-    """What versions answer in a process that is kept to AVX2, by their names, and what it logs."""
+    """The predictions of versions by name in a process limited to AVX2, and its log."""
 
     versions: dict[str, Version]
     pixels: np.ndarray
@@ -119,7 +119,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     )
 
 
-def test_what_was_built_in_bf16_is_served_in_float32(served: Served) -> None:
+def test_a_bf16_build_is_served_in_float32_on_an_older_processor(served: Served) -> None:
     names = [name for name in served.versions if name.endswith("bf16")]
     assert len(names) == 6
     device = Device(torch.device("cpu"), torch.float32)
@@ -131,11 +131,11 @@ def test_what_was_built_in_bf16_is_served_in_float32(served: Served) -> None:
     assert served.log.count(REPLACED) == 1
 
 
-def test_integers_give_the_same_answers_on_every_processor(served: Served) -> None:
+def test_int8_gives_the_same_predictions_on_every_processor(served: Served) -> None:
     names = [name for name in served.versions if name.endswith("int8")]
     assert len(names) == 3
     for name in names:
         assert served.descriptions[name] == "openvino int8 and fp32"
         here = served.versions[name].predict(served.pixels)
-        # Products that saturate, as with weights of 8 bits, give a mean of 0.008.
+        # Saturated products, as with 8-bit weights, would give a mean of 0.008.
         assert np.abs(here - served.answers[name]).mean() < 1e-3

@@ -1,4 +1,4 @@
-"""Batches that do not fit into the GPU's memory, and layers that are compiled."""
+"""Halve batches that do not fit into the GPU memory."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from jobs.models.torch_model import forward_halving
 
 
 def make_forward(capacity: int, sizes: list[int]):  # type: ignore[no-untyped-def]
-    """A forward pass on a device that holds ``capacity`` images; it notes what was asked of it."""
+    """A forward pass on a device that fits ``capacity`` images, which records the batch sizes."""
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
         sizes.append(len(batch))
@@ -19,7 +19,7 @@ def make_forward(capacity: int, sizes: list[int]):  # type: ignore[no-untyped-de
     return forward
 
 
-def test_batch_is_halved_until_it_fits_and_keeps_its_order() -> None:
+def test_a_batch_is_halved_until_it_fits_and_keeps_its_order() -> None:
     sizes: list[int] = []
     batch = torch.arange(13)
     assert torch.equal(forward_halving(make_forward(3, sizes), batch), batch * 2)
@@ -27,6 +27,6 @@ def test_batch_is_halved_until_it_fits_and_keeps_its_order() -> None:
     assert sizes[0] == 13
 
 
-def test_one_image_too_many_is_worth_a_retry() -> None:
+def test_a_single_image_that_does_not_fit_is_retryable() -> None:
     with pytest.raises(RetryableError, match="GPU"):
         forward_halving(make_forward(0, []), torch.arange(4))

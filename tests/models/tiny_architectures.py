@@ -1,4 +1,4 @@
-"""Checkpoints with random weights, the smallest of their architecture, in the files that the real ones have."""
+"""Write minimal checkpoints of each architecture with random weights, in the same files as the real ones."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +102,7 @@ def write_clip(folder: Path) -> None:
 
 
 def write_siglip(folder: Path) -> None:
-    """As google/siglip-base-patch16-224, whose tokenizer is one of SentencePiece and gives no attention mask."""
+    """As google/siglip-base-patch16-224: the tokenizer uses SentencePiece and returns no attention mask."""
     folder.mkdir(exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(WORDS)] * 10),
@@ -119,7 +119,7 @@ def write_siglip(folder: Path) -> None:
 
 
 def write_siglip2(folder: Path) -> None:
-    """As google/siglip2-base-patch16-224: a SigLIP with the tokenizer of Gemma, which gives no attention mask here."""
+    """As google/siglip2-base-patch16-224: a SigLIP with the tokenizer of Gemma, without an attention mask."""
     _write_siglip(folder, _make_gemma_tokenizer())
 
 
@@ -131,7 +131,7 @@ def _write_siglip(folder: Path, tokenizer: Any) -> None:
 
 
 def write_siglip2_naflex(folder: Path) -> None:
-    """As google/siglip2-base-patch16-naflex, which takes photos of any shape as lists of patches."""
+    """As google/siglip2-base-patch16-naflex, which takes images of any shape as lists of patches."""
     tokenizer = _make_gemma_tokenizer()
     text_tower = {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS, "projection_size": WIDTH}
     image_tower = TOWER | {"patch_size": PATCH, "num_patches": 16}
@@ -153,7 +153,7 @@ def write_chinese_clip(folder: Path) -> None:
 
 
 def _make_gemma_tokenizer() -> GemmaTokenizer:
-    """As the checkpoints of SigLIP 2 have it."""
+    """As in the checkpoints of SigLIP 2."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     letters = [*"▁abcdefghijklmnopqrstuvwxyz", *(f"<0x{byte:02X}>" for byte in range(256))]
     vocabulary = {token: number for number, token in enumerate([*special, *letters])}

@@ -1,4 +1,4 @@
-"""What a report says of the index: first loaded and then built, or grown by each vector."""
+"""Summarize runs, and explain how their vectors were written."""
 
 from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_photo
@@ -16,7 +16,7 @@ def count(filling: IndexFilling | None) -> tuple[int, int]:
     return filling.loaded_first, filling.added_singly
 
 
-def test_the_first_run_is_loaded_before_its_index_and_the_next_is_added_to_it(tagging_shop: Shop) -> None:
+def test_the_first_run_is_loaded_before_the_index_and_the_next_added_to_it(tagging_shop: Shop) -> None:
     tagging_shop.put_photos(8)
     tagging_shop.put("copy_1.jpg", make_photo(0))
     first = ingest(tagging_shop.connections, IngestOptions())
@@ -69,7 +69,7 @@ def test_top_ups_of_a_retag_count_too(tagging_shop: Shop, tiny_models: TinyModel
     assert (report.top_up_rounds, count(report.index)) == (1, (8, 0))
 
 
-def test_both_are_said() -> None:
+def test_both_kinds_of_writes_are_explained() -> None:
     sentence = explain_filling(EmbeddedCounts(5, 2), has_index=True)
     assert "5 vectors were loaded" in sentence
     assert "2 vectors were added" in sentence

@@ -1,4 +1,4 @@
-"""What a process that was confined can still do."""
+"""Check what a confined process can do."""
 
 import os
 import subprocess
@@ -41,23 +41,23 @@ def run(before: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_no_network_no_files_and_bounded_memory() -> None:
+def test_a_confined_process_has_no_network_no_files_and_limited_memory() -> None:
     finished = run("leave_network()")
     assert finished.stdout.split() == NOTHING, finished.stderr
 
 
-def test_without_a_namespace_limits_are_enough_or_the_process_ends() -> None:
-    """As in a container, whose usual filter of system calls refuses new namespaces."""
+def test_without_a_namespace_the_limits_suffice_or_the_process_exits() -> None:
+    """In a container, the default seccomp filter refuses new namespaces."""
     finished = run("")
     if finished.returncode == 0:
         assert finished.stdout.split() == NOTHING
     else:
-        # With the capability to raise its limits again.
+        # With the capability to raise its limits.
         assert os.geteuid() == 0
         assert finished.stderr.startswith("the process cannot be isolated from the network")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_limits_are_enough_for_another_user_than_root() -> None:
+def test_the_limits_suffice_for_a_user_other_than_root() -> None:
     finished = run("os.setgroups([]); os.setgid(65534); os.setuid(65534)")
     assert finished.stdout.split() == NOTHING, finished.stderr

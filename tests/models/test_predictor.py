@@ -1,4 +1,4 @@
-"""Both models asked together, from one graph and from two."""
+"""Run both models together, as one graph and as two."""
 
 import shutil
 from dataclasses import replace
@@ -36,7 +36,7 @@ def make_photos(predictor: Predictor, count: int) -> list[tuple[np.ndarray, ...]
     return [tuple(random.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in sides) for _ in range(count)]
 
 
-def test_one_graph_of_both_answers_as_each_does(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
+def test_a_shared_graph_gives_both_predictions(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
     together = load_predictor(graphs["classifier"], graphs["encoder"], SETTINGS)
     assert together.shared is not None
     photos = make_photos(together, 11)
@@ -49,7 +49,7 @@ def test_one_graph_of_both_answers_as_each_does(graphs: dict[ModelKind, Path], t
         assert np.allclose(both.vectors, answers.vectors, atol=1e-4)  # type: ignore[arg-type]
 
 
-def test_only_what_is_asked_for_is_answered(graphs: dict[ModelKind, Path]) -> None:
+def test_only_the_requested_models_run(graphs: dict[ModelKind, Path]) -> None:
     predictor = load_predictor(graphs["classifier"], graphs["encoder"], SETTINGS)
     photos = make_photos(predictor, 3)
     tags, vectors = (predictor.predict(photos, tag=tag, embed=not tag) for tag in (True, False))
@@ -61,7 +61,7 @@ def test_only_what_is_asked_for_is_answered(graphs: dict[ModelKind, Path]) -> No
     assert len(vectors.vectors) == 3
 
 
-def test_a_graph_and_torch_work_side_by_side(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
+def test_a_graph_and_a_torch_model_work_together(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
     mixed = load_predictor(graphs["classifier"], tiny_models.encoder, SETTINGS)
     assert mixed.shared is None
     answers = mixed.predict(make_photos(mixed, 2), tag=True, embed=True)
