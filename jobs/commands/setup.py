@@ -5,8 +5,8 @@ import typer
 from jobs.commands.terminal import print_report
 from jobs.database.migrations import migrate as migrate_database
 from jobs.settings import load_settings
-from jobs.storage.object_store import create_missing_buckets
 from jobs.storage.locations import S3Uri
+from jobs.storage.object_store import create_missing_buckets
 
 app = typer.Typer()
 
