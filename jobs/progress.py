@@ -14,14 +14,14 @@ from jobs.database.job_progress import JobProgress, delete_job_progress, upsert_
 
 log = logging.getLogger(__name__)
 
-REPORT_SECONDS = 0.5
+MIN_REPORT_SECONDS = 0.5
 """Earlier reports of the same stage are dropped."""
 WRITE_SECONDS = 1.5
 LOG_SECONDS = 12.0
 CLOSE_SECONDS = 5.0
 """Maximum time that a job waits for its last write."""
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 class Progress:
@@ -48,7 +48,7 @@ class Progress:
         now, before = self._clock(), self.latest
         if before is None or before.stage != stage or done < before.done:
             self._stage_started, self._stage_start = now, done
-        elif now - self._reported < REPORT_SECONDS:
+        elif now - self._reported < MIN_REPORT_SECONDS:
             return
         self._reported = now
         counted, seconds = done - self._stage_start, now - self._stage_started
@@ -66,8 +66,8 @@ class Progress:
         )
 
     def track(
-        self, stage: str, items: Iterable[Item], total: int, *, size: int = 1, unit: str = "photos"
-    ) -> Iterator[Item]:
+        self, stage: str, items: Iterable[_Item], total: int, *, size: int = 1, unit: str = "photos"
+    ) -> Iterator[_Item]:
         """Yield items, reporting each when the next is requested. An item is a batch of ``size`` units."""
         self.report(stage, 0, total, unit)
         for number, item in enumerate(items, start=1):

@@ -18,8 +18,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from jobs.errors import ConfigurationError
-from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
-from jobs.storage.credentials import AwsCredentials
+from jobs.storage.credentials import AWS_VARIABLES, AwsCredentials
 from jobs.storage.locations import S3Uri
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent

@@ -20,7 +20,7 @@ TASK = "classifier.train"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept every report, and write it immediately."""
-    monkeypatch.setattr(jobs.progress, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(jobs.progress, "MIN_REPORT_SECONDS", 0.0)
     monkeypatch.setattr(jobs.progress, "WRITE_SECONDS", 0.01)
 
 
@@ -85,7 +85,7 @@ def test_a_restarted_stage_is_measured_again() -> None:
 
 
 def test_frequent_reports_are_dropped_except_for_a_new_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.progress, "REPORT_SECONDS", 3600)
+    monkeypatch.setattr(jobs.progress, "MIN_REPORT_SECONDS", 3600)
     progress = Progress()
     for done in range(5):
         progress.report("decoding", done, 5)

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from jobs.failures import DecodeReason
 from jobs.images.geometry import Geometry
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 DECODER_ERRORS = (
     OSError,
     SyntaxError,
@@ -179,7 +179,7 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int
         content = keep_image_chunks(content)
         # The header is the first chunk: width, height, then the bit depth.
         png_depth = content[24] if len(content) > 24 else None
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
         select_page(image)
         width, height = image.size
         check_size(width, height, limits)

@@ -20,7 +20,7 @@ from jobs.database.images import (
 )
 from jobs.errors import RefusedError
 from jobs.progress import SILENT, Progress
-from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_records
+from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_csv_records
 from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ListedObject, ObjectStore
 
@@ -116,7 +116,7 @@ def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Cal
         return []
     # Postgres cannot store NUL. Invalid UTF-8 becomes lone surrogates, so only its own row is bad.
     text = content.replace(b"\0", b"").decode("utf-8-sig", errors="surrogateescape")
-    header, records = read_records(io.StringIO(text, newline=""))
+    header, records = read_csv_records(io.StringIO(text, newline=""))
     columns = [header.find(*names) for names in PRODUCT_COLUMNS.values()]
     if columns[0] is None:
         log.warning("the products file %s has no column image and is ignored", location)

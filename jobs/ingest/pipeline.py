@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 Resource = Literal["bucket", "decode", "forward", "database"]
 RESOURCES: tuple[Resource, ...] = ("bucket", "decode", "forward", "database")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class StageTimer:
@@ -53,10 +53,10 @@ class StageTimer:
         finally:
             self._seconds[resource] += time.perf_counter() - started
 
-    def result_from(self, resource: Resource) -> Callable[["Future[Result]"], Result]:
+    def result_from(self, resource: Resource) -> Callable[["Future[_Result]"], _Result]:
         """Return a function that waits for a future and counts the time for a resource."""
 
-        def wait(future: "Future[Result]") -> Result:
+        def wait(future: "Future[_Result]") -> _Result:
             with self.measure(resource):
                 return future.result()
 
@@ -126,13 +126,13 @@ class FinishedChunk:
 
 
 def map_ahead(
-    submit: Callable[[Item], Future[Result]],
-    items: Iterable[Item],
+    submit: Callable[[_Item], Future[_Result]],
+    items: Iterable[_Item],
     ahead: int,
-    wait: Callable[[Future[Result]], Result],
-) -> Iterator[Result]:
+    wait: Callable[[Future[_Result]], _Result],
+) -> Iterator[_Result]:
     """Yield results in the order of the items, with at most ``ahead`` items in progress."""
-    pending: deque[Future[Result]] = deque()
+    pending: deque[Future[_Result]] = deque()
     for item in items:
         pending.append(submit(item))
         if len(pending) >= ahead:
@@ -141,7 +141,7 @@ def map_ahead(
         yield wait(pending.popleft())
 
 
-def run_in(pool: Executor, work: Callable[[Item], Result]) -> Callable[[Item], Future[Result]]:
+def run_in(pool: Executor, work: Callable[[_Item], _Result]) -> Callable[[_Item], Future[_Result]]:
     """Return a function that submits ``work`` to a pool."""
     return lambda item: pool.submit(work, item)
 

@@ -17,7 +17,7 @@ from jobs.errors import ConfigurationError
 from jobs.images.geometry import Geometry
 from jobs.models.image_model import GRAPH_FILE, EngineName, ModelBuild, Precision, choose_float
 
-BATCH_SIZE = 8
+PASS_SIZE = 8
 """Images per pass: fixed, so the graph is planned once, and small, so activations stay in the caches."""
 PRECISION_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 FIRST_PASS = Lock()
@@ -57,7 +57,7 @@ class OpenVinoModel:
 
     engine: EngineName = "openvino"
 
-    def __init__(self, folder: Path, build: ModelBuild, pass_size: int = BATCH_SIZE) -> None:
+    def __init__(self, folder: Path, build: ModelBuild, pass_size: int = PASS_SIZE) -> None:
         self.folder = folder
         self.build = build
         self._pass_size = pass_size
@@ -111,10 +111,10 @@ def load_openvino_model(folder: Path, build: ModelBuild, pass_size: int | None =
     _read_graph(ov.Core(), folder / GRAPH_FILE)
     if build.rest_precision != "fp32":
         build = build.with_float(choose_float(build.rest_precision, list_float_precisions()))
-    return OpenVinoModel(folder, build, pass_size or BATCH_SIZE)
+    return OpenVinoModel(folder, build, pass_size or PASS_SIZE)
 
 
-def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int = BATCH_SIZE) -> Graph:
+def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int = PASS_SIZE) -> Graph:
     """Compile the graphs of several folders as one with a shared input; ``precision`` is that of float layers.
 
     Raises:

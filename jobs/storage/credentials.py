@@ -9,7 +9,7 @@ from jobs.errors import ConfigurationError
 if TYPE_CHECKING:
     import boto3
 
-VARIABLES = {
+AWS_VARIABLES = {
     "access_key_id": "AWS_ACCESS_KEY_ID",
     "secret_access_key": "AWS_SECRET_ACCESS_KEY",
     "session_token": "AWS_SESSION_TOKEN",
@@ -35,9 +35,9 @@ class AwsCredentials:
         Raises:
             ConfigurationError: only one half of the key is set.
         """
-        credentials = cls(**{name: variables.get(variable) or None for name, variable in VARIABLES.items()})
+        credentials = cls(**{name: variables.get(variable) or None for name, variable in AWS_VARIABLES.items()})
         if bool(credentials.access_key_id) != bool(credentials.secret_access_key):
-            missing = VARIABLES["secret_access_key" if credentials.access_key_id else "access_key_id"]
+            missing = AWS_VARIABLES["secret_access_key" if credentials.access_key_id else "access_key_id"]
             raise ConfigurationError(f"{missing} is not set, but the other half of the key is (see .env.example)")
         return credentials
 

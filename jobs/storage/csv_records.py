@@ -58,7 +58,7 @@ class _Lines:
         self._returned.extendleft(reversed(self.taken[1:]))
 
 
-def read_records(lines: Iterable[str]) -> tuple[Header, Iterator[CsvRecord | BadRecord]]:
+def read_csv_records(lines: Iterable[str]) -> tuple[Header, Iterator[CsvRecord | BadRecord]]:
     """Read the header, and then the records lazily. Blank lines are skipped.
 
     If a record spans several lines and does not match the header, its quote is not closed: its first line is reported

@@ -22,7 +22,7 @@ from jobs.settings import (
     load_settings,
     make_settings,
 )
-from jobs.storage.credentials import VARIABLES as AWS_VARIABLES
+from jobs.storage.credentials import AWS_VARIABLES
 from tests.deployment.compose_file import find_variables
 
 EXAMPLE = (PROJECT_ROOT / ".env.example").read_text(encoding="utf-8")

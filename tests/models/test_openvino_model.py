@@ -17,9 +17,9 @@ FIRST_PASSES = """
 import sys, threading
 import numpy as np, openvino as ov
 from openvino import opset13 as ops
-from jobs.models.openvino_model import BATCH_SIZE, compile_graph
+from jobs.models.openvino_model import PASS_SIZE, compile_graph
 
-pixels = ops.parameter([BATCH_SIZE, 2, 2, 3], ov.Type.u8)
+pixels = ops.parameter([PASS_SIZE, 2, 2, 3], ov.Type.u8)
 sums = ops.reduce_sum(ops.convert(pixels, "f32"), ops.constant(np.array([1, 2, 3])))
 graph = compile_graph(ov.Core(), ov.Model([sums], [pixels], "sums"), "fp32")
 start, wrong = threading.Barrier(8), []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jobs.errors import RefusedError
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow, SkipReason, leaves_folder, make_row
-from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_records
+from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_csv_records
 
 Values = dict[str, str]
 """The fields of one record by column name."""
@@ -105,7 +105,7 @@ def open_table(path: Path) -> tuple[Header, Iterator[CsvRecord | BadRecord]]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             yield from file
 
-    return read_records(read_lines())
+    return read_csv_records(read_lines())
 
 
 def _read_rows(

@@ -12,7 +12,7 @@ import openvino as ov
 from nncf.quantization.advanced_parameters import OverflowFix
 
 from jobs.models.image_model import Precision
-from jobs.models.openvino_model import BATCH_SIZE, compile_graph
+from jobs.models.openvino_model import PASS_SIZE, compile_graph
 from jobs.progress import SILENT, Progress
 
 CALIBRATION_PHOTOS = 300
@@ -198,7 +198,7 @@ def _keep_in_float(quantized: ov.Model, block: Block) -> ov.Model:
 
 def _predict(graph: ov.Model, pixels: np.ndarray, precision: Precision) -> np.ndarray:
     fixed = graph.clone()
-    fixed.reshape([BATCH_SIZE, *pixels.shape[1:]])
+    fixed.reshape([PASS_SIZE, *pixels.shape[1:]])
     outputs: np.ndarray = compile_graph(ov.Core(), fixed, precision).infer(pixels)[0]
     return outputs
 

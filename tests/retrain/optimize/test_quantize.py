@@ -5,7 +5,7 @@ import openvino as ov
 import pytest
 from openvino import opset13 as ops
 
-from jobs.models.openvino_model import BATCH_SIZE
+from jobs.models.openvino_model import PASS_SIZE
 from jobs.retrain.optimize.quantize import (
     MAX_BLOCKS,
     MIN_INT8_SHARE,
@@ -109,7 +109,7 @@ def test_the_block_that_reads_outliers_is_ranked_first() -> None:
     value = add_uneven_layers(add_layer(add_layer(value, WIDTH, 3), WIDTH))
     graph = finish_graph(pixels, add_layer(value, WIDTH))
     blocks = list_blocks(graph)
-    photos = RANDOM.integers(0, 256, (4 * BATCH_SIZE, SIDE, SIDE, 3), dtype=np.uint8)
+    photos = RANDOM.integers(0, 256, (4 * PASS_SIZE, SIDE, SIDE, 3), dtype=np.uint8)
     ranked = rank_blocks(graph, blocks, photos, "fp32")
     assert [block.name for block in blocks] == ["layer 1", "layer 2", "layer 3", "layers 4 to 5", "layer 6", "layer 7"]
     assert ranked[0].name == "layers 4 to 5"
