@@ -1,1 +1,1 @@
-"""Decode, resize and hash photos."""
+"""Decode, resize and hash images."""

@@ -1,1 +1,1 @@
-"""The ingest flow: discover, plan, then for each shard read, decode, predict and write, then publish and report."""
+"""Run the ingest flow: discover, plan, for each shard read, decode, predict and write, then publish and report."""

@@ -57,7 +57,7 @@ class Preprocessing:
         if not is_reproduced:
             raise ConfigurationError(
                 f"the preprocessing of {folder.name} ({type(processor).__name__}) does more than resize, crop the "
-                "centre and standardise the channels: it cannot be reproduced"
+                "center and normalize the channels, so it cannot be reproduced"
             )
         return preprocessing
 
@@ -96,7 +96,7 @@ class Preprocessing:
         return asdict(self)
 
     def normalize(self, pixels: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Scale uint8 pixels [n, 3, h, w] to 0..1 and standardise each channel, on the tensor's device."""
+        """Scale uint8 pixels [n, 3, h, w] to 0..1 and normalize each channel, on the tensor's device."""
         mean, std = _channel_values(self.mean, pixels.device), _channel_values(self.std, pixels.device)
         return pixels.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
 

@@ -1,1 +1,1 @@
-"""The bucket: photos, manifests and weights."""
+"""Access the bucket: images, manifests and weights."""

@@ -15,7 +15,7 @@ from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode
 
 LIMITS = DecodeLimits(max_pixels=1_000_000, min_side_pixels=4, target_side=512)
 SIDE = 16
-GREY, COLOUR = 0, 2
+GRAY, COLOR = 0, 2
 RAMP = np.linspace(0, 1, SIDE * SIDE).reshape(SIDE, SIDE)
 """A ramp from black to white."""
 WHITE_IS_ZERO = {262: 0}
@@ -45,8 +45,8 @@ def write_png(values: np.ndarray, depth: int, transparent: Sequence[int] = ()) -
     else:
         bits = (samples[..., None] >> np.arange(depth - 1, -1, -1)) & 1
         lines = [np.packbits(row.reshape(-1)).tobytes() for row in bits.astype(np.uint8)]
-    colour = COLOUR if values.ndim == 3 else GREY
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, colour, 0, 0, 0)
+    color = COLOR if values.ndim == 3 else GRAY
+    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], depth, color, 0, 0, 0)
     chunks = [make_chunk(b"IHDR", header)]
     if transparent:
         chunks.append(make_chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)))

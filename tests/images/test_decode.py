@@ -147,7 +147,7 @@ def test_broken_exif_and_profiles_are_ignored() -> None:
 
 
 def test_an_animation_decodes_to_its_first_frame() -> None:
-    frames = [Image.new("RGB", (30, 30), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (30, 30), color) for color in ("red", "blue")]
     content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert decode(content).pixels[5, 5].tolist() == [255, 0, 0]
 
