@@ -138,7 +138,7 @@ def remove_preprocessing(folder: Path) -> None:
         (fill_image_tower_with_nan, "hold values that are no numbers"),
         (zero_text_tower, "vectors of texts do not have unit length"),
         (remove_tokenizer, "no tokenizer"),
-        (remove_preprocessing, "no preprocessing"),
+        (remove_preprocessing, "no image preprocessing"),
     ],
 )
 def test_a_damaged_base_is_refused_and_leaves_nothing(
