@@ -41,8 +41,7 @@ from jobs.retag.switch import (
     switch_models,
 )
 from jobs.search.encoders import load_text_embedder
-from jobs.storage.locations import report_location
-from jobs.storage.locations import S3Uri
+from jobs.storage.locations import S3Uri, report_location
 
 log = logging.getLogger(__name__)
 

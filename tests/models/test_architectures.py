@@ -151,7 +151,7 @@ def test_a_saved_encoder_gives_the_vectors_of_its_base(encoder: Checkpoint, tmp_
 
 def test_a_patch_processor_is_refused_with_an_alternative(tmp_path: Path) -> None:
     write_siglip2_naflex(tmp_path / "checkpoint")
-    with pytest.raises(PermanentError, match="take the checkpoint of a fixed size") as caught:
+    with pytest.raises(PermanentError, match="Use a checkpoint of a fixed size") as caught:
         load_image_encoder(tmp_path / "checkpoint", DEVICE)
     assert "\n" not in str(caught.value)
 

@@ -134,8 +134,8 @@ def remove_preprocessing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate_weights, "does not load"),
-        (fill_image_tower_with_nan, "hold values that are no numbers"),
+        (truncate_weights, "cannot be loaded"),
+        (fill_image_tower_with_nan, "are not all finite numbers"),
         (zero_text_tower, "vectors of texts do not have unit length"),
         (remove_tokenizer, "no tokenizer"),
         (remove_preprocessing, "no image preprocessing"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -205,7 +206,8 @@ def test_a_truncated_response_is_retryable(act: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("s3_server")
 def test_throttling_is_retryable() -> None:
-    with serve_response(503, make_error("SlowDown")) as url, pytest.raises(RetryableError, match="SlowDown.*slow down"):
+    message = "returned SlowDown for s3://photos/1.jpg: slow down"
+    with serve_response(503, make_error("SlowDown")) as url, pytest.raises(RetryableError, match=re.escape(message)):
         ObjectStore(url).read(S3Uri("photos", "1.jpg"))
 
 
