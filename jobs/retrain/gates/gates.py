@@ -33,8 +33,8 @@ from jobs.retrain.gates.evaluation_page import PageContents, render_page, write_
 from jobs.retrain.gates.findings import Evidence, Gate
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.train.history import HISTORY_FILE, EpochRecord
-from jobs.storage.object_store import ObjectStore
 from jobs.storage.locations import S3Uri
+from jobs.storage.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
 

@@ -156,7 +156,7 @@ def test_reports_a_modified_artifact(stocked_shop: Shop, labelled: LabeledSet, t
     weights = S3Uri.parse(candidate.artifact_uri) / "model.safetensors"
     connections.store.write(weights, connections.store.read(weights)[:-1000])
     report = evaluate_candidate(connections, RUN, "classifier")
-    assert "not those that were registered" in str(report.error)
+    assert "do not match the registered hash" in str(report.error)
     metrics = read_metrics(connections, "classifier")
     assert metrics.artifact == ArtifactCheck(False, False, False, None, report.error)
     assert metrics.data is not None
