@@ -59,7 +59,7 @@ def format_compose_environment() -> str:
 
 def _comment(text: str) -> str:
     """Wrap a description as comments; a line that starts with $ is a command and stays as it is."""
-    words, _, command = text.partition("\n$ ")
+    words, _, command = text.strip().partition("\n$ ")
     lines = textwrap.wrap(words, WIDTH - 2, break_on_hyphens=False)
     return "".join(f"# {line}\n" for line in [*lines, *([f"  $ {command}"] if command else [])])
 
