@@ -88,9 +88,9 @@ def run_with_torchrun(shop: Shop, words: Sequence[str]) -> list[dict[str, Any]]:
 
 def run_in_process(shop: Shop, words: Sequence[str]) -> FinishedCommand:
     """Train in the process of the tests."""
-    answer = run_job("train", *words, environment=shop.environment | PRECISION)
-    assert answer.exit_code == 0, answer.messages
-    return answer
+    finished = run_job("train", *words, environment=shop.environment | PRECISION)
+    assert finished.exit_code == 0, finished.messages
+    return finished
 
 
 def signal_after_first_epoch(shop: Shop, words: Sequence[str], number: signal.Signals, messages: Path) -> int | None:
