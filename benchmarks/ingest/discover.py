@@ -136,7 +136,7 @@ def _settle_catalog(database_url: str) -> None:
     """Restore the catalog to its state after a run on the unchanged bucket: all images read, statistics current."""
     engine = create_engine(driver_url(database_url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        for statement in (*UNDO_CHANGES, "VACUUM ANALYZE", "CHECKPOINT"):
+        for statement in (*UNDO_CHANGES, "VACUUM ANALYZE"):
             connection.execute(text(statement))
     engine.dispose()
 
