@@ -40,19 +40,11 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
     """Add up the ledger of a run."""
     row = connection.execute(
         text("""
-            SELECT coalesce(sum(c.entries), 0) AS entries, coalesce(sum(c.tagged), 0) AS tagged,
-                   coalesce(sum(c.reused), 0) AS reused, coalesce(sum(c.failed), 0) AS failed,
-                   coalesce(sum(c.read_seconds), 0) AS read_seconds,
-                   coalesce(sum(c.decode_seconds), 0) AS decode_seconds,
-                   coalesce(sum(c.predict_seconds), 0) AS predict_seconds,
-                   coalesce(sum(c.write_seconds), 0) AS write_seconds,
-                   coalesce(sum(c.wall_seconds), 0) AS wall_seconds,
-                   sum(c.entries) / nullif(extract(epoch FROM max(c.committed_at)
-                       - min(c.committed_at - c.wall_seconds * interval '1 second'))::float, 0) AS images_per_second,
-                   r.entries AS planned_entries,
-                   extract(epoch FROM now() - r.started_at)::float AS duration_seconds
-            FROM catalog.tagging_runs r LEFT JOIN catalog.run_chunks c USING (run_id)
-            WHERE run_id = :run GROUP BY r.run_id
+            SELECT entries, tagged, reused, failed, read_seconds, decode_seconds, predict_seconds, write_seconds,
+                   (SELECT coalesce(sum(wall_seconds), 0) FROM catalog.run_chunks WHERE run_id = :run) AS wall_seconds,
+                   images_per_second, planned_entries,
+                   extract(epoch FROM now() - started_at)::float AS duration_seconds
+            FROM catalog.tagging_run_summary WHERE run_id = :run
         """),
         {"run": run_id},
     ).one()

@@ -71,7 +71,7 @@ def render_page(contents: PageContents) -> str:
             encoder_rows=list_encoder_rows(contents.metrics),
             has_champion=contents.evaluation.champion_version_id is not None,
             confusion=page_charts.list_confusion(scores) if scores else (),
-            bars=page_charts.list_class_bars(scores, champion) if scores else (),
+            bars=page_charts.list_category_bars(scores, champion) if scores else (),
             recall_bound=next((one.bound for one in contents.decisions if one.gate == "category_recall"), None),
             reliability=page_charts.draw_reliability(scores.reliability) if scores else None,
             history=page_charts.draw_history(contents.history),

@@ -1,4 +1,4 @@
-"""Charts and tables of a candidate's page."""
+"""Prepare the charts and tables of the evaluation page."""
 
 import math
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ MIN_DOT_RADIUS, MAX_DOT_RADIUS = 2.5, 14.0
 
 
 @dataclass(frozen=True)
-class ClassBar:
-    """The recall of a category, beside the champion's where there is one."""
+class CategoryBar:
+    """The recall of a category, and that of the champion if there is one."""
 
     category: str
     images: int
@@ -24,17 +24,17 @@ class ClassBar:
 
 @dataclass(frozen=True)
 class ConfusionCell:
-    """How often a category got an answer, also as the share of its images."""
+    """The number of images of a category with one prediction, and their share of the category."""
 
     images: int
     share: float
-    is_right: bool
-    answer: str
+    is_correct: bool
+    prediction: str
 
 
 @dataclass(frozen=True)
 class ConfusionRow:
-    """The answers that the images of one category got."""
+    """The predictions for the images of one category."""
 
     category: str
     images: int
@@ -92,10 +92,10 @@ def draw_reliability(bins: Sequence[ReliabilityBin]) -> Chart | None:
     )
 
 
-def list_class_bars(scores: ClassifierScores, champion: ClassifierScores | None) -> tuple[ClassBar, ...]:
-    """The categories, least recognised first; those without a recall lead."""
+def list_category_bars(scores: ClassifierScores, champion: ClassifierScores | None) -> tuple[CategoryBar, ...]:
+    """List the categories by rising recall. Categories without a recall come first."""
     bars = [
-        ClassBar(
+        CategoryBar(
             category,
             images,
             scores.recall_by_category.get(category),
@@ -107,14 +107,14 @@ def list_class_bars(scores: ClassifierScores, champion: ClassifierScores | None)
 
 
 def list_confusion(scores: ClassifierScores) -> tuple[ConfusionRow, ...]:
-    """The confusion matrix by rows of the true categories, without those of which there is no image."""
+    """List the rows of the confusion matrix. Categories without images are left out."""
     return tuple(
         ConfusionRow(
             category,
             sum(counts),
             tuple(
-                ConfusionCell(count, count / max(1, sum(counts)), answer == category, answer)
-                for answer, count in zip(scores.categories, counts, strict=False)
+                ConfusionCell(count, count / max(1, sum(counts)), prediction == category, prediction)
+                for prediction, count in zip(scores.categories, counts, strict=False)
             ),
         )
         for category, counts in zip(scores.categories, scores.confusion, strict=False)

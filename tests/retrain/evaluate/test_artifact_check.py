@@ -26,14 +26,14 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabeledSet:
+def labeled() -> LabeledSet:
     return make_labeled_set()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    write_classifier(folder, labelled)
+    write_classifier(folder, labeled)
     return folder
 
 
@@ -44,19 +44,19 @@ def checkpoint(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stocked_shop(shop: Shop, labelled: LabeledSet) -> Shop:
-    store_labeled_set(shop.connections, labelled)
+def stocked_shop(shop: Shop, labeled: LabeledSet) -> Shop:
+    store_labeled_set(shop.connections, labeled)
     return shop
 
 
-def register(shop: Shop, labelled: LabeledSet, folder: Path) -> ModelVersion:
-    return register_candidate(shop.connections, folder, "classifier", labelled.snapshot, "run-1")
+def register(shop: Shop, labeled: LabeledSet, folder: Path) -> ModelVersion:
+    return register_candidate(shop.connections, folder, "classifier", labeled.snapshot, "run-1")
 
 
-def inspect(shop: Shop, labelled: LabeledSet, version: ModelVersion, scratch: Path) -> ArtifactInspection:
+def inspect(shop: Shop, labeled: LabeledSet, version: ModelVersion, scratch: Path) -> ArtifactInspection:
     connections = shop.connections
     photos = SnapshotPhotos(connections.store, connections.artifacts, scratch / "cache")
-    return inspect_artifact(connections.store, version, labelled.snapshot, photos, EXACT, scratch / "artifact")
+    return inspect_artifact(connections.store, version, labeled.snapshot, photos, EXACT, scratch / "artifact")
 
 
 def overwrite(shop: Shop, version: ModelVersion, name: str, content: bytes) -> None:
@@ -64,9 +64,9 @@ def overwrite(shop: Shop, version: ModelVersion, name: str, content: bytes) -> N
 
 
 def test_accepts_the_trained_checkpoint(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.folder is not None
     check = found.check
     assert (check.is_checksum_right, check.has_labels, check.has_preprocessing) == (True, True, True)
@@ -75,30 +75,28 @@ def test_accepts_the_trained_checkpoint(
 
 
 def test_compares_vectors_of_an_encoder(
-    stocked_shop: Shop, labelled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny_models.encoder, tmp_path / "encoder")
-    write_reference(folder, "encoder", labelled)
+    write_reference(folder, "encoder", labeled)
     shutil.copy(tiny_models.other_encoder / "model.safetensors", tmp_path / "other.safetensors")
-    version = register_candidate(stocked_shop.connections, folder, "encoder", labelled.snapshot, "run-1")
-    assert inspect(stocked_shop, labelled, version, tmp_path).check.largest_difference == pytest.approx(
-        0, abs=TOLERANCE
-    )
+    version = register_candidate(stocked_shop.connections, folder, "encoder", labeled.snapshot, "run-1")
+    assert inspect(stocked_shop, labeled, version, tmp_path).check.largest_difference == pytest.approx(0, abs=TOLERANCE)
     shutil.copy(tiny_models.other_encoder / "model.safetensors", folder)
-    version = register_candidate(stocked_shop.connections, folder, "encoder", labelled.snapshot, "run-2")
-    difference = inspect(stocked_shop, labelled, version, tmp_path).check.largest_difference
+    version = register_candidate(stocked_shop.connections, folder, "encoder", labeled.snapshot, "run-2")
+    difference = inspect(stocked_shop, labeled, version, tmp_path).check.largest_difference
     assert difference is not None
     assert difference > 0.01
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "calibration.json"])
 def test_modified_file_fails_the_checksum(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, name: str
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path, name: str
 ) -> None:
-    version = register(stocked_shop, labelled, checkpoint)
+    version = register(stocked_shop, labeled, checkpoint)
     content = (checkpoint / name).read_bytes()
     overwrite(stocked_shop, version, name, content[:-1] + b"\x00")
-    found = inspect(stocked_shop, labelled, version, tmp_path)
+    found = inspect(stocked_shop, labeled, version, tmp_path)
     assert not found.check.is_checksum_right
     assert found.folder is None
     assert "do not match the registered hash" in str(found.check.error)
@@ -106,21 +104,21 @@ def test_modified_file_fails_the_checksum(
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"../../etc/passwd", b"model.safetensors\nno-such-file"])
 def test_damaged_list_of_files_is_reported(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes
 ) -> None:
-    version = register(stocked_shop, labelled, checkpoint)
+    version = register(stocked_shop, labeled, checkpoint)
     overwrite(stocked_shop, version, "files.txt", content)
-    found = inspect(stocked_shop, labelled, version, tmp_path)
+    found = inspect(stocked_shop, labeled, version, tmp_path)
     assert not found.check.is_checksum_right
     assert found.check.error
 
 
 def test_registered_but_truncated_weights_are_reported(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.check.is_checksum_right
     assert found.folder is None
     assert "cannot be loaded" in str(found.check.error)
@@ -128,7 +126,7 @@ def test_registered_but_truncated_weights_are_reported(
 
 @pytest.mark.parametrize("wrong_shape", [False, True])
 def test_missing_or_misshapen_weights_are_reported(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, wrong_shape: bool
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path, wrong_shape: bool
 ) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     name = next(name for name in weights if name.endswith("classifier.1.weight"))
@@ -136,17 +134,17 @@ def test_missing_or_misshapen_weights_are_reported(
     if wrong_shape:
         weights[name] = head[:2].clone()
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.folder is None
     assert found.check.largest_difference is None
     assert found.check.error
 
 
 def test_permuted_categories_differ_from_the_reference(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     rename_categories(checkpoint, [*CATEGORIES[1:], CATEGORIES[0]])
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.check.largest_difference is not None
     assert found.check.largest_difference > 0.5
 
@@ -160,10 +158,10 @@ def test_permuted_categories_differ_from_the_reference(
     ],
 )
 def test_categories_must_match_the_snapshot(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, names: list[str], message: str
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path, names: list[str], message: str
 ) -> None:
     rename_categories(checkpoint, names)
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert not found.check.has_labels
     assert message in str(found.check.error)
 
@@ -177,11 +175,11 @@ def test_categories_must_match_the_snapshot(
     ],
 )
 def test_changed_preprocessing_differs_from_the_reference(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, change: dict[str, object]
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     file = checkpoint / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.check.has_preprocessing
     assert found.check.largest_difference is not None
     assert found.check.largest_difference > 10 * TOLERANCE
@@ -191,19 +189,19 @@ def test_changed_preprocessing_differs_from_the_reference(
     "content", [None, b"{", b'{"kind": "encoder", "outputs": {}}', b'{"kind": "classifier", "outputs": {}}']
 )
 def test_missing_or_damaged_reference_is_reported(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes | None
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path, content: bytes | None
 ) -> None:
     file = checkpoint / "reference_outputs.json"
     file.unlink() if content is None else file.write_bytes(content)
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.check.largest_difference is None
     assert "reference_outputs.json" in str(found.check.error)
 
 
 def test_damaged_temperature_is_reported(
-    stocked_shop: Shop, labelled: LabeledSet, checkpoint: Path, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     (checkpoint / "calibration.json").write_text("{}")
-    found = inspect(stocked_shop, labelled, register(stocked_shop, labelled, checkpoint), tmp_path)
+    found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.folder is None
     assert "calibration.json" in str(found.check.error)

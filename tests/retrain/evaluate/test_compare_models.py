@@ -22,45 +22,45 @@ from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabeledSet:
+def labeled() -> LabeledSet:
     return make_labeled_set()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    write_classifier(folder, labelled)
+    write_classifier(folder, labeled)
     return folder
 
 
 @pytest.fixture
-def stocked_shop(shop: Shop, labelled: LabeledSet) -> Shop:
-    store_labeled_set(shop.connections, labelled)
+def stocked_shop(shop: Shop, labeled: LabeledSet) -> Shop:
+    store_labeled_set(shop.connections, labeled)
     return shop
 
 
-def make_context(shop: Shop, labelled: LabeledSet, candidate: Path, champion: Path | None = None) -> EvaluationContext:
+def make_context(shop: Shop, labeled: LabeledSet, candidate: Path, champion: Path | None = None) -> EvaluationContext:
     connections = shop.connections
     photos = SnapshotPhotos(connections.store, connections.artifacts, connections.settings.locations.model_cache)
-    return EvaluationContext(connections, labelled.snapshot, photos, EXACT, candidate, champion)
+    return EvaluationContext(connections, labeled.snapshot, photos, EXACT, candidate, champion)
 
 
 def test_classifier_trained_on_shuffled_labels_is_no_better_than_chance(
-    stocked_shop: Shop, labelled: LabeledSet, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, tmp_path: Path
 ) -> None:
-    labels = [row.category for row in labelled.snapshot.part("train")]
-    write_classifier(tmp_path / "shuffled", labelled, random.Random(0).sample(labels, len(labels)))
-    scores = evaluate_classifier(make_context(stocked_shop, labelled, tmp_path / "shuffled")).metrics.classifier
+    labels = [row.category for row in labeled.snapshot.part("train")]
+    write_classifier(tmp_path / "shuffled", labeled, random.Random(0).sample(labels, len(labels)))
+    scores = evaluate_classifier(make_context(stocked_shop, labeled, tmp_path / "shuffled")).metrics.classifier
     assert scores is not None
     assert scores.correct < 0.6 * scores.images
 
 
 def test_permuted_categories_give_wrong_predictions(
-    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, trained: Path, tmp_path: Path
 ) -> None:
     permuted = shutil.copytree(trained, tmp_path / "permuted")
     rename_categories(permuted, [*CATEGORIES[1:], CATEGORIES[0]])
-    metrics = evaluate_classifier(make_context(stocked_shop, labelled, permuted, champion=trained)).metrics
+    metrics = evaluate_classifier(make_context(stocked_shop, labeled, permuted, champion=trained)).metrics
     assert metrics.classifier is not None
     assert metrics.paired is not None
     assert metrics.classifier.correct <= 2
@@ -68,11 +68,11 @@ def test_permuted_categories_give_wrong_predictions(
 
 
 def test_champion_with_other_categories_is_compared_by_name(
-    stocked_shop: Shop, labelled: LabeledSet, trained: Path, tmp_path: Path
+    stocked_shop: Shop, labeled: LabeledSet, trained: Path, tmp_path: Path
 ) -> None:
     champion = shutil.copytree(trained, tmp_path / "champion")
     rename_categories(champion, ["dress", "cap", "shirt", "shoe"])
-    metrics = evaluate_classifier(make_context(stocked_shop, labelled, trained, champion)).metrics
+    metrics = evaluate_classifier(make_context(stocked_shop, labeled, trained, champion)).metrics
     assert metrics.champion_classifier is not None
     assert metrics.champion_classifier.categories == ["cap", "dress", "hat", "shirt", "shoe"]
     assert metrics.champion_classifier.recall_by_category["hat"] == 0
@@ -81,8 +81,8 @@ def test_champion_with_other_categories_is_compared_by_name(
 
 
 def test_label_audit_ranks_flipped_labels_first() -> None:
-    labelled = make_labeled_set(train=0, validation=0, test=20)
-    rows, categories = labelled.snapshot.part("test"), labelled.snapshot.categories
+    labeled = make_labeled_set(train=0, validation=0, test=20)
+    rows, categories = labeled.snapshot.part("test"), labeled.snapshot.categories
     # Simulates a classifier with an accuracy of about 0.9 and varying confidence.
     truths = np.array([categories.index(row.category) for row in rows])
     scores = np.random.default_rng(7).normal(size=(len(rows), len(categories)))
@@ -103,11 +103,11 @@ def test_label_audit_ranks_flipped_labels_first() -> None:
 
 
 def test_label_audit_is_empty_for_other_categories_or_nan() -> None:
-    labelled = make_labeled_set(train=0, validation=0, test=2)
-    rows = labelled.snapshot.part("test")
+    labeled = make_labeled_set(train=0, validation=0, test=2)
+    rows = labeled.snapshot.part("test")
     numbers = np.full((len(rows), 4), 0.25)
     assert audit_labels(rows, ClassifierPredictions(numbers, ("a", "b", "c", "d")), lambda row: "") == []
-    unknown = ClassifierPredictions(np.full((len(rows), 4), np.nan), labelled.snapshot.categories)
+    unknown = ClassifierPredictions(np.full((len(rows), 4), np.nan), labeled.snapshot.categories)
     assert audit_labels(rows, unknown, lambda row: "") == []
 
 

@@ -46,20 +46,20 @@ SMALL_SET = make_labeled_set(train=3, validation=1, test=2)
 
 
 @pytest.fixture(scope="module")
-def labelled() -> LabeledSet:
+def labeled() -> LabeledSet:
     return make_labeled_set()
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labelled: LabeledSet) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    write_classifier(folder, labelled)
+    write_classifier(folder, labeled)
     return folder
 
 
 @pytest.fixture
-def stocked_shop(shop: Shop, labelled: LabeledSet) -> Shop:
-    store_labeled_set(shop.connections, labelled)
+def stocked_shop(shop: Shop, labeled: LabeledSet) -> Shop:
+    store_labeled_set(shop.connections, labeled)
     return shop
 
 
@@ -71,13 +71,13 @@ def read_metrics(connections: Connections, kind: str) -> EvaluationMetrics:
 
 
 def test_evaluates_classifier_and_champion(
-    tagging_shop: Shop, labelled: LabeledSet, trained: Path, monkeypatch: pytest.MonkeyPatch
+    tagging_shop: Shop, labeled: LabeledSet, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections = tagging_shop.connections
     tagging_shop.put_photos(6)
     ingest(connections, IngestOptions())
-    store_labeled_set(connections, labelled)
-    candidate = register_candidate(connections, trained, "classifier", labelled.snapshot, RUN)
+    store_labeled_set(connections, labeled)
+    candidate = register_candidate(connections, trained, "classifier", labeled.snapshot, RUN)
     recorded = record_progress(monkeypatch, "jobs.retrain.evaluate.evaluate")
     report = evaluate_candidate(connections, RUN, "classifier")
     assert recorded.tasks == ["classifier.evaluate"]
@@ -121,7 +121,7 @@ def test_evaluates_classifier_and_champion(
 
 def test_evaluates_encoder_and_champion(
     stocked_shop: Shop,
-    labelled: LabeledSet,
+    labeled: LabeledSet,
     tiny_models: TinyModels,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -130,9 +130,9 @@ def test_evaluates_encoder_and_champion(
     connections = stocked_shop.connections
     make_champion(connections, tiny_models.other_encoder, "encoder")
     folder = shutil.copytree(tiny_models.encoder, tmp_path / "encoder")
-    write_reference(folder, "encoder", labelled)
+    write_reference(folder, "encoder", labeled)
     silent = make_snapshot(
-        [replace(row, full_text="") if row.category == "hat" else row for row in labelled.snapshot.rows]
+        [replace(row, full_text="") if row.category == "hat" else row for row in labeled.snapshot.rows]
     )
     store_labeled_set(connections, LabeledSet(silent, {}))
     register_candidate(connections, folder, "encoder", silent, RUN)
@@ -150,9 +150,9 @@ def test_evaluates_encoder_and_champion(
     assert report.headline["clip_score"] == pytest.approx(metrics.encoder.clip_score, abs=1e-3)
 
 
-def test_reports_a_modified_artifact(stocked_shop: Shop, labelled: LabeledSet, trained: Path) -> None:
+def test_reports_a_modified_artifact(stocked_shop: Shop, labeled: LabeledSet, trained: Path) -> None:
     connections = stocked_shop.connections
-    candidate = register_candidate(connections, trained, "classifier", labelled.snapshot, RUN)
+    candidate = register_candidate(connections, trained, "classifier", labeled.snapshot, RUN)
     weights = S3Uri.parse(candidate.artifact_uri) / "model.safetensors"
     connections.store.write(weights, connections.store.read(weights)[:-1000])
     report = evaluate_candidate(connections, RUN, "classifier")

@@ -11,7 +11,7 @@ from jobs.retrain.evaluate.evaluation_record import ClassifierScores, Evaluation
 from jobs.retrain.gates.evaluation_page import PageContents, format_number, list_tiles, render_page, write_approval_text
 from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.gates import decide_all
-from jobs.retrain.gates.page_charts import draw_history, draw_reliability, list_class_bars, list_confusion
+from jobs.retrain.gates.page_charts import draw_history, draw_reliability, list_category_bars, list_confusion
 from jobs.retrain.train.history import EpochRecord
 from tests.retrain.gates.sample_evaluations import CLASSIFIER, ENCODER, GOOD, make_evaluation, replace_value
 
@@ -205,7 +205,7 @@ def test_confusion_matrix_has_true_categories_as_rows() -> None:
     assert CLASSIFIER.classifier
     dress = list_confusion(CLASSIFIER.classifier)[0]
     assert (dress.category, dress.images) == ("dress", 110)
-    assert [(cell.answer, cell.images, cell.is_right) for cell in dress.cells] == [
+    assert [(cell.prediction, cell.images, cell.is_correct) for cell in dress.cells] == [
         ("dress", 100, True),
         ("hat", 2, False),
         ("shirt", 8, False),
@@ -217,7 +217,7 @@ def test_bars_start_with_the_lowest_recall() -> None:
     assert CLASSIFIER.classifier
     assert CLASSIFIER.champion_classifier
     scores = replace(CLASSIFIER.classifier, recall_by_category={"dress": 0.9, "hat": 0.5, "shirt": None})
-    bars = list_class_bars(scores, CLASSIFIER.champion_classifier)
+    bars = list_category_bars(scores, CLASSIFIER.champion_classifier)
     assert [(bar.category, bar.recall, bar.champion_recall) for bar in bars] == [
         ("shirt", None, 0.91),
         ("hat", 0.5, 0.81),

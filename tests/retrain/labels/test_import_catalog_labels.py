@@ -58,7 +58,7 @@ def read_examples(shop: Shop) -> dict[str, tuple[str, str, str, str]]:
 
 
 @pytest.fixture
-def labelled_shop(shop: Shop) -> Shop:
+def labeled_shop(shop: Shop) -> Shop:
     """Set up three images of two products. Two of the images have labels."""
     add_image(shop, "a_1.jpg", make_photo(1), "a")
     add_image(shop, "a_2.jpg", make_photo(2), "a")
@@ -70,15 +70,15 @@ def labelled_shop(shop: Shop) -> Shop:
     return shop
 
 
-def test_latest_label_of_an_image_becomes_an_example(labelled_shop: Shop) -> None:
-    report = import_catalog_labels(labelled_shop.connections)
+def test_latest_label_of_an_image_becomes_an_example(labeled_shop: Shop) -> None:
+    report = import_catalog_labels(labeled_shop.connections)
     assert (report.source, report.rows, report.imported, report.categories) == ("catalog", 2, 2, {"hat": 1, "shoe": 1})
-    assert read_examples(labelled_shop) == {
+    assert read_examples(labeled_shop) == {
         "a_1.jpg": ("hat", "A hat", " Red ", "a"),
         "b_1.jpg": ("shoe", "", "", "b"),
     }
-    location = example_location(labelled_shop.connections.artifacts, hashlib.sha256(make_photo(1)).hexdigest())
-    assert labelled_shop.connections.store.read(location) == make_photo(1)
+    location = example_location(labeled_shop.connections.artifacts, hashlib.sha256(make_photo(1)).hexdigest())
+    assert labeled_shop.connections.store.read(location) == make_photo(1)
 
 
 def test_imports_nothing_without_labels(shop: Shop) -> None:
@@ -86,34 +86,34 @@ def test_imports_nothing_without_labels(shop: Shop) -> None:
     assert (report.rows, report.imported, report.skipped_uri, report.pruned) == (0, 0, None, 0)
 
 
-def test_imports_only_what_changed(labelled_shop: Shop) -> None:
-    connections = labelled_shop.connections
+def test_imports_only_what_changed(labeled_shop: Shop) -> None:
+    connections = labeled_shop.connections
     import_catalog_labels(connections)
     assert import_catalog_labels(connections).rows == 0
-    label(labelled_shop, "a_1.jpg", "cap")
+    label(labeled_shop, "a_1.jpg", "cap")
     assert import_catalog_labels(connections).categories == {"cap": 1}
-    execute(labelled_shop, "UPDATE catalog.products SET description = 'New' WHERE product_id = 'b'")
+    execute(labeled_shop, "UPDATE catalog.products SET description = 'New' WHERE product_id = 'b'")
     assert import_catalog_labels(connections).categories == {"shoe": 1}
-    add_image(labelled_shop, "b_1.jpg", make_photo(77), "b")
+    add_image(labeled_shop, "b_1.jpg", make_photo(77), "b")
     assert import_catalog_labels(connections).rows == 1
     assert import_catalog_labels(connections).rows == 0
-    assert read_examples(labelled_shop) == {
+    assert read_examples(labeled_shop) == {
         "a_1.jpg": ("cap", "A hat", " Red ", "a"),
         "b_1.jpg": ("shoe", "", "New", "b"),
     }
 
 
-def test_ignores_images_with_unknown_bytes_and_deleted_images(labelled_shop: Shop) -> None:
-    execute(labelled_shop, "UPDATE catalog.images SET content_hash = NULL WHERE object_key = 'a_1.jpg'")
-    execute(labelled_shop, "UPDATE catalog.images SET deleted_at = now() WHERE object_key = 'b_1.jpg'")
-    assert import_catalog_labels(labelled_shop.connections).rows == 0
+def test_ignores_images_with_unknown_bytes_and_deleted_images(labeled_shop: Shop) -> None:
+    execute(labeled_shop, "UPDATE catalog.images SET content_hash = NULL WHERE object_key = 'a_1.jpg'")
+    execute(labeled_shop, "UPDATE catalog.images SET deleted_at = now() WHERE object_key = 'b_1.jpg'")
+    assert import_catalog_labels(labeled_shop.connections).rows == 0
 
 
-def test_skips_images_that_vanished_or_changed_since_the_listing(labelled_shop: Shop) -> None:
-    label(labelled_shop, "a_2.jpg", "")
-    labelled_shop.remove("a_1.jpg")
-    labelled_shop.put("b_1.jpg", make_photo(99))
-    report = import_catalog_labels(labelled_shop.connections)
+def test_skips_images_that_vanished_or_changed_since_the_listing(labeled_shop: Shop) -> None:
+    label(labeled_shop, "a_2.jpg", "")
+    labeled_shop.remove("a_1.jpg")
+    labeled_shop.put("b_1.jpg", make_photo(99))
+    report = import_catalog_labels(labeled_shop.connections)
     assert (report.imported, report.skipped_by_reason) == (
         0,
         {"no_label": 1, "object_missing": 1, "object_replaced": 1},
@@ -122,30 +122,30 @@ def test_skips_images_that_vanished_or_changed_since_the_listing(labelled_shop: 
 
 
 def test_prunes_images_that_lost_their_label_and_keeps_deleted_images(
-    labelled_shop: Shop, tmp_path_factory: pytest.TempPathFactory
+    labeled_shop: Shop, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    connections = labelled_shop.connections
+    connections = labeled_shop.connections
     import_catalog_labels(connections)
     folder = tmp_path_factory.mktemp("set")
     (folder / "hat").mkdir()
     (folder / "hat" / "1.jpg").write_bytes(make_photo(5))
     import_labels(connections, "folders", folder)
-    execute(labelled_shop, "UPDATE catalog.images SET deleted_at = now() WHERE object_key = 'b_1.jpg'")
+    execute(labeled_shop, "UPDATE catalog.images SET deleted_at = now() WHERE object_key = 'b_1.jpg'")
     execute(
-        labelled_shop,
+        labeled_shop,
         "DELETE FROM catalog.labels l USING catalog.images i WHERE l.image_id = i.image_id AND object_key = 'a_1.jpg'",
     )
     assert import_catalog_labels(connections).pruned == 1
-    assert list(read_examples(labelled_shop)) == ["b_1.jpg"]
-    assert labelled_shop.query("SELECT count(*) FROM catalog.examples") == [(2,)]
+    assert list(read_examples(labeled_shop)) == ["b_1.jpg"]
+    assert labeled_shop.query("SELECT count(*) FROM catalog.examples") == [(2,)]
 
 
-def test_not_clothing_removes_the_example(labelled_shop: Shop) -> None:
-    import_catalog_labels(labelled_shop.connections)
-    label(labelled_shop, "a_1.jpg", "not clothing")
-    label(labelled_shop, "a_2.jpg", "not clothing")
-    report = import_catalog_labels(labelled_shop.connections)
+def test_not_clothing_removes_the_example(labeled_shop: Shop) -> None:
+    import_catalog_labels(labeled_shop.connections)
+    label(labeled_shop, "a_1.jpg", "not clothing")
+    label(labeled_shop, "a_2.jpg", "not clothing")
+    report = import_catalog_labels(labeled_shop.connections)
     assert (report.rows, report.pruned) == (0, 1)
-    assert list(read_examples(labelled_shop)) == ["b_1.jpg"]
-    label(labelled_shop, "a_1.jpg", "hat")
-    assert import_catalog_labels(labelled_shop.connections).imported == 1
+    assert list(read_examples(labeled_shop)) == ["b_1.jpg"]
+    label(labeled_shop, "a_1.jpg", "hat")
+    assert import_catalog_labels(labeled_shop.connections).imported == 1

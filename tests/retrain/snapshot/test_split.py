@@ -89,8 +89,8 @@ def test_images_keep_their_side_when_labels_are_added(seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(photos))
     memory: Memory = {}
     for known in (300, 700, 1500):
-        labelled = [photos[position] for position in order[:known]]
-        splits = split(labelled, memory)
+        labeled = [photos[position] for position in order[:known]]
+        splits = split(labeled, memory)
         assert all(splits[key] == "test" for key, side in memory.items() if side == "test")
         assert all(splits[key] != "test" for key, side in memory.items() if side == "train")
         memory = remember(splits, memory)
