@@ -101,7 +101,7 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Curation:
-    """Result of a selection; ``examples`` = number of photos + all that were dropped.
+    """Result of a selection. ``examples`` is the number of photos plus all that were dropped.
 
     ``rare_categories`` counts the images of each dropped category. ``contradictions`` lists the first 20.
     """

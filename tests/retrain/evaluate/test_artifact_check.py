@@ -8,11 +8,8 @@ from safetensors.torch import load_file, save_file
 from fixtures.candidates import (
     EXACT,
     LabeledSet,
-    make_labeled_set,
     register_candidate,
     rename_categories,
-    store_labeled_set,
-    write_classifier,
     write_reference,
 )
 from fixtures.shop import CATEGORIES, Shop, TinyModels
@@ -25,28 +22,10 @@ TOLERANCE = 1e-5
 """Maximum difference between outputs of the same weights, computed alone and in a batch."""
 
 
-@pytest.fixture(scope="module")
-def labeled() -> LabeledSet:
-    return make_labeled_set()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    write_classifier(folder, labeled)
-    return folder
-
-
 @pytest.fixture
 def checkpoint(trained: Path, tmp_path: Path) -> Path:
     """Return a copy that tests may damage."""
     return shutil.copytree(trained, tmp_path / "checkpoint")
-
-
-@pytest.fixture
-def stocked_shop(shop: Shop, labeled: LabeledSet) -> Shop:
-    store_labeled_set(shop.connections, labeled)
-    return shop
 
 
 def register(shop: Shop, labeled: LabeledSet, folder: Path) -> ModelVersion:

@@ -4,14 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from fixtures.candidates import (
     EXACT,
     LabeledSet,
     make_labeled_set,
     rename_categories,
-    store_labeled_set,
     write_classifier,
 )
 from fixtures.shop import CATEGORIES, Shop
@@ -19,24 +17,6 @@ from jobs.retrain.evaluate.compare_models import EvaluationContext, audit_labels
 from jobs.retrain.evaluate.evaluation_record import LabelSuspect, decode_label_suspects, encode_list
 from jobs.retrain.evaluate.scores import ClassifierPredictions
 from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
-
-
-@pytest.fixture(scope="module")
-def labeled() -> LabeledSet:
-    return make_labeled_set()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    write_classifier(folder, labeled)
-    return folder
-
-
-@pytest.fixture
-def stocked_shop(shop: Shop, labeled: LabeledSet) -> Shop:
-    store_labeled_set(shop.connections, labeled)
-    return shop
 
 
 def make_context(shop: Shop, labeled: LabeledSet, candidate: Path, champion: Path | None = None) -> EvaluationContext:

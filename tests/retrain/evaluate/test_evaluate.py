@@ -15,7 +15,6 @@ from fixtures.candidates import (
     register_candidate,
     serve_here,
     store_labeled_set,
-    write_classifier,
     write_reference,
 )
 from fixtures.champions import make_champion
@@ -43,24 +42,6 @@ from jobs.storage.locations import S3Uri
 
 RUN = "run-1"
 SMALL_SET = make_labeled_set(train=3, validation=1, test=2)
-
-
-@pytest.fixture(scope="module")
-def labeled() -> LabeledSet:
-    return make_labeled_set()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, labeled: LabeledSet) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    write_classifier(folder, labeled)
-    return folder
-
-
-@pytest.fixture
-def stocked_shop(shop: Shop, labeled: LabeledSet) -> Shop:
-    store_labeled_set(shop.connections, labeled)
-    return shop
 
 
 def read_metrics(connections: Connections, kind: str) -> EvaluationMetrics:
