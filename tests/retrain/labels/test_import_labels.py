@@ -144,8 +144,8 @@ def test_does_not_decode_known_bytes_again(shop: Shop, hats: Path) -> None:
     import_labels(shop.connections, "folders", hats)
     (hats / "hat" / "new.jpg").write_bytes(make_photo(99))
     # With this limit, decoding any image fails.
-    report = import_labels(shop.with_settings(min_side_pixels=10_000), "folders", hats, name="again")
-    assert (report.imported, report.skipped_by_reason) == (5, {"too_small": 1})
+    report = import_labels(shop.with_settings(max_pixels=1), "folders", hats, name="again")
+    assert (report.imported, report.skipped_by_reason) == (5, {"too_many_pixels": 1})
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content[::-1], None])
