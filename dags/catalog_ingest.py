@@ -1,34 +1,33 @@
 """
 ### Nightly ingestion
 
-Every new or changed photo of the bucket gets its category and its vector; photos that vanished leave every
-answer. Unchanged photos under unchanged models cost nothing.
+Every new or changed photo in the bucket gets a category and a vector. Photos that were deleted disappear from all
+results. Unchanged photos are not read again unless the models have changed.
 
-- **discover** compares the bucket with the catalog, resolves the live models and writes the manifest. It fails when
-  too many images vanished at once; nothing was changed then.
-- **tag_shard** tags one shard each, in the pool `catalog_gpu`, and commits chunk by chunk. It is retried where
-  time cures; *clear it* to go on behind its last chunk.
-- **publish** renews product tags, vector index and live space. It is harmless to repeat.
-- **report** adds the run up; its XCom and log are the report. It fails when too many images failed or a shard is
-  unfinished; all that was tagged is saved by then.
-- **announce_drift** starts `model_retrain` when the photos of this run look unlike those that the live classifier was
-  accepted on, at most once a week for one classifier; as long as they do not, it is skipped. A run that counts as
-  failed announces nothing: look at it first.
+- **discover** compares the bucket with the catalog, looks up the live models and writes the manifest. It fails, without
+  any changes, if too many images have vanished at once.
+- **tag_shard** tags one shard per mapped task, in the pool `catalog_gpu`, and commits chunk by chunk. Temporary errors
+  are retried. *Clear it* to resume after the last committed chunk.
+- **publish** updates product tags, vector index and live space. It can be repeated safely.
+- **report** adds up the run. The report is its XCom and in its log. It fails if too many images failed or a shard is
+  unfinished; everything that was tagged is already stored.
+- **announce_drift** starts `model_retrain` if the photos of this run differ from those that the live classifier was
+  accepted on, at most once a week for one classifier. Otherwise it is skipped. After a failed report it does not run:
+  look at the failure first.
 
-**Parameters**: `source`, an `s3://bucket/prefix` below `CATALOG_SOURCE_URI` or in `CATALOG_OTHER_SOURCES`; `limit`, at
-most so many images; `force`, tag known bytes again; `plan_only`, say what would be done in the XCom `report` of
-`discover` and write nothing.
+**Parameters**: `source` is an `s3://bucket/prefix` below `CATALOG_SOURCE_URI` or in `CATALOG_OTHER_SOURCES`. `limit` is
+the maximum number of images. `force` tags unchanged images again. `plan_only` writes nothing: the XCom `report` of
+`discover` shows what a run would do.
 
-**By hand**: each task logs its command, `python -m jobs ...`, which can be run again in a shell. The whole flow
-without Airflow is `python -m jobs ingest`. Failed images: `SELECT * FROM catalog.item_failure_summary`.
+**On the command line**: each task logs its command, `python -m jobs ...`, which you can repeat in a shell. The whole
+flow without Airflow is `python -m jobs ingest`. To list failed images: `SELECT * FROM catalog.item_failure_summary`.
 """
 
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule
-from catalog_airflow.assets import DRIFT
 from catalog_airflow.defaults import DEFAULT_ARGS, INGEST_PRIORITY, TAGGING_POOL
-from catalog_airflow.operators import AnnouncementOperator, JobOperator
+from catalog_airflow.operators import DRIFT, AnnouncementOperator, JobOperator
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 PARAMS = {
@@ -37,26 +36,26 @@ PARAMS = {
         type=["null", "string"],
         pattern="^s3://.+",
         title="Source",
-        description="s3://bucket/prefix, below CATALOG_SOURCE_URI or in CATALOG_OTHER_SOURCES; empty: the former",
+        description="s3://bucket/prefix below CATALOG_SOURCE_URI (the default) or in CATALOG_OTHER_SOURCES",
     ),
     "limit": Param(
         None,
         type=["null", "integer"],
         minimum=1,
         title="Limit",
-        description="At most this many images; empty: all that are due",
+        description="Maximum number of images. Default: all that are due",
     ),
-    "force": Param(False, type="boolean", title="Force", description="Tag everything again, known bytes included"),
+    "force": Param(False, type="boolean", title="Force", description="Tag unchanged images again"),
     "plan_only": Param(
-        False, type="boolean", title="Plan only", description="Say what would be done and why; write nothing"
+        False, type="boolean", title="Plan only", description="Report what a run would do, and write nothing"
     ),
 }
 
 with DAG(
     dag_id="catalog_ingest",
-    description="Every new product photo gets its category and its vector",
+    description="Tag and embed every new product photo",
     doc_md=__doc__,
-    # No start date: no night before the DAG was switched on is made up for.
+    # No start date, so enabling the DAG does not trigger a backfill.
     schedule="0 2 * * *",
     catchup=False,
     max_active_runs=1,
@@ -85,8 +84,8 @@ with DAG(
         priority_weight=INGEST_PRIORITY,
         execution_timeout=timedelta(hours=6),
     ).expand(argument=discover.output)
-    # A shard that failed must not keep the others from being found, nor the run from being judged; nor must a run
-    # without shards, whose tag_shard is skipped, go without a report. Without a plan publish fails by itself.
+    # Runs after failed shards, so the others are published, and after a run without shards, whose tag_shard is skipped.
+    # If discover failed there is no plan, and publish fails too.
     publish = JobOperator(
         task_id="publish",
         command="publish",
@@ -103,5 +102,5 @@ with DAG(
     )
 
     discover >> tag_shard >> publish >> report >> announce_drift
-    # A run of which only the plan was wanted ends in skipped tasks, and would look well though discover failed.
+    # With plan_only the last tasks are skipped, so a failed discover must fail the run through these edges.
     discover >> [publish, report]

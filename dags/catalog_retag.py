@@ -1,32 +1,31 @@
 """
-### Bringing the catalog over to new champions
+### Retag the catalog with new champions
 
-It starts when a promotion is announced. Until its last task switches, answers come from the models before, whole and
-unmixed; photos that arrive meanwhile are answered by both.
+Starts after a promotion. Until the last task switches, all results come from the previous models; photos that arrive
+meanwhile are tagged by both.
 
-- **plan_retag** finds what the champions have not answered yet: tags for a new classifier, a new vector space for a
-  new encoder. Where there is nothing, the shards are skipped.
-- **tag_shard** answers one shard each, like in `catalog_ingest`, behind the photos of the night in the pool
-  `catalog_gpu`. It is retried where time cures; *clear it* to go on behind its last chunk.
-- **complete_retag** answers what arrived meanwhile, builds the index, reports how far old and new neighbours agree,
-  and switches in one transaction, when nothing is missing. It may be repeated.
+- **plan_retag** finds the images that a champion has not processed yet: tags for a new classifier, a new vector space
+  for a new encoder. If there are none, the shards are skipped.
+- **tag_shard** processes one shard per mapped task as in `catalog_ingest`, in the pool `catalog_gpu`, with a lower
+  priority than the nightly run. Temporary errors are retried. *Clear it* to resume after the last committed chunk.
+- **complete_retag** processes the images that arrived meanwhile, builds the index, reports how far old and new
+  neighbors agree, and switches in one transaction once nothing is missing. It can be repeated safely.
 
-**By hand**: each task logs its command. The whole flow without Airflow is `python -m jobs retag`; going back is
-`python -m jobs rollback KIND`.
+**On the command line**: each task logs its command. The whole flow without Airflow is `python -m jobs retag`. To
+go back to the previous model: `python -m jobs rollback KIND`.
 """
 
 from datetime import timedelta
 
 from airflow.sdk import DAG, TriggerRule
-from catalog_airflow.assets import PROMOTION
 from catalog_airflow.defaults import DEFAULT_ARGS, RETAG_PRIORITY, TAGGING_POOL
-from catalog_airflow.operators import JobOperator
+from catalog_airflow.operators import PROMOTION, JobOperator
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 
 with DAG(
     dag_id="catalog_retag",
-    description="The whole catalog answered by the new champions, then switched at once",
+    description="Tag the whole catalog with new champions, then switch at once",
     doc_md=__doc__,
     schedule=[PROMOTION],
     catchup=False,
@@ -44,7 +43,7 @@ with DAG(
         priority_weight=RETAG_PRIORITY,
         execution_timeout=timedelta(hours=6),
     ).expand(argument=plan_retag.output)
-    # Skipped shards mean that all is answered: then there is only the switch to make.
+    # Skipped shards mean that every image is processed. Then only the switch is left.
     complete_retag = JobOperator(
         task_id="complete_retag",
         command="complete-retag",

@@ -1,37 +1,36 @@
 """
-### What a person decided about models
+### Carry out a decision about a model
 
-Started by the page *Models* of the catalog, where those who have the right confirm promotions and rollbacks; the page
-shows what a decision changes. A run that was started in another way fails.
+The page *Models* of the catalog starts this DAG when a person confirms a promotion or a rollback. The page shows what
+the decision changes. A run that is started in any other way fails.
 
-- **decide** makes a candidate the champion that passed its gates, or has answers come from an earlier version again.
-  It starts `catalog_retag`, which answers what the champion has not answered yet.
+- **decide** promotes a candidate that passed its gates, or rolls back to an earlier version. It starts `catalog_retag`,
+  which processes the images that the champion has not processed yet.
 
-**Parameter**: `decision`, the number of a row of `catalog.champion_decisions`, which the page stores. It is carried out
-once and within a day.
+**Parameter**: `decision` is the id of a row in `catalog.champion_decisions`, which the page stores. A decision is
+carried out once, within a day.
 
-No decision can be made to take what the gates refused. **By hand**: `python -m jobs promote KIND --run RUN`,
+Nobody can promote a candidate that failed its gates. **On the command line**: `python -m jobs promote KIND --run RUN`,
 `python -m jobs rollback KIND --to VERSION`.
 """
 
 from airflow.sdk import DAG, Param
-from catalog_airflow.assets import PROMOTION
 from catalog_airflow.defaults import DECISION_DAG, DEFAULT_ARGS
-from catalog_airflow.operators import JobOperator
+from catalog_airflow.operators import PROMOTION, JobOperator
 
 with DAG(
     dag_id=DECISION_DAG,
-    description="A person promotes a candidate that passed its gates, or rolls back",
+    description="Promote a candidate that passed its gates, or roll back",
     doc_md=__doc__,
     schedule=None,
     catchup=False,
-    # Whoever decides second sees what the first decided.
+    # The second of two decisions must see the result of the first.
     max_active_runs=1,
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS,
     params={
         "decision": Param(
-            type="integer", minimum=1, title="Decision", description="Stored by the page Models, which starts this DAG"
+            type="integer", minimum=1, title="Decision", description="Id of a decision that the page Models has stored"
         ),
     },
     tags=["catalog"],

@@ -1,37 +1,36 @@
 """
 ### Retraining
 
-Curated labels become a candidate of each kind, and a candidate becomes the champion only if it passes every gate.
+Trains a candidate of each kind on the curated labels. A candidate becomes the champion only if it passes every gate.
 
-- **snapshot** freezes the labels into a data set: duplicates dropped, split by group; what was ever in test stays so.
-- **train** fits a candidate, saves a checkpoint each epoch, and goes on from it when it is tried again. The encoder is
-  left out where no label has a text.
-- **optimize** builds what serves it: the fastest engine and precision whose answers are those in float32.
-- **evaluate** asks candidate and champion about the same frozen test images, and the stored artifact in a process of
-  its own.
-- **gate** decides. *A gate that failed ends the run here*, with the reasons in the log and no retry; its link
-  *Evaluation* leads to the page with all figures. `docs/runbook.md` says what to do then.
-- **approve** asks a human where `require_approval` says so: three days, and refusal is the default.
+- **snapshot** freezes the labels into a data set: duplicates removed, split by group, and test images stay test images.
+- **train** trains a candidate with a checkpoint per epoch, from which a retry resumes. The encoder is skipped if no
+  label has a text.
+- **optimize** builds the fastest engine and precision whose predictions agree with those in float32.
+- **evaluate** scores candidate and champion on the same frozen test images, and the stored artifact in its own process.
+- **gate** decides. *A failed gate ends the run here* without a retry. The reasons are in its log, and its link
+  *Evaluation* opens the page with all figures. `docs/runbook.md` says what to do next.
+- **approve** waits up to three days for a person's approval if `require_approval` is set. No response is a rejection.
 - **promote** makes the candidate the champion, unless another one was promoted since the evaluation, and starts
   `catalog_retag`.
 
-It runs every Sunday morning, and when a nightly run found that photos have drifted, once a week at most.
+Runs every Sunday morning, and after a nightly run that detected drift, at most once a week.
 
-**Parameters**: `kinds`, classifier, encoder or both; `classifier_base` and `encoder_base`, other starting points than
-the configured ones; `classifier_freeze` and `encoder_freeze`, what is not trained; `classifier_epochs` and
-`encoder_epochs`, passes over the data; `classifier_learning_rate` and `encoder_learning_rate`; `mine_hard_negatives`,
-batches of photos that are easily confused; `from_scratch`, large steps for bases with random weights; `seed`;
-`require_approval`.
+**Parameters**: `kinds` trains the classifier, the encoder or both. `classifier_base` and `encoder_base` replace the
+configured base models. `classifier_freeze` and `encoder_freeze` choose the layers that are not trained.
+`classifier_epochs` and `encoder_epochs` set the passes over the data, `classifier_learning_rate` and
+`encoder_learning_rate` the highest learning rates. `mine_hard_negatives` builds batches of photos that are easily
+confused. `from_scratch` takes large steps, for base models with random weights. `seed` changes the random seed.
+`require_approval` asks a person before a promotion.
 
-**By hand**: each task logs its command. The whole flow without Airflow is `python -m jobs retrain`.
+**On the command line**: each task logs its command. The whole flow without Airflow is `python -m jobs retrain`.
 """
 
 from datetime import timedelta
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup
-from catalog_airflow.assets import DRIFT, PROMOTION
 from catalog_airflow.defaults import DEFAULT_ARGS, TAGGING_POOL, TRAINING_PRIORITY
-from catalog_airflow.operators import GateOperator, JobOperator, PromotionApproval
+from catalog_airflow.operators import DRIFT, PROMOTION, GateOperator, JobOperator, PromotionApproval
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 SNAPSHOT = "ti.xcom_pull(task_ids='snapshot')"
@@ -51,7 +50,7 @@ OPTIONS = {
         "mine-hard-negatives": "{{ params.mine_hard_negatives }}",
     },
 }
-LEFT_OUT = {
+SKIP = {
     "classifier": "{{ params.kinds == 'encoder' }}",
     "encoder": f"{{{{ params.kinds == 'classifier' or (params.kinds == 'both' and {WITHOUT_TEXTS}) }}}}",
 }
@@ -61,80 +60,80 @@ PARAMS = {
         type="string",
         enum=["both", "classifier", "encoder"],
         title="Kinds",
-        description="What to train; both leaves the encoder out where no label has a text",
+        description="What to train. With both, the encoder is skipped if no label has a text",
     ),
     "classifier_base": Param(
         None,
         type=["null", "string"],
         title="Classifier base",
-        description="Directory or hub id; empty: CATALOG_CLASSIFIER_BASE",
+        description="Directory or hub id. Default: CATALOG_CLASSIFIER_BASE",
     ),
     "encoder_base": Param(
         None,
         type=["null", "string"],
         title="Encoder base",
-        description="Directory or hub id; empty: CATALOG_ENCODER_BASE",
+        description="Directory or hub id. Default: CATALOG_ENCODER_BASE",
     ),
     "classifier_freeze": Param(
         None,
         type=["null", "string"],
         enum=[None, "backbone", "early", "nothing"],
         title="Classifier freeze",
-        description="What of the classifier keeps its weights: all but the head, the early layers, or nothing",
+        description="Layers that are not trained: all except the head, the early ones, or none",
     ),
     "encoder_freeze": Param(
         None,
         type=["null", "string"],
         enum=[None, "early", "nothing"],
         title="Encoder freeze",
-        description="What of the encoder keeps its weights: the early layers, or nothing",
+        description="Layers that are not trained: the early ones, or none",
     ),
     "classifier_epochs": Param(
         None,
         type=["null", "integer"],
         minimum=1,
         title="Classifier epochs",
-        description="Passes over the data; empty: the default",
+        description="Passes over the data",
     ),
     "encoder_epochs": Param(
         None,
         type=["null", "integer"],
         minimum=0,
         title="Encoder epochs",
-        description="Passes over the data, 0 takes the base as it is; empty: the default",
+        description="Passes over the data. 0 takes the base model as it is",
     ),
     "classifier_learning_rate": Param(
         None,
         type=["null", "number"],
         exclusiveMinimum=0,
         title="Classifier learning rate",
-        description="The highest; empty: the default",
+        description="Highest learning rate of the schedule",
     ),
     "encoder_learning_rate": Param(
         None,
         type=["null", "number"],
         exclusiveMinimum=0,
         title="Encoder learning rate",
-        description="The highest; empty: the default",
+        description="Highest learning rate of the schedule",
     ),
     "mine_hard_negatives": Param(
         False,
         type="boolean",
         title="Mine hard negatives",
-        description="Make the encoder's batches of photos that are easily confused",
+        description="Build batches of the encoder from photos that are easily confused",
     ),
     "from_scratch": Param(
-        False, type="boolean", title="From scratch", description="Large steps, for bases with random weights"
+        False, type="boolean", title="From scratch", description="Take large steps, for base models with random weights"
     ),
-    "seed": Param(None, type=["null", "integer"], title="Seed", description="Another seed than the default"),
+    "seed": Param(None, type=["null", "integer"], title="Seed", description="Random seed"),
     "require_approval": Param(
-        False, type="boolean", title="Require approval", description="Ask a human before a candidate is promoted"
+        False, type="boolean", title="Require approval", description="Ask a person before a candidate is promoted"
     ),
 }
 
 
 def add_chain(kind: str) -> TaskGroup:
-    """The tasks that bring one kind of model from the snapshot to a promotion."""
+    """Add the tasks for one kind of model, from training to promotion."""
     with TaskGroup(kind) as group:
         train = JobOperator(
             task_id="train",
@@ -147,7 +146,7 @@ def add_chain(kind: str) -> TaskGroup:
                 "from-scratch": "{{ params.from_scratch }}",
             }
             | OPTIONS[kind],
-            skip_when=LEFT_OUT[kind],
+            skip_when=SKIP[kind],
             pool=TAGGING_POOL,
             priority_weight=TRAINING_PRIORITY,
             execution_timeout=timedelta(hours=24),
@@ -183,7 +182,7 @@ def add_chain(kind: str) -> TaskGroup:
 
 with DAG(
     dag_id="model_retrain",
-    description="Curated labels become new champions, if they pass the gates",
+    description="Train new models on the curated labels, and promote those that pass the gates",
     doc_md=__doc__,
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 4 * * 0", timezone="UTC"), assets=DRIFT),
     catchup=False,

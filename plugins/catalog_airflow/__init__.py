@@ -1,1 +1,1 @@
-"""What the catalog's DAGs share."""
+"""Operators, links, plugin and pages of the catalog in Airflow."""

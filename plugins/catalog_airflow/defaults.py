@@ -1,19 +1,19 @@
-"""The defaults of every task, and the names that DAGs and deployment agree on."""
+"""Defaults of all tasks, and names that the DAGs share with the deployment."""
 
 from datetime import timedelta
 from typing import Any
 
 TAGGING_POOL = "catalog_gpu"
-"""One slot for each GPU, or for each model that the CPUs can run at a time."""
+"""One slot per GPU, or per model that the CPUs can run at a time."""
 
 DECISION_DAG = "model_decision"
-"""What the pages start when somebody promotes or rolls back."""
+"""The DAG that the pages start for a promotion or a rollback."""
 
 PAGES_PREFIX = "/catalog"
-"""Where the API server has our pages."""
+"""The path of the pages on the API server."""
 
 INGEST_PRIORITY, TRAINING_PRIORITY, RETAG_PRIORITY = 100, 10, 1
-"""Who gets a free slot first: the photos of the night, then training, then bringing the catalog over."""
+"""Which task gets a free slot first: nightly ingestion, then training, then retagging."""
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "catalog",
@@ -22,6 +22,6 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
     "execution_timeout": timedelta(hours=1),
-    # A task's own number counts, not the sum over those that follow it.
+    # Airflow's default adds up the priorities of all downstream tasks.
     "weight_rule": "absolute",
 }

@@ -1,4 +1,4 @@
-"""The operators of the DAGs: run a job, wait for a person, announce what happened."""
+"""The operators and assets of the DAGs: run a job, wait for approval, start another DAG."""
 
 import json
 import sys
@@ -12,14 +12,23 @@ from typing import Any, ClassVar
 from airflow.providers.standard.exceptions import HITLRejectException
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator, BaseOperatorLink, Context
+from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from catalog_airflow.page_links import CatalogPageLink, EvaluationPageLink
 
+PROMOTION = Asset(name="catalog_promotion", uri="x-catalog://promotion")
+"""A champion was promoted. Starts `catalog_retag`."""
+
+DRIFT = Asset(name="catalog_drift", uri="x-catalog://drift")
+"""The photos of a run differ from those that the champion was accepted on. Starts `model_retrain`.
+
+Updated at most once a week for one classifier.
+"""
+
 
 class AnnouncementOperator(BaseOperator):  # type: ignore[misc]
-    """Announces its ``outlets``, or is skipped, which announces nothing."""
+    """Update the ``outlets``, which starts the DAGs that follow them. A skipped task updates nothing."""
 
     template_fields: Sequence[str] = ("skip_when",)
     operator_extra_links: ClassVar[Collection[BaseOperatorLink]] = (CatalogPageLink(),)
@@ -30,10 +39,10 @@ class AnnouncementOperator(BaseOperator):  # type: ignore[misc]
         self.skip_when = skip_when
 
     def execute(self, context: Context) -> None:
-        """Let Airflow announce the outlets, which it does for every task that succeeds.
+        """Succeed, so Airflow updates the outlets.
 
         Raises:
-            AirflowSkipException: there is nothing to announce.
+            AirflowSkipException: ``skip_when`` is true.
         """
         if self.skip_when:
             raise AirflowSkipException("nothing to announce")
@@ -43,17 +52,17 @@ class AnnouncementOperator(BaseOperator):  # type: ignore[misc]
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 PERMANENT_EXIT_CODES = frozenset({2, 78})
-"""Wrong usage, and the jobs' own code for faults that a retry cannot cure; a test compares it with theirs."""
+"""Wrong usage, and the exit code of jobs for errors that a retry cannot fix. A test compares it with theirs."""
 
 
 class JobOperator(BaseOperator):  # type: ignore[misc]
-    """Runs a job and returns its report, the JSON of its last line, as the task's XCom.
+    """Run a job, and return its report, the JSON in its last line of output, as the XCom of the task.
 
-    With ``returned_field`` only that field of the report is returned, for tasks to be mapped over, since Airflow
-    maps over nothing but return values; the whole report is then the XCom ``report``.
+    With ``returned_field``, return only that field, because Airflow can map tasks over return values only. The whole
+    report is then the XCom ``report``.
 
-    ``options`` become ``--name value``; those that are None or False are left out, and True is a bare flag.
-    ``argument`` is the command's positional argument, for tasks that are mapped over it.
+    ``options`` become ``--name value``: None and False are left out, and True is a flag without a value.
+    ``argument`` is the positional argument of the command, which tasks can be mapped over.
     """
 
     template_fields: Sequence[str] = ("command", "argument", "options", "skip_when")
@@ -79,19 +88,19 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
 
     @cached_property
     def subprocess_hook(self) -> SubprocessHook:
-        """The process, which `on_kill` has to find."""
+        """The running process, for `on_kill`."""
         return SubprocessHook()
 
     def execute(self, context: Context) -> Any:
         """Run the command.
 
         Raises:
-            AirflowSkipException: the run's parameters leave this task out.
-            AirflowFailException: the job says that a retry cannot help.
-            AirflowException: any other fault; Airflow tries again.
+            AirflowSkipException: ``skip_when`` is true.
+            AirflowFailException: the job failed with an error that a retry cannot fix.
+            AirflowException: the job failed otherwise. Airflow retries.
         """
         if self.skip_when:
-            raise AirflowSkipException("left out by the run's parameters")
+            raise AirflowSkipException("not wanted by the parameters of this run")
         result = self.subprocess_hook.run_command(self.build_command(), cwd=str(PROJECT_ROOT))
         if result.exit_code in PERMANENT_EXIT_CODES:
             raise AirflowFailException(f"{result.output} (exit code {result.exit_code}: a retry cannot help)")
@@ -104,7 +113,7 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
         return report[self.returned_field]
 
     def build_command(self) -> list[str]:
-        """The command line."""
+        """Build the command line."""
         line = [sys.executable, "-m", "jobs", self.command]
         if self.argument is not None:
             line.append(str(self.argument))
@@ -116,13 +125,13 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
         return line
 
     def on_kill(self) -> None:
-        """Let the job finish its chunk and stop; one that ended by itself just now is left alone."""
+        """Stop the job after its current chunk. It may have ended already."""
         with suppress(ProcessLookupError):
             self.subprocess_hook.send_sigterm()
 
 
 class GateOperator(JobOperator):
-    """Runs ``gate KIND``; a gate that failed fails the task at once, with the reasons in its log."""
+    """Run ``gate KIND``. A failed gate fails the task without a retry, with the reasons in its log."""
 
     operator_extra_links: ClassVar[Collection[BaseOperatorLink]] = (EvaluationPageLink(),)
     ui_color = "#fee2e2"
@@ -132,9 +141,9 @@ TIME_LIMIT = timedelta(days=3)
 
 
 class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
-    """Waits for an approval; refusal is the default, at once when it is chosen and after `TIME_LIMIT`.
+    """Wait for a person's approval. A rejection, or no response within `TIME_LIMIT`, fails the task.
 
-    Where ``is_required`` is false the gates alone decide, and the task succeeds without asking.
+    If ``is_required`` is false, the task succeeds at once: the gates alone decide.
     """
 
     template_fields: Collection[str] = (*ApprovalOperator.template_fields, "is_required")
@@ -147,7 +156,7 @@ class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
     def __init__(self, *, is_required: bool | str, **kwargs: Any) -> None:
         super().__init__(
             defaults=self.REJECT,
-            # Not a skipped task: a run whose candidate was refused must not look like one that promoted it.
+            # A skipped task would make a rejected run look like a successful one.
             fail_on_reject=True,
             response_timeout=TIME_LIMIT,
             **kwargs,
@@ -155,19 +164,19 @@ class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
         self.is_required = is_required
 
     def execute(self, context: Context) -> Any:
-        """Ask, if that is wanted."""
+        """Ask for approval if it is required."""
         if self.is_required:
             return super().execute(context)
-        self.log.info("no approval is asked for: the gates have decided")
+        self.log.info("no approval required: the gates have decided")
         return None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Take the answer.
+        """Handle the response.
 
         Raises:
-            AirflowFailException: it is a refusal, which no retry shall ask about again.
+            AirflowFailException: it is a rejection, or nobody responded. A retry must not ask again.
         """
         try:
             return super().execute_complete(context, event)
         except HITLRejectException:
-            raise AirflowFailException("the promotion was refused, or nobody answered in time") from None
+            raise AirflowFailException("the promotion was rejected, or nobody responded in time") from None

@@ -10,7 +10,7 @@ from catalog_airflow.defaults import PAGES_PREFIX
 
 
 def locate_pages() -> str:
-    """Their path as the browser knows it: a proxy may serve Airflow below a path of its own."""
+    """Return the path of the pages in the browser. A proxy may serve Airflow under a prefix."""
     base: str = conf.get("api", "base_url", fallback="") or ""
     path = "/" + base.partition("://")[2].partition("/")[2].strip("/")
     return f"{path.rstrip('/')}{PAGES_PREFIX}"
@@ -21,12 +21,12 @@ MODEL_COMMANDS = frozenset({"snapshot", "train", "optimize", "evaluate", "gate",
 
 
 class CatalogPageLink(BaseOperatorLink):  # type: ignore[misc]
-    """Leads to the report of the run, to the models, or to the overview."""
+    """Link to the report of the run, to the models, or to the overview."""
 
     name = "Catalog"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The path of the page at the API server."""
+        """Return the path of the page on the API server."""
         command = getattr(operator, "command", None)
         if command in TAGGING_COMMANDS:
             return f"{locate_pages()}/run?run={_quote_run(operator)}"
@@ -34,12 +34,12 @@ class CatalogPageLink(BaseOperatorLink):  # type: ignore[misc]
 
 
 class EvaluationPageLink(BaseOperatorLink):  # type: ignore[misc]
-    """Leads to the page of the candidate that a gate decided on, whether it passed or failed."""
+    """Link to the evaluation page of the candidate, whether it passed or failed."""
 
     name = "Evaluation"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The path of the page at the API server."""
+        """Return the path of the page on the API server."""
         return f"{locate_pages()}/evaluations/{getattr(operator, 'argument', '')}?run={_quote_run(operator)}"
 
 

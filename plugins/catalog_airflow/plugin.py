@@ -1,4 +1,4 @@
-"""The plugin that Airflow loads; the pages are imported at their first request."""
+"""The plugin that Airflow loads. The pages are imported at the first request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -16,7 +16,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class LazyApp:
-    """An ASGI application that another one stands behind, which a function makes in a thread of its own."""
+    """An ASGI application that creates the real one in a thread at the first request."""
 
     def __init__(self, make_app: Callable[[], App]) -> None:
         self._make_app = make_app
@@ -26,7 +26,7 @@ class LazyApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if self._app is None:
-            # Not in the constructor: a lock belongs to the loop that serves.
+            # Not in the constructor: a lock belongs to the event loop that serves.
             self._lock = self._lock or asyncio.Lock()
             async with self._lock:
                 if self._app is None:
@@ -35,15 +35,15 @@ class LazyApp:
 
 
 def make_pages_app() -> App:
-    """The pages, with all that they import."""
-    # Here, since Airflow reads plugins before its API can be imported, and in processes that never show a page.
+    """Import and create the pages."""
+    # Airflow reads plugins before its API can be imported, and in processes that never show a page.
     from catalog_airflow.pages.app import create_pages_app
 
     return create_pages_app()
 
 
 class CatalogPlugin(AirflowPlugin):  # type: ignore[misc]
-    """The pages of the catalog, where they are in the UI, and the links that lead to them."""
+    """The pages, their places in the UI, and the links to them."""
 
     name = "catalog"
     operator_extra_links: ClassVar[list[Any]] = [CatalogPageLink(), EvaluationPageLink()]

@@ -1,1 +1,1 @@
-"""The catalog in Airflow's UI: pages that are rendered on the server, loaded when somebody first asks for one."""
+"""The pages that Airflow's API server mounts at ``/catalog``."""

@@ -1,4 +1,4 @@
-"""The catalog's database and bucket, opened once for the life of the server."""
+"""Connections to the catalog's database, bucket and query service, opened once per server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,30 +11,30 @@ from jobs.serve.client import QueryClient
 from jobs.settings import RunSettings, load_settings
 
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
-"""Nobody waits longer for a page, and the night's run shall not wait for a page either."""
+"""Limits the wait for a page, and the time that a page can hold locks that the nightly run needs."""
 
 
 @cache
 def open_catalog() -> Connections:
-    """The connections; raises PermanentError where the settings are wrong, and is asked again then."""
+    """Return the connections, or raise PermanentError if a setting is wrong; the next call then tries again."""
     return open_connections(load_settings())
 
 
 def read_drift_settings() -> RunSettings:
-    """When categories count as drifted, by the settings."""
+    """Return the thresholds from which categories count as drifted."""
     return open_catalog().settings.runs
 
 
 @cache
 def open_query_client() -> QueryClient:
-    """The query service, which holds the models that must not live in this server."""
+    """Return the client of the query service, which keeps models out of this server's memory."""
     settings = open_catalog().settings
     return QueryClient(settings.serving.query_service_url, settings.serving.query_token)
 
 
 @contextmanager
 def use_catalog() -> Iterator[Connections]:
-    """The connections, for what opens its own transactions; raises as `jobs.connections.connect`."""
+    """Yield the connections, for code that opens its own transactions; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
     with translate_catalog_errors(catalog.settings.locations.database_url):
         yield catalog
@@ -42,7 +42,7 @@ def use_catalog() -> Iterator[Connections]:
 
 @contextmanager
 def read_catalog() -> Iterator[Connection]:
-    """One consistent view of the database, in which nothing can be written; raises as `jobs.connections.connect`."""
+    """Yield a connection in a read-only snapshot; raises as `jobs.connections.connect`."""
     with use_catalog() as catalog, catalog.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
@@ -51,7 +51,7 @@ def read_catalog() -> Iterator[Connection]:
 
 @contextmanager
 def change_catalog() -> Iterator[Connection]:
-    """One transaction; raises as `jobs.connections.connect`."""
+    """Yield a connection in a transaction; raises as `jobs.connections.connect`."""
     catalog = open_catalog()
     with translate_catalog_errors(catalog.settings.locations.database_url), catalog.engine.begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")

@@ -1,24 +1,54 @@
-"""The photo grid with its filters, and the page of one product."""
+"""The photo grid with its filters, the page of one product, and thumbnails."""
 
+import asyncio
+import atexit
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query
-from fastapi.responses import HTMLResponse
+from cachetools import LRUCache
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer
-from catalog_airflow.pages.catalog_access import read_catalog
-from catalog_airflow.pages.templating import make_url, render_page
+from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
+from catalog_airflow.pages.templating import format_words, make_url, render_page
 from jobs.database.image_grid import ImageFilter, read_image_page
+from jobs.database.images import ImageObject, find_image_object
 from jobs.database.products import list_categories, read_product
 from jobs.database.search import search_by_product
-from jobs.errors import NotFoundError
+from jobs.errors import NotFoundError, RetryableError
+from jobs.failures import ReadReason
+from jobs.images.decode import DecodeFailure
+from jobs.images.decode_pool import DecodePool
+from jobs.images.thumbnails import shrink_under_limits
+from jobs.settings import Settings
+from jobs.storage.locations import S3Uri
 
-PAGE_SIZE = 60
+PHOTOS_SHOWN = 60
+SIMILAR_SHOWN = 12
+DECODE_SECONDS = 2.0
+WAIT_SECONDS = 5.0
+MAX_PENDING = 16
+"""Images whose bytes are in memory, including the one that is being decoded."""
+MAX_IMAGE_BYTES = 20_000_000
+CACHE_BYTES = 16_000_000
+PLACEHOLDER = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 160"><rect width="160" height="160" fill="#8883"/>'
+    '<text x="80" y="84" text-anchor="middle" font-family="sans-serif" font-size="13" fill="#888">{text}</text></svg>'
+)
+THUMBNAIL_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 router = APIRouter()
 
-# A form sends what was left empty as an empty text.
+# A form sends empty fields as empty strings.
 Bound = Annotated[
     Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(lambda value: None if value == "" else value)
 ]
@@ -28,7 +58,7 @@ Version = Annotated[
 
 
 class GridQuery(BaseModel):
-    """The address of a page of the grid."""
+    """The query parameters of the grid."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +73,7 @@ class GridQuery(BaseModel):
     after: Annotated[str, Field(max_length=500)] = ""
 
     def make_filter(self) -> ImageFilter:
-        """As the query wants it."""
+        """Return the filter for these parameters."""
         return ImageFilter(
             category=self.category or None,
             min_confidence=self.min_confidence,
@@ -58,10 +88,10 @@ class GridQuery(BaseModel):
 
 @router.get("/photos")
 def show_photos(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
-    """One page of the grid."""
+    """Show one page of the grid."""
     with read_catalog() as connection:
         categories = list_categories(connection)
-        page = read_image_page(connection, query.make_filter(), query.after or None, PAGE_SIZE)
+        page = read_image_page(connection, query.make_filter(), query.after or None, PHOTOS_SHOWN)
     address = query.model_dump()
     return render_page(
         "photos.html",
@@ -75,18 +105,138 @@ def show_photos(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTML
     )
 
 
-SIMILAR_SHOWN = 12
-
-
 @router.get("/product")
 def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_length=1000)]) -> HTMLResponse:  # noqa: A002
-    """The product of an id, which may hold any character of a key, and is no path for that reason."""
+    """Show a product. Its id may contain any character of an object key, so it is a parameter and not a path."""
     with read_catalog() as connection:
         product = read_product(connection, id)
         if product is None:
             raise HTTPException(404, f"There is no product {id!r} in the catalog.")
         try:
-            similar, why_none = search_by_product(connection, id, SIMILAR_SHOWN, None), ""
+            similar, problem = search_by_product(connection, id, SIMILAR_SHOWN, None), ""
         except NotFoundError as error:
-            similar, why_none = [], str(error)
-    return render_page("product.html", viewer, product=product, similar=similar, why_none=why_none)
+            similar, problem = [], str(error)
+    return render_page("product.html", viewer, product=product, similar=similar, problem=problem)
+
+
+class Shrinker:
+    """Shrink images one at a time in a process, without blocking a thread of the server."""
+
+    def __init__(self) -> None:
+        self._pool = DecodePool(1, DECODE_SECONDS)
+        self._thread = ThreadPoolExecutor(1, "shrink")
+        self._waiting = 0
+        # Runs before the interpreter joins the process, which a slow image would delay.
+        atexit.register(self.close)
+
+    async def shrink(self, content: bytes, settings: Settings) -> bytes | DecodeFailure | None:
+        """Return a small JPEG, or why the image cannot be decoded; None if the process is busy for some seconds."""
+        if self._waiting >= MAX_PENDING:
+            return None
+        self._waiting += 1
+        work = asyncio.get_running_loop().run_in_executor(
+            self._thread, self._pool.decode, shrink_under_limits(settings.images), [content]
+        )
+        work.add_done_callback(self._finish)
+        try:
+            (small,) = await asyncio.wait_for(asyncio.shield(work), WAIT_SECONDS)
+        except (TimeoutError, RetryableError):
+            return None
+        return small
+
+    def close(self) -> None:
+        """Stop the process at once."""
+        self._pool.__exit__()
+        self._thread.shutdown()
+
+    def _finish(self, work: "asyncio.Future[list[bytes | DecodeFailure]]") -> None:
+        self._waiting -= 1
+        # Retrieve the exception, or asyncio logs it as unhandled if the caller has given up.
+        work.exception()
+
+
+@cache
+def open_shrinker() -> Shrinker:
+    """Return the shrinker of this server."""
+    return Shrinker()
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A JPEG, or the text to show in its place."""
+
+    content: bytes
+    problem: str | None = None
+
+
+class ThumbnailCache:
+    """The most recently used thumbnails, by image id and etag. Not thread-safe: for the event loop only."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._kept: LRUCache[tuple[int, str], Thumbnail] = LRUCache(
+            size_bytes, getsizeof=lambda thumbnail: len(thumbnail.content) + 200
+        )
+
+    async def get(self, image_id: int, source: ImageObject) -> Thumbnail:
+        """Return the thumbnail of an image, or raise RetryableError if the bucket is unavailable."""
+        key = (image_id, source.etag)
+        if (kept := self._kept.get(key)) is not None:
+            return kept
+        content = await run_in_threadpool(_read_image, source)
+        if isinstance(content, str):
+            # Not cached: the next listing may find other bytes.
+            return Thumbnail(b"", content)
+        small = await open_shrinker().shrink(content, open_catalog().settings)
+        if small is None:
+            return Thumbnail(b"", "busy: reload")
+        thumbnail = Thumbnail(b"", format_words(small.reason)) if isinstance(small, DecodeFailure) else Thumbnail(small)
+        self._kept[key] = thumbnail
+        return thumbnail
+
+
+@cache
+def open_cache() -> ThumbnailCache:
+    """Return the cache of this server."""
+    return ThumbnailCache(CACHE_BYTES)
+
+
+@router.get("/thumbnails/{image_id}")
+async def send_thumbnail(image_id: int, request: Request) -> Response:
+    """Send a small JPEG, or an SVG with the reason why there is none."""
+    source = await run_in_threadpool(_find_source, image_id)
+    if source is None:
+        return _send_placeholder("no such photo")
+    etag = f'"{source.etag.replace(chr(34), "")}"'
+    headers = {**THUMBNAIL_HEADERS, "Cache-Control": "private, max-age=600", "ETag": etag}
+    if request.headers.get("if-none-match") == etag:
+        return Response(status_code=304, headers=headers)
+    thumbnail = await open_cache().get(image_id, source)
+    if thumbnail.problem is not None:
+        return _send_placeholder(thumbnail.problem)
+    return Response(thumbnail.content, media_type="image/jpeg", headers=headers)
+
+
+def _find_source(image_id: int) -> ImageObject | None:
+    if not 0 <= image_id < 2**63:
+        return None
+    with read_catalog() as connection:
+        return find_image_object(connection, image_id)
+
+
+def _read_image(source: ImageObject) -> bytes | str:
+    limit = min(MAX_IMAGE_BYTES, open_catalog().settings.images.max_object_bytes)
+    if source.size_bytes > limit:
+        return "too large to show"
+    content = open_catalog().store.read_unchanged(
+        S3Uri(source.bucket, source.object_key), source.etag, limit, source.size_bytes
+    )
+    return format_words(content) if isinstance(content, ReadReason) else content
+
+
+def _send_placeholder(text: str) -> Response:
+    return Response(
+        PLACEHOLDER.format(text=text),
+        404,
+        media_type="image/svg+xml",
+        headers=THUMBNAIL_HEADERS | {"Cache-Control": "no-store"},
+    )

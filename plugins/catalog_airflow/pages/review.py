@@ -1,4 +1,4 @@
-"""Photos that a person's answer is worth most for, one after the other, by one key each."""
+"""Review the photos for which a person's answer helps most, one after the other, with one key each."""
 
 from dataclasses import dataclass
 from typing import Annotated, get_args
@@ -27,7 +27,7 @@ ReviewId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 class ReviewQuery(BaseModel):
-    """The address of the page: of which reason only, and how many photos of the queue were passed over."""
+    """The query parameters of the page: one reason or all, and how many photos of the queue were skipped."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,19 +36,19 @@ class ReviewQuery(BaseModel):
 
     @property
     def address(self) -> str:
-        """Of this page."""
+        """Return the address of this page."""
         return make_url("review", only=self.only, at=self.at)
 
 
 @dataclass(frozen=True)
 class ReviewForm:
-    """Where a form of this page leads back to."""
+    """The page that a form returns to."""
 
     query: ReviewQuery
 
     @classmethod
     def read(cls, only: Annotated[str, Form()] = "", at: Annotated[int, Form()] = 0) -> "ReviewForm":
-        """What the form says, and the first page where that makes no sense."""
+        """Read the fields of the form; return the first page if they are invalid."""
         is_known = only in get_args(Reason)
         return cls(ReviewQuery.model_validate({"only": only if is_known else None, "at": at % QUEUE_SIZE}))
 
@@ -58,61 +58,61 @@ AnyForm = Annotated[ReviewForm, Depends(ReviewForm.read)]
 
 @router.get("/review")
 def show_review(viewer: AnyViewer, query: Annotated[ReviewQuery, Query()]) -> HTMLResponse:
-    """The photo to be answered now, and those that follow."""
+    """Show the next photo of the queue, and those after it."""
     return _render_review(viewer, query)
 
 
 @router.post("/review")
-def take_answer(
+def record_answer(
     viewer: Reviewer,
     form: AnyForm,
     image_id: Annotated[int, Form(ge=1, lt=2**63)],
     reason: Annotated[Reason, Form()],
     answer: Annotated[str, Form(max_length=200)],
 ) -> Response:
-    """One answer to one photo."""
-    return _take_answers(viewer, form.query, [Answer(image_id, reason, answer.strip())])
+    """Record one answer for one photo."""
+    return _record(viewer, form.query, [Answer(image_id, reason, answer.strip())])
 
 
 @router.post("/review/accept")
 def accept_answers(
     viewer: Reviewer, form: AnyForm, accepted: Annotated[list[str], Form(max_length=QUEUE_SIZE)]
 ) -> Response:
-    """The model's answers to several photos, as they were shown."""
-    return _take_answers(viewer, form.query, [_parse_accepted(value) for value in accepted])
+    """Record the predictions of several photos as answers, as they were shown."""
+    return _record(viewer, form.query, [_parse_accepted(value) for value in accepted])
 
 
 @router.post("/review/answers/{review_id}/undo")
-def take_back(viewer: Reviewer, form: AnyForm, review_id: ReviewId) -> Response:
+def undo(viewer: Reviewer, form: AnyForm, review_id: ReviewId) -> Response:
     """Undo an answer."""
     try:
         with change_catalog() as connection:
             undo_answer(connection, review_id, viewer.name)
     except ReviewRefusedError as refused:
-        return _render_review(viewer, form.query, fault=str(refused))
+        return _render_review(viewer, form.query, problem=str(refused))
     return RedirectResponse(form.query.address, 303)
 
 
-def _take_answers(viewer: Viewer, query: ReviewQuery, answers: list[Answer]) -> Response:
+def _record(viewer: Viewer, query: ReviewQuery, answers: list[Answer]) -> Response:
     try:
         with change_catalog() as connection:
             record_answers(connection, answers, viewer.name)
     except ReviewRefusedError as refused:
-        return _render_review(viewer, query, fault=str(refused))
+        return _render_review(viewer, query, problem=str(refused))
     return RedirectResponse(query.address, 303)
 
 
 def _parse_accepted(value: str) -> Answer:
-    """A checkbox says which photo, why it was asked about, and what was shown as the model's answer."""
+    """Parse the value of a checkbox: image id, reason, and the prediction that was shown."""
     image_id, _, rest = value.partition(" ")
     reason, _, category = rest.partition(" ")
     for known in get_args(Reason):
         if reason == known and image_id.isascii() and image_id.isdecimal() and len(image_id) < 19:
             return Answer(int(image_id), known, category)
-    raise HTTPException(422, "What was accepted is no photo of this page.")
+    raise HTTPException(422, "One of the accepted photos is not on this page.")
 
 
-def _render_review(viewer: Viewer, query: ReviewQuery, fault: str = "") -> HTMLResponse:
+def _render_review(viewer: Viewer, query: ReviewQuery, problem: str = "") -> HTMLResponse:
     with read_catalog() as connection:
         queue = find_review_queue(connection, read_drift_settings())
         items = read_review_queue(connection, queue, query.only, QUEUE_SIZE)
@@ -124,11 +124,11 @@ def _render_review(viewer: Viewer, query: ReviewQuery, fault: str = "") -> HTMLR
     return render_page(
         "review.html",
         viewer,
-        status_code=409 if fault else 200,
+        status_code=409 if problem else 200,
         query=query,
         item=items[at] if items else None,
         others=[item for place, item in enumerate(items) if place != at],
-        pass_url=make_url("review", only=query.only, at=at + 1) if at + 1 < len(items) else None,
+        skip_url=make_url("review", only=query.only, at=at + 1) if at + 1 < len(items) else None,
         backlog=backlog,
         max_counted=MAX_COUNTED,
         accuracy=accuracy,
@@ -136,5 +136,5 @@ def _render_review(viewer: Viewer, query: ReviewQuery, fault: str = "") -> HTMLR
         undoable=next((answer.review_id for answer in past if not answer.is_undone), None),
         categories=categories,
         not_clothing=NOT_CLOTHING,
-        fault=fault,
+        problem=problem,
     )

@@ -1,28 +1,71 @@
-"""Pages about runs: results, timings, live progress, and photos that failed."""
+"""The overview and the pages of runs: results, timings, live progress, and images that failed."""
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form, Query
 from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import Field
 
-from catalog_airflow.pages import charts
 from catalog_airflow.pages.access import AnyViewer, Reviewer
-from catalog_airflow.pages.catalog_access import change_catalog, read_catalog
+from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_drift_settings
 from catalog_airflow.pages.templating import make_url, render_page
+from jobs.charts import Chart, Series, Unit, draw_lines, draw_stacked_bars
+from jobs.database.images import count_roughly
 from jobs.database.item_failures import count_failures, ignore_failures, read_failure_page, retry_failures
 from jobs.database.job_progress import list_running_jobs
-from jobs.database.run_history import read_run_details
+from jobs.database.promotions import list_champions
+from jobs.database.run_history import RunSummary, list_runs, read_run_details
+from jobs.database.tables import images, products
+from jobs.review.queue import MAX_COUNTED, find_review_queue, read_backlog
+
+RUNS_SHOWN = 20
+FAILURES_SHOWN = 60
+MAX_CATEGORIES = 8
+"""Categories with their own color. The others share one."""
+OTHERS = "others"
 
 router = APIRouter()
 
-
 RunId = Annotated[str, Query(min_length=1, max_length=500)]
+ImageId = Annotated[int, Field(ge=1, lt=2**63)]
+
+
+@router.get("/")
+def redirect_to_overview() -> RedirectResponse:
+    """Redirect the bare address of the pages."""
+    return RedirectResponse(make_url("overview"), 303)
+
+
+@router.get("/overview")
+def show_overview(viewer: AnyViewer) -> HTMLResponse:
+    """Show champions, runs, failures and drift."""
+    with read_catalog() as connection:
+        champions, failures = list_champions(connection), count_failures(connection)
+        counts = {"images": count_roughly(connection, images), "products": count_roughly(connection, products)}
+        runs = list_runs(connection, RUNS_SHOWN)
+        jobs = list_running_jobs(connection)
+        backlog = read_backlog(connection, find_review_queue(connection, read_drift_settings()))
+    return render_page(
+        "overview.html",
+        viewer,
+        champions=champions,
+        failures=failures,
+        counts=counts,
+        runs=runs,
+        jobs=jobs,
+        run_id=None,
+        backlog=backlog,
+        max_counted=MAX_COUNTED,
+        charts=draw_runs(runs),
+        drifted=[run for run in runs if run.has_drifted],
+    )
 
 
 @router.get("/progress")
 def show_progress(viewer: AnyViewer, run: RunId | None = None) -> HTMLResponse:
-    """The running jobs of a run, or of all, as a part of a page, which loads it again every few seconds."""
+    """Show the running jobs of one run or of all, as a fragment that pages reload every few seconds."""
     with read_catalog() as connection:
         jobs = list_running_jobs(connection, run)
     return render_page("progress.html", viewer, jobs=jobs, run_id=run)
@@ -30,7 +73,7 @@ def show_progress(viewer: AnyViewer, run: RunId | None = None) -> HTMLResponse:
 
 @router.get("/run")
 def show_run(viewer: AnyViewer, run: RunId) -> HTMLResponse:
-    """The run of a DAG, by the id that its tasks give to jobs: the DAG's, a slash, and the DAG run's."""
+    """Show a run by the id that its tasks pass to jobs: the DAG's id, a slash, and the DAG run's id."""
     with read_catalog() as connection:
         details, jobs = read_run_details(connection, run), list_running_jobs(connection, run)
     if details is None:
@@ -42,21 +85,7 @@ def show_run(viewer: AnyViewer, run: RunId) -> HTMLResponse:
         "predict": details.summary.predict_seconds,
         "write": details.summary.write_seconds,
     }
-    return render_page(
-        "run.html",
-        viewer,
-        run=details,
-        run_id=run,
-        jobs=jobs,
-        stages=stages,
-        class_mix=charts.draw_class_mix([details.summary]) if details.summary.category_counts else None,
-    )
-
-
-PAGE_SIZE = 60
-
-
-ImageId = Annotated[int, Field(ge=1, lt=2**63)]
+    return render_page("run.html", viewer, run=details, run_id=run, jobs=jobs, stages=stages)
 
 
 @router.get("/failures")
@@ -66,10 +95,11 @@ def show_failures(
     after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     ignored: bool = False,
 ) -> HTMLResponse:
-    """Failures that nobody and nothing has mended yet, or those that somebody ignores."""
+    """Show open failures, or ignored ones."""
     with read_catalog() as connection:
-        page = read_failure_page(connection, reason or None, after, PAGE_SIZE, ignored=ignored)
+        page = read_failure_page(connection, reason or None, after, FAILURES_SHOWN, ignored=ignored)
         reasons = count_failures(connection)
+    next_url = make_url("failures", reason=reason, ignored=ignored, after=page.next_after) if page.next_after else None
     return render_page(
         "failures.html",
         viewer,
@@ -77,21 +107,84 @@ def show_failures(
         reasons=reasons,
         reason=reason,
         ignored=ignored,
-        next_url=make_url("failures", reason=reason, ignored=ignored, after=page.next_after)
-        if page.next_after
-        else None,
+        next_url=next_url,
     )
 
 
 @router.post("/failures")
 def decide_failures(
     viewer: Reviewer,
-    image: Annotated[list[ImageId], Form(min_length=1, max_length=PAGE_SIZE)],
+    image: Annotated[list[ImageId], Form(min_length=1, max_length=FAILURES_SHOWN)],
     decision: Annotated[Literal["retry", "ignore"], Form()],
     ignored: Annotated[bool, Form()] = False,
 ) -> RedirectResponse:
-    """Have the next run ask these photos again, or let them be."""
+    """Retry the images in the next run, or ignore them."""
     decide = retry_failures if decision == "retry" else ignore_failures
     with change_catalog() as connection:
         decide(connection, image, viewer.name)
     return RedirectResponse(make_url("failures", ignored=ignored), 303)
+
+
+def draw_runs(runs: Sequence[RunSummary]) -> list[Chart]:
+    """Draw what the runs did, the oldest at the left. Each chart leaves out the runs without data for it."""
+    charts = [
+        _draw_bars("Photos per run", runs, ["tagged", "reused", "failed"], vars),
+        draw_lines(
+            "Photos per second",
+            [run.run_id for run in reversed(runs)],
+            [Series("speed", [run.images_per_second if run.tagged else None for run in reversed(runs)])],
+        ),
+    ]
+    if tagged := [run for run in runs if run.category_counts]:
+        charts += [_draw_categories(tagged), _draw_confidence(tagged)]
+    if waited := [run for run in runs if sum(run.waiting_seconds.values()) > 0]:
+        stages = ["bucket", "decode", "forward", "database"]
+        charts.append(
+            _draw_bars("Waiting time by stage", waited, stages, lambda run: _divide(run.waiting_seconds), "share")
+        )
+    return charts
+
+
+def _draw_bars(
+    title: str,
+    runs: Sequence[RunSummary],
+    names: Sequence[str],
+    read: Callable[[RunSummary], dict[str, float]],
+    unit: Unit = "number",
+) -> Chart:
+    values = [read(run) for run in reversed(runs)]
+    series = [Series(name, [one.get(name, 0) for one in values]) for name in names]
+    return draw_stacked_bars(
+        title, [run.run_id for run in reversed(runs)], series, unit, highest=1.0 if unit == "share" else None
+    )
+
+
+def _draw_categories(runs: Sequence[RunSummary]) -> Chart:
+    totals: Counter[str] = Counter()
+    for run in runs:
+        totals.update(run.category_counts)
+    common = [name for name, _ in totals.most_common(MAX_CATEGORIES)]
+
+    def read(run: RunSummary) -> dict[str, float]:
+        shares = _divide(run.category_counts)
+        return shares | {OTHERS: sum(share for name, share in shares.items() if name not in common)}
+
+    names = [*common, OTHERS] if len(totals) > len(common) else common
+    return _draw_bars("Categories of newly tagged photos", runs, names, read, "share")
+
+
+def _draw_confidence(runs: Sequence[RunSummary]) -> Chart:
+    """Draw the mean confidence of each run, estimated from the middles of its ten bins."""
+    means = []
+    for run in reversed(runs):
+        images = sum(run.confidence_counts)
+        weighted = sum((0.1 * number + 0.05) * count for number, count in enumerate(run.confidence_counts))
+        means.append(weighted / images if images else None)
+    title, places = "Mean confidence of newly tagged photos", [run.run_id for run in reversed(runs)]
+    return draw_lines(title, places, [Series("confidence", means)], "share", highest=1.0)
+
+
+def _divide(amounts: dict[str, int] | dict[str, float]) -> dict[str, float]:
+    """Turn amounts into shares of their sum."""
+    total = sum(amounts.values())
+    return {name: amount / total for name, amount in amounts.items()} if total else {}

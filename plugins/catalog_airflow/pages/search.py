@@ -1,4 +1,4 @@
-"""Search by words, by an uploaded photo, or for more of the same."""
+"""Search by text, by an uploaded photo, or by product."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer, Viewer
 from catalog_airflow.pages.catalog_access import open_catalog, open_query_client, read_catalog, use_catalog
+from catalog_airflow.pages.photos import open_shrinker
 from catalog_airflow.pages.templating import render_page
-from catalog_airflow.pages.thumbnails import open_shrinker
 from jobs.database.products import list_categories
 from jobs.database.search import ProductHit, format_search, search_by_product
 from jobs.errors import PermanentError, RetryableError
@@ -29,7 +29,7 @@ router = APIRouter()
 
 
 class SearchQuery(BaseModel):
-    """The address of a search: words, or the product that others shall be like."""
+    """The query parameters of a search: a text, or a product to compare with."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,8 +39,8 @@ class SearchQuery(BaseModel):
 
 
 @dataclass(frozen=True)
-class SearchAnswer:
-    """The hits, the most similar first, and the SQL that finds the same."""
+class SearchResult:
+    """The hits, most similar first, and the SQL that finds the same."""
 
     hits: Sequence[ProductHit]
     sql: str
@@ -48,7 +48,7 @@ class SearchAnswer:
 
 @dataclass(frozen=True)
 class _ServiceEncoder:
-    """The text tower of one encoder, in the query service."""
+    """The text tower of one encoder, computed by the query service."""
 
     encoder_version_id: int
 
@@ -58,12 +58,12 @@ class _ServiceEncoder:
 
 @router.get("/search")
 def show_search(viewer: AnyViewer, query: Annotated[SearchQuery, Query()]) -> HTMLResponse:
-    """The forms, and the answer to the words or the product in the address."""
+    """Show the forms, and the hits for the text or product in the address."""
     category = query.category or None
     if query.like:
-        return _render_search(viewer, query, partial(_search_like, query.like, category))
+        return _render_search(viewer, query, partial(_search_similar, query.like, category))
     if query.q:
-        return _render_search(viewer, query, partial(_search_words, query.q, category))
+        return _render_search(viewer, query, partial(_search_text, query.q, category))
     return _render_search(viewer, query, None)
 
 
@@ -71,68 +71,68 @@ def show_search(viewer: AnyViewer, query: Annotated[SearchQuery, Query()]) -> HT
 async def search_by_photo(
     viewer: AnyViewer, photo: Annotated[UploadFile, File()], category: Annotated[str, Form(max_length=200)] = ""
 ) -> HTMLResponse:
-    """What looks like an uploaded photo, which is kept nowhere."""
+    """Show the products most similar to an uploaded photo, which is not stored."""
     content = await photo.read()
-    uploaded = await _draw_upload(content)
+    uploaded = await _make_preview(content)
     search = partial(_search_photo, content, category or None)
     return await run_in_threadpool(_render_search, viewer, SearchQuery(category=category), search, uploaded)
 
 
-def _search_words(query_text: str, category: str | None) -> SearchAnswer:
-    if (fault := find_text_fault(query_text)) is not None:
-        raise QueryRefusedError("unfit_text", fault)
+def _search_text(query_text: str, category: str | None) -> SearchResult:
+    if (problem := find_text_fault(query_text)) is not None:
+        raise QueryRefusedError("unfit_text", problem)
     with use_catalog() as catalog:
         hits = find_products_by_text(catalog.engine, _ServiceEncoder, query_text, HITS_SHOWN, category)
-    return SearchAnswer(hits, format_search("search_products", query_text, HITS_SHOWN, category=category))
+    return SearchResult(hits, format_search("search_products", query_text, HITS_SHOWN, category=category))
 
 
-def _search_like(product_id: str, category: str | None) -> SearchAnswer:
+def _search_similar(product_id: str, category: str | None) -> SearchResult:
     with read_catalog() as connection:
         hits = search_by_product(connection, product_id, HITS_SHOWN, category)
-    return SearchAnswer(hits, format_search("similar_products", product_id, HITS_SHOWN, category=category))
+    return SearchResult(hits, format_search("similar_products", product_id, HITS_SHOWN, category=category))
 
 
-def _search_photo(content: bytes, category: str | None) -> SearchAnswer:
+def _search_photo(content: bytes, category: str | None) -> SearchResult:
     def embed(encoder_version_id: int) -> np.ndarray:
         return _read_vector(open_query_client().embed_image(content), encoder_version_id)
 
     with use_catalog() as catalog:
         found = find_products_by_photo(catalog.engine, embed, HITS_SHOWN, category)
-    return SearchAnswer(found.hits, found.sql)
+    return SearchResult(found.hits, found.sql)
 
 
-def _read_vector(answer: EmbeddedQuery, encoder_version_id: int) -> np.ndarray:
-    if answer.model_version_id != encoder_version_id:
-        raise RetryableError("another encoder is going live at this moment: ask again in a few seconds")
-    return np.asarray(answer.vector, np.float32)
+def _read_vector(embedded: EmbeddedQuery, encoder_version_id: int) -> np.ndarray:
+    if embedded.model_version_id != encoder_version_id:
+        raise RetryableError("another encoder is going live: try again in a few seconds")
+    return np.asarray(embedded.vector, np.float32)
 
 
 def _render_search(
-    viewer: Viewer, query: SearchQuery, search: Callable[[], SearchAnswer] | None, uploaded: str | None = None
+    viewer: Viewer, query: SearchQuery, search: Callable[[], SearchResult] | None, uploaded: str | None = None
 ) -> HTMLResponse:
-    """Answer in place what went wrong, so that nobody has to type their question again."""
+    """Render the page; errors keep the text in its field, so nobody has to type it again."""
     with read_catalog() as connection:
         categories = list_categories(connection)
-    answer, fault, status_code = None, "", 200
+    result, problem, status_code = None, "", 200
     try:
-        answer = search() if search else None
+        result = search() if search else None
     except QueryRefusedError as refused:
-        fault, status_code = f"This cannot be searched for: {refused.detail}", 422
+        problem, status_code = f"Cannot search for this: {refused.detail}", 422
     except (PermanentError, RetryableError) as error:
-        fault, status_code = str(error), 503
+        problem, status_code = str(error), 503
     return render_page(
         "search.html",
         viewer,
         status_code=status_code,
         query=query,
         categories=categories,
-        answer=answer,
-        fault=fault,
-        uploaded=uploaded if answer else None,
+        result=result,
+        problem=problem,
+        uploaded=uploaded if result else None,
     )
 
 
-async def _draw_upload(photo: bytes) -> str | None:
-    """The photo as an address that holds it, since it lies nowhere to be asked for; None where it cannot be shown."""
+async def _make_preview(photo: bytes) -> str | None:
+    """Return a thumbnail of the upload as a data URL, because it is not stored; None if it cannot be shown."""
     small = await open_shrinker().shrink(photo, open_catalog().settings)
     return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}" if isinstance(small, bytes) else None

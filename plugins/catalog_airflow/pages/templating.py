@@ -1,4 +1,4 @@
-"""Render templates with everything escaped, and serve our own styles and scripts."""
+"""Render templates with everything escaped, and serve the style sheet and scripts."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -17,8 +17,7 @@ STATIC = Path(__file__).parent / "static"
 FILES = {
     "pages.css": "text/css",
     "theme.js": "text/javascript",
-    "keys.js": "text/javascript",
-    "progress.js": "text/javascript",
+    "pages.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "icon_dark.svg": "image/svg+xml",
 }
@@ -27,8 +26,8 @@ router = APIRouter()
 
 
 @router.get("/static/{name}")
-def send_asset(name: str) -> FileResponse:
-    """One of the files that pages name."""
+def send_file(name: str) -> FileResponse:
+    """Send a static file."""
     if name not in FILES:
         raise HTTPException(404, "There is no such file.")
     headers = {"Cache-Control": "private, max-age=300", "X-Content-Type-Options": "nosniff"}
@@ -48,7 +47,7 @@ POLICY = "; ".join(
         "base-uri 'none'",
     )
 )
-"""Content-Security-Policy: no script, style or picture but our own, and no frame but Airflow's."""
+"""Content-Security-Policy: scripts, styles and images of these pages only, and no frames except Airflow's."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -58,13 +57,13 @@ HEADERS = {
 
 
 def make_url(page: str, **query: object) -> str:
-    """The address of one of our pages; values that are empty are left out of the query."""
-    wanted = {name: value for name, value in query.items() if value not in (None, "", False)}
-    return f"{locate_pages()}/{page}" + (f"?{urlencode(wanted)}" if wanted else "")
+    """Return the address of a page; empty values are left out of the query."""
+    kept = {name: value for name, value in query.items() if value not in (None, "", False)}
+    return f"{locate_pages()}/{page}" + (f"?{urlencode(kept)}" if kept else "")
 
 
 def render_page(template: str, viewer: Viewer | None, *, status_code: int = 200, **values: Any) -> HTMLResponse:
-    """Fill a template; without a viewer it has neither navigation nor forms."""
+    """Render a template; without a viewer the page has no navigation."""
     content = _open_templates().get_template(template).render(viewer=viewer, **values)
     return HTMLResponse(content, status_code=status_code, headers=HEADERS)
 
@@ -81,7 +80,6 @@ def _open_templates() -> Environment:
     environment.globals["url"] = make_url
     environment.filters |= {
         "time": format_time,
-        "ago": format_age,
         "share": format_share,
         "number": format_number,
         "duration": format_duration,
@@ -92,34 +90,26 @@ def _open_templates() -> Environment:
 
 
 def format_time(moment: datetime | None) -> str:
-    """Minutes are enough; always UTC, as in Airflow's logs."""
+    """Format a time to the minute, in UTC as in Airflow's logs."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if moment else "-"
 
 
-def format_age(moment: datetime | None) -> str:
-    """How long ago, in the largest unit that fits."""
-    if moment is None:
-        return "-"
-    seconds = (datetime.now(UTC) - moment).total_seconds()
-    return f"{format_duration(max(0.0, seconds))} ago"
-
-
 def format_share(share: float | None) -> str:
-    """A share from 0 to 1 as whole percents, but never 100 % for what is less."""
+    """Format a share from 0 to 1 as whole percent; only a share of 1 becomes 100 %."""
     if share is None:
         return "-"
     return f"{min(round(100 * share), 99) if share < 1 else 100} %"
 
 
 def format_number(number: float | None) -> str:
-    """Thousands apart; one digit behind the point for small ones that are not whole."""
+    """Format a number with thousands separators, and one decimal if it is small and not whole."""
     if number is None:
         return "-"
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.1f}"
 
 
 def format_duration(seconds: float | None) -> str:
-    """Seconds in the unit that people would use."""
+    """Format seconds in a readable unit."""
     if seconds is None:
         return "-"
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
@@ -129,10 +119,10 @@ def format_duration(seconds: float | None) -> str:
 
 
 def format_size(size_bytes: int) -> str:
-    """Bytes in kB or MB."""
+    """Format bytes as kB or MB."""
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1_000_000 else f"{size_bytes / 1e3:.1f} kB"
 
 
 def format_words(name: str) -> str:
-    """An identifier of ours as people read it."""
+    """Format an identifier as words."""
     return name.replace("_", " ")

@@ -41,6 +41,10 @@ class Visitor:
         )
 
 
+Visit = Callable[[Role | None], Visitor]
+"""Logs a user with this role in; None is a visitor without a login."""
+
+
 @dataclass(frozen=True)
 class BrowsedShop:
     """A shop whose photos are in its bucket and in its catalog."""
@@ -84,10 +88,10 @@ def browsed(
 @contextmanager
 def show_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the pages be those of this shop."""
-    from catalog_airflow.pages import catalog_access, thumbnails
+    from catalog_airflow.pages import catalog_access, photos
 
     def forget() -> None:
-        for kept in (catalog_access.open_query_client, catalog_access.open_catalog, thumbnails.open_cache):
+        for kept in (catalog_access.open_query_client, catalog_access.open_catalog, photos.open_cache):
             kept.cache_clear()
 
     for name, value in shop.environment.items():
@@ -143,7 +147,7 @@ def _adopt_bucket(shop: Shop) -> None:
 
 
 @pytest.fixture
-def visit(enter: Callable[[Role | None], Visitor], browsed: BrowsedShop) -> Callable[[Role | None], Visitor]:
+def visit(enter: Visit, browsed: BrowsedShop) -> Visit:
     """Makes visitors of the browsed shop by their role in Airflow."""
     return enter
 
@@ -175,7 +179,7 @@ def make_login(airflow_accounts: Any) -> Callable[[Role], str]:
 
 
 @pytest.fixture
-def enter(mounted_pages: Any, make_login: Callable[[Role], str]) -> Callable[[Role | None], Visitor]:
+def enter(mounted_pages: Any, make_login: Callable[[Role], str]) -> Visit:
     """Makes visitors of whichever shop is shown."""
     from starlette.testclient import TestClient
 

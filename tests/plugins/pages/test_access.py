@@ -1,11 +1,15 @@
-"""Without a login nothing answers, and every role may do what it may."""
+"""Every route requires a login and its right, posts must be of our own origin, and bodies are limited."""
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
+import uvicorn
 
-from tests.plugins.pages.conftest import BrowsedShop, Role, Visitor
+from tests.plugins.pages.conftest import BrowsedShop, Role, Visit
 
 VALUES = {"image_id": "1", "version": "1", "kind": "classifier", "name": "pages.css", "review_id": "1"}
 
@@ -21,7 +25,7 @@ def list_routes() -> Iterator[tuple[str, str]]:
             yield method, route.path.format(**VALUES)
 
 
-def test_nothing_answers_without_a_login(visit: Callable[[Role | None], Visitor]) -> None:
+def test_nothing_answers_without_a_login(visit: Visit) -> None:
     stranger, routes = visit(None), list(list_routes())
     assert len(routes) > 8
     for method, path in routes:
@@ -30,19 +34,19 @@ def test_nothing_answers_without_a_login(visit: Callable[[Role | None], Visitor]
         assert "Log in" in answer.text
 
 
-def test_a_broken_or_foreign_token_is_no_login(visit: Callable[[Role | None], Visitor]) -> None:
+def test_a_broken_or_foreign_token_is_no_login(visit: Visit) -> None:
     stranger = visit(None)
     stranger.client.cookies.set("_token", "x.y.z")
     assert {stranger.client.request(m, f"/catalog{p}").status_code for m, p in list_routes()} <= {401, 403}
 
 
-def test_whoever_may_look_may_look(visit: Callable[[Role | None], Visitor]) -> None:
+def test_whoever_may_look_may_look(visit: Visit) -> None:
     viewer = visit("viewer")
     for page in ("overview", "photos", "search", "review", "models", "failures", "static/pages.css"):
         assert viewer.get(page).status_code == 200, page
 
 
-def test_posts_are_refused_to_those_who_may_only_look(visit: Callable[[Role | None], Visitor]) -> None:
+def test_posts_are_refused_to_those_who_may_only_look(visit: Visit) -> None:
     viewer = visit("viewer")
     for method, path in list_routes():
         if method == "POST" and path not in READING_POSTS:
@@ -63,9 +67,7 @@ def test_posts_are_refused_to_those_who_may_only_look(visit: Callable[[Role | No
         {"Origin": "https://evil.test", "X-Forwarded-Host": "evil.test"},
     ],
 )
-def test_posts_from_other_origins_are_refused(
-    visit: Callable[[Role | None], Visitor], browsed: BrowsedShop, headers: dict[str, str]
-) -> None:
+def test_posts_from_other_origins_are_refused(visit: Visit, browsed: BrowsedShop, headers: dict[str, str]) -> None:
     admin = visit("admin")
     for method, path in list_routes():
         if method == "POST":
@@ -91,7 +93,7 @@ def test_posts_from_other_origins_are_refused(
     ],
 )
 def test_posts_from_our_pages_and_from_scripts_pass(
-    visit: Callable[[Role | None], Visitor], browsed: BrowsedShop, headers: dict[str, str]
+    visit: Visit, browsed: BrowsedShop, headers: dict[str, str]
 ) -> None:
     admin = visit("admin")
     for method, path in list_routes():
@@ -104,9 +106,7 @@ def test_posts_from_our_pages_and_from_scripts_pass(
     assert browsed.shop.query("SELECT category FROM catalog.labels") == [("hat",)]
 
 
-def test_behind_a_proxy_the_public_address_is_that_of_airflow(
-    visit: Callable[[Role | None], Visitor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_behind_a_proxy_the_public_address_is_that_of_airflow(visit: Visit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://shop.example:8443/airflow")
     post = partial(visit("admin").client.post, "/catalog/failures", follow_redirects=False)
     for origin, status in [
@@ -126,7 +126,7 @@ READING_POSTS = {"/search"}
 
 
 @pytest.mark.parametrize("page", ["overview", "photos", "search", "review", "models", "failures"])
-def test_pages_bear_a_strict_policy(visit: Callable[[Role | None], Visitor], page: str) -> None:
+def test_pages_bear_a_strict_policy(visit: Visit, page: str) -> None:
     answer = visit("viewer").get(page)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -135,3 +135,59 @@ def test_pages_bear_a_strict_policy(visit: Callable[[Role | None], Visitor], pag
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "style=" not in answer.text
     assert " onclick" not in answer.text
+
+
+MakeLogin = Callable[[Role], str]
+TYPE = "Content-Type: application/x-www-form-urlencoded"
+
+
+@pytest.fixture
+def port(mounted_pages: Any) -> Iterator[int]:
+    """The pages on a port of their own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(mounted_pages, log_config=None, lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+def post(port: int, path: str, *headers: str, body: bytes = b"") -> tuple[int, bool]:
+    """Send the head of a post and what there is of its body: the status, and whether the connection ends."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+        client.sendall(
+            "\r\n".join([f"POST /catalog/{path} HTTP/1.1", "Host: x", TYPE, *headers, "", ""]).encode() + body
+        )
+        answer = client.recv(100_000).decode()
+    return int(answer.split()[1]), "\nconnection: close" in answer.lower()
+
+
+def write_cookie(login: str) -> str:
+    return f"Cookie: _token={login}"
+
+
+def test_nothing_is_read_of_a_stranger(port: int) -> None:
+    for headers in (["Content-Length: 60000000"], ["Transfer-Encoding: chunked"]):
+        assert post(port, "search", *headers) == (401, True)
+        assert post(port, "search", write_cookie("x.y.z"), *headers) == (403, True)
+
+
+@pytest.mark.parametrize(("path", "announced"), [("search", 64_000_001), ("failures", 256_001), ("review", 60_000_000)])
+def test_what_announces_too_much_is_not_read(port: int, make_login: MakeLogin, path: str, announced: int) -> None:
+    cookie = write_cookie(make_login("admin"))
+    assert post(port, path, cookie, f"Content-Length: {announced}") == (413, True)
+
+
+def test_what_brings_more_than_it_may_is_cut_off(port: int, make_login: MakeLogin) -> None:
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    cookie = write_cookie(make_login("admin"))
+    assert post(port, "failures", cookie, "Transfer-Encoding: chunked", body=4 * chunk) == (413, True)
+
+
+def test_what_takes_too_long_is_given_up(port: int, make_login: MakeLogin, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalog_airflow.pages import access
+
+    monkeypatch.setattr(access, "FORM_SECONDS", 0.3)
+    cookie = write_cookie(make_login("admin"))
+    assert post(port, "failures", cookie, "Content-Length: 100", body=b"image=") == (408, True)

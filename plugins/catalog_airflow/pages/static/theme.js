@@ -1,4 +1,4 @@
-// The pages follow Airflow's theme: that of the window around them, or the one that it keeps for this browser.
+// Follow Airflow's theme: that of the surrounding window, or the one stored for this browser.
 (() => {
   const root = document.documentElement;
   const outer = (() => {
@@ -11,8 +11,8 @@
 
   const choose = () => {
     if (outer) return outer.classList.contains("dark") ? "dark" : "light";
-    const kept = localStorage.getItem("theme");
-    if (kept === "dark" || kept === "light") return kept;
+    const stored = localStorage.getItem("theme");
+    if (stored === "dark" || stored === "light") return stored;
     return matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
   };
   const apply = () => {

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -10,10 +10,9 @@ import pytest
 from fixtures.shop import Shop, make_photo
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
-from tests.plugins.pages.conftest import HOSTILE, Role, Visitor, read_text, show_shop
+from tests.plugins.pages.conftest import HOSTILE, Visit, read_text, show_shop
 from tests.serve.conftest import run_service
 
-Enter = Callable[[Role | None], Visitor]
 WORDS = 'it\'s a "red" \\ striped <dress>; -- %(x)s'
 
 
@@ -49,7 +48,7 @@ def list_products(page: str) -> list[str]:
     return re.findall(r'href="/catalog/search\?like=([^"]+)"', page)
 
 
-def test_words_photos_and_products_find_what_their_sql_finds(enter: Enter, searched: SearchedShop) -> None:
+def test_words_photos_and_products_find_what_their_sql_finds(enter: Visit, searched: SearchedShop) -> None:
     viewer = enter("viewer")
     by_words = viewer.get("search", q=WORDS)
     assert by_words.status_code == 200
@@ -68,7 +67,7 @@ def test_words_photos_and_products_find_what_their_sql_finds(enter: Enter, searc
     assert searched.run_sql(alike.text) == list_products(alike.text)
 
 
-def test_a_category_narrows_all_three(enter: Enter, searched: SearchedShop) -> None:
+def test_a_category_narrows_all_three(enter: Visit, searched: SearchedShop) -> None:
     viewer = enter("viewer")
     tags = searched.shop.query("SELECT product_id, category FROM catalog.current_product_tags ORDER BY product_id")
     product, category = tags[0]
@@ -76,21 +75,21 @@ def test_a_category_narrows_all_three(enter: Enter, searched: SearchedShop) -> N
     assert sorted(list_products(page)) == [one for one, tag in tags if tag == category]
     assert searched.run_sql(page) == list_products(page)
     photo = ("x.jpg", make_photo(0), "image/jpeg")
-    assert "Nothing is found" in viewer.post("search", {"category": "no such"}, photo=photo).text
-    assert "Nothing is found" in viewer.get("search", like=product, category="no such").text
+    assert "No results" in viewer.post("search", {"category": "no such"}, photo=photo).text
+    assert "No results" in viewer.get("search", like=product, category="no such").text
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.jpg", b"<script>alert(1)</script>", "cannot be searched for"),
-        ("../../x.svg", b"<svg onload=alert(1)>", "cannot be searched for"),
-        (HOSTILE, make_photo(1)[:-300], "cannot be searched for"),
-        ("x.jpg", b"", "cannot be searched for"),
+        ("x.jpg", b"<script>alert(1)</script>", "Cannot search for this"),
+        ("../../x.svg", b"<svg onload=alert(1)>", "Cannot search for this"),
+        (HOSTILE, make_photo(1)[:-300], "Cannot search for this"),
+        ("x.jpg", b"", "Cannot search for this"),
     ],
 )
 def test_a_file_that_is_no_photo_is_explained(
-    enter: Enter, searched: SearchedShop, name: str, content: bytes, words: str
+    enter: Visit, searched: SearchedShop, name: str, content: bytes, words: str
 ) -> None:
     answer = enter("viewer").post("search", photo=(name, content, "image/jpeg"))
     assert answer.status_code == 422
@@ -98,7 +97,7 @@ def test_a_file_that_is_no_photo_is_explained(
     assert "alert(1)" not in answer.text.replace("&lt;script&gt;", "")
 
 
-def test_questions_that_cannot_be_asked_keep_their_words(enter: Enter, searched: SearchedShop) -> None:
+def test_questions_that_cannot_be_asked_keep_their_words(enter: Visit, searched: SearchedShop) -> None:
     viewer = enter("viewer")
     spaces = viewer.get("search", q="   ")
     assert (spaces.status_code, "say what to look for" in spaces.text) == (422, True)
@@ -110,7 +109,7 @@ def test_questions_that_cannot_be_asked_keep_their_words(enter: Enter, searched:
 
 
 def test_a_service_that_is_away_is_named_and_nothing_else_stops(
-    enter: Enter, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch
+    enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tagging_shop.put_photos(1)
     ingest(tagging_shop.connections, IngestOptions())

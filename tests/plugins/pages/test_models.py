@@ -1,21 +1,22 @@
-"""Promoting and rolling back: shown first, confirmed by whoever may, and started as a run of a real DAG."""
+"""Model pages: promotions, rollbacks and evaluation pages."""
 
+import hashlib
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from fixtures.catalog_rows import register_model
 from fixtures.gate_results import GateResults, store_gate_results
 from fixtures.shop import Shop
+from jobs.database.evaluations import store_page_hash
 from jobs.database.promotions import Switch, insert_switch
 from jobs.retag.rollback import roll_back
 from jobs.retrain.promote import promote_candidate
 from jobs.settings import PROJECT_ROOT
-from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text
-
-Visit = Callable[[Role | None], Visitor]
+from jobs.storage.locations import S3Uri
+from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visit, read_text
 
 
 @pytest.fixture(scope="session")
@@ -70,17 +71,17 @@ def test_a_promotion_is_shown_and_started(
     visit: Visit, browsed: BrowsedShop, candidate: int, decision_dag: None
 ) -> None:
     promoter = visit("op")
-    assert "Promote it" in promoter.get("models").text
+    assert "Promote…" in promoter.get("models").text
     page = read_text(promoter.get(f"models/{candidate}/promote").text)
     assert f"Promote classifier {candidate} ?" in page or f"Promote classifier {candidate}?" in page
-    assert "25 % of the 4 that both have answered" in page
+    assert "25 % of the 4 photos that both versions have tagged" in page
     assert "80 % of 5 photos" in page
     assert "blast_radius has passed" in page
     answer = promoter.post(f"models/{candidate}/promote")
     assert answer.status_code == 303
     assert list_decisions(browsed.shop) == [("classifier", "run/1", None, "passed its gates", "op@example.test")]
     waiting = promoter.client.get(answer.headers["location"])
-    assert "It is on its way (queued)" in waiting.text
+    assert "In progress (queued)" in waiting.text
     assert 'http-equiv="refresh"' in waiting.text
 
 
@@ -89,12 +90,12 @@ def test_a_rollback_is_shown_and_started(
 ) -> None:
     promote_candidate(browsed.shop.connections, "run/1", "classifier", "tester")
     promoter = visit("op")
-    assert "It is the champion" in promoter.get(f"models/{candidate}").text
+    assert "This is the champion" in promoter.get(f"models/{candidate}").text
     with browsed.shop.connections.engine.begin() as connection:
         insert_switch(connection, Switch("classifier", candidate, browsed.classifier))
     assert f"Roll back to classifier {browsed.classifier}" in promoter.get("models").text
     page = read_text(promoter.get(f"models/{browsed.classifier}/rollback").text)
-    assert "25 % of the 4 that both have answered" in page
+    assert "25 % of the 4 photos that both versions have tagged" in page
     assert promoter.post(f"models/{browsed.classifier}/rollback", {"reason": "  "}).status_code == 422
     answer = promoter.post(f"models/{browsed.classifier}/rollback", {"reason": HOSTILE})
     assert answer.status_code == 303
@@ -116,8 +117,8 @@ def test_what_did_not_pass_its_gates_cannot_be_promoted(
         version = register_model(connection, "classifier")
         store_gate_results(connection, "run/2", "classifier", version, results)
     promoter = visit("admin")
-    assert "It cannot be promoted" in promoter.get(f"models/{version}").text
-    assert "Promote it" not in promoter.get("models").text
+    assert "Cannot be promoted" in promoter.get(f"models/{version}").text
+    assert "Promote…" not in promoter.get("models").text
     for answer in (promoter.get(f"models/{version}/promote"), promoter.post(f"models/{version}/promote")):
         assert answer.status_code == 409
         assert (results.failed or results.undecided or "") in answer.text
@@ -152,5 +153,51 @@ def test_others_see_the_gates_but_no_buttons(
 
 def test_a_decision_whose_run_is_gone_is_told(visit: Visit, browsed: BrowsedShop, decision_dag: None) -> None:
     page = visit("viewer").get("models", decision=HOSTILE.replace("\0", "")).text
-    assert "There is no decision" in page
+    assert "does not exist" in page
     assert "<script>alert" not in page
+
+
+PAGE = b"<h1>Evaluation</h1><form action=https://elsewhere.example><script>alert(1)</script></form>"
+
+
+@pytest.fixture
+def page(browsed: BrowsedShop) -> S3Uri:
+    """Where the page is that the gates wrote of a run named ``judged``."""
+    connections = browsed.shop.connections
+    page = connections.artifacts / "evaluations/judged/page.html"
+    connections.store.write(page, PAGE)
+    with connections.engine.begin() as connection:
+        evaluation_id = store_gate_results(connection, "judged", "classifier", browsed.classifier)
+        connection.execute(
+            text("UPDATE catalog.evaluations SET artifact_uri = :uri"), {"uri": str(page).rpartition("/")[0]}
+        )
+        store_page_hash(connection, evaluation_id, hashlib.sha256(PAGE).digest())
+    return page
+
+
+@pytest.mark.usefixtures("page")
+def test_it_is_shown_without_any_power(visit: Visit) -> None:
+    answer = visit("viewer").get("evaluations/classifier", run="judged")
+    assert (answer.status_code, answer.content) == (200, PAGE)
+    policy = answer.headers["content-security-policy"].split("; ")
+    assert {"sandbox", "default-src 'none'", "form-action 'none'", "frame-ancestors 'self'"} < set(policy)
+    assert not [rule for rule in policy if rule.startswith("script-src") or "allow-" in rule]
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"
+
+
+def test_another_page_in_its_place_is_not_shown(visit: Visit, browsed: BrowsedShop, page: S3Uri) -> None:
+    browsed.shop.connections.store.write(page, PAGE.replace(b"Evaluation", b"Passed"))
+    answer = visit("viewer").get("evaluations/classifier", run="judged")
+    assert answer.status_code == 409
+    assert "differs from the page that the gates wrote" in answer.text
+
+
+def test_a_page_that_is_gone_or_was_never_written_is_told(visit: Visit, browsed: BrowsedShop, page: S3Uri) -> None:
+    store = browsed.shop.connections.store
+    store._client.delete_object(Bucket=page.bucket, Key=page.key)
+    assert "no longer in the bucket" in visit("viewer").get("evaluations/classifier", run="judged").text
+    missing = visit("viewer").get("evaluations/classifier", run="no such")
+    assert missing.status_code == 404
+    assert "There is no evaluation page yet" in missing.text

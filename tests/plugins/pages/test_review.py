@@ -2,13 +2,11 @@
 
 import html
 import re
-from collections.abc import Callable
 
 import pytest
 
-from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visitor, read_text
+from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, Visitor, read_text
 
-Visit = Callable[[Role | None], Visitor]
 IN_FORCE = "SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"
 
 
@@ -67,7 +65,7 @@ def test_passing_over_shows_the_next(visit: Visit, browsed: BrowsedShop) -> None
     assert second["at"] == "1"
     answer = reviewer.post("review", second | {"answer": "not clothing"})
     assert answer.headers["location"] == "/catalog/review?only=audit&at=1"
-    assert "1 more were passed over" in read_text(reviewer.get("review").text)
+    assert "1 more were skipped" in read_text(reviewer.get("review").text)
 
 
 @pytest.mark.parametrize(
@@ -80,8 +78,8 @@ def test_passing_over_shows_the_next(visit: Visit, browsed: BrowsedShop) -> None
         ("review", {"image_id": "1", "reason": "audit", "answer": "hat", "only": HOSTILE, "at": "-7"}, 303, ""),
         ("review/accept", {}, 422, "Go back"),
         ("review/accept", {"accepted": [f"1 audit {HOSTILE}"]}, 409, "There is no category"),
-        ("review/accept", {"accepted": ["1"]}, 422, "no photo of this page"),
-        ("review/accept", {"accepted": ["1\u0663 audit hat"]}, 422, "no photo of this page"),
+        ("review/accept", {"accepted": ["1"]}, 422, "not on this page"),
+        ("review/accept", {"accepted": ["1\u0663 audit hat"]}, 422, "not on this page"),
         ("review/answers/12345/undo", {}, 409, "no answer 12345"),
     ],
 )
@@ -99,7 +97,7 @@ def test_forms_that_make_no_sense_are_explained(
 def test_whoever_may_only_look_sees_no_forms(visit: Visit, browsed: BrowsedShop) -> None:
     page = visit("viewer").get("review").text
     assert read_forms(page) == [("review/accept", {"only": "", "at": "0"})]
-    assert "You may look" in page
+    assert "You may view this page" in page
     assert "<button" not in page
     assert "<button" in visit("user").get("review").text
 

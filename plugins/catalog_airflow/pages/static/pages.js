@@ -1,9 +1,9 @@
-// What bears data-key is pressed, or given the focus, by that key, unless somebody is writing.
+// A key clicks or focuses the element with that data-key, unless the user is typing.
 document.addEventListener("keydown", (event) => {
-  // A key that is held down must not answer the next page, too.
+  // A key that is held down must not act on the next page too.
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const writes = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select");
-  if (writes) {
+  const isTyping = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select");
+  if (isTyping) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
@@ -14,7 +14,7 @@ document.addEventListener("keydown", (event) => {
   else target.click();
 });
 
-// A form is sent once, and says that it is on its way.
+// A form is sent once, and looks busy until the response.
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.dataset.sent) {
@@ -25,7 +25,7 @@ document.addEventListener("submit", (event) => {
   form.setAttribute("aria-busy", "true");
 });
 
-// Back from another page, a form may be sent again.
+// After going back to this page, its forms can be sent again.
 window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) {
     delete form.dataset.sent;
@@ -33,7 +33,7 @@ window.addEventListener("pageshow", () => {
   }
 });
 
-// What bears data-copy puts the text of another element into the clipboard, or selects it where that is forbidden.
+// data-copy: copy the text of another element, or select it where the clipboard is not available.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -43,11 +43,11 @@ document.addEventListener("click", async (event) => {
     await navigator.clipboard.writeText(source.value);
     button.textContent = "Copied";
   } catch {
-    button.textContent = "Selected: copy it now";
+    button.textContent = "Selected. Press Ctrl+C";
   }
 });
 
-// What bears data-check checks all boxes of that name, or none if all were checked.
+// data-check: check all boxes of that name, or uncheck them if all are checked.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-check]");
   if (!button) return;
@@ -55,3 +55,21 @@ document.addEventListener("click", (event) => {
   const all = boxes.every((box) => box.checked);
   for (const box of boxes) box.checked = !all;
 });
+
+// data-progress: reload the section from that address, every 3 seconds while a job runs, else every 15.
+for (const section of document.querySelectorAll("[data-progress]")) {
+  const refresh = async () => {
+    // Not while a link in it has the focus, which would be lost.
+    if (!document.hidden && !section.contains(document.activeElement)) {
+      try {
+        const response = await fetch(section.dataset.progress);
+        if (response.ok) section.innerHTML = await response.text();
+      } catch {
+        // The server is unavailable. The next attempt may succeed.
+      }
+    }
+    schedule();
+  };
+  const schedule = () => setTimeout(refresh, section.childElementCount ? 3000 : 15000);
+  schedule();
+}

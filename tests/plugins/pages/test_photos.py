@@ -1,0 +1,122 @@
+"""The photo grid, product pages and thumbnails."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import pytest
+from PIL import Image
+from sqlalchemy import text
+
+from fixtures.shop import make_photo
+from tests.plugins.pages.conftest import BrowsedShop, Visit, read_text
+
+
+def test_photos_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    page = viewer.get("photos").text
+    assert all(f"/catalog/thumbnails/{image_id}" in page for image_id in browsed.image_ids)
+    hats = viewer.get("photos", category="hat").text
+    assert f"/thumbnails/{browsed.image_ids[1]}" in hats
+    assert f"/thumbnails/{browsed.image_ids[0]}" not in hats
+    # What a browser sends of an untouched form.
+    empty = viewer.get("photos", text="", category="", min_confidence="", max_confidence="", run="", version="")
+    assert empty.status_code == 200
+    assert "No photo matches" in viewer.get("photos", category="no such").text
+
+
+def test_a_product_shows_all_that_is_known(visit: Visit, browsed: BrowsedShop) -> None:
+    words = read_text(visit("viewer").get("product", id="P1").text)
+    assert "photos disagree" in words
+    assert "P1_1.jpg" in words
+    assert f"classifier {browsed.classifier}" in words
+    assert "similarity" in words
+    missing = visit("viewer").get("product", id="none")
+    assert missing.status_code == 404
+
+
+def test_a_thumbnail_is_a_small_jpeg(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    answer = viewer.get(f"thumbnails/{browsed.image_ids[0]}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    with Image.open(BytesIO(answer.content)) as photo:
+        assert photo.size == (240, 320)
+    assert "private" in answer.headers["cache-control"]
+    again = viewer.client.get(
+        f"/catalog/thumbnails/{browsed.image_ids[0]}", headers={"if-none-match": answer.headers["etag"]}
+    )
+    assert again.status_code == 304
+
+
+def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    before = viewer.get(f"thumbnails/{browsed.image_ids[0]}").content
+    browsed.shop.put("P1_1.jpg", make_photo(77, (600, 800)))
+    # The bucket has other bytes than the catalog knows of.
+    assert viewer.get(f"thumbnails/{browsed.image_ids[0]}").content == before
+    listed = [
+        item for page in browsed.shop.connections.store.list_pages(browsed.shop.connections.source) for item in page
+    ]
+    etag = next(item.etag for item in listed if item.key == "P1_1.jpg")
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE catalog.images SET etag = :etag WHERE image_id = :id"),
+            {"etag": etag, "id": browsed.image_ids[0]},
+        )
+    assert viewer.get(f"thumbnails/{browsed.image_ids[0]}").content not in (before, b"")
+
+
+@pytest.mark.parametrize("image_id", ["0", "-1", "999", str(2**70)])
+def test_a_photo_that_is_not_there_is_a_picture_of_that(visit: Visit, image_id: str) -> None:
+    answer = visit("viewer").get(f"thumbnails/{image_id}")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "image/svg+xml")
+
+
+def test_the_reason_is_shown_where_there_is_no_thumbnail(visit: Visit, browsed: BrowsedShop) -> None:
+    browsed.shop.remove("P3_2.jpg")
+    answer = visit("viewer").get(f"thumbnails/{browsed.image_ids[4]}")
+    assert answer.status_code == 404
+    assert "object missing" in answer.text
+
+
+def sleep(_content: bytes) -> bytes:
+    """Take for ever without a fault."""
+    time.sleep(600)
+    return b""
+
+
+def test_nobody_waits_for_a_photo_that_is_slow(
+    visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog_airflow.pages import photos
+
+    photos.open_shrinker.cache_clear()
+    # In a server one event loop opens it; here every request has a loop of its own.
+    shrinker = photos.open_shrinker()
+    monkeypatch.setattr(photos, "shrink_under_limits", lambda _settings: sleep)
+    monkeypatch.setattr(photos, "WAIT_SECONDS", 0.5)
+    viewer = visit("viewer")
+    with ThreadPoolExecutor(20) as threads:
+        waiting = [threads.submit(viewer.get, f"thumbnails/{browsed.image_ids[0]}") for _ in range(20)]
+        assert viewer.get("overview").status_code == 200
+        answers = [one.result(timeout=30) for one in waiting]
+    assert {answer.status_code for answer in answers} == {404}
+    assert all("busy" in answer.text for answer in answers)
+    assert "no-store" in answers[0].headers["cache-control"]
+    shrinker.close()
+    photos.open_shrinker.cache_clear()
+
+
+def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -> None:
+    from catalog_airflow.pages.photos import ThumbnailCache
+
+    cache = ThumbnailCache(size_bytes=4_000)
+    from jobs.database.images import find_image_object
+
+    for image_id in browsed.image_ids[:2] + browsed.image_ids[3:]:
+        with browsed.shop.connections.engine.connect() as connection:
+            source = find_image_object(connection, image_id)
+        assert source is not None
+        assert asyncio.run(cache.get(image_id, source)).content
+        assert cache._kept.currsize <= 4_000

@@ -1,0 +1,116 @@
+"""Pages of runs: live progress, and failures that people retry or ignore."""
+
+import pytest
+from sqlalchemy import text
+
+from fixtures.catalog_rows import start_run
+from jobs.database.job_progress import JobProgress, upsert_job_progress
+from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, read_text
+
+RUN = "model_retrain/manual__2026-01-01T00:00:00+00:00"
+TRAINING = JobProgress("training", 1240, 5000, "photos", 2, 8, 0.5116, 36.4, 104.2)
+
+
+def start_job(browsed: BrowsedShop, run: str, task: str, progress: JobProgress = TRAINING) -> None:
+    with browsed.shop.connections.engine.begin() as connection:
+        upsert_job_progress(connection, run, task, progress, seconds_running=31)
+
+
+def test_running_jobs_are_on_the_overview_and_on_their_run(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    assert "Running now" not in read_text(viewer.get("overview").text)
+    start_job(browsed, RUN, "classifier.train")
+    start_job(browsed, "catalog_retag/1", "tag_shard[0]", JobProgress("loading the models"))
+    overview = viewer.get("overview")
+    words = read_text(overview.text)
+    for part in ("classifier.train training 1,240 of 5,000 photos 36.4 2 of 8 0.512 2 min 31 s", "tag_shard[0]"):
+        assert part in words
+    assert '<progress max="5000" value="1240"' in overview.text
+    assert "no update" not in words
+    # A retraining has no page of a tagging run, and is no error while it goes on.
+    own = viewer.get("run", run=RUN)
+    assert own.status_code == 200
+    assert "classifier.train" in own.text
+    assert "tag_shard" not in own.text
+    assert viewer.get("run", run="model_retrain/ended").status_code == 404
+
+
+def test_the_part_that_is_loaded_again_is_no_whole_page(visit: Visit, browsed: BrowsedShop) -> None:
+    start_job(browsed, RUN, "classifier.train")
+    viewer = visit("viewer")
+    page = viewer.get("run", run=RUN).text
+    address = page.partition('data-progress="/catalog/')[2].partition('"')[0].replace("&amp;", "&")
+    part = viewer.client.get(f"/catalog/{address}")
+    assert "classifier.train" in part.text
+    assert "<html" not in part.text
+    assert viewer.get("progress").text.count("<tr>") == 2
+    assert visit(None).get("progress").status_code == 401
+
+
+def test_a_job_without_news_is_not_shown_as_if_it_went_on(visit: Visit, browsed: BrowsedShop) -> None:
+    start_job(browsed, RUN, "classifier.train")
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(text("UPDATE catalog.job_progress SET updated_at = now() - interval '5 minutes'"))
+    assert "no update for 5 min" in read_text(visit("viewer").get("progress").text)
+
+
+def test_hostile_names_stay_names(visit: Visit, browsed: BrowsedShop) -> None:
+    start_job(browsed, HOSTILE, HOSTILE, JobProgress(HOSTILE, 1, 2, HOSTILE))
+    for page in ("overview", "progress"):
+        answer = visit("viewer").get(page)
+        assert answer.status_code == 200
+        assert "<script>alert" not in answer.text
+
+
+STATE = "SELECT retry_asked_by, ignored_by FROM catalog.item_failures"
+
+
+@pytest.fixture
+def failed(browsed: BrowsedShop) -> int:
+    """The photo without a tag failed, with hostile words."""
+    image_id = browsed.image_ids[4]
+    with browsed.shop.connections.engine.begin() as connection:
+        space: int = connection.execute(text("SELECT catalog.live_space()")).scalar_one()
+        start_run(connection, browsed.classifier, space, "run")
+        connection.execute(
+            text("""
+                INSERT INTO catalog.item_failures (image_id, etag, stage, reason, detail, run_id, attempts)
+                VALUES (:image, 'e', 'decode', 'truncated', :detail, 'run', 3)
+            """),
+            {"image": image_id, "detail": HOSTILE},
+        )
+    return image_id
+
+
+def test_failures_are_shown(visit: Visit, failed: int) -> None:
+    page = visit("viewer").get("failures").text
+    assert "truncated while decoding" in read_text(page)
+    assert f"/thumbnails/{failed}" in page
+    assert "<script>alert" not in page
+    assert "checkbox" not in page
+
+
+def test_a_retry_and_an_ignoring_are_recorded_in_the_name_of_who_asked(
+    visit: Visit, failed: int, browsed: BrowsedShop
+) -> None:
+    reviewer = visit("user")
+    assert reviewer.post("failures", {"image": [failed], "decision": "retry"}).status_code == 303
+    assert browsed.shop.query(STATE) == [("user@example.test", None)]
+    assert "retry requested by user@example.test" in reviewer.get("failures").text
+    assert reviewer.post("failures", {"image": [failed], "decision": "ignore"}).status_code == 303
+    assert browsed.shop.query(STATE) == [(None, "user@example.test")]
+    assert "No photo has failed" in reviewer.get("failures").text
+    assert "ignored by user@example.test" in reviewer.get("failures", ignored=True).text
+    back = reviewer.post("failures", {"image": [failed], "decision": "retry", "ignored": "true"})
+    assert back.headers["location"] == "/catalog/failures?ignored=True"
+    assert browsed.shop.query(STATE) == [("user@example.test", None)]
+
+
+@pytest.mark.parametrize(
+    "data", [{"decision": "retry"}, {"image": ["x"], "decision": "retry"}, {"image": ["1"], "decision": "drop"}]
+)
+def test_forms_that_make_no_sense_change_nothing(
+    visit: Visit, failed: int, browsed: BrowsedShop, data: dict[str, object]
+) -> None:
+    assert visit("user").post("failures", data).status_code == 422
+    assert browsed.shop.query(STATE) == [(None, None)]
