@@ -13,7 +13,7 @@ from jobs.database.images import find_first_image, find_image_object
 from jobs.database.search import ProductHit, search_by_product
 from jobs.errors import ConfigurationError, NotFoundError, RefusedError
 from jobs.search.by_text import embed_text_query, find_products_by_text
-from jobs.search.contact_sheet import Question, render_contact_sheet
+from jobs.search.contact_sheet import SearchQuery, render_contact_sheet
 from jobs.search.encoders import load_text_embedder
 from jobs.settings import load_settings
 from jobs.storage.locations import S3Uri
@@ -69,7 +69,7 @@ def show_text_search(
     """Print the results for one text."""
     load_encoder = partial(load_text_embedder, connections)
     hits = find_products_by_text(connections.engine, load_encoder, query_text, k, category)
-    _show(connections, Question(query_text), hits, sheet, write)
+    _show(connections, SearchQuery(query_text), hits, sheet, write)
 
 
 def show_similar_products(
@@ -79,7 +79,7 @@ def show_similar_products(
     with connections.engine.connect() as connection:
         hits = search_by_product(connection, product_id, k, category)
         image_id = find_first_image(connection, product_id)
-    _show(connections, Question(f"like {product_id}", image_id), hits, sheet, write)
+    _show(connections, SearchQuery(f"like {product_id}", image_id), hits, sheet, write)
 
 
 def prompt_for_searches(
@@ -114,7 +114,7 @@ def _format_hit(rank: int, hit: ProductHit, width: int) -> str:
 
 
 def _show(
-    connections: Connections, question: Question, hits: Sequence[ProductHit], sheet: Path | None, write: Write
+    connections: Connections, query: SearchQuery, hits: Sequence[ProductHit], sheet: Path | None, write: Write
 ) -> None:
     write(format_hits(hits))
     if sheet is None:
@@ -128,7 +128,7 @@ def _show(
         return connections.store.read(S3Uri(image.bucket, image.object_key))
 
     try:
-        render_contact_sheet(question, hits, read_photo).save(sheet, format="PNG")
+        render_contact_sheet(query, hits, read_photo).save(sheet, format="PNG")
     except OSError as error:
         raise ConfigurationError(f"cannot write {sheet}: {error.strerror}") from None
     write(f"contact sheet: {sheet}")

@@ -1,4 +1,4 @@
-"""Asking the catalog from Python: by words, by product, by photo."""
+"""Search the catalog from Python: by text, by product or by image."""
 
 from jobs.database.search import ProductHit
 from jobs.search.by_image import similar_products, similar_products_by_image

@@ -1,4 +1,4 @@
-"""Search products that look like a product or like the photo in a file."""
+"""Search products by similarity to a product or to an image file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,26 +20,26 @@ from jobs.settings import Settings, load_settings
 def similar_products(
     product_id: str, k: int = 10, category: str | None = None, *, settings: Settings | None = None
 ) -> list[ProductHit]:
-    """The ``k`` products most similar to a product, without itself, of one category if one is given.
+    """Return the ``k`` products most similar to a product, excluding itself, optionally of one category only.
 
     Raises:
-        PermanentError: no such product, or none of its photos has a vector yet.
-        RetryableError: the database is away.
+        PermanentError: there is no such product, or none of its images has a vector yet.
+        RetryableError: the database is unavailable.
     """
     with connect(settings or load_settings()) as connections, connections.engine.connect() as connection:
         return search_by_product(connection, product_id, k, category)
 
 
-EmbedBy = Callable[[int], np.ndarray]
-"""The unit vector [dimensions] of one photo, by the encoder of a model version's id."""
+EmbedWith = Callable[[int], np.ndarray]
+"""Embed one image with the encoder of a model version id, as a unit vector [dimensions]."""
 
 SHRUNKEN_SIDE = 1024
-"""At least twice the input of any common encoder, so that shrinking while decoding changes no vector."""
+"""At least twice the input side of common encoders, so shrinking while decoding does not change vectors."""
 
 
 @dataclass(frozen=True)
 class PhotoSearch:
-    """The hits, the most similar first, and the SQL that finds the same."""
+    """The hits, most similar first, and the SQL that finds the same."""
 
     hits: list[ProductHit]
     sql: str
@@ -48,11 +48,11 @@ class PhotoSearch:
 def similar_products_by_image(
     image_path: Path, k: int = 10, category: str | None = None, *, settings: Settings | None = None
 ) -> list[ProductHit]:
-    """The ``k`` products most similar to a photo that need not be in the catalog.
+    """Return the ``k`` products most similar to an image file, which need not be in the catalog.
 
     Raises:
-        PermanentError: the file is no photo, or nothing is searchable yet.
-        RetryableError: database or bucket away.
+        PermanentError: the file cannot be decoded, or nothing is searchable yet.
+        RetryableError: the database or the bucket is unavailable.
     """
     settings = settings or load_settings()
     pixels = read_photo(image_path, settings)
@@ -64,13 +64,13 @@ def similar_products_by_image(
         return find_products_by_photo(connections.engine, embed, k, category).hits
 
 
-def find_products_by_photo(engine: Engine, embed: EmbedBy, k: int, category: str | None) -> PhotoSearch:
-    """`similar_products_by_image` on an open engine; ``embed`` is asked again if another space goes live meanwhile."""
+def find_products_by_photo(engine: Engine, embed: EmbedWith, k: int, category: str | None) -> PhotoSearch:
+    """Search on an open engine; call ``embed`` again if another space goes live meanwhile."""
     while True:
         with engine.connect() as connection:
             space = read_live_space(connection)
         vector = embed(space.encoder_version_id)
-        # One snapshot for the check and the search: another space may have gone live while the photo was embedded.
+        # One snapshot for check and search: another space may have gone live during the embedding.
         with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
             if find_live_space(connection) != space.space_id:
                 continue
@@ -83,7 +83,8 @@ def read_photo(image_path: Path, settings: Settings) -> np.ndarray:
     """Decode a file to uint8 RGB pixels [height, width, 3] under the limits of the ingest.
 
     Raises:
-        PermanentError: no such file, or no photo in it.
+        NotFoundError: the file cannot be read.
+        RefusedError: it cannot be decoded.
     """
     try:
         content = image_path.read_bytes()
@@ -91,5 +92,5 @@ def read_photo(image_path: Path, settings: Settings) -> np.ndarray:
         raise NotFoundError(f"{image_path}: {error.strerror}") from None
     decoded = decode_image(content, DecodeLimits(settings.images.max_pixels, MIN_SIDE_PIXELS, SHRUNKEN_SIDE))
     if not isinstance(decoded, DecodedImage):
-        raise RefusedError(f"{image_path} is no photo that can be read: {decoded.reason} ({decoded.detail})")
+        raise RefusedError(f"cannot decode {image_path}: {decoded.reason} ({decoded.detail})")
     return decoded.pixels

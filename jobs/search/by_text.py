@@ -12,31 +12,31 @@ from jobs.search.encoders import LoadTextEmbedder, load_text_embedder
 from jobs.settings import Settings, load_settings
 
 MAX_QUERY_BYTES = 2000
-"""More than any encoder reads; ``catalog.text_queries`` takes no more."""
+"""More than any encoder reads, and the limit of ``catalog.text_queries``."""
 
 
-def find_text_fault(query_text: str) -> str | None:
-    """Why a text cannot be asked for, in words for whoever asked; None if it can."""
+def find_text_problem(query_text: str) -> str | None:
+    """Return why a text cannot be searched for, for the person who entered it; None if it can."""
     if not query_text.strip():
-        return "the query is empty: say what to look for"
+        return "the query is empty: enter what to look for"
     if "\0" in query_text or any("\ud800" <= character <= "\udfff" for character in query_text):
-        return "the query holds characters that are in no text: NUL, or half of a surrogate pair"
+        return "the query contains a NUL character or an unpaired surrogate"
     size_bytes = len(query_text.encode())
     if size_bytes > MAX_QUERY_BYTES:
-        return f"the query has {size_bytes} bytes, at most {MAX_QUERY_BYTES} are read"
+        return f"the query has {size_bytes} bytes, more than the limit of {MAX_QUERY_BYTES}"
     return None
 
 
 def search_products(
     query_text: str, k: int = 10, category: str | None = None, *, settings: Settings | None = None
 ) -> list[ProductHit]:
-    """The ``k`` products whose photos fit a text best, of one category if one is given.
+    """Return the ``k`` products whose images match a text best, optionally of one category only.
 
-    The text's vector is kept, so that SQL can ask for the same text: ``catalog.search_products``.
+    Stores the vector of the text, so SQL can search for the same text with ``catalog.search_products``.
 
     Raises:
         RefusedError: the text is empty or too long, or nothing is searchable yet.
-        RetryableError: database or bucket away.
+        RetryableError: the database or the bucket is unavailable.
     """
     with connect(settings or load_settings()) as connections:
         load_encoder = partial(load_text_embedder, connections)
@@ -46,22 +46,22 @@ def search_products(
 def find_products_by_text(
     engine: Engine, load_encoder: LoadTextEmbedder, query_text: str, k: int, category: str | None
 ) -> list[ProductHit]:
-    """`search_products` on an open engine; the encoder is loaded only for a text that is new."""
+    """Search on an open engine; the encoder is loaded only for new texts."""
     embed_text_query(engine, load_encoder, query_text)
     with engine.connect() as connection:
         return search_by_text(connection, query_text, k, category)
 
 
 def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text: str) -> bool:
-    """Store the vector of a text for the live space; False if it was there already.
+    """Store the vector of a text for the live space; return False if it was already stored.
 
     Raises:
         RefusedError: the text is empty or too long, or no space is live.
     """
-    if (fault := find_text_fault(query_text)) is not None:
-        raise RefusedError(fault)
+    if (problem := find_text_problem(query_text)) is not None:
+        raise RefusedError(problem)
     is_new = False
-    # Asked again, since another space may go live while the encoder is loaded; it brings the texts that it finds.
+    # Repeat: another space may go live while the encoder loads, without the text, which is not stored yet.
     while (encoder_version_id := _find_encoder_without(engine, query_text)) is not None:
         vectors = load_encoder(encoder_version_id).embed([query_text])
         with engine.begin() as connection:
@@ -71,7 +71,7 @@ def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text:
 
 
 def _find_encoder_without(engine: Engine, query_text: str) -> int | None:
-    """The encoder of the live space, if it has not embedded the text yet."""
+    """Return the encoder of the live space if it has not embedded the text yet."""
     with engine.connect() as connection:
         encoder_version_id = read_live_space(connection).encoder_version_id
         is_known = is_text_known(connection, encoder_version_id, query_text)

@@ -1,4 +1,4 @@
-"""A search as one picture: the question on the left, its answers in rows on the right."""
+"""Draw a search as one image: the query on the left, the hits in rows on the right."""
 
 import textwrap
 import unicodedata
@@ -12,7 +12,7 @@ from jobs.errors import PermanentError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 
 ReadPhoto = Callable[[int], bytes]
-"""Fetches a photo by its image id; raises PermanentError or OSError where it cannot be had."""
+"""Read an image by its id; raises PermanentError or OSError if it is not available."""
 
 PHOTO_SIZE = (210, 280)
 CAPTION_HEIGHT = 64
@@ -28,8 +28,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
-class Question:
-    """What was asked: words, or the photo of a product or file with ``text`` below it."""
+class SearchQuery:
+    """A text, or the image of a product or file with ``text`` below it."""
 
     text: str
     image_id: int | None = None
@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True)
 class _Pen:
-    """Where to draw, and the fonts to write with."""
+    """A canvas with fonts."""
 
     canvas: Image.Image
     draw: ImageDraw.ImageDraw
@@ -46,17 +46,17 @@ class _Pen:
     small: Font
 
 
-def render_contact_sheet(question: Question, hits: Sequence[ProductHit], read_photo: ReadPhoto) -> Image.Image:
-    """Draw a question and its answers, best first, each with rank, similarity, name and category.
+def render_contact_sheet(query: SearchQuery, hits: Sequence[ProductHit], read_photo: ReadPhoto) -> Image.Image:
+    """Draw a query and its hits, best first, each with rank, similarity, name and category.
 
-    A photo that cannot be shown becomes a grey tile that says why.
+    An image that cannot be shown becomes a gray tile with the reason.
     """
     columns, rows = min(COLUMNS, max(1, len(hits))), max(1, -(-len(hits) // COLUMNS))
     tile_width, tile_height = PHOTO_SIZE[0] + GAP, PHOTO_SIZE[1] + CAPTION_HEIGHT + GAP
     left = GAP + tile_width
     canvas = Image.new("RGB", (left + columns * tile_width, GAP + rows * tile_height), PAPER)
     pen = _Pen(canvas, ImageDraw.Draw(canvas), *(ImageFont.load_default(points) for points in (26, 16, 13)))
-    _draw_question(pen, question, read_photo)
+    _draw_query(pen, query, read_photo)
     for position, hit in enumerate(hits):
         row, column = divmod(position, COLUMNS)
         _draw_hit(pen, (left + column * tile_width, GAP + row * tile_height), position + 1, hit, read_photo)
@@ -65,16 +65,16 @@ def render_contact_sheet(question: Question, hits: Sequence[ProductHit], read_ph
     return canvas
 
 
-def _draw_question(pen: _Pen, question: Question, read_photo: ReadPhoto) -> None:
+def _draw_query(pen: _Pen, query: SearchQuery, read_photo: ReadPhoto) -> None:
     width, height = PHOTO_SIZE
     pen.draw.rectangle((GAP, GAP, GAP + width - 1, GAP + height + CAPTION_HEIGHT - 1), fill=INK)
     left, room = GAP + MARGIN, width - 2 * MARGIN
-    if question.image_id is None:
-        lines = _wrap(question.text, pen.large, room, limit=8)
+    if query.image_id is None:
+        lines = _wrap(query.text, pen.large, room, limit=8)
         pen.draw.multiline_text((left, GAP + MARGIN), "\n".join(lines), CARD, pen.large, spacing=8)
     else:
-        pen.canvas.paste(_load_tile(question.image_id, read_photo, pen.small), (GAP, GAP))
-        lines = _wrap(question.text, pen.medium, room, limit=2)
+        pen.canvas.paste(_load_tile(query.image_id, read_photo, pen.small), (GAP, GAP))
+        lines = _wrap(query.text, pen.medium, room, limit=2)
         pen.draw.multiline_text((left, GAP + height + MARGIN), "\n".join(lines), CARD, pen.medium)
 
 
@@ -96,18 +96,18 @@ def _draw_hit(pen: _Pen, corner: tuple[int, int], rank: int, hit: ProductHit, re
 
 
 def _load_tile(image_id: int, read_photo: ReadPhoto, font: Font) -> Image.Image:
-    """The whole photo within `PHOTO_SIZE`, or a grey tile with the reason why there is none."""
+    """Return the image scaled to `PHOTO_SIZE`, or a gray tile with the reason."""
     try:
         content = read_photo(image_id)
     except (PermanentError, OSError) as error:
-        return _grey_tile(f"no photo: {error}", font)
+        return _make_gray_tile(f"no photo: {error}", font)
     decoded = decode_image(content, DecodeLimits(MAX_PIXELS, 1, max(PHOTO_SIZE)))
     if not isinstance(decoded, DecodedImage):
-        return _grey_tile(f"no photo: {decoded.reason.replace('_', ' ')}", font)
+        return _make_gray_tile(f"no photo: {decoded.reason.replace('_', ' ')}", font)
     return ImageOps.pad(Image.fromarray(decoded.pixels), PHOTO_SIZE, Image.Resampling.LANCZOS, color=CARD)
 
 
-def _grey_tile(reason: str, font: Font) -> Image.Image:
+def _make_gray_tile(reason: str, font: Font) -> Image.Image:
     width, height = PHOTO_SIZE
     tile = Image.new("RGB", PHOTO_SIZE, EMPTY)
     lines = "\n".join(_wrap(reason, font, width - 2 * MARGIN, limit=8))
@@ -116,7 +116,7 @@ def _grey_tile(reason: str, font: Font) -> Image.Image:
 
 
 def _wrap(text: str, font: Font, width: int, limit: int) -> list[str]:
-    """Break a text into at most ``limit`` lines of ``width`` pixels; the last one is shortened."""
+    """Break a text into at most ``limit`` lines of ``width`` pixels; shorten the last one."""
     characters = max(1, int(width / font.getlength("n")))
     lines = textwrap.wrap(_clean(text), characters) or [""]
     if len(lines) > limit:
@@ -125,11 +125,11 @@ def _wrap(text: str, font: Font, width: int, limit: int) -> list[str]:
 
 
 def _shorten(text: str, font: Font, width: int) -> str:
-    """Cut a text so that it is at most ``width`` pixels wide, with an ellipsis where something is missing."""
+    """Cut a text to at most ``width`` pixels, with an ellipsis if something is missing."""
     text = _clean(text)
     if font.getlength(text) <= width:
         return text
-    # Longer texts cannot fit, and measuring them would take time that depends on the shop's data.
+    # Longer texts cannot fit, and measuring a very long one is slow.
     text = text[:width]
     while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
@@ -137,6 +137,6 @@ def _shorten(text: str, font: Font, width: int) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line of printable characters; accents are dropped, since Pillow's own font has none."""
+    """Return one line of printable characters, without accents, which Pillow's built-in font lacks."""
     letters = unicodedata.normalize("NFKD", " ".join(text.split()))
     return "".join(letter for letter in letters if letter.isprintable() and not unicodedata.combining(letter))

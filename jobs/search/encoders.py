@@ -1,4 +1,4 @@
-"""The two towers of an encoder, fetched and loaded only when a question needs one."""
+"""Load the text tower or the image tower of a registered encoder, when a search needs it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,23 +20,23 @@ class TextEmbedder(Protocol):
 
 
 EmbedPhoto = Callable[[np.ndarray], np.ndarray]
-"""An image tower: uint8 RGB pixels [height, width, 3] to a unit float32 vector [dimensions]."""
+"""Turn uint8 RGB pixels [height, width, 3] into a unit float32 vector [dimensions]."""
 
 LoadTextEmbedder = Callable[[int], TextEmbedder]
-"""Is given the id of a model version."""
+"""Load the text tower of a model version id."""
 
 
 def load_text_embedder(connections: Connections, model_version_id: int) -> TextEmbedder:
     """Load the text tower of a registered encoder.
 
     Raises:
-        PermanentError: the checkpoint is not what was registered.
+        PermanentError: the checkpoint differs from the registered one.
     """
-    # Here and below: torch takes seconds to import, and a text that was embedded before does without.
+    # Importing torch takes seconds, and searches for known texts do not need it.
     from jobs.models.device import choose_device
     from jobs.models.encoder import load_text_encoder
 
-    # Whatever the image tower is served in: the text tower is asked for one line at a time.
+    # The text tower is always float32: it computes few texts.
     device = choose_device(connections.settings.compute.device, "fp32")
     return load_text_encoder(_fetch(connections, model_version_id), device)
 

@@ -13,7 +13,7 @@ from jobs.failures import DecodeReason
 from jobs.images.decode import MIN_SIDE_PIXELS, DecodeFailure, DecodeLimits, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.geometry import Geometry
-from jobs.search.by_text import find_text_fault
+from jobs.search.by_text import find_text_problem
 from jobs.serve.client import Classification, EmbeddedQuery
 from jobs.serve.follower import FollowedModel, LiveModelFollower, Served
 from jobs.serve.metrics import ServiceMetrics
@@ -59,8 +59,8 @@ class QueryService:
 
     async def embed_text(self, query_text: str) -> EmbeddedQuery:
         """Return the vector of a text in the live space."""
-        if (fault := find_text_fault(query_text)) is not None:
-            raise InvalidQueryError("unfit_text", fault)
+        if (problem := find_text_problem(query_text)) is not None:
+            raise InvalidQueryError("unfit_text", problem)
         return await self._require(self._follower.encoder).texts.run(query_text)
 
     async def embed_image(self, content: bytes) -> EmbeddedQuery:

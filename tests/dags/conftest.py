@@ -1,4 +1,4 @@
-"""The DAGs as Airflow reads them, parsed once."""
+"""The DAGs as Airflow parses them, once for all tests."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from jobs.settings import PROJECT_ROOT
 
 
 def parse_dags(folder: Path, airflow_home: Path, process_coverage: dict[str, str]) -> dict[str, Any]:
-    """What Airflow makes of a folder of DAGs, in a fresh process that has the plugins on its path."""
+    """Parse a folder of DAGs in a fresh process with the plugins on its path."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    answer = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, Path(__file__).with_name("describe_dags.py"), folder],
         env=inherited
         | process_coverage
@@ -26,7 +26,7 @@ def parse_dags(folder: Path, airflow_home: Path, process_coverage: dict[str, str
         timeout=200,
         check=True,
     )
-    parsed: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    parsed: dict[str, Any] = json.loads(finished.stdout.splitlines()[-1])
     return parsed
 
 

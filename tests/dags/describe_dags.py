@@ -1,4 +1,4 @@
-"""Run by the tests in a process of its own: parses a folder of DAGs as Airflow does and prints what it found."""
+"""Parse a folder of DAGs as Airflow does, and print a description. The tests run this in its own process."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "jobs")
 
 
 def main(folder: Path) -> None:
-    """Print one JSON object; what Airflow itself imports is loaded before the clock starts."""
+    """Print one JSON object. Imports of Airflow itself happen before the clock starts."""
     bag = DagBag(dag_folder=folder, collect_dags=False)
     before = set(sys.modules)
     cpu_seconds = {}
@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
 
 def describe_dag(dag: Any) -> dict[str, Any]:
-    """What the tests ask of a DAG."""
+    """Describe a DAG for the tests."""
     return {
         "schedule": str(dag.schedule),
         "catchup": dag.catchup,
@@ -43,7 +43,7 @@ def describe_dag(dag: Any) -> dict[str, Any]:
 
 
 def describe_task(task: Any) -> dict[str, Any]:
-    """What the tests ask of a task, mapped or not."""
+    """Describe a task for the tests, mapped or not."""
     options = getattr(task, "partial_kwargs", None) or vars(task)
     timeout = task.execution_timeout
     return {

@@ -9,7 +9,7 @@ def dag(parsed: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def test_the_flow_goes_one_way(dag: dict[str, Any]) -> None:
+def test_the_tasks_are_in_order(dag: dict[str, Any]) -> None:
     assert {task_id: task["downstream"] for task_id, task in dag["tasks"].items()} == {
         "discover": ["publish", "report", "tag_shard"],
         "tag_shard": ["publish"],
@@ -20,13 +20,13 @@ def test_the_flow_goes_one_way(dag: dict[str, Any]) -> None:
     assert [task_id for task_id, task in dag["tasks"].items() if task["is_mapped"]] == ["tag_shard"]
 
 
-def test_a_shard_that_failed_keeps_nobody_from_the_others(dag: dict[str, Any]) -> None:
+def test_a_failed_shard_does_not_stop_publish(dag: dict[str, Any]) -> None:
     rules = {task_id: task["trigger_rule"].lower() for task_id, task in dag["tasks"].items()}
     assert rules["publish"].endswith("all_done")
     assert rules["report"].endswith("all_success")
 
 
-def test_it_runs_every_night_and_can_be_asked_for_less_or_more(dag: dict[str, Any]) -> None:
+def test_it_runs_every_night_with_optional_parameters(dag: dict[str, Any]) -> None:
     assert dag["schedule"] == "0 2 * * *"
     assert {name: param["value"] for name, param in dag["params"].items()} == {
         "source": None,
@@ -36,6 +36,6 @@ def test_it_runs_every_night_and_can_be_asked_for_less_or_more(dag: dict[str, An
     }
 
 
-def test_drift_is_announced_by_the_last_task_alone(dag: dict[str, Any]) -> None:
+def test_only_the_last_task_announces_drift(dag: dict[str, Any]) -> None:
     outlets = {task_id: task["outlets"] for task_id, task in dag["tasks"].items() if task["outlets"]}
     assert outlets == {"announce_drift": ["catalog_drift"]}

@@ -9,7 +9,7 @@ def dag(parsed: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def test_the_flow_goes_one_way(dag: dict[str, Any]) -> None:
+def test_the_tasks_are_in_order(dag: dict[str, Any]) -> None:
     assert {task_id: task["downstream"] for task_id, task in dag["tasks"].items()} == {
         "plan_retag": ["tag_shard"],
         "tag_shard": ["complete_retag"],
@@ -23,5 +23,5 @@ def test_a_promotion_starts_it(dag: dict[str, Any]) -> None:
     assert "Timetable" not in dag["schedule"]
 
 
-def test_nothing_is_switched_after_a_shard_that_failed(dag: dict[str, Any]) -> None:
+def test_a_failed_shard_prevents_the_switch(dag: dict[str, Any]) -> None:
     assert dag["tasks"]["complete_retag"]["trigger_rule"].lower().endswith("none_failed")

@@ -13,23 +13,23 @@ COMMANDS_ON_THE_GPU = {"tag-shard", "train", "optimize", "evaluate", "complete-r
 TYPES = {"string", "integer", "number", "boolean", "array", "object"}
 
 
-def test_every_file_is_parsed_without_an_error(parsed: dict[str, Any]) -> None:
+def test_every_file_parses_without_an_error(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
     assert parsed["cpu_seconds"].keys() == {path.name for path in (PROJECT_ROOT / "dags").glob("*.py")}
     assert parsed["cpu_seconds"].keys() == {f"{dag_id}.py" for dag_id in parsed["dags"]}
 
 
-def test_a_file_is_parsed_in_under_a_second(parsed: dict[str, Any]) -> None:
-    """Airflow parses each file every few seconds; processor time, so that a busy machine does not count."""
+def test_every_file_parses_in_under_a_second(parsed: dict[str, Any]) -> None:
+    """Airflow parses each file every few seconds. Measured in processor time, so a busy machine does not matter."""
     assert {name: seconds for name, seconds in parsed["cpu_seconds"].items() if seconds > PARSE_LIMIT_SECONDS} == {}
 
 
-def test_parsing_loads_neither_torch_nor_the_jobs(parsed: dict[str, Any]) -> None:
+def test_parsing_imports_neither_torch_nor_jobs(parsed: dict[str, Any]) -> None:
     assert parsed["heavy"] == []
 
 
-def test_a_wrong_file_would_be_noticed(tmp_path: Path) -> None:
-    """That the tests above can fail."""
+def test_a_broken_or_slow_file_is_detected(tmp_path: Path) -> None:
+    """The tests above can fail."""
     dags = tmp_path / "dags"
     dags.mkdir()
     (dags / "broken.py").write_text("from airflow.sdk import DAG\nimport no_such_module\n")
@@ -52,7 +52,7 @@ def test_every_task_has_an_owner_retries_and_a_timeout(parsed: dict[str, Any]) -
             assert task["timeout_seconds"], (dag_id, task_id)
 
 
-def test_every_task_that_needs_a_gpu_has_its_pool_and_no_other_has(parsed: dict[str, Any]) -> None:
+def test_exactly_the_tasks_on_the_gpu_use_its_pool(parsed: dict[str, Any]) -> None:
     for described in parsed["dags"].values():
         for task in described["tasks"].values():
             assert (task["pool"] == GPU_POOL) == (task["command"] in COMMANDS_ON_THE_GPU), task
@@ -65,7 +65,7 @@ def test_every_command_is_one_of_the_jobs(parsed: dict[str, Any]) -> None:
     assert commands >= COMMANDS_ON_THE_GPU
 
 
-def test_runs_do_not_overlap_and_are_not_made_up_for(parsed: dict[str, Any]) -> None:
+def test_runs_do_not_overlap_or_backfill(parsed: dict[str, Any]) -> None:
     for described in parsed["dags"].values():
         assert described["max_active_runs"] == 1
         assert described["catchup"] is False

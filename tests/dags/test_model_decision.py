@@ -9,11 +9,11 @@ def dag(parsed: dict[str, Any]) -> dict[str, Any]:
     return described
 
 
-def test_one_task_carries_out_what_was_decided(dag: dict[str, Any]) -> None:
+def test_one_task_carries_out_the_decision(dag: dict[str, Any]) -> None:
     assert {task_id: task["downstream"] for task_id, task in dag["tasks"].items()} == {"decide": []}
 
 
-def test_only_people_start_it(dag: dict[str, Any]) -> None:
+def test_it_has_no_schedule(dag: dict[str, Any]) -> None:
     assert dag["schedule"] == "None"
 
 

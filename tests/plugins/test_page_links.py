@@ -1,4 +1,4 @@
-"""Links from tasks to pages, behind whichever path Airflow is served."""
+"""Links from tasks to pages, under any path of Airflow."""
 
 import pytest
 
@@ -15,7 +15,7 @@ QUOTED = "catalog_ingest%2Fmanual__2026-01-01T00%3A00%3A00%2B00%3A00"
         ("decide", "/catalog/models"),
     ],
 )
-def test_a_task_leads_to_its_page(command: str, link: str) -> None:
+def test_a_task_links_to_its_page(command: str, link: str) -> None:
     from catalog_airflow.operators import JobOperator
     from catalog_airflow.page_links import CatalogPageLink
 
@@ -24,7 +24,7 @@ def test_a_task_leads_to_its_page(command: str, link: str) -> None:
     assert [found.name for found in operator.operator_extra_links] == ["Catalog"]
 
 
-def test_a_gate_leads_to_the_evaluation_of_this_run_and_kind() -> None:
+def test_a_gate_links_to_the_evaluation_of_its_run_and_kind() -> None:
     from catalog_airflow.operators import GateOperator
     from catalog_airflow.page_links import EvaluationPageLink
 
@@ -33,7 +33,7 @@ def test_a_gate_leads_to_the_evaluation_of_this_run_and_kind() -> None:
     assert [found.name for found in operator.operator_extra_links] == ["Evaluation"]
 
 
-def test_tasks_without_a_command_lead_to_the_overview(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_without_a_command_link_to_the_overview(monkeypatch: pytest.MonkeyPatch) -> None:
     from catalog_airflow.operators import AnnouncementOperator
     from catalog_airflow.page_links import CatalogPageLink
 

@@ -13,14 +13,14 @@ def make_approval(**arguments: Any) -> "PromotionApproval":
     return PromotionApproval(task_id="approve", subject="Promote?", body="", **arguments)
 
 
-def test_silence_is_a_refusal_after_three_days() -> None:
+def test_no_response_within_three_days_is_a_rejection() -> None:
     approval = make_approval(is_required=True)
     assert approval.defaults == ["Reject"]
     assert approval.response_timeout == timedelta(days=3)
 
 
 @pytest.mark.parametrize("answer", ["Reject", "Approve"])
-def test_a_refusal_fails_the_task_for_good(answer: str) -> None:
+def test_a_rejection_fails_the_task_without_a_retry(answer: str) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     event = {
@@ -38,5 +38,5 @@ def test_a_refusal_fails_the_task_for_good(answer: str) -> None:
         assert approval.execute_complete(context={}, event=event)["chosen_options"] == ["Approve"]
 
 
-def test_where_nobody_is_asked_the_task_ends_at_once() -> None:
+def test_without_a_required_approval_the_task_succeeds_at_once() -> None:
     assert make_approval(is_required=False).execute(context={}) is None

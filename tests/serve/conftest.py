@@ -1,4 +1,4 @@
-"""A query service of a test's own, in this process, over a real bucket, database and checkpoints."""
+"""A query service in this process, with a real bucket, database and checkpoints."""
 
 import threading
 import time
@@ -21,18 +21,18 @@ PATIENCE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class RunningService:
-    """Where it answers, and a client for what the project's own client does not ask."""
+    """The address of a service, and an HTTP client for requests that the project's own client cannot send."""
 
     url: str
     http: httpx.Client
 
     def read_health(self) -> dict[str, Any]:
-        """The body of ``/health``, whatever its status."""
+        """Return the body of ``/health``, whatever its status."""
         health: dict[str, Any] = self.http.get("/health").json()
         return health
 
     def wait_until(self, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Ask for its health until it is as wanted."""
+        """Poll the health until it satisfies the condition."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not is_so(health := self.read_health()):
             assert time.monotonic() < deadline, health
@@ -40,18 +40,18 @@ class RunningService:
         return health
 
     def wait_until_ready(self) -> dict[str, Any]:
-        """Until both models answer."""
+        """Wait until both models are loaded."""
         return self.wait_until(lambda health: "classifier" in health)
 
     def read_metrics(self) -> dict[str, float]:
-        """Values by metric and labels, as Prometheus reads them."""
+        """Return values by metric and labels."""
         lines = [line for line in self.http.get("/metrics").text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
 
 @contextmanager
 def run_service(connections: Connections) -> Iterator[RunningService]:
-    """Serve until the end of the block, where every question is answered and every thread has ended."""
+    """Serve until the end of the block, then finish all requests and threads."""
     from jobs.serve.server import prepare_server
 
     with create_server(("127.0.0.1", 0)) as listener, prepare_server(connections) as server:
@@ -67,7 +67,7 @@ def run_service(connections: Connections) -> Iterator[RunningService]:
 
 
 def go_live(shop: Shop) -> Shop:
-    """Tag four photos with the champions of a shop, which are live from then on."""
+    """Tag four photos with the champions of a shop, which makes them live."""
     shop.put_photos(4)
     ingest(shop.connections, IngestOptions())
     return shop
@@ -75,7 +75,7 @@ def go_live(shop: Shop) -> Shop:
 
 @pytest.fixture(scope="module")
 def live_shop(lasting_shop: Shop, tiny_models: TinyModels) -> Shop:
-    """A shop of four photos whose champions are live; the tests of a module share it and change nothing."""
+    """A shop of four photos with live champions. The tests of a module share it and do not change it."""
     return go_live(promote_tiny_models(lasting_shop, tiny_models))
 
 

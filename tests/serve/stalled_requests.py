@@ -1,4 +1,4 @@
-"""Questions that are taken in and cannot be answered yet, and some whose body does not end."""
+"""Requests that were accepted and cannot finish yet, and requests whose body does not end."""
 
 import multiprocessing
 import socket
@@ -14,7 +14,7 @@ from tests.serve.conftest import RunningService
 
 @contextmanager
 def stop_decoding(processes: Sequence[psutil.Process] | None = None) -> Iterator[Callable[[], None]]:
-    """Decoding processes stand still until the end or a call, by default those of services in this process."""
+    """Suspend decoding processes, by default those of services in this process, until the end or a call."""
     if processes is None:
         processes = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
     assert processes
@@ -32,17 +32,17 @@ def stop_decoding(processes: Sequence[psutil.Process] | None = None) -> Iterator
 
 
 @contextmanager
-def ask_in_vain(service: RunningService, content: bytes) -> Iterator[socket.socket]:
-    """A client whose photo has been taken in, and is not answered while decoding stands still."""
-    with begin_photo(service, content) as client:
+def send_image(service: RunningService, content: bytes) -> Iterator[socket.socket]:
+    """Yield a client whose image was accepted, and gets no response while decoding is suspended."""
+    with begin_image(service, content) as client:
         client.sendall(content[len(content) // 2 :])
         name = 'catalog_query_queue_length{path="/classify"}'
         wait_until(lambda: service.read_metrics()[name] > 0)
         yield client
 
 
-def begin_photo(service: RunningService, content: bytes) -> socket.socket:
-    """A client that has sent half of its body."""
+def begin_image(service: RunningService, content: bytes) -> socket.socket:
+    """Return a client that has sent half of its body."""
     address = urlsplit(service.url)
     client = socket.create_connection((address.hostname, address.port))
     head = f"POST /classify HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -51,6 +51,6 @@ def begin_photo(service: RunningService, content: bytes) -> socket.socket:
 
 
 def read_status(client: socket.socket) -> int:
-    """The status of the answer, once it comes."""
+    """Wait for the response and return its status."""
     client.settimeout(120)
     return int(client.recv(1000).split()[1])

@@ -1,4 +1,4 @@
-"""What a caller of the client gets, whatever answers at the address."""
+"""The errors and results of the client, whatever server is at the address."""
 
 import json
 import subprocess
@@ -20,8 +20,8 @@ from tests.serve.conftest import RunningService, run_service
 
 
 @contextmanager
-def run_stranger(status: int, body: bytes) -> Iterator[str]:
-    """A server that answers every question with the same."""
+def run_other_server(status: int, body: bytes) -> Iterator[str]:
+    """Run a server that sends the same response to every request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -44,7 +44,7 @@ def run_stranger(status: int, body: bytes) -> Iterator[str]:
             thread.join()
 
 
-def test_what_is_the_users_fault_has_a_type_of_its_own(service: RunningService) -> None:
+def test_an_invalid_query_has_its_own_error(service: RunningService) -> None:
     with QueryClient(service.url) as client:
         with pytest.raises(QueryRefusedError, match="unsupported_format: no decoder recognizes these bytes") as refused:
             client.classify(b"no photo")
@@ -57,7 +57,7 @@ def test_what_is_the_users_fault_has_a_type_of_its_own(service: RunningService) 
             client.embed_image(bytes(50_000_001))
 
 
-def test_a_service_without_a_model_is_worth_another_try(shop: Shop) -> None:
+def test_a_service_without_a_model_is_a_retryable_error(shop: Shop) -> None:
     with run_service(shop.connections) as service, QueryClient(service.url) as client:
         with pytest.raises(RetryableError, match=r"no classifier is live yet: run `python -m jobs retrain` first"):
             client.classify(b"")
@@ -65,7 +65,7 @@ def test_a_service_without_a_model_is_worth_another_try(shop: Shop) -> None:
             client.embed_text("hat")
 
 
-def test_a_service_that_is_away_says_how_to_start_it() -> None:
+def test_the_error_for_a_stopped_service_says_how_to_start_it() -> None:
     url = f"http://{LOOPBACK}:{find_free_port()}"
     with (
         QueryClient(url) as client,
@@ -74,7 +74,7 @@ def test_a_service_that_is_away_says_how_to_start_it() -> None:
         client.embed_text("hat")
 
 
-def test_a_service_that_hangs_is_not_waited_for_without_end() -> None:
+def test_a_hanging_service_is_a_timeout() -> None:
     with create_server((LOOPBACK, 0)) as silent:
         url = f"http://{LOOPBACK}:{silent.getsockname()[1]}"
         with QueryClient(url, timeout_seconds=0.2) as client, pytest.raises(RetryableError, match="in time"):
@@ -90,13 +90,13 @@ def test_a_service_that_hangs_is_not_waited_for_without_end() -> None:
         (502, b""),
     ],
 )
-def test_another_server_at_the_address_is_named_by_its_setting(status: int, body: bytes) -> None:
+def test_the_error_for_another_server_names_the_setting(status: int, body: bytes) -> None:
     expected = pytest.raises(PermanentError, match="CATALOG_QUERY_SERVICE_URL")
-    with run_stranger(status, body) as url, QueryClient(url) as client, expected:
+    with run_other_server(status, body) as url, QueryClient(url) as client, expected:
         client.embed_text("hat")
 
 
-def test_the_client_is_light() -> None:
+def test_the_client_imports_nothing_heavy() -> None:
     code = "import sys, jobs.serve.client; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "fastapi", "uvicorn", "sqlalchemy", "boto3", "openvino"} & set(

@@ -1,4 +1,4 @@
-"""What the service refuses, with which status and word, and that it goes on afterwards."""
+"""Invalid and oversized requests are refused with a status and a reason, and the service keeps running."""
 
 import io
 import json
@@ -12,13 +12,13 @@ from fixtures.shop import Shop, make_photo
 from jobs.errors import PermanentError
 from jobs.serve.client import QueryClient
 from tests.serve.conftest import RunningService, run_service
-from tests.serve.stalled_requests import ask_in_vain, begin_photo, read_status, stop_decoding
+from tests.serve.stalled_requests import begin_image, read_status, send_image, stop_decoding
 
 PHOTO_PATHS = ("/classify", "/embed-image")
 
 
 def make_bomb() -> bytes:
-    """A small PNG of 100 million pixels."""
+    """Return a small PNG of 100 million pixels."""
     buffer = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -37,7 +37,7 @@ def bad_photos() -> list[tuple[bytes, int, str]]:
 
 
 @pytest.mark.parametrize("path", PHOTO_PATHS)
-def test_photos_are_refused_with_the_reasons_of_the_nightly_run(
+def test_images_are_refused_with_the_reasons_of_the_nightly_run(
     live_shop: Shop, path: str, bad_photos: list[tuple[bytes, int, str]]
 ) -> None:
     with run_service(live_shop.with_settings(max_object_bytes=200_000, max_pixels=1_000_000)) as service:
@@ -51,9 +51,9 @@ def test_photos_are_refused_with_the_reasons_of_the_nightly_run(
     assert metrics[f'catalog_query_queue_length{{path="{path}"}}'] == 0
 
 
-def test_a_body_that_does_not_tell_its_length_is_cut_off(live_shop: Shop) -> None:
+def test_a_body_without_a_length_is_cut_off(live_shop: Shop) -> None:
     def pour() -> Iterator[bytes]:
-        # More than any buffer on the way holds: it ends because the service stops reading.
+        # More than all buffers on the way hold, so it ends because the service stops reading.
         for _ in range(10_000):
             yield bytes(100_000)
 
@@ -79,39 +79,39 @@ def test_a_body_that_does_not_tell_its_length_is_cut_off(live_shop: Shop) -> Non
     ],
     ids=str,
 )
-def test_texts_that_nobody_can_ask_for_are_refused(service: RunningService, body: str) -> None:
+def test_invalid_texts_are_refused(service: RunningService, body: str) -> None:
     response = service.http.post("/embed-text", content=body)
     assert (response.status_code, response.json()["reason"]) == (422, "unfit_text")
 
 
-def test_the_longest_text_is_embedded_however_it_is_written(service: RunningService) -> None:
+def test_the_longest_text_is_embedded_in_any_script(service: RunningService) -> None:
     for text in ("x" * 2000, "ü" * 1000, "\U0001f452" * 500):
         assert service.http.post("/embed-text", content=json.dumps({"text": text})).status_code == 200
     assert service.http.post("/embed-text", content=bytes(20_000)).status_code == 413
 
 
-def test_a_full_queue_refuses_and_says_when_to_ask_again(live_shop: Shop) -> None:
+def test_a_full_queue_refuses_and_says_when_to_retry(live_shop: Shop) -> None:
     photo = make_photo(1)
     with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
         service.wait_until_ready()
-        with stop_decoding() as resume, ask_in_vain(service, photo) as client:
-            # Half of a body is enough to be refused.
-            with begin_photo(service, photo) as late:
+        with stop_decoding() as resume, send_image(service, photo) as client:
+            # It is refused before its body has arrived.
+            with begin_image(service, photo) as late:
                 assert read_status(late) == 503
             refused = service.http.post("/classify", content=photo)
             assert (refused.status_code, refused.json()["reason"]) == (503, "queue_full")
             assert refused.headers["Retry-After"] == "1"
-            # Each kind has a queue of its own.
+            # Each endpoint has its own queue.
             assert service.http.post("/embed-text", json={"text": "hat"}).status_code == 200
             resume()
             assert read_status(client) == 200
         assert service.http.post("/classify", content=photo).status_code == 200
 
 
-def test_what_takes_too_long_is_given_up(live_shop: Shop) -> None:
+def test_a_request_past_its_deadline_is_dropped(live_shop: Shop) -> None:
     with run_service(live_shop.with_settings(serve_deadline_seconds=0.5)) as service:
         service.wait_until_ready()
-        with begin_photo(service, make_photo(1)) as client:
+        with begin_image(service, make_photo(1)) as client:
             assert read_status(client) == 504
     with run_service(live_shop.with_settings(serve_deadline_seconds=1e-4)) as service:
         service.wait_until_ready()
@@ -121,34 +121,34 @@ def test_what_takes_too_long_is_given_up(live_shop: Shop) -> None:
         assert service.read_metrics()['catalog_query_queue_length{path="/classify"}'] == 0
 
 
-def test_a_client_that_leaves_in_the_middle_takes_its_place_with_it(live_shop: Shop) -> None:
+def test_a_client_that_disconnects_frees_its_place(live_shop: Shop) -> None:
     with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
         service.wait_until_ready()
-        with begin_photo(service, make_photo(1)):
+        with begin_image(service, make_photo(1)):
             pass
         left = 'catalog_query_requests_total{path="/classify",status="499"}'
         service.wait_until(lambda _: service.read_metrics().get(left) == 1)
         assert service.http.post("/classify", content=make_photo(1)).status_code == 200
 
 
-def test_slow_bodies_keep_nobody_out(live_shop: Shop) -> None:
+def test_slow_bodies_block_no_other_client(live_shop: Shop) -> None:
     photo = make_photo(1)
     with (
         run_service(live_shop.with_settings(serve_queue_length=4, serve_deadline_seconds=60)) as service,
         ExitStack() as clients,
     ):
         service.wait_until_ready()
-        slow = [clients.enter_context(begin_photo(service, photo)) for _ in range(100)]
+        slow = [clients.enter_context(begin_image(service, photo)) for _ in range(100)]
         assert service.http.post("/classify", content=photo).status_code == 200
         slow[0].sendall(photo[len(photo) // 2 :])
         assert read_status(slow[0]) == 200
 
 
-def test_the_token_is_asked_for_before_the_body_is_read(live_shop: Shop) -> None:
+def test_the_token_is_checked_before_the_body_is_read(live_shop: Shop) -> None:
     photo, token = make_photo(1), "a token of these tests"
     with run_service(live_shop.with_settings(query_token=token)) as service:
         service.wait_until_ready()
-        with begin_photo(service, photo) as stranger:
+        with begin_image(service, photo) as stranger:
             assert read_status(stranger) == 401
         for words in ("", token, f"Bearer {token}x", "Bearer", "Basic x"):
             refused = service.http.post("/classify", content=photo, headers={"Authorization": words})
@@ -159,14 +159,14 @@ def test_the_token_is_asked_for_before_the_body_is_read(live_shop: Shop) -> None
             client.classify(photo)
 
 
-def test_paths_that_are_not_there_are_said_so(service: RunningService) -> None:
+def test_unknown_paths_are_not_found(service: RunningService) -> None:
     assert service.http.get("/classify").status_code == 405
     for path in ("/", "/docs", "/openapi.json"):
         assert service.http.get(path).status_code == 404
 
 
-def test_another_name_for_this_machine_is_refused(service: RunningService) -> None:
-    """As that of a page in somebody's browser, which its owner lets point here."""
+def test_another_host_name_is_refused(service: RunningService) -> None:
+    """DNS rebinding: a web page makes its own host name point to this machine."""
     refused = service.http.post(
         "/embed-text", content=json.dumps({"text": "hat"}), headers={"Host": "elsewhere.example"}
     )

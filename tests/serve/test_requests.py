@@ -1,3 +1,5 @@
+"""The memory limit for the bodies of all requests."""
+
 import asyncio
 from collections.abc import Sequence
 
@@ -11,7 +13,7 @@ LARGE = BODIES_BYTES // 2 + 1
 
 
 def make_request(*parts: bytes, stops: bool = False) -> Request:
-    """A request whose body comes in parts; one that stops never sends the last."""
+    """Return a request whose body arrives in parts; with ``stops``, the last part never arrives."""
     left: list[bytes] = list(parts)
 
     async def receive() -> Message:
@@ -33,7 +35,7 @@ def test_bodies_of_all_requests_share_one_limit() -> None:
         reader = BodyReader(LARGE)
         async with reader.read(make_request(bytes(LARGE)), LARGE) as held:
             assert len(held) == LARGE
-            # What has arrived in full is not given up.
+            # A complete body is not dropped.
             with pytest.raises(UnavailableError, match="too many large images"):
                 await read(reader, make_request(bytes(LARGE)))
         assert await read(reader, make_request(bytes(LARGE))) == LARGE
@@ -42,7 +44,7 @@ def test_bodies_of_all_requests_share_one_limit() -> None:
 
 
 @pytest.mark.parametrize("sizes", [[LARGE], [LARGE // 3] * 5])
-def test_clients_that_stop_keep_nobody_out(sizes: Sequence[int]) -> None:
+def test_stalled_clients_block_no_other_client(sizes: Sequence[int]) -> None:
     async def ask() -> None:
         reader = BodyReader(LARGE)
         stopped = [asyncio.create_task(read(reader, make_request(bytes(size), stops=True))) for size in sizes]

@@ -1,4 +1,4 @@
-"""The process as it is started: `python -m jobs serve`, until a signal."""
+"""The command `python -m jobs serve`, until a signal."""
 
 import os
 import signal
@@ -20,12 +20,12 @@ from jobs.local.services import is_alive
 from jobs.serve.client import QueryClient
 from jobs.settings import PROJECT_ROOT
 from tests.serve.conftest import RunningService
-from tests.serve.stalled_requests import ask_in_vain, read_status, stop_decoding
+from tests.serve.stalled_requests import read_status, send_image, stop_decoding
 
 
 @contextmanager
 def start_service(shop: Shop, port: int, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """The command, which is killed at the end if it has not ended by then."""
+    """Run the command, and kill it at the end if it is still running."""
     environment = {**os.environ, **shop.environment, "CATALOG_SERVE_PORT": str(port)}
     with (
         log.open("wb") as errors,
@@ -41,7 +41,7 @@ def start_service(shop: Shop, port: int, log: Path) -> "Iterator[subprocess.Pope
 
 @contextmanager
 def connect(port: int) -> Iterator[RunningService]:
-    """Once it listens."""
+    """Wait until it listens."""
     url = f"http://{LOOPBACK}:{port}"
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         wait_until(lambda: is_listening(port))
@@ -49,11 +49,11 @@ def connect(port: int) -> Iterator[RunningService]:
 
 
 def read_maps(process: "subprocess.Popen[bytes]") -> str:
-    """What a process has loaded, as Linux lists it."""
+    """Return the files that a process has mapped, as Linux lists them."""
     return Path(f"/proc/{process.pid}/maps").read_text()
 
 
-def test_a_signal_ends_it_after_the_questions_that_it_has_taken_in(live_shop: Shop, tmp_path: Path) -> None:
+def test_a_signal_ends_it_after_the_accepted_requests(live_shop: Shop, tmp_path: Path) -> None:
     photo = make_photo(1)
     port = find_free_port()
     with start_service(live_shop, port, tmp_path / "log") as process, connect(port) as service:
@@ -63,7 +63,7 @@ def test_a_signal_ends_it_after_the_questions_that_it_has_taken_in(live_shop: Sh
         assert "libtorch" in read_maps(process)
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
-        with stop_decoding(children) as resume, ask_in_vain(service, photo) as late:
+        with stop_decoding(children) as resume, send_image(service, photo) as late:
             process.send_signal(signal.SIGTERM)
             wait_until(lambda: not is_listening(port))
             assert process.poll() is None
@@ -78,13 +78,13 @@ def test_a_signal_ends_it_while_it_waits_for_the_first_model(shop: Shop, tmp_pat
     port = find_free_port()
     with start_service(shop, port, tmp_path / "log") as process, connect(port) as service:
         assert service.http.get("/health").status_code == 503
-        # Without any model it is small: torch comes with the first that needs it.
+        # It does not load torch before the first model that needs it.
         assert "libtorch" not in read_maps(process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0
 
 
-def test_a_taken_port_is_one_clear_line(shop: Shop, tmp_path: Path) -> None:
+def test_a_taken_port_is_one_line(shop: Shop, tmp_path: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as holder:
         port = holder.getsockname()[1]
         with start_service(shop, port, tmp_path / "log") as process:
@@ -94,7 +94,7 @@ def test_a_taken_port_is_one_clear_line(shop: Shop, tmp_path: Path) -> None:
     assert "CATALOG_SERVE_PORT" in line
 
 
-def test_other_machines_are_not_served_without_a_token(shop: Shop, tmp_path: Path) -> None:
+def test_a_public_address_needs_a_token(shop: Shop, tmp_path: Path) -> None:
     environment = {"CATALOG_SERVE_HOST": "0.0.0.0", "CATALOG_SERVE_PORT": str(find_free_port())}
     job = start_job("serve", environment=shop.environment | environment, messages=tmp_path / "messages")
     job.join(60)

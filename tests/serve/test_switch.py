@@ -1,4 +1,4 @@
-"""The service follows what is live: before the first model, during a switch, and while the database is away."""
+"""The service follows the live models: before the first, during a switch, and while the database is unavailable."""
 
 import threading
 from collections import Counter
@@ -27,7 +27,7 @@ from tests.serve.conftest import RunningService, go_live, run_service
 
 @pytest.fixture
 def live_shop(tagging_shop: Shop) -> Shop:
-    """A shop of each test's own, which changes its models."""
+    """A shop for one test, which changes its models."""
     return go_live(tagging_shop)
 
 
@@ -40,17 +40,17 @@ def service(live_shop: Shop) -> Iterator[RunningService]:
 
 
 @contextmanager
-def ask_without_pause(ask: Callable[[], int]) -> Iterator[Counter[int]]:
-    """Three clients during the block; how often each version answered. A question that fails fails the test."""
+def send_without_pause(send: Callable[[], int]) -> Iterator[Counter[int]]:
+    """Run three clients during the block, and count results by version. A failed request fails the test."""
     answered: Counter[int] = Counter()
     stop = threading.Event()
 
-    def ask_on() -> None:
+    def send_on() -> None:
         while not stop.is_set():
-            answered[ask()] += 1
+            answered[send()] += 1
 
     with ThreadPoolExecutor(3) as threads:
-        futures: list[Future[None]] = [threads.submit(ask_on) for _ in range(3)]
+        futures: list[Future[None]] = [threads.submit(send_on) for _ in range(3)]
         try:
             yield answered
         finally:
@@ -59,8 +59,8 @@ def ask_without_pause(ask: Callable[[], int]) -> Iterator[Counter[int]]:
         future.result()
 
 
-def make_space_of(shop: Shop, folder: Path) -> int:
-    """Another encoder goes live with an empty space; returns its version."""
+def switch_encoder(shop: Shop, folder: Path) -> int:
+    """Make another encoder live with an empty space, and return its version."""
     version = make_champion(shop.connections, folder, "encoder")
     with shop.connections.engine.begin() as connection:
         space_id = open_space(connection, version.model_version_id, version.vector_dimensions)
@@ -69,9 +69,9 @@ def make_space_of(shop: Shop, folder: Path) -> int:
     return version.model_version_id
 
 
-def test_it_waits_for_the_first_models_and_says_for_which(tagging_shop: Shop) -> None:
+def test_it_waits_for_the_first_models_and_names_them(tagging_shop: Shop) -> None:
     with run_service(tagging_shop.connections) as service, QueryClient(service.url) as client:
-        # The first classifier is live once it is promoted, the first space once a run is published.
+        # The first classifier goes live when it is promoted, the first space when a run is published.
         service.wait_until(lambda health: health.get("detail", "").startswith("no embedding space is live yet"))
         assert service.http.get("/health").status_code == 503
         assert client.classify(make_photo(1)).category
@@ -86,7 +86,7 @@ def test_it_waits_for_the_first_models_and_says_for_which(tagging_shop: Shop) ->
         assert client.embed_text("hat").model_version_id == health["encoder"]
 
 
-def test_a_catalog_without_a_classifier_is_searched_and_the_first_classifier_is_followed(
+def test_a_catalog_without_a_classifier_is_searchable_and_its_first_classifier_is_followed(
     shop: Shop, tiny_models: TinyModels
 ) -> None:
     make_champion(shop.connections, tiny_models.encoder, "encoder")
@@ -116,13 +116,13 @@ def test_it_waits_for_the_schema(empty_database_url: str, shop: Shop) -> None:
         assert service.http.get("/health").status_code == 503
 
 
-def test_a_promotion_and_a_rollback_are_followed_and_no_question_fails(
+def test_a_promotion_and_a_rollback_fail_no_request(
     service: RunningService, live_shop: Shop, tiny_models: TinyModels
 ) -> None:
     first = service.read_health()["classifier"]
     with (
         QueryClient(service.url) as client,
-        ask_without_pause(lambda: client.classify(make_photo(1)).model_version_id) as answered,
+        send_without_pause(lambda: client.classify(make_photo(1)).model_version_id) as answered,
     ):
         other = make_champion(live_shop.connections, tiny_models.other_classifier, "classifier", is_live=True)
         second = other.model_version_id
@@ -134,17 +134,15 @@ def test_a_promotion_and_a_rollback_are_followed_and_no_question_fails(
     assert service.read_metrics()['catalog_query_live_version{kind="classifier"}'] == first
 
 
-def test_another_space_is_followed_by_texts_and_photos_and_no_question_fails(
-    service: RunningService, live_shop: Shop, tiny_models: TinyModels
-) -> None:
+def test_another_space_fails_no_request(service: RunningService, live_shop: Shop, tiny_models: TinyModels) -> None:
     first = service.read_health()["encoder"]
     with QueryClient(service.url) as client:
         before = client.embed_image(make_photo(1))
         with (
-            ask_without_pause(lambda: client.embed_image(make_photo(1)).model_version_id) as photos,
-            ask_without_pause(lambda: client.embed_text("hat").model_version_id) as texts,
+            send_without_pause(lambda: client.embed_image(make_photo(1)).model_version_id) as photos,
+            send_without_pause(lambda: client.embed_text("hat").model_version_id) as texts,
         ):
-            second = make_space_of(live_shop, tiny_models.other_encoder)
+            second = switch_encoder(live_shop, tiny_models.other_encoder)
             service.wait_until(lambda _: photos[second] > 5 and texts[second] > 5)
         after = client.embed_image(make_photo(1))
     assert set(photos) == set(texts) == {first, second}
@@ -152,7 +150,7 @@ def test_another_space_is_followed_by_texts_and_photos_and_no_question_fails(
     assert live_shop.query("SELECT catalog.live_space()") == [(after.space_id,)]
 
 
-def test_it_answers_on_while_the_database_is_away_and_follows_again(
+def test_it_serves_without_the_database_and_follows_again(
     service: RunningService, live_shop: Shop, tiny_models: TinyModels, postgres_server: str
 ) -> None:
     first = service.read_health()["classifier"]
@@ -174,7 +172,7 @@ def test_it_answers_on_while_the_database_is_away_and_follows_again(
     service.wait_until(lambda health: health["classifier"] == other.model_version_id and "trouble" not in health)
 
 
-def test_a_version_that_does_not_load_is_named_and_the_one_before_answers(
+def test_a_version_that_does_not_load_is_reported_and_the_previous_one_serves(
     service: RunningService, live_shop: Shop, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "RETRY_SECONDS", 0.0)

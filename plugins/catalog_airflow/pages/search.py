@@ -20,7 +20,7 @@ from jobs.database.products import list_categories
 from jobs.database.search import ProductHit, format_search, search_by_product
 from jobs.errors import PermanentError, RetryableError
 from jobs.search.by_image import find_products_by_photo
-from jobs.search.by_text import MAX_QUERY_BYTES, find_products_by_text, find_text_fault
+from jobs.search.by_text import MAX_QUERY_BYTES, find_products_by_text, find_text_problem
 from jobs.serve.client import EmbeddedQuery, QueryRefusedError
 
 HITS_SHOWN = 24
@@ -79,7 +79,7 @@ async def search_by_photo(
 
 
 def _search_text(query_text: str, category: str | None) -> SearchResult:
-    if (problem := find_text_fault(query_text)) is not None:
+    if (problem := find_text_problem(query_text)) is not None:
         raise QueryRefusedError("unfit_text", problem)
     with use_catalog() as catalog:
         hits = find_products_by_text(catalog.engine, _ServiceEncoder, query_text, HITS_SHOWN, category)

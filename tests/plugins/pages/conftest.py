@@ -1,4 +1,4 @@
-"""The pages under Airflow's own accounts, on a shop with photos, without the rest of Airflow."""
+"""The pages with Airflow's own accounts, on a shop with photos, without the rest of Airflow."""
 
 import os
 import re
@@ -22,12 +22,12 @@ HOSTILE = "\"'><script>alert(1)</script>../../%00"
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody with a browser; without a role they are not logged in."""
+    """A user with a browser; without a role they are not logged in."""
 
     client: Any
 
     def get(self, page: str, **query: object) -> Any:
-        """Ask for a page."""
+        """Request a page."""
         return self.client.get(f"/catalog/{page}", params=query, follow_redirects=False)
 
     def post(self, page: str, data: dict[str, Any] | None = None, **files: Any) -> Any:
@@ -47,7 +47,7 @@ Visit = Callable[[Role | None], Visitor]
 
 @dataclass(frozen=True)
 class BrowsedShop:
-    """A shop whose photos are in its bucket and in its catalog."""
+    """A shop with photos in its bucket and its catalog."""
 
     shop: Shop
     image_ids: list[int]
@@ -56,7 +56,7 @@ class BrowsedShop:
 
 @pytest.fixture(scope="session")
 def airflow_accounts(airflow_home: None) -> Iterator[Any]:
-    """Airflow's auth manager, with the one table that it asks."""
+    """Airflow's auth manager, with the one table that it reads."""
     with patch.dict(
         os.environ,
         {
@@ -78,7 +78,7 @@ def airflow_accounts(airflow_home: None) -> Iterator[Any]:
 def browsed(
     s3_server: S3Server, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BrowsedShop]:
-    """Five photos of three products; the last photo has no tag, and the first product a hostile name."""
+    """Five photos of three products. The last photo has no tag, and the first product has a hostile name."""
     with open_shop(s3_server, database_url, tmp_path) as shop:
         image_ids, classifier = _fill(shop)
         with show_shop(shop, monkeypatch):
@@ -87,7 +87,7 @@ def browsed(
 
 @contextmanager
 def show_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the pages be those of this shop."""
+    """Make the pages show this shop."""
     from catalog_airflow.pages import catalog_access, photos
 
     def forget() -> None:
@@ -131,7 +131,7 @@ def _fill(shop: Shop) -> tuple[list[int], int]:
 
 
 def _adopt_bucket(shop: Shop) -> None:
-    """Give the rows the bucket and the etags that the endpoint lists."""
+    """Set bucket and etags of the rows to those that the endpoint lists."""
     from sqlalchemy import text
 
     listed = [item for page in shop.connections.store.list_pages(shop.connections.source) for item in page]
@@ -148,13 +148,13 @@ def _adopt_bucket(shop: Shop) -> None:
 
 @pytest.fixture
 def visit(enter: Visit, browsed: BrowsedShop) -> Visit:
-    """Makes visitors of the browsed shop by their role in Airflow."""
+    """Log visitors of the browsed shop in."""
     return enter
 
 
 @pytest.fixture
 def mounted_pages(airflow_accounts: Any) -> Any:
-    """The pages where Airflow has them."""
+    """The pages, mounted where Airflow mounts them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fastapi import FastAPI
@@ -168,7 +168,7 @@ def mounted_pages(airflow_accounts: Any) -> Any:
 
 @pytest.fixture
 def make_login(airflow_accounts: Any) -> Callable[[Role], str]:
-    """Makes the value of the cookie ``_token`` by a role in Airflow."""
+    """Create the value of the cookie ``_token`` for a role in Airflow."""
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
     def make(role: Role) -> str:
@@ -180,7 +180,7 @@ def make_login(airflow_accounts: Any) -> Callable[[Role], str]:
 
 @pytest.fixture
 def enter(mounted_pages: Any, make_login: Callable[[Role], str]) -> Visit:
-    """Makes visitors of whichever shop is shown."""
+    """Log visitors of the shown shop in."""
     from starlette.testclient import TestClient
 
     def make(role: Role | None) -> Visitor:
@@ -193,5 +193,5 @@ def enter(mounted_pages: Any, make_login: Callable[[Role], str]) -> Visit:
 
 
 def read_text(html: str) -> str:
-    """The words of a page, without its tags."""
+    """Return the text of a page, without its tags."""
     return " ".join(re.sub(r"<[^>]+>", " ", html).split())

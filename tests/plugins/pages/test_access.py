@@ -15,17 +15,17 @@ VALUES = {"image_id": "1", "version": "1", "kind": "classifier", "name": "pages.
 
 
 def list_routes() -> Iterator[tuple[str, str]]:
-    """Method and address of every route that the application has."""
+    """Yield method and path of every route of the application."""
     from catalog_airflow.pages.app import create_pages_app
     from fastapi.routing import APIRoute
 
     for route in create_pages_app().routes:
-        assert isinstance(route, APIRoute), f"{route} asks nobody who is there"
+        assert isinstance(route, APIRoute), f"{route} has no login check"
         for method in route.methods:
             yield method, route.path.format(**VALUES)
 
 
-def test_nothing_answers_without_a_login(visit: Visit) -> None:
+def test_every_route_requires_a_login(visit: Visit) -> None:
     stranger, routes = visit(None), list(list_routes())
     assert len(routes) > 8
     for method, path in routes:
@@ -34,19 +34,19 @@ def test_nothing_answers_without_a_login(visit: Visit) -> None:
         assert "Log in" in answer.text
 
 
-def test_a_broken_or_foreign_token_is_no_login(visit: Visit) -> None:
+def test_an_invalid_token_is_not_a_login(visit: Visit) -> None:
     stranger = visit(None)
     stranger.client.cookies.set("_token", "x.y.z")
     assert {stranger.client.request(m, f"/catalog{p}").status_code for m, p in list_routes()} <= {401, 403}
 
 
-def test_whoever_may_look_may_look(visit: Visit) -> None:
+def test_a_viewer_may_view_every_page(visit: Visit) -> None:
     viewer = visit("viewer")
     for page in ("overview", "photos", "search", "review", "models", "failures", "static/pages.css"):
         assert viewer.get(page).status_code == 200, page
 
 
-def test_posts_are_refused_to_those_who_may_only_look(visit: Visit) -> None:
+def test_a_viewer_may_not_post(visit: Visit) -> None:
     viewer = visit("viewer")
     for method, path in list_routes():
         if method == "POST" and path not in READING_POSTS:
@@ -122,11 +122,11 @@ def test_behind_a_proxy_the_public_address_is_that_of_airflow(visit: Visit, monk
 
 
 READING_POSTS = {"/search"}
-"""An uploaded photo is a question."""
+"""A search by photo changes nothing."""
 
 
 @pytest.mark.parametrize("page", ["overview", "photos", "search", "review", "models", "failures"])
-def test_pages_bear_a_strict_policy(visit: Visit, page: str) -> None:
+def test_pages_have_a_strict_content_security_policy(visit: Visit, page: str) -> None:
     answer = visit("viewer").get(page)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -143,7 +143,7 @@ TYPE = "Content-Type: application/x-www-form-urlencoded"
 
 @pytest.fixture
 def port(mounted_pages: Any) -> Iterator[int]:
-    """The pages on a port of their own."""
+    """The pages on their own port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(mounted_pages, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -154,7 +154,7 @@ def port(mounted_pages: Any) -> Iterator[int]:
 
 
 def post(port: int, path: str, *headers: str, body: bytes = b"") -> tuple[int, bool]:
-    """Send the head of a post and what there is of its body: the status, and whether the connection ends."""
+    """Send headers and the start of a body; return the status, and whether the connection is closed."""
     with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
         client.sendall(
             "\r\n".join([f"POST /catalog/{path} HTTP/1.1", "Host: x", TYPE, *headers, "", ""]).encode() + body
@@ -167,25 +167,27 @@ def write_cookie(login: str) -> str:
     return f"Cookie: _token={login}"
 
 
-def test_nothing_is_read_of_a_stranger(port: int) -> None:
+def test_a_body_without_a_login_is_not_read(port: int) -> None:
     for headers in (["Content-Length: 60000000"], ["Transfer-Encoding: chunked"]):
         assert post(port, "search", *headers) == (401, True)
         assert post(port, "search", write_cookie("x.y.z"), *headers) == (403, True)
 
 
 @pytest.mark.parametrize(("path", "announced"), [("search", 64_000_001), ("failures", 256_001), ("review", 60_000_000)])
-def test_what_announces_too_much_is_not_read(port: int, make_login: MakeLogin, path: str, announced: int) -> None:
+def test_a_body_with_a_too_large_length_is_not_read(
+    port: int, make_login: MakeLogin, path: str, announced: int
+) -> None:
     cookie = write_cookie(make_login("admin"))
     assert post(port, path, cookie, f"Content-Length: {announced}") == (413, True)
 
 
-def test_what_brings_more_than_it_may_is_cut_off(port: int, make_login: MakeLogin) -> None:
+def test_a_body_over_the_limit_is_cut_off(port: int, make_login: MakeLogin) -> None:
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     cookie = write_cookie(make_login("admin"))
     assert post(port, "failures", cookie, "Transfer-Encoding: chunked", body=4 * chunk) == (413, True)
 
 
-def test_what_takes_too_long_is_given_up(port: int, make_login: MakeLogin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_body_times_out(port: int, make_login: MakeLogin, monkeypatch: pytest.MonkeyPatch) -> None:
     from catalog_airflow.pages import access
 
     monkeypatch.setattr(access, "FORM_SECONDS", 0.3)

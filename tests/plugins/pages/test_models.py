@@ -21,7 +21,7 @@ from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Role, Visit, read
 
 @pytest.fixture(scope="session")
 def decision_dag(airflow_accounts: Any) -> None:
-    """Airflow's database with the DAG that carries decisions out, as its dag processor leaves it."""
+    """Airflow's database with the parsed DAG that carries out decisions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from airflow import settings
@@ -43,7 +43,7 @@ def decision_dag(airflow_accounts: Any) -> None:
 
 
 def list_decisions(shop: Shop) -> list[tuple[Any, ...]]:
-    """What was decided, the latest first; each has started a run in the name of the same person."""
+    """Return the decisions, latest first, and check that each started a run in the name of the same person."""
     from airflow.models import DagRun
 
     decisions = shop.query("SELECT * FROM catalog.champion_decisions ORDER BY decision_id DESC")
@@ -54,7 +54,7 @@ def list_decisions(shop: Shop) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def candidate(browsed: BrowsedShop) -> int:
-    """A classifier that passed its gates, and calls one of four photos something else."""
+    """A classifier that passed its gates and gives one of four photos another category."""
     with browsed.shop.connections.engine.begin() as connection:
         version = register_model(connection, "classifier")
         store_gate_results(connection, "run/1", "classifier", version)
@@ -100,7 +100,7 @@ def test_a_rollback_is_shown_and_started(
     answer = promoter.post(f"models/{browsed.classifier}/rollback", {"reason": HOSTILE})
     assert answer.status_code == 303
     assert list_decisions(browsed.shop) == [("classifier", None, browsed.classifier, HOSTILE, "op@example.test")]
-    # What the job does, and what the history shows of it.
+    # Do what the job does, and check the history.
     roll_back(browsed.shop.connections, "classifier", browsed.classifier, "op@example.test", HOSTILE.replace("%00", ""))
     history = promoter.get("models").text
     assert "rollback" in history
@@ -110,7 +110,7 @@ def test_a_rollback_is_shown_and_started(
 
 
 @pytest.mark.parametrize("results", [GateResults(failed="accuracy"), GateResults(undecided="memory")])
-def test_what_did_not_pass_its_gates_cannot_be_promoted(
+def test_a_candidate_that_failed_its_gates_cannot_be_promoted(
     visit: Visit, browsed: BrowsedShop, decision_dag: None, results: GateResults
 ) -> None:
     with browsed.shop.connections.engine.begin() as connection:
@@ -125,7 +125,7 @@ def test_what_did_not_pass_its_gates_cannot_be_promoted(
     assert list_decisions(browsed.shop) == []
 
 
-def test_what_was_never_live_cannot_be_gone_back_to(
+def test_a_version_that_was_never_live_cannot_be_restored(
     visit: Visit, browsed: BrowsedShop, candidate: int, decision_dag: None
 ) -> None:
     promoter = visit("op")
@@ -138,7 +138,7 @@ def test_what_was_never_live_cannot_be_gone_back_to(
 
 
 @pytest.mark.parametrize("role", ["viewer", "user"])
-def test_others_see_the_gates_but_no_buttons(
+def test_viewers_see_the_gates_without_buttons(
     visit: Visit, browsed: BrowsedShop, candidate: int, decision_dag: None, role: Role
 ) -> None:
     visitor = visit(role)
@@ -151,7 +151,7 @@ def test_others_see_the_gates_but_no_buttons(
     assert list_decisions(browsed.shop) == []
 
 
-def test_a_decision_whose_run_is_gone_is_told(visit: Visit, browsed: BrowsedShop, decision_dag: None) -> None:
+def test_a_decision_without_a_run_is_reported(visit: Visit, browsed: BrowsedShop, decision_dag: None) -> None:
     page = visit("viewer").get("models", decision=HOSTILE.replace("\0", "")).text
     assert "does not exist" in page
     assert "<script>alert" not in page
@@ -176,7 +176,7 @@ def page(browsed: BrowsedShop) -> S3Uri:
 
 
 @pytest.mark.usefixtures("page")
-def test_it_is_shown_without_any_power(visit: Visit) -> None:
+def test_an_evaluation_page_runs_in_a_sandbox(visit: Visit) -> None:
     answer = visit("viewer").get("evaluations/classifier", run="judged")
     assert (answer.status_code, answer.content) == (200, PAGE)
     policy = answer.headers["content-security-policy"].split("; ")
@@ -187,14 +187,14 @@ def test_it_is_shown_without_any_power(visit: Visit) -> None:
     assert answer.headers["referrer-policy"] == "same-origin"
 
 
-def test_another_page_in_its_place_is_not_shown(visit: Visit, browsed: BrowsedShop, page: S3Uri) -> None:
+def test_a_replaced_evaluation_page_is_not_shown(visit: Visit, browsed: BrowsedShop, page: S3Uri) -> None:
     browsed.shop.connections.store.write(page, PAGE.replace(b"Evaluation", b"Passed"))
     answer = visit("viewer").get("evaluations/classifier", run="judged")
     assert answer.status_code == 409
     assert "differs from the page that the gates wrote" in answer.text
 
 
-def test_a_page_that_is_gone_or_was_never_written_is_told(visit: Visit, browsed: BrowsedShop, page: S3Uri) -> None:
+def test_a_missing_evaluation_page_is_reported(visit: Visit, browsed: BrowsedShop, page: S3Uri) -> None:
     store = browsed.shop.connections.store
     store._client.delete_object(Bucket=page.bucket, Key=page.key)
     assert "no longer in the bucket" in visit("viewer").get("evaluations/classifier", run="judged").text

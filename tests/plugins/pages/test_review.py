@@ -1,4 +1,4 @@
-"""Reviewing through the page: answers reach the catalog in the name of whoever gave them."""
+"""The review page: answers are stored in the name of the user who gave them."""
 
 import html
 import re
@@ -7,11 +7,11 @@ import pytest
 
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, Visitor, read_text
 
-IN_FORCE = "SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"
+CURRENT = "SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"
 
 
 def read_forms(page: str) -> list[tuple[str, dict[str, str]]]:
-    """The address of each form, and what its fields and checkboxes hold."""
+    """Return the address of each form, with the values of its fields and checkboxes."""
     forms = []
     for action, body in re.findall(r'<form[^>]*action="/catalog/([^"]+)"[^>]*>(.*?)</form>', page, re.DOTALL):
         fields = re.findall(r'<input type="(?:hidden|checkbox)" name="([^"]+)" value="([^"]*)"', body)
@@ -23,25 +23,25 @@ def ask(visitor: Visitor, reason: str = "low_confidence") -> tuple[str, dict[str
     return next(form for form in read_forms(visitor.get("review", only=reason).text) if form[0] == "review")
 
 
-def test_an_answer_is_in_force_and_can_be_undone(visit: Visit, browsed: BrowsedShop) -> None:
+def test_an_answer_becomes_current_and_can_be_undone(visit: Visit, browsed: BrowsedShop) -> None:
     reviewer = visit("user")
     action, fields = ask(reviewer)
     assert int(fields["image_id"]) == browsed.image_ids[1]
     answer = reviewer.post(action, fields | {"answer": "shoes"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/catalog/review?only=low_confidence")
-    assert browsed.shop.query(IN_FORCE, id=browsed.image_ids[1]) == [("shoes", "human")]
+    assert browsed.shop.query(CURRENT, id=browsed.image_ids[1]) == [("shoes", "human")]
     assert browsed.shop.query("SELECT labelled_by FROM catalog.labels") == [("user@example.test",)]
     page = reviewer.get("review").text
     assert "photo" in read_text(page)
     assert ": shoes , not hat" in read_text(page)
     [undo] = {action for action, _ in read_forms(page) if action.endswith("/undo")}
     assert reviewer.post(undo).status_code == 303
-    assert browsed.shop.query(IN_FORCE, id=browsed.image_ids[1]) == [("hat", "model")]
+    assert browsed.shop.query(CURRENT, id=browsed.image_ids[1]) == [("hat", "model")]
     again = reviewer.post(undo)
     assert (again.status_code, "already undone" in again.text) == (409, True)
 
 
-def test_several_are_accepted_together(visit: Visit, browsed: BrowsedShop) -> None:
+def test_several_predictions_are_accepted_together(visit: Visit, browsed: BrowsedShop) -> None:
     reviewer = visit("user")
     page = reviewer.get("review").text
     accepted = [html.unescape(value) for value in re.findall(r'name="accepted" value="([^"]+)"', page)]
@@ -56,7 +56,7 @@ def test_several_are_accepted_together(visit: Visit, browsed: BrowsedShop) -> No
     )
 
 
-def test_passing_over_shows_the_next(visit: Visit, browsed: BrowsedShop) -> None:
+def test_skipping_shows_the_next_photo(visit: Visit, browsed: BrowsedShop) -> None:
     reviewer = visit("user")
     first = ask(reviewer, "audit")[1]["image_id"]
     page = reviewer.get("review", only="audit", at=1).text
@@ -83,7 +83,7 @@ def test_passing_over_shows_the_next(visit: Visit, browsed: BrowsedShop) -> None
         ("review/answers/12345/undo", {}, 409, "no answer 12345"),
     ],
 )
-def test_forms_that_make_no_sense_are_explained(
+def test_invalid_forms_are_explained(
     visit: Visit, browsed: BrowsedShop, page: str, data: dict[str, str], status_code: int, words: str
 ) -> None:
     known = str(browsed.image_ids[0])
@@ -94,7 +94,7 @@ def test_forms_that_make_no_sense_are_explained(
     assert answer.headers.get("location", "/catalog/review").startswith("/catalog/review")
 
 
-def test_whoever_may_only_look_sees_no_forms(visit: Visit, browsed: BrowsedShop) -> None:
+def test_viewers_see_no_forms(visit: Visit, browsed: BrowsedShop) -> None:
     page = visit("viewer").get("review").text
     assert read_forms(page) == [("review/accept", {"only": "", "at": "0"})]
     assert "You may view this page" in page
@@ -102,6 +102,6 @@ def test_whoever_may_only_look_sees_no_forms(visit: Visit, browsed: BrowsedShop)
     assert "<button" in visit("user").get("review").text
 
 
-def test_the_overview_tells_what_waits(visit: Visit, browsed: BrowsedShop) -> None:
+def test_the_overview_shows_the_review_queue(visit: Visit, browsed: BrowsedShop) -> None:
     words = read_text(visit("viewer").get("overview").text)
     assert "photos to review 7 low confidence , photos disagree , audit" in words

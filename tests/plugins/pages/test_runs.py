@@ -27,7 +27,7 @@ def test_running_jobs_are_on_the_overview_and_on_their_run(visit: Visit, browsed
         assert part in words
     assert '<progress max="5000" value="1240"' in overview.text
     assert "no update" not in words
-    # A retraining has no page of a tagging run, and is no error while it goes on.
+    # A retraining is not a tagging run, but its page shows its progress while it runs.
     own = viewer.get("run", run=RUN)
     assert own.status_code == 200
     assert "classifier.train" in own.text
@@ -35,7 +35,7 @@ def test_running_jobs_are_on_the_overview_and_on_their_run(visit: Visit, browsed
     assert viewer.get("run", run="model_retrain/ended").status_code == 404
 
 
-def test_the_part_that_is_loaded_again_is_no_whole_page(visit: Visit, browsed: BrowsedShop) -> None:
+def test_the_progress_fragment_is_not_a_whole_page(visit: Visit, browsed: BrowsedShop) -> None:
     start_job(browsed, RUN, "classifier.train")
     viewer = visit("viewer")
     page = viewer.get("run", run=RUN).text
@@ -47,14 +47,14 @@ def test_the_part_that_is_loaded_again_is_no_whole_page(visit: Visit, browsed: B
     assert visit(None).get("progress").status_code == 401
 
 
-def test_a_job_without_news_is_not_shown_as_if_it_went_on(visit: Visit, browsed: BrowsedShop) -> None:
+def test_a_job_without_updates_is_marked(visit: Visit, browsed: BrowsedShop) -> None:
     start_job(browsed, RUN, "classifier.train")
     with browsed.shop.connections.engine.begin() as connection:
         connection.execute(text("UPDATE catalog.job_progress SET updated_at = now() - interval '5 minutes'"))
     assert "no update for 5 min" in read_text(visit("viewer").get("progress").text)
 
 
-def test_hostile_names_stay_names(visit: Visit, browsed: BrowsedShop) -> None:
+def test_hostile_names_are_escaped(visit: Visit, browsed: BrowsedShop) -> None:
     start_job(browsed, HOSTILE, HOSTILE, JobProgress(HOSTILE, 1, 2, HOSTILE))
     for page in ("overview", "progress"):
         answer = visit("viewer").get(page)
@@ -67,7 +67,7 @@ STATE = "SELECT retry_asked_by, ignored_by FROM catalog.item_failures"
 
 @pytest.fixture
 def failed(browsed: BrowsedShop) -> int:
-    """The photo without a tag failed, with hostile words."""
+    """The photo without a tag failed, with hostile details."""
     image_id = browsed.image_ids[4]
     with browsed.shop.connections.engine.begin() as connection:
         space: int = connection.execute(text("SELECT catalog.live_space()")).scalar_one()
@@ -90,9 +90,7 @@ def test_failures_are_shown(visit: Visit, failed: int) -> None:
     assert "checkbox" not in page
 
 
-def test_a_retry_and_an_ignoring_are_recorded_in_the_name_of_who_asked(
-    visit: Visit, failed: int, browsed: BrowsedShop
-) -> None:
+def test_retries_and_ignored_failures_record_the_user(visit: Visit, failed: int, browsed: BrowsedShop) -> None:
     reviewer = visit("user")
     assert reviewer.post("failures", {"image": [failed], "decision": "retry"}).status_code == 303
     assert browsed.shop.query(STATE) == [("user@example.test", None)]
@@ -109,8 +107,6 @@ def test_a_retry_and_an_ignoring_are_recorded_in_the_name_of_who_asked(
 @pytest.mark.parametrize(
     "data", [{"decision": "retry"}, {"image": ["x"], "decision": "retry"}, {"image": ["1"], "decision": "drop"}]
 )
-def test_forms_that_make_no_sense_change_nothing(
-    visit: Visit, failed: int, browsed: BrowsedShop, data: dict[str, object]
-) -> None:
+def test_invalid_forms_change_nothing(visit: Visit, failed: int, browsed: BrowsedShop, data: dict[str, object]) -> None:
     assert visit("user").post("failures", data).status_code == 422
     assert browsed.shop.query(STATE) == [(None, None)]

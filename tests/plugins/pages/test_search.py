@@ -1,4 +1,4 @@
-"""The search page over a real query service, which is a thread of the test's own here."""
+"""The search page with a real query service, which runs in a thread."""
 
 import html
 import re
@@ -18,12 +18,12 @@ WORDS = 'it\'s a "red" \\ striped <dress>; -- %(x)s'
 
 @dataclass(frozen=True)
 class SearchedShop:
-    """A shop of two products, shown by the pages, whose query service answers."""
+    """A shop of two products, shown by the pages, with a running query service."""
 
     shop: Shop
 
     def run_sql(self, page: str) -> list[str]:
-        """The products that the SQL on a page finds, as somebody would run it who copied it."""
+        """Run the SQL on a page as a user would who copies it, and return the products."""
         found = re.search(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)
         assert found
         with self.shop.connections.engine.connect() as connection:
@@ -44,11 +44,11 @@ def searched(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Se
 
 
 def list_products(page: str) -> list[str]:
-    """The products that a page shows, first to last."""
+    """Return the products on a page, in order."""
     return re.findall(r'href="/catalog/search\?like=([^"]+)"', page)
 
 
-def test_words_photos_and_products_find_what_their_sql_finds(enter: Visit, searched: SearchedShop) -> None:
+def test_every_search_finds_what_its_sql_finds(enter: Visit, searched: SearchedShop) -> None:
     viewer = enter("viewer")
     by_words = viewer.get("search", q=WORDS)
     assert by_words.status_code == 200
@@ -67,7 +67,7 @@ def test_words_photos_and_products_find_what_their_sql_finds(enter: Visit, searc
     assert searched.run_sql(alike.text) == list_products(alike.text)
 
 
-def test_a_category_narrows_all_three(enter: Visit, searched: SearchedShop) -> None:
+def test_a_category_filters_every_search(enter: Visit, searched: SearchedShop) -> None:
     viewer = enter("viewer")
     tags = searched.shop.query("SELECT product_id, category FROM catalog.current_product_tags ORDER BY product_id")
     product, category = tags[0]
@@ -88,7 +88,7 @@ def test_a_category_narrows_all_three(enter: Visit, searched: SearchedShop) -> N
         ("x.jpg", b"", "Cannot search for this"),
     ],
 )
-def test_a_file_that_is_no_photo_is_explained(
+def test_an_invalid_file_is_explained(
     enter: Visit, searched: SearchedShop, name: str, content: bytes, words: str
 ) -> None:
     answer = enter("viewer").post("search", photo=(name, content, "image/jpeg"))
@@ -97,18 +97,18 @@ def test_a_file_that_is_no_photo_is_explained(
     assert "alert(1)" not in answer.text.replace("&lt;script&gt;", "")
 
 
-def test_questions_that_cannot_be_asked_keep_their_words(enter: Visit, searched: SearchedShop) -> None:
+def test_an_invalid_text_stays_in_its_field(enter: Visit, searched: SearchedShop) -> None:
     viewer = enter("viewer")
     spaces = viewer.get("search", q="   ")
-    assert (spaces.status_code, "say what to look for" in spaces.text) == (422, True)
+    assert (spaces.status_code, "enter what to look for" in spaces.text) == (422, True)
     long = viewer.get("search", q="\u20ac" * 1500)
-    assert (long.status_code, "at most 2000 are read" in long.text) == (422, True)
+    assert (long.status_code, "more than the limit of 2000" in long.text) == (422, True)
     unknown = viewer.get("search", like=HOSTILE.replace("%00", ""))
     assert unknown.status_code == 503
     assert "<script>" not in unknown.text.replace('<script src="/catalog/static', "")
 
 
-def test_a_service_that_is_away_is_named_and_nothing_else_stops(
+def test_a_stopped_service_is_named_and_other_pages_work(
     enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tagging_shop.put_photos(1)

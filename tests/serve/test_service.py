@@ -1,4 +1,4 @@
-"""What the service answers is what the nightly run stores."""
+"""The service returns what the nightly run stores."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from jobs.serve.client import QueryClient
 from tests.serve.conftest import RunningService
 
 
-def test_a_photo_gets_the_vector_that_the_nightly_run_stored(service: RunningService, live_shop: Shop) -> None:
+def test_an_image_gets_the_vector_of_the_nightly_run(service: RunningService, live_shop: Shop) -> None:
     with QueryClient(service.url) as client:
         answers = [client.embed_image(make_photo(number)) for number in range(4)]
     stored = live_shop.query("""
@@ -25,7 +25,7 @@ def test_a_photo_gets_the_vector_that_the_nightly_run_stored(service: RunningSer
     assert abs(float(np.dot(answers[0].vector, answers[1].vector))) < 0.999
 
 
-def test_a_photo_gets_the_tag_that_the_nightly_run_stored(service: RunningService, live_shop: Shop) -> None:
+def test_an_image_gets_the_tag_of_the_nightly_run(service: RunningService, live_shop: Shop) -> None:
     with QueryClient(service.url) as client:
         answers = [client.classify(make_photo(number)) for number in range(4)]
     stored = live_shop.query("""
