@@ -22,7 +22,7 @@ TEMPLATE = """
   <svg viewBox="{{ "%.0f %.0f %.0f %.0f"|format(*chart.view_box) }}" role="img" aria-label="{{ chart.title }}">
     {% for y, label in chart.y_ticks %}
     <line class="grid" x1="0" x2="{{ chart.width }}" y1="{{ y }}" y2="{{ y }}"/>
-    <text x="-6" y="{{ y + 4 }}" text-anchor="end">{{ label }}</text>
+    <text x="-6" y="{{ y + 5 }}" text-anchor="end">{{ label }}</text>
     {% endfor %}
     {% for x, label in chart.x_ticks %}
     <text x="{{ x }}" y="{{ chart.height + 18 }}" text-anchor="middle">{{ label }}</text>
@@ -105,7 +105,7 @@ class Chart:
     @property
     def view_box(self) -> tuple[float, float, float, float]:
         """The chart with room for its labels."""
-        return -44, -8, self.width + 56, self.height + (34 if self.x_ticks else 16)
+        return -60, -10, self.width + 72, self.height + (36 if self.x_ticks else 20)
 
     def __html__(self) -> str:
         """Render the chart; Jinja and MarkupSafe call this where they would escape a string."""

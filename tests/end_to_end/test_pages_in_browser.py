@@ -1,4 +1,4 @@
-"""What the team does with the pages, in a real browser at a real Airflow."""
+"""Use the pages in a real browser with a real Airflow."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def catalog(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> LiveS
 
 @pytest.fixture(scope="module")
 def window(catalog: LiveStack) -> Iterator[PagesBrowser]:
-    """Logged in as the administrator."""
+    """A browser that is logged in as the administrator."""
     status = catalog.status
     assert status.airflow_url is not None
     assert status.password is not None
@@ -42,7 +42,7 @@ def window(catalog: LiveStack) -> Iterator[PagesBrowser]:
 
 @pytest.fixture
 def browser(window: PagesBrowser) -> Iterator[PagesBrowser]:
-    """At Airflow's first page; nothing may leave the machine, and no script may fail."""
+    """A browser on Airflow's home page. Afterwards, check that no request left the machine and no script failed."""
     window.go_home()
     yield window
     outside, faults = window.take_notes()
@@ -50,7 +50,7 @@ def browser(window: PagesBrowser) -> Iterator[PagesBrowser]:
     assert faults == []
 
 
-def test_the_overview_stands_in_airflow_s_navigation(browser: PagesBrowser) -> None:
+def test_the_overview_is_in_the_navigation_of_airflow(browser: PagesBrowser) -> None:
     browser.page.get_by_role("link", name="Catalog", exact=True).click()
     frame = browser.page.frame_locator("iframe")
     expect(frame.get_by_role("heading", name="Overview")).to_be_visible()
@@ -71,7 +71,7 @@ def test_a_search_leads_to_a_product_and_to_similar_ones(browser: PagesBrowser) 
     expect(page.get_by_role("heading", name=NAME)).to_be_visible()
     expect(page.get_by_role("heading", name="Similar products")).to_be_visible()
     expect(page.locator("section img").first).to_have_js_property("complete", True)
-    page.get_by_role("link", name="More like this").click()
+    page.get_by_role("link", name="More like this", exact=True).click()
     expect(page.get_by_role("heading", name="Similar to")).to_be_visible()
 
 
@@ -104,7 +104,7 @@ def test_five_photos_are_reviewed_by_keyboard(browser: PagesBrowser, catalog: Li
     assert in_force == dict(expected[:-1])
 
 
-def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, catalog: LiveStack) -> None:
+def test_a_promotion_and_a_rollback_are_in_the_history(browser: PagesBrowser, catalog: LiveStack) -> None:
     page = browser.page
     candidate, champion = add_twin(catalog)
     browser.open(f"models/{champion}")
@@ -129,7 +129,7 @@ def test_a_promotion_and_a_rollback_stand_in_the_history(browser: PagesBrowser, 
     expect(latest).to_contain_text("by admin: a twin is enough of one")
 
 
-def test_nobody_promotes_by_starting_the_dag(catalog: LiveStack) -> None:
+def test_starting_the_dag_promotes_nothing(catalog: LiveStack) -> None:
     champions = catalog.query("SELECT * FROM catalog.champion_models")
     with pytest.raises(PermanentError, match="decision"):
         catalog.start_dag("model_decision", {})
@@ -139,7 +139,7 @@ def test_nobody_promotes_by_starting_the_dag(catalog: LiveStack) -> None:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_has_a_serious_accessibility_fault(browser: PagesBrowser, catalog: LiveStack, theme: str) -> None:
+def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, catalog: LiveStack, theme: str) -> None:
     [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
     [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
     [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
@@ -158,7 +158,7 @@ def test_no_page_has_a_serious_accessibility_fault(browser: PagesBrowser, catalo
 
 
 def add_twin(catalog: LiveStack) -> tuple[int, int]:
-    """A candidate with the champion's weights and answers, which passed its gates; ids of both."""
+    """Add a candidate with the champion's weights and tags that passed its gates; return the ids of both."""
     with catalog.connect() as connections, connections.engine.begin() as connection:
         store = connections.store
         champion, uri = connection.execute(

@@ -40,7 +40,7 @@ def make_operator(**arguments: Any) -> "JobOperator":
 
 
 def make_python_operator(code: str, **arguments: Any) -> "JobOperator":
-    """An operator that runs Python code in the place of a job."""
+    """Return an operator that runs Python code instead of a job."""
     from catalog_airflow.operators import JobOperator
 
     class PythonOperator(JobOperator):
@@ -52,7 +52,7 @@ def make_python_operator(code: str, **arguments: Any) -> "JobOperator":
 
 @pytest.fixture
 def dead_database() -> Iterator[None]:
-    """Settings whose database does not answer."""
+    """Return settings with an unreachable database."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         unset = dict.fromkeys(VARIABLES, "")
@@ -79,21 +79,21 @@ def dead_database() -> Iterator[None]:
         ({"command": "discover", "options": {"limit": 1, "plan": 0}}, ["discover", "--limit", "1", "--plan", "0"]),
     ],
 )
-def test_a_command_is_a_list_of_words(arguments: dict[str, Any], line: list[str]) -> None:
+def test_the_command_line_is_built_from_the_arguments(arguments: dict[str, Any], line: list[str]) -> None:
     assert make_operator(**arguments).build_command() == [sys.executable, "-m", "jobs", *line]
 
 
-def test_the_permanent_codes_are_those_of_the_jobs() -> None:
+def test_the_permanent_exit_codes_are_those_of_jobs() -> None:
     from catalog_airflow.operators import PERMANENT_EXIT_CODES
 
     faults = [errors.RetryableError, errors.PermanentError, errors.TerminatedError]
     assert {fault.exit_code for fault in faults if fault.exit_code in PERMANENT_EXIT_CODES} == {errors.EXIT_PERMANENT}
-    # Of the command line's parser, for words that it does not understand.
+    # Exit code of the command-line parser for wrong usage.
     assert {2, errors.EXIT_PERMANENT} == PERMANENT_EXIT_CODES
 
 
 @pytest.mark.usefixtures("dead_database")
-def test_a_fault_that_time_cures_is_tried_again() -> None:
+def test_a_temporary_error_is_retried() -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     with pytest.raises(AirflowException, match=r"cannot reach the database.*exit code 75") as caught:
@@ -110,7 +110,7 @@ def test_a_fault_that_time_cures_is_tried_again() -> None:
         ({"run": "nope", "nonsense": 1}, {}, "exit code 2"),
     ],
 )
-def test_a_fault_that_somebody_has_to_mend_is_not(options: dict[str, Any], changes: dict[str, str], words: str) -> None:
+def test_a_permanent_error_is_not_retried(options: dict[str, Any], changes: dict[str, str], words: str) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with patch.dict(os.environ, changes), pytest.raises(AirflowFailException, match=words):
@@ -120,7 +120,7 @@ def test_a_fault_that_somebody_has_to_mend_is_not(options: dict[str, Any], chang
 @pytest.mark.parametrize(
     "code", ["import sys; sys.exit(1)", "import os; os.kill(os.getpid(), 9)", "raise SystemExit(143)"]
 )
-def test_a_crash_is_tried_again(code: str) -> None:
+def test_a_crash_is_retried(code: str) -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
     with pytest.raises(AirflowException) as caught:
@@ -128,20 +128,20 @@ def test_a_crash_is_tried_again(code: str) -> None:
     assert not isinstance(caught.value, AirflowFailException)
 
 
-def test_the_report_of_a_job_is_what_a_task_returns(tagging_shop: Shop) -> None:
+def test_a_task_returns_the_report_of_its_job(tagging_shop: Shop) -> None:
     with patch.dict(os.environ, tagging_shop.environment):
         plan = make_operator(command="discover", options={"run": "night/1"}).execute(Context())
     assert (plan["run_id"], plan["entries"], plan["shards"]) == ("night/1", 0, [])
 
 
-def test_the_report_is_the_last_line_whatever_is_logged_before() -> None:
+def test_the_report_is_the_last_line_of_output() -> None:
     code = (
         "import sys; print('{\"not\": 1}'); print('working', file=sys.stderr); print('{\"shards\": [0, 1], \"ü\": 2}')"
     )
     assert make_python_operator(code).execute(Context()) == {"shards": [0, 1], "ü": 2}
 
 
-def test_one_field_is_returned_and_the_whole_kept_beside_it() -> None:
+def test_one_field_is_returned_and_the_report_is_another_xcom() -> None:
     report = {"shards": [0, 1], "entries": 5}
     context = Context()
     returned = make_python_operator(f"print({json.dumps(json.dumps(report))})", returned_field="shards").execute(
@@ -151,7 +151,7 @@ def test_one_field_is_returned_and_the_whole_kept_beside_it() -> None:
     assert context.pushed == {"report": report}
 
 
-def test_a_task_that_the_parameters_leave_out_runs_nothing() -> None:
+def test_a_skipped_task_runs_nothing() -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
     with pytest.raises(AirflowSkipException):
@@ -197,7 +197,7 @@ def test_killing_a_task_lets_its_job_finish() -> None:
 
 
 def wait_for_job(operator: "JobOperator") -> psutil.Process:
-    """The job's process, once it handles signals."""
+    """Wait until the job's process handles signals, and return it."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         started = operator.subprocess_hook.sub_process
@@ -208,13 +208,13 @@ def wait_for_job(operator: "JobOperator") -> psutil.Process:
 
 
 def catches_sigterm(pid: int) -> bool:
-    """Whether a process has a handler of its own for SIGTERM, by what Linux says of it."""
+    """Return whether a process handles SIGTERM, according to /proc."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     caught = next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt"))
     return bool(caught >> (signal.SIGTERM - 1) & 1)
 
 
-def test_killing_a_task_that_runs_nothing_is_harmless() -> None:
+def test_killing_a_task_without_a_job_is_harmless() -> None:
     make_operator(command="report").on_kill()
 
 

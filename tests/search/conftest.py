@@ -1,4 +1,4 @@
-"""A small catalog that search from Python can ask."""
+"""A small catalog to search from Python."""
 
 import pytest
 from sqlalchemy import Engine
@@ -21,7 +21,7 @@ def stocked(engine: Engine) -> Engine:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings whose bucket is never asked."""
+    """Settings with a bucket that is never read."""
     return make_settings(
         {
             "CATALOG_DATABASE_URL": database_url,

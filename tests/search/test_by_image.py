@@ -12,13 +12,13 @@ from jobs.settings import Settings
 
 
 def embed_colour(pixels: np.ndarray) -> np.ndarray:
-    """A vector whose axes are the mean red, green and blue of a photo."""
+    """Return a vector of the mean red, green and blue of an image."""
     mean = pixels.reshape(-1, 3).mean(axis=0) + 1
     unit: np.ndarray = mean / np.linalg.norm(mean)
     return unit
 
 
-def test_products_like_a_photo(stocked: Engine, settings: Settings, tmp_path: Path) -> None:
+def test_products_similar_to_an_image(stocked: Engine, settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "green.jpg"
     Image.new("RGB", (40, 30), "lime").save(path)
     pixels = read_photo(path, settings)
@@ -35,7 +35,7 @@ def test_an_encoder_of_other_dimensions_is_refused(stocked: Engine) -> None:
         find_products_by_photo(stocked, lambda _: np.ones(2), 1, None)
 
 
-def test_a_switch_while_a_photo_is_embedded_loses_no_answer(stocked: Engine) -> None:
+def test_a_switch_during_the_embedding_repeats_it(stocked: Engine) -> None:
     loaded_for: list[int] = []
 
     def embed(encoder_version_id: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def test_a_switch_while_a_photo_is_embedded_loses_no_answer(stocked: Engine) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>no photo</html>", None])
-def test_what_is_no_photo_is_named(settings: Settings, tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_file_is_named(settings: Settings, tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "no-photo.jpg"
     if content is not None:
         path.write_bytes(content)

@@ -16,7 +16,7 @@ def test_other_products_are_found(settings: Settings) -> None:
 
 @pytest.mark.usefixtures("stocked")
 @pytest.mark.parametrize("product_id", ["unknown", "", "'; DROP TABLE catalog.products; --"])
-def test_an_unknown_product_is_named_with_the_cure(settings: Settings, product_id: str) -> None:
+def test_an_unknown_product_is_named_with_a_hint(settings: Settings, product_id: str) -> None:
     with pytest.raises(PermanentError, match=r"has no photo in the catalog .*current_product_tags") as caught:
         similar_products(product_id, settings=settings)
     assert "\n" not in str(caught.value)
@@ -24,7 +24,7 @@ def test_an_unknown_product_is_named_with_the_cure(settings: Settings, product_i
 
 @pytest.mark.usefixtures("stocked")
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
-def test_what_no_database_holds_is_refused(settings: Settings, text: str) -> None:
+def test_texts_that_postgres_cannot_store_are_refused(settings: Settings, text: str) -> None:
     with pytest.raises(PermanentError, match="not a text"):
         similar_products(text, settings=settings)
     with pytest.raises(PermanentError, match="not a text"):

@@ -15,7 +15,7 @@ AXES = ["dress", "hat", "shoes"]
 
 
 class WordEncoder:
-    """An encoder whose axes are words; notes which model version it was loaded for."""
+    """An encoder with one axis per word. Records the model versions it was loaded for."""
 
     def __init__(self) -> None:
         self.loaded_for: list[int] = []
@@ -45,7 +45,7 @@ def test_a_new_text_is_embedded_once(stocked: Engine) -> None:
     assert hits[0].similarity == pytest.approx(0.99, abs=0.01)
 
 
-def test_a_category_and_a_count_are_obeyed(stocked: Engine) -> None:
+def test_category_and_count_limit_the_hits(stocked: Engine) -> None:
     encoder = WordEncoder()
     assert [hit.product_id for hit in find_products_by_text(stocked, encoder.load, "dress", 10, "shoes")] == ["shoes"]
     assert len(find_products_by_text(stocked, encoder.load, "dress", 1, None)) == 1
@@ -62,7 +62,7 @@ def test_a_text_is_embedded_again_for_another_encoder(stocked: Engine) -> None:
     assert count_texts(stocked) == 2
 
 
-def test_a_switch_while_a_text_is_embedded_loses_no_answer(stocked: Engine) -> None:
+def test_a_switch_during_the_embedding_repeats_it(stocked: Engine) -> None:
     class OvertakenEncoder(WordEncoder):
         def embed(self, texts: Sequence[str]) -> np.ndarray:
             if len(self.loaded_for) == 1:
@@ -74,23 +74,23 @@ def test_a_switch_while_a_text_is_embedded_loses_no_answer(stocked: Engine) -> N
     assert embed_text_query(stocked, encoder.load, "hat")
     assert len(set(encoder.loaded_for)) == 2
     with stocked.connect() as connection:
-        # Refused if the text were unknown to the encoder that is live now, whose space is empty.
+        # This would raise if the live encoder, whose space is empty, did not know the text.
         assert connection.execute(text("SELECT * FROM catalog.search_products('hat')")).all() == []
 
 
-def test_search_products_asks_the_database_of_the_settings(stocked: Engine, settings: Settings) -> None:
+def test_search_products_uses_the_database_of_the_settings(stocked: Engine, settings: Settings) -> None:
     embed_text_query(stocked, WordEncoder().load, "hat")
     assert [hit.product_id for hit in search_products("hat", 1, settings=settings)] == ["hat"]
 
 
-def test_a_database_that_is_away_is_worth_a_retry(settings: Settings) -> None:
+def test_an_unreachable_database_is_a_retryable_error(settings: Settings) -> None:
     away = change_settings(settings, database_url="postgresql://shop:hush@127.0.0.1:1/catalog")
     with pytest.raises(RetryableError, match=r"127\.0\.0\.1:1/catalog"):
         search_products("hat", settings=away)
 
 
 @pytest.mark.parametrize("query_text", ["", " \n", "x" * 2001, "\u20ac" * 667, "a\0b", "\ud800"])
-def test_what_is_no_question_is_refused_before_any_work(stocked: Engine, query_text: str) -> None:
+def test_an_invalid_text_is_refused_before_any_work(stocked: Engine, query_text: str) -> None:
     encoder = WordEncoder()
     with pytest.raises(PermanentError, match="the query"):
         embed_text_query(stocked, encoder.load, query_text)
@@ -98,16 +98,16 @@ def test_what_is_no_question_is_refused_before_any_work(stocked: Engine, query_t
 
 
 @pytest.mark.parametrize("query_text", ['it\'s "red"', "'; DROP TABLE catalog.images; --", "two\nlines", "ünï😀" * 100])
-def test_hostile_texts_are_only_text(stocked: Engine, query_text: str) -> None:
+def test_hostile_texts_are_searched_as_text(stocked: Engine, query_text: str) -> None:
     assert len(find_products_by_text(stocked, WordEncoder().load, query_text, 10, None)) == 3
 
 
 @pytest.mark.parametrize(("k", "words"), [(0, "k is 0"), (2**40, "integer out of range")])
-def test_a_senseless_count_is_refused(stocked: Engine, k: int, words: str) -> None:
+def test_an_invalid_count_is_refused(stocked: Engine, k: int, words: str) -> None:
     with pytest.raises(PermanentError, match=words):
         find_products_by_text(stocked, WordEncoder().load, "hat", k, None)
 
 
-def test_without_a_live_space_the_cure_is_named(engine: Engine) -> None:
+def test_without_a_live_space_the_error_says_what_to_do(engine: Engine) -> None:
     with pytest.raises(PermanentError, match="python -m jobs ingest"):
         find_products_by_text(engine, WordEncoder().load, "hat", 1, None)

@@ -1,4 +1,4 @@
-"""Search with a real encoder, untrained but complete, that comes from a real bucket."""
+"""Search with a real encoder from a real bucket, untrained but complete."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from jobs.search.encoders import load_photo_embedder, load_text_embedder
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Path]:
-    """Three files, each another photo."""
+    """Three different image files."""
     paths = [tmp_path / f"photo-{number}.jpg" for number in range(3)]
     for number, path in enumerate(paths):
         path.write_bytes(make_photo(number))
@@ -27,7 +27,7 @@ def photos(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def searchable_shop(tagging_shop: Shop, photos: Sequence[Path]) -> Shop:
-    """A shop that has a product of each photo, embedded by its champion encoder."""
+    """A shop with one product per image, embedded by its champion encoder."""
     connections = tagging_shop.connections
     with connections.engine.begin() as connection:
         encoder, classifier = (require_champion(connection, kind) for kind in ("encoder", "classifier"))
@@ -43,7 +43,7 @@ def searchable_shop(tagging_shop: Shop, photos: Sequence[Path]) -> Shop:
     return tagging_shop
 
 
-def test_a_photo_finds_its_own_product(searchable_shop: Shop, photos: Sequence[Path]) -> None:
+def test_an_image_finds_its_own_product(searchable_shop: Shop, photos: Sequence[Path]) -> None:
     for path in photos:
         hits = similar_products_by_image(path, settings=searchable_shop.connections.settings)
         assert hits[0].product_id == path.stem

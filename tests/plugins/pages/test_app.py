@@ -43,13 +43,13 @@ def test_wrong_requests_are_explained(visit: Visit, page: str, query: dict[str, 
         ("evaluations/classifier", {"run": HOSTILE + "\0"}),
     ],
 )
-def test_hostile_words_stay_words(visit: Visit, page: str, query: dict[str, str]) -> None:
+def test_hostile_parameters_are_escaped(visit: Visit, page: str, query: dict[str, str]) -> None:
     answer = visit("viewer").get(page, **query)
     assert answer.status_code in ((422,) if any("\0" in value for value in query.values()) else (200, 404))
     assert "<script>alert" not in answer.text
 
 
-def test_a_database_without_our_schema_is_a_page_that_says_what_to_do(
+def test_an_outdated_schema_is_a_page_that_says_what_to_do(
     visit: Visit, browsed: BrowsedShop, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from catalog_airflow.pages import catalog_access
@@ -64,7 +64,9 @@ def test_a_database_without_our_schema_is_a_page_that_says_what_to_do(
         assert "Traceback" not in answer.text
 
 
-def test_an_error_of_ours_prints_no_trace(visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_shows_no_traceback(
+    visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from catalog_airflow.pages import photos
 
     def break_down(*_: object) -> None:
@@ -90,7 +92,7 @@ def test_an_empty_catalog_says_what_to_do(visit: Visit, browsed: BrowsedShop) ->
     assert "No photo has failed" in read_text(viewer.get("failures").text)
 
 
-def test_a_night_is_shown_by_every_page(enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_page_shows_a_run(enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     tagging_shop.put_photos(6)
     tagging_shop.put("broken.jpg", b"<html>")
     run_id = ingest(tagging_shop.connections, IngestOptions()).run_id

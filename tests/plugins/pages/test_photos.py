@@ -20,13 +20,13 @@ def test_photos_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> No
     hats = viewer.get("photos", category="hat").text
     assert f"/thumbnails/{browsed.image_ids[1]}" in hats
     assert f"/thumbnails/{browsed.image_ids[0]}" not in hats
-    # What a browser sends of an untouched form.
+    # The parameters that a browser sends for an empty form.
     empty = viewer.get("photos", text="", category="", min_confidence="", max_confidence="", run="", version="")
     assert empty.status_code == 200
     assert "No photo matches" in viewer.get("photos", category="no such").text
 
 
-def test_a_product_shows_all_that_is_known(visit: Visit, browsed: BrowsedShop) -> None:
+def test_a_product_shows_its_photos_tags_and_similar_products(visit: Visit, browsed: BrowsedShop) -> None:
     words = read_text(visit("viewer").get("product", id="P1").text)
     assert "photos disagree" in words
     assert "P1_1.jpg" in words
@@ -53,7 +53,7 @@ def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> No
     viewer = visit("viewer")
     before = viewer.get(f"thumbnails/{browsed.image_ids[0]}").content
     browsed.shop.put("P1_1.jpg", make_photo(77, (600, 800)))
-    # The bucket has other bytes than the catalog knows of.
+    # The bucket has other bytes than those of the etag in the catalog.
     assert viewer.get(f"thumbnails/{browsed.image_ids[0]}").content == before
     listed = [
         item for page in browsed.shop.connections.store.list_pages(browsed.shop.connections.source) for item in page
@@ -68,12 +68,12 @@ def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> No
 
 
 @pytest.mark.parametrize("image_id", ["0", "-1", "999", str(2**70)])
-def test_a_photo_that_is_not_there_is_a_picture_of_that(visit: Visit, image_id: str) -> None:
+def test_a_missing_photo_has_a_placeholder(visit: Visit, image_id: str) -> None:
     answer = visit("viewer").get(f"thumbnails/{image_id}")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "image/svg+xml")
 
 
-def test_the_reason_is_shown_where_there_is_no_thumbnail(visit: Visit, browsed: BrowsedShop) -> None:
+def test_the_placeholder_shows_the_reason(visit: Visit, browsed: BrowsedShop) -> None:
     browsed.shop.remove("P3_2.jpg")
     answer = visit("viewer").get(f"thumbnails/{browsed.image_ids[4]}")
     assert answer.status_code == 404
@@ -81,18 +81,16 @@ def test_the_reason_is_shown_where_there_is_no_thumbnail(visit: Visit, browsed: 
 
 
 def sleep(_content: bytes) -> bytes:
-    """Take for ever without a fault."""
+    """Take longer than any limit."""
     time.sleep(600)
     return b""
 
 
-def test_nobody_waits_for_a_photo_that_is_slow(
-    visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_photo_blocks_no_request(visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch) -> None:
     from catalog_airflow.pages import photos
 
     photos.open_shrinker.cache_clear()
-    # In a server one event loop opens it; here every request has a loop of its own.
+    # A server opens it in its only event loop; here every request has its own loop.
     shrinker = photos.open_shrinker()
     monkeypatch.setattr(photos, "shrink_under_limits", lambda _settings: sleep)
     monkeypatch.setattr(photos, "WAIT_SECONDS", 0.5)
