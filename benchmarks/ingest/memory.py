@@ -11,15 +11,15 @@ after 2,000 images minus the peak of the thousand before, when models, pools and
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from sqlalchemy import text
 
 from benchmarks.images import find_images, multiply_images
 from benchmarks.models import ModelFormat, build_artifacts, list_formats, write_checkpoints
@@ -35,7 +35,6 @@ from benchmarks.tagging_stack import (
 from jobs.settings import PROJECT_ROOT
 
 SETTLING, SETTLED = 1000, 2000
-COMMITTED = re.compile(r"shard 0: (\d+) of")
 
 
 @dataclass(frozen=True)
@@ -88,32 +87,35 @@ def main() -> None:
 
 def _measure(stack: TaggingStack, chosen: ModelFormat, images: int) -> Row:
     delete_results(stack)
-    with subprocess.Popen(
-        [sys.executable, "-m", "jobs", "ingest"],
-        cwd=PROJECT_ROOT,
-        env=os.environ | stack.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    before = _count_committed(stack)
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "jobs", "ingest"],
+            cwd=PROJECT_ROOT,
+            env=os.environ | stack.environment,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
         assert process.stdout is not None
-        assert process.stderr is not None
-        log = _LogReader(process.stderr)
         samples: list[Sample] = []
         while process.poll() is None:
             own, tree = read_memory(process.pid)
             if own:
-                samples.append(Sample(log.images, own, tree - own))
+                samples.append(Sample(_count_committed(stack) - before, own, tree - own))
             time.sleep(MEMORY_PERIOD_SECONDS)
-        log.join()
         output = process.stdout.read()
-    if process.returncode or log.images != images:
-        sys.exit(f"ingest failed after {log.images} images: {''.join(log.lines[-20:])}")
+        committed = _count_committed(stack) - before
+        if process.returncode or committed != images:
+            log.seek(0)
+            sys.exit(f"ingest failed after {committed} images: {log.read()[-2000:]}")
     memory = summarize(samples)
     speed, forward = json.loads(output.splitlines()[-1])["images_per_second"], measure_forward(stack.models)
     return {
         "engine": str(chosen),
-        "images": memory.images,
+        "images": committed,
         "peak, MB": round(memory.peak / 1e6),
         "with decoding processes, MB": round(memory.tree_peak / 1e6),
         "growth, MB": round(memory.growth / 1e6),
@@ -141,21 +143,10 @@ def summarize(samples: Sequence[Sample]) -> Memory:
     )
 
 
-class _LogReader(threading.Thread):
-    """Read the job's log and keep the number of committed images that it reports."""
-
-    def __init__(self, log: Iterable[str]) -> None:
-        super().__init__()
-        self.images = 0
-        self.lines: list[str] = []
-        self._log = log
-        self.start()
-
-    def run(self) -> None:
-        for line in self._log:
-            self.lines.append(line)
-            if committed := COMMITTED.search(line):
-                self.images = int(committed[1])
+def _count_committed(stack: TaggingStack) -> int:
+    with stack.connections.engine.connect() as connection:
+        images: int = connection.execute(text("SELECT coalesce(sum(entries), 0) FROM catalog.run_chunks")).scalar_one()
+    return images
 
 
 if __name__ == "__main__":
