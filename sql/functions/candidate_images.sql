@@ -1,5 +1,5 @@
--- By index alone, so that counting up to a limit is cheap; is_answer then sorts out what a label has moved to
--- another category and what has left the bucket.
+-- From indexes alone, so that counting up to a limit is cheap. is_answer removes the images that a label has moved to
+-- another category, and those that left the bucket.
 CREATE OR REPLACE FUNCTION catalog.candidate_images(category text, by_product boolean) RETURNS SETOF bigint
 LANGUAGE sql STABLE AS $$
     SELECT t.image_id
@@ -25,4 +25,4 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 COMMENT ON FUNCTION catalog.candidate_images IS
-    'Internal: all images that may be of a category, or whose products may be, and some that are not';
+    'Internal: all images of a category, or whose products are, and some others that is_answer has to remove';

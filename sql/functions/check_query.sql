@@ -25,4 +25,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.check_query IS
-    'Internal: the dimensions of a space, or an error if the query makes no sense in it';
+    'Internal: the dimensions of a space, or an error if the query does not fit it';

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION catalog.compare_images(
 ) RETURNS TABLE (image_id bigint, similarity real)
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path FROM CURRENT AS $$
 BEGIN
-    -- OFFSET 0 has the candidates sorted first, and only the nearest asked whether they are an answer.
+    -- OFFSET 0: sort the candidates first, and check only the nearest with is_answer.
     RETURN QUERY EXECUTE format($sql$
         SELECT n.image_id, n.similarity
         FROM (
@@ -20,4 +20,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.compare_images IS
-    'Internal: those k of some images that are nearest to a vector and an answer, each compared';
+    'Internal: the k images of a list that are nearest to a vector and pass is_answer, by comparing all';

@@ -17,4 +17,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.images_by_code IS
-    'Internal: the images of a category, their own or their product''s, in whose vectors most signs are those of another';
+    'Internal: the images of a category, or of products of it, whose vectors share the most signs with a vector';

@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION catalog.images_by_index(
 LANGUAGE plpgsql STABLE ROWS 10
 SET search_path FROM CURRENT
 SET hnsw.iterative_scan = strict_order
--- Of a million vectors 97 % and more of the true neighbours: docs/benchmarks.md.
+-- Finds at least 97 % of the true neighbors among a million vectors: docs/benchmarks.md.
 SET hnsw.ef_search = 400
 SET hnsw.max_scan_tuples = 20000
 AS $$
@@ -19,4 +19,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.images_by_index IS
-    'Internal: images near a vector, as its HNSW index finds them; fewer than k where too many were deleted';
+    'Internal: images near a vector, found by the HNSW index; fewer than k if too many were deleted';

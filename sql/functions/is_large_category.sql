@@ -1,4 +1,4 @@
--- By index alone, and no further than it takes.
+-- From the index alone, and no further than necessary.
 CREATE OR REPLACE FUNCTION catalog.is_large_category(
     space_id integer, category text, by_product boolean, few integer
 ) RETURNS boolean
@@ -15,4 +15,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.is_large_category IS
-    'Internal: whether a category, of images or of their products, had more images than a few when codes were renewed';
+    'Internal: whether a category of images or products had more than a few images when the codes were updated';

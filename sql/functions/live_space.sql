@@ -9,4 +9,4 @@ BEGIN
     RETURN found_id;
 END $$;
 
-COMMENT ON FUNCTION catalog.live_space IS 'The id of the embedding space that is searched now';
+COMMENT ON FUNCTION catalog.live_space IS 'The id of the live embedding space, which searches use';

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION catalog.nearest_images(
 ) LANGUAGE sql STABLE AS $$
     SELECT i.image_id, i.product_id, i.object_key, t.category, t.confidence, r.similarity
     FROM catalog.rank_images(query_vector, space_id, k, category, false, excluded_image_id) r
-    -- Outer joins: a join with an empty table would be skipped, and with it the errors of the ranking.
+    -- Outer joins: an inner join with an empty table would skip the ranking and its errors.
     LEFT JOIN catalog.images i USING (image_id)
     -- OFFSET 0: look up the few tags one by one instead of reading the whole view.
     LEFT JOIN LATERAL (

@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION catalog.nearest_products(
 ) LANGUAGE sql STABLE AS $$
     SELECT p.product_id, p.display_name, t.category, r.similarity, i.image_id, i.object_key
     FROM catalog.rank_products(query_vector, space_id, k, category, excluded_product_id) r
-    -- Outer joins: a join with an empty table would be skipped, and with it the errors of the ranking.
+    -- Outer joins: an inner join with an empty table would skip the ranking and its errors.
     LEFT JOIN catalog.products p USING (product_id)
     LEFT JOIN catalog.images i USING (image_id)
     -- OFFSET 0: look up the few tags one by one instead of reading the whole view.

@@ -1,13 +1,13 @@
--- The heart of every search. An HNSW index visits vectors in an order that no category follows, so that it answers only
--- where none is asked for. Of a large category those are compared whose codes are near, of a small one all, and so are all
--- where index or codes give fewer than k.
+-- Every search ends here. The HNSW index knows nothing of categories, so it is used only without one. In a large category
+-- the images with the nearest codes are compared, in a small one all. All are compared, too, if index or codes find fewer
+-- than k.
 CREATE OR REPLACE FUNCTION catalog.rank_images(
     query_vector halfvec, space_id integer, k bigint, category text, by_product boolean, excluded_image_id bigint
 ) RETURNS TABLE (image_id bigint, similarity real)
 LANGUAGE plpgsql STABLE ROWS 10 AS $$
 DECLARE
     few constant integer := 5000;
-    -- Of 100,000 codes, those of 97 % and more of the true neighbours: docs/decisions/categories.md.
+    -- Contains at least 97 % of the true neighbors among 100,000 codes: docs/decisions/categories.md.
     near constant bigint := greatest(1500, 20 * k);
     candidates bigint[];
     image_ids bigint[];
@@ -32,7 +32,7 @@ BEGIN
     IF category IS NULL THEN
         candidates := ARRAY (SELECT i.image_id FROM catalog.images i WHERE i.deleted_at IS NULL);
     ELSE
-        -- Planned for each category: a plan for any reads all images to find a hundred.
+        -- EXECUTE plans for this category. A generic plan would read all images to find a hundred.
         EXECUTE 'SELECT ARRAY (SELECT * FROM catalog.candidate_images($1, $2))' INTO candidates USING category, by_product;
     END IF;
     RETURN QUERY
@@ -42,4 +42,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.rank_images IS
-    'Internal: the k images nearest to a vector, of a category if one is given, of their own or of their product';
+    'Internal: the k images nearest to a vector; with a category, only images or products of it';

@@ -10,7 +10,7 @@ BEGIN
     LOOP
         SELECT array_agg(r.image_id), array_agg(r.similarity) INTO image_ids, similarities
         FROM catalog.rank_images(query_vector, space_id, wanted, category, true, NULL) r;
-        -- Fewer than wanted are all that there are.
+        -- Fewer than wanted: there are no more.
         EXIT WHEN coalesce(cardinality(image_ids), 0) < wanted OR k <= (
             SELECT count(DISTINCT i.product_id) FROM catalog.images i
             WHERE i.image_id = ANY (image_ids) AND i.product_id IS DISTINCT FROM excluded_product_id
@@ -31,4 +31,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.rank_products IS
-    'Internal: the k products nearest to a vector, each by its best photo; asks for more images until k are found';
+    'Internal: the k products nearest to a vector, each by its best photo; ranks more images until k are found';

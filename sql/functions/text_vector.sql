@@ -3,7 +3,7 @@ LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 DECLARE
     live_space_id constant integer := catalog.live_space();
     vector_of_text halfvec;
-    -- Quoted for a POSIX shell; after -- a text that starts with a dash is no option.
+    -- Quoted for a POSIX shell. After --, a text that starts with a dash is not an option.
     command text := 'python -m jobs embed-text ' || CASE WHEN starts_with(query_text, '-') THEN '-- ' ELSE '' END
                     || '''' || replace(query_text, '''', '''\''''') || '''';
 BEGIN

@@ -50,14 +50,14 @@ CREATE TABLE catalog.images (
 CREATE INDEX images_product ON catalog.images (product_id) INCLUDE (image_id);
 CREATE INDEX images_content ON catalog.images (content_hash);
 CREATE INDEX images_deleted ON catalog.images (image_id) WHERE deleted_at IS NOT NULL;
--- A random order that stays the same, in which photos are drawn for the audit.
+-- A random but stable order, from which the audit draws photos.
 CREATE INDEX images_audit_order ON catalog.images (hashint8extended(image_id, 0));
 COMMENT ON COLUMN catalog.images.etag IS 'As the bucket lists it now';
 COMMENT ON COLUMN catalog.images.content_hash IS
     'sha256 of the bytes under this etag; null until they are read, and again when the etag changes';
 COMMENT ON COLUMN catalog.images.width IS 'Pixels after EXIF orientation';
 COMMENT ON COLUMN catalog.images.deleted_at IS
-    'When the object was first missing from the bucket; such an image is in no search result';
+    'When the object was first missing from the bucket; searches leave such an image out';
 
 -- Models --------------------------------------------------------------------------------------------------------
 
@@ -89,11 +89,11 @@ COMMENT ON COLUMN catalog.model_versions.categories IS 'In the order of the clas
 COMMENT ON COLUMN catalog.model_versions.code_version IS 'The commit that built it; -dirty with local changes';
 COMMENT ON COLUMN catalog.model_versions.engine IS 'torch, or a graph of OpenVINO on the CPU';
 COMMENT ON COLUMN catalog.model_versions.precision IS
-    'In which it is computed; null where none was chosen and each machine takes its own';
+    'Of the computation; null if each machine uses its default';
 COMMENT ON COLUMN catalog.model_versions.built_from IS
     'The trained version of which this one is the production artifact';
 COMMENT ON COLUMN catalog.model_versions.fidelity IS
-    'What was tried when it was built, and how its outputs differed from float32';
+    'The builds that were tried, and how their outputs differed from float32';
 
 -- Tags and vectors ----------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ CREATE TABLE catalog.image_tags (
     PRIMARY KEY (image_id, classifier_version_id)
 );
 CREATE INDEX image_tags_content ON catalog.image_tags (content_hash, classifier_version_id);
--- The pages filter by these and read on from any row.
+-- For the filters of the pages, which continue from any row.
 CREATE INDEX image_tags_category ON catalog.image_tags (classifier_version_id, category, image_id);
 CREATE INDEX image_tags_confidence ON catalog.image_tags (classifier_version_id, confidence, image_id);
 CREATE INDEX image_tags_time ON catalog.image_tags (classifier_version_id, tagged_at, image_id);
@@ -132,7 +132,7 @@ CREATE INDEX product_tags_category ON catalog.product_tags (classifier_version_i
 CREATE INDEX product_tags_disagreeing ON catalog.product_tags (classifier_version_id, product_id)
     WHERE photos_disagree;
 COMMENT ON COLUMN catalog.product_tags.fused_from IS
-    'md5 of the photos'' ids and times of tagging: when it changes, the tags are fused again';
+    'md5 of the ids and tagging times of the photos; a change means that the tags have to be fused again';
 
 CREATE TABLE catalog.embedding_spaces (
     space_id           integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -158,7 +158,7 @@ ALTER TABLE catalog.image_embeddings ALTER COLUMN embedding SET STORAGE PLAIN;
 CREATE INDEX image_embeddings_content ON catalog.image_embeddings (content_hash);
 COMMENT ON COLUMN catalog.image_embeddings.embedding IS 'Unit length, rounded to half precision';
 
--- In a large category, searches compare these short codes first: they lie together by category, and its vectors do not.
+-- In a large category, searches compare these short codes first. Unlike vectors, they are stored sorted by category.
 CREATE TABLE catalog.vector_codes (
     space_id         integer NOT NULL REFERENCES catalog.embedding_spaces,
     image_id         bigint NOT NULL REFERENCES catalog.images,
@@ -171,7 +171,7 @@ CREATE INDEX vector_codes_image_category ON catalog.vector_codes (space_id, imag
 CREATE INDEX vector_codes_product_category ON catalog.vector_codes (space_id, product_category)
     INCLUDE (image_id, code);
 COMMENT ON TABLE catalog.vector_codes IS
-    'Which vectors are worth comparing; derived from vectors and current tags when a run is published';
+    'Preselects the vectors to compare; derived from vectors and current tags when a run is published';
 COMMENT ON COLUMN catalog.vector_codes.code IS 'The signs of the vector''s numbers, one bit each';
 
 CREATE TABLE catalog.text_queries (
@@ -182,7 +182,7 @@ CREATE TABLE catalog.text_queries (
     PRIMARY KEY (query_text, encoder_version_id)
 );
 COMMENT ON TABLE catalog.text_queries IS
-    'Texts that `python -m jobs embed-text` has embedded, for catalog.search_products';
+    'Vectors of texts from `python -m jobs embed-text`, for catalog.search_products';
 
 -- Labels and reviews --------------------------------------------------------------------------------------------
 
@@ -195,9 +195,9 @@ CREATE TABLE catalog.labels (
 );
 CREATE INDEX labels_latest ON catalog.labels (image_id, label_id DESC);
 CREATE INDEX labels_category ON catalog.labels (category, image_id);
-COMMENT ON TABLE catalog.labels IS 'Human truth: the latest label of an image wins over every tag';
+COMMENT ON TABLE catalog.labels IS 'The latest label of an image overrules every tag';
 
--- Searches in a category follow a label, and its removal, at once.
+-- Searches in a category reflect a new or deleted label immediately.
 CREATE FUNCTION catalog.recategorise_codes() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed bigint := CASE TG_OP WHEN 'DELETE' THEN OLD.image_id ELSE NEW.image_id END;
@@ -234,10 +234,10 @@ CREATE TABLE catalog.reviews (
 CREATE INDEX reviews_image ON catalog.reviews (image_id);
 CREATE INDEX reviews_classifier ON catalog.reviews (classifier_version_id, reason) WHERE undone_at IS NULL;
 CREATE INDEX reviews_person ON catalog.reviews (reviewed_by, review_id DESC);
-COMMENT ON TABLE catalog.reviews IS 'What reviewers said about photos from the queue, and why each photo was in it';
+COMMENT ON TABLE catalog.reviews IS 'The answers of reviewers, and why each photo was shown';
 COMMENT ON COLUMN catalog.reviews.model_category IS 'The classifier''s tag at that time';
 COMMENT ON COLUMN catalog.reviews.reason IS
-    'Why this photo: audit is drawn at random, to estimate accuracy; the others are chosen for being hard';
+    'Why the photo was shown: audit photos are drawn at random to measure accuracy, others because they are hard';
 COMMENT ON COLUMN catalog.reviews.answer IS 'A category, or ''not clothing''';
 COMMENT ON COLUMN catalog.reviews.label_id IS 'The label that the answer became; null once it is undone';
 
@@ -259,7 +259,7 @@ CREATE TABLE catalog.examples (
 );
 CREATE INDEX examples_content ON catalog.examples (content_hash);
 COMMENT ON TABLE catalog.examples IS
-    'Labelled photos to learn from; their bytes are in the artifacts under their content hash';
+    'Labelled photos for training; their bytes are in the artifacts under their content hash';
 COMMENT ON COLUMN catalog.examples.source IS
     'The name given at the import, or "catalog" for labels of the catalog''s own images';
 COMMENT ON COLUMN catalog.examples.source_key IS 'The photo''s name in its source';
@@ -350,7 +350,7 @@ CREATE TABLE catalog.champion_decisions (
     CHECK ((run_id IS NULL) <> (to_version_id IS NULL))
 );
 COMMENT ON TABLE catalog.champion_decisions IS
-    'Who decided on the page Models to promote or roll back what; model_decision carries out each once';
+    'Promotions and rollbacks requested on the page Models; the DAG model_decision carries out each once';
 COMMENT ON COLUMN catalog.champion_decisions.run_id IS 'The run whose candidate to promote; null for rollbacks';
 COMMENT ON COLUMN catalog.champion_decisions.to_version_id IS 'The version to roll back to; null for promotions';
 COMMENT ON COLUMN catalog.champion_decisions.done_at IS
@@ -374,7 +374,7 @@ CREATE TRIGGER promotions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON cat
 COMMENT ON TABLE catalog.promotions IS
     'Append-only: the champion of a kind is its latest promotion; a rollback is one more row';
 COMMENT ON COLUMN catalog.promotions.evaluation_id IS
-    'What the promotion rests on; null for rollbacks, and for an encoder that was adopted as the first champion';
+    'The evaluation that justifies the promotion; null for rollbacks and for an adopted first encoder';
 
 CREATE TABLE catalog.switches (
     switch_id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -425,13 +425,13 @@ CREATE TABLE catalog.tagging_runs (
 );
 CREATE INDEX tagging_runs_time ON catalog.tagging_runs (started_at DESC);
 COMMENT ON COLUMN catalog.tagging_runs.classifier_version_id IS
-    'Null where the catalog had no classifier: images got vectors alone';
+    'Null if the catalog had no classifier: images got only vectors';
 COMMENT ON COLUMN catalog.tagging_runs.discovered IS
     'Images by how the listing differed from the catalog: new, changed, restored, unchanged, vanished';
 COMMENT ON COLUMN catalog.tagging_runs.purpose IS
     'ingest tags new photos with the live models; retag tags the whole catalog with the champions';
 COMMENT ON COLUMN catalog.tagging_runs.totals IS
-    'The sums over the chunks of a finished run that left no image out; null while more chunks can come';
+    'The sums over the chunks of a complete run; null while more chunks can come';
 
 CREATE TABLE catalog.run_shards (
     run_id  text NOT NULL REFERENCES catalog.tagging_runs,
@@ -505,7 +505,7 @@ COMMENT ON COLUMN catalog.item_failures.retry_asked_at IS
 COMMENT ON COLUMN catalog.item_failures.ignored_at IS
     'No run retries these bytes, and no report counts them; other bytes under the key are tagged as usual';
 
--- Not logged: a row is useful for seconds only, and is written every second or two.
+-- Unlogged: a row is useful only for seconds, and is written every second or two.
 CREATE UNLOGGED TABLE catalog.job_progress (
     run_id            text NOT NULL,
     task              text NOT NULL,

@@ -6,4 +6,4 @@ JOIN catalog.model_versions v USING (model_version_id)
 ORDER BY p.kind, p.promotion_id DESC;
 
 COMMENT ON VIEW catalog.champion_models IS
-    'The model version of each kind that was promoted last; catalog.live_models are those that answer';
+    'The model version of each kind that was promoted last; catalog.live_models has those in use';

@@ -20,8 +20,8 @@ WHERE i.deleted_at IS NULL AND coalesce(l.category, t.category) IS NOT NULL;
 
 COMMENT ON VIEW catalog.current_image_tags IS
     'The category of each image in the bucket: its latest label, else the tag of the live classifier';
-COMMENT ON COLUMN catalog.current_image_tags.confidence IS '0 to 1; 1 where a human said so';
+COMMENT ON COLUMN catalog.current_image_tags.confidence IS '0 to 1; 1 for a label';
 COMMENT ON COLUMN catalog.current_image_tags.top_3 IS
-    'Up to three {"category", "confidence"}, best first; null where a human said so';
-COMMENT ON COLUMN catalog.current_image_tags.source IS 'human or model';
-COMMENT ON COLUMN catalog.current_image_tags.classifier_version_id IS 'Null where a human said so';
+    'Up to three {"category", "confidence"}, best first; null for a label';
+COMMENT ON COLUMN catalog.current_image_tags.source IS 'human for a label, else model';
+COMMENT ON COLUMN catalog.current_image_tags.classifier_version_id IS 'Null for a label';

@@ -17,7 +17,7 @@ LEFT JOIN (
     FROM catalog.labels l
     JOIN catalog.images i USING (image_id)
     WHERE i.deleted_at IS NULL
-        -- A photo of something else, a table of sizes say, makes its product no other one while there are more photos.
+        -- A photo of something else, such as a table of sizes, does not change a product that has other photos.
         AND (l.category <> 'not clothing' OR NOT EXISTS (
             SELECT FROM catalog.images o
             WHERE o.product_id = i.product_id AND o.deleted_at IS NULL AND 'not clothing' IS DISTINCT FROM (
@@ -33,9 +33,9 @@ WHERE coalesce(l.category, t.category) IS NOT NULL
 COMMENT ON VIEW catalog.current_product_tags IS
     'The category of each product with a photo in the bucket: the latest label of its photos, else the tag of the '
     'live classifier; "not clothing" only if all of its photos are labelled so';
-COMMENT ON COLUMN catalog.current_product_tags.confidence IS '0 to 1; 1 where a human said so';
+COMMENT ON COLUMN catalog.current_product_tags.confidence IS '0 to 1; 1 for a label';
 COMMENT ON COLUMN catalog.current_product_tags.photos IS 'Photos that the live classifier has tagged';
 COMMENT ON COLUMN catalog.current_product_tags.photos_disagree IS
     'Whether the live classifier gives these photos more than one category';
-COMMENT ON COLUMN catalog.current_product_tags.source IS 'human or model';
-COMMENT ON COLUMN catalog.current_product_tags.classifier_version_id IS 'Null where a human said so';
+COMMENT ON COLUMN catalog.current_product_tags.source IS 'human for a label, else model';
+COMMENT ON COLUMN catalog.current_product_tags.classifier_version_id IS 'Null for a label';

@@ -8,6 +8,7 @@ JOIN catalog.images i USING (image_id)
 WHERE f.resolved_at IS NULL AND f.ignored_at IS NULL AND i.deleted_at IS NULL
 GROUP BY f.reason, f.stage;
 
-COMMENT ON VIEW catalog.item_failure_summary IS 'Images in the bucket that could not be tagged, counted by reason; without those that somebody ignores';
+COMMENT ON VIEW catalog.item_failure_summary IS 
+    'Images in the bucket that could not be tagged, counted by reason, without ignored ones';
 COMMENT ON COLUMN catalog.item_failure_summary.time_cures IS
-    'Whether runs ask again: in five runs, then once a week; if not, only changed bytes are asked again';
+    'Whether runs retry: five times, then once a week; otherwise only after the bytes change';

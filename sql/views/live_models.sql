@@ -6,4 +6,4 @@ JOIN catalog.model_versions v USING (model_version_id)
 ORDER BY s.kind, s.switch_id DESC;
 
 COMMENT ON VIEW catalog.live_models IS
-    'The model version of each kind that answers come from: the champion, once the whole catalog is brought over to it';
+    'The model version of each kind that is in use: the champion, once the whole catalog is retagged';

@@ -29,10 +29,10 @@ LEFT JOIN LATERAL (
     ) reasons
 ) f ON true;
 
-COMMENT ON VIEW catalog.tagging_run_summary IS 'What each run did so far, summed over the chunks in its ledger';
+COMMENT ON VIEW catalog.tagging_run_summary IS 'The results of each run so far, summed over the chunks in its ledger';
 COMMENT ON COLUMN catalog.tagging_run_summary.planned_entries IS 'Equals entries once every shard is done';
 COMMENT ON COLUMN catalog.tagging_run_summary.entries IS 'tagged + reused + failed';
 COMMENT ON COLUMN catalog.tagging_run_summary.images_per_second IS
     'Entries of all shards, divided by the seconds from the start of the first chunk to the commit of the last';
 COMMENT ON COLUMN catalog.tagging_run_summary.read_seconds IS
-    'The seconds of a stage are summed over parallel workers, and stages overlap: they exceed the duration';
+    'Summed over parallel workers, and stages overlap, so the seconds can exceed the duration';

@@ -1,4 +1,4 @@
-"""A small catalog to browse, in a transaction that is rolled back."""
+"""A small catalog for pages and reviews, in a transaction that is rolled back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from jobs.database.engine import create_database_engine
 
 @dataclass(frozen=True)
 class SmallCatalog:
-    """Seven photos of four products; ``image_ids`` are by the names that the tests use."""
+    """Seven photos of four products. ``image_ids`` has their ids by the names that the tests use."""
 
     classifier: int
     space_id: int
     image_ids: dict[str, int]
 
     def name(self, image_id: int) -> str:
-        """The name of an image."""
+        """Return the name of an image."""
         return next(name for name, known in self.image_ids.items() if known == image_id)
 
 

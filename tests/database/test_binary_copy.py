@@ -1,4 +1,4 @@
-"""What a COPY in binary stores, read back as Postgres understands it."""
+"""A binary COPY stores what Postgres reads back."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ NUMBERS = np.array([[0.1, 0.0, 1 / 3], [1e-30, -2.5, 3.4e38]], dtype=np.float32)
 
 
 def send(engine: Engine, kind: str, column: EncodedColumn) -> list[Any]:
-    """What a column of this type holds after a COPY, each value as text."""
+    """Return a column of this type after a COPY, each value as text."""
     with engine.begin() as connection:
         connection.execute(text(f"CREATE TEMPORARY TABLE sent (position integer, value {kind}) ON COMMIT DROP"))
         copy_rows(connection, "sent", {"position": encode_integers(range(len(column))), "value": column})

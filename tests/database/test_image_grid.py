@@ -1,4 +1,4 @@
-"""Filters combine, and pages neither repeat nor leave out a photo."""
+"""Filters combine, and pages neither repeat nor skip an image."""
 
 import dataclasses
 
@@ -53,7 +53,7 @@ def test_filters_combine_on_every_page(
 
 
 @pytest.mark.parametrize("hostile", ["%", "_", "P_", "<script>alert(1)</script>", "'; DROP", "../", "\0", "\\", '"'])
-def test_a_hostile_text_is_only_a_text(connection: Connection, catalog: SmallCatalog, hostile: str) -> None:
+def test_a_hostile_text_is_only_text(connection: Connection, catalog: SmallCatalog, hostile: str) -> None:
     names = read_names(connection, catalog, ImageFilter(text=hostile))
     # A text of nothing asks for nothing; a wildcard is a letter like others.
     assert names == {"P_": ["sandal", "boot"], "\0": EVERYTHING}.get(hostile, [])
@@ -78,7 +78,7 @@ def test_a_deleted_photo_is_among_the_deleted_alone(
     assert [photo.is_deleted for photo in page.images] == [True, True]
 
 
-def test_a_card_says_whose_answer_it_shows(connection: Connection, catalog: SmallCatalog) -> None:
+def test_a_card_shows_the_source_of_its_tag(connection: Connection, catalog: SmallCatalog) -> None:
     cards = {catalog.name(card.image_id): card for card in read_image_page(connection, ImageFilter(), None, 99).images}
     assert (cards["labelled"].category, cards["labelled"].source, cards["labelled"].confidence) == ("dress", "human", 1)
     assert (cards["red"].category, cards["red"].source) == ("dress", "model")
@@ -95,7 +95,7 @@ def test_a_version_shows_its_own_tags(connection: Connection, catalog: SmallCata
 
 
 @pytest.mark.parametrize("most_sorted", [100, 0])
-def test_a_run_shows_what_was_tagged_while_it_went_on(
+def test_a_run_shows_what_was_tagged_during_it(
     connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
 ) -> None:
     monkeypatch.setattr(image_grid, "MAX_SORTED", most_sorted)

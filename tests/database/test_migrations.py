@@ -76,7 +76,7 @@ def test_a_database_that_a_newer_version_has_upgraded_is_refused(database_url: s
         migrate(database_url)
 
 
-def test_a_failing_migration_leaves_nothing_and_succeeds_when_mended(database_url: str, sql_folder: Path) -> None:
+def test_a_failing_migration_leaves_nothing_and_succeeds_when_fixed(database_url: str, sql_folder: Path) -> None:
     migration = sql_folder / "migrations" / "0999.broken.sql"
     migration.write_text("CREATE TABLE catalog.half_done (x int); SELECT 1 / 0;")
     with pytest.raises(Exception, match="division by zero"):
@@ -118,7 +118,7 @@ def test_new_pgvector_is_accepted(installed: str | None, available: str | None, 
     assert check_pgvector_version(installed, available) == version
 
 
-def test_views_are_made_behind_those_that_they_read(tmp_path: Path) -> None:
+def test_views_are_created_after_those_that_they_read(tmp_path: Path) -> None:
     (tmp_path / "a.sql").write_text("CREATE VIEW catalog.a AS SELECT * FROM catalog.c JOIN catalog.images")
     (tmp_path / "b.sql").write_text("CREATE VIEW catalog.b AS SELECT 1")
     (tmp_path / "c.sql").write_text("CREATE VIEW catalog.c AS SELECT * FROM catalog.b")

@@ -1,4 +1,4 @@
-"""A product's page: its photos, and everything that was ever said of them."""
+"""A product with its photos, tags and labels."""
 
 from sqlalchemy import Connection, text
 
@@ -53,5 +53,5 @@ def test_answers_of_a_replaced_model_stay_and_are_not_live(connection: Connectio
     assert [(answer.category, answer.is_current) for answer in product.tags] == [("hat", False)]
 
 
-def test_there_is_no_such_product(connection: Connection) -> None:
+def test_an_unknown_product_is_none(connection: Connection) -> None:
     assert read_product(connection, "../<script>'") is None

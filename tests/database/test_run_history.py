@@ -1,4 +1,4 @@
-"""What the pages say of runs is what the ledger holds."""
+"""The pages show runs as the ledger has them."""
 
 import json
 
@@ -120,7 +120,7 @@ def test_categories_of_models_and_people(connection: Connection, catalog: SmallC
     assert list_categories(connection) == ("apron", "dress", "hat", "shoes")
 
 
-def test_where_the_bytes_lie(connection: Connection, catalog: SmallCatalog) -> None:
+def test_the_object_of_an_image_is_found(connection: Connection, catalog: SmallCatalog) -> None:
     source = find_image_object(connection, catalog.image_ids["hat"])
     assert source is not None
     assert (source.bucket, source.etag, source.is_deleted) == ("shop", "etag", False)

@@ -1,4 +1,4 @@
-"""The answers of a chunk, stored and stored again."""
+"""Tags and vectors of a chunk, stored once and again."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ DIMENSIONS = 5
 
 @dataclass(frozen=True)
 class Catalog:
-    """Three photos without an answer, a classifier and a live space with its index."""
+    """Three photos without results, a classifier, and a live space with its index."""
 
     engine: Engine
     image_ids: list[int]
@@ -26,7 +26,7 @@ class Catalog:
     space_id: int
 
     def read(self, statement: str) -> list[tuple[Any, ...]]:
-        """The rows of a statement."""
+        """Return the rows of a statement."""
         with self.engine.connect() as connection:
             return [tuple(row) for row in connection.execute(text(statement))]
 
@@ -91,7 +91,7 @@ def test_vectors_are_read_back_in_half_precision(catalog: Catalog) -> None:
         assert np.array_equal(np.array(json.loads(row[3])).astype(np.float16), embedding.vector.astype(np.float16))
 
 
-def test_later_answers_take_the_place_of_earlier_ones(catalog: Catalog) -> None:
+def test_later_results_replace_earlier_ones(catalog: Catalog) -> None:
     first = catalog.image_ids[0]
     times = (
         "SELECT min(tagged_at), min(embedded_at) FROM catalog.image_tags JOIN catalog.image_embeddings USING (image_id)"
@@ -111,8 +111,8 @@ def test_later_answers_take_the_place_of_earlier_ones(catalog: Catalog) -> None:
     assert np.array_equal(np.array(json.loads(vector)).astype(np.float16), expected)
 
 
-def test_two_parts_in_one_transaction_do_not_meet(catalog: Catalog) -> None:
-    """The second must not bring in again what the first has staged."""
+def test_two_batches_in_one_transaction_stay_separate(catalog: Catalog) -> None:
+    """The second must not store again what the first has staged."""
     first, second, _ = catalog.image_ids
     with catalog.engine.begin() as connection:
         upsert_tags(connection, catalog.classifier, [make_tag(first, "hat", [1])])
@@ -123,14 +123,14 @@ def test_two_parts_in_one_transaction_do_not_meet(catalog: Catalog) -> None:
     assert catalog.read("SELECT category FROM catalog.image_tags ORDER BY image_id") == [("touched",), ("hat",)]
 
 
-def test_no_answers_change_nothing(catalog: Catalog) -> None:
+def test_no_results_change_nothing(catalog: Catalog) -> None:
     with catalog.engine.begin() as connection:
         upsert_tags(connection, catalog.classifier, [])
         upsert_embeddings(connection, catalog.space_id, [])
         assert count_temporary_tables(connection) == 0
 
 
-def test_an_answer_of_no_categories_is_stored(catalog: Catalog) -> None:
+def test_a_tag_without_probabilities_is_stored(catalog: Catalog) -> None:
     with catalog.engine.begin() as connection:
         upsert_tags(connection, catalog.classifier, [make_tag(catalog.image_ids[0], "dress", [])])
     assert catalog.read("SELECT probabilities FROM catalog.image_tags") == [([],)]
@@ -159,7 +159,7 @@ def test_a_transaction_that_failed_leaves_a_connection_that_works(catalog: Catal
     assert catalog.read("SELECT category FROM catalog.image_tags") == [("hat",)]
 
 
-def test_a_vector_that_is_none_is_refused(catalog: Catalog) -> None:
+def test_a_vector_with_nan_is_refused(catalog: Catalog) -> None:
     first, second, _ = catalog.image_ids
     wrong = Embedding(second, hash_of(second), np.full(DIMENSIONS, np.nan, dtype=np.float32))
     with pytest.raises(psycopg2.DataError, match="NaN"), catalog.engine.begin() as connection:

@@ -72,9 +72,7 @@ def test_each_vector_has_a_code_with_its_categories(connection: Connection, clas
     ]
 
 
-def test_renewed_codes_follow_what_changed_and_leave_the_rest(
-    connection: Connection, classifier: int, space: int
-) -> None:
+def test_updated_codes_follow_changes_and_leave_the_rest(connection: Connection, classifier: int, space: int) -> None:
     new = [NewImage(product, "dress", [1, 0, 0]) for product in ("stays", "changes", "goes", "loses its vector")]
     stays, changes, goes, loses = add_images(connection, new, space, classifier)
     renew_vector_codes(connection, space)
@@ -90,7 +88,7 @@ def test_renewed_codes_follow_what_changed_and_leave_the_rest(
     assert connection.execute(read_place, {"image": stays}).scalar_one() == place
 
 
-def test_a_label_counts_before_codes_are_renewed(connection: Connection, classifier: int, space: int) -> None:
+def test_a_label_counts_before_codes_are_updated(connection: Connection, classifier: int, space: int) -> None:
     new = [NewImage("p", "dress", [1, 0, 0]), NewImage("p", "dress", [0, 1, 0]), NewImage("q", "dress", [0, 0, 1])]
     labelled, sibling, other = add_images(connection, new, space, classifier)
     tag_products(connection, classifier, {"p": "dress", "q": "dress"})
@@ -106,7 +104,7 @@ def test_a_label_counts_before_codes_are_renewed(connection: Connection, classif
     assert read_codes(connection) == at_once
 
 
-def test_a_label_that_is_being_given_is_neither_waited_for_nor_undone(engine: Engine) -> None:
+def test_a_concurrent_label_neither_blocks_nor_is_reverted(engine: Engine) -> None:
     with engine.begin() as connection:
         classifier, space = promote_model(connection, "classifier"), open_live_space(connection, 3)
         (image,) = add_images(connection, [NewImage("p", "dress", [1, 0, 0])], space, classifier)

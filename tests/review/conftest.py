@@ -1,4 +1,4 @@
-"""The small catalog of the tests of browsing, to be reviewed."""
+"""Share the small catalog of the tests of the database."""
 
 from tests.database.conftest import browsed_engine, catalog, connection
 

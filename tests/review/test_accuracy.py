@@ -23,7 +23,7 @@ def test_the_interval_is_wilson_s(right: int, of_all: int) -> None:
     assert (estimate.share, estimate.low, estimate.high) == pytest.approx((right / of_all, wilson.low, wilson.high))
 
 
-def test_the_accuracy_of_a_catalog_whose_truth_is_known(connection: Connection, catalog: SmallCatalog) -> None:
+def test_the_accuracy_of_a_catalog_with_known_truth(connection: Connection, catalog: SmallCatalog) -> None:
     random = np.random.default_rng(3)
     confidences = random.beta(5, 1.5, size=1_500)
     new = [NewImage(f"Q{n}", "dress", None, float(confidence)) for n, confidence in enumerate(confidences)]
@@ -55,7 +55,7 @@ def test_the_accuracy_of_a_catalog_whose_truth_is_known(connection: Connection, 
     assert read_reviewed_accuracy(connection) == before
 
 
-def test_photos_that_were_passed_over_are_told(connection: Connection, catalog: SmallCatalog) -> None:
+def test_skipped_photos_are_counted(connection: Connection, catalog: SmallCatalog) -> None:
     asked = read_review_queue(connection, find_review_queue(connection, DRIFT), "audit", 10)
     record_answers(connection, [Answer(asked[2].image_id, "audit", "not clothing")], "ann")
     accuracy = read_reviewed_accuracy(connection)

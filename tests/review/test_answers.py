@@ -16,7 +16,7 @@ Tag = tuple[str, str] | None
 
 
 def read_tags(connection: Connection, catalog: SmallCatalog, name: str) -> tuple[Tag, Tag]:
-    """Category and source in force, of a photo and of its product."""
+    """Return the current category and source of a photo and of its product."""
     image_id = catalog.image_ids[name]
     image = connection.execute(
         text("SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"), {"id": image_id}
@@ -41,7 +41,7 @@ def answer(connection: Connection, catalog: SmallCatalog, name: str, category: s
     return review_id
 
 
-def test_an_answer_wins_at_once_and_undone_it_never_was(connection: Connection, catalog: SmallCatalog) -> None:
+def test_an_answer_applies_at_once_and_can_be_undone_completely(connection: Connection, catalog: SmallCatalog) -> None:
     renew_vector_codes(connection, catalog.space_id)
     tags, codes = read_tags(connection, catalog, "blue"), read_codes(connection, catalog)
     assert tags == (("hat", "model"), ("dress", "model"))
@@ -64,7 +64,7 @@ def test_an_answer_wins_at_once_and_undone_it_never_was(connection: Connection, 
     assert read_past_answers(connection, "bob", 10) == ()
 
 
-def test_undone_the_label_before_is_in_force_again(connection: Connection, catalog: SmallCatalog) -> None:
+def test_after_an_undo_the_previous_label_applies_again(connection: Connection, catalog: SmallCatalog) -> None:
     renew_vector_codes(connection, catalog.space_id)
     codes = read_codes(connection, catalog)
     review_id = answer(connection, catalog, "labelled", "hat")
@@ -89,9 +89,7 @@ def test_what_cannot_be_undone_is_explained(connection: Connection, catalog: Sma
     assert read_tags(connection, catalog, "blue")[0] == ("dress", "human")
 
 
-def test_the_second_of_two_people_is_told_what_the_first_has_answered(
-    connection: Connection, catalog: SmallCatalog
-) -> None:
+def test_the_second_of_two_people_sees_the_answer_of_the_first(connection: Connection, catalog: SmallCatalog) -> None:
     first = answer(connection, catalog, "blue", "shoes")
     with pytest.raises(ReviewRefusedError, match=r"ann has already answered for photo \d+: shoes"):
         answer(connection, catalog, "blue", "dress", "bob")
@@ -101,7 +99,7 @@ def test_the_second_of_two_people_is_told_what_the_first_has_answered(
     assert read_tags(connection, catalog, "blue")[0] == ("dress", "human")
 
 
-def test_of_two_people_at_the_same_moment_one_is_first(database_url: str) -> None:
+def test_of_two_concurrent_answers_one_is_first(database_url: str) -> None:
     engine = create_database_engine(database_url)
     with engine.begin() as connection:
         classifier = promote_model(connection, "classifier")
@@ -123,7 +121,7 @@ def test_of_two_people_at_the_same_moment_one_is_first(database_url: str) -> Non
     engine.dispose()
 
 
-def test_what_is_no_answer_is_refused_whole(connection: Connection, catalog: SmallCatalog) -> None:
+def test_an_invalid_answer_is_refused_completely(connection: Connection, catalog: SmallCatalog) -> None:
     images = catalog.image_ids
     delete_images(connection, [images["sandal"]])
     for image_id, category, words in (

@@ -38,7 +38,7 @@ def test_the_least_confident_come_first(connection: Connection, catalog: SmallCa
     assert list_queue(connection, catalog, "low_confidence") == ["sandal"]
 
 
-def test_a_photo_that_contradicts_its_product_is_asked_until_one_is_answered(
+def test_a_photo_that_contradicts_its_product_is_shown_until_one_has_a_label(
     connection: Connection, catalog: SmallCatalog
 ) -> None:
     [item] = read_queue(connection, "photos_disagree", 50)
@@ -49,7 +49,7 @@ def test_a_photo_that_contradicts_its_product_is_asked_until_one_is_answered(
     assert list_queue(connection, catalog, "photos_disagree") == []
 
 
-def test_a_label_that_a_sure_classifier_contradicts_is_asked_once(
+def test_a_label_that_a_confident_classifier_contradicts_is_shown_once(
     connection: Connection, catalog: SmallCatalog
 ) -> None:
     assert list_queue(connection, catalog, "label_error") == []
@@ -102,7 +102,7 @@ def test_the_audit_draws_at_random_and_the_next_classifier_draws_others(
     assert others != first[2:]
 
 
-def test_photos_of_drifted_categories_are_asked_the_latest_first(connection: Connection, catalog: SmallCatalog) -> None:
+def test_photos_of_drifted_categories_are_shown_latest_first(connection: Connection, catalog: SmallCatalog) -> None:
     assert list_queue(connection, catalog, "drifted_class") == []
     reference = DriftReference({"dress": 100, "hat": 100, "shoes": 100}, [0] * 9 + [300])
     upsert_drift_reference(connection, catalog.classifier, reference, "catalog")
@@ -134,14 +134,14 @@ def test_all_reasons_take_turns_and_no_photo_comes_twice(connection: Connection,
     assert queue[0].reason == "low_confidence"
 
 
-def test_the_backlog_counts_what_waits(connection: Connection, catalog: SmallCatalog) -> None:
+def test_the_backlog_counts_the_queue(connection: Connection, catalog: SmallCatalog) -> None:
     counts = {
         backlog.reason: backlog.images for backlog in read_backlog(connection, find_review_queue(connection, DRIFT))
     }
     assert counts == {"low_confidence": 3, "photos_disagree": 1, "audit": 5, "label_error": 0, "drifted_class": 0}
 
 
-def test_without_a_live_classifier_nothing_waits(connection: Connection) -> None:
+def test_without_a_live_classifier_the_queue_is_empty(connection: Connection) -> None:
     assert read_queue(connection, None, 10) == ()
     assert read_backlog(connection, find_review_queue(connection, DRIFT)) == ()
 

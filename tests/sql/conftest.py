@@ -1,4 +1,4 @@
-"""Catalogs to ask: an empty one to fill, and a large one to search."""
+"""Catalogs for queries: an empty one to fill, and a large one to search."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class LargeCatalog:
     far_vector: np.ndarray
 
     def rank(self, vector: np.ndarray, category: str | None = None) -> list[int]:
-        """The ids of all images, of a category if one is given, nearest first, by comparing with each."""
+        """Return the ids of all images, or of a category, nearest first, by comparing with each."""
         similarities = self.vectors @ vector / np.linalg.norm(self.vectors, axis=1)
         order = np.argsort(-similarities, kind="stable")
         return [int(self.image_ids[i]) for i in order if category in (None, self.categories[i])]

@@ -1,4 +1,4 @@
-"""Asking the search functions, and how they refuse."""
+"""Call the search functions, and expect their errors."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from jobs.database.vector_codes import renew_vector_codes
 def find_nearest(
     connection: Connection, vector: np.ndarray | str | None, space_id: int | None, k: int | None, category: str | None
 ) -> list[Row[Any]]:
-    """The rows of ``catalog.nearest_images``."""
+    """Return the rows of ``catalog.nearest_images``."""
     statement = text("SELECT * FROM catalog.nearest_images(CAST(:vector AS halfvec), :space, :k, :category)")
     literal = str(vector.tolist()) if isinstance(vector, np.ndarray) else vector
     parameters = {"vector": literal, "space": space_id, "k": k, "category": category}
@@ -26,7 +26,7 @@ def find_nearest(
 
 @contextmanager
 def refused(connection: Connection, sqlstate: str, message: str, hint: str = "") -> Iterator[list[str]]:
-    """Expect that Postgres refuses the question, with a hint, which is left in the list; the transaction goes on."""
+    """Expect that Postgres refuses the query, and collect its hint. The transaction continues."""
     hints: list[str] = []
     with pytest.raises(exc.DBAPIError, match=message) as caught, connection.begin_nested():
         yield hints
@@ -42,7 +42,7 @@ ROUTES = ["few candidates", "near codes or index", "near codes or index, then al
 
 
 def take_route(connection: Connection, route: str) -> None:
-    """Have the ranking go the way that it goes in a large catalog, by codes as a run that is published leaves them."""
+    """Make the ranking use codes, as in a large catalog after a run is published."""
     if route == "few candidates":
         return
     renew_vector_codes(connection, read_live_space(connection).space_id)

@@ -51,7 +51,7 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_says_what_it_answers_and_answers(small_catalog: Connection, example: Path) -> None:
+def test_an_example_states_its_question_and_returns_rows(small_catalog: Connection, example: Path) -> None:
     statement = example.read_text()
     assert statement.startswith("-- ")
     assert "?" in statement.splitlines()[0]

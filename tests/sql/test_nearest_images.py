@@ -58,7 +58,7 @@ def test_without_category_nearly_all_true_neighbours_are_found(
     assert found / 200 > 0.95
 
 
-def test_the_hnsw_index_answers_when_no_category_is_asked(large_catalog: LargeCatalog) -> None:
+def test_the_hnsw_index_is_used_without_a_category(large_catalog: LargeCatalog) -> None:
     def count_scans() -> int:
         with large_catalog.engine.connect() as connection:
             statement = text("SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname ~ '_hnsw$'")
@@ -94,7 +94,7 @@ def test_fewer_rows_only_when_there_are_fewer(
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("category", [None, "common"])
-def test_deleted_images_are_in_no_answer_and_make_none_shorter(
+def test_deleted_images_are_in_no_result_and_make_none_shorter(
     large_catalog: LargeCatalog, large_connection: Connection, category: str | None, route: str
 ) -> None:
     take_route(large_connection, route)
@@ -136,7 +136,7 @@ def test_only_the_champion_classifier_counts(connection: Connection, models: Mod
     assert (row.image_id, row.category, row.confidence) == (image, "hat", 0.5)
 
 
-def test_answers_come_from_the_live_space_only(connection: Connection, models: Models) -> None:
+def test_results_come_from_the_live_space_only(connection: Connection, models: Models) -> None:
     add_images(connection, [NewImage("old", vector=[1, 0, 0])], models.space_id, models.classifier)
     newer = open_live_space(connection, 2)
     add_images(connection, [NewImage("new", vector=[1, 0])], newer, models.classifier)
@@ -156,7 +156,7 @@ def test_answers_come_from_the_live_space_only(connection: Connection, models: M
         ("[1,0,0]", None, "22023", "k is null"),
     ],
 )
-def test_senseless_questions_are_refused(
+def test_invalid_queries_are_refused(
     connection: Connection, vector: str | None, k: int | None, sqlstate: str, message: str
 ) -> None:
     space_id = open_live_space(connection, 3)

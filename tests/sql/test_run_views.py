@@ -66,7 +66,7 @@ def test_failures_are_counted_by_reason(connection: Connection, models: Models) 
 
 
 @pytest.mark.parametrize("reason", [*RETRYABLE_REASONS, "truncated", "empty_file", "object_too_large"])
-def test_time_cures_what_the_jobs_ask_again(connection: Connection, models: Models, reason: str) -> None:
+def test_time_cures_marks_the_reasons_that_jobs_retry(connection: Connection, models: Models, reason: str) -> None:
     (image_id,) = add_images(connection, [NewImage("p", None)], models.space_id, models.classifier)
     start_run(connection, models.classifier, models.space_id)
     record_failures(connection, "run", [ItemFailure(image_id, "etag", "read", reason, "detail")])

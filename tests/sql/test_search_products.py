@@ -63,7 +63,7 @@ def test_hostile_texts_are_only_text(connection: Connection, models: Models, hos
     assert [row.product_id for row in search(connection, hostile)] == ["p"]
 
 
-def test_senseless_questions_are_refused(connection: Connection, models: Models) -> None:
+def test_invalid_queries_are_refused(connection: Connection, models: Models) -> None:
     store_text(connection, "red", "[1, 0, 0]", models.space_id)
     with refused(connection, "22023", "k is 0"):
         search(connection, "red", 0)
@@ -71,6 +71,6 @@ def test_senseless_questions_are_refused(connection: Connection, models: Models)
         search(connection, None)
 
 
-def test_without_a_live_space_the_cure_is_named(connection: Connection) -> None:
+def test_without_a_live_space_the_error_names_the_command(connection: Connection) -> None:
     with refused(connection, "55000", "no embedding space is live yet", "python -m jobs ingest"):
         search(connection, "red")

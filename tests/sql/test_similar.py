@@ -119,7 +119,7 @@ def test_a_product_with_many_photos_takes_one_row(connection: Connection, models
     assert [row.product_id for row in find_similar_products(connection, "asked", 2)] == ["crowd", "other"]
 
 
-def test_deleted_photos_neither_ask_nor_answer(connection: Connection, models: Models) -> None:
+def test_deleted_photos_are_in_no_query_and_no_result(connection: Connection, models: Models) -> None:
     new = [
         NewImage("asked", vector=[1, 0, 0]),
         NewImage("asked", vector=[0, 1, 0]),
