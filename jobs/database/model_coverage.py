@@ -56,14 +56,14 @@ def lock_for_switch(connection: Connection) -> None:
 class Losses:
     """Images in the bucket with a result of the old version, and those among them without one of the new version."""
 
-    answered: int
+    processed: int
     lost: int
 
 
 def count_lost_tags(connection: Connection, old_classifier: int, new_classifier: int) -> Losses:
     """Count the images that would lose their tag by a switch of the classifier."""
     statement = text("""
-        SELECT count(*) AS answered, count(*) FILTER (WHERE new.image_id IS NULL) AS lost
+        SELECT count(*) AS processed, count(*) FILTER (WHERE new.image_id IS NULL) AS lost
         FROM catalog.images i
         JOIN catalog.image_tags old ON old.image_id = i.image_id AND old.classifier_version_id = :old
         LEFT JOIN catalog.image_tags new ON new.image_id = i.image_id AND new.classifier_version_id = :new
@@ -76,7 +76,7 @@ def count_lost_tags(connection: Connection, old_classifier: int, new_classifier:
 def count_lost_vectors(connection: Connection, old_space: int, new_space: int) -> Losses:
     """Count the images that would lose their vector by a switch of the encoder."""
     statement = text("""
-        SELECT count(*) AS answered, count(*) FILTER (WHERE new.image_id IS NULL) AS lost
+        SELECT count(*) AS processed, count(*) FILTER (WHERE new.image_id IS NULL) AS lost
         FROM catalog.images i
         JOIN catalog.image_embeddings old ON old.image_id = i.image_id AND old.space_id = :old
         LEFT JOIN catalog.image_embeddings new ON new.image_id = i.image_id AND new.space_id = :new
@@ -90,7 +90,7 @@ def count_lost_vectors(connection: Connection, old_space: int, new_space: int) -
 class SwitchPreview:
     """The live version compared with another one, on a random sample of the images in the bucket.
 
-    ``answered`` images have a result of the other version; the rest would have none until the next ingest. ``changed``
+    ``processed`` images have a result of the other version; the rest would have none until the next ingest. ``changed``
     of the ``compared`` ones would change their category; labels stay. Vectors are not compared, since every search may
     change. ``new_texts`` are search texts that the other encoder has not embedded.
     """
@@ -100,7 +100,7 @@ class SwitchPreview:
     other_version_id: int
     images: int
     sample: int
-    answered: int
+    processed: int
     compared: int
     changed: int
     new_texts: int
@@ -132,7 +132,7 @@ def _compare_tags(present_version_id: int | None, other_version_id: int) -> Exec
     has_both = and_(present.c.category.is_not(None), other.c.category.is_not(None))
     return select(
         func.count().label("sample"),
-        func.count(other.c.image_id).label("answered"),
+        func.count(other.c.image_id).label("processed"),
         func.count().filter(has_both).label("compared"),
         func.count().filter(present.c.category != other.c.category).label("changed"),
         literal(0).label("new_texts"),
@@ -152,7 +152,7 @@ def _count_vectors(present_version_id: int | None, other_version_id: int, space_
     )
     return select(
         func.count().label("sample"),
-        func.count(image_embeddings.c.image_id).label("answered"),
+        func.count(image_embeddings.c.image_id).label("processed"),
         literal(0).label("compared"),
         literal(0).label("changed"),
         new_texts.label("new_texts"),
@@ -163,8 +163,8 @@ def _count_vectors(present_version_id: int | None, other_version_id: int, space_
 class PromotionReport:
     """The champion of a kind after a promotion.
 
-    ``is_new`` is False if it was the champion before, and ``unanswered_images`` counts the images in the bucket without
-    a result of it.
+    ``is_new`` is False if it was the champion before. ``unprocessed_images`` counts the images in the bucket without a
+    result of it.
     """
 
     kind: ModelKind
@@ -173,7 +173,7 @@ class PromotionReport:
     promotion_id: int
     is_new: bool
     is_live: bool
-    unanswered_images: int
+    unprocessed_images: int
 
 
 def report_champion(connection: Connection, kind: ModelKind, *, is_new: bool) -> PromotionReport:
@@ -190,5 +190,5 @@ def report_champion(connection: Connection, kind: ModelKind, *, is_new: bool) ->
         promotion_id=promotion.promotion_id,
         is_new=is_new,
         is_live=live is not None and live.model_version_id == version,
-        unanswered_images=count_unprocessed(connection, version if kind == "classifier" else None, space),
+        unprocessed_images=count_unprocessed(connection, version if kind == "classifier" else None, space),
     )

@@ -51,13 +51,13 @@ def roll_back(
         if decision_id is not None:
             close_decision(connection, decision_id)
         report = _roll_back(connection, kind, to_version, promoted_by, reason)
-    if report.unanswered_images:
+    if report.unprocessed_images:
         log.warning(
             "%s %d has not processed %d images, which arrived after it was replaced: the next ingest run processes "
             "them, or `python -m jobs retag` now",
             kind,
             report.model_version_id,
-            report.unanswered_images,
+            report.unprocessed_images,
         )
     if kind == "encoder" and report.is_live:
         embed_stored_texts(connections, report.model_version_id)

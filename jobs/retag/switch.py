@@ -129,9 +129,9 @@ def switch_models(
 
 
 def _check_losses(switch: Switch, losses: Losses, limit: float) -> None:
-    if losses.lost > limit * losses.answered:
+    if losses.lost > limit * losses.processed:
         raise RefusedError(
-            f"{switch.kind} {switch.model_version_id} does not go live: {losses.lost} of {losses.answered} images "
+            f"{switch.kind} {switch.model_version_id} does not go live: {losses.lost} of {losses.processed} images "
             f"with results of {switch.kind} {switch.replaced_version_id} failed with it, more than the {limit:.1%} of "
             "CATALOG_FAILED_SHARE_LIMIT: see the view catalog.item_failure_summary"
         )

@@ -118,7 +118,7 @@ def test_a_new_encoder_keeps_tags_and_reports_neighbor_agreement(open_catalog: S
     assert 0 < report.neighbour_overlap_at_10 < 1
     ((kept,),) = open_catalog.query("SELECT report FROM catalog.switches ORDER BY switch_id DESC LIMIT 1")
     assert kept == {
-        "answered": 30,
+        "processed": 30,
         "lost": 0,
         "neighbour_agreement": {"images": 30, "overlap": report.neighbour_overlap_at_10},
     }

@@ -66,7 +66,7 @@ def test_images_that_the_earlier_model_has_not_processed_are_counted(shop: Shop)
         add_images(connection, [NewImage("p", "dress", content=b"x")], space_id, old)
         new = promote_model(connection, "classifier")
         add_images(connection, [NewImage("q", "hat"), NewImage("r", "hat")], space_id, new)
-    assert roll_back(shop.connections, "classifier").unanswered_images == 2
+    assert roll_back(shop.connections, "classifier").unprocessed_images == 2
 
 
 def test_the_space_of_an_earlier_encoder_goes_live_at_once(shop: Shop) -> None:

@@ -60,7 +60,7 @@ def test_a_later_champion_is_not_live_yet(shop: Shop, kind: ModelKind) -> None:
     candidate = add_candidate(shop.connections.engine, "run", kind)
     report = promote_candidate(shop.connections, "run", kind, "anna")
     assert (report.replaced_version_id, report.is_new, report.is_live) == (before, True, False)
-    assert report.unanswered_images == 3
+    assert report.unprocessed_images == 3
     assert read_champion_and_live(shop.connections, kind) == (candidate, before)
 
 
