@@ -1,4 +1,4 @@
-"""No server outlives the tests or the benchmark that started it."""
+"""Check that no server outlives the tests or the benchmark that started it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ START_SECONDS = 180.0
 
 @contextmanager
 def start(*words: str) -> "Iterator[subprocess.Popen[str]]":
-    """Start tests or a benchmark as a user does, whom nobody supervises yet."""
+    """Start tests or a benchmark like a user does, outside of this session's supervision."""
     ours = {SUPERVISED_VARIABLE, *(name for name in os.environ if name.startswith(("PYTEST_", "COV_")))}
     with subprocess.Popen(
         [sys.executable, *words],
@@ -40,7 +40,7 @@ def start(*words: str) -> "Iterator[subprocess.Popen[str]]":
 
 
 def read_servers(session: "subprocess.Popen[str]") -> dict[int, str]:
-    """Return the processes that the session names, by their numbers."""
+    """Return the processes that the session lists, by pid."""
     assert session.stdout is not None
     for line in session.stdout:
         _, begin, rest = line.partition(SERVERS)
@@ -50,7 +50,7 @@ def read_servers(session: "subprocess.Popen[str]") -> dict[int, str]:
 
 
 def list_survivors(pids: dict[int, str]) -> dict[int, str]:
-    """Return those that still run, after all the time that they have to end."""
+    """Return the processes that are still running after the time that they have to end."""
     deadline = time.monotonic() + PATIENCE_SECONDS + 30
     while (living := {pid: name for pid, name in pids.items() if runs(pid)}) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -64,7 +64,7 @@ def runs(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("name", ["test_hang", "test_hang_too_long"])
-def test_servers_end_with_tests_that_are_stopped(name: str) -> None:
+def test_servers_end_with_interrupted_tests(name: str) -> None:
     with start("-m", "pytest", "-s", "-p", "no:cacheprovider", f"tests/stopped_session.py::{name}") as session:
         servers = read_servers(session)
         if name == "test_hang":
@@ -76,7 +76,7 @@ def test_servers_end_with_tests_that_are_stopped(name: str) -> None:
     assert session.returncode not in {0, None}
 
 
-def test_servers_end_with_a_benchmark_that_is_stopped() -> None:
+def test_servers_end_with_an_interrupted_benchmark() -> None:
     with start("-m", "benchmarks.ingest.discover", "--images", "1000000") as session:
         servers = wait_for_servers(session)
         session.send_signal(signal.SIGTERM)
@@ -85,7 +85,7 @@ def test_servers_end_with_a_benchmark_that_is_stopped() -> None:
 
 
 def wait_for_servers(session: "subprocess.Popen[str]") -> dict[int, str]:
-    """Return the processes below a benchmark, once its stack runs."""
+    """Return the child processes of a benchmark once its stack is running."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         below = psutil.Process(session.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""One real Airflow for all tests of this folder, which one worker runs: two cores carry no second one."""
+"""Start one real Airflow for all tests of this folder, on one worker: two cores are too few for another."""
 
 from collections.abc import Iterator
 
@@ -13,14 +13,14 @@ from tests.local.conftest import make_stack_folder
 
 @pytest.fixture(scope="session")
 def stack_home() -> Iterator[StackHome]:
-    """Where the stack lives; it ends with the tests."""
+    """Choose folder and ports of the stack, and stop it after the tests."""
     with make_stack_folder() as folder:
         yield StackHome.make(folder)
 
 
 @pytest.fixture(scope="module")
 def stack(stack_home: StackHome) -> Iterator[LiveStack]:
-    """The running stack with an empty catalog."""
+    """Start the stack with an empty catalog."""
     status = stack_home.start()
     assert status.airflow_url is not None
     assert status.password is not None

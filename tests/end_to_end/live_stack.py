@@ -1,4 +1,4 @@
-"""The one local stack with Airflow that all tests of this folder share, and what they do with it."""
+"""Control the local stack with Airflow that all tests of this folder share."""
 
 import os
 import subprocess
@@ -49,19 +49,19 @@ _TRUNCATE = """
         END LOOP;
     END $$
 """
-"""Without the triggers that keep the history of promotions."""
+"""Disables the triggers that protect the history of promotions."""
 
 
 @dataclass(frozen=True)
 class StackHome:
-    """Where the stack lives, with ports that no other stack uses."""
+    """The folder and the ports of the stack."""
 
     folder: Path
     ports: WantedPorts
 
     @classmethod
     def make(cls, folder: Path) -> "StackHome":
-        """Prepare a stack with the project's own DAGs and the small ones."""
+        """Prepare a stack with the project's DAGs and small ones for tests."""
         dags = folder.parent / "dags"
         dags.mkdir()
         for dag in (*PROJECT_ROOT.glob("dags/*.py"), *SMALL_DAGS.glob("*.py")):
@@ -69,7 +69,7 @@ class StackHome:
         return cls(folder, WantedPorts(*find_free_ports(4)))
 
     def start(self, ports: WantedPorts | None = None) -> StackStatus:
-        """Start what does not run."""
+        """Start the servers that are not running."""
         options = AirflowOptions(dags_folder=self.folder.parent / "dags", pool_slots=POOL_SLOTS)
         with patch.dict(os.environ, CONFIGURATION):
             return start_stack(self.folder, ports or self.ports, options)
@@ -84,7 +84,7 @@ class LiveStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a job needs to work on this stack."""
+        """Return the variables with which a job uses this stack."""
         own = {"CATALOG_MODEL_CACHE": str(self.status.folder / "models")}
         return CONFIGURATION | read_environment(self.status.folder) | own
 
@@ -95,7 +95,7 @@ class LiveStack:
             yield connections
 
     def run_job(self, *words: str) -> str:
-        """Run ``python -m jobs``; returns its standard output."""
+        """Run ``python -m jobs`` and return its standard output."""
         finished = subprocess.run(
             [sys.executable, "-m", "jobs", *words],
             cwd=PROJECT_ROOT,
@@ -117,25 +117,25 @@ class LiveStack:
         return self.airflow.wait_for_run(self.start_dag(dag_id, parameters), PATIENCE_SECONDS)
 
     def answer_approval(self, run: DagRun, task_id: str, is_approved: bool) -> None:
-        """Answer a task that waits, once Airflow is ready for it.
+        """Approve or reject a task that waits, once Airflow is ready for it.
 
-        An answer that comes before the scheduler has heard that the task is parked, which takes seconds, makes
-        Airflow 3.3 try the task again.
+        If the response arrives before the scheduler knows that the task is parked, which takes seconds, Airflow 3.3
+        retries the task.
         """
-        heard = (
+        parked = (
             f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{run.dag_id}', "
             f"task_id='{task_id}', run_id='{run.run_id}'"
         )
         logs = self.status.folder / "logs"
-        wait_until(lambda: any(heard in log.read_text() for log in logs.glob("airflow-scheduler.*log")))
+        wait_until(lambda: any(parked in log.read_text() for log in logs.glob("airflow-scheduler.*log")))
         self.airflow.answer_approval(run.dag_id, run.run_id, task_id, is_approved)
 
     def read_states(self, run: DagRun) -> dict[str, str | None]:
-        """The state of each task."""
+        """Return the state of each task."""
         return {task.task_id: task.state for task in self.airflow.read_task_instances(run.dag_id, run.run_id)}
 
     def read_logs(self, run: DagRun) -> str:
-        """The end of each failed task's log, for the message of an assertion."""
+        """Return the end of each failed task's log, for messages of assertions."""
         tasks = self.airflow.read_task_instances(run.dag_id, run.run_id)
         failed = [task for task in tasks if task.state == "failed"]
         return "\n".join(
@@ -143,7 +143,7 @@ class LiveStack:
         )
 
     def query(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        """The rows of a statement."""
+        """Return the rows of a statement."""
         engine = create_engine(driver_url(self.environment["CATALOG_DATABASE_URL"]))
         with engine.connect() as connection:
             rows = [tuple(row) for row in connection.execute(text(statement), parameters)]
@@ -151,9 +151,9 @@ class LiveStack:
         return rows
 
     def empty_catalog(self) -> None:
-        """Delete every row of the catalog and every photo, once no run is active that could write.
+        """Delete every row of the catalog and every image, once no run is active that could write.
 
-        Ids go on, so that nobody takes a new model version for one that they have loaded.
+        Keeps the sequences of ids, because processes cache models by the id of their version.
         """
         wait_until(self._is_idle, PATIENCE_SECONDS)
         engine = create_engine(driver_url(self.environment["CATALOG_DATABASE_URL"]))
@@ -166,7 +166,7 @@ class LiveStack:
                     client.delete_object(Bucket="photos", Key=found["Key"])
 
     def wait_for_query_service(self) -> None:
-        """Return once the query service has loaded the live models."""
+        """Wait until the query service has loaded the live models."""
         live = dict(self.query("SELECT kind, model_version_id FROM catalog.live_models"))
         url = self.environment["CATALOG_QUERY_SERVICE_URL"]
         wait_until(lambda: httpx.get(f"{url}/health", trust_env=False).json() == live)
@@ -178,9 +178,9 @@ class LiveStack:
         return all(run.is_finished for run in runs)
 
 
-def wait_until(is_so: Callable[[], bool], timeout_seconds: float = 240.0) -> None:
-    """Look every half second, and fail when it does not come true in time."""
+def wait_until(condition: Callable[[], bool], timeout_seconds: float = 240.0) -> None:
+    """Check every half second, and fail if the condition is not true in time."""
     deadline = time.monotonic() + timeout_seconds
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""A catalog as `make demo` leaves it, without its training: rendered photos, tagged by models that never learned."""
+"""Fill a catalog like `make demo` does, but with untrained models."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,30 +24,30 @@ SPEC = SampleCatalogSpec(labeled_products=0, unlabeled_products=len(CATEGORIES),
 
 
 def seed_catalog(stack: LiveStack, folder: Path) -> None:
-    """Fill the bucket and the catalog of a stack, and let a query of `WORDS` find the product called `NAME`."""
+    """Fill the bucket and the catalog of a stack. A search for `WORDS` finds the product `NAME`."""
     from demo.blank_checkpoints import write_blank_clip, write_blank_resnet18
 
     catalog = render_sample_catalog(folder / "sample", SPEC, processes=1)
     write_blank_resnet18(folder / "classifier", IMAGE_SIDE, [category.name for category in CATEGORIES])
     write_blank_clip(folder / "encoder", IMAGE_SIDE, patch_side=16, width=64, dimensions=64, layers=2, texts=[WORDS])
     with stack.connect() as connections:
-        _upload_photos(connections, catalog)
+        _upload_images(connections, catalog)
         _promote(connections, folder / "classifier", "classifier")
         _promote(connections, folder / "encoder", "encoder")
         ingest(connections, IngestOptions())
         stack.wait_for_query_service()
         with QueryClient(stack.environment["CATALOG_QUERY_SERVICE_URL"]) as queries:
-            _show(connections, queries.embed_text(WORDS).vector)
+            _make_findable(connections, queries.embed_text(WORDS).vector)
 
 
-def _upload_photos(connections: Connections, catalog: SampleCatalog) -> None:
+def _upload_images(connections: Connections, catalog: SampleCatalog) -> None:
     for path in sorted(path for path in catalog.unlabeled_folder.rglob("*") if path.is_file()):
         key = path.relative_to(catalog.unlabeled_folder).as_posix()
         connections.store.upload(path, replace(connections.source, key=key))
 
 
 def _promote(connections: Connections, checkpoint: Path, kind: ModelKind) -> None:
-    """Promote a checkpoint as one that passed its gates."""
+    """Promote a checkpoint as if it had passed its gates."""
     uploaded = upload_checkpoint(connections.store, connections.artifacts, checkpoint, kind)
     with connections.engine.begin() as connection:
         version = insert_model_version(connection, uploaded)
@@ -55,8 +55,8 @@ def _promote(connections: Connections, checkpoint: Path, kind: ModelKind) -> Non
     promote_candidate(connections, f"seed/{kind}", kind, "tester")
 
 
-def _show(connections: Connections, vector: tuple[float, ...]) -> None:
-    """Give the photos of one product the vector of the words, as an encoder would that knew what they mean."""
+def _make_findable(connections: Connections, vector: tuple[float, ...]) -> None:
+    """Give the images of one product the vector of the words, as a trained encoder would."""
     with connections.engine.begin() as connection:
         product_id = connection.execute(
             text("SELECT min(product_id) FROM catalog.current_product_tags WHERE photos > 1")

@@ -1,4 +1,4 @@
-"""Pictures of every page of the running local stack, light and dark, wide and narrow, for people to look at.
+"""Take screenshots of every page of the running local stack: light and dark, wide and narrow.
 
 python -m tests.end_to_end.take_screenshots FOLDER
 """
@@ -17,7 +17,7 @@ WIDTHS = (1280, 420)
 
 
 def list_pages() -> dict[str, str]:
-    """The address of each page, with what the catalog holds at the moment."""
+    """Return the path of each page, with ids from the current catalog."""
     with create_engine(driver_url(load_settings().locations.database_url)).connect() as connection:
         product = connection.execute(
             text(
@@ -45,7 +45,7 @@ def list_pages() -> dict[str, str]:
         "model": f"models/{classifier}",
         "evaluation": f"evaluations/classifier?run={str(trained_by).replace('+', '%2B')}",
         "failures": "failures",
-        "fault": "product?id=no+such",
+        "error": "product?id=no+such",
     }
 
 

@@ -30,19 +30,19 @@ def engine(stack: LiveStack) -> Iterator[Engine]:
 
 
 def say(folder: Path, word: str) -> None:
-    """Write it as a whole."""
+    """Write the word atomically."""
     (folder / "draft").write_text(word)
     (folder / "draft").rename(folder / "word")
 
 
-def wait_until_it_runs(stack: LiveStack, run: DagRun) -> None:
+def wait_until_running(stack: LiveStack, run: DagRun) -> None:
     wait_until(lambda: stack.read_states(run).get("listen") == "running")
 
 
-def test_a_run_is_followed_however_long_it_takes(
+def test_run_is_followed_to_its_end_by_two_commands(
     stack: LiveStack, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Twice at once: the second command attaches. It moves as long as its job reports, or a log grows."""
+    """The second command attaches. The run makes progress while its job reports or a log grows."""
     monkeypatch.setattr(jobs.progress, "WRITE_SECONDS", 0.1)
     monkeypatch.setattr(follow_run, "choose_display", lambda write: PlainDisplay(write, progress_seconds=0))
     first: list[str] = []
@@ -69,11 +69,9 @@ def test_a_run_is_followed_however_long_it_takes(
     assert stack.airflow.list_runs(DAG_ID, ("queued", "running")) == []
 
 
-def test_a_run_that_stands_still_or_fails_is_named_with_its_log(
-    stack: LiveStack, engine: Engine, tmp_path: Path
-) -> None:
+def test_stalled_and_failed_runs_are_reported_with_their_logs(stack: LiveStack, engine: Engine, tmp_path: Path) -> None:
     run = stack.start_dag(DAG_ID, {"folder": str(tmp_path)})
-    wait_until_it_runs(stack, run)
+    wait_until_running(stack, run)
     lines: list[str] = []
     impatient = RunFollower(stack.airflow, engine, stack.status.folder, stall_seconds=3)
     with pytest.raises(RetryableError, match="no progress for 3 s") as stalled:
@@ -90,7 +88,7 @@ def test_a_run_that_stands_still_or_fails_is_named_with_its_log(
         assert Path(log).is_file()
 
 
-def test_ctrl_c_leaves_the_run_alive(
+def test_ctrl_c_does_not_stop_the_run(
     stack: LiveStack, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupted(PlainDisplay):

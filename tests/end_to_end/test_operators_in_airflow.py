@@ -1,4 +1,4 @@
-"""Approvals and announcements, as a real Airflow takes them."""
+"""Run the operators for approvals and announcements in a real Airflow."""
 
 import pytest
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
         (False, {"approve": "failed", "go_on": "upstream_failed"}),
     ],
 )
-def test_what_a_human_says_decides(stack: LiveStack, is_approved: bool, states: dict[str, str]) -> None:
+def test_run_continues_only_if_approved(stack: LiveStack, is_approved: bool, states: dict[str, str]) -> None:
     run = stack.start_dag("ask", {})
     wait_until(lambda: stack.read_states(run).get("approve") in {"awaiting_input", "deferred"})
     assert stack.airflow.read_approval_text("ask", run.run_id, "approve") == "| gate | verdict |"
@@ -24,12 +24,12 @@ def test_what_a_human_says_decides(stack: LiveStack, is_approved: bool, states: 
     assert finished.state == ("success" if is_approved else "failed")
 
 
-def test_nobody_is_asked_where_the_gates_are_enough(stack: LiveStack) -> None:
+def test_optional_approval_is_skipped(stack: LiveStack) -> None:
     run = stack.run_dag("ask", is_asked=False)
     assert stack.read_states(run) == {"approve": "success", "go_on": "success"}
 
 
-def test_only_what_is_announced_is_heard(stack: LiveStack) -> None:
+def test_asset_event_triggers_only_if_announced(stack: LiveStack) -> None:
     silent = stack.run_dag("tell_news", is_news=False)
     assert (silent.state, stack.read_states(silent)) == ("success", {"announce": "skipped"})
     assert stack.airflow.list_runs("hear_news") == []

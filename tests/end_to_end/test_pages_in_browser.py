@@ -25,7 +25,7 @@ expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 @pytest.fixture(scope="module")
 def catalog(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> LiveStack:
-    """The stack with photos, tags, vectors and champions."""
+    """Fill the stack with images, tags, vectors and champions."""
     seed_catalog(stack, tmp_path_factory.mktemp("seed"))
     return stack
 
@@ -45,9 +45,9 @@ def browser(window: PagesBrowser) -> Iterator[PagesBrowser]:
     """A browser on Airflow's home page. Afterwards, check that no request left the machine and no script failed."""
     window.go_home()
     yield window
-    outside, faults = window.take_notes()
-    assert outside == []
-    assert faults == []
+    external, errors = window.take_records()
+    assert external == []
+    assert errors == []
 
 
 def test_the_overview_is_in_the_navigation_of_airflow(browser: PagesBrowser) -> None:
@@ -57,7 +57,7 @@ def test_the_overview_is_in_the_navigation_of_airflow(browser: PagesBrowser) -> 
     expect(frame.get_by_text("classifier, champion")).to_be_visible()
 
 
-def test_a_search_leads_to_a_product_and_to_similar_ones(browser: PagesBrowser) -> None:
+def test_search_links_to_a_product_and_similar_products(browser: PagesBrowser) -> None:
     page = browser.page
     browser.open("search")
     page.keyboard.press("/")
@@ -75,7 +75,7 @@ def test_a_search_leads_to_a_product_and_to_similar_ones(browser: PagesBrowser) 
     expect(page.get_by_role("heading", name="Similar to")).to_be_visible()
 
 
-def test_five_photos_are_reviewed_by_keyboard(browser: PagesBrowser, catalog: LiveStack) -> None:
+def test_images_are_reviewed_by_keyboard(browser: PagesBrowser, catalog: LiveStack) -> None:
     page = browser.page
     browser.open("review")
     expected = []
@@ -146,15 +146,15 @@ def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, cata
     paths = ["overview", "photos", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
     paths += [f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
     browser.choose_theme(theme)
-    faults = {}
+    violations = {}
     for path in paths:
         browser.open(path)
         found = Axe().run(browser.page)
         assert found["passes"], path
-        serious = [fault for fault in found["violations"] if fault["impact"] in {"serious", "critical"}]
+        serious = [rule for rule in found["violations"] if rule["impact"] in {"serious", "critical"}]
         if serious:
-            faults[path] = [(fault["id"], [node["html"][:200] for node in fault["nodes"][:3]]) for fault in serious]
-    assert not faults, json.dumps(faults, indent=1)
+            violations[path] = [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in serious]
+    assert not violations, json.dumps(violations, indent=1)
 
 
 def add_twin(catalog: LiveStack) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Real photos through a real Airflow: from labels and a pretrained backbone to a retagged catalog."""
+"""Run real images through a real Airflow: from labels and a pretrained backbone to a retagged catalog."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def photos() -> list[RealImage]:
-    """Some photos of each category that is easily recognised, in an order by chance that is always the same."""
+    """Choose some images of each category that is easy to recognize, in a fixed random order."""
     found = sorted(list_real_images(), key=lambda photo: hashlib.sha256(photo.path.name.encode()).digest())
     chosen: dict[str, list[RealImage]] = {category: [] for category in CATEGORIES}
     for photo in found:
@@ -53,7 +53,7 @@ def photos() -> list[RealImage]:
 
 @pytest.fixture(scope="module")
 def truth(stack: LiveStack, photos: list[RealImage]) -> dict[str, str]:
-    """The category of each object of the shop, whose name does not tell it."""
+    """Upload the shop's images, whose keys do not reveal the category, and return the category of each key."""
     with connect_s3(stack.status.folder) as client:
         for photo in photos[:SHOP_PHOTOS]:
             client.upload_file(str(photo.path), "photos", photo.path.name)
@@ -62,7 +62,7 @@ def truth(stack: LiveStack, photos: list[RealImage]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def champions(stack: LiveStack, photos: list[RealImage], tiny_models: TinyModels, tmp_path_factory: Folders) -> None:
-    """A classifier that learned little from half of the labels, and some encoder, as no pretrained one is here."""
+    """Promote a weak classifier, trained on half of the labels, and an encoder with random weights."""
     with stack.connect() as connections:
         make_champion(connections, tiny_models.encoder, "encoder")
     import_labels(stack, photos[::2], tmp_path_factory.mktemp("half"))
@@ -75,7 +75,7 @@ def champions(stack: LiveStack, photos: list[RealImage], tiny_models: TinyModels
 
 @dataclass(frozen=True)
 class FirstNight:
-    """What `catalog_ingest` planned for the new shop, how many images it had stored by then, and what it reported."""
+    """The plan of `catalog_ingest` for the new shop, the number of images stored at that time, and the report."""
 
     plan: dict[str, Any]
     images_after_plan: int
@@ -84,7 +84,7 @@ class FirstNight:
 
 @pytest.fixture(scope="module")
 def first_night(stack: LiveStack, champions: None, truth: dict[str, str]) -> FirstNight:
-    """The shop's photos are planned, then tagged."""
+    """Plan the shop's images, then tag them."""
     planned = stack.run_dag("catalog_ingest", plan_only=True)
     assert planned.state == "success", stack.read_logs(planned)
     plan = stack.airflow.read_xcom("catalog_ingest", planned.run_id, "discover", key="report")
@@ -96,12 +96,12 @@ def first_night(stack: LiveStack, champions: None, truth: dict[str, str]) -> Fir
 
 @pytest.fixture(scope="module")
 def more_labels(stack: LiveStack, champions: None, photos: list[RealImage], tmp_path_factory: Folders) -> None:
-    """The other half of the labels, which the first classifier has not seen."""
+    """Import the other half of the labels, which the first classifier has not seen."""
     import_labels(stack, photos, tmp_path_factory.mktemp("all"))
 
 
 def import_labels(stack: LiveStack, photos: list[RealImage], folder: Path) -> None:
-    """Import what some photos show."""
+    """Import the labels of images."""
     with stack.connect() as connections:
         report = import_into_catalog(connections, "csv", write_labels(photos, folder), name="clothing")
     assert report.imported > 0
@@ -112,20 +112,20 @@ def read_decisions(stack: LiveStack, run_id: str) -> dict[str, str]:
     return dict(decisions)
 
 
-def count_right(stack: LiveStack, truth: dict[str, str]) -> int:
+def count_correct(stack: LiveStack, truth: dict[str, str]) -> int:
     tags = dict(stack.query(TAGS))
     assert tags.keys() == truth.keys()
     return sum(tags[key] == category for key, category in truth.items())
 
 
 @pytest.mark.usefixtures("champions")
-def test_the_first_champion_had_nobody_to_beat(stack: LiveStack) -> None:
+def test_first_champion_skips_comparisons(stack: LiveStack) -> None:
     verdicts = read_decisions(stack, "first")
     skipped = {gate for gate, verdict in verdicts.items() if verdict == "skipped"}
     assert skipped == {"not_worse_than_champion", "blast_radius"}
 
 
-def test_the_first_champion_tags_the_shop(stack: LiveStack, first_night: FirstNight, truth: dict[str, str]) -> None:
+def test_first_champion_tags_the_shop(stack: LiveStack, first_night: FirstNight, truth: dict[str, str]) -> None:
     assert first_night.plan["entries_by_reason"] == {"new": len(truth)}
     assert first_night.images_after_plan == 0
     report = first_night.report
@@ -137,7 +137,7 @@ def test_the_first_champion_tags_the_shop(stack: LiveStack, first_night: FirstNi
 
 
 @pytest.mark.usefixtures("first_night", "more_labels")
-def test_an_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str, str]) -> None:
+def test_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str, str]) -> None:
     (before,) = stack.query(LIVE)
     retags = len(stack.airflow.list_runs("catalog_retag"))
     frozen = {"kinds": "classifier", "classifier_base": str(WEIGHTS), "classifier_freeze": "backbone"}
@@ -166,12 +166,12 @@ def test_an_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str
     (live,) = stack.query(LIVE)
     assert live != before
     assert stack.query("SELECT DISTINCT classifier_version_id FROM catalog.current_image_tags") == [live]
-    # Far more than chance: photos and answers belong together. How good it is, `benchmarks.training.quality` measures.
-    assert count_right(stack, truth) / len(truth) >= 0.6
+    # Far more than chance, so images and tags belong together. `benchmarks.training.quality` measures the accuracy.
+    assert count_correct(stack, truth) / len(truth) >= 0.6
 
 
 @pytest.mark.usefixtures("champions")
-def test_a_gate_that_fails_ends_the_run_there(stack: LiveStack) -> None:
+def test_failed_gate_ends_the_run(stack: LiveStack) -> None:
     """The first champion does not pass the gates of this stack."""
     run = stack.run_dag("judge", run="first")
     assert run.state == "failed"
@@ -185,7 +185,7 @@ def test_a_gate_that_fails_ends_the_run_there(stack: LiveStack) -> None:
     assert "failed" in stack.airflow.read_page(links["Evaluation"])
 
 
-def test_a_fault_that_no_retry_cures_fails_at_once(stack: LiveStack) -> None:
+def test_permanent_error_fails_without_a_retry(stack: LiveStack) -> None:
     failed = stack.run_dag("catalog_ingest", source="s3://no-such-bucket/")
     assert failed.state == "failed"
     tasks = stack.airflow.read_task_instances("catalog_ingest", failed.run_id)

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def airflow_stack(stack_home: StackHome) -> StackStatus:
-    """The stack that all tests of this folder share, started again where a test stopped it."""
+    """Return the stack that all tests of this folder share; start it again if a test stopped it."""
     return stack_home.start()
 
 
@@ -34,7 +34,7 @@ def client(airflow_stack: StackStatus) -> Iterator[AirflowClient]:
         yield client
 
 
-def test_every_part_is_healthy(airflow_stack: StackStatus, client: AirflowClient) -> None:
+def test_every_component_is_healthy(airflow_stack: StackStatus, client: AirflowClient) -> None:
     health = json.loads(client.read_page("/api/v2/monitor/health"))
 
     assert {service.state for service in airflow_stack.services} == {"running"}
@@ -42,7 +42,7 @@ def test_every_part_is_healthy(airflow_stack: StackStatus, client: AirflowClient
     assert all(component["status"] == "healthy" for component in health.values())
 
 
-def test_only_loopback_is_listened_on(airflow_stack: StackStatus) -> None:
+def test_listens_on_loopback_only(airflow_stack: StackStatus) -> None:
     processes = find_stack_processes(identify_stack(airflow_stack.folder))
 
     assert find_listening_addresses(processes) == {"127.0.0.1"}
@@ -50,14 +50,14 @@ def test_only_loopback_is_listened_on(airflow_stack: StackStatus) -> None:
 
 def test_every_descendant_of_a_service_is_found(airflow_stack: StackStatus) -> None:
     services = [psutil.Process(service.pid) for service in airflow_stack.services]
-    # Listed first: a child that begins after the search is no fault of it.
+    # Listed first, because the search cannot find children that start after it.
     descendants = {child for service in services for child in service.children(recursive=True)}
     missed = descendants - set(find_stack_processes(identify_stack(airflow_stack.folder)))
 
     assert not [process for process in missed if is_alive(process)]
 
 
-def test_nobody_gets_in_without_the_password(airflow_stack: StackStatus) -> None:
+def test_access_requires_the_password(airflow_stack: StackStatus) -> None:
     url = airflow_stack.airflow_url
     assert url
     with httpx.Client(base_url=url, trust_env=False) as stranger:
@@ -68,11 +68,11 @@ def test_nobody_gets_in_without_the_password(airflow_stack: StackStatus) -> None
         guesser.read_import_errors()
 
 
-def test_files_with_secrets_are_closed_to_others(airflow_stack: StackStatus) -> None:
+def test_only_the_owner_can_read_files_with_secrets(airflow_stack: StackStatus) -> None:
     assert find_readable_files(airflow_stack.folder / "airflow", ["airflow.cfg", "passwords.json"]) == []
 
 
-def test_run_works_on_the_stack_in_the_pool(airflow_stack: StackStatus, client: AirflowClient) -> None:
+def test_run_uses_the_stack_and_the_pool(airflow_stack: StackStatus, client: AirflowClient) -> None:
     client.wait_for_dag("tell", PATIENCE_SECONDS)
     run = client.wait_for_run(client.trigger_dag("tell", {"word": "hello"}), PATIENCE_SECONDS)
     tasks = client.read_task_instances("tell", run.run_id)
@@ -89,7 +89,7 @@ def test_run_works_on_the_stack_in_the_pool(airflow_stack: StackStatus, client: 
 
 
 @pytest.mark.usefixtures("stack")
-def test_query_service_that_died_is_replaced_alone_and_waits_for_models(
+def test_only_the_dead_query_service_is_restarted_and_waits_for_models(
     airflow_stack: StackStatus, stack_home: StackHome
 ) -> None:
     before, url = read_pids(airflow_stack.folder), read_environment(airflow_stack.folder)["CATALOG_QUERY_SERVICE_URL"]
@@ -104,21 +104,21 @@ def test_query_service_that_died_is_replaced_alone_and_waits_for_models(
     assert (health.status_code, health.json()["reason"]) == (503, "not_ready")
 
 
-def test_dag_that_cannot_be_loaded_is_named(client: AirflowClient) -> None:
+def test_dag_that_cannot_be_loaded_is_reported(client: AirflowClient) -> None:
     client.wait_for_dag("tell", PATIENCE_SECONDS)
 
     with pytest.raises(PermanentError, match=r"no DAG broken(?s:.*)broken\.py: ValueError: no DAG here"):
         client.wait_for_dag("broken", 5)
 
 
-def test_second_start_finds_what_runs(airflow_stack: StackStatus, stack_home: StackHome) -> None:
+def test_second_start_keeps_running_servers(airflow_stack: StackStatus, stack_home: StackHome) -> None:
     again = stack_home.start(WantedPorts())
 
     assert again == airflow_stack
     assert again.airflow_url == f"http://127.0.0.1:{stack_home.ports.airflow}"
 
 
-def test_killed_scheduler_is_replaced_alone(airflow_stack: StackStatus, stack_home: StackHome) -> None:
+def test_only_the_killed_scheduler_is_restarted(airflow_stack: StackStatus, stack_home: StackHome) -> None:
     before = read_pids(airflow_stack.folder)
     os.kill(before["airflow-scheduler"], signal.SIGKILL)
     stack_home.start()
@@ -127,7 +127,7 @@ def test_killed_scheduler_is_replaced_alone(airflow_stack: StackStatus, stack_ho
     assert {name for name in before if before[name] != after[name]} == {"airflow-scheduler"}
 
 
-def test_stop_leaves_nothing_after_a_crash(airflow_stack: StackStatus, stack_home: StackHome) -> None:
+def test_stop_leaves_no_process_after_a_crash(airflow_stack: StackStatus, stack_home: StackHome) -> None:
     folder = airflow_stack.folder
     os.kill(read_pids(folder)["airflow-scheduler"], signal.SIGKILL)
     assert any("LocalExecutor" in " ".join(one.cmdline()) for one in find_stack_processes(identify_stack(folder)))

@@ -1,4 +1,4 @@
-"""The operators of the plugin, without the jobs that they usually stand beside."""
+"""Use the operators of the plugin without the jobs that usually surround them."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, Param

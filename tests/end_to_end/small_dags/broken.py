@@ -1,4 +1,4 @@
-"""A file that Airflow takes for one of DAGs, and cannot load."""
+"""Fail to load as a DAG file."""
 
 from airflow.sdk import DAG
 

@@ -1,4 +1,4 @@
-"""A task that tells what its run and its environment say."""
+"""Print a parameter of the run and variables of the environment."""
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, Param

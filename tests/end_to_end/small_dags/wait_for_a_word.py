@@ -1,4 +1,4 @@
-"""A run that stands still until a test has written a word, and fails at any other than "go"."""
+"""Wait until a test writes a word, and fail unless it is "go"."""
 
 import time
 from pathlib import Path
