@@ -39,7 +39,9 @@ PATIENCE_SECONDS = 600.0
 POOL_SLOTS = 3
 
 _TRUNCATE = """
-    DO $$ DECLARE tables text[] := ARRAY (SELECT tablename FROM pg_tables WHERE schemaname = 'catalog'); one text; BEGIN
+    DO $$ DECLARE one text; tables text[] := ARRAY (
+        SELECT tablename FROM pg_tables WHERE schemaname = 'catalog' AND tablename <> 'migrations'
+    ); BEGIN
         FOREACH one IN ARRAY tables LOOP
             EXECUTE format('ALTER TABLE catalog.%I DISABLE TRIGGER USER', one);
         END LOOP;
@@ -49,7 +51,7 @@ _TRUNCATE = """
         END LOOP;
     END $$
 """
-"""Disables the triggers that protect the history of promotions."""
+"""Disables the triggers that protect the history of promotions. Keeps the list of applied migrations."""
 
 
 @dataclass(frozen=True)
