@@ -1,8 +1,8 @@
 """
 ### Nightly ingestion
 
-Every new or changed photo in the bucket gets a category and a vector. Photos that were deleted disappear from all
-results. Unchanged photos are not read again unless the models have changed.
+Every new or changed image in the bucket gets a category and a vector. Images that were deleted disappear from all
+results. Unchanged images are not read again unless the models have changed.
 
 - **discover** compares the bucket with the catalog, looks up the live models and writes the manifest. It fails, without
   any changes, if too many images have vanished at once.
@@ -11,7 +11,7 @@ results. Unchanged photos are not read again unless the models have changed.
 - **publish** updates product tags, vector index and live space. It can be repeated safely.
 - **report** adds up the run. The report is its XCom and in its log. It fails if too many images failed or a shard is
   unfinished; everything that was tagged is already stored.
-- **announce_drift** starts `model_retrain` if the photos of this run differ from those that the live classifier was
+- **announce_drift** starts `model_retrain` if the images of this run differ from those that the live classifier was
   accepted on, at most once a week for one classifier. Otherwise it is skipped. After a failed report it does not run:
   look at the failure first.
 
@@ -53,7 +53,7 @@ PARAMS = {
 
 with DAG(
     dag_id="catalog_ingest",
-    description="Tag and embed every new product photo",
+    description="Tag and embed every new product image",
     doc_md=__doc__,
     # No start date, so enabling the DAG does not trigger a backfill.
     schedule="0 2 * * *",

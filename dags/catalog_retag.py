@@ -1,7 +1,7 @@
 """
 ### Retag the catalog with new champions
 
-Starts after a promotion. Until the last task switches, all results come from the previous models; photos that arrive
+Starts after a promotion. Until the last task switches, all results come from the previous models; images that arrive
 meanwhile are tagged by both.
 
 - **plan_retag** finds the images that a champion has not processed yet: tags for a new classifier, a new vector space

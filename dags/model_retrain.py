@@ -19,7 +19,7 @@ Runs every Sunday morning, and after a nightly run that detected drift, at most 
 **Parameters**: `kinds` trains the classifier, the encoder or both. `classifier_base` and `encoder_base` replace the
 configured base models. `classifier_freeze` and `encoder_freeze` choose the layers that are not trained.
 `classifier_epochs` and `encoder_epochs` set the passes over the data, `classifier_learning_rate` and
-`encoder_learning_rate` the highest learning rates. `mine_hard_negatives` builds batches of photos that are easily
+`encoder_learning_rate` the highest learning rates. `mine_hard_negatives` builds batches of images that are easily
 confused. `from_scratch` takes large steps, for base models with random weights. `seed` changes the random seed.
 `require_approval` asks a person before a promotion.
 
@@ -120,7 +120,7 @@ PARAMS = {
         False,
         type="boolean",
         title="Mine hard negatives",
-        description="Build batches of the encoder from photos that are easily confused",
+        description="Build batches of the encoder from images that are easily confused",
     ),
     "from_scratch": Param(
         False, type="boolean", title="From scratch", description="Take large steps, for base models with random weights"

@@ -181,7 +181,7 @@ def _import_labels(demo: _Demo) -> int:
 
     assert demo.images.labels is not None
     format_name, source = demo.images.labels
-    name = "sample" if demo.images.is_sample else "own-photos"
+    name = "sample" if demo.images.is_sample else "own-images"
     return import_labels(demo.connections, format_name, source, name=name).imported
 
 

@@ -164,7 +164,7 @@ def _choose_base(kind: ModelKind, settings: Settings, blank: Path) -> DemoBase:
 def _read_vocabulary(images: DemoImages) -> tuple[Sequence[str], Sequence[str]]:
     """Return the categories, and texts to train a tokenizer on."""
     if images.labels is None:
-        return ["photo", "other"], ["photo"]
+        return ["image", "other"], ["image"]
     name, source = images.labels
     if name == "csv":
         with source.open(encoding="utf-8", newline="") as file:

@@ -38,7 +38,7 @@ class Progress:
         stage: str,
         done: int = 0,
         total: int | None = None,
-        unit: str = "photos",
+        unit: str = "images",
         *,
         epoch: int | None = None,
         epochs: int | None = None,
@@ -61,12 +61,12 @@ class Progress:
             epoch,
             epochs,
             None if loss is None else float(loss),
-            images_per_second=speed if unit == "photos" else None,
+            images_per_second=speed if unit == "images" else None,
             seconds_left=(total - done) / speed if total is not None and speed else None,
         )
 
     def track(
-        self, stage: str, items: Iterable[_Item], total: int, *, size: int = 1, unit: str = "photos"
+        self, stage: str, items: Iterable[_Item], total: int, *, size: int = 1, unit: str = "images"
     ) -> Iterator[_Item]:
         """Yield items, reporting each when the next is requested. An item is a batch of ``size`` units."""
         self.report(stage, 0, total, unit)

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.main import get_group
 
 from fixtures.command_line import run_job, run_process
-from fixtures.shop import CATEGORIES, Shop, TinyModels, make_photo
+from fixtures.shop import CATEGORIES, Shop, TinyModels, make_image
 from jobs.cli import COMMANDS as LISTED
 from jobs.cli import load_command
 from jobs.errors import EXIT_PERMANENT, EXIT_RETRY
@@ -50,7 +50,7 @@ def make_environment(**changes: str) -> dict[str, str]:
     """Settings of a shop that nobody keeps: a test changes what it asks about."""
     return {
         "CATALOG_DATABASE_URL": "postgresql://shop:hush@127.0.0.1:1/catalog",
-        "CATALOG_SOURCE_URI": "s3://photos/",
+        "CATALOG_SOURCE_URI": "s3://images/",
         "CATALOG_ARTIFACTS_URI": "s3://artifacts/",
         "CATALOG_S3_ENDPOINT_URL": "http://127.0.0.1:1",
         "AWS_ACCESS_KEY_ID": "A" * 20,
@@ -143,7 +143,7 @@ def test_missing_settings_are_all_named(words: tuple[str, ...]) -> None:
     [
         ("CATALOG_DATABASE_URL", "mysql://shop:hush@127.0.0.1/catalog"),
         ("CATALOG_DATABASE_URL", "postgresql://shop:hush@127.0.0.1:port/catalog"),
-        ("CATALOG_SOURCE_URI", "photos"),
+        ("CATALOG_SOURCE_URI", "images"),
         ("CATALOG_ARTIFACTS_URI", "https://artifacts/"),
         ("CATALOG_S3_ENDPOINT_URL", "nonsense"),
         ("CATALOG_EXCLUDE_PATTERNS", ".jpg"),
@@ -236,7 +236,7 @@ def test_a_wrong_base_is_refused_before_anything_is_trained(
     rows = [f"{number}.jpg,{CATEGORIES[number % 4]},some text,{number}" for number in range(60)]
     (tmp_path / "labels.csv").write_text("\n".join(["image,label,text,group", *rows]))
     for number in range(60):
-        (tmp_path / f"{number}.jpg").write_bytes(make_photo(number))
+        (tmp_path / f"{number}.jpg").write_bytes(make_image(number))
     imported = run_job("import-labels", "csv", str(tmp_path / "labels.csv"), environment=tagging_shop.environment)
     assert imported.exit_code == 0, imported.messages
     bases = (f"--classifier-base={tiny_models.classifier}", f"--encoder-base={tmp_path / 'nowhere'}")
@@ -271,7 +271,7 @@ def test_the_plan_of_an_empty_bucket_is_json(tagging_shop: Shop) -> None:
 
 
 def test_the_whole_flow_from_a_shell(tagging_shop: Shop, tmp_path: Path) -> None:
-    keys = tagging_shop.put_photos(6)
+    keys = tagging_shop.put_images(6)
     environment = tagging_shop.environment
     planned = run_job("ingest", "--plan", environment=environment)
     assert json.loads(planned.output)["entries_by_reason"] == {"new": 6}

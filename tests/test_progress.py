@@ -111,7 +111,7 @@ def test_progress_is_logged(engine: Engine, monkeypatch: pytest.MonkeyPatch, cap
     with open_progress(engine, RUN, TASK) as progress:
         progress.report("training", 10, 40)
         wait_until(lambda: bool(caplog.messages))
-    assert caplog.messages == [f"{TASK}: training, 10 of 40 photos"]
+    assert caplog.messages == [f"{TASK}: training, 10 of 40 images"]
 
 
 def test_an_unavailable_database_does_not_end_the_job(caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ from jobs.storage.credentials import AwsCredentials
 
 NEEDED = {
     "CATALOG_DATABASE_URL": "postgresql://shop:hush@db/catalog",
-    "CATALOG_SOURCE_URI": "s3://photos/",
+    "CATALOG_SOURCE_URI": "s3://images/",
     "CATALOG_ARTIFACTS_URI": "s3://artifacts/catalog",
 }
 
@@ -175,8 +175,8 @@ def test_an_empty_value_counts_as_none() -> None:
 
 def test_an_argument_wins_over_the_environment() -> None:
     with patch.dict(os.environ, NEEDED):
-        assert load_settings("s3://photos/new").locations.source_uri == "s3://photos/new"
-        assert load_settings(None).locations.source_uri == "s3://photos/"
+        assert load_settings("s3://images/new").locations.source_uri == "s3://images/new"
+        assert load_settings(None).locations.source_uri == "s3://images/"
         with pytest.raises(PermanentError, match="CATALOG_SOURCE_URI: must look like s3://"):
             load_settings("elsewhere")
 
@@ -184,19 +184,19 @@ def test_an_argument_wins_over_the_environment() -> None:
 @pytest.mark.parametrize(
     ("source", "is_allowed"),
     [
-        ("s3://photos/new", True),
-        ("s3://photos/new/2026/", True),
+        ("s3://images/new", True),
+        ("s3://images/new/2026/", True),
         ("s3://shop/b", True),
-        ("s3://photos/newer", False),
-        ("s3://photos/", False),
-        ("s3://photos/new/../old", True),  # A key like any other: S3 has no folders.
+        ("s3://images/newer", False),
+        ("s3://images/", False),
+        ("s3://images/new/../old", True),  # A key like any other: S3 has no folders.
         ("s3://elsewhere/new", False),
         ("s3://shop/", False),
     ],
 )
 def test_a_source_is_one_of_those_that_the_settings_name(source: str, is_allowed: bool) -> None:
     named = NEEDED | {
-        "CATALOG_SOURCE_URI": "s3://photos/new",
+        "CATALOG_SOURCE_URI": "s3://images/new",
         "CATALOG_OTHER_SOURCES": '["s3://shop/a/", "s3://shop/b"]',
     }
     with patch.dict(os.environ, named):
@@ -212,9 +212,9 @@ def test_a_source_is_one_of_those_that_the_settings_name(source: str, is_allowed
     [
         ("database_url", "mysql://shop:hush@db/catalog", "must start with postgresql://"),
         ("database_url", "shop:hush@db", "must start with postgresql://"),
-        ("source_uri", "photos", "must look like s3://bucket/prefix"),
+        ("source_uri", "images", "must look like s3://bucket/prefix"),
         ("artifacts_uri", "https://bucket/", "must look like s3://bucket/prefix"),
-        ("other_sources", '["photos"]', "must look like s3://bucket/prefix"),
+        ("other_sources", '["images"]', "must look like s3://bucket/prefix"),
         ("exclude_patterns", "*.jpg,*.png", "must be a JSON list of texts"),
         ("exclude_patterns", '"*.jpg"', "valid tuple"),
         ("exclude_patterns", "[1]", "valid string"),
@@ -298,7 +298,7 @@ def test_a_job_takes_everything_from_a_file_and_leaves_the_environment_alone(
     file = HOME / where
     if where == ".local/stack.env":
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
-    tagging_shop.put_photos(2)
+    tagging_shop.put_images(2)
     before = dict(os.environ)
     file.parent.mkdir(exist_ok=True)
     file.write_text("".join(f"{name}={value}\n" for name, value in tagging_shop.environment.items()))

@@ -30,7 +30,7 @@ from jobs.ingest.discover import discover_images
 from jobs.settings import PROJECT_ROOT, load_settings
 
 ENVIRONMENT = {
-    "CATALOG_SOURCE_URI": "s3://generated/photos/",
+    "CATALOG_SOURCE_URI": "s3://generated/images/",
     "CATALOG_ARTIFACTS_URI": "s3://generated/artifacts/",
     "AWS_ACCESS_KEY_ID": "none",
     "AWS_SECRET_ACCESS_KEY": "none",

@@ -114,29 +114,29 @@ def _repeat(work: Callable[[], object], seconds: float) -> int:
 def _measure_predict(predictor: Predictor, batch: int, seconds: float) -> float:
     """Return images per second of the predicting threads on resized images in memory."""
     side_pixels = [torch.randint(0, 256, (g.crop_to, g.crop_to, 3), dtype=torch.uint8) for g in predictor.geometries]
-    photos = [tuple(pixels.numpy() for pixels in side_pixels)] * batch
+    inputs = [tuple(pixels.numpy() for pixels in side_pixels)] * batch
     with ThreadPoolExecutor(predictor.passes) as pool:
         for duration in (WARM_UP_SECONDS, seconds):
             started = time.perf_counter()
-            batches = _repeat_until(started + duration, photos)
+            batches = _repeat_until(started + duration, inputs)
             predict = run_in(pool, partial(_predict, predictor))
             images = sum(map_ahead(predict, batches, predictor.passes + 1, lambda future: future.result()))
             rate = images / (time.perf_counter() - started)
     return rate
 
 
-def _repeat_until(deadline: float, photos: Sequence[ModelInputs]) -> Iterator[Sequence[ModelInputs]]:
+def _repeat_until(deadline: float, inputs: Sequence[ModelInputs]) -> Iterator[Sequence[ModelInputs]]:
     while time.perf_counter() < deadline:
-        yield photos
+        yield inputs
 
 
-def _predict(predictor: Predictor, photos: Sequence[ModelInputs]) -> int:
+def _predict(predictor: Predictor, inputs: Sequence[ModelInputs]) -> int:
     """Predict and rank as the pipeline does; return the number of images."""
-    predictions = predictor.predict(photos, tag=True, embed=True)
+    predictions = predictor.predict(inputs, tag=True, embed=True)
     assert predictions.probabilities is not None
     for row in predictions.probabilities:
         rank_categories(row, predictor.categories)
-    return len(photos)
+    return len(inputs)
 
 
 def _measure_decode(decode: Decode, contents: Sequence[bytes], batch: int, seconds: float) -> float:
@@ -146,7 +146,7 @@ def _measure_decode(decode: Decode, contents: Sequence[bytes], batch: int, secon
             started = time.perf_counter()
             batches = _cut(contents, batch, started + duration)
             decoded = map_ahead(run_in(stage, decode), batches, 3, lambda future: future.result())
-            images = sum(len(_require(photos)) for photos in decoded)
+            images = sum(len(_require(inputs)) for inputs in decoded)
             rate = images / (time.perf_counter() - started)
     return rate
 
@@ -177,8 +177,8 @@ def _cut(contents: Sequence[bytes], batch: int, deadline: float) -> Iterator[Seq
         yield list(itertools.islice(endless, batch))
 
 
-def _require(photos: Sequence[PreparedImage | DecodeFailure]) -> list[ModelInputs]:
-    return [photo.inputs for photo in photos if isinstance(photo, PreparedImage)]
+def _require(inputs: Sequence[PreparedImage | DecodeFailure]) -> list[ModelInputs]:
+    return [image.inputs for image in inputs if isinstance(image, PreparedImage)]
 
 
 if __name__ == "__main__":

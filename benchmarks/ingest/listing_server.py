@@ -29,7 +29,7 @@ class GeneratedBucket:
         return "".join(self._list_image(image) for image in range(start, min(start + PAGE_KEYS, self.images)))
 
     def _list_image(self, image: int) -> str:
-        key = f"photos/sku{image // IMAGES_PER_PRODUCT:07d}_{image % IMAGES_PER_PRODUCT + 1}"
+        key = f"images/sku{image // IMAGES_PER_PRODUCT:07d}_{image % IMAGES_PER_PRODUCT + 1}"
         turn = image % CHANGE_EVERY if self.is_changed else None
         if turn == 0:
             key += "_new"
@@ -89,6 +89,6 @@ def _format_page(bucket: GeneratedBucket, number: int) -> str:
     token = "" if is_last else f"<NextContinuationToken>{number + 1}</NextContinuationToken>"
     return (
         '<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-        f"<Name>generated</Name><Prefix>photos/</Prefix><MaxKeys>{PAGE_KEYS}</MaxKeys>"
+        f"<Name>generated</Name><Prefix>images/</Prefix><MaxKeys>{PAGE_KEYS}</MaxKeys>"
         f"<IsTruncated>{str(not is_last).lower()}</IsTruncated>{token}{bucket.list_page(number)}</ListBucketResult>"
     )

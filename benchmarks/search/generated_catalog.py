@@ -221,7 +221,7 @@ INSERT_PRODUCTS = "INSERT INTO catalog.products (product_id, display_name) SELEC
 INSERT_IMAGES = """
     INSERT INTO catalog.images (image_id, bucket, object_key, product_id, etag, size_bytes, content_hash, width, height)
     OVERRIDING SYSTEM VALUE
-    SELECT image_id, 'photos', product_id || '_' || image_id || '.jpg', product_id, 'etag', 100000,
+    SELECT image_id, 'images', product_id || '_' || image_id || '.jpg', product_id, 'etag', 100000,
            decode(lpad(to_hex(image_id), 64, '0'), 'hex'), 400, 533
     FROM (
         SELECT m.product_id, (m.product_number - 1) * :images + image AS image_id
@@ -236,6 +236,6 @@ INSERT_IMAGE_TAGS = """
 """
 INSERT_PRODUCT_TAGS = """
     INSERT INTO catalog.product_tags
-        (product_id, classifier_version_id, category, confidence, photos, photos_disagree, fused_from)
+        (product_id, classifier_version_id, category, confidence, images, images_disagree, fused_from)
     SELECT product_id, :classifier, category, 0.9, :images, false, 'generated' FROM generated
 """

@@ -85,8 +85,8 @@ def list_grids(engine: Engine, images: int) -> Iterator[Address]:
             key = {"": 0.45, "0.5": 0.8, "0.999": 0.9995}[query.get("min_confidence", "")]
         elif "run" in query:
             key = middles[query["run"]]
-        yield Address(GRID, f"photos?{urlencode(query)}")
-        yield Address(GRID, f"photos?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
+        yield Address(GRID, f"images?{urlencode(query)}")
+        yield Address(GRID, f"images?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
 
 
 def find_earlier(engine: Engine, kind: str) -> int:

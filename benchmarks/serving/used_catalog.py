@@ -140,7 +140,7 @@ RUNS = """
     INSERT INTO catalog.tagging_runs
         (run_id, purpose, source_uri, manifest_uri, classifier_version_id, encoder_version_id, space_id, state,
          discovered, entries, entries_by_reason, report, started_at, finished_at)
-    SELECT 'catalog_ingest/night ' || night, 'ingest', 's3://photos', 's3://artifacts/night', :live, :encoder,
+    SELECT 'catalog_ingest/night ' || night, 'ingest', 's3://images', 's3://artifacts/night', :live, :encoder,
            (SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'), 'succeeded',
            jsonb_build_object('new', :night), :night, jsonb_build_object('new', :night),
            jsonb_build_object('drift', jsonb_build_object('is_flagged', night % 17 = 0, 'sentence', 'generated')),
@@ -151,7 +151,7 @@ WHOLE_CATALOG = f"""
     INSERT INTO catalog.tagging_runs
         (run_id, purpose, source_uri, manifest_uri, classifier_version_id, encoder_version_id, space_id, state,
          discovered, entries, entries_by_reason, report, started_at, finished_at)
-    SELECT run_id, purpose, 's3://photos', 's3://artifacts/all', classifier, :encoder, space_id, run_state,
+    SELECT run_id, purpose, 's3://images', 's3://artifacts/all', classifier, :encoder, space_id, run_state,
            '{{}}', :images, '{{}}', '{{}}', now() - started, now() - finished
     FROM catalog.embedding_spaces s CROSS JOIN (
         VALUES ('{RETAG_SHOWN}', 'retag', :earlier, 'succeeded', interval '60 hours', interval '55 hours'),
@@ -213,7 +213,7 @@ EARLIER_TAGS = TAGS.format(
 )
 PRODUCT_TAGS = """
     INSERT INTO catalog.product_tags
-        (product_id, classifier_version_id, category, confidence, photos, photos_disagree, fused_from)
+        (product_id, classifier_version_id, category, confidence, images, images_disagree, fused_from)
     SELECT i.product_id, t.classifier_version_id, mode() WITHIN GROUP (ORDER BY t.category), avg(t.confidence),
            count(*), count(DISTINCT t.category) > 1, 'generated'
     FROM catalog.images i JOIN catalog.image_tags t USING (image_id)

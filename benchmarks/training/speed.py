@@ -27,7 +27,7 @@ from jobs.database.examples import insert_snapshot
 from jobs.models.device import Device, choose_device
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
-from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation, enlarge, read_whole_photos
+from jobs.retrain.train.augmentation import AugmentedImages, Images, build_augmentation, enlarge, read_whole_images
 from jobs.retrain.train.loop import BatchResult, TrainingTask, train
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Hyperparameters
 from jobs.retrain.train.train import TrainingReport, train_candidate
@@ -84,7 +84,7 @@ def main() -> None:
 
 def measure_loops(base: Path, images: int, rounds: int) -> list[Round]:
     """Run interleaved epochs of both loops, after one of each that does not count."""
-    device, preprocessing = choose_device("auto", "auto"), read_whole_photos(base)
+    device, preprocessing = choose_device("auto", "auto"), read_whole_images(base)
     side = enlarge(preprocessing.geometry).crop_to
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
     labels = torch.arange(images) % CATEGORIES
@@ -116,8 +116,8 @@ def _make_task(preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch
         return BatchResult(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
 
     side = preprocessing.geometry.crop_to
-    validation = Photos(pixels[:VALIDATION_IMAGES, :, :side, :side], {"labels": labels[:VALIDATION_IMAGES]})
-    augmented = AugmentedPhotos(pixels, {"labels": labels}, build_augmentation(Augmentation(), side), seed=1)
+    validation = Images(pixels[:VALIDATION_IMAGES, :, :side, :side], {"labels": labels[:VALIDATION_IMAGES]})
+    augmented = AugmentedImages(pixels, {"labels": labels}, build_augmentation(Augmentation(), side), seed=1)
     return TrainingTask("loop", augmented, validation, measure_loss)
 
 

@@ -120,7 +120,7 @@ def _show(
     if sheet is None:
         return
 
-    def read_photo(image_id: int) -> bytes:
+    def read_image(image_id: int) -> bytes:
         # Answers come from all sources, so the bucket is the image's own.
         with connections.engine.connect() as connection:
             image = find_image_object(connection, image_id)
@@ -128,7 +128,7 @@ def _show(
         return connections.store.read(S3Uri(image.bucket, image.object_key))
 
     try:
-        render_contact_sheet(query, hits, read_photo).save(sheet, format="PNG")
+        render_contact_sheet(query, hits, read_image).save(sheet, format="PNG")
     except OSError as error:
         raise ConfigurationError(f"cannot write {sheet}: {error.strerror}") from None
     write(f"contact sheet: {sheet}")

@@ -13,7 +13,7 @@ CATALOG_SOURCE = "catalog"
 """The source of examples that are images of the catalog."""
 
 NOT_CLOTHING = "not clothing"
-"""The label of a photo that shows no product. It is not a category, and no model learns it. The views use it too."""
+"""The label of an image that shows no product. It is not a category, and no model learns it. The views use it too."""
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class ImageFilter:
     category: str | None = None
     min_confidence: float | None = None
     max_confidence: float | None = None
-    photos_disagree: bool = False
+    images_disagree: bool = False
     run_id: str | None = None
     classifier_version_id: int | None = None
     deleted: bool = False
@@ -260,9 +260,9 @@ def _follows(order: Order, rows: FromClause, place: _Place) -> ColumnElement[boo
 def _filter_images(wanted: ImageFilter, scope: _Scope, image: FromClause) -> list[ColumnElement[bool]]:
     is_deleted = image.c.deleted_at.is_not(None)
     conditions: list[ColumnElement[bool]] = [is_deleted if wanted.deleted else ~is_deleted]
-    if wanted.photos_disagree:
+    if wanted.images_disagree:
         disagreeing = select(product_tags.c.product_id).where(
-            product_tags.c.photos_disagree, product_tags.c.classifier_version_id == scope.version
+            product_tags.c.images_disagree, product_tags.c.classifier_version_id == scope.version
         )
         conditions.append(image.c.product_id.in_(disagreeing))
     return conditions

@@ -22,7 +22,7 @@ class JobProgress:
     stage: str
     done: int = 0
     total: int | None = None
-    unit: str = "photos"
+    unit: str = "images"
     epoch: int | None = None
     epochs: int | None = None
     loss: float | None = None
@@ -48,7 +48,7 @@ class JobProgress:
         """Return the speed, or an empty text if it is unknown."""
         if self.images_per_second is None:
             return ""
-        return f"{self.images_per_second:,.{0 if self.images_per_second >= 10 else 1}f} photos/s"
+        return f"{self.images_per_second:,.{0 if self.images_per_second >= 10 else 1}f} images/s"
 
     def describe_loss(self) -> str:
         """Return the loss of the latest batch, or an empty text if there is none."""

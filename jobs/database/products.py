@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 
 from jobs.database.records import read_record, read_records
 
-MAX_PHOTOS = 100
+MAX_IMAGES = 100
 MAX_TAGS = 500
 
 
@@ -30,7 +30,7 @@ def list_categories(connection: Connection) -> tuple[str, ...]:
 
 
 def choose_example_product(connection: Connection) -> str | None:
-    """Return the first product with several photos, else the first one, or None if no photo has a vector."""
+    """Return the first product with several images, else the first one, or None if no image has a vector."""
     statement = text("""
         SELECT product_id FROM catalog.images i
         WHERE deleted_at IS NULL AND EXISTS (SELECT FROM catalog.image_embeddings e WHERE e.image_id = i.image_id)
@@ -41,8 +41,8 @@ def choose_example_product(connection: Connection) -> str | None:
 
 
 @dataclass(frozen=True)
-class ProductPhoto:
-    """A photo with its current tag. ``top_3`` is the live classifier's, even where a label overrules it."""
+class ProductImage:
+    """An image with its current tag. ``top_3`` is the live classifier's, even where a label overrules it."""
 
     image_id: int
     object_key: str
@@ -60,7 +60,7 @@ class ProductPhoto:
 
 @dataclass(frozen=True)
 class PastTag:
-    """A tag or label that a photo got at some time. A label has no version."""
+    """A tag or label that an image got at some time. A label has no version."""
 
     image_id: int
     category: str
@@ -82,39 +82,39 @@ class Product:
     category: str | None
     confidence: float | None
     source: Literal["model", "human"] | None
-    photos_disagree: bool
+    images_disagree: bool
 
 
 @dataclass(frozen=True)
 class ProductDetails(Product):
-    """A product with its first `MAX_PHOTOS` photos by object key, and its latest `MAX_TAGS` tags and labels."""
+    """A product with its first `MAX_IMAGES` images by object key, and its latest `MAX_TAGS` tags and labels."""
 
-    photos: tuple[ProductPhoto, ...]
+    images: tuple[ProductImage, ...]
     tags: tuple[PastTag, ...]
 
 
 def read_product(connection: Connection, product_id: str) -> ProductDetails | None:
     """Return a product, or None if it does not exist."""
-    parameters = {"product": product_id, "photos": MAX_PHOTOS, "tags": MAX_TAGS}
+    parameters = {"product": product_id, "images": MAX_IMAGES, "tags": MAX_TAGS}
     product = read_record(connection.execute(text(PRODUCT), parameters), Product)
     if product is None:
         return None
     return ProductDetails(
         **vars(product),
-        photos=tuple(read_records(connection.execute(text(PHOTOS), parameters), ProductPhoto)),
+        images=tuple(read_records(connection.execute(text(IMAGES), parameters), ProductImage)),
         tags=tuple(read_records(connection.execute(text(TAGS), parameters), PastTag)),
     )
 
 
 PRODUCT = """
     SELECT p.product_id, p.display_name, p.description, p.shop_category, t.category, t.confidence, t.source,
-           coalesce(t.photos_disagree, false) AS photos_disagree
+           coalesce(t.images_disagree, false) AS images_disagree
     FROM catalog.products p
     LEFT JOIN catalog.current_product_tags t USING (product_id)
     WHERE p.product_id = :product
 """
-# Not from current_image_tags, which leaves out deleted photos.
-PHOTOS = """
+# Not from current_image_tags, which leaves out deleted images.
+IMAGES = """
     SELECT i.image_id, i.object_key, i.size_bytes, i.width, i.height, i.first_seen_at, i.deleted_at,
            coalesce(l.category, t.category) AS category,
            CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
@@ -128,7 +128,7 @@ PHOTOS = """
     ) l ON true
     LEFT JOIN catalog.item_failures f ON f.image_id = i.image_id AND f.resolved_at IS NULL
     WHERE i.product_id = :product
-    ORDER BY i.deleted_at IS NOT NULL, i.object_key LIMIT :photos
+    ORDER BY i.deleted_at IS NOT NULL, i.object_key LIMIT :images
 """
 TAGS = """
     SELECT a.* FROM (
@@ -147,26 +147,26 @@ TAGS = """
 
 
 def renew_product_tags(connection: Connection, classifier_version_id: int) -> int:
-    """Update the tags of all products whose photos or photos' tags have changed. Return how many.
+    """Update the tags of all products whose images or images' tags have changed. Return how many.
 
-    The probabilities of a product are the mean of those of its photos (a linear opinion pool). One bad photo cannot
+    The probabilities of a product are the mean of those of its images (a linear opinion pool). One bad image cannot
     veto what the others agree on, as it could in a product of probabilities.
     """
     parameters = {"classifier": classifier_version_id}
     connection.execute(
         text("""
             CREATE TEMPORARY TABLE stale_products ON COMMIT DROP AS
-            SELECT product_id, photos.fused_from, photos.fused_from IS NULL AS is_gone
+            SELECT product_id, images.fused_from, images.fused_from IS NULL AS is_gone
             FROM (
                 SELECT i.product_id, md5(string_agg(i.image_id || ' ' || extract(epoch FROM t.tagged_at), ','
                                                     ORDER BY i.image_id)) AS fused_from
                 FROM catalog.image_tags t JOIN catalog.images i USING (image_id)
                 WHERE t.classifier_version_id = :classifier AND i.deleted_at IS NULL
                 GROUP BY i.product_id
-            ) photos
+            ) images
             FULL JOIN (SELECT * FROM catalog.product_tags WHERE classifier_version_id = :classifier) known
                 USING (product_id)
-            WHERE known.fused_from IS DISTINCT FROM photos.fused_from
+            WHERE known.fused_from IS DISTINCT FROM images.fused_from
         """),
         parameters,
     )
@@ -183,10 +183,10 @@ def renew_product_tags(connection: Connection, classifier_version_id: int) -> in
 
 
 FUSE = """
-    INSERT INTO catalog.product_tags (product_id, classifier_version_id, category, confidence, photos, photos_disagree,
+    INSERT INTO catalog.product_tags (product_id, classifier_version_id, category, confidence, images, images_disagree,
                                       fused_from)
     SELECT DISTINCT ON (fused.product_id) fused.product_id, :classifier, v.categories[fused.output],
-           least(fused.probability, 1), counted.photos, counted.photos_disagree, s.fused_from
+           least(fused.probability, 1), counted.images, counted.images_disagree, s.fused_from
     FROM (
         SELECT i.product_id, p.output, avg(p.probability) AS probability
         FROM catalog.image_tags t
@@ -197,7 +197,7 @@ FUSE = """
         GROUP BY i.product_id, p.output
     ) fused
     JOIN (
-        SELECT i.product_id, count(*) AS photos, count(DISTINCT t.category) > 1 AS photos_disagree
+        SELECT i.product_id, count(*) AS images, count(DISTINCT t.category) > 1 AS images_disagree
         FROM catalog.image_tags t
         JOIN catalog.images i USING (image_id)
         JOIN stale_products s ON s.product_id = i.product_id
@@ -208,6 +208,6 @@ FUSE = """
     JOIN catalog.model_versions v ON v.model_version_id = :classifier
     ORDER BY fused.product_id, fused.probability DESC, fused.output
     ON CONFLICT (product_id, classifier_version_id) DO UPDATE
-    SET category = excluded.category, confidence = excluded.confidence, photos = excluded.photos,
-        photos_disagree = excluded.photos_disagree, fused_from = excluded.fused_from, tagged_at = now()
+    SET category = excluded.category, confidence = excluded.confidence, images = excluded.images,
+        images_disagree = excluded.images_disagree, fused_from = excluded.fused_from, tagged_at = now()
 """

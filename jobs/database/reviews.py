@@ -1,4 +1,4 @@
-"""Queries for the review of single photos: which to show, what people answered, and the random audit."""
+"""Queries for the review of single images: which to show, what people answered, and the random audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jobs.database.images import RandomPlace, select_random_images
 from jobs.database.records import read_record, read_records
 from jobs.database.tables import image_tags, images, labels
 
-Reason = Literal["low_confidence", "photos_disagree", "label_error", "drifted_class", "audit"]
+Reason = Literal["low_confidence", "images_disagree", "label_error", "drifted_class", "audit"]
 
 
 def find_unsure(connection: Connection, classifier_version_id: int, below: float, limit: int) -> Sequence[int]:
@@ -34,7 +34,7 @@ def find_disagreeing(connection: Connection, classifier_version_id: int, limit: 
         FROM catalog.product_tags d
         JOIN catalog.images i USING (product_id)
         JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :version
-        WHERE d.classifier_version_id = :version AND d.photos_disagree AND t.category <> d.category
+        WHERE d.classifier_version_id = :version AND d.images_disagree AND t.category <> d.category
           AND i.deleted_at IS NULL
           AND NOT EXISTS (
               SELECT FROM catalog.images o JOIN catalog.labels l USING (image_id) WHERE o.product_id = d.product_id
@@ -119,7 +119,7 @@ def draw_audit(connection: Connection, classifier_version_id: int, limit: int) -
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """A photo to review. ``label`` is its latest label, if it has one that is in doubt."""
+    """An image to review. ``label`` is its latest label, if it has one that is in doubt."""
 
     image_id: int
     product_id: str
@@ -157,7 +157,7 @@ def read_review_items(
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer to a review: a category or `NOT_CLOTHING`, and the reason why the photo was shown."""
+    """An answer to a review: a category or `NOT_CLOTHING`, and the reason why the image was shown."""
 
     image_id: int
     reason: Reason

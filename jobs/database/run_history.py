@@ -161,7 +161,7 @@ class RunSummary(RunTotals):
 
 
 @dataclass(frozen=True)
-class RunPhotos:
+class RunImages:
     """A sample of the images that a run tagged, and of those that failed and are still open."""
 
     tagged: tuple[int, ...]
@@ -179,7 +179,7 @@ class RunDetails:
     discovered: dict[str, int]
     entries_by_reason: dict[str, int]
     report: dict[str, Any] | None
-    photos: RunPhotos
+    images: RunImages
 
 
 def list_runs(connection: Connection, size: int) -> tuple[RunSummary, ...]:
@@ -201,14 +201,14 @@ def read_run_details(connection: Connection, run_id: str) -> RunDetails | None:
         {"run": run_id},
     ).one()
     summary = _summarize(connection, row)
-    return RunDetails(summary, **run._mapping, photos=_read_photos(connection, summary, run.classifier_version_id))
+    return RunDetails(summary, **run._mapping, images=_read_images(connection, summary, run.classifier_version_id))
 
 
 def _summarize(connection: Connection, run: Row[Any]) -> RunSummary:
     return RunSummary(**{**vars(read_totals(connection, run.run_id)), **run._mapping})
 
 
-def _read_photos(connection: Connection, run: RunSummary, classifier_version_id: int | None) -> RunPhotos:
+def _read_images(connection: Connection, run: RunSummary, classifier_version_id: int | None) -> RunImages:
     parameters = {
         "run": run.run_id,
         "version": classifier_version_id,
@@ -216,7 +216,7 @@ def _read_photos(connection: Connection, run: RunSummary, classifier_version_id:
         "finished": run.finished_at,
         "size": SAMPLE_SIZE,
     }
-    return RunPhotos(
+    return RunImages(
         tuple(connection.execute(text(TAGGED_SAMPLE), parameters).scalars()),
         tuple(connection.execute(text(FAILED_SAMPLE), parameters).scalars()),
     )

@@ -23,7 +23,7 @@ REFUSED_QUERIES = (
 
 @dataclass(frozen=True)
 class ProductHit:
-    """A product that was found, with its best photo. ``similarity`` is a cosine, -1 to 1."""
+    """A product that was found, with its best image. ``similarity`` is a cosine, -1 to 1."""
 
     product_id: str
     display_name: str | None

@@ -24,7 +24,7 @@ product_tags = table(
     "product_tags",
     column("product_id", Text),
     column("classifier_version_id", Integer),
-    column("photos_disagree"),
+    column("images_disagree"),
     schema="catalog",
 )
 labels = table(

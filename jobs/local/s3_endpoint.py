@@ -8,7 +8,7 @@ from jobs.local.services import Command, Service
 from jobs.local.stack_files import StackCredentials
 
 S3_ENDPOINT = "s3"
-SOURCE_BUCKET = "photos"
+SOURCE_BUCKET = "images"
 ARTIFACTS_BUCKET = "artifacts"
 
 

@@ -36,9 +36,9 @@ from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-PHOTOS = 8
+IMAGES = 8
 """Images of random noise, for checks that need no image of the shop."""
-PHOTO_SIDE = 320
+IMAGE_SIDE = 320
 LENGTH_TOLERANCE = 1e-3
 """Maximum difference of the length of a vector from 1."""
 GATES: tuple[Gate, ...] = (decide_failures, decide_memory)
@@ -165,14 +165,14 @@ def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, sc
         RefusedError: a vector is not a unit vector, or a serving gate fails.
     """
     exact = choose_device(settings.compute.device, "fp32")
-    photos = _make_photos()
+    images = _make_images()
     model = load_served_model(artifact, "encoder", exact)
-    pixels = torch.stack([model.geometry.apply(photo) for photo in photos])
-    _require_unit_vectors(base, "photos", model.predict(pixels))
-    _require_unit_vectors(base, "texts", load_text_encoder(artifact, exact).embed(["a photo of a red dress", "hat"]))
-    folder = scratch / "photos"
+    pixels = torch.stack([model.geometry.apply(image) for image in images])
+    _require_unit_vectors(base, "images", model.predict(pixels))
+    _require_unit_vectors(base, "texts", load_text_encoder(artifact, exact).embed(["an image of a red dress", "hat"]))
+    folder = scratch / "images"
     folder.mkdir()
-    serving = measure_serving(artifact, "encoder", [_encode(photo) for photo in photos], settings, folder)
+    serving = measure_serving(artifact, "encoder", [_encode(image) for image in images], settings, folder)
     evidence = Evidence(EvaluationMetrics(serving=serving), has_champion=False, has_tagged_catalog=False)
     findings = [decide(evidence, policy) for decide in GATES]
     failed = [finding.sentence for finding in findings if finding.verdict == "failed"]
@@ -187,13 +187,13 @@ def _require_unit_vectors(base: str, subject: str, vectors: np.ndarray) -> None:
         raise RefusedError(f"{base} cannot be adopted: its vectors of {subject} do not have unit length")
 
 
-def _make_photos() -> Sequence[np.ndarray]:
+def _make_images() -> Sequence[np.ndarray]:
     """Return uint8 RGB pixels [side, side, 3] of color noise."""
     random = np.random.default_rng(0)
-    return [random.integers(0, 256, (PHOTO_SIDE, PHOTO_SIDE, 3), dtype=np.uint8) for _ in range(PHOTOS)]
+    return [random.integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8) for _ in range(IMAGES)]
 
 
-def _encode(photo: np.ndarray) -> bytes:
+def _encode(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(photo).save(buffer, "JPEG")
+    Image.fromarray(image).save(buffer, "JPEG")
     return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""The review of single photos: which to show, what may be answered, and the accuracy that follows."""
+"""The review of single images: which to show, what may be answered, and the accuracy that follows."""

@@ -51,12 +51,12 @@ def _record(connection: Connection, classifier_version_id: int, answer: Answer, 
     first = find_others_answer(connection, classifier_version_id, answer.image_id, reviewed_by)
     if first is not None:
         raise ReviewRefusedError(
-            f"{first.reviewed_by} has already answered for photo {answer.image_id}: {first.answer}."
+            f"{first.reviewed_by} has already answered for image {answer.image_id}: {first.answer}."
         )
     review_id = insert_review(connection, classifier_version_id, answer, reviewed_by)
     if review_id is None:
         raise ReviewRefusedError(
-            f"Photo {answer.image_id} is gone or has no tag of the live classifier. Reload the page."
+            f"Image {answer.image_id} is gone or has no tag of the live classifier. Reload the page."
         )
     return review_id
 

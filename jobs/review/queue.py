@@ -1,4 +1,4 @@
-"""Choose the photos to review: those where a label helps most, and a random sample to measure accuracy."""
+"""Choose the images to review: those where a label helps most, and a random sample to measure accuracy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from jobs.database.tagging_runs import find_latest_run
 from jobs.ingest.drift import rank_shifted_categories
 from jobs.settings import RunSettings
 
-REASONS: tuple[Reason, ...] = ("low_confidence", "photos_disagree", "audit", "label_error", "drifted_class")
+REASONS: tuple[Reason, ...] = ("low_confidence", "images_disagree", "audit", "label_error", "drifted_class")
 MAX_DRIFTED = 3
 MIN_SHIFT = 0.02
 """A category's part of the stability index, of which 0.1 is small and 0.25 large in total."""
@@ -36,7 +36,7 @@ LABELS_CHECKED = 10_000
 AUDIT_TARGET = 200
 """Random answers that give the accuracy to within seven points at worst (Wilson's interval at 95 %)."""
 MAX_COUNTED = 1_000
-"""The number of photos found for one reason."""
+"""The number of images found for one reason."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def find_review_queue(connection: Connection, drift: RunSettings) -> ReviewQueue
     drifted = find_drifted_categories(connection, version, drift)
     by_reason: dict[Reason, Sequence[int]] = {
         "low_confidence": find_unsure(connection, version, UNSURE_BELOW, MAX_COUNTED),
-        "photos_disagree": find_disagreeing(connection, version, MAX_COUNTED),
+        "images_disagree": find_disagreeing(connection, version, MAX_COUNTED),
         "audit": draw_audit(connection, version, MAX_COUNTED),
         "label_error": find_doubtful_labels(connection, version, SURE_FROM, LABELS_CHECKED, MAX_COUNTED),
         "drifted_class": find_of_categories(connection, version, drifted, MAX_COUNTED),

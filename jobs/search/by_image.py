@@ -13,7 +13,7 @@ from jobs.database.search import ProductHit, format_search, search_by_product, s
 from jobs.database.spaces import find_live_space, read_live_space
 from jobs.errors import NotFoundError, RefusedError
 from jobs.images.decode import MIN_SIDE_PIXELS, DecodedImage, DecodeLimits, decode_image
-from jobs.search.encoders import load_photo_embedder
+from jobs.search.encoders import load_image_embedder
 from jobs.settings import Settings, load_settings
 
 
@@ -38,7 +38,7 @@ SHRUNKEN_SIDE = 1024
 
 
 @dataclass(frozen=True)
-class PhotoSearch:
+class ImageSearch:
     """The hits, most similar first, and the SQL that finds the same."""
 
     hits: list[ProductHit]
@@ -55,16 +55,16 @@ def similar_products_by_image(
         RetryableError: the database or the bucket is unavailable.
     """
     settings = settings or load_settings()
-    pixels = read_photo(image_path, settings)
+    pixels = read_image(image_path, settings)
     with connect(settings) as connections:
 
         def embed(encoder_version_id: int) -> np.ndarray:
-            return load_photo_embedder(connections, encoder_version_id)(pixels)
+            return load_image_embedder(connections, encoder_version_id)(pixels)
 
-        return find_products_by_photo(connections.engine, embed, k, category).hits
+        return find_products_by_image(connections.engine, embed, k, category).hits
 
 
-def find_products_by_photo(engine: Engine, embed: EmbedWith, k: int, category: str | None) -> PhotoSearch:
+def find_products_by_image(engine: Engine, embed: EmbedWith, k: int, category: str | None) -> ImageSearch:
     """Search on an open engine; call ``embed`` again if another space goes live meanwhile."""
     while True:
         with engine.connect() as connection:
@@ -76,10 +76,10 @@ def find_products_by_photo(engine: Engine, embed: EmbedWith, k: int, category: s
                 continue
             hits = search_by_vector(connection, vector, space.space_id, k, category)
         shown_vector = HalfVector(vector).to_text()
-        return PhotoSearch(hits, format_search("nearest_products", shown_vector, space.space_id, k, category=category))
+        return ImageSearch(hits, format_search("nearest_products", shown_vector, space.space_id, k, category=category))
 
 
-def read_photo(image_path: Path, settings: Settings) -> np.ndarray:
+def read_image(image_path: Path, settings: Settings) -> np.ndarray:
     """Decode a file to uint8 RGB pixels [height, width, 3] under the limits of the ingest.
 
     Raises:

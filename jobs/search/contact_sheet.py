@@ -11,10 +11,10 @@ from jobs.database.search import ProductHit
 from jobs.errors import PermanentError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 
-ReadPhoto = Callable[[int], bytes]
+ReadImage = Callable[[int], bytes]
 """Read an image by its id; raises PermanentError or OSError if it is not available."""
 
-PHOTO_SIZE = (210, 280)
+IMAGE_SIZE = (210, 280)
 CAPTION_HEIGHT = 64
 MARGIN = 12
 GAP = 20
@@ -46,43 +46,43 @@ class _Pen:
     small: Font
 
 
-def render_contact_sheet(query: SearchQuery, hits: Sequence[ProductHit], read_photo: ReadPhoto) -> Image.Image:
+def render_contact_sheet(query: SearchQuery, hits: Sequence[ProductHit], read_image: ReadImage) -> Image.Image:
     """Draw a query and its hits, best first, each with rank, similarity, name and category.
 
     An image that cannot be shown becomes a gray tile with the reason.
     """
     columns, rows = min(COLUMNS, max(1, len(hits))), max(1, -(-len(hits) // COLUMNS))
-    tile_width, tile_height = PHOTO_SIZE[0] + GAP, PHOTO_SIZE[1] + CAPTION_HEIGHT + GAP
+    tile_width, tile_height = IMAGE_SIZE[0] + GAP, IMAGE_SIZE[1] + CAPTION_HEIGHT + GAP
     left = GAP + tile_width
     canvas = Image.new("RGB", (left + columns * tile_width, GAP + rows * tile_height), PAPER)
     pen = _Pen(canvas, ImageDraw.Draw(canvas), *(ImageFont.load_default(points) for points in (26, 16, 13)))
-    _draw_query(pen, query, read_photo)
+    _draw_query(pen, query, read_image)
     for position, hit in enumerate(hits):
         row, column = divmod(position, COLUMNS)
-        _draw_hit(pen, (left + column * tile_width, GAP + row * tile_height), position + 1, hit, read_photo)
+        _draw_hit(pen, (left + column * tile_width, GAP + row * tile_height), position + 1, hit, read_image)
     if not hits:
         pen.draw.text((left, GAP + MARGIN), "nothing found", MUTED, pen.medium)
     return canvas
 
 
-def _draw_query(pen: _Pen, query: SearchQuery, read_photo: ReadPhoto) -> None:
-    width, height = PHOTO_SIZE
+def _draw_query(pen: _Pen, query: SearchQuery, read_image: ReadImage) -> None:
+    width, height = IMAGE_SIZE
     pen.draw.rectangle((GAP, GAP, GAP + width - 1, GAP + height + CAPTION_HEIGHT - 1), fill=INK)
     left, room = GAP + MARGIN, width - 2 * MARGIN
     if query.image_id is None:
         lines = _wrap(query.text, pen.large, room, limit=8)
         pen.draw.multiline_text((left, GAP + MARGIN), "\n".join(lines), CARD, pen.large, spacing=8)
     else:
-        pen.canvas.paste(_load_tile(query.image_id, read_photo, pen.small), (GAP, GAP))
+        pen.canvas.paste(_load_tile(query.image_id, read_image, pen.small), (GAP, GAP))
         lines = _wrap(query.text, pen.medium, room, limit=2)
         pen.draw.multiline_text((left, GAP + height + MARGIN), "\n".join(lines), CARD, pen.medium)
 
 
-def _draw_hit(pen: _Pen, corner: tuple[int, int], rank: int, hit: ProductHit, read_photo: ReadPhoto) -> None:
+def _draw_hit(pen: _Pen, corner: tuple[int, int], rank: int, hit: ProductHit, read_image: ReadImage) -> None:
     left, top = corner
-    width, height = PHOTO_SIZE
+    width, height = IMAGE_SIZE
     pen.draw.rectangle((left, top, left + width - 1, top + height + CAPTION_HEIGHT - 1), fill=CARD)
-    pen.canvas.paste(_load_tile(hit.image_id, read_photo, pen.small), corner)
+    pen.canvas.paste(_load_tile(hit.image_id, read_image, pen.small), corner)
     pen.draw.rectangle((left, top, left + 34, top + 26), fill=ACCENT)
     pen.draw.text((left + 17, top + 13), str(rank), CARD, pen.medium, anchor="mm")
     name = _shorten(hit.display_name or hit.product_id, pen.medium, width - 2 * MARGIN)
@@ -95,21 +95,21 @@ def _draw_hit(pen: _Pen, corner: tuple[int, int], rank: int, hit: ProductHit, re
     pen.draw.text((left + width - MARGIN, line), score, ACCENT, pen.small, anchor="ra")
 
 
-def _load_tile(image_id: int, read_photo: ReadPhoto, font: Font) -> Image.Image:
-    """Return the image scaled to `PHOTO_SIZE`, or a gray tile with the reason."""
+def _load_tile(image_id: int, read_image: ReadImage, font: Font) -> Image.Image:
+    """Return the image scaled to `IMAGE_SIZE`, or a gray tile with the reason."""
     try:
-        content = read_photo(image_id)
+        content = read_image(image_id)
     except (PermanentError, OSError) as error:
-        return _make_gray_tile(f"no photo: {error}", font)
-    decoded = decode_image(content, DecodeLimits(MAX_PIXELS, 1, max(PHOTO_SIZE)))
+        return _make_gray_tile(f"no image: {error}", font)
+    decoded = decode_image(content, DecodeLimits(MAX_PIXELS, 1, max(IMAGE_SIZE)))
     if not isinstance(decoded, DecodedImage):
-        return _make_gray_tile(f"no photo: {decoded.reason.replace('_', ' ')}", font)
-    return ImageOps.pad(Image.fromarray(decoded.pixels), PHOTO_SIZE, Image.Resampling.LANCZOS, color=CARD)
+        return _make_gray_tile(f"no image: {decoded.reason.replace('_', ' ')}", font)
+    return ImageOps.pad(Image.fromarray(decoded.pixels), IMAGE_SIZE, Image.Resampling.LANCZOS, color=CARD)
 
 
 def _make_gray_tile(reason: str, font: Font) -> Image.Image:
-    width, height = PHOTO_SIZE
-    tile = Image.new("RGB", PHOTO_SIZE, EMPTY)
+    width, height = IMAGE_SIZE
+    tile = Image.new("RGB", IMAGE_SIZE, EMPTY)
     lines = "\n".join(_wrap(reason, font, width - 2 * MARGIN, limit=8))
     ImageDraw.Draw(tile).multiline_text((width / 2, height / 2), lines, MUTED, font, anchor="mm", align="center")
     return tile

@@ -19,7 +19,7 @@ class TextEmbedder(Protocol):
         """Turn texts into unit float32 vectors [n, dimensions]."""
 
 
-EmbedPhoto = Callable[[np.ndarray], np.ndarray]
+EmbedImage = Callable[[np.ndarray], np.ndarray]
 """Turn uint8 RGB pixels [height, width, 3] into a unit float32 vector [dimensions]."""
 
 LoadTextEmbedder = Callable[[int], TextEmbedder]
@@ -41,16 +41,16 @@ def load_text_embedder(connections: Connections, model_version_id: int) -> TextE
     return load_text_encoder(_fetch(connections, model_version_id), device)
 
 
-def load_photo_embedder(connections: Connections, model_version_id: int) -> EmbedPhoto:
+def load_image_embedder(connections: Connections, model_version_id: int) -> EmbedImage:
     """Load the image tower of a registered encoder; raises as `load_text_embedder` does."""
     settings = EngineSettings(connections.settings.compute.device, connections.settings.compute.precision)
     encoder = load_image_model(_fetch(connections, model_version_id), "encoder", settings)
 
-    def embed_photo(pixels: np.ndarray) -> np.ndarray:
+    def embed_image(pixels: np.ndarray) -> np.ndarray:
         vector: np.ndarray = encoder.predict(np.stack([encoder.geometry.resize(Image.fromarray(pixels))]))[0]
         return vector
 
-    return embed_photo
+    return embed_image
 
 
 def _fetch(connections: Connections, model_version_id: int) -> Path:

@@ -1,1 +1,1 @@
-"""The query service: a small server that embeds texts and classifies photos with the live models, and its client."""
+"""The query service: a small server that embeds texts and classifies images with the live models, and its client."""

@@ -36,7 +36,7 @@ class S3Uri:
         return cls(bucket, key)
 
     def as_folder(self) -> "S3Uri":
-        """Return the location with a trailing slash, so that ``photos`` does not match ``photos-old``."""
+        """Return the location with a trailing slash, so that ``images`` does not match ``images-old``."""
         return S3Uri(self.bucket, f"{self.key.rstrip('/')}/") if self.key else self
 
     def is_within(self, folder: "S3Uri") -> bool:

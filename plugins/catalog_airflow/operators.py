@@ -21,7 +21,7 @@ PROMOTION = Asset(name="catalog_promotion", uri="x-catalog://promotion")
 """A champion was promoted. Starts `catalog_retag`."""
 
 DRIFT = Asset(name="catalog_drift", uri="x-catalog://drift")
-"""The photos of a run differ from those that the champion was accepted on. Starts `model_retrain`.
+"""The images of a run differ from those that the champion was accepted on. Starts `model_retrain`.
 
 Updated at most once a week for one classifier.
 """

@@ -1,4 +1,4 @@
--- Which other products show nearly the same photo as the newest ones? For finding an article listed twice.
+-- Which other products show nearly the same image as the newest ones? For finding an article listed twice.
 SELECT newest.object_key, s.object_key AS looks_like, s.product_id, s.similarity
 FROM (
     SELECT i.* FROM catalog.images i

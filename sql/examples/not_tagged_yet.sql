@@ -1,4 +1,4 @@
--- Which photos in the bucket have no category, and why?
+-- Which images in the bucket have no category, and why?
 SELECT i.object_key, i.first_seen_at, coalesce(f.reason, 'waits for the next run') AS why, f.detail
 FROM catalog.images i
 LEFT JOIN catalog.item_failures f ON f.image_id = i.image_id AND f.resolved_at IS NULL

@@ -6,7 +6,7 @@ WITH live_then AS (
     ORDER BY switch_id DESC
     LIMIT 1
 )
-SELECT t.product_id, t.category, t.confidence, t.photos, l.model_version_id, l.switched_at, v.artifact_uri
+SELECT t.product_id, t.category, t.confidence, t.images, l.model_version_id, l.switched_at, v.artifact_uri
 FROM live_then l
 JOIN catalog.model_versions v USING (model_version_id)
 JOIN catalog.product_tags t ON t.classifier_version_id = l.model_version_id

@@ -17,5 +17,5 @@ CREATE OR REPLACE FUNCTION catalog.nearest_products(
 $$;
 
 COMMENT ON FUNCTION catalog.nearest_products IS
-    'The k products nearest to a vector, each by its best photo, only those of a category if one is given. '
+    'The k products nearest to a vector, each by its best image, only those of a category if one is given. '
     'Refuses a space that is not live and a vector of another length';

@@ -31,4 +31,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.rank_products IS
-    'Internal: the k products nearest to a vector, each by its best photo; ranks more images until k are found';
+    'Internal: the k products nearest to a vector, each by its best image; ranks more images until k are found';

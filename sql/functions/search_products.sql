@@ -7,5 +7,5 @@ RETURNS TABLE (
 $$;
 
 COMMENT ON FUNCTION catalog.search_products IS
-    'The k products whose photos fit a text best, only those of a category if one is given. '
+    'The k products whose images fit a text best, only those of a category if one is given. '
     'The text must have been embedded: `python -m jobs embed-text "..."`';

@@ -7,5 +7,5 @@ RETURNS TABLE (
 $$;
 
 COMMENT ON FUNCTION catalog.similar_products IS
-    'The k products most similar to the mean of a product''s photos, without itself, each with its best photo, '
+    'The k products most similar to the mean of a product''s images, without itself, each with its best image, '
     'only those of a category if one is given';

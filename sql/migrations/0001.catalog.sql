@@ -50,7 +50,7 @@ CREATE TABLE catalog.images (
 CREATE INDEX images_product ON catalog.images (product_id) INCLUDE (image_id);
 CREATE INDEX images_content ON catalog.images (content_hash);
 CREATE INDEX images_deleted ON catalog.images (image_id) WHERE deleted_at IS NOT NULL;
--- A random but stable order, from which the audit draws photos.
+-- A random but stable order, from which the audit draws images.
 CREATE INDEX images_audit_order ON catalog.images (hashint8extended(image_id, 0));
 COMMENT ON COLUMN catalog.images.etag IS 'As the bucket lists it now';
 COMMENT ON COLUMN catalog.images.content_hash IS
@@ -122,17 +122,17 @@ CREATE TABLE catalog.product_tags (
     classifier_version_id integer NOT NULL REFERENCES catalog.model_versions,
     category              text NOT NULL,
     confidence            real NOT NULL CHECK (confidence BETWEEN 0 AND 1),
-    photos                integer NOT NULL,
-    photos_disagree       boolean NOT NULL,
+    images                integer NOT NULL,
+    images_disagree       boolean NOT NULL,
     fused_from            text NOT NULL,
     tagged_at             timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (product_id, classifier_version_id)
 );
 CREATE INDEX product_tags_category ON catalog.product_tags (classifier_version_id, category) INCLUDE (product_id);
 CREATE INDEX product_tags_disagreeing ON catalog.product_tags (classifier_version_id, product_id)
-    WHERE photos_disagree;
+    WHERE images_disagree;
 COMMENT ON COLUMN catalog.product_tags.fused_from IS
-    'md5 of the ids and tagging times of the photos; a change means that the tags have to be fused again';
+    'md5 of the ids and tagging times of the images; a change means that the tags have to be fused again';
 
 CREATE TABLE catalog.embedding_spaces (
     space_id           integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -222,7 +222,7 @@ CREATE TABLE catalog.reviews (
     model_category        text NOT NULL,
     confidence            real NOT NULL CHECK (confidence BETWEEN 0 AND 1),
     reason                text NOT NULL
-        CHECK (reason IN ('low_confidence', 'photos_disagree', 'label_error', 'drifted_class', 'audit')),
+        CHECK (reason IN ('low_confidence', 'images_disagree', 'label_error', 'drifted_class', 'audit')),
     answer                text NOT NULL,
     label_id              bigint REFERENCES catalog.labels ON DELETE SET NULL,
     reviewed_by           text NOT NULL,
@@ -234,10 +234,10 @@ CREATE TABLE catalog.reviews (
 CREATE INDEX reviews_image ON catalog.reviews (image_id);
 CREATE INDEX reviews_classifier ON catalog.reviews (classifier_version_id, reason) WHERE undone_at IS NULL;
 CREATE INDEX reviews_person ON catalog.reviews (reviewed_by, review_id DESC);
-COMMENT ON TABLE catalog.reviews IS 'The answers of reviewers, and why each photo was shown';
+COMMENT ON TABLE catalog.reviews IS 'The answers of reviewers, and why each image was shown';
 COMMENT ON COLUMN catalog.reviews.model_category IS 'The classifier''s tag at that time';
 COMMENT ON COLUMN catalog.reviews.reason IS
-    'Why the photo was shown: audit photos are drawn at random to measure accuracy, others because they are hard';
+    'Why the image was shown: audit images are drawn at random to measure accuracy, others because they are hard';
 COMMENT ON COLUMN catalog.reviews.answer IS 'A category, or ''not clothing''';
 COMMENT ON COLUMN catalog.reviews.label_id IS 'The label that the answer became; null once it is undone';
 
@@ -259,10 +259,10 @@ CREATE TABLE catalog.examples (
 );
 CREATE INDEX examples_content ON catalog.examples (content_hash);
 COMMENT ON TABLE catalog.examples IS
-    'Labelled photos for training; their bytes are in the artifacts under their content hash';
+    'Labelled images for training; their bytes are in the artifacts under their content hash';
 COMMENT ON COLUMN catalog.examples.source IS
     'The name given at the import, or "catalog" for labels of the catalog''s own images';
-COMMENT ON COLUMN catalog.examples.source_key IS 'The photo''s name in its source';
+COMMENT ON COLUMN catalog.examples.source_key IS 'The image''s name in its source';
 COMMENT ON COLUMN catalog.examples.perceptual_hash IS '256 bits; near duplicates differ in few of them';
 COMMENT ON COLUMN catalog.examples.group_name IS
     'The product, photographer or other group that must not be split between training and test';
@@ -282,7 +282,7 @@ CREATE TABLE catalog.split_memory (
     first_snapshot_id text NOT NULL REFERENCES catalog.dataset_snapshots
 );
 COMMENT ON TABLE catalog.split_memory IS
-    'test for every photo that was ever tested on, which stays in test; train for all others of earlier snapshots';
+    'test for every image that was ever tested on, which stays in test; train for all others of earlier snapshots';
 
 -- Candidates, gates and promotions ------------------------------------------------------------------------------
 
@@ -429,7 +429,7 @@ COMMENT ON COLUMN catalog.tagging_runs.classifier_version_id IS
 COMMENT ON COLUMN catalog.tagging_runs.discovered IS
     'Images by how the listing differed from the catalog: new, changed, restored, unchanged, vanished';
 COMMENT ON COLUMN catalog.tagging_runs.purpose IS
-    'ingest tags new photos with the live models; retag tags the whole catalog with the champions';
+    'ingest tags new images with the live models; retag tags the whole catalog with the champions';
 COMMENT ON COLUMN catalog.tagging_runs.totals IS
     'The sums over the chunks of a complete run; null while more chunks can come';
 

@@ -3,8 +3,8 @@ SELECT
     p.product_id, p.display_name,
     coalesce(l.category, t.category) AS category,
     CASE WHEN l.category IS NULL THEN t.confidence ELSE 1 END AS confidence,
-    coalesce(t.photos, 0) AS photos,
-    coalesce(t.photos_disagree, false) AS photos_disagree,
+    coalesce(t.images, 0) AS images,
+    coalesce(t.images_disagree, false) AS images_disagree,
     CASE WHEN l.category IS NULL THEN 'model' ELSE 'human' END AS source,
     CASE WHEN l.category IS NULL THEN t.classifier_version_id END AS classifier_version_id,
     coalesce(l.labelled_at, t.tagged_at) AS tagged_at
@@ -17,7 +17,7 @@ LEFT JOIN (
     FROM catalog.labels l
     JOIN catalog.images i USING (image_id)
     WHERE i.deleted_at IS NULL
-        -- A photo of something else, such as a table of sizes, does not change a product that has other photos.
+        -- An image of something else, such as a table of sizes, does not change a product that has other images.
         AND (l.category <> 'not clothing' OR NOT EXISTS (
             SELECT FROM catalog.images o
             WHERE o.product_id = i.product_id AND o.deleted_at IS NULL AND 'not clothing' IS DISTINCT FROM (
@@ -31,11 +31,11 @@ WHERE coalesce(l.category, t.category) IS NOT NULL
   AND EXISTS (SELECT FROM catalog.images i WHERE i.product_id = p.product_id AND i.deleted_at IS NULL);
 
 COMMENT ON VIEW catalog.current_product_tags IS
-    'The category of each product with a photo in the bucket: the latest label of its photos, else the tag of the '
-    'live classifier; "not clothing" only if all of its photos are labelled so';
+    'The category of each product with an image in the bucket: the latest label of its images, else the tag of the '
+    'live classifier; "not clothing" only if all of its images are labelled so';
 COMMENT ON COLUMN catalog.current_product_tags.confidence IS '0 to 1; 1 for a label';
-COMMENT ON COLUMN catalog.current_product_tags.photos IS 'Photos that the live classifier has tagged';
-COMMENT ON COLUMN catalog.current_product_tags.photos_disagree IS
-    'Whether the live classifier gives these photos more than one category';
+COMMENT ON COLUMN catalog.current_product_tags.images IS 'Images that the live classifier has tagged';
+COMMENT ON COLUMN catalog.current_product_tags.images_disagree IS
+    'Whether the live classifier gives these images more than one category';
 COMMENT ON COLUMN catalog.current_product_tags.source IS 'human for a label, else model';
 COMMENT ON COLUMN catalog.current_product_tags.classifier_version_id IS 'Null for a label';

@@ -31,7 +31,7 @@ def test_a_promotion_is_announced_by_its_own_task_alone(dag: dict[str, Any]) -> 
     assert outlets == {"classifier.promote": ["catalog_promotion"], "encoder.promote": ["catalog_promotion"]}
 
 
-def test_it_runs_every_week_and_when_photos_have_drifted(dag: dict[str, Any]) -> None:
+def test_it_runs_every_week_and_when_images_have_drifted(dag: dict[str, Any]) -> None:
     assert "CronTriggerTimetable(expression='0 4 * * 0'" in dag["schedule"]
     assert "x-catalog://drift" in dag["schedule"]
 

@@ -13,7 +13,7 @@ from jobs.database.engine import create_database_engine
 
 @dataclass(frozen=True)
 class SmallCatalog:
-    """Seven photos of four products. ``image_ids`` has their ids by the names that the tests use."""
+    """Seven images of four products. ``image_ids`` has their ids by the names that the tests use."""
 
     classifier: int
     space_id: int
@@ -24,7 +24,7 @@ class SmallCatalog:
         return next(name for name, known in self.image_ids.items() if known == image_id)
 
 
-PHOTOS = {
+IMAGES = {
     "red": NewImage("P1", "dress", (1, 0, 0), 0.9),
     "blue": NewImage("P1", "hat", (0.9, 0.1, 0), 0.4),
     "hat": NewImage("P2", "hat", (0, 1, 0), 0.95),
@@ -53,9 +53,9 @@ def connection(browsed_engine: Engine) -> Iterator[Connection]:
 
 @pytest.fixture
 def catalog(connection: Connection) -> SmallCatalog:
-    """The catalog; the photos of P1 disagree, and a human called ``labelled`` a dress."""
+    """The catalog; the images of P1 disagree, and a human called ``labelled`` a dress."""
     classifier, space_id = promote_model(connection, "classifier"), open_live_space(connection, 3)
-    image_ids = dict(zip(PHOTOS, add_images(connection, list(PHOTOS.values()), space_id, classifier), strict=True))
+    image_ids = dict(zip(IMAGES, add_images(connection, list(IMAGES.values()), space_id, classifier), strict=True))
     tag_products(connection, classifier, {"P1": "dress"}, disagree=True)
     tag_products(connection, classifier, {"P2": "hat", "P_3": "shoes"})
     label_image(connection, image_ids["labelled"], "dress")

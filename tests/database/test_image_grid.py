@@ -8,19 +8,19 @@ from sqlalchemy import Connection, text
 from fixtures.catalog_rows import delete_images, register_model
 from jobs.database import image_grid
 from jobs.database.image_grid import BadCursorError, ImageFilter, read_image_page, write_cursor
-from tests.database.conftest import PHOTOS, SmallCatalog
+from tests.database.conftest import IMAGES, SmallCatalog
 
 EVERYTHING = ["untagged", "labelled", "sandal", "boot", "hat", "blue", "red"]
 
 
 def read_names(connection: Connection, catalog: SmallCatalog, wanted: ImageFilter, size: int = 100) -> list[str]:
-    """The names of all photos, read page by page."""
+    """The names of all images, read page by page."""
     names: list[str] = []
     cursor: str | None = None
     while True:
         page = read_image_page(connection, wanted, cursor, size)
         assert len(page.images) <= size
-        names += [catalog.name(photo.image_id) for photo in page.images]
+        names += [catalog.name(image.image_id) for image in page.images]
         cursor = page.next_cursor
         if cursor is None:
             return names
@@ -35,8 +35,8 @@ def read_names(connection: Connection, catalog: SmallCatalog, wanted: ImageFilte
         (ImageFilter(min_confidence=0.5), ["boot", "sandal", "red", "hat", "labelled"]),
         (ImageFilter(max_confidence=0.5), ["blue"]),
         (ImageFilter(min_confidence=0.5, category="shoes"), ["boot", "sandal"]),
-        (ImageFilter(photos_disagree=True), ["blue", "red"]),
-        (ImageFilter(photos_disagree=True, category="dress"), ["red"]),
+        (ImageFilter(images_disagree=True), ["blue", "red"]),
+        (ImageFilter(images_disagree=True, category="dress"), ["red"]),
         (ImageFilter(text="p2"), ["hat"]),
         (ImageFilter(text="PX"), ["untagged", "labelled"]),
         (ImageFilter(text="name P1"), ["blue", "red"]),
@@ -60,7 +60,7 @@ def test_a_hostile_text_is_only_text(connection: Connection, catalog: SmallCatal
 
 
 @pytest.mark.parametrize("most_sorted", [100, 0])
-def test_a_deleted_photo_is_among_the_deleted_alone(
+def test_a_deleted_image_is_among_the_deleted_alone(
     connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
 ) -> None:
     monkeypatch.setattr(image_grid, "MAX_SORTED", most_sorted)
@@ -70,12 +70,12 @@ def test_a_deleted_photo_is_among_the_deleted_alone(
         (ImageFilter(), ["untagged", "labelled", "hat", "blue"]),
         (ImageFilter(category="hat"), ["hat", "blue"]),
         (ImageFilter(min_confidence=0.1), ["blue", "hat", "labelled"]),
-        (ImageFilter(photos_disagree=True), ["blue"]),
+        (ImageFilter(images_disagree=True), ["blue"]),
         (ImageFilter(text="PX", min_confidence=0.1), ["labelled"]),
     ):
         assert read_names(connection, catalog, dataclasses.replace(wanted, deleted=True), size=1) == names
     page = read_image_page(connection, ImageFilter(deleted=True, category="hat"), None, 9)
-    assert [photo.is_deleted for photo in page.images] == [True, True]
+    assert [image.is_deleted for image in page.images] == [True, True]
 
 
 def test_a_card_shows_the_source_of_its_tag(connection: Connection, catalog: SmallCatalog) -> None:
@@ -116,7 +116,7 @@ def test_a_run_shows_what_was_tagged_during_it(
                 "space": catalog.space_id,
             },
         )
-    tagged = [name for name, photo in reversed(PHOTOS.items()) if photo.category]
+    tagged = [name for name, image in reversed(IMAGES.items()) if image.category]
     assert read_names(connection, catalog, ImageFilter(run_id="now"), size=2) == tagged
     assert read_names(connection, catalog, ImageFilter(run_id="later")) == []
     sure = ImageFilter(run_id="now", min_confidence=0.5, category="shoes")

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, text
 
 from jobs.database.images import Discovery, ListedImage, compare_listing, record_listing, stage_listing
 
-PLACE = ("photos", "new/")
+PLACE = ("images", "new/")
 IMAGES = [
     ListedImage(f"new/sku{number}_1.jpg", f"etag {number}", 2**40 + number, f"sku{number}") for number in range(5)
 ]
@@ -98,7 +98,7 @@ def test_the_same_key_in_another_bucket_is_another_image(connection: Connection)
     connection.execute(text("UPDATE catalog.images SET bucket = 'other'"))
     assert record(connection, IMAGES[1:]) == Discovery(new=4, changed=0, restored=0, unchanged=0, vanished=0, known=0)
     counts = text("SELECT bucket || ' ' || count(*) FROM catalog.images WHERE deleted_at IS NULL GROUP BY bucket")
-    assert set(connection.scalars(counts)) == {"other 5", "photos 4"}
+    assert set(connection.scalars(counts)) == {"other 5", "images 4"}
 
 
 def test_nothing_is_listed(connection: Connection) -> None:

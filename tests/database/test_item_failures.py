@@ -2,7 +2,7 @@
 
 import pytest
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.database.item_failures import ignore_failures, retry_failures
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, preview_run
@@ -12,8 +12,8 @@ SUMMARY = "SELECT reason, images FROM catalog.item_failure_summary"
 
 @pytest.fixture
 def failed(tagging_shop: Shop) -> int:
-    """A photo and a page; the page's image."""
-    tagging_shop.put_photos(1)
+    """An image and a page; the page's image."""
+    tagging_shop.put_images(1)
     tagging_shop.put("broken.jpg", b"<html>")
     ingest(tagging_shop.connections, IngestOptions())
     [(image_id,)] = tagging_shop.query("SELECT image_id FROM catalog.item_failures")
@@ -62,7 +62,7 @@ def test_the_last_decision_counts(tagging_shop: Shop, failed: int) -> None:
 
 def test_what_was_mended_is_no_longer_decided_on(tagging_shop: Shop, failed: int) -> None:
     decide(tagging_shop, "ignore", [failed])
-    tagging_shop.put("broken.jpg", make_photo(5))
+    tagging_shop.put("broken.jpg", make_image(5))
     ingest(tagging_shop.connections, IngestOptions())
     assert decide(tagging_shop, "retry", [failed, 10**9]) == 0
     assert tagging_shop.query("SELECT ignored_by, resolved_at IS NULL FROM catalog.item_failures") == [(None, False)]

@@ -28,14 +28,14 @@ def test_a_run_has_the_jobs_of_its_parts(engine: Engine) -> None:
         (JobProgress("listing the bucket", 12_000, unit="objects"), "listing the bucket, 12,000 objects"),
         (JobProgress("ranking", 3, 12, "blocks", seconds_left=9.4), "ranking, 3 of 12 blocks, 9 s left"),
         (
-            JobProgress("training", 1240, 5000, "photos", 2, 8, 0.5116, 36.4, 104.2),
-            "training, epoch 2 of 8, 1,240 of 5,000 photos, 36 photos/s, loss 0.512, 104 s left",
+            JobProgress("training", 1240, 5000, "images", 2, 8, 0.5116, 36.4, 104.2),
+            "training, epoch 2 of 8, 1,240 of 5,000 images, 36 images/s, loss 0.512, 104 s left",
         ),
         (
-            JobProgress("training", 0, 5000, "photos", 1, 8, math.nan, 0.46, 10_800.0),
-            "training, epoch 1 of 8, 0 of 5,000 photos, 0.5 photos/s, loss nan, 3 h left",
+            JobProgress("training", 0, 5000, "images", 1, 8, math.nan, 0.46, 10_800.0),
+            "training, epoch 1 of 8, 0 of 5,000 images, 0.5 images/s, loss nan, 3 h left",
         ),
-        (JobProgress("tagging", 1, 2, seconds_left=150.0), "tagging, 1 of 2 photos, 2 min left"),
+        (JobProgress("tagging", 1, 2, seconds_left=150.0), "tagging, 1 of 2 images, 2 min left"),
     ],
 )
 def test_progress_reads_as_one_line(progress: JobProgress, words: str) -> None:

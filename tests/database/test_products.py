@@ -1,4 +1,4 @@
-"""A product with its photos, tags and labels."""
+"""A product with its images, tags and labels."""
 
 from sqlalchemy import Connection, text
 
@@ -7,16 +7,16 @@ from jobs.database.products import read_product
 from tests.database.conftest import SmallCatalog
 
 
-def test_a_product_with_its_photos_and_answers(connection: Connection, catalog: SmallCatalog) -> None:
+def test_a_product_with_its_images_and_answers(connection: Connection, catalog: SmallCatalog) -> None:
     product = read_product(connection, "P1")
     assert product is not None
-    assert (product.display_name, product.category, product.source, product.photos_disagree) == (
+    assert (product.display_name, product.category, product.source, product.images_disagree) == (
         "Name of P1",
         "dress",
         "model",
         True,
     )
-    assert {(catalog.name(photo.image_id), photo.category) for photo in product.photos} == {
+    assert {(catalog.name(image.image_id), image.category) for image in product.images} == {
         ("red", "dress"),
         ("blue", "hat"),
     }
@@ -29,12 +29,12 @@ def test_a_label_wins_and_the_tag_stays_in_the_history(connection: Connection, c
     assert (product.category, product.source, product.confidence) == ("dress", "human", 1)
     said = {(answer.category, answer.labelled_by, answer.classifier_version_id) for answer in product.tags}
     assert said == {("dress", "tester", None), ("hat", None, catalog.classifier)}
-    untagged = next(photo for photo in product.photos if photo.image_id == catalog.image_ids["untagged"])
+    untagged = next(image for image in product.images if image.image_id == catalog.image_ids["untagged"])
     assert (untagged.category, untagged.source) == (None, None)
 
 
 def test_a_product_is_what_sql_says_it_is(connection: Connection, catalog: SmallCatalog) -> None:
-    """One photo of something else does not change its product."""
+    """One image of something else does not change its product."""
     connection.execute(
         text("INSERT INTO catalog.labels (image_id, category, labelled_by) VALUES (:image, 'not clothing', 'tester')"),
         {"image": catalog.image_ids["blue"]},
@@ -49,7 +49,7 @@ def test_answers_of_a_replaced_model_stay_and_are_not_live(connection: Connectio
     promote_model(connection, "classifier")
     product = read_product(connection, "P2")
     assert product is not None
-    assert (product.category, product.photos[0].category) == (None, None)
+    assert (product.category, product.images[0].category) == (None, None)
     assert [(answer.category, answer.is_current) for answer in product.tags] == [("hat", False)]
 
 

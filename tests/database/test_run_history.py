@@ -25,7 +25,7 @@ from tests.database.conftest import SmallCatalog
 
 @pytest.fixture
 def run_id(connection: Connection, catalog: SmallCatalog) -> str:
-    """A run of two chunks, with a photo that failed, and a drift."""
+    """A run of two chunks, with an image that failed, and a drift."""
     encoder = connection.execute(text("SELECT encoder_version_id FROM catalog.embedding_spaces")).scalar_one()
     models = RunModels(catalog.classifier, encoder, catalog.space_id)
     run = TaggingRun("catalog_ingest/1", "s3://shop/", "s3://m", models, {"new": 7}, 7, {"new_bytes": 7}, 1)
@@ -72,11 +72,11 @@ def test_a_run_adds_up(connection: Connection, run_id: str) -> None:
     json.dumps(run.category_counts)
 
 
-def test_a_run_shows_its_photos(connection: Connection, run_id: str, catalog: SmallCatalog) -> None:
+def test_a_run_shows_its_images(connection: Connection, run_id: str, catalog: SmallCatalog) -> None:
     details = read_run_details(connection, run_id)
     assert details is not None
-    assert details.photos.failed == (catalog.image_ids["untagged"],)
-    assert set(details.photos.tagged) == set(catalog.image_ids.values()) - {catalog.image_ids["untagged"]}
+    assert details.images.failed == (catalog.image_ids["untagged"],)
+    assert set(details.images.tagged) == set(catalog.image_ids.values()) - {catalog.image_ids["untagged"]}
     assert details.discovered == {"new": 7}
 
 

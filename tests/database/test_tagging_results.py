@@ -18,7 +18,7 @@ DIMENSIONS = 5
 
 @dataclass(frozen=True)
 class Catalog:
-    """Three photos without results, a classifier, and a live space with its index."""
+    """Three images without results, a classifier, and a live space with its index."""
 
     engine: Engine
     image_ids: list[int]

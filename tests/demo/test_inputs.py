@@ -11,7 +11,7 @@ from demo.inputs import (
     upload_images,
     write_demo_record,
 )
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.errors import PermanentError
 from jobs.models.classifier import read_categories
 
@@ -22,7 +22,7 @@ def write_images(folder: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make_photo(number, (32, 40)))
+        path.write_bytes(make_image(number, (32, 40)))
     return folder
 
 
@@ -89,7 +89,7 @@ def test_only_new_bytes_are_uploaded(shop: Shop, tmp_path: Path) -> None:
     images = find_own_images(folder, SUFFIXES)
     assert upload_images(shop.connections, images) == 2
     assert upload_images(shop.connections, images) == 0
-    (folder / "1.jpg").write_bytes(make_photo(9, (32, 40)))
+    (folder / "1.jpg").write_bytes(make_image(9, (32, 40)))
     assert upload_images(shop.connections, images) == 1
     source = shop.connections.source
     listed = [item.key for page in shop.connections.store.list_pages(source) for item in page]

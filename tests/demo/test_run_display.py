@@ -7,7 +7,7 @@ from rich.console import Console
 from demo.run_display import LiveDisplay, PlainDisplay, RunDisplay, RunView, TaskView, choose_display
 from jobs.database.job_progress import JobProgress
 
-TRAINING = JobProgress("training", 1240, 5000, "photos", 2, 8, 0.5116, 36.4, 104.2)
+TRAINING = JobProgress("training", 1240, 5000, "images", 2, 8, 0.5116, 36.4, 104.2)
 LOADING = JobProgress("loading the models")
 VIEWS = (
     RunView((TaskView("snapshot", "running", 1.0), TaskView("classifier.train", None, None))),
@@ -64,7 +64,7 @@ def test_terminal_shows_a_line_for_each_running_task() -> None:
     console, file = open_console()
     show_all(LiveDisplay(console))
     words = strip_codes(file.getvalue())
-    for part in ("training", "36 photos/s", "epoch 2/8", "loss 0.512", "104 s left", "tag_shard[0]", "━"):
+    for part in ("training", "36 images/s", "epoch 2/8", "loss 0.512", "104 s left", "tag_shard[0]", "━"):
         assert part in words
     assert words.count("snapshot: success, 4 s") == 1
     assert words.count("classifier.train: failed, 62 s") == 1
@@ -80,7 +80,7 @@ def test_task_takes_one_line_of_any_terminal(width: int) -> None:
         first, second = (strip_codes(line) for line in file.getvalue().rstrip().splitlines())
     assert "classifier.optimize" in first
     assert "classifier.train" in second
-    assert width < 80 or all(words in second for words in ("36 photos/s", "epoch 2/8", "loss 0.512", "104 s left"))
+    assert width < 80 or all(words in second for words in ("36 images/s", "epoch 2/8", "loss 0.512", "104 s left"))
 
 
 def test_no_color_disables_colors(monkeypatch: pytest.MonkeyPatch) -> None:

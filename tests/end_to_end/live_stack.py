@@ -163,9 +163,9 @@ class LiveStack:
             connection.execute(text(_TRUNCATE))
         engine.dispose()
         with connect_s3(self.status.folder) as client:
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket="photos"):
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket="images"):
                 for found in page.get("Contents", []):
-                    client.delete_object(Bucket="photos", Key=found["Key"])
+                    client.delete_object(Bucket="images", Key=found["Key"])
 
     def wait_for_query_service(self) -> None:
         """Wait until the query service has loaded the live models."""

@@ -59,7 +59,7 @@ def _make_findable(connections: Connections, vector: tuple[float, ...]) -> None:
     """Give the images of one product the vector of the words, as a trained encoder would."""
     with connections.engine.begin() as connection:
         product_id = connection.execute(
-            text("SELECT min(product_id) FROM catalog.current_product_tags WHERE photos > 1")
+            text("SELECT min(product_id) FROM catalog.current_product_tags WHERE images > 1")
         ).scalar_one()
         connection.execute(
             text("UPDATE catalog.products SET display_name = :name WHERE product_id = :product"),

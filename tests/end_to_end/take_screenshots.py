@@ -37,7 +37,7 @@ def list_pages() -> dict[str, str]:
     return {
         "overview": "overview",
         "run": f"run?run={run.replace('+', '%2B')}",
-        "photos": "photos?min_confidence=0.4",
+        "images": "images?min_confidence=0.4",
         "product": f"product?id={product}",
         "search": "search?q=red+striped+dress",
         "review": "review",

@@ -91,7 +91,7 @@ def test_images_are_reviewed_by_keyboard(browser: PagesBrowser, catalog: LiveSta
             answer = page.locator(f'form.answers [data-key="{key}"]').get_attribute("value") or ""
             page.keyboard.press(key)
         expected.append((int(image_id), answer))
-        expect(page.locator("ul.past > li").first).to_contain_text(f"photo {image_id}: {answer}")
+        expect(page.locator("ul.past > li").first).to_contain_text(f"image {image_id}: {answer}")
     statement = """
         SELECT l.image_id, l.category FROM catalog.labels l JOIN catalog.reviews r USING (label_id)
         WHERE l.labelled_by = 'admin' AND r.reviewed_by = 'admin' ORDER BY review_id
@@ -143,7 +143,7 @@ def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, cata
     [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
     [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
     [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
-    paths = ["overview", "photos", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
+    paths = ["overview", "images", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
     paths += [f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
     browser.choose_theme(theme)
     violations = {}

@@ -121,7 +121,7 @@ def test_a_slow_statement_is_allowed_while_the_server_responds(
 def test_a_lock_held_by_another_session_ends_the_job(
     tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     monkeypatch.setattr(engine_module, "LOCK_TIMEOUT_SECONDS", 2)
     settings = make_settings(tagging_shop.environment)
     with tagging_shop.connections.engine.connect() as blocker:
@@ -137,7 +137,7 @@ def test_a_lock_held_by_another_session_ends_the_job(
 
 
 def test_the_error_names_a_read_only_database(tagging_shop: Shop, database_url: str) -> None:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     name = make_url(database_url).database
     execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with (
@@ -173,7 +173,7 @@ def test_missing_encryption_is_a_configuration_error() -> None:
 
 
 def test_a_second_signal_ends_a_job_that_waits_for_a_lock(tagging_shop: Shop, tmp_path: Path) -> None:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     with tagging_shop.connections.engine.connect() as blocker:
         blocker.exec_driver_sql("LOCK TABLE catalog.images IN ACCESS EXCLUSIVE MODE")
         for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):

@@ -13,7 +13,7 @@ from functools import partial
 import psutil
 import pytest
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.errors import RetryableError
 from jobs.failures import DecodeReason
 from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
@@ -22,7 +22,7 @@ from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 
 DECODE = partial(decode_image, limits=DecodeLimits(max_pixels=1_000_000, min_side_pixels=8, target_side=64))
-HEALTHY = [make_photo(seed, (40 + seed, 50)) for seed in range(24)]
+HEALTHY = [make_image(seed, (40 + seed, 50)) for seed in range(24)]
 WIDTHS = [40 + seed for seed in range(24)]
 LOOP, SLEEP, NO_MEMORY, KILL, BIG = b"loop", b"sleep", b"no memory", b"kill", b"big"
 
@@ -150,7 +150,7 @@ def test_the_pool_ends_immediately() -> None:
 
 @pytest.mark.timeout(300)
 def test_killed_processes_lose_no_image_of_an_ingest(tagging_shop: Shop) -> None:
-    keys = tagging_shop.put_photos(64)
+    keys = tagging_shop.put_images(64)
     connections = tagging_shop.with_settings(decode_processes=2)
     for seconds in (0, 0.05, 0.1):
         with kill_one(seconds) as killed:

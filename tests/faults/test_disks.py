@@ -16,7 +16,7 @@ from jobs.storage.locations import manifest_location, shard_location
 
 
 def test_a_file_in_place_of_the_cache_gives_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
-    tagging_shop.put_photos(2)
+    tagging_shop.put_images(2)
     (tmp_path / "cache").write_text("")
     answer = run_job("ingest", environment=tagging_shop.environment | {"CATALOG_MODEL_CACHE": str(tmp_path / "cache")})
     assert answer.exit_code == 78
@@ -25,7 +25,7 @@ def test_a_file_in_place_of_the_cache_gives_one_line(tagging_shop: Shop, tmp_pat
 
 
 def test_a_full_disk_gives_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
-    tagging_shop.put_photos(2)
+    tagging_shop.put_images(2)
     messages = tmp_path / "messages"
     job = start_job("ingest", environment=tagging_shop.environment, messages=messages)
     # Limit the file size below that of a checkpoint: filling a disk would require mounting one.
@@ -41,7 +41,7 @@ def test_a_full_disk_gives_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1" + bytes(20) + b"PAR1"])
 def test_a_damaged_shard_is_reported(content: bytes, tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
-    tagging_shop.put_photos(2)
+    tagging_shop.put_images(2)
     plan_run(connections, "night", IngestOptions())
     connections.store.write(shard_location(manifest_location(connections.artifacts, "night"), 0), content)
     with pytest.raises(PermanentError, match="a shard of the manifest is damaged"):
@@ -50,7 +50,7 @@ def test_a_damaged_shard_is_reported(content: bytes, tagging_shop: Shop) -> None
 
 def test_a_missing_shard_and_an_unknown_run_are_reported(tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
-    tagging_shop.put_photos(2)
+    tagging_shop.put_images(2)
     plan_run(connections, "night", IngestOptions())
     location = shard_location(manifest_location(connections.artifacts, "night"), 0)
     connections.store._client.delete_object(Bucket=location.bucket, Key=location.key)

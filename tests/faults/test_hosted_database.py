@@ -58,7 +58,7 @@ def test_the_catalog_works_with_pgvector_in_another_schema(
         execute(empty_database_url, f'GRANT USAGE ON SCHEMA "Extensions" TO "{role}"')
     assert migrate(hosted_database_url).applied
     with open_shop(s3_server, hosted_database_url, tmp_path) as shop:
-        promote_tiny_models(shop, tiny_models).put_photos(6)
+        promote_tiny_models(shop, tiny_models).put_images(6)
         with connect(make_settings(shop.environment)) as connections:
             assert ingest(connections, IngestOptions()).tagged == 6
         job = start_job("migrate", environment=shop.environment, messages=tmp_path / "messages")

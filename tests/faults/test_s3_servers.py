@@ -16,8 +16,8 @@ from fixtures.fault_proxy import (
     Edit,
     FaultProxy,
     ProxiedResponse,
+    edit_image,
     edit_listing,
-    edit_photo,
     refuse,
     run_fault_proxy,
 )
@@ -29,7 +29,7 @@ from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from jobs.storage.object_store import ObjectStore
 
-PHOTOS = 12
+IMAGES = 12
 TAGS = "SELECT count(*) FROM catalog.current_image_tags"
 FAILURES = "SELECT reason, count(*) FROM catalog.item_failures WHERE resolved_at IS NULL GROUP BY 1"
 
@@ -48,67 +48,67 @@ def through(proxy: FaultProxy, shop: Shop) -> Connections:
 
 @pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS)
 def test_optional_response_fields_may_be_missing_or_unusual(edit: Edit, tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(PHOTOS)
+    tagging_shop.put_images(IMAGES)
     proxy.edit = edit
-    for expected in (PHOTOS, 0):
+    for expected in (IMAGES, 0):
         report = ingest(through(proxy, tagging_shop), IngestOptions())
         assert (report.tagged, report.failed) == (expected, 0)
-    assert tagging_shop.query(TAGS) == [(PHOTOS,)]
+    assert tagging_shop.query(TAGS) == [(IMAGES,)]
 
 
 def test_the_later_page_wins_for_a_key_that_changes(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(PHOTOS)
+    tagging_shop.put_images(IMAGES)
     older = re.compile(rb"<ETag>.*?</ETag>")
     proxy.edit = edit_listing(
         lambda listing: LINE.sub(lambda line: older.sub(b"<ETag>&quot;old&quot;</ETag>", line[0]) + line[0], listing)
     )
     report = ingest(through(proxy, tagging_shop), IngestOptions())
-    assert (report.tagged, report.failed) == (PHOTOS, 0)
+    assert (report.tagged, report.failed) == (IMAGES, 0)
 
 
 @pytest.mark.parametrize("edit", FOREIGN_BODIES.values(), ids=FOREIGN_BODIES)
 def test_a_body_that_is_not_the_listed_object_fails_no_image(
     edit: Callable[[ProxiedResponse], ProxiedResponse], tagging_shop: Shop, proxy: FaultProxy
 ) -> None:
-    keys = tagging_shop.put_photos(PHOTOS)
-    proxy.edit = edit_photo(lambda answer: answer if keys[0] in answer.path else edit(answer))
+    keys = tagging_shop.put_images(IMAGES)
+    proxy.edit = edit_image(lambda answer: answer if keys[0] in answer.path else edit(answer))
     with pytest.raises(RetryableError, match="returned other bytes"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query(FAILURES) == []
     proxy.edit = None
     ingest(tagging_shop.connections, IngestOptions())
-    assert tagging_shop.query(TAGS) == [(PHOTOS,)]
+    assert tagging_shop.query(TAGS) == [(IMAGES,)]
 
 
 def test_a_body_that_is_wrong_once_is_read_again(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(PHOTOS)
+    tagging_shop.put_images(IMAGES)
     answers = count()
-    proxy.edit = edit_photo(lambda answer: replace(answer, content=PAGE) if next(answers) % 3 == 0 else answer)
+    proxy.edit = edit_image(lambda answer: replace(answer, content=PAGE) if next(answers) % 3 == 0 else answer)
     report = ingest(through(proxy, tagging_shop), IngestOptions())
-    assert (report.tagged, report.failed) == (PHOTOS, 0)
+    assert (report.tagged, report.failed) == (IMAGES, 0)
 
 
 @pytest.mark.parametrize("edit", BROKEN_LISTINGS.values(), ids=BROKEN_LISTINGS)
 def test_an_incomplete_listing_changes_nothing(edit: Edit, tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(PHOTOS)
+    tagging_shop.put_images(IMAGES)
     ingest(tagging_shop.connections, IngestOptions())
     proxy.edit = edit
     # The server behind the proxy rejects this token.
     with pytest.raises((RetryableError, PermanentError), match=r"listing|not S3|InvalidToken"):
         ingest(through(proxy, tagging_shop), IngestOptions())
-    assert tagging_shop.query("SELECT count(*) FROM catalog.images WHERE deleted_at IS NULL") == [(PHOTOS,)]
+    assert tagging_shop.query("SELECT count(*) FROM catalog.images WHERE deleted_at IS NULL") == [(IMAGES,)]
 
 
 def test_error_pages_end_the_job_after_a_few_images(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(PHOTOS * 3)
-    proxy.edit = edit_photo(lambda answer: replace(answer, status=403, content=PAGE))
+    tagging_shop.put_images(IMAGES * 3)
+    proxy.edit = edit_image(lambda answer: replace(answer, status=403, content=PAGE))
     with pytest.raises(RetryableError, match="error pages with status 403 that do not come from S3"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query(FAILURES) == []
 
 
 def test_a_wrong_clock_ends_the_job(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(PHOTOS)
+    tagging_shop.put_images(IMAGES)
     proxy.edit = refuse(403, "RequestTimeTooSkewed")
     with pytest.raises(RetryableError, match="RequestTimeTooSkewed"):
         ingest(through(proxy, tagging_shop), IngestOptions())
@@ -117,7 +117,7 @@ def test_a_wrong_clock_ends_the_job(tagging_shop: Shop, proxy: FaultProxy) -> No
 
 @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
 def test_the_error_names_the_region_of_the_bucket(code: str, tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(PHOTOS)
+    tagging_shop.put_images(IMAGES)
     proxy.edit = refuse(400, code, "<Region>eu-north-1</Region>")
     with pytest.raises(PermanentError, match=r"in eu-north-1\. Set AWS_REGION"):
         ingest(through(proxy, tagging_shop), IngestOptions())

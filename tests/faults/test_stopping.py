@@ -46,7 +46,7 @@ def test_a_stop_does_not_affect_the_next_job() -> None:
 
 
 def test_sigterm_in_the_last_chunk_ends_the_job_after_it(tagging_shop: Shop, tmp_path: Path) -> None:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     with tagging_shop.connections.engine.connect() as blocker:
         blocker.exec_driver_sql("LOCK TABLE catalog.image_tags IN EXCLUSIVE MODE")
         process = start_job("ingest", environment=tagging_shop.environment, messages=tmp_path / "messages")

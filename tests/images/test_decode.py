@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from fixtures.shop import make_photo
+from fixtures.shop import make_image
 from jobs.failures import DecodeReason
 from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 
@@ -50,13 +50,13 @@ def claim_png(width: int, height: int) -> bytes:
     ("content", "reason"),
     [
         (b"", DecodeReason.EMPTY),
-        (make_photo(1)[:400], DecodeReason.TRUNCATED),
+        (make_image(1)[:400], DecodeReason.TRUNCATED),
         (b"<!DOCTYPE html><html><body>404</body></html>", DecodeReason.UNSUPPORTED),
         (b"just text", DecodeReason.UNSUPPORTED),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', DecodeReason.UNSUPPORTED),
         (claim_png(50_000, 50_000), DecodeReason.TOO_MANY_PIXELS),
-        (make_photo(1, (1, 1), "PNG"), DecodeReason.TOO_SMALL),
-        (make_photo(1, (7, 300), "PNG"), DecodeReason.TOO_SMALL),
+        (make_image(1, (1, 1), "PNG"), DecodeReason.TOO_SMALL),
+        (make_image(1, (7, 300), "PNG"), DecodeReason.TOO_SMALL),
     ],
 )
 def test_bad_bytes_fail_with_a_reason(content: bytes, reason: DecodeReason) -> None:
@@ -65,9 +65,9 @@ def test_bad_bytes_fail_with_a_reason(content: bytes, reason: DecodeReason) -> N
 
 def test_images_at_the_limits_are_decoded() -> None:
     limits = DecodeLimits(max_pixels=8 * 30, min_side_pixels=8, target_side=64)
-    decoded = decode(make_photo(1, (8, 30), "PNG"), limits)
+    decoded = decode(make_image(1, (8, 30), "PNG"), limits)
     assert (decoded.width, decoded.height) == (8, 30)
-    assert fail(make_photo(1, (8, 31), "PNG"), limits).reason is DecodeReason.TOO_MANY_PIXELS
+    assert fail(make_image(1, (8, 31), "PNG"), limits).reason is DecodeReason.TOO_MANY_PIXELS
 
 
 def test_a_decompression_bomb_is_refused_from_its_header() -> None:
@@ -153,11 +153,11 @@ def test_an_animation_decodes_to_its_first_frame() -> None:
 
 
 def test_the_format_is_detected_from_the_bytes() -> None:
-    assert decode(make_photo(1, image_format="PNG")).pixels.shape == (128, 96, 3)
+    assert decode(make_image(1, image_format="PNG")).pixels.shape == (128, 96, 3)
 
 
 def test_a_large_jpeg_is_decoded_smaller_but_not_below_the_target() -> None:
-    decoded = decode(make_photo(1, (600, 900)))
+    decoded = decode(make_image(1, (600, 900)))
     assert (decoded.width, decoded.height) == (600, 900)
     assert 64 <= min(decoded.pixels.shape[:2]) < 600
 
@@ -165,7 +165,7 @@ def test_a_large_jpeg_is_decoded_smaller_but_not_below_the_target() -> None:
 def test_mutated_files_never_raise() -> None:
     random_bytes = random.Random(11)
     for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
-        original = make_photo(5, (40, 50), image_format)
+        original = make_image(5, (40, 50), image_format)
         for _ in range(150):
             content = bytearray(original)
             for _ in range(random_bytes.randint(1, 12)):

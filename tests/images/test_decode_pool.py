@@ -9,7 +9,7 @@ from functools import partial
 
 import psutil
 
-from fixtures.shop import make_photo
+from fixtures.shop import make_image
 from jobs.failures import DecodeReason
 from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 from jobs.images.decode_pool import DecodePool
@@ -36,9 +36,9 @@ def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFailure:
 
 
 def test_a_batch_keeps_its_order() -> None:
-    photos = [make_photo(seed, (40 + seed, 50)) for seed in range(6)]
+    images = [make_image(seed, (40 + seed, 50)) for seed in range(6)]
     with DecodePool(2) as pool:
-        decoded = pool.decode(DECODE, [photos[0], b"", *photos[1:]])
+        decoded = pool.decode(DECODE, [images[0], b"", *images[1:]])
     assert [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded] == [
         40,
         DecodeReason.EMPTY,
@@ -47,10 +47,10 @@ def test_a_batch_keeps_its_order() -> None:
 
 
 def test_a_crash_fails_only_its_image() -> None:
-    photos = [make_photo(seed) for seed in range(4)]
+    images = [make_image(seed) for seed in range(4)]
     with DecodePool(1) as pool:
-        first = pool.decode(crash_on_deadly_bytes, [photos[0], DEADLY, *photos[1:]])
-        second = pool.decode(crash_on_deadly_bytes, photos)
+        first = pool.decode(crash_on_deadly_bytes, [images[0], DEADLY, *images[1:]])
+        second = pool.decode(crash_on_deadly_bytes, images)
     faults = [image.reason for image in first if isinstance(image, DecodeFailure)]
     assert faults == [DecodeReason.DECODER_CRASHED]
     assert isinstance(first[1], DecodeFailure)
@@ -81,9 +81,9 @@ def test_processes_end_when_the_job_is_killed() -> None:
 
 
 def test_a_crash_does_not_fail_the_rest_of_its_group() -> None:
-    photos = [make_photo(seed, (40 + seed, 50)) for seed in range(9)]
+    images = [make_image(seed, (40 + seed, 50)) for seed in range(9)]
     with DecodePool(1) as pool:
-        decoded = pool.decode(crash_on_deadly_bytes, [*photos[:4], DEADLY, *photos[4:]])
+        decoded = pool.decode(crash_on_deadly_bytes, [*images[:4], DEADLY, *images[4:]])
     widths = [image.width if isinstance(image, DecodedImage) else image.reason for image in decoded]
     assert widths == [*range(40, 44), DecodeReason.DECODER_CRASHED, *range(44, 49)]
 

@@ -10,26 +10,26 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
 from fixtures.real_data import require_pretrained
-from fixtures.shop import make_photo
+from fixtures.shop import make_image
 from jobs.images.decode import DecodeLimits, PreparedImage, prepare_image
 from jobs.images.geometry import Geometry
 from jobs.models.preprocessing import Preprocessing
 
-PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "clothing-small"
+IMAGES = Path(__file__).parents[2].parent / "shared" / "data" / "clothing-small"
 
 
-def list_real_photos(count: int) -> list[Path]:
+def list_real_images(count: int) -> list[Path]:
     """Spread over all that are there."""
-    photos = sorted(PHOTOS.glob("*/*/*.jpg"))
-    if not photos:
-        pytest.skip("no real photos: features of rendered ones say little")
-    return photos[:: len(photos) // count][:count]
+    images = sorted(IMAGES.glob("*/*/*.jpg"))
+    if not images:
+        pytest.skip("no real images: features of rendered ones say little")
+    return images[:: len(images) // count][:count]
 
 
-def enlarge(photo: Path) -> bytes:
-    """Return a large photo, which a decoder can shrink."""
+def enlarge(image: Path) -> bytes:
+    """Return a large image, which a decoder can shrink."""
     buffer = io.BytesIO()
-    Image.open(photo).convert("RGB").resize((1200, 1600), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
+    Image.open(image).convert("RGB").resize((1200, 1600), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -40,7 +40,7 @@ def test_features_match_the_preprocessing_of_the_training(is_large: bool) -> Non
     preprocessing = Preprocessing.from_checkpoint(folder)
     limits = DecodeLimits(10**8, 8, 2 * preprocessing.geometry.resize_to)
     cosines = []
-    for path in list_real_photos(24):
+    for path in list_real_images(24):
         content = enlarge(path) if is_large else path.read_bytes()
         prepared = prepare_image(content, limits, [preprocessing.geometry])
         assert isinstance(prepared, PreparedImage)
@@ -58,10 +58,10 @@ def test_features_match_the_preprocessing_of_the_training(is_large: bool) -> Non
 @pytest.mark.parametrize("size", [(400, 533), (533, 400), (50, 61), (1200, 1600)])
 def test_pixels_match_pillow(interpolation: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cykooz_resizer", reason="no package for this machine, on which Pillow resizes")
-    photo = Image.open(io.BytesIO(make_photo(3, size)))
+    image = Image.open(io.BytesIO(make_image(3, size)))
     geometry = Geometry(256, 224, keep_aspect=True, interpolation=interpolation)
-    fast = geometry.resize(photo).astype(int)
+    fast = geometry.resize(image).astype(int)
     monkeypatch.setattr("jobs.images.geometry.cykooz_resizer", None)
-    difference = np.abs(fast - geometry.resize(photo).astype(int))
+    difference = np.abs(fast - geometry.resize(image).astype(int))
     assert difference.mean() < 0.3
     assert np.quantile(difference, 0.99) <= 2

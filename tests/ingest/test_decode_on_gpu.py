@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchcodec.decoders import decode_jpeg
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.errors import PermanentError
 from jobs.failures import DecodeReason
 from jobs.images.decode import DecodeFailure, DecodeLimits, PreparedImage, prepare_image
@@ -69,7 +69,7 @@ def assert_alike(one: PreparedImage | DecodeFailure, other: PreparedImage | Deco
 
 @pytest.mark.parametrize("size", [(90, 120), (300, 200), (900, 700)])
 def test_images_match_those_of_the_processes(decoder: GpuDecoder, processes: Processes, size: tuple[int, int]) -> None:
-    contents = [make_photo(number, size) for number in range(3)]
+    contents = [make_image(number, size) for number in range(3)]
     prepared = decoder.decode(contents)
     assert processes.asked == []
     for one, content in zip(prepared, contents, strict=True):
@@ -87,12 +87,12 @@ def test_images_are_turned_upright(decoder: GpuDecoder, processes: Processes, or
 
 
 def test_a_mixed_batch_keeps_its_order_and_reasons(decoder: GpuDecoder, processes: Processes) -> None:
-    photo = make_photo(1, (90, 120))
+    image = make_image(1, (90, 120))
     cmyk = encode(Image.new("RGB", (64, 64), (220, 30, 40)).convert("CMYK"), "JPEG")
     huge = encode(Image.new("L", (1001, 1000)), "JPEG")
     narrow = encode(Image.new("L", (7, 90)), "JPEG")
-    others = [b"", b"<html>", make_photo(2, (50, 60), "PNG"), photo[:400], cmyk, huge, narrow]
-    prepared = decoder.decode([photo, *others, make_photo(3, (90, 120))])
+    others = [b"", b"<html>", make_image(2, (50, 60), "PNG"), image[:400], cmyk, huge, narrow]
+    prepared = decoder.decode([image, *others, make_image(3, (90, 120))])
     assert processes.asked == others
     reasons = [one.reason if isinstance(one, DecodeFailure) else None for one in prepared]
     assert reasons == [
@@ -106,8 +106,8 @@ def test_a_mixed_batch_keeps_its_order_and_reasons(decoder: GpuDecoder, processe
         DecodeReason.TOO_SMALL,
         None,
     ]
-    assert_alike(prepared[0], prepare_image(photo, LIMITS, GEOMETRIES))
-    assert_alike(prepared[8], prepare_image(make_photo(3, (90, 120)), LIMITS, GEOMETRIES))
+    assert_alike(prepared[0], prepare_image(image, LIMITS, GEOMETRIES))
+    assert_alike(prepared[8], prepare_image(make_image(3, (90, 120)), LIMITS, GEOMETRIES))
 
 
 def test_a_bomb_is_refused_by_our_own_limit(decoder: GpuDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,13 +127,13 @@ def test_images_that_the_gpu_refuses_are_logged_and_decoded_by_processes(
     decoder: GpuDecoder, processes: Processes, caplog: pytest.LogCaptureFixture
 ) -> None:
     # The header is whole and the end is there, but no scan is between them.
-    photo = make_photo(1, (90, 120))
-    hollow = photo[: photo.index(b"\xff\xda")] + b"\xff\xd9"
+    image = make_image(1, (90, 120))
+    hollow = image[: image.index(b"\xff\xda")] + b"\xff\xd9"
     with caplog.at_level(logging.WARNING):
-        prepared = decoder.decode([photo, hollow])
-    assert_alike(prepared[0], prepare_image(photo, LIMITS, GEOMETRIES))
+        prepared = decoder.decode([image, hollow])
+    assert_alike(prepared[0], prepare_image(image, LIMITS, GEOMETRIES))
     assert isinstance(prepared[1], DecodeFailure)
-    assert processes.asked == [photo, hollow]
+    assert processes.asked == [image, hollow]
     assert "the GPU failed to decode 2 JPEGs" in caplog.text
 
 
@@ -144,9 +144,9 @@ def test_groups_are_limited_in_pixels_and_complete() -> None:
 
 
 def test_a_run_with_the_gpu_decoder_gives_the_same_tags(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    tagging_shop.put_photos(10)
-    tagging_shop.put("p9_1.png", make_photo(99, image_format="PNG"))
-    tagging_shop.put("p9_2.jpg", make_photo(98)[:400])
+    tagging_shop.put_images(10)
+    tagging_shop.put("p9_1.png", make_image(99, image_format="PNG"))
+    tagging_shop.put("p9_2.jpg", make_image(98)[:400])
     tags = "SELECT image_id, category FROM catalog.current_image_tags ORDER BY 1"
     ingest(tagging_shop.connections, IngestOptions())
     expected = tagging_shop.query(tags)
@@ -173,10 +173,10 @@ def test_the_gpu_decoder_without_a_gpu_is_a_clear_error() -> None:
 @pytest.mark.parametrize("size", [(301, 200), (160, 333), (40, 47)])
 @pytest.mark.parametrize("geometry", RESIZE_GEOMETRIES, ids=lambda geometry: f"{geometry.resize_to}-{geometry.crop_to}")
 def test_resized_tensors_match_the_decoding_processes(geometry: Geometry, size: tuple[int, int]) -> None:
-    photo = Image.open(io.BytesIO(make_photo(5, size))).convert("RGB")
-    tensor = torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)
+    image = Image.open(io.BytesIO(make_image(5, size))).convert("RGB")
+    tensor = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
     resized = resize_on_device(tensor, geometry).permute(1, 2, 0).numpy()
-    expected = geometry.resize(photo)
+    expected = geometry.resize(image)
     assert resized.dtype == expected.dtype
     assert resized.shape == expected.shape
     difference = np.abs(resized.astype(int) - expected)

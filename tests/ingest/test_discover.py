@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.database.images import Discovery, ProductText
 from jobs.errors import PermanentError
 from jobs.ingest.discover import discover_images, read_product_texts
@@ -26,31 +26,31 @@ def live_keys(shop: Shop) -> set[str]:
 
 
 def test_new_changed_unchanged_vanished_and_restored(shop: Shop) -> None:
-    keys = shop.put_photos(10)
+    keys = shop.put_images(10)
     assert discover(shop) == Discovery(new=10, changed=0, restored=0, unchanged=0, vanished=0, known=0)
-    shop.put(keys[0], make_photo(999))
+    shop.put(keys[0], make_image(999))
     shop.remove(keys[1])
-    shop.put("extra.png", make_photo(5, image_format="PNG"))
+    shop.put("extra.png", make_image(5, image_format="PNG"))
     assert discover(shop) == Discovery(new=1, changed=1, restored=0, unchanged=8, vanished=1, known=10)
     assert live_keys(shop) == {*keys, "extra.png"} - {keys[1]}
-    shop.put(keys[1], make_photo(1))
+    shop.put(keys[1], make_image(1))
     assert discover(shop) == Discovery(new=0, changed=0, restored=1, unchanged=10, vanished=0, known=10)
     assert keys[1] in live_keys(shop)
 
 
 def test_changed_bytes_lose_their_hash(shop: Shop) -> None:
-    (key, other) = shop.put_photos(2)
+    (key, other) = shop.put_images(2)
     discover(shop)
     with shop.connections.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE catalog.images SET content_hash = sha256('')")
-    shop.put(key, make_photo(999))
+    shop.put(key, make_image(999))
     discover(shop)
     hashed = shop.query("SELECT object_key FROM catalog.images WHERE content_hash IS NOT NULL")
     assert hashed == [(other,)]
 
 
 def test_too_many_vanished_images_change_nothing(shop: Shop) -> None:
-    keys = shop.put_photos(10)
+    keys = shop.put_images(10)
     discover(shop)
     for key in keys[:3]:
         shop.remove(key)
@@ -63,14 +63,14 @@ def test_too_many_vanished_images_change_nothing(shop: Shop) -> None:
 
 def test_suffixes_and_exclude_patterns_select_images(shop: Shop) -> None:
     for key in ("a.jpg", "B.JPG", "notes.txt", "thumbs/a.jpg", "a.jpg.bak"):
-        shop.put(key, make_photo(1))
+        shop.put(key, make_image(1))
     discover(shop, exclude_patterns=("thumbs/*",))
     assert live_keys(shop) == {"a.jpg", "B.JPG"}
 
 
 def test_prefixes_do_not_affect_each_other(shop: Shop) -> None:
     for key in ("summer/a.jpg", "summer/b.jpg", "winter/a.jpg", "summer2/c.jpg"):
-        shop.put(key, make_photo(len(key)))
+        shop.put(key, make_image(len(key)))
     discover(shop, prefix="summer/")
     assert live_keys(shop) == {"summer/a.jpg", "summer/b.jpg"}
     assert discover(shop, prefix="winter/").vanished == 0
@@ -88,21 +88,21 @@ def test_prefixes_do_not_affect_each_other(shop: Shop) -> None:
     ],
 )
 def test_the_product_id_is_read_from_the_key(shop: Shop, key: str, product_id: str) -> None:
-    shop.put(key, make_photo(1))
+    shop.put(key, make_image(1))
     discover(shop)
     assert shop.query("SELECT product_id FROM catalog.images") == [(product_id,)]
 
 
 def test_the_product_pattern_is_a_setting(shop: Shop) -> None:
-    shop.put("4711/front.jpg", make_photo(1))
-    shop.put("4711/back.jpg", make_photo(2))
+    shop.put("4711/front.jpg", make_image(1))
+    shop.put("4711/back.jpg", make_image(2))
     discover(shop, product_id_pattern=r"^(?P<product_id>\d+)/")
     assert shop.query("SELECT DISTINCT product_id FROM catalog.images") == [("4711",)]
 
 
 def test_texts_come_from_the_products_file(shop: Shop) -> None:
-    shop.put("sku1_1.jpg", make_photo(1))
-    shop.put("sku1_2.jpg", make_photo(2))
+    shop.put("sku1_1.jpg", make_image(1))
+    shop.put("sku1_2.jpg", make_image(2))
     lines = (
         "image,description,display name,category",
         '"sku1_1.jpg","A ""red"" dress, long",Dress Été,dress',
@@ -116,7 +116,7 @@ def test_texts_come_from_the_products_file(shop: Shop) -> None:
 
 
 def test_a_missing_column_keeps_the_stored_texts(shop: Shop) -> None:
-    shop.put("sku1_1.jpg", make_photo(1))
+    shop.put("sku1_1.jpg", make_image(1))
     for content in (b"image,description,name\nsku1_1.jpg,red,Dress\n", b"image,name\nsku1_1.jpg,Gown\n"):
         shop.put("products.csv", content)
         discover(shop)
@@ -124,7 +124,7 @@ def test_a_missing_column_keeps_the_stored_texts(shop: Shop) -> None:
 
 
 def test_a_products_file_without_an_image_column_is_ignored(shop: Shop) -> None:
-    shop.put("sku1_1.jpg", make_photo(1))
+    shop.put("sku1_1.jpg", make_image(1))
     shop.put("products.csv", b"name,description\nDress,red\n")
     discover(shop)
     assert shop.query("SELECT product_id, display_name FROM catalog.products") == [("sku1", None)]

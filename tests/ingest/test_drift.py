@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from fixtures.catalog_rows import label_image
 from fixtures.champions import make_champion
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.database.drift_references import (
     DriftReference,
     count_catalog_answers,
@@ -106,20 +106,20 @@ def report_again(shop: Shop, run_id: str) -> RunReport:
 
 def test_the_report_of_a_run_contains_drift(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
-    tagging_shop.put_photos(40)
+    tagging_shop.put_images(40)
     report = ingest(easy, IngestOptions())
     assert (report.drift, report.asks_for_retraining) == (None, False), "there is no reference"
     with tagging_shop.connections.engine.begin() as connection:
         seen = count_catalog_answers(connection, read_live_classifier(tagging_shop))
     # The untrained models give every image the same tag.
     set_reference(tagging_shop, seen)
-    tagging_shop.put_photos(40, seed=1)
+    tagging_shop.put_images(40, seed=1)
     report = ingest(easy, IngestOptions())
     assert report.drift is not None
     assert (report.drift.images, report.asks_for_retraining) == (40, False)
 
     set_reference(tagging_shop, replace(seen, category_counts={"another": 1000}))
-    tagging_shop.put_photos(40, seed=2)
+    tagging_shop.put_images(40, seed=2)
     report = ingest(easy, IngestOptions())
     assert report.asks_for_retraining
     ((stored,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs ORDER BY started_at DESC LIMIT 1")
@@ -132,16 +132,16 @@ def test_after_the_first_run_the_catalog_is_the_reference(tagging_shop: Shop) ->
         other_mix = replace(REFERENCE, category_counts={"another": 1000})
         upsert_drift_reference(connection, read_live_classifier(tagging_shop), other_mix, "test")
     measured_on = "SELECT measured_on FROM catalog.drift_references"
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     assert not ingest(easy, IngestOptions()).asks_for_retraining
     assert tagging_shop.query(measured_on) == [("test",)], "too few to tell"
-    tagging_shop.put_photos(40, seed=1)
+    tagging_shop.put_images(40, seed=1)
     run = ingest(easy, IngestOptions())
     assert run.asks_for_retraining
     assert tagging_shop.query(measured_on) == [("catalog",)]
     again = report_again(tagging_shop, run.run_id)
     assert (again.drift, again.asks_for_retraining) == (run.drift, True)
-    tagging_shop.put_photos(40, seed=2)
+    tagging_shop.put_images(40, seed=2)
     assert not ingest(easy, IngestOptions()).asks_for_retraining
 
 
@@ -150,7 +150,7 @@ def test_lasting_drift_requests_retraining_once_a_week(tagging_shop: Shop) -> No
     set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
     asked = []
     for night in range(3):
-        tagging_shop.put_photos(20, seed=night)
+        tagging_shop.put_images(20, seed=night)
         report = ingest(easy, IngestOptions())
         assert report.drift is not None
         assert report.drift.is_flagged
@@ -170,31 +170,31 @@ def test_a_new_classifier_may_request_retraining_immediately(tagging_shop: Shop,
             make_champion(tagging_shop.connections, classifier, "classifier")
             retag(tagging_shop.connections)
         set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
-        tagging_shop.put_photos(20, seed=night)
+        tagging_shop.put_images(20, seed=night)
         assert ingest(easy, IngestOptions()).asks_for_retraining
 
 
 def test_a_failed_run_does_not_request_retraining(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10, failed_share_limit=0.01)
     set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
-    tagging_shop.put_photos(20)
-    tagging_shop.put("broken.jpg", b"no photo")
+    tagging_shop.put_images(20)
+    tagging_shop.put("broken.jpg", b"no image")
     with pytest.raises(PermanentError, match="1 of 21 images failed"):
         ingest(easy, IngestOptions())
     ((stored,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs")
     assert stored["drift"]["is_flagged"]
     assert not stored["asks_for_retraining"]
-    tagging_shop.put_photos(20, seed=1)
+    tagging_shop.put_images(20, seed=1)
     assert ingest(easy, IngestOptions()).asks_for_retraining
 
 
 def test_only_new_predictions_of_the_run_count(tagging_shop: Shop) -> None:
     set_reference(tagging_shop, REFERENCE)
-    keys = tagging_shop.put_photos(12)
+    keys = tagging_shop.put_images(12)
     ingest(tagging_shop.connections, IngestOptions())
     for number in range(5):
-        tagging_shop.put(f"copy{number}.jpg", make_photo(1))
-    tagging_shop.put_photos(3, seed=1)
+        tagging_shop.put(f"copy{number}.jpg", make_image(1))
+    tagging_shop.put_images(3, seed=1)
     ((image_id,),) = tagging_shop.query("SELECT image_id FROM catalog.images WHERE object_key = :key", key=keys[0])
     with tagging_shop.connections.engine.begin() as connection:
         label_image(connection, image_id, "hat")
@@ -204,7 +204,7 @@ def test_only_new_predictions_of_the_run_count(tagging_shop: Shop) -> None:
 
 
 def test_a_switch_makes_the_catalog_the_reference(tagging_shop: Shop, tiny_models: TinyModels) -> None:
-    tagging_shop.put_photos(20)
+    tagging_shop.put_images(20)
     ingest(tagging_shop.connections, IngestOptions())
     new = make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
     with tagging_shop.connections.engine.begin() as connection:

@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.champions import make_champion
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, preview_run
@@ -18,9 +18,9 @@ LIVE_SPACE = "SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'
 def embedding_shop(shop: Shop, tiny_models: TinyModels) -> Shop:
     """A shop whose only champion is an encoder, with ten images: two are copies, one is broken."""
     make_champion(shop.connections, tiny_models.encoder, "encoder")
-    shop.put_photos(7)
+    shop.put_images(7)
     for number in range(2):
-        shop.put(f"copy{number}_1.jpg", make_photo(0))
+        shop.put(f"copy{number}_1.jpg", make_image(0))
     shop.put("broken_1.jpg", b"<html>")
     return shop
 
@@ -42,7 +42,7 @@ def test_images_get_vectors_and_no_tags(embedding_shop: Shop) -> None:
 def test_a_second_run_embeds_only_changed_images(embedding_shop: Shop) -> None:
     ingest(embedding_shop.connections, IngestOptions())
     assert ingest(embedding_shop.connections, IngestOptions()).entries == 0
-    embedding_shop.put("p0000_1.jpg", make_photo(777))
+    embedding_shop.put("p0000_1.jpg", make_image(777))
     plan = preview_run(embedding_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 1}
     assert ingest(embedding_shop.connections, IngestOptions()).tagged == 1

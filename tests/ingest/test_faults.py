@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.fault_proxy import FaultProxy, run_fault_proxy
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.connections import Connections
 from jobs.errors import PermanentError, RetryableError
 from jobs.ingest.ingest import ingest
@@ -46,18 +46,18 @@ def through(proxy: FaultProxy, shop: Shop) -> Connections:
 
 
 def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    tagging_shop.put_photos(24)
+    tagging_shop.put_images(24)
     proxy.delay_seconds = 0.2
     connections = replace(tagging_shop.with_settings(read_threads=2), store=ObjectStore(proxy.url))
     report = ingest(connections, IngestOptions())
     assert report.bottleneck == "bucket"
-    # Two threads for 24 photos, each a fifth of a second.
+    # Two threads for 24 images, each a fifth of a second.
     assert report.waiting["bucket"].seconds > 1.6
     assert 0.5 < report.waiting["bucket"].share <= 1
 
 
 def test_failures_of_single_objects_become_rows(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    keys = tagging_shop.put_photos(12)
+    keys = tagging_shop.put_images(12)
     proxy.errors = {
         keys[0]: (403, "AccessDenied"),
         keys[1]: (404, "NoSuchKey"),
@@ -73,7 +73,7 @@ def test_failures_of_single_objects_become_rows(tagging_shop: Shop, proxy: Fault
 
 
 def test_retryable_failures_are_retried_and_resolved(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    key = tagging_shop.put_photos(2)[0]
+    key = tagging_shop.put_images(2)[0]
     tagging_shop.put("broken.jpg", b"<html>")
     proxy.errors = {key: (403, "AccessDenied")}
     connections = through(proxy, tagging_shop)
@@ -91,7 +91,7 @@ def test_retryable_failures_are_retried_and_resolved(tagging_shop: Shop, proxy: 
 
 
 def test_attempts_become_less_frequent(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    key = tagging_shop.put_photos(1)[0]
+    key = tagging_shop.put_images(1)[0]
     proxy.errors = {key: (403, "AccessDenied")}
     limited = replace(through(proxy, tagging_shop), settings=tagging_shop.with_settings(max_attempts=2).settings)
     assert [ingest(limited, IngestOptions()).entries for _ in range(3)] == [1, 1, 0]
@@ -103,13 +103,13 @@ def test_attempts_become_less_frequent(tagging_shop: Shop, proxy: FaultProxy) ->
 
 
 def test_a_replaced_object_is_detected_without_if_match(tagging_shop: Shop) -> None:
-    keys = tagging_shop.put_photos(1)
+    keys = tagging_shop.put_images(1)
     location = replace(tagging_shop.connections.source, key=keys[0])
     assert tagging_shop.connections.store.read_unchanged(location, "another-etag", 10**6) == "object_replaced"
 
 
 def test_throttling_ends_the_job_without_loss(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    keys = tagging_shop.put_photos(20)
+    keys = tagging_shop.put_images(20)
     proxy.errors = {keys[13]: (503, "SlowDown")}
     with pytest.raises(RetryableError, match="SlowDown"):
         ingest(through(proxy, tagging_shop), IngestOptions())
@@ -120,7 +120,7 @@ def test_throttling_ends_the_job_without_loss(tagging_shop: Shop, proxy: FaultPr
 
 
 def test_wrong_credentials_fail_no_image(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    keys = tagging_shop.put_photos(3)
+    keys = tagging_shop.put_images(3)
     proxy.errors = {keys[1]: (403, "InvalidAccessKeyId")}
     with pytest.raises(PermanentError, match="credentials"):
         ingest(through(proxy, tagging_shop), IngestOptions())
@@ -130,7 +130,7 @@ def test_wrong_credentials_fail_no_image(tagging_shop: Shop, proxy: FaultProxy) 
 def test_hostile_keys_are_tagged(tagging_shop: Shop) -> None:
     stored = []
     for number, key in enumerate(HOSTILE_KEYS):
-        tagging_shop.put(key, make_photo(number))
+        tagging_shop.put(key, make_image(number))
         stored.append(key)
     report = ingest(tagging_shop.connections, IngestOptions())
     assert (report.tagged, report.failed) == (len(stored), 0)
@@ -143,17 +143,17 @@ def test_hostile_keys_are_tagged(tagging_shop: Shop) -> None:
 
 def test_keys_with_parent_segments_are_tagged(tagging_shop: Shop, proxy: FaultProxy) -> None:
     """No folder can hold such a key, so the proxy adds one to the listing and serves it."""
-    photo = make_photo(1)
-    tagging_shop.put("climb.jpg", photo)
+    image = make_image(1)
+    tagging_shop.put("climb.jpg", image)
     proxy.renamed = {"climb.jpg": "../../../tmp/climb.jpg"}
-    proxy.objects = {"../../../tmp/climb.jpg": photo}
+    proxy.objects = {"../../../tmp/climb.jpg": image}
     report = ingest(through(proxy, tagging_shop), IngestOptions())
     assert (report.tagged, report.failed) == (1, 0)
     assert tagging_shop.query("SELECT object_key FROM catalog.current_image_tags") == [("../../../tmp/climb.jpg",)]
 
 
 def test_a_refused_object_does_not_affect_others(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    keys = tagging_shop.put_photos(4)
+    keys = tagging_shop.put_images(4)
     proxy.errors = {keys[2]: (400, "InvalidArgument")}
     report = ingest(through(proxy, tagging_shop), IngestOptions())
     assert (report.tagged, report.failure_reasons) == (3, {"object_refused": 1})

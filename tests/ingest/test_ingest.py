@@ -10,7 +10,7 @@ import pytest
 from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from fixtures.champions import make_champion
 from fixtures.recorded_progress import record_progress
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.database.products import renew_product_tags
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
@@ -60,7 +60,7 @@ def test_every_file_of_the_sample_is_tagged_or_fails_as_expected(tagging_shop: S
 
 
 def test_a_second_run_finds_nothing_to_do(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(5)
+    tagging_shop.put_images(5)
     ingest(tagging_shop.connections, IngestOptions())
     report = ingest(tagging_shop.connections, IngestOptions())
     assert (report.entries, report.state, report.discovered["unchanged"]) == (0, "succeeded", 5)
@@ -68,7 +68,7 @@ def test_a_second_run_finds_nothing_to_do(tagging_shop: Shop) -> None:
 
 def test_equal_bytes_are_computed_once(tagging_shop: Shop) -> None:
     for number in range(20):
-        tagging_shop.put(f"copy{number}_1.jpg", make_photo(1))
+        tagging_shop.put(f"copy{number}_1.jpg", make_image(1))
     report = ingest(tagging_shop.connections, IngestOptions())
     assert (report.tagged, report.reused) == (1, 19)
     assert tagging_shop.query("SELECT count(DISTINCT (probabilities, content_hash)) FROM catalog.image_tags") == [(1,)]
@@ -80,13 +80,13 @@ def test_equal_bytes_are_computed_once(tagging_shop: Shop) -> None:
 
 def test_copies_of_bad_bytes_fail_too(tagging_shop: Shop) -> None:
     for number in range(10):
-        tagging_shop.put(f"bad{number}.jpg", make_photo(1)[:300])
+        tagging_shop.put(f"bad{number}.jpg", make_image(1)[:300])
     report = ingest(tagging_shop.connections, IngestOptions())
     assert (report.failed, report.failure_reasons) == (10, {"truncated": 10})
 
 
 def test_a_new_classifier_does_not_embed_again(tagging_shop: Shop, tiny_models: TinyModels) -> None:
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     ingest(tagging_shop.connections, IngestOptions())
     vectors = tagging_shop.query(
         "SELECT image_id, embedded_at, embedding::text FROM catalog.image_embeddings ORDER BY 1"
@@ -101,9 +101,9 @@ def test_a_new_classifier_does_not_embed_again(tagging_shop: Shop, tiny_models: 
 
 
 def test_a_changed_image_is_tagged_again_and_a_vanished_one_disappears(tagging_shop: Shop) -> None:
-    keys = tagging_shop.put_photos(12)
+    keys = tagging_shop.put_images(12)
     ingest(tagging_shop.connections, IngestOptions())
-    tagging_shop.put(keys[0], make_photo(4321))
+    tagging_shop.put(keys[0], make_image(4321))
     tagging_shop.remove(keys[1])
     tagging_shop.remove(keys[2])
     report = ingest(tagging_shop.connections, IngestOptions())
@@ -114,8 +114,8 @@ def test_a_changed_image_is_tagged_again_and_a_vanished_one_disappears(tagging_s
         "SELECT object_key FROM catalog.similar_images(:image, 50)", image=image_id(tagging_shop, keys[3])
     )
     assert {key for (key,) in answers} == set(keys) - {keys[1], keys[2], keys[3]}
-    photos = dict(tagging_shop.query("SELECT product_id, photos FROM catalog.current_product_tags"))
-    assert (photos["p0000"], photos["p0001"], photos["p0002"]) == (1, 1, 2)
+    images = dict(tagging_shop.query("SELECT product_id, images FROM catalog.current_product_tags"))
+    assert (images["p0000"], images["p0001"], images["p0002"]) == (1, 1, 2)
 
 
 def image_id(shop: Shop, key: str) -> int:
@@ -124,7 +124,7 @@ def image_id(shop: Shop, key: str) -> int:
 
 
 def test_force_computes_everything_again(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(5)
+    tagging_shop.put_images(5)
     ingest(tagging_shop.connections, IngestOptions())
     before = tagging_shop.query("SELECT image_id, tagged_at FROM catalog.image_tags ORDER BY 1")
     report = ingest(tagging_shop.connections, IngestOptions(force=True))
@@ -134,7 +134,7 @@ def test_force_computes_everything_again(tagging_shop: Shop) -> None:
 
 
 def test_a_product_tag_combines_its_images(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     ingest(tagging_shop.connections, IngestOptions())
     categories = ("dress", "hat", "shirt", "shoe")
     with tagging_shop.connections.engine.begin() as connection:
@@ -146,16 +146,16 @@ def test_a_product_tag_combines_its_images(tagging_shop: Shop) -> None:
             )
     ingest(tagging_shop.connections, IngestOptions())
     fused = tagging_shop.query("""
-        SELECT category, round(confidence::numeric, 3), photos, photos_disagree
+        SELECT category, round(confidence::numeric, 3), images, images_disagree
         FROM catalog.product_tags WHERE product_id = 'p0000'
     """)
     assert [(row[0], float(row[1]), *row[2:]) for row in fused] == [("dress", 0.45, 2, True)]
 
 
 def test_an_image_that_became_too_large_loses_its_tag(tagging_shop: Shop) -> None:
-    key = tagging_shop.put_photos(2)[0]
+    key = tagging_shop.put_images(2)[0]
     ingest(tagging_shop.connections, IngestOptions())
-    tagging_shop.put(key, make_photo(1) + bytes(1_000_000))
+    tagging_shop.put(key, make_image(1) + bytes(1_000_000))
     careful = tagging_shop.with_settings(max_object_bytes=500_000)
     report = ingest(replace(tagging_shop.connections, settings=careful.settings), IngestOptions())
     assert report.failure_reasons == {"object_too_large": 1}
@@ -163,7 +163,7 @@ def test_an_image_that_became_too_large_loses_its_tag(tagging_shop: Shop) -> Non
 
 
 def test_products_that_exchange_images_are_updated(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     ingest(tagging_shop.connections, IngestOptions())
     ((classifier,),) = tagging_shop.query("SELECT DISTINCT classifier_version_id FROM catalog.product_tags")
     engine = tagging_shop.connections.engine
@@ -178,7 +178,7 @@ def test_products_that_exchange_images_are_updated(tagging_shop: Shop) -> None:
 
 
 def test_too_many_failures_fail_the_run_after_saving(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(8)
+    tagging_shop.put_images(8)
     tagging_shop.put("bad.jpg", b"")
     strict = tagging_shop.with_settings(failed_share_limit=0.1)
     with pytest.raises(PermanentError, match=r"1 of 9 images failed \(empty_file 1\), more than the 10.0%"):
@@ -193,7 +193,7 @@ def test_a_missing_champion_is_a_clear_error(shop: Shop) -> None:
 
 
 def test_the_report_is_stored_in_the_database_and_the_bucket(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(3)
+    tagging_shop.put_images(3)
     report = ingest(tagging_shop.connections, IngestOptions())
     assert f"runs/{report.run_id}/report.json" in tagging_shop.list_artifacts()
     ((row,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs")
@@ -202,14 +202,14 @@ def test_the_report_is_stored_in_the_database_and_the_bucket(tagging_shop: Shop)
 
 
 def test_bytes_that_move_to_another_key_keep_their_tag(tagging_shop: Shop) -> None:
-    keys = tagging_shop.put_photos(20)
+    keys = tagging_shop.put_images(20)
     ingest(tagging_shop.connections, IngestOptions())
     vectors = "SELECT object_key, embedding::text FROM catalog.image_embeddings JOIN catalog.images USING (image_id)"
     before = dict(tagging_shop.query(vectors))
-    tagging_shop.put(keys[0], make_photo(19))
-    tagging_shop.put(keys[19], make_photo(0))
-    tagging_shop.put(keys[5], make_photo(4711))
-    tagging_shop.put("moved_1.jpg", make_photo(5))
+    tagging_shop.put(keys[0], make_image(19))
+    tagging_shop.put(keys[19], make_image(0))
+    tagging_shop.put(keys[5], make_image(4711))
+    tagging_shop.put("moved_1.jpg", make_image(5))
     assert ingest(tagging_shop.connections, IngestOptions()).failed == 0
     after = dict(tagging_shop.query(vectors))
     assert len(after) == 21
@@ -224,7 +224,7 @@ def test_bytes_that_move_to_another_key_keep_their_tag(tagging_shop: Shop) -> No
 
 
 def test_an_image_replaced_by_a_broken_file_loses_its_results(tagging_shop: Shop) -> None:
-    keys = tagging_shop.put_photos(6)
+    keys = tagging_shop.put_images(6)
     ingest(tagging_shop.connections, IngestOptions())
     tagging_shop.put(keys[0], b"<html>")
     assert ingest(tagging_shop.connections, IngestOptions()).failed == 1
@@ -234,8 +234,8 @@ def test_an_image_replaced_by_a_broken_file_loses_its_results(tagging_shop: Shop
 
 def test_every_stage_reports_progress(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """26 images are two shards. Each counts its images batch by batch, including failures."""
-    tagging_shop.put_photos(24)
-    tagging_shop.put("copy_1.jpg", make_photo(1))
+    tagging_shop.put_images(24)
+    tagging_shop.put("copy_1.jpg", make_image(1))
     tagging_shop.put("broken_1.jpg", b"<html>")
     modules = ("plan", "tag_shard", "publish")
     recorded = record_progress(monkeypatch, *(f"jobs.ingest.{module}" for module in modules))
@@ -248,7 +248,7 @@ def test_every_stage_reports_progress(tagging_shop: Shop, monkeypatch: pytest.Mo
 
 
 def test_an_unfinished_run_is_resumed(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     plan_run(tagging_shop.connections, "half", IngestOptions())
     report = ingest(tagging_shop.connections, IngestOptions(run_id="half"))
     assert (report.run_id, report.tagged, report.state) == ("half", 4, "succeeded")

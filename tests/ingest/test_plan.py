@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fixtures.champions import make_champion
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.manifest import decode_shard
@@ -23,7 +23,7 @@ def count_rows(shop: Shop) -> dict[str, int]:
 
 
 def test_a_preview_writes_nothing(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(5)
+    tagging_shop.put_images(5)
     rows, artifacts = count_rows(tagging_shop), tagging_shop.list_artifacts()
     plan = preview_run(tagging_shop.connections, IngestOptions())
     assert (plan.entries, plan.entries_by_reason, plan.discovered["new"]) == (5, {"new": 5}, 5)
@@ -33,7 +33,7 @@ def test_a_preview_writes_nothing(tagging_shop: Shop) -> None:
 
 
 def test_the_manifest_contains_every_due_image_once(tagging_shop: Shop) -> None:
-    keys = tagging_shop.put_photos(50)
+    keys = tagging_shop.put_images(50)
     plan = plan_run(tagging_shop.connections, "dag/manual__2026-01-01T00:00:00+00:00", IngestOptions())
     assert plan.shards == [0, 1, 2]
     names = [key for key in tagging_shop.list_artifacts() if key.endswith(".parquet")]
@@ -46,14 +46,14 @@ def test_the_manifest_contains_every_due_image_once(tagging_shop: Shop) -> None:
 
 
 def test_planning_a_run_again_returns_its_plan(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(5)
+    tagging_shop.put_images(5)
     first = plan_run(tagging_shop.connections, "run", IngestOptions())
-    tagging_shop.put_photos(5, seed=1)
+    tagging_shop.put_images(5, seed=1)
     assert plan_run(tagging_shop.connections, "run", IngestOptions()) == first
 
 
 def test_a_promotion_does_not_affect_a_planned_run(tagging_shop: Shop, tiny_models: TinyModels) -> None:
-    tagging_shop.put_photos(3)
+    tagging_shop.put_images(3)
     plan_run(tagging_shop.connections, "run", IngestOptions())
     planned = tagging_shop.query("SELECT classifier_version_id FROM catalog.tagging_runs")
     promoted = make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
@@ -63,13 +63,13 @@ def test_a_promotion_does_not_affect_a_planned_run(tagging_shop: Shop, tiny_mode
 
 
 def test_images_are_due_for_the_expected_reasons(tagging_shop: Shop, tiny_models: TinyModels) -> None:
-    keys = tagging_shop.put_photos(6)
+    keys = tagging_shop.put_images(6)
     tagging_shop.put("broken.jpg", b"<html>")
     ingest(tagging_shop.connections, IngestOptions())
     assert preview_run(tagging_shop.connections, IngestOptions()).entries == 0
-    tagging_shop.put(keys[0], make_photo(777))
-    tagging_shop.put("new.jpg", make_photo(778))
-    tagging_shop.put("broken.jpg", make_photo(779))
+    tagging_shop.put(keys[0], make_image(777))
+    tagging_shop.put("new.jpg", make_image(778))
+    tagging_shop.put("broken.jpg", make_image(779))
     plan = preview_run(tagging_shop.connections, IngestOptions())
     assert plan.entries_by_reason == {"changed": 2, "new": 1}
     assert plan.estimated_seconds is not None
@@ -88,14 +88,14 @@ def test_images_are_due_for_the_expected_reasons(tagging_shop: Shop, tiny_models
 def test_new_images_are_tagged_by_the_live_models_until_a_retag(
     tagging_shop: Shop, tiny_models: TinyModels, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tagging_shop.put_photos(3)
+    tagging_shop.put_images(3)
     ingest(tagging_shop.connections, IngestOptions())
     assert "but not live" not in caplog.text
     models = "SELECT DISTINCT classifier_version_id, encoder_version_id FROM catalog.tagging_runs"
     live = tagging_shop.query(models)
     make_champion(tagging_shop.connections, tiny_models.other_classifier, "classifier")
     make_champion(tagging_shop.connections, tiny_models.other_encoder, "encoder")
-    tagging_shop.put_photos(2, seed=1)
+    tagging_shop.put_images(2, seed=1)
     assert ingest(tagging_shop.connections, IngestOptions()).entries == 2
     assert tagging_shop.query(models) == live
     assert tagging_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(5,)]
@@ -103,12 +103,12 @@ def test_new_images_are_tagged_by_the_live_models_until_a_retag(
 
 
 def test_the_limit_restricts_the_number_of_images(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     assert plan_run(tagging_shop.connections, "run", IngestOptions(limit=4)).entries == 4
 
 
 def test_concurrent_calls_plan_a_run_once(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(30)
+    tagging_shop.put_images(30)
     with ThreadPoolExecutor(4) as threads:
         plans = list(threads.map(lambda _: plan_run(tagging_shop.connections, "run", IngestOptions()), range(4)))
     assert {(plan.entries, len(plan.shards)) for plan in plans} == {(30, 2)}
@@ -118,7 +118,7 @@ def test_concurrent_calls_plan_a_run_once(tagging_shop: Shop) -> None:
 
 def test_a_run_belongs_to_its_source_and_command(tagging_shop: Shop) -> None:
     connections = tagging_shop.connections
-    tagging_shop.put_photos(2)
+    tagging_shop.put_images(2)
     plan_run(connections, "night", IngestOptions())
     elsewhere = replace(connections, source=replace(connections.source, key="other/"))
     with pytest.raises(PermanentError, match=r"'night' was planned for s3://.*, not for s3://.*other/\. Start"):

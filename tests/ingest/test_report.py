@@ -1,7 +1,7 @@
 """Summarize runs, and explain how their vectors were written."""
 
 from fixtures.champions import make_champion
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.database.run_history import EmbeddedCounts
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, plan_run
@@ -17,13 +17,13 @@ def count(filling: IndexFilling | None) -> tuple[int, int]:
 
 
 def test_the_first_run_is_loaded_before_the_index_and_the_next_added_to_it(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(8)
-    tagging_shop.put("copy_1.jpg", make_photo(0))
+    tagging_shop.put_images(8)
+    tagging_shop.put("copy_1.jpg", make_image(0))
     first = ingest(tagging_shop.connections, IngestOptions())
     assert count(first.index) == (9, 0)
     assert "9 vectors were loaded" in first.index.sentence
     assert "the index was built afterwards" in first.index.sentence
-    tagging_shop.put_photos(3, seed=1)
+    tagging_shop.put_images(3, seed=1)
     second = ingest(tagging_shop.connections, IngestOptions())
     assert count(second.index) == (0, 3)
     assert "3 vectors were added to an existing index" in second.index.sentence
@@ -36,7 +36,7 @@ def test_the_first_run_is_loaded_before_the_index_and_the_next_added_to_it(taggi
 
 
 def test_a_run_that_was_not_published_has_no_index_yet(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     connections = tagging_shop.connections
     plan = plan_run(connections, "run", IngestOptions())
     ShardTagger(connections).tag("run", plan.shards)
@@ -46,7 +46,7 @@ def test_a_run_that_was_not_published_has_no_index_yet(tagging_shop: Shop) -> No
 
 def test_a_retag_loads_the_new_space_before_its_index(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     connections = tagging_shop.connections
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     ingest(connections, IngestOptions())
     make_champion(connections, tiny_models.other_classifier, "classifier")
     assert count(retag(connections).index) == (0, 0), "a new classifier writes no vectors"
@@ -58,11 +58,11 @@ def test_a_retag_loads_the_new_space_before_its_index(tagging_shop: Shop, tiny_m
 
 def test_top_ups_of_a_retag_count_too(tagging_shop: Shop, tiny_models: TinyModels) -> None:
     connections = tagging_shop.connections
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     ingest(connections, IngestOptions())
     make_champion(connections, tiny_models.other_encoder, "encoder")
     plan = plan_retag(connections, "retag")
-    tagging_shop.put_photos(2, seed=1)
+    tagging_shop.put_images(2, seed=1)
     ingest(connections, IngestOptions())
     ShardTagger(connections).tag("retag", plan.shards)
     report = complete_retag(connections, "retag")

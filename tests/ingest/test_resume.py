@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.command_line import FinishedCommand, run_job
 from fixtures.job_processes import start_job, wait_until
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.errors import EXIT_RETRY
 from jobs.ingest.plan import IngestOptions, plan_run
 
@@ -34,10 +34,10 @@ RESULTS = {
 
 def fill(shop: Shop) -> None:
     """Put images, copies and broken files, enough for several chunks."""
-    shop.put_photos(40)
+    shop.put_images(40)
     for number in range(6):
-        shop.put(f"twin{number}_1.jpg", make_photo(number))
-        shop.put(f"broken{number}_1.jpg", make_photo(number)[:200])
+        shop.put(f"twin{number}_1.jpg", make_image(number))
+        shop.put(f"broken{number}_1.jpg", make_image(number)[:200])
 
 
 def start_shard(shop: Shop, run_id: str, messages: Path) -> ForkServerProcess:
@@ -98,7 +98,7 @@ def test_repeated_kills_give_the_same_tables(tagging_shop: Shop, tmp_path: Path)
 
 
 def test_sigterm_ends_after_a_chunk_and_the_next_call_resumes(tagging_shop: Shop, tmp_path: Path) -> None:
-    tagging_shop.put_photos(120)
+    tagging_shop.put_images(120)
     environment = tagging_shop.environment | {"CATALOG_BATCH_SIZE": "1"}
     connections = tagging_shop.with_settings(chunk_size=2, batch_size=1, shard_size=120)
     shop = Shop(connections, tagging_shop.bucket_folder, environment)
@@ -117,7 +117,7 @@ def test_sigterm_ends_after_a_chunk_and_the_next_call_resumes(tagging_shop: Shop
 
 
 def test_a_shard_locked_by_another_process_is_not_tagged(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(3)
+    tagging_shop.put_images(3)
     plan_run(tagging_shop.connections, "run", IngestOptions())
     with tagging_shop.connections.engine.connect() as connection:
         connection.exec_driver_sql("SELECT pg_advisory_lock(hashtextextended('run/0', 0))")
@@ -127,7 +127,7 @@ def test_a_shard_locked_by_another_process_is_not_tagged(tagging_shop: Shop) -> 
 
 
 def test_a_finished_shard_loads_no_model(tagging_shop: Shop) -> None:
-    tagging_shop.put_photos(3)
+    tagging_shop.put_images(3)
     plan_run(tagging_shop.connections, "run", IngestOptions())
     has_loaded = []
     for _ in range(2):

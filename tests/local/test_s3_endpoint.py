@@ -16,7 +16,7 @@ from fixtures.stack_access import connect_s3, find_listening_addresses, read_env
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-BODY = b"bytes of a photo"
+BODY = b"bytes of an image"
 BODY_ETAG = f'"{hashlib.md5(BODY).hexdigest()}"'
 KEYS = (
     "plain.jpg",
@@ -37,15 +37,15 @@ def s3(storage_stack: Path) -> "Iterator[S3Client]":
 
 def list_keys(s3: "S3Client", prefix: str) -> list[str]:
     pages = s3.get_paginator("list_objects_v2").paginate(
-        Bucket="photos", Prefix=prefix, PaginationConfig={"PageSize": 3}
+        Bucket="images", Prefix=prefix, PaginationConfig={"PageSize": 3}
     )
     return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
 def test_object_is_stored_under_its_key(s3: "S3Client", key: str) -> None:
-    s3.put_object(Bucket="photos", Key=key, Body=BODY)
-    found = s3.get_object(Bucket="photos", Key=key)
+    s3.put_object(Bucket="images", Key=key, Body=BODY)
+    found = s3.get_object(Bucket="images", Key=key)
 
     assert (found["Body"].read(), found["ETag"]) == (BODY, BODY_ETAG)
     assert list_keys(s3, key) == [key]
@@ -54,20 +54,20 @@ def test_object_is_stored_under_its_key(s3: "S3Client", key: str) -> None:
 def test_listing_pages_contain_all_keys_in_order(s3: "S3Client") -> None:
     keys = [f"pages/{number:02}.jpg" for number in range(10)]
     for key in keys:
-        s3.put_object(Bucket="photos", Key=key, Body=BODY)
+        s3.put_object(Bucket="images", Key=key, Body=BODY)
 
     assert list_keys(s3, "pages/") == keys
 
 
 def test_copy_and_delete(s3: "S3Client") -> None:
-    s3.put_object(Bucket="photos", Key="copy/ü 1.jpg", Body=BODY)
-    s3.copy_object(Bucket="artifacts", Key="copy/2.jpg", CopySource={"Bucket": "photos", "Key": "copy/ü 1.jpg"})
-    s3.delete_object(Bucket="photos", Key="copy/ü 1.jpg")
+    s3.put_object(Bucket="images", Key="copy/ü 1.jpg", Body=BODY)
+    s3.copy_object(Bucket="artifacts", Key="copy/2.jpg", CopySource={"Bucket": "images", "Key": "copy/ü 1.jpg"})
+    s3.delete_object(Bucket="images", Key="copy/ü 1.jpg")
 
     assert s3.head_object(Bucket="artifacts", Key="copy/2.jpg")["ETag"] == BODY_ETAG
     assert list_keys(s3, "copy/") == []
     with pytest.raises(ClientError, match="NoSuchKey"):
-        s3.get_object(Bucket="photos", Key="copy/ü 1.jpg")
+        s3.get_object(Bucket="images", Key="copy/ü 1.jpg")
 
 
 def test_large_object_is_uploaded_in_parts(s3: "S3Client") -> None:
@@ -78,26 +78,26 @@ def test_large_object_is_uploaded_in_parts(s3: "S3Client") -> None:
 
 
 def test_file_written_to_the_folder_appears_in_the_bucket(s3: "S3Client", storage_stack: Path) -> None:
-    file = storage_stack / "buckets" / "photos" / "dropped" / "photo.jpg"
+    file = storage_stack / "buckets" / "images" / "dropped" / "image.jpg"
     file.parent.mkdir()
     for body in (BODY, BODY[::-1]):
         file.write_bytes(body)
         deadline = time.monotonic() + 120
         while (
-            not (pages := s3.list_objects_v2(Bucket="photos", Prefix="dropped/").get("Contents"))
+            not (pages := s3.list_objects_v2(Bucket="images", Prefix="dropped/").get("Contents"))
             or pages[0]["ETag"].strip('"') != hashlib.md5(body).hexdigest()
         ):
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
-        assert s3.get_object(Bucket="photos", Key="dropped/photo.jpg")["Body"].read() == body
+        assert s3.get_object(Bucket="images", Key="dropped/image.jpg")["Body"].read() == body
 
 
 def test_access_requires_the_secret(storage_stack: Path) -> None:
     with connect_s3(storage_stack, secret="x" * 40) as stranger, pytest.raises(ClientError, match="SignatureDoesNot"):
-        stranger.list_objects_v2(Bucket="photos")
+        stranger.list_objects_v2(Bucket="images")
 
-    assert httpx.get(f"{read_environment(storage_stack)['CATALOG_S3_ENDPOINT_URL']}/photos", trust_env=False).is_error
+    assert httpx.get(f"{read_environment(storage_stack)['CATALOG_S3_ENDPOINT_URL']}/images", trust_env=False).is_error
 
 
 def test_listens_on_loopback_only_and_reveals_no_secret(storage_stack: Path) -> None:

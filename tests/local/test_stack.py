@@ -65,7 +65,7 @@ def test_data_and_settings_survive_a_restart(stack_folder: Path) -> None:
         cursor.execute("CREATE TABLE kept AS SELECT 7 AS number")
     connection.close()
     with connect_s3(stack_folder) as s3:
-        s3.put_object(Bucket="photos", Key="kept.jpg", Body=b"kept")
+        s3.put_object(Bucket="images", Key="kept.jpg", Body=b"kept")
 
     stop_stack(stack_folder)
     start(stack_folder)
@@ -76,7 +76,7 @@ def test_data_and_settings_survive_a_restart(stack_folder: Path) -> None:
         assert cursor.fetchone() == (7,)
     connection.close()
     with connect_s3(stack_folder) as s3:
-        assert s3.get_object(Bucket="photos", Key="kept.jpg")["Body"].read() == b"kept"
+        assert s3.get_object(Bucket="images", Key="kept.jpg")["Body"].read() == b"kept"
 
 
 def test_stop_leaves_no_process_and_no_open_port(stack_folder: Path) -> None:

@@ -58,45 +58,45 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def photos() -> list[Image.Image]:
+def images() -> list[Image.Image]:
     """Return smooth images, for which both ways to resize differ only by rounding."""
     rng = np.random.default_rng(0)
     blocks = [Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)) for _ in range(3)]
     return [block.resize((96, 80), Image.Resampling.BICUBIC) for block in blocks]
 
 
-def ask_transformers(folder: Path, model: Any, photos: list[Image.Image]) -> Any:
+def ask_transformers(folder: Path, model: Any, images: list[Image.Image]) -> Any:
     """Return the outputs of the checkpoint's own preprocessing and model."""
-    inputs = AutoImageProcessor.from_pretrained(folder)(photos, return_tensors="pt")
+    inputs = AutoImageProcessor.from_pretrained(folder)(images, return_tensors="pt")
     with torch.inference_mode():
         return model(**inputs)
 
 
-def load_pixels(geometry: Any, photos: list[Image.Image]) -> torch.Tensor:
-    return torch.stack([geometry.apply(np.asarray(photo)) for photo in photos])
+def load_pixels(geometry: Any, images: list[Image.Image]) -> torch.Tensor:
+    return torch.stack([geometry.apply(np.asarray(image)) for image in images])
 
 
-def test_classifiers_match_transformers(classifier: Checkpoint, photos: list[Image.Image]) -> None:
+def test_classifiers_match_transformers(classifier: Checkpoint, images: list[Image.Image]) -> None:
     ours = load_classifier(classifier.folder, DEVICE)
     assert ours.categories == CATEGORIES
-    probabilities = ours.predict(load_pixels(ours.preprocessing.geometry, photos))
+    probabilities = ours.predict(load_pixels(ours.preprocessing.geometry, images))
     model = AutoModelForImageClassification.from_pretrained(classifier.folder).eval()
-    expected = ask_transformers(classifier.folder, model, photos).logits.softmax(-1)
+    expected = ask_transformers(classifier.folder, model, images).logits.softmax(-1)
     torch.testing.assert_close(probabilities, expected, atol=2e-2, rtol=0)
     # The same pixels give the same numbers.
-    inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
+    inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, images), torch.float32)
     with torch.inference_mode():
         torch.testing.assert_close(probabilities, model(inputs).logits.softmax(-1), atol=1e-5, rtol=1e-4)
 
 
-def test_encoders_match_transformers(encoder: Checkpoint, photos: list[Image.Image]) -> None:
+def test_encoders_match_transformers(encoder: Checkpoint, images: list[Image.Image]) -> None:
     ours = load_image_encoder(encoder.folder, DEVICE)
-    vectors = ours.predict(load_pixels(ours.preprocessing.geometry, photos))
+    vectors = ours.predict(load_pixels(ours.preprocessing.geometry, images))
     model = AutoModel.from_pretrained(encoder.folder).eval()
-    expected = ask_transformers(encoder.folder, model.get_image_features, photos).pooler_output
-    assert vectors.shape == (len(photos), read_dimensions(encoder.folder))
+    expected = ask_transformers(encoder.folder, model.get_image_features, images).pooler_output
+    assert vectors.shape == (len(images), read_dimensions(encoder.folder))
     assert (vectors * functional.normalize(expected, dim=-1)).sum(-1).min() > 0.999
-    inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, photos), torch.float32)
+    inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, images), torch.float32)
     with torch.inference_mode():
         same = functional.normalize(model.get_image_features(inputs).pooler_output, dim=-1)
     torch.testing.assert_close(vectors, same, atol=1e-5, rtol=1e-4)
@@ -124,16 +124,16 @@ def ask_graph(folder: Path, kind: ModelKind, pixels: torch.Tensor, work: Path) -
     return finish(describe_checkpoint(folder, kind), outputs)
 
 
-def test_a_classifier_becomes_a_graph(classifier: Checkpoint, photos: list[Image.Image], tmp_path: Path) -> None:
+def test_a_classifier_becomes_a_graph(classifier: Checkpoint, images: list[Image.Image], tmp_path: Path) -> None:
     ours = load_classifier(classifier.folder, DEVICE)
-    pixels = load_pixels(ours.preprocessing.geometry, photos)
+    pixels = load_pixels(ours.preprocessing.geometry, images)
     answers = ask_graph(classifier.folder, "classifier", pixels, tmp_path / "graph")
     np.testing.assert_allclose(answers, ours.predict(pixels).numpy(), atol=1e-4)
 
 
-def test_an_encoder_becomes_a_graph(encoder: Checkpoint, photos: list[Image.Image], tmp_path: Path) -> None:
+def test_an_encoder_becomes_a_graph(encoder: Checkpoint, images: list[Image.Image], tmp_path: Path) -> None:
     ours = load_image_encoder(encoder.folder, DEVICE)
-    pixels = load_pixels(ours.preprocessing.geometry, photos)
+    pixels = load_pixels(ours.preprocessing.geometry, images)
     answers = ask_graph(encoder.folder, "encoder", pixels, tmp_path / "graph")
     np.testing.assert_allclose(answers, ours.predict(pixels).numpy(), atol=1e-4)
 

@@ -43,10 +43,10 @@ def test_probabilities_match_transformers(tiny_models: TinyModels, device: Devic
     probabilities = load_classifier(tiny_models.classifier, device).predict(pixels)
 
     processor = AutoImageProcessor.from_pretrained(tiny_models.classifier)
-    photos = [Image.fromarray(photo.permute(1, 2, 0).numpy()) for photo in pixels]
+    images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
     model = AutoModelForImageClassification.from_pretrained(tiny_models.classifier).eval()
     with torch.inference_mode():
-        expected = model(**processor(photos, return_tensors="pt")).logits.softmax(-1)
+        expected = model(**processor(images, return_tensors="pt")).logits.softmax(-1)
     assert probabilities.dtype is torch.float32
     torch.testing.assert_close(probabilities, expected, atol=1e-5, rtol=1e-4)
 

@@ -54,9 +54,9 @@ def test_image_vectors_match_transformers(encoder: Path, device: Device) -> None
     vectors = load_image_encoder(encoder, device).predict(pixels)
 
     processor, model = AutoImageProcessor.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
-    photos = [Image.fromarray(photo.permute(1, 2, 0).numpy()) for photo in pixels]
+    images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
     with torch.inference_mode():
-        features = model.get_image_features(**processor(photos, return_tensors="pt")).pooler_output
+        features = model.get_image_features(**processor(images, return_tensors="pt")).pooler_output
     assert vectors.dtype is torch.float32
     torch.testing.assert_close(vectors, functional.normalize(features, dim=-1), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(5))

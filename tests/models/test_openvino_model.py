@@ -26,9 +26,9 @@ start, wrong = threading.Barrier(8), []
 
 def ask(number):
     start.wait()
-    photos = np.full((3 + number, 2, 2, 3), number, dtype=np.uint8)
-    answers = graph.infer(photos)[0]
-    if answers.tolist() != [12.0 * number] * len(photos):
+    images = np.full((3 + number, 2, 2, 3), number, dtype=np.uint8)
+    answers = graph.infer(images)[0]
+    if answers.tolist() != [12.0 * number] * len(images):
         wrong.append(number)
 
 threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
@@ -53,6 +53,6 @@ def test_outputs_do_not_depend_on_the_other_images_of_a_pass(tmp_path: Path, pas
     sums = opset13.reduce_sum(opset13.convert(pixels, "f32"), opset13.constant(np.array([1, 2, 3])))
     save_graph(ov.Model([sums], [pixels], "sums"), tmp_path)
     graph = compile_graphs([tmp_path], "fp32", pass_size)
-    photos = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (11, 2, 2, 3), dtype=np.uint8)
     for count in (1, 2, 11):
-        assert graph.infer(photos[:count])[0].tolist() == photos[:count].sum((1, 2, 3)).tolist()
+        assert graph.infer(images[:count])[0].tolist() == images[:count].sum((1, 2, 3)).tolist()

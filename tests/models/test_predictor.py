@@ -30,7 +30,7 @@ def graphs(tiny_models: TinyModels, tmp_path_factory: pytest.TempPathFactory) ->
     return folders
 
 
-def make_photos(predictor: Predictor, count: int) -> list[tuple[np.ndarray, ...]]:
+def make_images(predictor: Predictor, count: int) -> list[tuple[np.ndarray, ...]]:
     random = np.random.default_rng(3)
     sides = [geometry.crop_to for geometry in predictor.geometries]
     return [tuple(random.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in sides) for _ in range(count)]
@@ -39,20 +39,20 @@ def make_photos(predictor: Predictor, count: int) -> list[tuple[np.ndarray, ...]
 def test_a_shared_graph_gives_both_predictions(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
     together = load_predictor(graphs["classifier"], graphs["encoder"], SETTINGS)
     assert together.shared is not None
-    photos = make_photos(together, 11)
-    both = together.predict(photos, tag=True, embed=True)
+    images = make_images(together, 11)
+    both = together.predict(images, tag=True, embed=True)
     in_torch = load_predictor(tiny_models.classifier, tiny_models.encoder, SETTINGS)
     for other in (replace(together, shared=None), in_torch):
         assert other.shared is None
-        answers = other.predict(photos, tag=True, embed=True)
+        answers = other.predict(images, tag=True, embed=True)
         assert np.allclose(both.probabilities, answers.probabilities, atol=1e-4)  # type: ignore[arg-type]
         assert np.allclose(both.vectors, answers.vectors, atol=1e-4)  # type: ignore[arg-type]
 
 
 def test_only_the_requested_models_run(graphs: dict[ModelKind, Path]) -> None:
     predictor = load_predictor(graphs["classifier"], graphs["encoder"], SETTINGS)
-    photos = make_photos(predictor, 3)
-    tags, vectors = (predictor.predict(photos, tag=tag, embed=not tag) for tag in (True, False))
+    images = make_images(predictor, 3)
+    tags, vectors = (predictor.predict(images, tag=tag, embed=not tag) for tag in (True, False))
     assert tags.vectors is None
     assert vectors.probabilities is None
     assert tags.probabilities is not None
@@ -64,6 +64,6 @@ def test_only_the_requested_models_run(graphs: dict[ModelKind, Path]) -> None:
 def test_a_graph_and_a_torch_model_work_together(graphs: dict[ModelKind, Path], tiny_models: TinyModels) -> None:
     mixed = load_predictor(graphs["classifier"], tiny_models.encoder, SETTINGS)
     assert mixed.shared is None
-    answers = mixed.predict(make_photos(mixed, 2), tag=True, embed=True)
+    answers = mixed.predict(make_images(mixed, 2), tag=True, embed=True)
     assert answers.probabilities is not None
     assert answers.vectors is not None

@@ -44,26 +44,26 @@ PROCESSORS = {
 
 
 @pytest.fixture(scope="module")
-def photo() -> Image.Image:
+def image() -> Image.Image:
     product = design_product(7, "sku1", CATEGORIES[0])
     return render_image(product.garment, product.fabric, 640, Random(7))
 
 
-def measure_difference(processor: Any, preprocessing: Preprocessing, photo: Image.Image) -> np.ndarray:
+def measure_difference(processor: Any, preprocessing: Preprocessing, image: Image.Image) -> np.ndarray:
     """Return the difference between the checkpoint's processor and ours, in levels of 255 [3, side, side]."""
-    theirs = processor(photo, return_tensors="pt")["pixel_values"]
-    ours = preprocessing.normalize(preprocessing.geometry.apply(np.asarray(photo))[None], torch.float32)
+    theirs = processor(image, return_tensors="pt")["pixel_values"]
+    ours = preprocessing.normalize(preprocessing.geometry.apply(np.asarray(image))[None], torch.float32)
     levels: np.ndarray = ((ours - theirs).abs()[0] * torch.tensor(preprocessing.std)[:, None, None] * 255).numpy()
     return levels
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_tensors_match_transformers(name: str, photo: Image.Image, tmp_path: Path) -> None:
+def test_tensors_match_transformers(name: str, image: Image.Image, tmp_path: Path) -> None:
     PROCESSORS[name].save_pretrained(tmp_path)
     preprocessing = Preprocessing.from_checkpoint(tmp_path)
     for size in SIZES:
         # Theirs is the resize of torchvision, which differs by rounding and where the filter overshoots.
-        difference = measure_difference(PROCESSORS[name], preprocessing, photo.resize(size))
+        difference = measure_difference(PROCESSORS[name], preprocessing, image.resize(size))
         assert difference.max() < 8, size
         assert difference.mean() < 0.3, size
 
@@ -79,12 +79,12 @@ def test_tensors_match_transformers(name: str, photo: Image.Image, tmp_path: Pat
     ],
     ids=repr,
 )
-def test_tensors_match_timm(changes: dict[str, Any], photo: Image.Image, tmp_path: Path) -> None:
+def test_tensors_match_timm(changes: dict[str, Any], image: Image.Image, tmp_path: Path) -> None:
     folder = change_timm_checkpoint(tmp_path, changes)
     processor = AutoImageProcessor.from_pretrained(folder)
     preprocessing = Preprocessing.from_checkpoint(folder)
     for size in SIZES:
-        difference = measure_difference(processor, preprocessing, photo.resize(size))
+        difference = measure_difference(processor, preprocessing, image.resize(size))
         assert difference.max() < 8, size
         assert difference.mean() < 0.25, size
 
@@ -157,8 +157,8 @@ def test_a_checkpoint_without_preprocessing_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_input_pixels_are_not_changed_and_may_be_read_only(photo: Image.Image) -> None:
-    pixels = np.array(photo)
+def test_input_pixels_are_not_changed_and_may_be_read_only(image: Image.Image) -> None:
+    pixels = np.array(image)
     before = pixels.copy()
     pixels.flags.writeable = False
     square = Geometry(resize_to=64, crop_to=56, keep_aspect=True, interpolation="bilinear").apply(pixels)
@@ -166,10 +166,10 @@ def test_input_pixels_are_not_changed_and_may_be_read_only(photo: Image.Image) -
     assert (pixels == before).all()
 
 
-def test_computing_only_the_crop_gives_the_same_pixels(photo: Image.Image) -> None:
+def test_computing_only_the_crop_gives_the_same_pixels(image: Image.Image) -> None:
     geometry = Geometry(resize_to=97, crop_to=64, keep_aspect=True, interpolation="bicubic")
     for size in SIZES:
-        resized = photo.resize(size)
+        resized = image.resize(size)
         width, height = (97 * side // min(size) for side in size)
         left, top = (width - 64) // 2, (height - 64) // 2
         whole = resized.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 64, top + 64))

@@ -58,7 +58,7 @@ def dead_database() -> Iterator[None]:
         unset = dict.fromkeys(VARIABLES, "")
         settings = {
             "CATALOG_DATABASE_URL": f"postgresql://shop:hush@127.0.0.1:{unused.getsockname()[1]}/catalog",
-            "CATALOG_SOURCE_URI": "s3://photos/",
+            "CATALOG_SOURCE_URI": "s3://images/",
             "CATALOG_ARTIFACTS_URI": "s3://artifacts/",
         }
         with patch.dict(os.environ, unset | settings):

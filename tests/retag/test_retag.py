@@ -14,7 +14,7 @@ from fixtures.catalog_rows import label_image
 from fixtures.champions import make_champion
 from fixtures.job_processes import count_waiting, wait_until
 from fixtures.recorded_progress import record_progress
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.connections import Connections
 from jobs.database.model_coverage import count_unprocessed
 from jobs.database.model_versions import ModelKind
@@ -43,7 +43,7 @@ LACKING = """
 @pytest.fixture
 def open_catalog(tagging_shop: Shop) -> Shop:
     """A catalog of thirty images, tagged and searchable by text."""
-    tagging_shop.put_photos(30)
+    tagging_shop.put_images(30)
     ingest(tagging_shop.connections, IngestOptions())
     connections = tagging_shop.connections
     embed_text_query(connections.engine, lambda encoder: load_text_embedder(connections, encoder), WORDS)
@@ -129,11 +129,11 @@ def test_images_ingested_during_a_retag_are_processed_by_old_and_new_models(prom
     plan = plan_retag(connections, "retag")
     assert (plan.entries, plan.entries_by_reason) == (30, {"not_tagged": 30})
     ShardTagger(connections).tag("retag", plan.shards[:1])
-    promoted_catalog.put_photos(6, seed=1)
+    promoted_catalog.put_images(6, seed=1)
     assert ingest(connections, IngestOptions()).tagged == 6
     ShardTagger(connections).tag("retag", plan.shards)
-    promoted_catalog.put_photos(4, seed=2)
-    promoted_catalog.put("p0000_1.jpg", make_photo(99))
+    promoted_catalog.put_images(4, seed=2)
+    promoted_catalog.put("p0000_1.jpg", make_image(99))
     plan_run(connections, "discovered", IngestOptions())
     with watch_catalog(promoted_catalog, WORDS) as watch:
         report = complete_retag(connections, "retag")
@@ -149,7 +149,7 @@ def test_the_switch_waits_for_a_listing_that_is_being_recorded(promoted_catalog:
     """Its images are invisible to the switch until they are committed, and must be processed before it."""
     connections = promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
-    promoted_catalog.put("late_1.jpg", make_photo(888))
+    promoted_catalog.put("late_1.jpg", make_image(888))
     pages = connections.store.list_pages(replace(connections.source, key="late"))
     (late,) = [item for page in pages for item in page]
 
@@ -189,7 +189,7 @@ def test_images_that_arrive_during_the_switch_are_not_lost(promoted_catalog: Sho
 
     def arrive() -> None:
         for number, run_id in enumerate(runs):
-            promoted_catalog.put_photos(2, seed=10 + number)
+            promoted_catalog.put_images(2, seed=10 + number)
             plan_run(connections, run_id, IngestOptions())
             time.sleep(0.3)
 
@@ -239,7 +239,7 @@ def test_images_of_every_bucket_are_retagged(open_catalog: Shop, tiny_models: Ti
     connections.store._client.create_bucket(Bucket=other.bucket)
     try:
         for number in range(3):
-            connections.store.write(replace(other, key=f"o{number}.jpg"), make_photo(500 + number))
+            connections.store.write(replace(other, key=f"o{number}.jpg"), make_image(500 + number))
         ingest(replace(connections, source=other), IngestOptions())
         make_champion(connections, tiny_models.other_classifier, "classifier")
         plan = plan_retag(connections, "retag")
@@ -300,7 +300,7 @@ def test_a_repeated_retag_returns_the_same_report_and_switches_once(promoted_cat
 def damaged_catalog(promoted_catalog: Shop) -> Shop:
     """Three images were replaced in the bucket after they were tagged, and not discovered yet."""
     for number, key in enumerate(("p0000_1.jpg", "p0000_2.jpg", "p0001_1.jpg")):
-        promoted_catalog.put(key, make_photo(700 + number))
+        promoted_catalog.put(key, make_image(700 + number))
     return promoted_catalog
 
 
@@ -346,7 +346,7 @@ def test_without_champions_there_is_nothing_to_do(shop: Shop) -> None:
 def test_the_first_space_waits_for_the_first_ingest(tagging_shop: Shop) -> None:
     assert retag(tagging_shop.connections).state == "nothing to do"
     assert tagging_shop.query("SELECT state FROM catalog.embedding_spaces") == [("building",)]
-    tagging_shop.put_photos(2)
+    tagging_shop.put_images(2)
     ingest(tagging_shop.connections, IngestOptions())
     assert tagging_shop.query("SELECT state FROM catalog.embedding_spaces") == [("live",)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.champions import make_champion
 from fixtures.job_processes import count_waiting, start_job, wait_until
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.ingest.tag_shard import ShardTagger
@@ -27,7 +27,7 @@ STATE = {
         FROM catalog.image_tags t JOIN catalog.images USING (image_id)
         WHERE classifier_version_id = (SELECT max(classifier_version_id) FROM catalog.tagging_runs) ORDER BY 1
     """,
-    "products": "SELECT product_id, category, confidence, photos FROM catalog.current_product_tags ORDER BY 1",
+    "products": "SELECT product_id, category, confidence, images FROM catalog.current_product_tags ORDER BY 1",
     "vectors": """
         SELECT object_key, embedding::text FROM catalog.image_embeddings e JOIN catalog.images USING (image_id)
         WHERE e.space_id = catalog.live_space() ORDER BY 1
@@ -43,9 +43,9 @@ STATE = {
 def promoted_catalog(tagging_shop: Shop, tiny_models: TinyModels) -> Shop:
     """A searchable catalog with copies and a broken file, and a new champion of each kind."""
     connections = tagging_shop.connections
-    tagging_shop.put_photos(40)
-    tagging_shop.put("twin_1.jpg", make_photo(0))
-    tagging_shop.put("unreadable.jpg", make_photo(0)[:200])
+    tagging_shop.put_images(40)
+    tagging_shop.put("twin_1.jpg", make_image(0))
+    tagging_shop.put("unreadable.jpg", make_image(0)[:200])
     ingest(connections, IngestOptions())
     embed_text_query(connections.engine, lambda encoder: load_text_embedder(connections, encoder), WORDS)
     promote(tagging_shop, tiny_models)
@@ -125,7 +125,7 @@ def test_a_retag_killed_in_shards_and_switch_ends_in_the_same_state(
 def test_a_killed_top_up_is_resumed(promoted_catalog: Shop, tmp_path: Path) -> None:
     shop, connections = promoted_catalog, promoted_catalog.connections
     ShardTagger(connections).tag("retag", plan_retag(connections, "retag").shards)
-    shop.put_photos(80, seed=1)
+    shop.put_images(80, seed=1)
     plan_run(connections, "night", IngestOptions())
     words = ["complete-retag", "--run", "retag"]
     kill_when(shop, words, lambda: count_chunks(shop, "retag/top-up-1") > 0, tmp_path / "messages")

@@ -44,7 +44,7 @@ def assert_nothing_is_left(shop: Shop, scratch: Path) -> None:
 def test_images_can_be_searched_after_an_adoption_and_an_ingest(
     shop: Shop, tiny_models: TinyModels, scratch: Path
 ) -> None:
-    shop.put_photos(4)
+    shop.put_images(4)
     report = adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", ROOMY)
     assert (report.base, report.precision) == (str(tiny_models.encoder), "fp32")
     assert report.images_per_second

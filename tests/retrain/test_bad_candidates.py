@@ -12,7 +12,7 @@ import torch
 from fixtures.candidates import (
     EXACT,
     LabeledSet,
-    label_photo,
+    label_image,
     load_part,
     make_labeled_set,
     register_candidate,
@@ -131,7 +131,7 @@ def test_a_test_image_in_train_is_refused(case: Case) -> None:
     """The same image with other bytes, in another group."""
     row = case.labeled.snapshot.part("test")[0]
     copy = case.labeled.contents[row.content_hash] + b"\x00"
-    leaked = label_photo(copy, row.category, "another group", "train")
+    leaked = label_image(copy, row.category, "another group", "train")
     contents = case.labeled.contents | {leaked.content_hash: copy}
     case.register(LabeledSet(make_snapshot([*case.labeled.snapshot.rows, leaked]), contents))
     assert case.find_failed_gates() == {"no_leak"}

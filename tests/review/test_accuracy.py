@@ -55,7 +55,7 @@ def test_the_accuracy_of_a_catalog_with_known_truth(connection: Connection, cata
     assert read_reviewed_accuracy(connection) == before
 
 
-def test_skipped_photos_are_counted(connection: Connection, catalog: SmallCatalog) -> None:
+def test_skipped_images_are_counted(connection: Connection, catalog: SmallCatalog) -> None:
     asked = read_review_queue(connection, find_review_queue(connection, DRIFT), "audit", 10)
     record_answers(connection, [Answer(asked[2].image_id, "audit", "not clothing")], "ann")
     accuracy = read_reviewed_accuracy(connection)

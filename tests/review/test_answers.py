@@ -16,7 +16,7 @@ Tag = tuple[str, str] | None
 
 
 def read_tags(connection: Connection, catalog: SmallCatalog, name: str) -> tuple[Tag, Tag]:
-    """Return the current category and source of a photo and of its product."""
+    """Return the current category and source of an image and of its product."""
     image_id = catalog.image_ids[name]
     image = connection.execute(
         text("SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"), {"id": image_id}
@@ -91,7 +91,7 @@ def test_what_cannot_be_undone_is_explained(connection: Connection, catalog: Sma
 
 def test_the_second_of_two_people_sees_the_answer_of_the_first(connection: Connection, catalog: SmallCatalog) -> None:
     first = answer(connection, catalog, "blue", "shoes")
-    with pytest.raises(ReviewRefusedError, match=r"ann has already answered for photo \d+: shoes"):
+    with pytest.raises(ReviewRefusedError, match=r"ann has already answered for image \d+: shoes"):
         answer(connection, catalog, "blue", "dress", "bob")
     assert read_tags(connection, catalog, "blue")[0] == ("shoes", "human")
     undo_answer(connection, first, "ann")
@@ -150,7 +150,7 @@ def test_many_are_accepted_together(connection: Connection, catalog: SmallCatalo
     assert [past.answer for past in read_past_answers(connection, "ann", 2)] == ["shoes", "shoes"]
 
 
-def test_a_photo_of_no_product_leaves_the_product_to_its_other_photos(
+def test_a_image_of_no_product_leaves_the_product_to_its_other_images(
     connection: Connection, catalog: SmallCatalog
 ) -> None:
     renew_vector_codes(connection, catalog.space_id)

@@ -38,15 +38,15 @@ def test_the_least_confident_come_first(connection: Connection, catalog: SmallCa
     assert list_queue(connection, catalog, "low_confidence") == ["sandal"]
 
 
-def test_a_photo_that_contradicts_its_product_is_shown_until_one_has_a_label(
+def test_a_image_that_contradicts_its_product_is_shown_until_one_has_a_label(
     connection: Connection, catalog: SmallCatalog
 ) -> None:
-    [item] = read_queue(connection, "photos_disagree", 50)
+    [item] = read_queue(connection, "images_disagree", 50)
     assert catalog.name(item.image_id) == "blue"
     assert (item.product_id, item.category, item.label) == ("P1", "hat", None)
     assert item.confidence > 0.39
     label_image(connection, catalog.image_ids["red"], "dress")
-    assert list_queue(connection, catalog, "photos_disagree") == []
+    assert list_queue(connection, catalog, "images_disagree") == []
 
 
 def test_a_label_that_a_confident_classifier_contradicts_is_shown_once(
@@ -85,7 +85,7 @@ def test_the_audit_draws_at_random_and_the_next_classifier_draws_others(
     assert min(thirds) > 3
     everything = read_queue(connection, "audit", 1000)
     assert len({item.image_id for item in everything}) == 305
-    # Answered photos go, and the order of the others stays.
+    # Answered images go, and the order of the others stays.
     record_answers(connection, [Answer(first[0], "audit", "hat"), Answer(first[1], "audit", "hat")], "ann")
     assert [item.image_id for item in read_queue(connection, "audit", 38)] == first[2:]
     successor = register_model(connection, "classifier")
@@ -102,7 +102,7 @@ def test_the_audit_draws_at_random_and_the_next_classifier_draws_others(
     assert others != first[2:]
 
 
-def test_photos_of_drifted_categories_are_shown_latest_first(connection: Connection, catalog: SmallCatalog) -> None:
+def test_images_of_drifted_categories_are_shown_latest_first(connection: Connection, catalog: SmallCatalog) -> None:
     assert list_queue(connection, catalog, "drifted_class") == []
     reference = DriftReference({"dress": 100, "hat": 100, "shoes": 100}, [0] * 9 + [300])
     upsert_drift_reference(connection, catalog.classifier, reference, "catalog")
@@ -125,7 +125,7 @@ def test_photos_of_drifted_categories_are_shown_latest_first(connection: Connect
     assert list_queue(connection, catalog, "drifted_class") == ["sandal", "boot", "hat", "blue"]
 
 
-def test_all_reasons_take_turns_and_no_photo_comes_twice(connection: Connection, catalog: SmallCatalog) -> None:
+def test_all_reasons_take_turns_and_no_image_comes_twice(connection: Connection, catalog: SmallCatalog) -> None:
     queue = read_queue(connection, None, 50)
     assert len({item.image_id for item in queue}) == len(queue) == 5
     # It may be there for another reason, too.
@@ -138,7 +138,7 @@ def test_the_backlog_counts_the_queue(connection: Connection, catalog: SmallCata
     counts = {
         backlog.reason: backlog.images for backlog in read_backlog(connection, find_review_queue(connection, DRIFT))
     }
-    assert counts == {"low_confidence": 3, "photos_disagree": 1, "audit": 5, "label_error": 0, "drifted_class": 0}
+    assert counts == {"low_confidence": 3, "images_disagree": 1, "audit": 5, "label_error": 0, "drifted_class": 0}
 
 
 def test_without_a_live_classifier_the_queue_is_empty(connection: Connection) -> None:
@@ -146,7 +146,7 @@ def test_without_a_live_classifier_the_queue_is_empty(connection: Connection) ->
     assert read_backlog(connection, find_review_queue(connection, DRIFT)) == ()
 
 
-def test_the_top_3_of_a_photo_are_shown(connection: Connection, catalog: SmallCatalog) -> None:
+def test_the_top_3_of_a_image_are_shown(connection: Connection, catalog: SmallCatalog) -> None:
     top_3 = [{"category": "hat", "confidence": 0.4}, {"category": "dress", "confidence": 0.35}]
     connection.execute(
         text("UPDATE catalog.image_tags SET top_3 = :top WHERE image_id = :image"),

@@ -25,7 +25,7 @@ def settings(database_url: str) -> Settings:
     return make_settings(
         {
             "CATALOG_DATABASE_URL": database_url,
-            "CATALOG_SOURCE_URI": "s3://shop/photos",
+            "CATALOG_SOURCE_URI": "s3://shop/images",
             "CATALOG_ARTIFACTS_URI": "s3://shop/artifacts",
             "CATALOG_S3_ENDPOINT_URL": "http://127.0.0.1:9",
         }

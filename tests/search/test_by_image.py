@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space
 from jobs.errors import PermanentError
-from jobs.search.by_image import find_products_by_photo, read_photo
+from jobs.search.by_image import find_products_by_image, read_image
 from jobs.settings import Settings
 
 
@@ -21,18 +21,18 @@ def embed_colour(pixels: np.ndarray) -> np.ndarray:
 def test_products_similar_to_an_image(stocked: Engine, settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "green.jpg"
     Image.new("RGB", (40, 30), "lime").save(path)
-    pixels = read_photo(path, settings)
+    pixels = read_image(path, settings)
     assert pixels.shape == (30, 40, 3)
-    hits = find_products_by_photo(stocked, lambda _: embed_colour(pixels), 2, None).hits
+    hits = find_products_by_image(stocked, lambda _: embed_colour(pixels), 2, None).hits
     assert hits[0].product_id == "hat"
     assert hits[0].similarity == pytest.approx(1, abs=0.01)
-    shoes = find_products_by_photo(stocked, lambda _: embed_colour(pixels), 2, "shoes").hits
+    shoes = find_products_by_image(stocked, lambda _: embed_colour(pixels), 2, "shoes").hits
     assert [hit.product_id for hit in shoes] == ["shoes"]
 
 
 def test_an_encoder_of_other_dimensions_is_refused(stocked: Engine) -> None:
     with pytest.raises(PermanentError, match=r"2 dimensions, but embedding space .* has 3"):
-        find_products_by_photo(stocked, lambda _: np.ones(2), 1, None)
+        find_products_by_image(stocked, lambda _: np.ones(2), 1, None)
 
 
 def test_a_switch_during_the_embedding_repeats_it(stocked: Engine) -> None:
@@ -48,15 +48,15 @@ def test_a_switch_during_the_embedding_repeats_it(stocked: Engine) -> None:
         first_axis: np.ndarray = np.eye(dimensions)[0]
         return first_axis
 
-    hits = find_products_by_photo(stocked, embed, 5, None).hits
+    hits = find_products_by_image(stocked, embed, 5, None).hits
     assert [hit.product_id for hit in hits] == ["new"]
     assert len(set(loaded_for)) == 2
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>no photo</html>", None])
+@pytest.mark.parametrize("content", [b"", b"<html>no image</html>", None])
 def test_an_unreadable_file_is_named(settings: Settings, tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "no-photo.jpg"
+    path = tmp_path / "no-image.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(PermanentError, match=r"no-photo\.jpg"):
-        read_photo(path, settings)
+    with pytest.raises(PermanentError, match=r"no-image\.jpg"):
+        read_image(path, settings)

@@ -17,7 +17,7 @@ def test_other_products_are_found(settings: Settings) -> None:
 @pytest.mark.usefixtures("stocked")
 @pytest.mark.parametrize("product_id", ["unknown", "", "'; DROP TABLE catalog.products; --"])
 def test_an_unknown_product_is_named_with_a_hint(settings: Settings, product_id: str) -> None:
-    with pytest.raises(PermanentError, match=r"has no photo in the catalog .*current_product_tags") as caught:
+    with pytest.raises(PermanentError, match=r"has no image in the catalog .*current_product_tags") as caught:
         similar_products(product_id, settings=settings)
     assert "\n" not in str(caught.value)
 

@@ -5,28 +5,28 @@ from PIL import Image
 
 from jobs.database.search import ProductHit
 from jobs.errors import PermanentError, RetryableError
-from jobs.search.contact_sheet import COLUMNS, EMPTY, PHOTO_SIZE, SearchQuery, render_contact_sheet
+from jobs.search.contact_sheet import COLUMNS, EMPTY, IMAGE_SIZE, SearchQuery, render_contact_sheet
 
 COLORS = {"red.jpg": (200, 30, 30), "green.jpg": (30, 160, 60), "blue.jpg": (40, 60, 200)}
 NAMES = (*COLORS, "missing.jpg", "broken.jpg")
 """Image ids are positions in this tuple."""
 
-WIDTH, HEIGHT = PHOTO_SIZE
+WIDTH, HEIGHT = IMAGE_SIZE
 
 
-def read_photo(image_id: int) -> bytes:
+def read_image(image_id: int) -> bytes:
     object_key = NAMES[image_id]
     if object_key == "missing.jpg":
         raise PermanentError("s3://shop/missing.jpg: no such object")
     if object_key == "broken.jpg":
         return b"<html>"
-    return draw_photo((300, 400), COLORS[object_key])
+    return draw_image((300, 400), COLORS[object_key])
 
 
-def draw_photo(size: tuple[int, int], color: tuple[int, int, int]) -> bytes:
-    photo = io.BytesIO()
-    Image.new("RGB", size, color).save(photo, "JPEG", quality=100, subsampling=0)
-    return photo.getvalue()
+def draw_image(size: tuple[int, int], color: tuple[int, int, int]) -> bytes:
+    image = io.BytesIO()
+    Image.new("RGB", size, color).save(image, "JPEG", quality=100, subsampling=0)
+    return image.getvalue()
 
 
 def make_hit(object_key: str, name: str | None = "A name", category: str | None = "dress") -> ProductHit:
@@ -45,18 +45,18 @@ def read_tile(sheet: Image.Image, position: int) -> str:
 
 def test_images_are_in_the_order_of_the_hits() -> None:
     keys = ["red.jpg", "green.jpg", "blue.jpg"] * 2
-    sheet = render_contact_sheet(SearchQuery("three colors"), [make_hit(key) for key in keys], read_photo)
+    sheet = render_contact_sheet(SearchQuery("three colors"), [make_hit(key) for key in keys], read_image)
     assert [read_tile(sheet, position + 1) for position in range(6)] == keys
 
 
 def test_the_image_of_the_query_is_first() -> None:
-    sheet = render_contact_sheet(SearchQuery("sku-1", NAMES.index("blue.jpg")), [make_hit("red.jpg")], read_photo)
+    sheet = render_contact_sheet(SearchQuery("sku-1", NAMES.index("blue.jpg")), [make_hit("red.jpg")], read_image)
     assert read_tile(sheet, 0) == "blue.jpg"
 
 
 def test_only_an_image_that_cannot_be_shown_is_a_gray_tile() -> None:
     hits = [make_hit("missing.jpg"), make_hit("broken.jpg"), make_hit("red.jpg")]
-    sheet = render_contact_sheet(SearchQuery("q", NAMES.index("missing.jpg")), hits, read_photo)
+    sheet = render_contact_sheet(SearchQuery("q", NAMES.index("missing.jpg")), hits, read_image)
     assert [read_tile(sheet, position) for position in range(4)] == ["gray", "gray", "gray", "red.jpg"]
 
 
@@ -68,9 +68,9 @@ def test_an_unavailable_bucket_ends_the_drawing() -> None:
         render_contact_sheet(SearchQuery("q"), [make_hit("red.jpg")], fail)
 
 
-def test_a_large_photo_is_shrunk() -> None:
-    photo = draw_photo((4500, 6000), COLORS["red.jpg"])
-    sheet = render_contact_sheet(SearchQuery("q"), [make_hit("red.jpg")], lambda _: photo)
+def test_a_large_image_is_shrunk() -> None:
+    image = draw_image((4500, 6000), COLORS["red.jpg"])
+    sheet = render_contact_sheet(SearchQuery("q"), [make_hit("red.jpg")], lambda _: image)
     assert read_tile(sheet, 1) == "red.jpg"
 
 
@@ -79,8 +79,8 @@ def test_a_large_photo_is_shrunk() -> None:
     ["", "word " * 200, "x" * 5000, "スカート 😀", "two\nlines\ttab", "\u202eright to left", "e\u0301\0\x1b[31m"],
 )
 def test_any_text_stays_within_its_tile(text: str) -> None:
-    plain = render_contact_sheet(SearchQuery("q"), [make_hit("red.jpg", "n", "c")], read_photo)
-    sheet = render_contact_sheet(SearchQuery(text), [make_hit("red.jpg", text, text)], read_photo)
+    plain = render_contact_sheet(SearchQuery("q"), [make_hit("red.jpg", "n", "c")], read_image)
+    sheet = render_contact_sheet(SearchQuery(text), [make_hit("red.jpg", text, text)], read_image)
     assert sheet.size == plain.size
     margin = (0, 0, sheet.width, 20), (0, sheet.height - 20, sheet.width, sheet.height)
     assert all(len(sheet.crop(box).getcolors() or []) == 1 for box in margin)
@@ -89,4 +89,4 @@ def test_any_text_stays_within_its_tile(text: str) -> None:
 
 
 def test_no_hits_still_give_a_sheet() -> None:
-    assert render_contact_sheet(SearchQuery("nothing like it"), [], read_photo).width > 2 * WIDTH
+    assert render_contact_sheet(SearchQuery("nothing like it"), [], read_image).width > 2 * WIDTH

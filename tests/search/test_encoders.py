@@ -8,43 +8,43 @@ import pytest
 from sqlalchemy import text
 
 from fixtures.catalog_rows import NewImage, add_images
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.database.model_versions import require_champion
 from jobs.database.spaces import create_space_index, make_space_live, open_space
 from jobs.search import search_products, similar_products_by_image
-from jobs.search.by_image import read_photo
-from jobs.search.encoders import load_photo_embedder, load_text_embedder
+from jobs.search.by_image import read_image
+from jobs.search.encoders import load_image_embedder, load_text_embedder
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     """Three different image files."""
-    paths = [tmp_path / f"photo-{number}.jpg" for number in range(3)]
+    paths = [tmp_path / f"image-{number}.jpg" for number in range(3)]
     for number, path in enumerate(paths):
-        path.write_bytes(make_photo(number))
+        path.write_bytes(make_image(number))
     return paths
 
 
 @pytest.fixture
-def searchable_shop(tagging_shop: Shop, photos: Sequence[Path]) -> Shop:
+def searchable_shop(tagging_shop: Shop, images: Sequence[Path]) -> Shop:
     """A shop with one product per image, embedded by its champion encoder."""
     connections = tagging_shop.connections
     with connections.engine.begin() as connection:
         encoder, classifier = (require_champion(connection, kind) for kind in ("encoder", "classifier"))
         assert encoder.dimensions is not None
         space_id = open_space(connection, encoder.model_version_id, encoder.dimensions)
-    embed = load_photo_embedder(connections, encoder.model_version_id)
-    vectors = [embed(read_photo(path, connections.settings)) for path in photos]
+    embed = load_image_embedder(connections, encoder.model_version_id)
+    vectors = [embed(read_image(path, connections.settings)) for path in images]
     with connections.engine.begin() as connection:
-        new = [NewImage(path.stem, "dress", vector.tolist()) for path, vector in zip(photos, vectors, strict=True)]
+        new = [NewImage(path.stem, "dress", vector.tolist()) for path, vector in zip(images, vectors, strict=True)]
         add_images(connection, new, space_id, classifier.model_version_id)
         create_space_index(connection, space_id)
         make_space_live(connection, space_id)
     return tagging_shop
 
 
-def test_an_image_finds_its_own_product(searchable_shop: Shop, photos: Sequence[Path]) -> None:
-    for path in photos:
+def test_an_image_finds_its_own_product(searchable_shop: Shop, images: Sequence[Path]) -> None:
+    for path in images:
         hits = similar_products_by_image(path, settings=searchable_shop.connections.settings)
         assert hits[0].product_id == path.stem
         assert hits[0].similarity == pytest.approx(1, abs=0.01)

@@ -67,15 +67,15 @@ def run_service(connections: Connections) -> Iterator[RunningService]:
 
 
 def go_live(shop: Shop) -> Shop:
-    """Tag four photos with the champions of a shop, which makes them live."""
-    shop.put_photos(4)
+    """Tag four images with the champions of a shop, which makes them live."""
+    shop.put_images(4)
     ingest(shop.connections, IngestOptions())
     return shop
 
 
 @pytest.fixture(scope="module")
 def live_shop(lasting_shop: Shop, tiny_models: TinyModels) -> Shop:
-    """A shop of four photos with live champions. The tests of a module share it and do not change it."""
+    """A shop of four images with live champions. The tests of a module share it and do not change it."""
     return go_live(promote_tiny_models(lasting_shop, tiny_models))
 
 

@@ -47,7 +47,7 @@ def run_other_server(status: int, body: bytes) -> Iterator[str]:
 def test_an_invalid_query_has_its_own_error(service: RunningService) -> None:
     with QueryClient(service.url) as client:
         with pytest.raises(QueryRefusedError, match="unsupported_format: no decoder recognizes these bytes") as refused:
-            client.classify(b"no photo")
+            client.classify(b"no image")
         assert refused.value.reason == "unsupported_format"
         with pytest.raises(QueryRefusedError, match="the query is empty"):
             client.embed_text(" ")

@@ -8,13 +8,13 @@ from contextlib import ExitStack
 import pytest
 from PIL import Image
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.errors import PermanentError
 from jobs.serve.client import QueryClient
 from tests.serve.conftest import RunningService, run_service
 from tests.serve.stalled_requests import begin_image, read_status, send_image, stop_decoding
 
-PHOTO_PATHS = ("/classify", "/embed-image")
+IMAGE_PATHS = ("/classify", "/embed-image")
 
 
 def make_bomb() -> bytes:
@@ -25,27 +25,27 @@ def make_bomb() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def bad_photos() -> list[tuple[bytes, int, str]]:
+def bad_images() -> list[tuple[bytes, int, str]]:
     return [
         (b"", 422, "empty_file"),
-        (b"<html>no photo</html>", 422, "unsupported_format"),
-        (make_photo(1)[:-200], 422, "truncated"),
-        (make_photo(1, size=(4, 4)), 422, "too_small"),
+        (b"<html>no image</html>", 422, "unsupported_format"),
+        (make_image(1)[:-200], 422, "truncated"),
+        (make_image(1, size=(4, 4)), 422, "too_small"),
         (make_bomb(), 422, "too_many_pixels"),
         (bytes(200_001), 413, "object_too_large"),
     ]
 
 
-@pytest.mark.parametrize("path", PHOTO_PATHS)
+@pytest.mark.parametrize("path", IMAGE_PATHS)
 def test_images_are_refused_with_the_reasons_of_the_nightly_run(
-    live_shop: Shop, path: str, bad_photos: list[tuple[bytes, int, str]]
+    live_shop: Shop, path: str, bad_images: list[tuple[bytes, int, str]]
 ) -> None:
     with run_service(live_shop.with_settings(max_object_bytes=200_000, max_pixels=1_000_000)) as service:
         service.wait_until_ready()
-        for content, status, reason in bad_photos:
+        for content, status, reason in bad_images:
             response = service.http.post(path, content=content)
             assert (response.status_code, response.json()["reason"]) == (status, reason)
-        assert service.http.post(path, content=make_photo(1)).status_code == 200
+        assert service.http.post(path, content=make_image(1)).status_code == 200
         metrics = service.read_metrics()
     assert metrics[f'catalog_query_requests_total{{path="{path}",status="422"}}'] == 5
     assert metrics[f'catalog_query_queue_length{{path="{path}"}}'] == 0
@@ -91,32 +91,32 @@ def test_the_longest_text_is_embedded_in_any_script(service: RunningService) -> 
 
 
 def test_a_full_queue_refuses_and_says_when_to_retry(live_shop: Shop) -> None:
-    photo = make_photo(1)
+    image = make_image(1)
     with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
         service.wait_until_ready()
-        with stop_decoding() as resume, send_image(service, photo) as client:
+        with stop_decoding() as resume, send_image(service, image) as client:
             # It is refused before its body has arrived.
-            with begin_image(service, photo) as late:
+            with begin_image(service, image) as late:
                 assert read_status(late) == 503
-            refused = service.http.post("/classify", content=photo)
+            refused = service.http.post("/classify", content=image)
             assert (refused.status_code, refused.json()["reason"]) == (503, "queue_full")
             assert refused.headers["Retry-After"] == "1"
             # Each endpoint has its own queue.
             assert service.http.post("/embed-text", json={"text": "hat"}).status_code == 200
             resume()
             assert read_status(client) == 200
-        assert service.http.post("/classify", content=photo).status_code == 200
+        assert service.http.post("/classify", content=image).status_code == 200
 
 
 def test_a_request_past_its_deadline_is_dropped(live_shop: Shop) -> None:
     with run_service(live_shop.with_settings(serve_deadline_seconds=0.5)) as service:
         service.wait_until_ready()
-        with begin_image(service, make_photo(1)) as client:
+        with begin_image(service, make_image(1)) as client:
             assert read_status(client) == 504
     with run_service(live_shop.with_settings(serve_deadline_seconds=1e-4)) as service:
         service.wait_until_ready()
-        for path in PHOTO_PATHS:
-            response = service.http.post(path, content=make_photo(1))
+        for path in IMAGE_PATHS:
+            response = service.http.post(path, content=make_image(1))
             assert (response.status_code, response.json()["reason"]) == (504, "deadline")
         assert service.read_metrics()['catalog_query_queue_length{path="/classify"}'] == 0
 
@@ -124,39 +124,39 @@ def test_a_request_past_its_deadline_is_dropped(live_shop: Shop) -> None:
 def test_a_client_that_disconnects_frees_its_place(live_shop: Shop) -> None:
     with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
         service.wait_until_ready()
-        with begin_image(service, make_photo(1)):
+        with begin_image(service, make_image(1)):
             pass
         left = 'catalog_query_requests_total{path="/classify",status="499"}'
         service.wait_until(lambda _: service.read_metrics().get(left) == 1)
-        assert service.http.post("/classify", content=make_photo(1)).status_code == 200
+        assert service.http.post("/classify", content=make_image(1)).status_code == 200
 
 
 def test_slow_bodies_block_no_other_client(live_shop: Shop) -> None:
-    photo = make_photo(1)
+    image = make_image(1)
     with (
         run_service(live_shop.with_settings(serve_queue_length=4, serve_deadline_seconds=60)) as service,
         ExitStack() as clients,
     ):
         service.wait_until_ready()
-        slow = [clients.enter_context(begin_image(service, photo)) for _ in range(100)]
-        assert service.http.post("/classify", content=photo).status_code == 200
-        slow[0].sendall(photo[len(photo) // 2 :])
+        slow = [clients.enter_context(begin_image(service, image)) for _ in range(100)]
+        assert service.http.post("/classify", content=image).status_code == 200
+        slow[0].sendall(image[len(image) // 2 :])
         assert read_status(slow[0]) == 200
 
 
 def test_the_token_is_checked_before_the_body_is_read(live_shop: Shop) -> None:
-    photo, token = make_photo(1), "a token of these tests"
+    image, token = make_image(1), "a token of these tests"
     with run_service(live_shop.with_settings(query_token=token)) as service:
         service.wait_until_ready()
-        with begin_image(service, photo) as stranger:
+        with begin_image(service, image) as stranger:
             assert read_status(stranger) == 401
         for words in ("", token, f"Bearer {token}x", "Bearer", "Basic x"):
-            refused = service.http.post("/classify", content=photo, headers={"Authorization": words})
+            refused = service.http.post("/classify", content=image, headers={"Authorization": words})
             assert (refused.status_code, refused.json()["reason"]) == (401, "unknown_client")
         with QueryClient(service.url, token) as client:
-            assert client.classify(photo).top_3
+            assert client.classify(image).top_3
         with QueryClient(service.url, "another token") as client, pytest.raises(PermanentError, match="QUERY_TOKEN"):
-            client.classify(photo)
+            client.classify(image)
 
 
 def test_unknown_paths_are_not_found(service: RunningService) -> None:

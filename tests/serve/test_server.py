@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 from fixtures.job_processes import start_job, wait_until
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.errors import EXIT_PERMANENT
 from jobs.local.ports import LOOPBACK, find_free_port
 from jobs.local.services import is_alive
@@ -54,16 +54,16 @@ def read_maps(process: "subprocess.Popen[bytes]") -> str:
 
 
 def test_a_signal_ends_it_after_the_accepted_requests(live_shop: Shop, tmp_path: Path) -> None:
-    photo = make_photo(1)
+    image = make_image(1)
     port = find_free_port()
     with start_service(live_shop, port, tmp_path / "log") as process, connect(port) as service:
         service.wait_until_ready()
         with QueryClient(service.url) as client:
-            assert client.classify(photo).top_3
+            assert client.classify(image).top_3
         assert "libtorch" in read_maps(process)
         children = psutil.Process(process.pid).children(recursive=True)
         assert children
-        with stop_decoding(children) as resume, send_image(service, photo) as late:
+        with stop_decoding(children) as resume, send_image(service, image) as late:
             process.send_signal(signal.SIGTERM)
             wait_until(lambda: not is_listening(port))
             assert process.poll() is None

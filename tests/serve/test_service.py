@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.search.encoders import load_text_embedder
 from jobs.serve.client import QueryClient
 from tests.serve.conftest import RunningService
@@ -12,7 +12,7 @@ from tests.serve.conftest import RunningService
 
 def test_an_image_gets_the_vector_of_the_nightly_run(service: RunningService, live_shop: Shop) -> None:
     with QueryClient(service.url) as client:
-        answers = [client.embed_image(make_photo(number)) for number in range(4)]
+        answers = [client.embed_image(make_image(number)) for number in range(4)]
     stored = live_shop.query("""
         SELECT e.space_id, s.encoder_version_id, CAST(e.embedding AS real[])
         FROM catalog.image_embeddings e JOIN catalog.embedding_spaces s USING (space_id)
@@ -27,7 +27,7 @@ def test_an_image_gets_the_vector_of_the_nightly_run(service: RunningService, li
 
 def test_an_image_gets_the_tag_of_the_nightly_run(service: RunningService, live_shop: Shop) -> None:
     with QueryClient(service.url) as client:
-        answers = [client.classify(make_photo(number)) for number in range(4)]
+        answers = [client.classify(make_image(number)) for number in range(4)]
     stored = live_shop.query("""
         SELECT classifier_version_id, category, confidence, top_3
         FROM catalog.image_tags JOIN catalog.images USING (image_id) ORDER BY object_key

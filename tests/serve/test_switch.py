@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 
 from fixtures.champions import make_champion
 from fixtures.postgres import execute
-from fixtures.shop import Shop, TinyModels, make_photo
+from fixtures.shop import Shop, TinyModels, make_image
 from jobs.connections import connect
 from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
@@ -74,12 +74,12 @@ def test_it_waits_for_the_first_models_and_names_them(tagging_shop: Shop) -> Non
         # The first classifier goes live when it is promoted, the first space when a run is published.
         service.wait_until(lambda health: health.get("detail", "").startswith("no embedding space is live yet"))
         assert service.http.get("/health").status_code == 503
-        assert client.classify(make_photo(1)).category
-        refused = service.http.post("/embed-image", content=make_photo(1))
+        assert client.classify(make_image(1)).category
+        refused = service.http.post("/embed-image", content=make_image(1))
         assert (refused.status_code, refused.json()["reason"]) == (503, "no_live_model")
         assert refused.headers["Retry-After"] == "1"
 
-        tagging_shop.put_photos(2)
+        tagging_shop.put_images(2)
         ingest(tagging_shop.connections, IngestOptions())
         health = service.wait_until_ready()
         assert service.http.get("/health").status_code == 200
@@ -90,13 +90,13 @@ def test_a_catalog_without_a_classifier_is_searchable_and_its_first_classifier_i
     shop: Shop, tiny_models: TinyModels
 ) -> None:
     make_champion(shop.connections, tiny_models.encoder, "encoder")
-    shop.put_photos(2)
+    shop.put_images(2)
     ingest(shop.connections, IngestOptions())
     with run_service(shop.connections) as service, QueryClient(service.url) as client:
         health = service.wait_until_ready()
         assert health == {"classifier": None, "encoder": client.embed_text("hat").model_version_id}
-        assert client.embed_image(make_photo(1)).model_version_id == health["encoder"]
-        refused = service.http.post("/classify", content=make_photo(1))
+        assert client.embed_image(make_image(1)).model_version_id == health["encoder"]
+        refused = service.http.post("/classify", content=make_image(1))
         assert (refused.status_code, refused.json()) == (
             503,
             {
@@ -106,7 +106,7 @@ def test_a_catalog_without_a_classifier_is_searchable_and_its_first_classifier_i
         )
         first = make_champion(shop.connections, tiny_models.classifier, "classifier")
         service.wait_until(lambda health: health.get("classifier") == first.model_version_id)
-        assert client.classify(make_photo(1)).category
+        assert client.classify(make_image(1)).category
 
 
 def test_it_waits_for_the_schema(empty_database_url: str, shop: Shop) -> None:
@@ -122,7 +122,7 @@ def test_a_promotion_and_a_rollback_fail_no_request(
     first = service.read_health()["classifier"]
     with (
         QueryClient(service.url) as client,
-        send_without_pause(lambda: client.classify(make_photo(1)).model_version_id) as answered,
+        send_without_pause(lambda: client.classify(make_image(1)).model_version_id) as answered,
     ):
         other = make_champion(live_shop.connections, tiny_models.other_classifier, "classifier", is_live=True)
         second = other.model_version_id
@@ -137,15 +137,15 @@ def test_a_promotion_and_a_rollback_fail_no_request(
 def test_another_space_fails_no_request(service: RunningService, live_shop: Shop, tiny_models: TinyModels) -> None:
     first = service.read_health()["encoder"]
     with QueryClient(service.url) as client:
-        before = client.embed_image(make_photo(1))
+        before = client.embed_image(make_image(1))
         with (
-            send_without_pause(lambda: client.embed_image(make_photo(1)).model_version_id) as photos,
+            send_without_pause(lambda: client.embed_image(make_image(1)).model_version_id) as images,
             send_without_pause(lambda: client.embed_text("hat").model_version_id) as texts,
         ):
             second = switch_encoder(live_shop, tiny_models.other_encoder)
-            service.wait_until(lambda _: photos[second] > 5 and texts[second] > 5)
-        after = client.embed_image(make_photo(1))
-    assert set(photos) == set(texts) == {first, second}
+            service.wait_until(lambda _: images[second] > 5 and texts[second] > 5)
+        after = client.embed_image(make_image(1))
+    assert set(images) == set(texts) == {first, second}
     assert (before.space_id, before.vector) != (after.space_id, after.vector)
     assert live_shop.query("SELECT catalog.live_space()") == [(after.space_id,)]
 
@@ -165,7 +165,7 @@ def test_it_serves_without_the_database_and_follows_again(
         health = service.wait_until(lambda health: "trouble" in health)
         assert (health["classifier"], service.http.get("/health").status_code) == (first, 200)
         with QueryClient(service.url) as client:
-            assert client.classify(make_photo(1)).model_version_id == first
+            assert client.classify(make_image(1)).model_version_id == first
     finally:
         execute(postgres_server, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
     other = make_champion(live_shop.connections, tiny_models.other_classifier, "classifier", is_live=True)
@@ -186,6 +186,6 @@ def test_a_version_that_does_not_load_is_reported_and_the_previous_one_serves(
     health = service.wait_until(lambda health: "do not match the registered hash" in health.get("trouble", ""))
     assert health["classifier"] == first
     with QueryClient(service.url) as client:
-        assert client.classify(make_photo(1)).model_version_id == first
+        assert client.classify(make_image(1)).model_version_id == first
     connections.store.write(weights, whole)
     service.wait_until(lambda health: health["classifier"] == version.model_version_id and "trouble" not in health)

@@ -32,7 +32,7 @@ class Models:
 
 @dataclass(frozen=True)
 class LargeCatalog:
-    """Images in id order: two photos for each product; every category belongs to whole products.
+    """Images in id order: two images for each product; every category belongs to whole products.
 
     1 % of the images are rare and lie opposite to `far_vector`, one product in a thousand is unique.
     """

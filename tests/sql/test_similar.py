@@ -68,7 +68,7 @@ def test_images_that_cannot_be_compared_are_refused(connection: Connection, mode
             find_similar_images(connection, image_id)
 
 
-def test_products_are_found_by_their_best_photo(connection: Connection, models: Models) -> None:
+def test_products_are_found_by_their_best_image(connection: Connection, models: Models) -> None:
     new = [
         NewImage("asked", vector=[1, 0, 0]),
         NewImage("asked", vector=[0, 1, 0]),
@@ -99,9 +99,9 @@ def test_a_category_gives_k_other_products(
 
 
 def test_similar_products_are_the_true_neighbours(large_catalog: LargeCatalog, large_connection: Connection) -> None:
-    photos = large_catalog.vectors[:2]
+    images = large_catalog.vectors[:2]
     best: dict[str, float] = {}
-    similarities = large_catalog.vectors @ photos.mean(axis=0) / np.linalg.norm(photos.mean(axis=0))
+    similarities = large_catalog.vectors @ images.mean(axis=0) / np.linalg.norm(images.mean(axis=0))
     for product, category, similarity in zip(
         large_catalog.products, large_catalog.categories, similarities, strict=True
     ):
@@ -112,14 +112,14 @@ def test_similar_products_are_the_true_neighbours(large_catalog: LargeCatalog, l
     assert [best[row.product_id] for row in rows] == pytest.approx([row.similarity for row in rows], abs=0.002)
 
 
-def test_a_product_with_many_photos_takes_one_row(connection: Connection, models: Models) -> None:
+def test_a_product_with_many_images_takes_one_row(connection: Connection, models: Models) -> None:
     new = [NewImage("crowd", vector=[1, i / 1000, 0]) for i in range(100)]
     new += [NewImage("asked", vector=[1, 0, 0]), NewImage("other", vector=[0, 1, 0])]
     add_images(connection, new, models.space_id, models.classifier)
     assert [row.product_id for row in find_similar_products(connection, "asked", 2)] == ["crowd", "other"]
 
 
-def test_deleted_photos_are_in_no_query_and_no_result(connection: Connection, models: Models) -> None:
+def test_deleted_images_are_in_no_query_and_no_result(connection: Connection, models: Models) -> None:
     new = [
         NewImage("asked", vector=[1, 0, 0]),
         NewImage("asked", vector=[0, 1, 0]),
@@ -152,10 +152,10 @@ def test_products_that_cannot_be_compared_are_refused(connection: Connection, mo
     gone, *_ = add_images(connection, new, models.space_id, models.classifier)
     delete_images(connection, [gone])
     for product_id, message, hint in (
-        ("gone", "product 'gone' has no photo in the catalog", "catalog.current_product_tags"),
-        ("unknown", "product 'unknown' has no photo in the catalog", "catalog.current_product_tags"),
-        (None, "product NULL has no photo in the catalog", "catalog.current_product_tags"),
-        ("new", "product 'new' has no photo with a vector yet", "python -m jobs ingest"),
+        ("gone", "product 'gone' has no image in the catalog", "catalog.current_product_tags"),
+        ("unknown", "product 'unknown' has no image in the catalog", "catalog.current_product_tags"),
+        (None, "product NULL has no image in the catalog", "catalog.current_product_tags"),
+        ("new", "product 'new' has no image with a vector yet", "python -m jobs ingest"),
     ):
         with refused(connection, "P0002", message, hint):
             find_similar_products(connection, product_id)
@@ -176,7 +176,7 @@ def test_hostile_product_ids_are_only_text(connection: Connection, models: Model
     add_images(connection, new, models.space_id, models.classifier)
     tag_products(connection, models.classifier, {"other": hostile})
     assert [row.product_id for row in find_similar_products(connection, hostile, 10, hostile)] == ["other"]
-    with refused(connection, "P0002", "has no photo in the catalog"):
+    with refused(connection, "P0002", "has no image in the catalog"):
         find_similar_products(connection, hostile + "'")
 
 

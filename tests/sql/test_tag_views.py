@@ -70,13 +70,13 @@ def test_a_product_has_the_tag_of_the_champion(connection: Connection, models: M
     tags = read_product_tags(connection)
     assert tags.keys() == {"here"}
     row = tags["here"]
-    assert (row.display_name, row.category, row.photos, row.photos_disagree) == ("Name of here", "dress", 1, True)
+    assert (row.display_name, row.category, row.images, row.images_disagree) == ("Name of here", "dress", 1, True)
     assert (row.source, row.classifier_version_id) == ("model", models.classifier)
     promote_model(connection, "classifier")
     assert read_product_tags(connection) == {}
 
 
-def test_the_latest_label_among_the_photos_of_a_product_wins(connection: Connection, models: Models) -> None:
+def test_the_latest_label_among_the_images_of_a_product_wins(connection: Connection, models: Models) -> None:
     new = [NewImage("p"), NewImage("p"), NewImage("p"), NewImage("untagged", None)]
     first, second, deleted, untagged = add_images(connection, new, models.space_id, models.classifier)
     tag_products(connection, models.classifier, {"p": "dress"})
@@ -87,4 +87,4 @@ def test_the_latest_label_among_the_photos_of_a_product_wins(connection: Connect
     delete_images(connection, [deleted])
     tags = read_product_tags(connection)
     assert (tags["p"].category, tags["p"].source, tags["p"].confidence) == ("hat", "human", 1)
-    assert (tags["untagged"].category, tags["untagged"].photos, tags["untagged"].photos_disagree) == ("hat", 0, False)
+    assert (tags["untagged"].category, tags["untagged"].images, tags["untagged"].images_disagree) == ("hat", 0, False)

@@ -67,9 +67,9 @@ def test_both_clients_sign_with_the_given_key(s3_server: S3Server, monkeypatch: 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.setenv(name, "x" * 20)
     store = ObjectStore(s3_server.url, key)
-    photo = S3Uri(f"signed-{uuid4().hex[:12]}", "1.jpg")
-    store._client.create_bucket(Bucket=photo.bucket)
-    store.write(photo, b"photo")
-    [[listed]] = store.list_pages(photo)
-    assert store.read(photo) == b"photo"
-    assert store._quick_reader.read(photo, listed.etag, 5) == b"photo"
+    image = S3Uri(f"signed-{uuid4().hex[:12]}", "1.jpg")
+    store._client.create_bucket(Bucket=image.bucket)
+    store.write(image, b"image")
+    [[listed]] = store.list_pages(image)
+    assert store.read(image) == b"image"
+    assert store._quick_reader.read(image, listed.etag, 5) == b"image"

@@ -23,37 +23,37 @@ RUN_IDS = [
 @pytest.mark.parametrize(
     ("written", "bucket", "key"),
     [
-        ("s3://photos", "photos", ""),
-        ("s3://photos/", "photos", ""),
-        ("s3://photos/new/arrivals", "photos", "new/arrivals"),
-        ("s3://photos/a key #1?.jpg", "photos", "a key #1?.jpg"),
-        ("s3://photos//odd", "photos", "/odd"),
+        ("s3://images", "images", ""),
+        ("s3://images/", "images", ""),
+        ("s3://images/new/arrivals", "images", "new/arrivals"),
+        ("s3://images/a key #1?.jpg", "images", "a key #1?.jpg"),
+        ("s3://images//odd", "images", "/odd"),
     ],
 )
 def test_parse_splits_bucket_and_key(written: str, bucket: str, key: str) -> None:
     assert S3Uri.parse(written) == S3Uri(bucket, key)
 
 
-@pytest.mark.parametrize("written", ["", "photos", "s3:/photos", "s3://", "s3:///photos", "https://photos/new", "S3"])
+@pytest.mark.parametrize("written", ["", "images", "s3:/images", "s3://", "s3:///images", "https://images/new", "S3"])
 def test_parse_refuses_other_text_and_quotes_it(written: str) -> None:
     with pytest.raises(ValueError, match="s3://bucket/prefix") as caught:
         S3Uri.parse(written)
     assert repr(written) in str(caught.value)
 
 
-@pytest.mark.parametrize("written", ["s3://photos/new", "s3://photos/new/", "s3://photos/"])
+@pytest.mark.parametrize("written", ["s3://images/new", "s3://images/new/", "s3://images/"])
 def test_a_parsed_uri_prints_the_same(written: str) -> None:
     assert str(S3Uri.parse(written)) == written
 
 
 @pytest.mark.parametrize(("key", "folder"), [("", ""), ("new", "new/"), ("new/", "new/"), ("new//", "new/")])
 def test_a_folder_ends_with_one_slash(key: str, folder: str) -> None:
-    assert S3Uri("photos", key).as_folder().key == folder
+    assert S3Uri("images", key).as_folder().key == folder
 
 
 @pytest.mark.parametrize("key", ["", "runs", "runs/"])
 def test_a_name_is_appended_after_one_slash(key: str) -> None:
-    assert (S3Uri("photos", key) / "7" / "report.json").key == f"{key.rstrip('/')}/7/report.json".lstrip("/")
+    assert (S3Uri("images", key) / "7" / "report.json").key == f"{key.rstrip('/')}/7/report.json".lstrip("/")
 
 
 def test_keys_are_below_the_artifacts() -> None:

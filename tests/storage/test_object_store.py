@@ -24,7 +24,7 @@ from jobs.storage.object_store import ListedObject, ObjectStore, create_missing_
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
 
-BODY = b"bytes of a photo"
+BODY = b"bytes of an image"
 ETAG = hashlib.md5(BODY).hexdigest()
 ODD_KEYS = [
     "with space.jpg",
@@ -38,7 +38,7 @@ ODD_KEYS = [
     "what?size=1&x=2.jpg",
     "semi;colon=,$@!~*().jpg",
     "back\\slash.jpg",
-    "deep/er/photo.jpg",
+    "deep/er/image.jpg",
 ]
 ACTS: dict[str, Callable[[ObjectStore, S3Uri, Path], object]] = {
     "list": lambda store, location, path: list(store.list_pages(location)),
@@ -64,8 +64,8 @@ def bucket(store: ObjectStore) -> S3Uri:
 
 
 @pytest.fixture
-def photo_file(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.jpg"
+def image_file(tmp_path: Path) -> Path:
+    path = tmp_path / "image.jpg"
     path.write_bytes(BODY)
     return path
 
@@ -153,8 +153,8 @@ def test_an_object_with_another_etag_is_replaced(store: ObjectStore, bucket: S3U
 def test_a_replaced_object_is_detected_without_if_match() -> None:
     with serve_response(200, BODY) as url:
         store = ObjectStore(url)
-        assert store.read_unchanged(S3Uri("photos", "1.jpg"), ETAG, 100) == BODY
-        assert store.read_unchanged(S3Uri("photos", "1.jpg"), "other", 100) is ReadReason.REPLACED
+        assert store.read_unchanged(S3Uri("images", "1.jpg"), ETAG, 100) == BODY
+        assert store.read_unchanged(S3Uri("images", "1.jpg"), "other", 100) is ReadReason.REPLACED
 
 
 def test_an_object_over_the_limit_is_too_large(store: ObjectStore, bucket: S3Uri) -> None:
@@ -165,7 +165,7 @@ def test_an_object_over_the_limit_is_too_large(store: ObjectStore, bucket: S3Uri
 @pytest.mark.usefixtures("s3_server")
 def test_a_forbidden_object_fails_alone() -> None:
     with serve_response(403, make_error("AccessDenied")) as url:
-        assert ObjectStore(url).read_unchanged(S3Uri("photos", "1.jpg"), ETAG, 9) is ReadReason.ACCESS_DENIED
+        assert ObjectStore(url).read_unchanged(S3Uri("images", "1.jpg"), ETAG, 9) is ReadReason.ACCESS_DENIED
 
 
 def test_only_read_if_present_accepts_a_missing_object(store: ObjectStore, bucket: S3Uri, tmp_path: Path) -> None:
@@ -187,13 +187,13 @@ def test_a_large_file_is_uploaded_and_downloaded_in_parts(store: ObjectStore, bu
 @pytest.mark.usefixtures("s3_server")
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 def test_an_unreachable_endpoint_is_retryable(
-    act: Callable[[ObjectStore, S3Uri, Path], object], photo_file: Path
+    act: Callable[[ObjectStore, S3Uri, Path], object], image_file: Path
 ) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with pytest.raises(RetryableError, match=f"cannot reach the bucket at {url}") as caught:
-            act(ObjectStore(url), S3Uri("photos", "1.jpg"), photo_file)
+            act(ObjectStore(url), S3Uri("images", "1.jpg"), image_file)
     assert "\n" not in str(caught.value)
 
 
@@ -201,25 +201,25 @@ def test_an_unreachable_endpoint_is_retryable(
 @pytest.mark.parametrize("act", ["read_unchanged", "read", "download"])
 def test_a_truncated_response_is_retryable(act: str, tmp_path: Path) -> None:
     with serve_response(200, BODY, promised_bytes=99) as url, pytest.raises(RetryableError, match="cannot reach"):
-        ACTS[act](ObjectStore(url), S3Uri("photos", "1.jpg"), tmp_path / "copy")
+        ACTS[act](ObjectStore(url), S3Uri("images", "1.jpg"), tmp_path / "copy")
 
 
 @pytest.mark.usefixtures("s3_server")
 def test_throttling_is_retryable() -> None:
-    message = "returned SlowDown for s3://photos/1.jpg: slow down"
+    message = "returned SlowDown for s3://images/1.jpg: slow down"
     with serve_response(503, make_error("SlowDown")) as url, pytest.raises(RetryableError, match=re.escape(message)):
-        ObjectStore(url).read(S3Uri("photos", "1.jpg"))
+        ObjectStore(url).read(S3Uri("images", "1.jpg"))
 
 
 @pytest.mark.parametrize("changes", [{"AWS_ACCESS_KEY_ID": "X" * 20}, {"AWS_SECRET_ACCESS_KEY": "x" * 40}], ids=repr)
 def test_wrong_credentials_are_permanent(
-    s3_server: S3Server, bucket: S3Uri, changes: dict[str, str], photo_file: Path
+    s3_server: S3Server, bucket: S3Uri, changes: dict[str, str], image_file: Path
 ) -> None:
     with change_environment(changes):
         stranger = ObjectStore(s3_server.url)
         for act in ACTS.values():
             with pytest.raises(PermanentError, match="credentials"):
-                act(stranger, bucket / "1.jpg", photo_file)
+                act(stranger, bucket / "1.jpg", image_file)
 
 
 @pytest.mark.parametrize("missing", [("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), ("AWS_SECRET_ACCESS_KEY",)])
@@ -234,10 +234,10 @@ def test_the_error_names_missing_credentials(s3_server: S3Server, bucket: S3Uri,
 
 @pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
 def test_the_error_names_a_missing_bucket(
-    store: ObjectStore, act: Callable[[ObjectStore, S3Uri, Path], object], photo_file: Path
+    store: ObjectStore, act: Callable[[ObjectStore, S3Uri, Path], object], image_file: Path
 ) -> None:
     with pytest.raises(PermanentError, match="s3://no-such-bucket/"):
-        act(store, S3Uri("no-such-bucket", "1.jpg"), photo_file)
+        act(store, S3Uri("no-such-bucket", "1.jpg"), image_file)
 
 
 def test_an_invalid_bucket_name_is_refused_in_one_line(store: ObjectStore) -> None:

@@ -14,7 +14,7 @@ from jobs.storage.quick_reader import QuickReader
 
 pytestmark = pytest.mark.usefixtures("aws_keys")
 
-BODY = b"bytes of a photo"
+BODY = b"bytes of an image"
 ETAG = hashlib.md5(BODY).hexdigest()
 
 

@@ -16,7 +16,7 @@ from benchmarks.scenarios.chaos.jobs import DEADLINE_SECONDS, DONE, PERMANENT, R
 from benchmarks.scenarios.chaos.kill_scenarios import Sandbox, check_tags, open_shop, tag_shop
 from benchmarks.scenarios.chaos.sandboxes import Servers
 from benchmarks.scenarios.chaos.tally import BREAK_ENVIRONMENT, BREAK_S3, KILL_SERVICES, Tally
-from fixtures.fault_proxy import BROKEN_LISTINGS, FOREIGN_BODIES, HARMLESS, Edit, edit_photo, refuse, run_fault_proxy
+from fixtures.fault_proxy import BROKEN_LISTINGS, FOREIGN_BODIES, HARMLESS, Edit, edit_image, refuse, run_fault_proxy
 from fixtures.postgres import execute, query
 from jobs.local.services import is_alive
 
@@ -191,7 +191,7 @@ FAULTS = (
     Fault("file size is limited", 2, (PERMANENT,), _limit_files),
     Fault("a file in place of the cache folder", 1, (PERMANENT,), surround=_block_cache),
     *(_edit_s3(name, 1, (DONE,), edit) for name, edit in HARMLESS.items()),
-    *(_edit_s3(f"body is {name}", 1, (RETRY,), edit_photo(edit)) for name, edit in FOREIGN_BODIES.items()),
+    *(_edit_s3(f"body is {name}", 1, (RETRY,), edit_image(edit)) for name, edit in FOREIGN_BODIES.items()),
     *(
         _edit_s3(f"listing is {name}", 1, (RETRY, PERMANENT), edit, prepare=tag_shop)
         for name, edit in BROKEN_LISTINGS.items()

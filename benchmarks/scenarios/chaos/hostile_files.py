@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.scenarios.chaos.jobs import DONE, PERMANENT
 from benchmarks.scenarios.chaos.sandboxes import Servers
 from benchmarks.scenarios.chaos.tally import HOSTILE_FILES, Tally, Violations
-from fixtures.shop import make_photo, make_scan_bomb, promote_tiny_models
+from fixtures.shop import make_image, make_scan_bomb, promote_tiny_models
 
 IMAGE_SHARE, TABLE_SHARE = 0.75, 0.15
 """Shares of all files; the others are checkpoints."""
@@ -45,7 +45,7 @@ def feed_images(servers: Servers, tally: Tally, count: int, seed: int) -> None:
     chance = random.Random(seed)
     with servers.open_sandbox() as sandbox:
         promote_tiny_models(sandbox.shop, sandbox.models)
-        sandbox.shop.put_photos(HEALTHY, seed=1)
+        sandbox.shop.put_images(HEALTHY, seed=1)
         for number in range(count):
             content, ending = _make_hostile_image(chance, number)
             sandbox.shop.put(f"hostile/{number:03d}{chance.choice(NAMES)}.{ending}", content)
@@ -63,7 +63,7 @@ def feed_images(servers: Servers, tally: Tally, count: int, seed: int) -> None:
 
 def _make_hostile_image(chance: random.Random, number: int) -> tuple[bytes, str]:
     image_format = chance.choice(FORMATS)
-    whole = make_photo(number, (200, 240), image_format)
+    whole = make_image(number, (200, 240), image_format)
     make = chance.choice((_cut, _flip, _splice, _fill, _use_other_format, _claim_huge_size, _hide, _repeat_scans))
     return make(whole, chance), image_format.lower().replace("jpeg", "jpg")
 
@@ -80,7 +80,7 @@ def _flip(whole: bytes, chance: random.Random) -> bytes:
 
 
 def _splice(whole: bytes, chance: random.Random) -> bytes:
-    other = make_photo(chance.randrange(1000), (300, 100), chance.choice(FORMATS))
+    other = make_image(chance.randrange(1000), (300, 100), chance.choice(FORMATS))
     return whole[: chance.randrange(len(whole))] + other[chance.randrange(len(other)) :]
 
 
@@ -149,11 +149,11 @@ def feed_tables(servers: Servers, tally: Tally, count: int, seed: int) -> None:
     chance = random.Random(seed)
     with servers.open_sandbox() as sandbox:
         promote_tiny_models(sandbox.shop, sandbox.models)
-        sandbox.shop.put_photos(HEALTHY)
+        sandbox.shop.put_images(HEALTHY)
         folder = sandbox.folder / "labeled"
         folder.mkdir()
         for number in range(HEALTHY):
-            (folder / f"{number}.jpg").write_bytes(make_photo(number))
+            (folder / f"{number}.jpg").write_bytes(make_image(number))
         for number in range(count):
             if number % 2:
                 keys = [b"p0%03d_1.jpg,Product %d" % (one, number) for one in range(HEALTHY // 2)]

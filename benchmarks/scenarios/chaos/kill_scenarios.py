@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from benchmarks.scenarios.chaos.jobs import JobRunner
 from benchmarks.scenarios.chaos.tally import Violations
-from fixtures.candidates import make_colored_photo
+from fixtures.candidates import make_colored_image
 from fixtures.catalog_rows import register_model
 from fixtures.champions import make_champion
 from fixtures.gate_results import store_gate_results
@@ -78,7 +78,7 @@ class Scenario:
 def open_shop(sandbox: Sandbox) -> None:
     """Open a shop with images to tag."""
     promote_tiny_models(sandbox.shop, sandbox.models)
-    sandbox.shop.put_photos(IMAGES)
+    sandbox.shop.put_images(IMAGES)
 
 
 def check_codes(sandbox: Sandbox) -> Violations:
@@ -182,7 +182,7 @@ def write_label_set(sandbox: Sandbox) -> None:
         folder = sandbox.folder / "labeled" / category
         folder.mkdir(parents=True)
         for number in range(LABELED):
-            (folder / f"{number}.jpg").write_bytes(make_colored_photo(category, number))
+            (folder / f"{number}.jpg").write_bytes(make_colored_image(category, number))
 
 
 def list_import(sandbox: Sandbox) -> Iterator[Words]:

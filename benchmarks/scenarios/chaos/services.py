@@ -17,7 +17,7 @@ from benchmarks.scenarios.chaos.jobs import DEADLINE_SECONDS, DONE, Kill
 from benchmarks.scenarios.chaos.kill_scenarios import tag_shop
 from benchmarks.scenarios.chaos.sandboxes import Servers
 from benchmarks.scenarios.chaos.tally import KILL_SERVICES, Tally, Violations
-from fixtures.shop import make_photo
+from fixtures.shop import make_image
 from jobs.errors import RetryableError
 from jobs.local.ports import find_free_port
 from jobs.local.services import find_stack_processes, identify_stack
@@ -53,7 +53,7 @@ def _classify(settings: dict[str, str], responses: list[int], job: psutil.Proces
     with QueryClient(f"http://127.0.0.1:{settings['CATALOG_SERVE_PORT']}") as client:
         while not responses and time.monotonic() < until:
             with suppress(RetryableError):
-                responses.append(client.classify(make_photo(1)).model_version_id)
+                responses.append(client.classify(make_image(1)).model_version_id)
             time.sleep(0.1)
     job.send_signal(signal.SIGTERM)
 

@@ -17,7 +17,7 @@ from jobs.models.registry import fetch_checkpoint
 from jobs.retrain.evaluate.evaluation_record import ArtifactCheck
 from jobs.retrain.evaluate.served_model import ServedModel, load_trained_model
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.storage.object_store import ObjectStore
 
 REFERENCE_FILE = "reference_outputs.json"
@@ -69,7 +69,7 @@ def inspect_artifact(
     store: ObjectStore,
     version: ModelVersion,
     snapshot: Snapshot,
-    photos: SnapshotPhotos,
+    images: SnapshotImages,
     device: Device,
     scratch: Path,
 ) -> ArtifactInspection:
@@ -90,7 +90,7 @@ def inspect_artifact(
     has_preprocessing = _check_preprocessing(folder, errors)
     model = _load(folder, version.kind, device, errors)
     reference = _read_reference(folder, version.kind, errors)
-    difference = _measure_difference(model, reference, snapshot, photos, errors) if model and reference else None
+    difference = _measure_difference(model, reference, snapshot, images, errors) if model and reference else None
     check = ArtifactCheck(True, has_labels, has_preprocessing, difference, "; ".join(errors) or None)
     return ArtifactInspection(check, folder if model else None)
 
@@ -139,7 +139,7 @@ def _read_reference(folder: Path, kind: ModelKind, errors: list[str]) -> Referen
 
 
 def _measure_difference(
-    model: ServedModel, reference: ReferenceOutputs, snapshot: Snapshot, photos: SnapshotPhotos, errors: list[str]
+    model: ServedModel, reference: ReferenceOutputs, snapshot: Snapshot, images: SnapshotImages, errors: list[str]
 ) -> float | None:
     """Return the largest absolute difference of any output, or NaN if an output is NaN."""
     rows = [row for row in snapshot.rows if row.content_hash in reference.outputs]
@@ -147,7 +147,7 @@ def _measure_difference(
         errors.append(f"{REFERENCE_FILE} contains images that are not in the snapshot")
         return None
     differences = []
-    for row, output in zip(rows, model.predict(photos.load_pixels(rows, model.geometry)), strict=True):
+    for row, output in zip(rows, model.predict(images.load_pixels(rows, model.geometry)), strict=True):
         expected = reference.outputs[row.content_hash]
         if isinstance(expected, dict):
             predicted = dict(zip(model.categories, output.tolist(), strict=True))

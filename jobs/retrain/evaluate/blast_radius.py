@@ -36,7 +36,7 @@ class CatalogChange:
 
 
 @dataclass(frozen=True)
-class _LivePhoto:
+class _LiveImage:
     """An image from the bucket: resized for the candidate, and as a thumbnail."""
 
     tag: LiveTag
@@ -55,22 +55,22 @@ def measure_blast_radius(
     with connections.engine.connect() as connection:
         tags = sample_live_tags(connection, images)
     with ThreadPoolExecutor(connections.settings.compute.read_threads) as pool:
-        read = pool.map(partial(_load_photo, connections, candidate), tags)
-        loaded = list(progress.track("reading photos of the catalog", read, len(tags)))
-    photos = [photo for photo in loaded if photo is not None]
-    if len(photos) < MIN_SHARE_READ * len(tags):
-        log.warning("only %d of %d sampled catalog images can be read", len(photos), len(tags))
+        read = pool.map(partial(_load_image, connections, candidate), tags)
+        loaded = list(progress.track("reading images of the catalog", read, len(tags)))
+    readable = [image for image in loaded if image is not None]
+    if len(readable) < MIN_SHARE_READ * len(tags):
+        log.warning("only %d of %d sampled catalog images can be read", len(readable), len(tags))
         return None
-    if not photos:
+    if not readable:
         return None
-    probabilities = candidate.predict(torch.stack([photo.pixels for photo in photos]), progress)
+    probabilities = candidate.predict(torch.stack([image.pixels for image in readable]), progress)
     if not np.isfinite(probabilities).all():
         return None
-    flips = _find_flips(photos, ClassifierPredictions(probabilities, candidate.categories))
-    return CatalogChange(BlastRadius(len(photos), len(flips)), flips)
+    flips = _find_flips(readable, ClassifierPredictions(probabilities, candidate.categories))
+    return CatalogChange(BlastRadius(len(readable), len(flips)), flips)
 
 
-def _load_photo(connections: Connections, candidate: ServedModel, tag: LiveTag) -> _LivePhoto | None:
+def _load_image(connections: Connections, candidate: ServedModel, tag: LiveTag) -> _LiveImage | None:
     settings = connections.settings
     content = connections.store.read_unchanged(
         S3Uri(tag.bucket, tag.object_key), tag.etag, settings.images.max_object_bytes
@@ -81,23 +81,23 @@ def _load_photo(connections: Connections, candidate: ServedModel, tag: LiveTag) 
     decoded = decode_image(content, limits)
     if not isinstance(decoded, DecodedImage):
         return None
-    return _LivePhoto(tag, candidate.geometry.apply(decoded.pixels), make_thumbnail(decoded.pixels))
+    return _LiveImage(tag, candidate.geometry.apply(decoded.pixels), make_thumbnail(decoded.pixels))
 
 
-def _find_flips(photos: Sequence[_LivePhoto], predictions: ClassifierPredictions) -> tuple[Flip, ...]:
+def _find_flips(images: Sequence[_LiveImage], predictions: ClassifierPredictions) -> tuple[Flip, ...]:
     flips = [
         Flip(
-            image_id=photo.tag.image_id,
-            object_key=photo.tag.object_key,
-            product_id=photo.tag.product_id,
-            old_category=photo.tag.category,
-            old_confidence=photo.tag.confidence,
+            image_id=image.tag.image_id,
+            object_key=image.tag.object_key,
+            product_id=image.tag.product_id,
+            old_category=image.tag.category,
+            old_confidence=image.tag.confidence,
             new_category=category,
             new_confidence=float(confidence),
-            thumbnail=photo.thumbnail,
+            thumbnail=image.thumbnail,
         )
-        for photo, category, confidence in zip(photos, predictions.best, predictions.confidence, strict=True)
-        if category is not None and category != photo.tag.category
+        for image, category, confidence in zip(images, predictions.best, predictions.confidence, strict=True)
+        if category is not None and category != image.tag.category
     ]
     ranked = sorted(flips, key=lambda flip: (-flip.new_confidence, flip.image_id))
     return tuple(flip if place < MAX_THUMBNAILS else replace(flip, thumbnail=None) for place, flip in enumerate(ranked))

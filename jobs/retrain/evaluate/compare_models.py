@@ -38,7 +38,7 @@ from jobs.retrain.evaluate.scores import (
 )
 from jobs.retrain.evaluate.served_model import ServedModel, load_served_model, map_batches
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 
 MAX_TRAIN_IMAGES = 1000
 
@@ -49,7 +49,7 @@ class EvaluationContext:
 
     connections: Connections
     snapshot: Snapshot
-    photos: SnapshotPhotos
+    images: SnapshotImages
     device: Device
     candidate: Path
     champion: Path | None
@@ -106,7 +106,7 @@ def evaluate_classifier(context: EvaluationContext) -> EvaluationResult:
 
 
 def _predict(context: EvaluationContext, model: ServedModel, rows: Sequence[SnapshotRow]) -> ClassifierPredictions:
-    pixels = context.photos.load_pixels(rows, model.geometry)
+    pixels = context.images.load_pixels(rows, model.geometry)
     return ClassifierPredictions(model.predict(pixels, context.progress), model.categories)
 
 
@@ -135,7 +135,7 @@ def _audit_unseen_labels(
     predictions = ClassifierPredictions(np.concatenate(probabilities), model.categories)
 
     def read_thumbnail(row: SnapshotRow) -> str:
-        return make_thumbnail(context.photos.decode(row.content_hash, 2 * THUMBNAIL_SIDE).pixels)
+        return make_thumbnail(context.images.decode(row.content_hash, 2 * THUMBNAIL_SIDE).pixels)
 
     return audit_labels([*test, *validation], predictions, read_thumbnail)
 
@@ -205,7 +205,7 @@ def _score_encoder(
         return score_encoder(nothing, nothing, [], logit_scale=1), nothing[:, 0]
     images = load_served_model(folder, "encoder", context.device)
     texts = load_text_encoder(folder, context.device.in_precision("fp32"))
-    image_vectors = images.predict(context.photos.load_pixels(rows, images.geometry), context.progress)
+    image_vectors = images.predict(context.images.load_pixels(rows, images.geometry), context.progress)
     full_texts = [row.full_text for row in rows]
     text_vectors = map_batches(texts.embed, full_texts, context.device)
     logit_scale = float(texts.model.logit_scale.detach().exp()) if hasattr(texts.model, "logit_scale") else None

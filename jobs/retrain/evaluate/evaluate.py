@@ -33,9 +33,9 @@ from jobs.retrain.evaluate.evaluation_record import DataCheck, EvaluationMetrics
 from jobs.retrain.evaluate.fidelity import read_served_build
 from jobs.retrain.evaluate.serving import MAX_IMAGES, measure_serving
 from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS
-from jobs.retrain.snapshot.leaks import fingerprint_photos, measure_leaks
+from jobs.retrain.snapshot.leaks import fingerprint_images, measure_leaks
 from jobs.retrain.snapshot.snapshot_file import Snapshot, load_snapshot
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.scratch import open_scratch
 from jobs.storage.locations import evaluation_location
 
@@ -127,19 +127,19 @@ def _read_inputs(connections: Connections, run_id: str, kind: ModelKind) -> _Inp
 def _measure(connections: Connections, inputs: _Inputs, scratch: Path, progress: Progress) -> EvaluationResult:
     settings, store = connections.settings, connections.store
     snapshot = load_snapshot(store, connections.artifacts, inputs.snapshot.snapshot_id)
-    photos = SnapshotPhotos(store, connections.artifacts, settings.locations.model_cache, progress)
+    images = SnapshotImages(store, connections.artifacts, settings.locations.model_cache, progress)
     log.info("reading %s %d from the bucket", inputs.kind, inputs.candidate.model_version_id)
     progress.report("reading the artifact from the bucket")
     exact = choose_device(settings.compute.device, "fp32")
-    inspection = inspect_artifact(store, inputs.candidate, snapshot, photos, exact, scratch / "artifact")
+    inspection = inspect_artifact(store, inputs.candidate, snapshot, images, exact, scratch / "artifact")
     log.info("checking %d images for leaks", len(snapshot.rows))
-    data = check_data(snapshot, inputs.snapshot.created_at, photos)
+    data = check_data(snapshot, inputs.snapshot.created_at, images)
     if inspection.folder is None:
         log.error("the candidate cannot be evaluated: %s", inspection.check.error)
         return EvaluationResult(EvaluationMetrics(data=data, artifact=inspection.check))
     champion = fetch_checkpoint(store, inputs.champion, settings.locations.model_cache) if inputs.champion else None
     device = choose_device(settings.compute.device, settings.compute.precision)
-    context = EvaluationContext(connections, snapshot, photos, device, inspection.folder, champion, progress)
+    context = EvaluationContext(connections, snapshot, images, device, inspection.folder, champion, progress)
     log.info("measuring how the artifact is served, in a separate process")
     serving = _measure_serving(context, inputs.kind, scratch)
     log.info("scoring %d test images", len(snapshot.part("test")))
@@ -154,7 +154,7 @@ def _measure(connections: Connections, inputs: _Inputs, scratch: Path, progress:
     return replace(result, metrics=metrics)
 
 
-def check_data(snapshot: Snapshot, taken_at: datetime, photos: SnapshotPhotos) -> DataCheck:
+def check_data(snapshot: Snapshot, taken_at: datetime, contents: SnapshotImages) -> DataCheck:
     """Measure size, age and leaks of a snapshot. Leaks are measured on the bytes of the images."""
     images = Counter(row.split for row in snapshot.rows)
     test = snapshot.part("test")
@@ -162,7 +162,7 @@ def check_data(snapshot: Snapshot, taken_at: datetime, photos: SnapshotPhotos) -
     others = [*snapshot.part("train"), *snapshot.part("validation")]
     threads = 2 * len(os.sched_getaffinity(0))
     leaks = measure_leaks(
-        fingerprint_photos(photos, test, threads), fingerprint_photos(photos, others, threads), NEAR_DUPLICATE_BITS
+        fingerprint_images(contents, test, threads), fingerprint_images(contents, others, threads), NEAR_DUPLICATE_BITS
     )
     return DataCheck(
         train_images=images["train"],
@@ -177,9 +177,9 @@ def check_data(snapshot: Snapshot, taken_at: datetime, photos: SnapshotPhotos) -
 
 
 def _measure_serving(context: EvaluationContext, kind: ModelKind, scratch: Path) -> ServingMetrics:
-    folder = scratch / "photos"
+    folder = scratch / "images"
     folder.mkdir()
-    images = [context.photos.read(row.content_hash) for row in context.snapshot.part("test")[:MAX_IMAGES]]
+    images = [context.images.read(row.content_hash) for row in context.snapshot.part("test")[:MAX_IMAGES]]
     return measure_serving(context.candidate, kind, images, context.connections.settings, folder, context.progress)
 
 

@@ -33,7 +33,7 @@ class ServedModel:
         """Predict one batch: uint8 [n, 3, side, side] to float32 [n, outputs]."""
         return self.model.predict(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
 
-    def predict(self, pixels: torch.Tensor, progress: Progress = SILENT, stage: str = "scoring photos") -> np.ndarray:
+    def predict(self, pixels: torch.Tensor, progress: Progress = SILENT, stage: str = "scoring images") -> np.ndarray:
         """Predict at least one image, in batches: uint8 [n, 3, side, side] to float32 [n, outputs]."""
         return _map_batches(self.predict_batch, pixels, self.model.batch_size, self.model.passes, progress, stage)
 

@@ -20,9 +20,9 @@ from jobs.retrain.evaluate.evaluation_record import Fidelity
 from jobs.retrain.evaluate.fidelity import compare_classifiers, compare_encoders
 from jobs.retrain.evaluate.scores import ClassifierPredictions
 from jobs.retrain.evaluate.served_model import ServedModel, load_trained_model, map_batches
-from jobs.retrain.optimize.quantize import CALIBRATION_PHOTOS
+from jobs.retrain.optimize.quantize import CALIBRATION_IMAGES
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, load_snapshot
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.settings import ComputeSettings
 
 
@@ -33,7 +33,7 @@ class OptimizationContext:
     kind: ModelKind
     checkpoint: Path
     build: ModelBuild
-    photos: SnapshotPhotos
+    images: SnapshotImages
     snapshot: Snapshot
     exact: Device
     compute: ComputeSettings
@@ -46,14 +46,14 @@ class OptimizationContext:
 
     def load_pixels(self, rows: tuple[SnapshotRow, ...]) -> torch.Tensor:
         """Return uint8 pixels [n, 3, side, side]."""
-        return self.photos.load_pixels(rows, self.build.geometry)
+        return self.images.load_pixels(rows, self.build.geometry)
 
     def load_calibration(self) -> np.ndarray:
         """Return uint8 pixels [n, side, side, 3] of at most 300 train images.
 
         Rows are ordered by content hash, so the first ones are a random sample.
         """
-        pixels = self.load_pixels(self.snapshot.part("train")[:CALIBRATION_PHOTOS])
+        pixels = self.load_pixels(self.snapshot.part("train")[:CALIBRATION_IMAGES])
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
@@ -72,7 +72,7 @@ def open_context(
         kind=kind,
         checkpoint=folder,
         build=describe_checkpoint(folder, kind),
-        photos=SnapshotPhotos(connections.store, connections.artifacts, settings.locations.model_cache, progress),
+        images=SnapshotImages(connections.store, connections.artifacts, settings.locations.model_cache, progress),
         snapshot=load_snapshot(connections.store, connections.artifacts, snapshot_id),
         exact=choose_device(settings.compute.device, "fp32"),
         compute=settings.compute,
@@ -92,7 +92,7 @@ def prepare_comparison(context: OptimizationContext) -> Callable[[ServedModel], 
     pixels = context.load_pixels(context.test)
 
     def predict(model: ServedModel) -> np.ndarray:
-        return model.predict(pixels, context.progress, f"scoring test photos by {model.model.description}")
+        return model.predict(pixels, context.progress, f"scoring test images by {model.model.description}")
 
     exact = predict(exact_model)
     if context.kind == "classifier":

@@ -15,8 +15,8 @@ from jobs.models.image_model import Precision
 from jobs.models.openvino_model import PASS_SIZE, compile_graph
 from jobs.progress import SILENT, Progress
 
-CALIBRATION_PHOTOS = 300
-RANKING_PHOTOS = 64
+CALIBRATION_IMAGES = 300
+RANKING_IMAGES = 64
 ATTENTION = {"Softmax", "ScaledDotProductAttention"}
 WEIGHTED = {"Convolution", "GroupConvolution", "MatMul"}
 MAX_BLOCKS = 32
@@ -172,7 +172,7 @@ def rank_blocks(
     ``calibration`` holds uint8 pixels [n, side, side, 3], of which the first 64 are used. ``rest`` is the precision of
     the float blocks. The error is the squared error of the outputs, relative to their squared norm.
     """
-    pixels = calibration[:RANKING_PHOTOS]
+    pixels = calibration[:RANKING_IMAGES]
     quantized = quantize(graph, pixels, compress_weights=False, progress=progress)
     exact = _predict(graph, pixels, "fp32")
 

@@ -79,7 +79,7 @@ MAX_REPORTED_CONTRADICTIONS = 20
 
 
 @dataclass(frozen=True)
-class CuratedPhoto:
+class CuratedImage:
     """An image with one category. ``full_text`` is empty if none of its labels has a text."""
 
     content_hash: bytes
@@ -101,29 +101,29 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Curation:
-    """Result of a selection. ``examples`` is the number of photos plus all that were dropped.
+    """Result of a selection. ``examples`` is the number of images plus all that were dropped.
 
     ``rare_categories`` counts the images of each dropped category. ``contradictions`` lists the first 20.
     """
 
     examples: int
-    photos: tuple[CuratedPhoto, ...]
+    images: tuple[CuratedImage, ...]
     dropped: dict[str, int]
     rare_categories: dict[str, int]
     contradictions: tuple[Contradiction, ...]
 
     def without_categories(self, categories: Collection[str]) -> "Curation":
         """Drop all images of the given categories as rare."""
-        counts = Counter(photo.category for photo in self.photos if photo.category in categories)
+        counts = Counter(image.category for image in self.images if image.category in categories)
         return replace(
             self,
-            photos=tuple(photo for photo in self.photos if photo.category not in counts),
+            images=tuple(image for image in self.images if image.category not in counts),
             dropped=self.dropped | {RARE_CATEGORY: self.dropped[RARE_CATEGORY] + counts.total()},
             rare_categories=dict(sorted((self.rare_categories | counts).items())),
         )
 
 
-LabelsOfPhoto = tuple[Example, ...]
+LabelsOfImage = tuple[Example, ...]
 """All labels of images with the same bytes."""
 
 
@@ -137,27 +137,27 @@ def curate_examples(
 
     Of near duplicates, keep an image that was ever in test; otherwise one that was ever in train; otherwise the first.
     """
-    photos = [tuple(labels) for _, labels in groupby(examples, key=lambda example: example.content_hash)]
-    photos.sort(key=lambda labels: (_rank_side(memory.get(labels[0].content_hash)), labels[0].content_hash))
-    pairs = find_near_duplicates([labels[0].perceptual_hash for labels in photos], near_duplicate_bits)
+    images = [tuple(labels) for _, labels in groupby(examples, key=lambda example: example.content_hash)]
+    images.sort(key=lambda labels: (_rank_side(memory.get(labels[0].content_hash)), labels[0].content_hash))
+    pairs = find_near_duplicates([labels[0].perceptual_hash for labels in images], near_duplicate_bits)
 
-    contradictions = _find_contradictions(photos, pairs)
-    is_contradictory = np.zeros(len(photos), dtype=bool)
+    contradictions = _find_contradictions(images, pairs)
+    is_contradictory = np.zeros(len(images), dtype=bool)
     is_contradictory[contradictions] = True
     is_near = _choose_near_duplicates(pairs, is_contradictory)
-    unique = tuple(_merge_labels(photos[position]) for position in np.flatnonzero(~is_contradictory & ~is_near))
+    unique = tuple(_merge_labels(images[position]) for position in np.flatnonzero(~is_contradictory & ~is_near))
     dropped = {
-        EXACT_DUPLICATE: sum(len(photos[position]) - 1 for position in np.flatnonzero(~is_contradictory)),
-        CONTRADICTORY_LABEL: sum(len(photos[position]) for position in np.flatnonzero(is_contradictory)),
+        EXACT_DUPLICATE: sum(len(images[position]) - 1 for position in np.flatnonzero(~is_contradictory)),
+        CONTRADICTORY_LABEL: sum(len(images[position]) for position in np.flatnonzero(is_contradictory)),
         NEAR_DUPLICATE: int(np.count_nonzero(is_near)),
         RARE_CATEGORY: 0,
     }
     shown = tuple(
-        _describe_contradiction(photos[first], photos[second])
+        _describe_contradiction(images[first], images[second])
         for first, second in contradictions[:MAX_REPORTED_CONTRADICTIONS]
     )
-    curation = Curation(sum(map(len, photos)), unique, dropped, {}, shown)
-    counts = Counter(photo.category for photo in unique)
+    curation = Curation(sum(map(len, images)), unique, dropped, {}, shown)
+    counts = Counter(image.category for image in unique)
     return curation.without_categories({name for name, count in counts.items() if count < min_images_per_category})
 
 
@@ -175,14 +175,14 @@ def _rank_side(side: RememberedSplit | None) -> int:
     return {"test": 0, "train": 1, None: 2}[side]
 
 
-def _find_contradictions(photos: Sequence[LabelsOfPhoto], pairs: np.ndarray) -> np.ndarray:
+def _find_contradictions(images: Sequence[LabelsOfImage], pairs: np.ndarray) -> np.ndarray:
     """Return pairs whose labels disagree. An image with contradictory labels of its own is paired with itself."""
-    categories = [sorted({label.category for label in labels}) for labels in photos]
+    categories = [sorted({label.category for label in labels}) for labels in images]
     numbers = {
-        name: number for number, name in enumerate(sorted({name for of_photo in categories for name in of_photo}))
+        name: number for number, name in enumerate(sorted({name for of_image in categories for name in of_image}))
     }
-    category = np.array([numbers[of_photo[0]] for of_photo in categories], dtype=np.int32)
-    is_ambiguous = np.array([len(of_photo) > 1 for of_photo in categories], dtype=bool)
+    category = np.array([numbers[of_image[0]] for of_image in categories], dtype=np.int32)
+    is_ambiguous = np.array([len(of_image) > 1 for of_image in categories], dtype=bool)
     first, second = pairs.T
     alone = np.flatnonzero(is_ambiguous).astype(pairs.dtype)
     disagree = (category[first] != category[second]) | is_ambiguous[first] | is_ambiguous[second]
@@ -200,10 +200,10 @@ def _choose_near_duplicates(pairs: np.ndarray, is_contradictory: np.ndarray) -> 
     return is_dropped
 
 
-def _merge_labels(labels: LabelsOfPhoto) -> CuratedPhoto:
+def _merge_labels(labels: LabelsOfImage) -> CuratedImage:
     texts = [join_text(label.title, label.description) for label in labels]
     first = labels[0]
-    return CuratedPhoto(
+    return CuratedImage(
         first.content_hash,
         first.perceptual_hash,
         first.category,
@@ -212,7 +212,7 @@ def _merge_labels(labels: LabelsOfPhoto) -> CuratedPhoto:
     )
 
 
-def _describe_contradiction(first: LabelsOfPhoto, second: LabelsOfPhoto) -> Contradiction:
+def _describe_contradiction(first: LabelsOfImage, second: LabelsOfImage) -> Contradiction:
     label, other = next((one, two) for one in first for two in second if one.category != two.category)
     return Contradiction(
         f"{label.source}/{label.source_key}", label.category, f"{other.source}/{other.source_key}", other.category

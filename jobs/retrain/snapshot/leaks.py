@@ -13,11 +13,11 @@ from jobs.retrain.snapshot.curation import has_near_duplicate
 from jobs.retrain.snapshot.snapshot_file import SPLITS, Snapshot, SnapshotRow
 
 if TYPE_CHECKING:
-    from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+    from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 
 
 @dataclass(frozen=True)
-class PhotoFingerprint:
+class ImageFingerprint:
     """Identify an image by the sha256 of its bytes, its perceptual hash of 32 bytes, and its group."""
 
     content_hash: bytes
@@ -40,35 +40,35 @@ class Leaks:
 
 
 def measure_leaks(
-    test: Sequence[PhotoFingerprint], others: Sequence[PhotoFingerprint], near_duplicate_bits: int
+    test: Sequence[ImageFingerprint], others: Sequence[ImageFingerprint], near_duplicate_bits: int
 ) -> Leaks:
     """Count test images that share bytes or a group with the other images, or are near duplicates of them."""
-    contents = {photo.content_hash for photo in others}
-    groups = {photo.group_name for photo in others}
+    contents = {image.content_hash for image in others}
+    groups = {image.group_name for image in others}
     is_near = has_near_duplicate(
-        [photo.perceptual_hash for photo in test], [photo.perceptual_hash for photo in others], near_duplicate_bits
+        [image.perceptual_hash for image in test], [image.perceptual_hash for image in others], near_duplicate_bits
     )
     return Leaks(
-        sum(photo.content_hash in contents for photo in test),
-        sum(photo.group_name in groups for photo in test),
+        sum(image.content_hash in contents for image in test),
+        sum(image.group_name in groups for image in test),
         int(np.count_nonzero(is_near)),
     )
 
 
-def fingerprint_photos(photos: "SnapshotPhotos", rows: Sequence[SnapshotRow], threads: int) -> list[PhotoFingerprint]:
+def fingerprint_images(images: "SnapshotImages", rows: Sequence[SnapshotRow], threads: int) -> list[ImageFingerprint]:
     """Compute fingerprints from the stored bytes, not from the hashes in the rows. Keep the order of the rows.
 
     Raises:
         PermanentError: bytes are missing, were modified, or cannot be decoded.
     """
 
-    def fingerprint(row: SnapshotRow) -> PhotoFingerprint:
+    def fingerprint(row: SnapshotRow) -> ImageFingerprint:
         # Same target size as in the import, so both compute the hash from the same pixels.
-        pixels = photos.decode(row.content_hash, DECODED_SIDE_PIXELS).pixels
-        return PhotoFingerprint(bytes.fromhex(row.content_hash), perceptual_hash(pixels), row.group_name)
+        pixels = images.decode(row.content_hash, DECODED_SIDE_PIXELS).pixels
+        return ImageFingerprint(bytes.fromhex(row.content_hash), perceptual_hash(pixels), row.group_name)
 
     with ThreadPoolExecutor(threads) as pool:
-        return list(photos.progress.track("checking photos for leaks", pool.map(fingerprint, rows), len(rows)))
+        return list(images.progress.track("checking images for leaks", pool.map(fingerprint, rows), len(rows)))
 
 
 def require_no_leak(snapshot: Snapshot, near_duplicate_bits: int) -> None:
@@ -78,8 +78,8 @@ def require_no_leak(snapshot: Snapshot, near_duplicate_bits: int) -> None:
         PermanentError: test images leak into train or validation, or validation images into train.
     """
     train, validation, test = ([_read_fingerprint(row) for row in snapshot.part(split)] for split in SPLITS)
-    for name, photos, others in (("test", test, train + validation), ("validation", validation, train)):
-        leaks = measure_leaks(photos, others, near_duplicate_bits)
+    for name, images, others in (("test", test, train + validation), ("validation", validation, train)):
+        leaks = measure_leaks(images, others, near_duplicate_bits)
         if not leaks.is_clean:
             raise PermanentError(
                 f"{name} images of snapshot {snapshot.snapshot_id[:12]} leak into training: {leaks.shared_contents} "
@@ -88,5 +88,5 @@ def require_no_leak(snapshot: Snapshot, near_duplicate_bits: int) -> None:
             )
 
 
-def _read_fingerprint(row: SnapshotRow) -> PhotoFingerprint:
-    return PhotoFingerprint(bytes.fromhex(row.content_hash), bytes.fromhex(row.perceptual_hash), row.group_name)
+def _read_fingerprint(row: SnapshotRow) -> ImageFingerprint:
+    return ImageFingerprint(bytes.fromhex(row.content_hash), bytes.fromhex(row.perceptual_hash), row.group_name)

@@ -20,7 +20,7 @@ from jobs.database.examples import (
 )
 from jobs.errors import RefusedError
 from jobs.retrain.labels.import_labels import import_catalog_labels
-from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS, Contradiction, CuratedPhoto, Curation, curate_examples
+from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS, Contradiction, CuratedImage, Curation, curate_examples
 from jobs.retrain.snapshot.leaks import require_no_leak
 from jobs.retrain.snapshot.snapshot_file import SPLITS, Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
 from jobs.retrain.snapshot.split import split_groups
@@ -92,7 +92,7 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
         curation = curate_examples(
             stream_examples(connection), memory, settings.near_duplicate_bits, settings.min_images_per_category
         )
-        curation, snapshot = _split_photos(curation, memory, settings)
+        curation, snapshot = _split_images(curation, memory, settings)
         _require_splits(snapshot, curation, settings)
         require_no_leak(snapshot, settings.near_duplicate_bits)
         location = snapshot_location(connections.artifacts, snapshot.snapshot_id)
@@ -104,19 +104,19 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
     return report
 
 
-def _split_photos(
+def _split_images(
     curation: Curation, memory: Mapping[bytes, RememberedSplit], settings: SnapshotSettings
 ) -> tuple[Curation, Snapshot]:
-    splits = split_groups(curation.photos, memory, settings.test_share, settings.validation_share)
+    splits = split_groups(curation.images, memory, settings.test_share, settings.validation_share)
     # If all images of a category have to stay in test, no model can learn it.
-    learned = {photo.category for photo in curation.photos if splits[photo.group_name] == "train"}
-    curation = curation.without_categories({photo.category for photo in curation.photos} - learned)
-    return curation, make_snapshot([_make_row(photo, splits[photo.group_name]) for photo in curation.photos])
+    learned = {image.category for image in curation.images if splits[image.group_name] == "train"}
+    curation = curation.without_categories({image.category for image in curation.images} - learned)
+    return curation, make_snapshot([_make_row(image, splits[image.group_name]) for image in curation.images])
 
 
-def _make_row(photo: CuratedPhoto, split: Split) -> SnapshotRow:
+def _make_row(image: CuratedImage, split: Split) -> SnapshotRow:
     return SnapshotRow(
-        photo.content_hash.hex(), photo.perceptual_hash.hex(), photo.category, photo.full_text, photo.group_name, split
+        image.content_hash.hex(), image.perceptual_hash.hex(), image.category, image.full_text, image.group_name, split
     )
 
 

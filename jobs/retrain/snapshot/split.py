@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from jobs.database.examples import RememberedSplit
-from jobs.retrain.snapshot.curation import CuratedPhoto
+from jobs.retrain.snapshot.curation import CuratedImage
 from jobs.retrain.snapshot.snapshot_file import Split
 
 MAX_OF_SHARE = 1.5
@@ -25,7 +25,7 @@ Groups = Mapping[str, Counter[str]]
 
 
 def split_groups(
-    photos: Sequence[CuratedPhoto],
+    images: Sequence[CuratedImage],
     memory: Mapping[bytes, RememberedSplit],
     test_share: float,
     validation_share: float,
@@ -33,9 +33,9 @@ def split_groups(
     """Return the split of each group. ``validation_share`` is the share of the images that are not in test."""
     groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
     sides: defaultdict[str, set[RememberedSplit | None]] = defaultdict(set)
-    for photo in photos:
-        groups[photo.group_name][photo.category] += 1
-        sides[photo.group_name].add(memory.get(photo.content_hash))
+    for image in images:
+        groups[image.group_name][image.category] += 1
+        sides[image.group_name].add(memory.get(image.content_hash))
     tested = [name for name in groups if "test" in sides[name]]
     new = [name for name in groups if sides[name] == {None}]
     test = _choose_groups(groups, tested, _shuffle(new, "test"), test_share)
@@ -74,9 +74,9 @@ class _Selection:
         self.names: set[str] = set()
         self._groups = groups
         self._share = share
-        self._photos: Counter[str] = Counter()
+        self._images: Counter[str] = Counter()
         for counts in groups.values():
-            self._photos.update(counts)
+            self._images.update(counts)
         self._taken: Counter[str] = Counter()
 
     def take(self, name: str) -> None:
@@ -86,20 +86,20 @@ class _Selection:
 
     def measure_share(self, category: str) -> float:
         """Return the share of a category's images in the set."""
-        return self._taken[category] / self._photos[category]
+        return self._taken[category] / self._images[category]
 
     def stays_within(self, limit: float, name: str) -> bool:
         """Return whether no category exceeds the share ``limit`` if the group is added."""
         return all(
-            self._taken[category] + photos <= limit * self._photos[category]
-            for category, photos in self._groups[name].items()
+            self._taken[category] + images <= limit * self._images[category]
+            for category, images in self._groups[name].items()
         )
 
     def measure_gain(self, name: str) -> float:
         """Return by how much adding a group reduces the squared relative deviation from the target shares."""
         gain = 0.0
-        for category, photos in sorted(self._groups[name].items()):
-            wanted = self._share * self._photos[category]
+        for category, images in sorted(self._groups[name].items()):
+            wanted = self._share * self._images[category]
             missing = wanted - self._taken[category]
-            gain += (missing**2 - (missing - photos) ** 2) / wanted**2
+            gain += (missing**2 - (missing - images) ** 2) / wanted**2
         return gain

@@ -21,7 +21,7 @@ ENLARGEMENT = 8 / 7
 """Ratio of the side that random crops are taken from to the side of the model's input: 256 px for 224."""
 
 
-def read_whole_photos(base: Path) -> Preprocessing:
+def read_whole_images(base: Path) -> Preprocessing:
     """Return the preprocessing of a checkpoint, changed to squash the whole image into its square input.
 
     Raises:
@@ -31,7 +31,7 @@ def read_whole_photos(base: Path) -> Preprocessing:
         folder = parent / base.name
         folder.mkdir()
         shutil.copy(base / CONFIG_FILE, folder)
-        write_whole_photos(base, folder)
+        write_whole_images(base, folder)
         return Preprocessing.from_checkpoint(folder)
 
 
@@ -41,7 +41,7 @@ def enlarge(whole: Geometry) -> Geometry:
     return replace(whole, resize_to=side, crop_to=side)
 
 
-def write_whole_photos(base: Path, folder: Path) -> None:
+def write_whole_images(base: Path, folder: Path) -> None:
     """Give a checkpoint the preprocessing of its base for whole images, in the file that AutoImageProcessor reads."""
     own = Preprocessing.from_checkpoint(base)
     config_file = folder / CONFIG_FILE
@@ -88,7 +88,7 @@ def build_augmentation(augmentation: Augmentation, side: int) -> v2.Transform:
     return v2.Compose(transforms)
 
 
-class Photos(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+class Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """Images with their fields, unchanged."""
 
     def __init__(self, pixels: torch.Tensor, fields: dict[str, torch.Tensor]) -> None:
@@ -102,7 +102,7 @@ class Photos(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {"pixels": self._pixels[index]} | {name: values[index] for name, values in self._fields.items()}
 
 
-class AugmentedPhotos(Photos):
+class AugmentedImages(Images):
     """Images with random changes that differ in every epoch.
 
     The changes depend only on seed, epoch and index. A resumed training sees the same images as one that was never

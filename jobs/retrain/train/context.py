@@ -16,7 +16,7 @@ from jobs.models.encoder import load_tokenizer
 from jobs.progress import SILENT, Progress
 from jobs.retrain.evaluate.served_model import load_trained_model
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.retrain.train.history import EpochRecord
 
 
@@ -35,7 +35,7 @@ class TrainingContext:
     """The data and the device of one training. ``folder`` holds the checkpoints of its epochs."""
 
     snapshot: Snapshot
-    photos: SnapshotPhotos
+    images: SnapshotImages
     device: Device
     folder: Path
     progress: Progress = SILENT
@@ -48,7 +48,7 @@ class TrainingContext:
         """
         rows = tuple(row for row in self.snapshot.part(split) if row.full_text or not with_text)
         if not rows:
-            wanted = f"{split} photos with a text" if with_text else f"{split} photos"
+            wanted = f"{split} images with a text" if with_text else f"{split} images"
             raise RefusedError(
                 f"snapshot {self.snapshot.snapshot_id[:12]} has no {wanted}: label more products and take a new "
                 "snapshot"

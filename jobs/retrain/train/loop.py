@@ -18,7 +18,7 @@ from transformers.trainer_callback import TrainerState
 from jobs.errors import RefusedError
 from jobs.models.device import Device
 from jobs.progress import SILENT, Progress
-from jobs.retrain.train.augmentation import AugmentedPhotos, Photos
+from jobs.retrain.train.augmentation import AugmentedImages, Images
 from jobs.retrain.train.history import EpochRecord, is_patience_exhausted, read_epochs
 from jobs.retrain.train.requests import Hyperparameters
 
@@ -49,8 +49,8 @@ class TrainingTask:
     """
 
     name: str
-    train: AugmentedPhotos
-    validation: Photos
+    train: AugmentedImages
+    validation: Images
     objective: Objective
     order: "torch.utils.data.Sampler[int] | None" = None
     frozen: Sequence[nn.Module] = ()

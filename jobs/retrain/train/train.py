@@ -26,7 +26,7 @@ from jobs.models.registry import upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
 from jobs.progress import Progress, open_progress
 from jobs.retrain.snapshot.snapshot_file import load_snapshot
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.history import write_history
 from jobs.retrain.train.requests import ClassifierTraining, TrainingRequest
@@ -162,11 +162,11 @@ def _open_context(
     settings = connections.settings
     device = choose_device(settings.compute.device, settings.compute.precision, int(os.environ.get("LOCAL_RANK", "0")))
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
-    photos = SnapshotPhotos(connections.store, connections.artifacts, settings.locations.model_cache, progress)
+    images = SnapshotImages(connections.store, connections.artifacts, settings.locations.model_cache, progress)
     # Never resume from checkpoints of other settings.
     plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
     checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"
-    return TrainingContext(snapshot, photos, device, checkpoints, progress)
+    return TrainingContext(snapshot, images, device, checkpoints, progress)
 
 
 def _describe(request: TrainingRequest) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.evaluate.artifact_check import ReferenceOutputs, choose_reference_images, write_reference_outputs
 from jobs.retrain.snapshot.snapshot_file import Split
 from jobs.retrain.train.augmentation import (
-    AugmentedPhotos,
-    Photos,
+    AugmentedImages,
+    Images,
     build_augmentation,
     enlarge,
-    read_whole_photos,
-    write_whole_photos,
+    read_whole_images,
+    write_whole_images,
 )
 from jobs.retrain.train.context import TrainedModel, TrainingContext, copy_preprocessing, write_weights
 from jobs.retrain.train.layers import compute_features, find_head, fit_best_head, freeze_early_layers
@@ -78,7 +78,7 @@ def train_classifier(request: ClassifierTraining, context: TrainingContext) -> T
     torch.manual_seed(request.hyperparameters.seed)
     model = _load_base(request.base, categories)
     log.info(
-        "classifier: training on %d photos of %d categories, from %s", len(rows), len(categories), request.base.name
+        "classifier: training on %d images of %d categories, from %s", len(rows), len(categories), request.base.name
     )
     if request.freeze == "backbone":
         return _fit_new_head(model, request, context)
@@ -93,7 +93,7 @@ def save_classifier(
     if request.freeze == "backbone":
         copy_preprocessing(request.base, folder)
     else:
-        write_whole_photos(request.base, folder)
+        write_whole_images(request.base, folder)
     preprocessing = Preprocessing.from_checkpoint(folder)
     part = _load_part("validation", preprocessing.geometry, context)
     probabilities = context.predict(folder, "classifier", part.pixels)
@@ -116,7 +116,7 @@ def _write_reference(
     model: Any, preprocessing: Preprocessing, temperature: float, context: TrainingContext, folder: Path
 ) -> None:
     rows, categories = choose_reference_images(context.require_rows("validation")), context.snapshot.categories
-    pixels = context.photos.load_pixels(rows, preprocessing.geometry)
+    pixels = context.images.load_pixels(rows, preprocessing.geometry)
     with torch.inference_mode():
         logits = model(pixel_values=preprocessing.normalize(pixels, torch.float32)).logits
     outputs: dict[str, dict[str, float] | list[float]] = {
@@ -150,7 +150,7 @@ def _load_part(split: Split, geometry: Geometry, context: TrainingContext) -> _P
     rows = context.require_rows(split)
     numbers = {category: number for number, category in enumerate(context.snapshot.categories)}
     labels = torch.tensor([numbers[row.category] for row in rows])
-    return _Part(context.photos.load_pixels(rows, geometry), labels)
+    return _Part(context.images.load_pixels(rows, geometry), labels)
 
 
 def _fit_new_head(model: Any, request: ClassifierTraining, context: TrainingContext) -> TrainedModel:
@@ -179,7 +179,7 @@ def _fit_new_head(model: Any, request: ClassifierTraining, context: TrainingCont
 
 
 def _fine_tune(model: Any, request: ClassifierTraining, context: TrainingContext) -> TrainedModel:
-    preprocessing = read_whole_photos(request.base)
+    preprocessing = read_whole_images(request.base)
     train_part = _load_part("train", enlarge(preprocessing.geometry), context)
     validation_part = _load_part("validation", preprocessing.geometry, context)
     weights = _compute_class_weights(train_part.labels, model.config.num_labels)
@@ -204,9 +204,9 @@ def _fine_tune(model: Any, request: ClassifierTraining, context: TrainingContext
     model.to(memory_format=torch.channels_last)
     augmentation = build_augmentation(request.augmentation, side)
     seed = request.hyperparameters.seed
-    photos = AugmentedPhotos(train_part.pixels, {"labels": train_part.labels}, augmentation, seed)
-    validation = Photos(validation_part.pixels, {"labels": validation_part.labels})
-    task = TrainingTask("classifier", photos, validation, compute_result, frozen=frozen)
+    images = AugmentedImages(train_part.pixels, {"labels": train_part.labels}, augmentation, seed)
+    validation = Images(validation_part.pixels, {"labels": validation_part.labels})
+    task = TrainingTask("classifier", images, validation, compute_result, frozen=frozen)
     result = train(model, task, request.hyperparameters, context.device, context.folder, context.progress)
     return TrainedModel(model, result.history, result.images_per_second)
 

@@ -18,7 +18,7 @@ from jobs.retrain.evaluate.evaluation_record import EncoderScores
 from jobs.retrain.evaluate.scores import score_encoder
 from jobs.retrain.evaluate.served_model import map_batches
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
-from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
+from jobs.retrain.train.augmentation import AugmentedImages, Images, build_augmentation
 from jobs.retrain.train.context import TrainedModel, TrainingContext, keep_threads, write_encoder
 from jobs.retrain.train.hard_negatives import HardNegativeOrder, Item
 from jobs.retrain.train.layers import freeze_early_layers
@@ -45,7 +45,7 @@ def train_encoder(request: EncoderTraining, context: TrainingContext) -> Trained
     rows, validation_rows = context.require_rows("train", True), context.require_rows("validation", True)
     preprocessing = Preprocessing.from_checkpoint(request.base)
     pixels, validation_pixels = (
-        context.photos.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
+        context.images.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
     )
     categories = context.snapshot.categories
     *tokens, names = _tokenize(load_tokenizer(request.base), model, (rows, validation_rows), categories)
@@ -53,12 +53,12 @@ def train_encoder(request: EncoderTraining, context: TrainingContext) -> Trained
         part_tokens | {"labels": torch.tensor([categories.index(row.category) for row in part])}
         for part_tokens, part in zip(tokens, (rows, validation_rows), strict=True)
     )
-    log.info("encoder: training on %d photos with texts, from %s", len(rows), request.base.name)
+    log.info("encoder: training on %d images with texts, from %s", len(rows), request.base.name)
     augmentation = build_augmentation(request.augmentation, preprocessing.geometry.crop_to)
     task = TrainingTask(
         "encoder",
-        AugmentedPhotos(pixels, fields, augmentation, request.hyperparameters.seed),
-        Photos(validation_pixels, validation_fields),
+        AugmentedImages(pixels, fields, augmentation, request.hyperparameters.seed),
+        Images(validation_pixels, validation_fields),
         _make_objective(preprocessing, names, request.category_weight),
         order=_order_by_hard_negatives(request, rows, pixels, context) if request.mine_hard_negatives else None,
         frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
@@ -152,7 +152,7 @@ def _measure(
     folder: Path, preprocessing: Preprocessing, rows: Sequence[SnapshotRow], context: TrainingContext
 ) -> EncoderScores:
     texts = [row.full_text for row in rows]
-    pixels = context.photos.load_pixels(rows, preprocessing.geometry)
+    pixels = context.images.load_pixels(rows, preprocessing.geometry)
     image_vectors = context.predict(folder, "encoder", pixels)
     encoder = load_text_encoder(folder, context.device)
     with keep_threads():
@@ -174,7 +174,7 @@ def _name_metrics(split: str, scores: EncoderScores) -> dict[str, float]:
 
 def _write_reference(model: Any, preprocessing: Preprocessing, context: TrainingContext, folder: Path) -> None:
     rows = choose_reference_images(context.require_rows("validation"))
-    pixels = context.photos.load_pixels(rows, preprocessing.geometry)
+    pixels = context.images.load_pixels(rows, preprocessing.geometry)
     with torch.inference_mode():
         features = model.get_image_features(pixel_values=preprocessing.normalize(pixels, torch.float32)).pooler_output
     vectors = functional.normalize(features, dim=-1).tolist()

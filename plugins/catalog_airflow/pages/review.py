@@ -1,4 +1,4 @@
-"""Review the photos for which a person's answer helps most, one after the other, with one key each."""
+"""Review the images for which a person's answer helps most, one after the other, with one key each."""
 
 from dataclasses import dataclass
 from typing import Annotated, get_args
@@ -27,7 +27,7 @@ ReviewId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 class ReviewQuery(BaseModel):
-    """The query parameters of the page: one reason or all, and how many photos of the queue were skipped."""
+    """The query parameters of the page: one reason or all, and how many images of the queue were skipped."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,7 +58,7 @@ AnyForm = Annotated[ReviewForm, Depends(ReviewForm.read)]
 
 @router.get("/review")
 def show_review(viewer: AnyViewer, query: Annotated[ReviewQuery, Query()]) -> HTMLResponse:
-    """Show the next photo of the queue, and those after it."""
+    """Show the next image of the queue, and those after it."""
     return _render_review(viewer, query)
 
 
@@ -70,7 +70,7 @@ def record_answer(
     reason: Annotated[Reason, Form()],
     answer: Annotated[str, Form(max_length=200)],
 ) -> Response:
-    """Record one answer for one photo."""
+    """Record one answer for one image."""
     return _record(viewer, form.query, [Answer(image_id, reason, answer.strip())])
 
 
@@ -78,7 +78,7 @@ def record_answer(
 def accept_answers(
     viewer: Reviewer, form: AnyForm, accepted: Annotated[list[str], Form(max_length=QUEUE_SIZE)]
 ) -> Response:
-    """Record the predictions of several photos as answers, as they were shown."""
+    """Record the predictions of several images as answers, as they were shown."""
     return _record(viewer, form.query, [_parse_accepted(value) for value in accepted])
 
 
@@ -109,7 +109,7 @@ def _parse_accepted(value: str) -> Answer:
     for known in get_args(Reason):
         if reason == known and image_id.isascii() and image_id.isdecimal() and len(image_id) < 19:
             return Answer(int(image_id), known, category)
-    raise HTTPException(422, "One of the accepted photos is not on this page.")
+    raise HTTPException(422, "One of the accepted images is not on this page.")
 
 
 def _render_review(viewer: Viewer, query: ReviewQuery, problem: str = "") -> HTMLResponse:

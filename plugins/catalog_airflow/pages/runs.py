@@ -128,9 +128,9 @@ def decide_failures(
 def draw_runs(runs: Sequence[RunSummary]) -> list[Chart]:
     """Draw what the runs did, the oldest at the left. Each chart leaves out the runs without data for it."""
     charts = [
-        _draw_bars("Photos per run", runs, ["tagged", "reused", "failed"], vars),
+        _draw_bars("Images per run", runs, ["tagged", "reused", "failed"], vars),
         draw_lines(
-            "Photos per second",
+            "Images per second",
             [run.run_id for run in reversed(runs)],
             [Series("speed", [run.images_per_second if run.tagged else None for run in reversed(runs)])],
         ),
@@ -170,7 +170,7 @@ def _draw_categories(runs: Sequence[RunSummary]) -> Chart:
         return shares | {OTHERS: sum(share for name, share in shares.items() if name not in common)}
 
     names = [*common, OTHERS] if len(totals) > len(common) else common
-    return _draw_bars("Categories of newly tagged photos", runs, names, read, "share")
+    return _draw_bars("Categories of newly tagged images", runs, names, read, "share")
 
 
 def _draw_confidence(runs: Sequence[RunSummary]) -> Chart:
@@ -180,7 +180,7 @@ def _draw_confidence(runs: Sequence[RunSummary]) -> Chart:
         images = sum(run.confidence_counts)
         weighted = sum((0.1 * number + 0.05) * count for number, count in enumerate(run.confidence_counts))
         means.append(weighted / images if images else None)
-    title, places = "Mean confidence of newly tagged photos", [run.run_id for run in reversed(runs)]
+    title, places = "Mean confidence of newly tagged images", [run.run_id for run in reversed(runs)]
     return draw_lines(title, places, [Series("confidence", means)], "share", highest=1.0)
 
 

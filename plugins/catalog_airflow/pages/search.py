@@ -1,4 +1,4 @@
-"""Search by text, by an uploaded photo, or by product."""
+"""Search by text, by an uploaded image, or by product."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer, Viewer
 from catalog_airflow.pages.catalog_access import open_catalog, open_query_client, read_catalog, use_catalog
-from catalog_airflow.pages.photos import open_shrinker
+from catalog_airflow.pages.images import open_shrinker
 from catalog_airflow.pages.templating import render_page
 from jobs.database.products import list_categories
 from jobs.database.search import ProductHit, format_search, search_by_product
 from jobs.errors import PermanentError, RetryableError
-from jobs.search.by_image import find_products_by_photo
+from jobs.search.by_image import find_products_by_image
 from jobs.search.by_text import MAX_QUERY_BYTES, find_products_by_text, find_text_problem
 from jobs.serve.client import EmbeddedQuery, QueryRefusedError
 
@@ -68,13 +68,13 @@ def show_search(viewer: AnyViewer, query: Annotated[SearchQuery, Query()]) -> HT
 
 
 @router.post("/search")
-async def search_by_photo(
-    viewer: AnyViewer, photo: Annotated[UploadFile, File()], category: Annotated[str, Form(max_length=200)] = ""
+async def search_by_image(
+    viewer: AnyViewer, image: Annotated[UploadFile, File()], category: Annotated[str, Form(max_length=200)] = ""
 ) -> HTMLResponse:
-    """Show the products most similar to an uploaded photo, which is not stored."""
-    content = await photo.read()
+    """Show the products most similar to an uploaded image, which is not stored."""
+    content = await image.read()
     uploaded = await _make_preview(content)
-    search = partial(_search_photo, content, category or None)
+    search = partial(_search_image, content, category or None)
     return await run_in_threadpool(_render_search, viewer, SearchQuery(category=category), search, uploaded)
 
 
@@ -92,12 +92,12 @@ def _search_similar(product_id: str, category: str | None) -> SearchResult:
     return SearchResult(hits, format_search("similar_products", product_id, HITS_SHOWN, category=category))
 
 
-def _search_photo(content: bytes, category: str | None) -> SearchResult:
+def _search_image(content: bytes, category: str | None) -> SearchResult:
     def embed(encoder_version_id: int) -> np.ndarray:
         return _read_vector(open_query_client().embed_image(content), encoder_version_id)
 
     with use_catalog() as catalog:
-        found = find_products_by_photo(catalog.engine, embed, HITS_SHOWN, category)
+        found = find_products_by_image(catalog.engine, embed, HITS_SHOWN, category)
     return SearchResult(found.hits, found.sql)
 
 
@@ -132,7 +132,7 @@ def _render_search(
     )
 
 
-async def _make_preview(photo: bytes) -> str | None:
+async def _make_preview(image: bytes) -> str | None:
     """Return a thumbnail of the upload as a data URL, because it is not stored; None if it cannot be shown."""
-    small = await open_shrinker().shrink(photo, open_catalog().settings)
+    small = await open_shrinker().shrink(image, open_catalog().settings)
     return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}" if isinstance(small, bytes) else None

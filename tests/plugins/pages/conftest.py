@@ -1,4 +1,4 @@
-"""The pages with Airflow's own accounts, on a shop with photos, without the rest of Airflow."""
+"""The pages with Airflow's own accounts, on a shop with images, without the rest of Airflow."""
 
 import os
 import re
@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
 from fixtures.s3_server import S3Server
-from fixtures.shop import Shop, make_photo, open_shop
+from fixtures.shop import Shop, make_image, open_shop
 
 Role = Literal["viewer", "user", "op", "admin"]
 HOSTILE = "\"'><script>alert(1)</script>../../%00"
@@ -47,7 +47,7 @@ Visit = Callable[[Role | None], Visitor]
 
 @dataclass(frozen=True)
 class BrowsedShop:
-    """A shop with photos in its bucket and its catalog."""
+    """A shop with images in its bucket and its catalog."""
 
     shop: Shop
     image_ids: list[int]
@@ -78,7 +78,7 @@ def airflow_accounts(airflow_home: None) -> Iterator[Any]:
 def browsed(
     s3_server: S3Server, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BrowsedShop]:
-    """Five photos of three products. The last photo has no tag, and the first product has a hostile name."""
+    """Five images of three products. The last image has no tag, and the first product has a hostile name."""
     with open_shop(s3_server, database_url, tmp_path) as shop:
         image_ids, classifier = _fill(shop)
         with show_shop(shop, monkeypatch):
@@ -88,10 +88,10 @@ def browsed(
 @contextmanager
 def show_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the pages show this shop."""
-    from catalog_airflow.pages import catalog_access, photos
+    from catalog_airflow.pages import catalog_access, images
 
     def forget() -> None:
-        for kept in (catalog_access.open_query_client, catalog_access.open_catalog, photos.open_cache):
+        for kept in (catalog_access.open_query_client, catalog_access.open_catalog, images.open_cache):
             kept.cache_clear()
 
     for name, value in shop.environment.items():
@@ -106,7 +106,7 @@ def show_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _fill(shop: Shop) -> tuple[list[int], int]:
     from sqlalchemy import text
 
-    photos = [
+    images = [
         NewImage("P1", "dress", (1, 0, 0), 0.9, "P1_1.jpg"),
         NewImage("P1", "hat", (0.9, 0.1, 0), 0.4, "P1_2.jpg"),
         NewImage("P2", "hat", (0, 1, 0), 0.95, f"{HOSTILE.replace('%00', '')}.jpg"),
@@ -115,17 +115,17 @@ def _fill(shop: Shop) -> tuple[list[int], int]:
     ]
     with shop.connections.engine.begin() as connection:
         classifier, space_id = promote_model(connection, "classifier"), open_live_space(connection, 3)
-        image_ids = add_images(connection, photos, space_id, classifier)
+        image_ids = add_images(connection, images, space_id, classifier)
         tag_products(connection, classifier, {"P1": "dress"}, disagree=True)
         tag_products(connection, classifier, {"P2": "hat", "P3": "shoes"})
         connection.execute(
             text("UPDATE catalog.products SET display_name = :name WHERE product_id = 'P1'"),
             {"name": HOSTILE.replace("%00", "")},
         )
-    for number, photo in enumerate(photos):
-        if photo.product_id != "P2":
-            assert photo.object_key is not None
-            shop.put(photo.object_key, make_photo(number, (600, 800)))
+    for number, image in enumerate(images):
+        if image.product_id != "P2":
+            assert image.object_key is not None
+            shop.put(image.object_key, make_image(number, (600, 800)))
     _adopt_bucket(shop)
     return image_ids, classifier
 

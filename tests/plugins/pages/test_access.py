@@ -42,7 +42,7 @@ def test_an_invalid_token_is_not_a_login(visit: Visit) -> None:
 
 def test_a_viewer_may_view_every_page(visit: Visit) -> None:
     viewer = visit("viewer")
-    for page in ("overview", "photos", "search", "review", "models", "failures", "static/pages.css"):
+    for page in ("overview", "images", "search", "review", "models", "failures", "static/pages.css"):
         assert viewer.get(page).status_code == 200, page
 
 
@@ -122,10 +122,10 @@ def test_behind_a_proxy_the_public_address_is_that_of_airflow(visit: Visit, monk
 
 
 READING_POSTS = {"/search"}
-"""A search by photo changes nothing."""
+"""A search by image changes nothing."""
 
 
-@pytest.mark.parametrize("page", ["overview", "photos", "search", "review", "models", "failures"])
+@pytest.mark.parametrize("page", ["overview", "images", "search", "review", "models", "failures"])
 def test_pages_have_a_strict_content_security_policy(visit: Visit, page: str) -> None:
     answer = visit("viewer").get(page)
     policy = answer.headers["content-security-policy"]

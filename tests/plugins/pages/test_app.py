@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, start_run
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, read_text, show_shop
@@ -13,9 +13,9 @@ from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, read_text,
 @pytest.mark.parametrize(
     ("page", "query"),
     [
-        ("photos", {"min_confidence": "2"}),
-        ("photos", {"version": "x"}),
-        ("photos", {"after": "nonsense"}),
+        ("images", {"min_confidence": "2"}),
+        ("images", {"version": "x"}),
+        ("images", {"after": "nonsense"}),
         ("failures", {"after": "-1"}),
         ("models/0", {}),
         ("models/99999999999", {}),
@@ -30,9 +30,9 @@ def test_wrong_requests_are_explained(visit: Visit, page: str, query: dict[str, 
 @pytest.mark.parametrize(
     ("page", "query"),
     [
-        ("photos", {"text": HOSTILE}),
-        ("photos", {"category": HOSTILE + "\0"}),
-        ("photos", {"run": HOSTILE + "\0"}),
+        ("images", {"text": HOSTILE}),
+        ("images", {"category": HOSTILE + "\0"}),
+        ("images", {"run": HOSTILE + "\0"}),
         ("product", {"id": "P1"}),
         ("product", {"id": "P2"}),
         ("product", {"id": HOSTILE + "\0"}),
@@ -57,7 +57,7 @@ def test_an_outdated_schema_is_a_page_that_says_what_to_do(
     monkeypatch.setenv("CATALOG_DATABASE_URL", empty_database_url)
     catalog_access.open_catalog().engine.dispose()
     catalog_access.open_catalog.cache_clear()
-    for page in ("overview", "photos", "models", "failures", "search", "review", "product", "run"):
+    for page in ("overview", "images", "models", "failures", "search", "review", "product", "run"):
         answer = visit("viewer").get(page, id="x", run="x")
         assert answer.status_code == 503
         assert "python -m jobs migrate" in answer.text
@@ -67,13 +67,13 @@ def test_an_outdated_schema_is_a_page_that_says_what_to_do(
 def test_an_unexpected_error_shows_no_traceback(
     visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from catalog_airflow.pages import photos
+    from catalog_airflow.pages import images
 
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("a secret of the code")
 
-    monkeypatch.setattr(photos, "read_image_page", break_down)
-    answer = visit("viewer").get("photos")
+    monkeypatch.setattr(images, "read_image_page", break_down)
+    answer = visit("viewer").get("images")
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
@@ -87,13 +87,13 @@ def test_an_empty_catalog_says_what_to_do(visit: Visit, browsed: BrowsedShop) ->
         ]
         connection.execute(text(f"TRUNCATE {', '.join(f'catalog.{name}' for name in present)} CASCADE"))
     viewer = visit("viewer")
-    for page in ("overview", "photos"):
+    for page in ("overview", "images"):
         assert "catalog_ingest" in viewer.get(page).text
-    assert "No photo has failed" in read_text(viewer.get("failures").text)
+    assert "No image has failed" in read_text(viewer.get("failures").text)
 
 
 def test_every_page_shows_a_run(enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     tagging_shop.put("broken.jpg", b"<html>")
     run_id = ingest(tagging_shop.connections, IngestOptions()).run_id
     with show_shop(tagging_shop, monkeypatch):
@@ -106,8 +106,8 @@ def test_every_page_shows_a_run(enter: Visit, tagging_shop: Shop, monkeypatch: p
         run = read_text(viewer.get("run", run=run_id).text)
         assert "unsupported format" in run
         assert "waiting for" in run
-        assert viewer.get("photos", run=run_id).text.count('class="thumbnail') == 6
-        assert viewer.get("photos", run=run_id, min_confidence="0", category="dress").status_code == 200
+        assert viewer.get("images", run=run_id).text.count('class="thumbnail') == 6
+        assert viewer.get("images", run=run_id, min_confidence="0", category="dress").status_code == 200
         assert "broken.jpg" in viewer.get("failures").text
         assert viewer.get("models").status_code == 200
         assert viewer.get("review").status_code == 200
@@ -116,11 +116,11 @@ def test_every_page_shows_a_run(enter: Visit, tagging_shop: Shop, monkeypatch: p
 def test_a_catalog_without_a_classifier_has_all_its_pages(
     shop: Shop, enter: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.put("P1_1.jpg", make_photo(1))
+    shop.put("P1_1.jpg", make_image(1))
     with shop.connections.engine.begin() as connection:
         space_id = open_live_space(connection, 3)
-        photos = [NewImage("P1", None, (1, 0, 0), object_key="P1_1.jpg"), NewImage("P2", None, (0, 1, 0))]
-        add_images(connection, photos, space_id, classifier=None)
+        images = [NewImage("P1", None, (1, 0, 0), object_key="P1_1.jpg"), NewImage("P2", None, (0, 1, 0))]
+        add_images(connection, images, space_id, classifier=None)
         start_run(connection, None, space_id, entries=2)
         encoder = connection.execute(text("SELECT max(model_version_id) FROM catalog.model_versions")).scalar_one()
     with show_shop(shop, monkeypatch):
@@ -128,9 +128,9 @@ def test_a_catalog_without_a_classifier_has_all_its_pages(
         pages: list[tuple[str, dict[str, object]]] = [
             ("overview", {}),
             ("run", {"run": "run"}),
-            ("photos", {}),
-            ("photos", {"run": "run", "max_confidence": "0.5"}),
-            ("photos", {"category": "dress"}),
+            ("images", {}),
+            ("images", {"run": "run", "max_confidence": "0.5"}),
+            ("images", {"category": "dress"}),
             ("product", {"id": "P1"}),
             ("search", {}),
             ("search", {"like": "P1"}),

@@ -54,7 +54,7 @@ def list_decisions(shop: Shop) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def candidate(browsed: BrowsedShop) -> int:
-    """A classifier that passed its gates and gives one of four photos another category."""
+    """A classifier that passed its gates and gives one of four images another category."""
     with browsed.shop.connections.engine.begin() as connection:
         version = register_model(connection, "classifier")
         store_gate_results(connection, "run/1", "classifier", version)
@@ -74,8 +74,8 @@ def test_a_promotion_is_shown_and_started(
     assert "Promote…" in promoter.get("models").text
     page = read_text(promoter.get(f"models/{candidate}/promote").text)
     assert f"Promote classifier {candidate} ?" in page or f"Promote classifier {candidate}?" in page
-    assert "25 % of the 4 photos that both versions have tagged" in page
-    assert "80 % of 5 photos" in page
+    assert "25 % of the 4 images that both versions have tagged" in page
+    assert "80 % of 5 images" in page
     assert "blast_radius has passed" in page
     answer = promoter.post(f"models/{candidate}/promote")
     assert answer.status_code == 303
@@ -95,7 +95,7 @@ def test_a_rollback_is_shown_and_started(
         insert_switch(connection, Switch("classifier", candidate, browsed.classifier))
     assert f"Roll back to classifier {browsed.classifier}" in promoter.get("models").text
     page = read_text(promoter.get(f"models/{browsed.classifier}/rollback").text)
-    assert "25 % of the 4 photos that both versions have tagged" in page
+    assert "25 % of the 4 images that both versions have tagged" in page
     assert promoter.post(f"models/{browsed.classifier}/rollback", {"reason": "  "}).status_code == 422
     answer = promoter.post(f"models/{browsed.classifier}/rollback", {"reason": HOSTILE})
     assert answer.status_code == 303

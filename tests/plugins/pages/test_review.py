@@ -32,7 +32,7 @@ def test_an_answer_becomes_current_and_can_be_undone(visit: Visit, browsed: Brow
     assert browsed.shop.query(CURRENT, id=browsed.image_ids[1]) == [("shoes", "human")]
     assert browsed.shop.query("SELECT labelled_by FROM catalog.labels") == [("user@example.test",)]
     page = reviewer.get("review").text
-    assert "photo" in read_text(page)
+    assert "image" in read_text(page)
     assert ": shoes , not hat" in read_text(page)
     [undo] = {action for action, _ in read_forms(page) if action.endswith("/undo")}
     assert reviewer.post(undo).status_code == 303
@@ -56,7 +56,7 @@ def test_several_predictions_are_accepted_together(visit: Visit, browsed: Browse
     )
 
 
-def test_skipping_shows_the_next_photo(visit: Visit, browsed: BrowsedShop) -> None:
+def test_skipping_shows_the_next_image(visit: Visit, browsed: BrowsedShop) -> None:
     reviewer = visit("user")
     first = ask(reviewer, "audit")[1]["image_id"]
     page = reviewer.get("review", only="audit", at=1).text
@@ -104,4 +104,4 @@ def test_viewers_see_no_forms(visit: Visit, browsed: BrowsedShop) -> None:
 
 def test_the_overview_shows_the_review_queue(visit: Visit, browsed: BrowsedShop) -> None:
     words = read_text(visit("viewer").get("overview").text)
-    assert "photos to review 7 low confidence , photos disagree , audit" in words
+    assert "images to review 7 low confidence , images disagree , audit" in words

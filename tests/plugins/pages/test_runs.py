@@ -8,7 +8,7 @@ from jobs.database.job_progress import JobProgress, upsert_job_progress
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, read_text
 
 RUN = "model_retrain/manual__2026-01-01T00:00:00+00:00"
-TRAINING = JobProgress("training", 1240, 5000, "photos", 2, 8, 0.5116, 36.4, 104.2)
+TRAINING = JobProgress("training", 1240, 5000, "images", 2, 8, 0.5116, 36.4, 104.2)
 
 
 def start_job(browsed: BrowsedShop, run: str, task: str, progress: JobProgress = TRAINING) -> None:
@@ -23,7 +23,7 @@ def test_running_jobs_are_on_the_overview_and_on_their_run(visit: Visit, browsed
     start_job(browsed, "catalog_retag/1", "tag_shard[0]", JobProgress("loading the models"))
     overview = viewer.get("overview")
     words = read_text(overview.text)
-    for part in ("classifier.train training 1,240 of 5,000 photos 36.4 2 of 8 0.512 2 min 31 s", "tag_shard[0]"):
+    for part in ("classifier.train training 1,240 of 5,000 images 36.4 2 of 8 0.512 2 min 31 s", "tag_shard[0]"):
         assert part in words
     assert '<progress max="5000" value="1240"' in overview.text
     assert "no update" not in words
@@ -67,7 +67,7 @@ STATE = "SELECT retry_asked_by, ignored_by FROM catalog.item_failures"
 
 @pytest.fixture
 def failed(browsed: BrowsedShop) -> int:
-    """The photo without a tag failed, with hostile details."""
+    """The image without a tag failed, with hostile details."""
     image_id = browsed.image_ids[4]
     with browsed.shop.connections.engine.begin() as connection:
         space: int = connection.execute(text("SELECT catalog.live_space()")).scalar_one()
@@ -97,7 +97,7 @@ def test_retries_and_ignored_failures_record_the_user(visit: Visit, failed: int,
     assert "retry requested by user@example.test" in reviewer.get("failures").text
     assert reviewer.post("failures", {"image": [failed], "decision": "ignore"}).status_code == 303
     assert browsed.shop.query(STATE) == [(None, "user@example.test")]
-    assert "No photo has failed" in reviewer.get("failures").text
+    assert "No image has failed" in reviewer.get("failures").text
     assert "ignored by user@example.test" in reviewer.get("failures", ignored=True).text
     back = reviewer.post("failures", {"image": [failed], "decision": "retry", "ignored": "true"})
     assert back.headers["location"] == "/catalog/failures?ignored=True"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from tests.plugins.pages.conftest import HOSTILE, Visit, read_text, show_shop
@@ -34,7 +34,7 @@ class SearchedShop:
 
 @pytest.fixture
 def searched(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[SearchedShop]:
-    tagging_shop.put_photos(4)
+    tagging_shop.put_images(4)
     ingest(tagging_shop.connections, IngestOptions())
     with run_service(tagging_shop.connections) as service:
         service.wait_until_ready()
@@ -55,12 +55,12 @@ def test_every_search_finds_what_its_sql_finds(enter: Visit, searched: SearchedS
     assert sorted(list_products(by_words.text)) == ["p0000", "p0001"]
     assert searched.run_sql(by_words.text) == list_products(by_words.text)
 
-    by_photo = viewer.post("search", photo=("x.jpg", make_photo(2), "image/jpeg"))
-    assert by_photo.status_code == 200, read_text(by_photo.text)
-    assert "data:image/jpeg;base64,/9j" in by_photo.text
-    assert searched.run_sql(by_photo.text) == list_products(by_photo.text)
+    by_image = viewer.post("search", image=("x.jpg", make_image(2), "image/jpeg"))
+    assert by_image.status_code == 200, read_text(by_image.text)
+    assert "data:image/jpeg;base64,/9j" in by_image.text
+    assert searched.run_sql(by_image.text) == list_products(by_image.text)
     [[owner]] = searched.shop.query("SELECT product_id FROM catalog.images ORDER BY object_key LIMIT 1 OFFSET 2")
-    assert list_products(by_photo.text)[0] == owner
+    assert list_products(by_image.text)[0] == owner
 
     alike = viewer.get("search", like=owner)
     assert len(list_products(alike.text)) == 1
@@ -74,8 +74,8 @@ def test_a_category_filters_every_search(enter: Visit, searched: SearchedShop) -
     page = viewer.get("search", q="a dress", category=category).text
     assert sorted(list_products(page)) == [one for one, tag in tags if tag == category]
     assert searched.run_sql(page) == list_products(page)
-    photo = ("x.jpg", make_photo(0), "image/jpeg")
-    assert "No results" in viewer.post("search", {"category": "no such"}, photo=photo).text
+    image = ("x.jpg", make_image(0), "image/jpeg")
+    assert "No results" in viewer.post("search", {"category": "no such"}, image=image).text
     assert "No results" in viewer.get("search", like=product, category="no such").text
 
 
@@ -84,14 +84,14 @@ def test_a_category_filters_every_search(enter: Visit, searched: SearchedShop) -
     [
         ("x.jpg", b"<script>alert(1)</script>", "Cannot search for this"),
         ("../../x.svg", b"<svg onload=alert(1)>", "Cannot search for this"),
-        (HOSTILE, make_photo(1)[:-300], "Cannot search for this"),
+        (HOSTILE, make_image(1)[:-300], "Cannot search for this"),
         ("x.jpg", b"", "Cannot search for this"),
     ],
 )
 def test_an_invalid_file_is_explained(
     enter: Visit, searched: SearchedShop, name: str, content: bytes, words: str
 ) -> None:
-    answer = enter("viewer").post("search", photo=(name, content, "image/jpeg"))
+    answer = enter("viewer").post("search", image=(name, content, "image/jpeg"))
     assert answer.status_code == 422
     assert words in answer.text
     assert "alert(1)" not in answer.text.replace("&lt;script&gt;", "")
@@ -111,7 +111,7 @@ def test_an_invalid_text_stays_in_its_field(enter: Visit, searched: SearchedShop
 def test_a_stopped_service_is_named_and_other_pages_work(
     enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tagging_shop.put_photos(1)
+    tagging_shop.put_images(1)
     ingest(tagging_shop.connections, IngestOptions())
     monkeypatch.setenv("CATALOG_QUERY_SERVICE_URL", "http://127.0.0.1:9")
     with show_shop(tagging_shop, monkeypatch):
@@ -121,4 +121,4 @@ def test_a_stopped_service_is_named_and_other_pages_work(
         assert "python -m jobs serve" in answer.text
         assert 'value="a new question"' in answer.text
         assert viewer.get("search").status_code == 200
-        assert viewer.get("photos").status_code == 200
+        assert viewer.get("images").status_code == 200

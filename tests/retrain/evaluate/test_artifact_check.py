@@ -15,7 +15,7 @@ from fixtures.candidates import (
 from fixtures.shop import CATEGORIES, Shop, TinyModels
 from jobs.database.model_versions import ModelVersion
 from jobs.retrain.evaluate.artifact_check import ArtifactInspection, inspect_artifact
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.storage.locations import S3Uri
 
 TOLERANCE = 1e-5
@@ -34,8 +34,8 @@ def register(shop: Shop, labeled: LabeledSet, folder: Path) -> ModelVersion:
 
 def inspect(shop: Shop, labeled: LabeledSet, version: ModelVersion, scratch: Path) -> ArtifactInspection:
     connections = shop.connections
-    photos = SnapshotPhotos(connections.store, connections.artifacts, scratch / "cache")
-    return inspect_artifact(connections.store, version, labeled.snapshot, photos, EXACT, scratch / "artifact")
+    images = SnapshotImages(connections.store, connections.artifacts, scratch / "cache")
+    return inspect_artifact(connections.store, version, labeled.snapshot, images, EXACT, scratch / "artifact")
 
 
 def overwrite(shop: Shop, version: ModelVersion, name: str, content: bytes) -> None:

@@ -14,12 +14,12 @@ from jobs.retrain.evaluate.blast_radius import measure_blast_radius
 from jobs.retrain.evaluate.evaluation_record import MAX_THUMBNAILS, BlastRadius, decode_flips, encode_list
 from jobs.retrain.evaluate.served_model import ServedModel, load_served_model
 
-PHOTOS = 50
+IMAGES = 50
 
 
 @pytest.fixture
 def tagged_shop(tagging_shop: Shop) -> Shop:
-    tagging_shop.put_photos(PHOTOS)
+    tagging_shop.put_images(IMAGES)
     ingest(tagging_shop.with_settings(precision="fp32"), IngestOptions())
     return tagging_shop
 
@@ -36,13 +36,13 @@ def test_champion_changes_nothing(tagged_shop: Shop, tiny_models: TinyModels) ->
     champion = load_served_model(tiny_models.classifier, "classifier", EXACT)
     change = measure_blast_radius(tagged_shop.connections, champion)
     assert change is not None
-    assert (change.blast_radius, change.flips) == (BlastRadius(PHOTOS, 0), ())
+    assert (change.blast_radius, change.flips) == (BlastRadius(IMAGES, 0), ())
 
 
 def test_ranks_flips_and_adds_thumbnails(tagged_shop: Shop, candidate: ServedModel) -> None:
     change = measure_blast_radius(tagged_shop.connections, candidate)
     assert change is not None
-    assert change.blast_radius == BlastRadius(PHOTOS, PHOTOS)
+    assert change.blast_radius == BlastRadius(IMAGES, IMAGES)
     rows = tagged_shop.query("SELECT image_id, category, confidence FROM catalog.image_tags")
     tags = {image_id: (category, confidence) for image_id, category, confidence in rows}
     names = dict(zip(candidate.categories, [candidate.categories[-1], *candidate.categories], strict=False))
@@ -65,7 +65,7 @@ def test_ignores_labeled_deleted_and_replaced_images(tagged_shop: Shop, candidat
     tagged_shop.put(rows[3][1], b"replaced since")
     change = measure_blast_radius(tagged_shop.connections, candidate)
     assert change is not None
-    assert change.blast_radius == BlastRadius(PHOTOS - 4, PHOTOS - 4)
+    assert change.blast_radius == BlastRadius(IMAGES - 4, IMAGES - 4)
     assert not {flip.image_id for flip in change.flips} & {row[0] for row in rows[:4]}
 
 

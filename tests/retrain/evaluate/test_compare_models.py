@@ -16,13 +16,13 @@ from fixtures.shop import CATEGORIES, Shop
 from jobs.retrain.evaluate.compare_models import EvaluationContext, audit_labels, evaluate_classifier
 from jobs.retrain.evaluate.evaluation_record import LabelSuspect, decode_label_suspects, encode_list
 from jobs.retrain.evaluate.scores import ClassifierPredictions
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 
 
 def make_context(shop: Shop, labeled: LabeledSet, candidate: Path, champion: Path | None = None) -> EvaluationContext:
     connections = shop.connections
-    photos = SnapshotPhotos(connections.store, connections.artifacts, connections.settings.locations.model_cache)
-    return EvaluationContext(connections, labeled.snapshot, photos, EXACT, candidate, champion)
+    images = SnapshotImages(connections.store, connections.artifacts, connections.settings.locations.model_cache)
+    return EvaluationContext(connections, labeled.snapshot, images, EXACT, candidate, champion)
 
 
 def test_classifier_trained_on_shuffled_labels_is_no_better_than_chance(

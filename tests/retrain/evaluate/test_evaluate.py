@@ -9,8 +9,8 @@ import pytest
 
 from fixtures.candidates import (
     LabeledSet,
-    label_photo,
-    make_colored_photo,
+    label_image,
+    make_colored_image,
     make_labeled_set,
     register_candidate,
     serve_here,
@@ -37,7 +37,7 @@ from jobs.retrain.evaluate.evaluation_record import (
     decode_flips,
 )
 from jobs.retrain.snapshot.snapshot_file import Snapshot, make_snapshot
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.storage.locations import S3Uri
 
 RUN = "run-1"
@@ -55,7 +55,7 @@ def test_evaluates_classifier_and_champion(
     tagging_shop: Shop, labeled: LabeledSet, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connections = tagging_shop.connections
-    tagging_shop.put_photos(6)
+    tagging_shop.put_images(6)
     ingest(connections, IngestOptions())
     store_labeled_set(connections, labeled)
     candidate = register_candidate(connections, trained, "classifier", labeled.snapshot, RUN)
@@ -63,9 +63,9 @@ def test_evaluates_classifier_and_champion(
     report = evaluate_candidate(connections, RUN, "classifier")
     assert recorded.tasks == ["classifier.evaluate"]
     # Candidate and champion each score 32 test images.
-    assert [one.done for one in recorded.of("scoring photos")].count(32) >= 2
-    assert recorded.of("checking photos for leaks")[-1].total == 64
-    assert recorded.of("reading photos of the catalog")[-1].done == 6
+    assert [one.done for one in recorded.of("scoring images")].count(32) >= 2
+    assert recorded.of("checking images for leaks")[-1].total == 64
+    assert recorded.of("reading images of the catalog")[-1].done == 6
     assert recorded.of("measuring how the artifact is served")
     assert report.candidate_version_id == candidate.model_version_id
     assert report.champion_version_id is not None
@@ -154,8 +154,8 @@ def test_fails_if_the_run_trained_no_model_of_this_kind(shop: Shop) -> None:
 
 def check(shop: Shop, snapshot: Snapshot, tmp_path: Path) -> DataCheck:
     store_labeled_set(shop.connections, SMALL_SET)
-    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
-    return check_data(snapshot, datetime.now(UTC) - timedelta(hours=36), photos)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    return check_data(snapshot, datetime.now(UTC) - timedelta(hours=36), images)
 
 
 def test_checks_a_snapshot_without_leaks(shop: Shop, tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ def test_checks_a_snapshot_without_leaks(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_counts_test_images_that_are_also_in_train(shop: Shop, tmp_path: Path) -> None:
-    content = make_colored_photo("hat", 4)
-    row = label_photo(content, "hat", "another product", "train")
+    content = make_colored_image("hat", 4)
+    row = label_image(content, "hat", "another product", "train")
     assert row.content_hash in {row.content_hash for row in SMALL_SET.snapshot.part("test")}
     leaking = check(shop, make_snapshot([*SMALL_SET.snapshot.rows, row]), tmp_path)
     assert (leaking.shared_contents, leaking.shared_groups, leaking.shared_near_duplicates) == (1, 0, 1)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, exc, text
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.database.evaluations import Evaluation, GateDecision, Verdict, insert_gate_decisions, read_gate_decisions
 from jobs.database.model_versions import ModelKind
 from jobs.database.promotions import Switch, insert_switch
@@ -32,7 +32,7 @@ from tests.retrain.gates.sample_evaluations import GOOD, replace_value, store_ev
 KINDS: list[ModelKind] = ["classifier", "encoder"]
 COMPARISONS = {"not_worse_than_champion", "blast_radius", "recall_at_1", "recall_at_5", "recall_at_10"}
 POLICY = load_gate_policy()
-THUMBNAIL = base64.b64encode(make_photo(0)).decode()
+THUMBNAIL = base64.b64encode(make_image(0)).decode()
 FLIP = Flip(1, "p1_1.jpg", "p1", "dress", 0.51, "shirt", 0.97, THUMBNAIL)
 SUSPECT = LabelSuspect("cd" * 32, "hat", "shirt", 0.02, THUMBNAIL)
 

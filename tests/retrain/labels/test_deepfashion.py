@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fixtures.shop import make_photo
+from fixtures.shop import make_image
 from jobs.errors import PermanentError
 from jobs.retrain.labels.deepfashion import read_deepfashion, read_in_shop
 from jobs.retrain.labels.label_row import LabelRow, SkippedRow, SkipReason
@@ -22,16 +22,16 @@ GOOD = [f"{name}    {name.split('/')[3]} train" for name in NAMES]
 
 def make_rows(count: int, first: int = 0) -> dict[str, list[Any]]:
     """Return the columns of the public data set."""
-    photos = [{"bytes": make_photo(first + number), "path": "02_1_front.jpg"} for number in range(count)]
+    images = [{"bytes": make_image(first + number), "path": "02_1_front.jpg"} for number in range(count)]
     return {
-        "images": photos,
+        "images": images,
         "gender": ["WOMEN"] * count,
         "pose": ["front"] * count,
         "cloth_type": ["Dresses"] * count,
         "pid": [f"id_{(first + number) // 2:08d}" for number in range(count)],
         "caption": ["a long dress"] * count,
-        "mask": photos,
-        "mask_overlay": photos,
+        "mask": images,
+        "mask_overlay": images,
     }
 
 
@@ -49,7 +49,7 @@ def test_reads_several_parquet_files_in_order(tmp_path: Path) -> None:
         "data/train-00001-of-00002.parquet/1",
     ]
     assert list(read_deepfashion(tmp_path)) == [
-        LabelRow(line, name, make_photo(line - 1), "Dresses", "", "a long dress", f"id_0000000{(line - 1) // 2}")
+        LabelRow(line, name, make_image(line - 1), "Dresses", "", "a long dress", f"id_0000000{(line - 1) // 2}")
         for line, name in enumerate(names, start=1)
     ]
 
@@ -58,9 +58,9 @@ def test_reads_several_parquet_files_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("as_struct", [True, False])
 def test_accepts_image_columns_of_different_exports(tmp_path: Path, name: str, as_struct: bool) -> None:
     path = tmp_path / "train.parquet"
-    write(path, {name: [{"bytes": b"photo"} if as_struct else b"photo"], "cloth_type": ["Denim"], "mask": [b"mask"]})
+    write(path, {name: [{"bytes": b"image"} if as_struct else b"image"], "cloth_type": ["Denim"], "mask": [b"mask"]})
     (row,) = read_deepfashion(path)
-    assert row == LabelRow(1, "train.parquet/1", b"photo", "Denim", "", "", "train.parquet/1")
+    assert row == LabelRow(1, "train.parquet/1", b"image", "Denim", "", "", "train.parquet/1")
 
 
 def test_skips_only_rows_without_label_or_image(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_yields_rows_before_reaching_a_damaged_file(tmp_path: Path) -> None:
 
 
 def test_reads_a_single_row_group_in_batches(tmp_path: Path) -> None:
-    photos = [bytes(np.random.default_rng(number).bytes(10_000)) for number in range(4000)]
-    pq.write_table(pa.table({"image": photos, "cloth_type": ["Denim"] * 4000}), tmp_path / "a.parquet")
+    images = [bytes(np.random.default_rng(number).bytes(10_000)) for number in range(4000)]
+    pq.write_table(pa.table({"image": images, "cloth_type": ["Denim"] * 4000}), tmp_path / "a.parquet")
     before = pa.total_allocated_bytes()
     rows = read_deepfashion(tmp_path)
     next(rows)
@@ -122,7 +122,7 @@ def test_rejects_truncated_file(tmp_path: Path) -> None:
         list(read_deepfashion(tmp_path))
 
 
-@pytest.mark.parametrize("columns", [{"image": [b"photo"]}, {"cloth_type": ["Denim"], "mask": [b"mask"]}])
+@pytest.mark.parametrize("columns", [{"image": [b"image"]}, {"cloth_type": ["Denim"], "mask": [b"mask"]}])
 def test_rejects_other_columns_and_names_them(tmp_path: Path, columns: dict[str, Any]) -> None:
     write(tmp_path / "a.parquet", columns)
     with pytest.raises(PermanentError, match=f"has the columns {', '.join(columns)}. deepfashion expects cloth_type"):
@@ -160,11 +160,11 @@ def test_in_shop_list_and_images_may_be_in_packed_folders(tmp_path: Path, list_f
     write_list(tmp_path / list_folder / "list_eval_partition.txt", "1", HEADER, GOOD[0])
     image = tmp_path / image_folder / NAMES[0]
     image.parent.mkdir(parents=True)
-    image.write_bytes(b"photo")
+    image.write_bytes(b"image")
     (row,) = read_in_shop(tmp_path)
     assert isinstance(row, LabelRow)
     assert isinstance(row.image, Path)
-    assert row.image.read_bytes() == b"photo"
+    assert row.image.read_bytes() == b"image"
 
 
 def test_in_shop_skips_bad_lines_and_reports_a_wrong_count(tmp_path: Path) -> None:

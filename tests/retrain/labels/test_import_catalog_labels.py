@@ -3,7 +3,7 @@ import hashlib
 import pytest
 from sqlalchemy import text
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.retrain.labels.import_labels import import_catalog_labels, import_labels
 from jobs.storage.locations import example_location
 
@@ -60,9 +60,9 @@ def read_examples(shop: Shop) -> dict[str, tuple[str, str, str, str]]:
 @pytest.fixture
 def labeled_shop(shop: Shop) -> Shop:
     """Set up three images of two products. Two of the images have labels."""
-    add_image(shop, "a_1.jpg", make_photo(1), "a")
-    add_image(shop, "a_2.jpg", make_photo(2), "a")
-    add_image(shop, "b_1.jpg", make_photo(3), "b")
+    add_image(shop, "a_1.jpg", make_image(1), "a")
+    add_image(shop, "a_2.jpg", make_image(2), "a")
+    add_image(shop, "b_1.jpg", make_image(3), "b")
     execute(shop, "UPDATE catalog.products SET display_name = 'A hat', description = ' Red ' WHERE product_id = 'a'")
     label(shop, "a_1.jpg", "dress")
     label(shop, "a_1.jpg", "hat")
@@ -77,8 +77,8 @@ def test_latest_label_of_an_image_becomes_an_example(labeled_shop: Shop) -> None
         "a_1.jpg": ("hat", "A hat", " Red ", "a"),
         "b_1.jpg": ("shoe", "", "", "b"),
     }
-    location = example_location(labeled_shop.connections.artifacts, hashlib.sha256(make_photo(1)).hexdigest())
-    assert labeled_shop.connections.store.read(location) == make_photo(1)
+    location = example_location(labeled_shop.connections.artifacts, hashlib.sha256(make_image(1)).hexdigest())
+    assert labeled_shop.connections.store.read(location) == make_image(1)
 
 
 def test_imports_nothing_without_labels(shop: Shop) -> None:
@@ -94,7 +94,7 @@ def test_imports_only_what_changed(labeled_shop: Shop) -> None:
     assert import_catalog_labels(connections).categories == {"cap": 1}
     execute(labeled_shop, "UPDATE catalog.products SET description = 'New' WHERE product_id = 'b'")
     assert import_catalog_labels(connections).categories == {"shoe": 1}
-    add_image(labeled_shop, "b_1.jpg", make_photo(77), "b")
+    add_image(labeled_shop, "b_1.jpg", make_image(77), "b")
     assert import_catalog_labels(connections).rows == 1
     assert import_catalog_labels(connections).rows == 0
     assert read_examples(labeled_shop) == {
@@ -112,7 +112,7 @@ def test_ignores_images_with_unknown_bytes_and_deleted_images(labeled_shop: Shop
 def test_skips_images_that_vanished_or_changed_since_the_listing(labeled_shop: Shop) -> None:
     label(labeled_shop, "a_2.jpg", "")
     labeled_shop.remove("a_1.jpg")
-    labeled_shop.put("b_1.jpg", make_photo(99))
+    labeled_shop.put("b_1.jpg", make_image(99))
     report = import_catalog_labels(labeled_shop.connections)
     assert (report.imported, report.skipped_by_reason) == (
         0,
@@ -128,7 +128,7 @@ def test_prunes_images_that_lost_their_label_and_keeps_deleted_images(
     import_catalog_labels(connections)
     folder = tmp_path_factory.mktemp("set")
     (folder / "hat").mkdir()
-    (folder / "hat" / "1.jpg").write_bytes(make_photo(5))
+    (folder / "hat" / "1.jpg").write_bytes(make_image(5))
     import_labels(connections, "folders", folder)
     execute(labeled_shop, "UPDATE catalog.images SET deleted_at = now() WHERE object_key = 'b_1.jpg'")
     execute(

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fixtures.shop import Shop, make_photo
+from fixtures.shop import Shop, make_image
 from jobs.errors import PermanentError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.images.perceptual_hash import perceptual_hash
@@ -39,8 +39,8 @@ def count_examples(shop: Shop) -> int:
     return int(count)
 
 
-def write_set(folder: Path, photos: dict[str, bytes]) -> Path:
-    for name, content in photos.items():
+def write_set(folder: Path, images: dict[str, bytes]) -> Path:
+    for name, content in images.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
@@ -49,8 +49,8 @@ def write_set(folder: Path, photos: dict[str, bytes]) -> Path:
 @pytest.fixture
 def hats(tmp_path: Path) -> Path:
     """Write a data set of four hats and a dress as folders."""
-    photos = {f"hat/{number}.jpg": make_photo(number) for number in range(4)}
-    return write_set(tmp_path / "hats", photos | {"dress/1.jpg": make_photo(10)})
+    images = {f"hat/{number}.jpg": make_image(number) for number in range(4)}
+    return write_set(tmp_path / "hats", images | {"dress/1.jpg": make_image(10)})
 
 
 def test_images_become_examples_with_their_bytes_in_the_artifacts(shop: Shop, hats: Path) -> None:
@@ -73,7 +73,7 @@ def test_images_become_examples_with_their_bytes_in_the_artifacts(shop: Shop, ha
 
 
 def test_lists_skipped_rows_with_reasons(shop: Shop, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = make_photo(1)
+    whole = make_image(1)
     write_set(tmp_path, {"1.jpg": whole, "2.jpg": whole[: len(whole) // 2], "3.jpg": HTML, "4.jpg": b""})
     (tmp_path / "folder.jpg").mkdir()
     lines = ["image,label", *(f"{n}.jpg,hat" for n in (1, 2, 3, 4, 5)), "folder.jpg,hat", "1.jpg,dress", "6.jpg,", "x"]
@@ -103,7 +103,7 @@ def test_lists_skipped_rows_with_reasons(shop: Shop, tmp_path: Path, caplog: pyt
 
 
 def test_images_of_one_product_share_its_group(shop: Shop, tmp_path: Path) -> None:
-    write_set(tmp_path, {f"data/p1_{number}.jpg": make_photo(number) for number in (1, 2)})
+    write_set(tmp_path, {f"data/p1_{number}.jpg": make_image(number) for number in (1, 2)})
     (tmp_path / "data.csv").write_text("image,description,display name,category\np1_1.jpg,a,b,hat\np1_2.jpg,a,b,hat\n")
     import_labels(shop.connections, "fashion-products", tmp_path)
     assert [row[2:6] for row in read_examples(shop)] == [("hat", "b", "a", "p1")] * 2
@@ -111,8 +111,8 @@ def test_images_of_one_product_share_its_group(shop: Shop, tmp_path: Path) -> No
 
 def test_imports_images_from_parquet_files(shop: Shop, tmp_path: Path) -> None:
     for part in range(2):
-        photos = [{"bytes": make_photo(10 * part + number)} for number in range(70)]
-        columns = {"images": photos, "cloth_type": ["Denim"] * 70, "pid": ["id_1"] * 70, "caption": ["jeans"] * 70}
+        images = [{"bytes": make_image(10 * part + number)} for number in range(70)]
+        columns = {"images": images, "cloth_type": ["Denim"] * 70, "pid": ["id_1"] * 70, "caption": ["jeans"] * 70}
         pq.write_table(pa.table(columns), tmp_path / f"part-{part}.parquet")
     report = import_labels(shop.connections, "deepfashion", tmp_path, name="deepfashion")
     assert (report.rows, report.imported) == (140, 140)
@@ -120,7 +120,7 @@ def test_imports_images_from_parquet_files(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_size_limit_applies_to_files_and_to_images_in_tables(shop: Shop, tmp_path: Path) -> None:
-    small, large = make_photo(1, (40, 40)), make_photo(2, (400, 400))
+    small, large = make_image(1, (40, 40)), make_image(2, (400, 400))
     write_set(tmp_path / "files", {"hat/1.jpg": small, "hat/2.jpg": large})
     pq.write_table(pa.table({"image": [small, large], "cloth_type": ["hat"] * 2}), tmp_path / "a.parquet")
     connections = shop.with_settings(max_object_bytes=len(small))
@@ -134,7 +134,7 @@ def test_second_import_updates_changed_examples(shop: Shop, hats: Path) -> None:
     first = read_examples(shop)
     assert import_labels(shop.connections, "folders", hats).imported == 5
     assert read_examples(shop) == first
-    (hats / "hat" / "0.jpg").write_bytes(make_photo(99))
+    (hats / "hat" / "0.jpg").write_bytes(make_image(99))
     import_labels(shop.connections, "folders", hats)
     changed = [row[1] for row, before in zip(read_examples(shop), first, strict=True) if row != before]
     assert changed == ["hat/0.jpg"]
@@ -142,7 +142,7 @@ def test_second_import_updates_changed_examples(shop: Shop, hats: Path) -> None:
 
 def test_does_not_decode_known_bytes_again(shop: Shop, hats: Path) -> None:
     import_labels(shop.connections, "folders", hats)
-    (hats / "hat" / "new.jpg").write_bytes(make_photo(99))
+    (hats / "hat" / "new.jpg").write_bytes(make_image(99))
     # With this limit, decoding any image fails.
     report = import_labels(shop.with_settings(max_pixels=1), "folders", hats, name="again")
     assert (report.imported, report.skipped_by_reason) == (5, {"too_many_pixels": 1})
@@ -182,7 +182,7 @@ def test_failed_import_prunes_nothing(shop: Shop, hats: Path, tmp_path: Path) ->
     import_labels(shop.connections, "folders", hats, name="hats")
     parts = tmp_path / "parts"
     parts.mkdir()
-    pq.write_table(pa.table({"image": [make_photo(50)], "cloth_type": ["hat"]}), parts / "a.parquet")
+    pq.write_table(pa.table({"image": [make_image(50)], "cloth_type": ["hat"]}), parts / "a.parquet")
     (parts / "b.parquet").write_bytes(b"broken")
     with pytest.raises(PermanentError, match=r"b\.parquet"):
         import_labels(shop.connections, "deepfashion", parts, name="hats", prune=True)
@@ -216,7 +216,7 @@ def test_holds_one_batch_in_memory(shop: Shop, hats: Path, monkeypatch: pytest.M
     def rows() -> Iterator[LabelRow | SkippedRow]:
         for number in range(4):
             stored_at_request.append(count_examples(shop))
-            yield LabelRow(number, f"{number}", make_photo(number), "hat", "", "", "group")
+            yield LabelRow(number, f"{number}", make_image(number), "hat", "", "", "group")
 
     import_rows(shop.connections, "hats", "folders", rows())
     assert stored_at_request == [0, 0, 0, 2]
@@ -251,8 +251,8 @@ if __name__ == "__main__":
 
 
 def test_next_import_completes_a_killed_one(shop: Shop, tmp_path: Path) -> None:
-    photos = {f"hat/{number:03d}.jpg": make_photo(number) for number in range(200)}
-    folder = write_set(tmp_path / "hats", photos)
+    images = {f"hat/{number:03d}.jpg": make_image(number) for number in range(200)}
+    folder = write_set(tmp_path / "hats", images)
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(folder)], cwd=PROJECT_ROOT, env=os.environ | shop.environment
     ) as process:

@@ -109,12 +109,12 @@ def test_the_block_that_reads_outliers_is_ranked_first() -> None:
     value = add_uneven_layers(add_layer(add_layer(value, WIDTH, 3), WIDTH))
     graph = finish_graph(pixels, add_layer(value, WIDTH))
     blocks = list_blocks(graph)
-    photos = RANDOM.integers(0, 256, (4 * PASS_SIZE, SIDE, SIDE, 3), dtype=np.uint8)
-    ranked = rank_blocks(graph, blocks, photos, "fp32")
+    images = RANDOM.integers(0, 256, (4 * PASS_SIZE, SIDE, SIDE, 3), dtype=np.uint8)
+    ranked = rank_blocks(graph, blocks, images, "fp32")
     assert [block.name for block in blocks] == ["layer 1", "layer 2", "layer 3", "layers 4 to 5", "layer 6", "layer 7"]
     assert ranked[0].name == "layers 4 to 5"
     assert set(ranked) == set(blocks)
-    assert rank_blocks(graph, blocks, photos, "fp32") == ranked
+    assert rank_blocks(graph, blocks, images, "fp32") == ranked
 
 
 def test_int8_subsets_shrink_block_by_block_down_to_the_minimum_share() -> None:

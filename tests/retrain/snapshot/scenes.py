@@ -1,4 +1,4 @@
-"""Images with detail at every scale, like photos. The color blocks of other tests have no stable perceptual hash."""
+"""Images with detail at every scale, like images. The color blocks of other tests have no stable perceptual hash."""
 
 import io
 

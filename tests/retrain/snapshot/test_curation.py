@@ -28,12 +28,12 @@ def curate(
 
 
 def kept_numbers(curation: Curation, among: range) -> set[int]:
-    kept = {photo.content_hash for photo in curation.photos}
+    kept = {image.content_hash for image in curation.images}
     return {number for number in among if make_content_hash(number) in kept}
 
 
 def dropped(curation: Curation) -> dict[str, int]:
-    assert curation.examples == len(curation.photos) + sum(curation.dropped.values())
+    assert curation.examples == len(curation.images) + sum(curation.dropped.values())
     return {reason: count for reason, count in curation.dropped.items() if count}
 
 
@@ -47,8 +47,8 @@ def test_keeps_one_exact_duplicate_with_the_first_non_empty_text() -> None:
         ]
     )
     assert dropped(curation) == {"exact_duplicate": 2}
-    photo = next(photo for photo in curation.photos if photo.content_hash == make_content_hash(1))
-    assert (photo.full_text, photo.group_name, photo.category) == ("Red dress. With stripes", "g", "dress")
+    image = next(image for image in curation.images if image.content_hash == make_content_hash(1))
+    assert (image.full_text, image.group_name, image.category) == ("Red dress. With stripes", "g", "dress")
 
 
 def test_drops_and_reports_equal_bytes_with_two_categories() -> None:
@@ -77,7 +77,7 @@ def test_drops_near_duplicates_of_a_contradictory_image(category: str) -> None:
 def test_keeps_first_near_duplicate_by_content_hash() -> None:
     curation = curate([make_example(number, image_hash=make_image_hash(0, number)) for number in range(5)])
     assert dropped(curation) == {"near_duplicate": 4}
-    assert [photo.content_hash for photo in curation.photos] == [min(make_content_hash(number) for number in range(5))]
+    assert [image.content_hash for image in curation.images] == [min(make_content_hash(number) for number in range(5))]
 
 
 @pytest.mark.parametrize("chosen", range(4))
@@ -105,7 +105,7 @@ def test_counts_rare_categories_after_dropping_duplicates() -> None:
     curation = curate([*examples, *copies], min_images=10)
     assert dropped(curation) == {"exact_duplicate": 5, "rare_category": 5}
     assert curation.rare_categories == {"hat": 5}
-    assert {photo.category for photo in curation.photos} == {"dress"}
+    assert {image.category for image in curation.images} == {"dress"}
 
 
 def test_reports_twenty_contradictions() -> None:
@@ -162,19 +162,19 @@ def test_fails_with_advice_on_too_many_pairs() -> None:
 
 def test_marks_images_with_a_near_duplicate_among_others() -> None:
     others = [make_image_hash(number) for number in range(100, 5000)]
-    photos = [make_image_hash(1), make_image_hash(4500, 32), make_image_hash(4500, 33), make_image_hash(100)]
-    assert has_near_duplicate(photos, others, 32).tolist() == [False, True, False, True]
-    assert has_near_duplicate(photos, [], 32).tolist() == [False] * 4
+    images = [make_image_hash(1), make_image_hash(4500, 32), make_image_hash(4500, 33), make_image_hash(100)]
+    assert has_near_duplicate(images, others, 32).tolist() == [False, True, False, True]
+    assert has_near_duplicate(images, [], 32).tolist() == [False] * 4
     assert has_near_duplicate([], others, 32).tolist() == []
 
 
-def hash_photo(content: bytes) -> bytes:
+def hash_image(content: bytes) -> bytes:
     return perceptual_hash(np.asarray(Image.open(io.BytesIO(content))))
 
 
 def test_copies_are_near_and_other_images_are_not() -> None:
     scenes = [make_scene(seed) for seed in range(20)]
-    photos = [encode_jpeg(scene) for scene in scenes]
+    images = [encode_jpeg(scene) for scene in scenes]
     copies = [encode_jpeg(scene.resize((150, 200)), quality=60) for scene in scenes]
-    pairs = find_near_duplicates([hash_photo(photo) for photo in photos + copies], NEAR_DUPLICATE_BITS)
+    pairs = find_near_duplicates([hash_image(image) for image in images + copies], NEAR_DUPLICATE_BITS)
     assert pairs.tolist() == [[number, number + 20] for number in range(20)]

@@ -5,16 +5,16 @@ import pytest
 
 from fixtures.shop import Shop
 from jobs.errors import PermanentError
-from jobs.retrain.snapshot.leaks import Leaks, PhotoFingerprint, fingerprint_photos, measure_leaks, require_no_leak
+from jobs.retrain.snapshot.leaks import ImageFingerprint, Leaks, fingerprint_images, measure_leaks, require_no_leak
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.storage.locations import example_location
 from tests.retrain.snapshot.labeled_examples import make_content_hash, make_image_hash
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 
 
-def make_fingerprint(number: int, group: str, changed_bits: int = 0) -> PhotoFingerprint:
-    return PhotoFingerprint(make_content_hash(number + changed_bits), make_image_hash(number, changed_bits), group)
+def make_fingerprint(number: int, group: str, changed_bits: int = 0) -> ImageFingerprint:
+    return ImageFingerprint(make_content_hash(number + changed_bits), make_image_hash(number, changed_bits), group)
 
 
 def test_counts_test_images_for_each_kind_of_leak() -> None:
@@ -61,7 +61,7 @@ def test_rejects_snapshot_with_a_leak(leaking: SnapshotRow, message: str) -> Non
         require_no_leak(make_snapshot([*CLEAN, leaking]), 32)
 
 
-def store_photo(shop: Shop, content: bytes, group: str, split: Split) -> SnapshotRow:
+def store_image(shop: Shop, content: bytes, group: str, split: Split) -> SnapshotRow:
     """Store an image. Its row has an arbitrary perceptual hash, which must not be used."""
     content_hash = hashlib.sha256(content).hexdigest()
     shop.connections.store.write(example_location(shop.connections.artifacts, content_hash), content)
@@ -69,26 +69,26 @@ def store_photo(shop: Shop, content: bytes, group: str, split: Split) -> Snapsho
 
 
 def test_fingerprints_are_computed_from_bytes_not_rows(shop: Shop, tmp_path: Path) -> None:
-    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
     scenes = [make_scene(seed) for seed in range(4)]
-    train = [store_photo(shop, encode_jpeg(scene), f"train {n}", "train") for n, scene in enumerate(scenes)]
+    train = [store_image(shop, encode_jpeg(scene), f"train {n}", "train") for n, scene in enumerate(scenes)]
     copy = encode_jpeg(scenes[2].resize((600, 800)), quality=60)
     test = [
-        store_photo(shop, copy, "test 1", "test"),
-        store_photo(shop, encode_jpeg(make_scene(9)), "test 2", "test"),
+        store_image(shop, copy, "test 1", "test"),
+        store_image(shop, encode_jpeg(make_scene(9)), "test 2", "test"),
     ]
-    known, tested = fingerprint_photos(photos, train, 2), fingerprint_photos(photos, test, 2)
-    assert [photo.content_hash.hex() for photo in known] == [row.content_hash for row in train]
-    assert [photo.group_name for photo in tested] == ["test 1", "test 2"]
+    known, tested = fingerprint_images(images, train, 2), fingerprint_images(images, test, 2)
+    assert [image.content_hash.hex() for image in known] == [row.content_hash for row in train]
+    assert [image.group_name for image in tested] == ["test 1", "test 2"]
     assert measure_leaks(tested, known, 32) == Leaks(0, 0, 1)
 
 
 def test_fingerprint_fails_on_modified_or_broken_image(shop: Shop, tmp_path: Path) -> None:
-    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
-    modified = store_photo(shop, encode_jpeg(make_scene(1)), "a", "train")
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    modified = store_image(shop, encode_jpeg(make_scene(1)), "a", "train")
     location = example_location(shop.connections.artifacts, modified.content_hash)
     shop.connections.store.write(location, encode_jpeg(make_scene(2)))
     with pytest.raises(PermanentError, match="modified"):
-        fingerprint_photos(photos, [modified], 2)
+        fingerprint_images(images, [modified], 2)
     with pytest.raises(PermanentError, match="unsupported"):
-        fingerprint_photos(photos, [store_photo(shop, b"no photo", "a", "train")], 2)
+        fingerprint_images(images, [store_image(shop, b"no image", "a", "train")], 2)

@@ -22,12 +22,12 @@ from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 CATEGORIES = ("dress", "hat", "shoes")
 
 
-def make_examples(count: int = 240, first: int = 0, photos_per_group: int = 3) -> list[Example]:
+def make_examples(count: int = 240, first: int = 0, images_per_group: int = 3) -> list[Example]:
     return [
         make_example(
             number,
-            CATEGORIES[number // photos_per_group % 3],
-            f"group {number // photos_per_group}",
+            CATEGORIES[number // images_per_group % 3],
+            f"group {number // images_per_group}",
             title=f"Product {number}" if number % 2 else "",
         )
         for number in range(first, first + count)
@@ -234,7 +234,7 @@ def test_rejects_modified_parquet(shop: Shop) -> None:
         ([], "0 labels leave 0 categories.*import-labels"),
         ([make_example(number, "dress") for number in range(30)], "30 labels leave 1 categories"),
         (make_examples(24), "24 labels leave 0 categories .*dropped: 24 rare_category"),
-        (make_examples(60, photos_per_group=20), "no images for validation and test: 60 images in 3 groups"),
+        (make_examples(60, images_per_group=20), "no images for validation and test: 60 images in 3 groups"),
     ],
 )
 def test_fails_with_advice_on_too_few_labels(shop: Shop, examples: Sequence[Example], message: str) -> None:

@@ -10,12 +10,12 @@ from transformers import CLIPImageProcessor, ConvNextImageProcessor, ViTImagePro
 from jobs.images.geometry import Geometry
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.train.augmentation import (
-    AugmentedPhotos,
-    Photos,
+    AugmentedImages,
+    Images,
     build_augmentation,
     enlarge,
-    read_whole_photos,
-    write_whole_photos,
+    read_whole_images,
+    write_whole_images,
 )
 from jobs.retrain.train.requests import Augmentation
 
@@ -44,47 +44,47 @@ TIMM: dict[str, Any] = {
 BASES = [*PROCESSORS, "timm", "timm with a Transformers processor"]
 
 
-def read_pixels(photos: Photos) -> torch.Tensor:
-    return torch.stack([photos[index]["pixels"] for index in range(len(photos))])
+def read_pixels(images: Images) -> torch.Tensor:
+    return torch.stack([images[index]["pixels"] for index in range(len(images))])
 
 
 def test_images_are_returned_unchanged() -> None:
-    photos = Photos(PIXELS, FIELDS)
-    assert torch.equal(read_pixels(photos), PIXELS)
-    assert [int(photos[index]["labels"]) for index in range(6)] == list(range(6))
+    images = Images(PIXELS, FIELDS)
+    assert torch.equal(read_pixels(images), PIXELS)
+    assert [int(images[index]["labels"]) for index in range(6)] == list(range(6))
 
 
 def test_an_augmented_image_keeps_its_shape_and_fields() -> None:
-    photos = AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1)
-    assert read_pixels(photos).shape == PIXELS.shape
-    assert all(not torch.equal(photos[index]["pixels"], PIXELS[index]) for index in range(6))
-    assert int(photos[4]["labels"]) == 4
+    images = AugmentedImages(PIXELS, FIELDS, FULL, seed=1)
+    assert read_pixels(images).shape == PIXELS.shape
+    assert all(not torch.equal(images[index]["pixels"], PIXELS[index]) for index in range(6))
+    assert int(images[4]["labels"]) == 4
 
 
 def test_changes_depend_only_on_seed_epoch_and_index() -> None:
     """Neither random numbers drawn before nor the order of access matters."""
-    photos, again = AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1), AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1)
-    first = read_pixels(photos)
+    images, again = AugmentedImages(PIXELS, FIELDS, FULL, seed=1), AugmentedImages(PIXELS, FIELDS, FULL, seed=1)
+    first = read_pixels(images)
     torch.rand(100)
     backwards = torch.stack([again[index]["pixels"] for index in reversed(range(6))]).flip(0)
     assert torch.equal(first, backwards)
-    photos.set_epoch(1)
-    assert not torch.equal(read_pixels(photos), first)
-    photos.set_epoch(0)
-    assert torch.equal(read_pixels(photos), first)
-    assert not torch.equal(read_pixels(AugmentedPhotos(PIXELS, FIELDS, FULL, seed=2)), first)
+    images.set_epoch(1)
+    assert not torch.equal(read_pixels(images), first)
+    images.set_epoch(0)
+    assert torch.equal(read_pixels(images), first)
+    assert not torch.equal(read_pixels(AugmentedImages(PIXELS, FIELDS, FULL, seed=2)), first)
 
 
 def test_equal_images_are_changed_differently() -> None:
-    photos = AugmentedPhotos(PIXELS[:1].repeat(6, 1, 1, 1), FIELDS, FULL, seed=1)
-    assert len({photos[index]["pixels"].numpy().tobytes() for index in range(6)}) == 6
+    images = AugmentedImages(PIXELS[:1].repeat(6, 1, 1, 1), FIELDS, FULL, seed=1)
+    assert len({images[index]["pixels"].numpy().tobytes() for index in range(6)}) == 6
 
 
 def test_the_global_random_state_is_not_changed() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    read_pixels(AugmentedPhotos(PIXELS, FIELDS, FULL, seed=1))
+    read_pixels(AugmentedImages(PIXELS, FIELDS, FULL, seed=1))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -116,17 +116,17 @@ def make_output(base: Path, folder: Path) -> Path:
 def test_the_stored_preprocessing_is_that_of_the_training(name: str, tmp_path: Path) -> None:
     """Reading it back also compares it with the tensors of Transformers."""
     base = make_base(tmp_path / "base", name)
-    whole = read_whole_photos(base)
+    whole = read_whole_images(base)
     output = make_output(base, tmp_path / "output")
-    write_whole_photos(base, output)
+    write_whole_images(base, output)
     assert Preprocessing.from_checkpoint(output) == whole
-    assert read_whole_photos(output) == whole
+    assert read_whole_images(output) == whole
 
 
 @pytest.mark.parametrize("name", BASES)
 def test_side_and_normalization_are_those_of_the_base(name: str, tmp_path: Path) -> None:
     own = Preprocessing.from_checkpoint(make_base(tmp_path / "base", name))
-    whole = read_whole_photos(tmp_path / "base")
+    whole = read_whole_images(tmp_path / "base")
     assert (whole.geometry.crop_to, whole.geometry.interpolation) == (own.geometry.crop_to, own.geometry.interpolation)
     assert (whole.mean, whole.std) == (own.mean, own.std)
 
@@ -135,7 +135,7 @@ def test_both_ends_of_a_tall_image_are_kept(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "resnet")
     center = Preprocessing.from_checkpoint(base).geometry.apply(TALL)
     assert not center.any()
-    for geometry in (read_whole_photos(base).geometry, enlarge(read_whole_photos(base).geometry)):
+    for geometry in (read_whole_images(base).geometry, enlarge(read_whole_images(base).geometry)):
         pixels = geometry.apply(TALL)
         assert pixels[:, 0, 0].tolist() == [255, 0, 0]
         assert pixels[:, -1, -1].tolist() == [0, 0, 255]
@@ -144,7 +144,7 @@ def test_both_ends_of_a_tall_image_are_kept(tmp_path: Path) -> None:
 def test_the_test_sizes_of_timm_are_removed(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base", "timm")
     output = make_output(base, tmp_path / "output")
-    write_whole_photos(base, output)
+    write_whole_images(base, output)
     stored = json.loads((output / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
     assert not [name for name in stored if name.startswith("test_")]
 

@@ -6,11 +6,11 @@ from jobs.retrain.train.hard_negatives import CLUSTER_SIZE, HardNegativeOrder, I
 BATCH_SIZE = 16
 
 
-def make_items(products: int, photos: int = 2) -> list[Item]:
+def make_items(products: int, images: int = 2) -> list[Item]:
     return [
         Item(f"product {number}", "hat" if number % 2 else "dress", f"text {number}")
         for number in range(products)
-        for _ in range(photos)
+        for _ in range(images)
     ]
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from jobs.models.device import choose_device
-from jobs.retrain.train.augmentation import AugmentedPhotos, Photos, build_augmentation
+from jobs.retrain.train.augmentation import AugmentedImages, Images, build_augmentation
 from jobs.retrain.train.loop import BatchResult, LoopResult, TrainingTask, train
 from jobs.retrain.train.requests import Augmentation, Hyperparameters
 
@@ -30,8 +30,8 @@ def make_model() -> nn.Module:
 
 
 def make_task(validation_labels: torch.Tensor) -> TrainingTask:
-    photos = AugmentedPhotos(PIXELS, {"labels": LABELS}, build_augmentation(Augmentation(), PIXELS.shape[-1]), seed=1)
-    return TrainingTask("brightness", photos, Photos(PIXELS, {"labels": validation_labels}), compute_result)
+    images = AugmentedImages(PIXELS, {"labels": LABELS}, build_augmentation(Augmentation(), PIXELS.shape[-1]), seed=1)
+    return TrainingTask("brightness", images, Images(PIXELS, {"labels": validation_labels}), compute_result)
 
 
 def train_on_cpu(

@@ -167,7 +167,7 @@ def test_a_training_reports_its_progress(
     request = ClassifierTraining(base, "nothing", replace(HYPERPARAMETERS, epochs=2))
     train_candidate(labeled_shop.connections, "run", labeled.snapshot.snapshot_id, request)
     assert recorded.tasks == ["classifier.train"]
-    assert recorded.stages() == ["decoding photos", "training", "scoring photos", "storing the checkpoint"]
+    assert recorded.stages() == ["decoding images", "training", "scoring images", "storing the checkpoint"]
     training = recorded.of("training")
     # 96 images in steps of 16, and a report for each validation batch.
     assert sorted({report.done for report in training}) == list(range(16, 193, 16))

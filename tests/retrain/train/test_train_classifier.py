@@ -15,7 +15,7 @@ from jobs.models.checkpoint import hash_weights
 from jobs.models.classifier import load_classifier, read_categories, read_temperature
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.evaluate.artifact_check import read_reference_outputs
-from jobs.retrain.train.augmentation import read_whole_photos
+from jobs.retrain.train.augmentation import read_whole_images
 from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Freeze, Hyperparameters
 from jobs.retrain.train.train_classifier import save_classifier, train_classifier
@@ -54,7 +54,7 @@ def train_and_save(
 
 
 def read_expected_preprocessing(freeze: Freeze, base: Path) -> Preprocessing:
-    return Preprocessing.from_checkpoint(base) if freeze == "backbone" else read_whole_photos(base)
+    return Preprocessing.from_checkpoint(base) if freeze == "backbone" else read_whole_images(base)
 
 
 def find_changed_weights(base: Path, output: Path) -> set[str]:
@@ -67,7 +67,7 @@ def test_only_the_head_changes_if_the_backbone_is_frozen(context: TrainingContex
     recorded = RecordedProgress()
     context = replace(context, progress=recorded)
     trained, metrics = train_and_save(make_training(base, "backbone"), context, tmp_path / "output")
-    assert recorded.stages() == ["computing features", "fitting the head", "scoring photos"]
+    assert recorded.stages() == ["computing features", "fitting the head", "scoring images"]
     assert find_changed_weights(base, tmp_path / "output") == {"classifier.1.weight", "classifier.1.bias"}
     assert trained.history == ()
     assert metrics["validation_accuracy"] == metrics["validation_top_3_accuracy"] == 1.0
@@ -113,7 +113,7 @@ def test_the_best_epoch_is_saved_and_not_the_last(context: TrainingContext, base
     best = min(record.validation_loss for record in trained.history)
     classifier = load_classifier(tmp_path / "output", EXACT)
     rows = context.snapshot.part("validation")
-    pixels = context.photos.load_pixels(rows, classifier.preprocessing.geometry)
+    pixels = context.images.load_pixels(rows, classifier.preprocessing.geometry)
     labels = torch.tensor([classifier.categories.index(row.category) for row in rows])
     with torch.inference_mode():
         logits = classifier.model(pixel_values=classifier.preprocessing.normalize(pixels, torch.float32)).logits
@@ -145,7 +145,7 @@ def test_the_checkpoint_contains_everything_to_serve_it(
     rows = context.snapshot.part("validation")
     assert list(reference.outputs) == [row.content_hash for row in rows]
     classifier = load_classifier(output, EXACT)
-    predictions = classifier.predict(context.photos.load_pixels(rows, classifier.preprocessing.geometry))
+    predictions = classifier.predict(context.images.load_pixels(rows, classifier.preprocessing.geometry))
     for row, prediction in zip(rows, predictions.tolist(), strict=True):
         expected = reference.outputs[row.content_hash]
         assert isinstance(expected, dict)
@@ -203,7 +203,7 @@ def test_a_snapshot_without_validation_images_is_refused(
 ) -> None:
     rows = [row for row in labeled.snapshot.rows if row.split != "validation"]
     context = open_context(shop, change_rows(labeled, rows), tmp_path)
-    with pytest.raises(PermanentError, match="has no validation photos: label more"):
+    with pytest.raises(PermanentError, match="has no validation images: label more"):
         train_classifier(make_training(base, "backbone"), context)
 
 

@@ -53,7 +53,7 @@ def measure_accuracy(folder: Path, context: TrainingContext, words: str) -> floa
     """Return the share of test images whose nearest name is that of their category."""
     images, texts = load_image_encoder(folder, EXACT), load_text_encoder(folder, EXACT)
     rows = context.snapshot.part("test")
-    vectors = images.predict(context.photos.load_pixels(rows, images.preprocessing.geometry)).numpy()
+    vectors = images.predict(context.images.load_pixels(rows, images.preprocessing.geometry)).numpy()
     names = texts.embed([words.format(category) for category in CATEGORIES])
     best = (vectors @ names.T).argmax(1)
     return sum(CATEGORIES[index] == row.category for index, row in zip(best, rows, strict=True)) / len(rows)
@@ -70,7 +70,7 @@ def test_an_image_tower_of_another_library_is_trained(context: TrainingContext, 
     assert reference is not None
     rows = context.snapshot.part("validation")
     images = load_image_encoder(tmp_path / "output", EXACT)
-    vectors = images.predict(context.photos.load_pixels(rows, images.preprocessing.geometry))
+    vectors = images.predict(context.images.load_pixels(rows, images.preprocessing.geometry))
     for row, vector in zip(rows, vectors.tolist(), strict=True):
         assert reference.outputs[row.content_hash] == pytest.approx(vector, abs=1e-5)
 
@@ -160,7 +160,7 @@ def test_a_split_without_texts_is_refused(
 ) -> None:
     rows = [replace(row, full_text="" if row.split == split else row.full_text) for row in labeled.snapshot.rows]
     context = open_context(shop, change_rows(labeled, rows), tmp_path)
-    with pytest.raises(PermanentError, match=f"has no {split} photos with a text"):
+    with pytest.raises(PermanentError, match=f"has no {split} images with a text"):
         train_encoder(EncoderTraining(base, HYPERPARAMETERS), context)
 
 
@@ -208,7 +208,7 @@ def test_the_stored_model_reproduces_the_reference_outputs(
     rows = context.snapshot.part("validation")
     assert list(reference.outputs) == [row.content_hash for row in rows]
     encoder = load_image_encoder(tmp_path / "output", EXACT)
-    vectors = encoder.predict(context.photos.load_pixels(rows, encoder.preprocessing.geometry))
+    vectors = encoder.predict(context.images.load_pixels(rows, encoder.preprocessing.geometry))
     torch.testing.assert_close(torch.tensor(list(reference.outputs.values())), vectors, atol=1e-5, rtol=0)
     assert load_text_encoder(tmp_path / "output", EXACT).embed(["a hat"]).shape == (1, 64)
 

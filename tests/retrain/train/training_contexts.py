@@ -12,7 +12,7 @@ from fixtures.shop import IMAGE_SIDE, Shop
 from jobs.models.classifier import load_classifier
 from jobs.models.device import choose_device
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
-from jobs.retrain.snapshot.snapshot_photos import SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.retrain.train.context import TrainingContext
 
 EXACT = choose_device("cpu", "fp32")
@@ -21,8 +21,8 @@ EXACT = choose_device("cpu", "fp32")
 def open_context(shop: Shop, labeled: LabeledSet, folder: Path) -> TrainingContext:
     """Store the images and open a context, as `train_candidate` does."""
     store_labeled_set(shop.connections, labeled)
-    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, folder / "cache")
-    return TrainingContext(labeled.snapshot, photos, EXACT, folder / "checkpoints")
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, folder / "cache")
+    return TrainingContext(labeled.snapshot, images, EXACT, folder / "checkpoints")
 
 
 def change_rows(labeled: LabeledSet, rows: Iterable[SnapshotRow]) -> LabeledSet:
@@ -39,6 +39,6 @@ def measure_accuracy(checkpoint: Path, context: TrainingContext, split: Split) -
     """Return the accuracy of a stored classifier on a split."""
     classifier = load_classifier(checkpoint, EXACT)
     rows = context.snapshot.part(split)
-    pixels = context.photos.load_pixels(rows, classifier.preprocessing.geometry)
+    pixels = context.images.load_pixels(rows, classifier.preprocessing.geometry)
     predictions = [classifier.categories[index] for index in classifier.predict(pixels).argmax(1)]
     return float(np.mean([prediction == row.category for prediction, row in zip(predictions, rows, strict=True)]))

@@ -10,14 +10,14 @@ import torch
 from fixtures.shop import Shop
 from jobs.images.geometry import Geometry
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
-from jobs.retrain.snapshot.snapshot_photos import UNUSED_DAYS, SnapshotPhotos
+from jobs.retrain.snapshot.snapshot_images import UNUSED_DAYS, SnapshotImages
 from jobs.storage.locations import example_location
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 
 GEOMETRY = Geometry(resize_to=40, crop_to=32, keep_aspect=True, interpolation="bicubic")
 
 
-def store_photo(shop: Shop, number: int) -> SnapshotRow:
+def store_image(shop: Shop, number: int) -> SnapshotRow:
     content = encode_jpeg(make_scene(number))
     content_hash = hashlib.sha256(content).hexdigest()
     shop.connections.store.write(example_location(shop.connections.artifacts, content_hash), content)
@@ -29,24 +29,24 @@ def list_pixels(cache: Path) -> set[str]:
 
 
 def test_reuses_cached_pixels(shop: Shop, tmp_path: Path) -> None:
-    rows = [store_photo(shop, number) for number in range(3)]
-    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
-    pixels = photos.load_pixels(rows, GEOMETRY)
+    rows = [store_image(shop, number) for number in range(3)]
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    pixels = images.load_pixels(rows, GEOMETRY)
     assert pixels.shape == (3, 3, 32, 32)
     shop.connections.store.write(example_location(shop.connections.artifacts, rows[0].content_hash), b"gone")
-    assert torch.equal(photos.load_pixels(rows, GEOMETRY), pixels)
+    assert torch.equal(images.load_pixels(rows, GEOMETRY), pixels)
 
 
 def test_waits_for_another_process_that_decodes_the_same_rows(shop: Shop, tmp_path: Path) -> None:
-    stored = store_photo(shop, 0)
-    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
-    pixels = photos.load_pixels([stored], GEOMETRY)
+    stored = store_image(shop, 0)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    pixels = images.load_pixels([stored], GEOMETRY)
     path = next((tmp_path / "pixels").glob("*.npy"))
     hidden = path.rename(tmp_path / "hidden.npy")
     shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
     with ThreadPoolExecutor(1) as pool, path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = pool.submit(photos.load_pixels, [stored], GEOMETRY)
+        waiting = pool.submit(images.load_pixels, [stored], GEOMETRY)
         assert not wait([waiting], timeout=0.5).done
         hidden.rename(path)
         fcntl.flock(lock, fcntl.LOCK_UN)
@@ -55,15 +55,15 @@ def test_waits_for_another_process_that_decodes_the_same_rows(shop: Shop, tmp_pa
 
 
 def test_deletes_pixels_unused_for_long(shop: Shop, tmp_path: Path) -> None:
-    first, second, third = (store_photo(shop, number) for number in range(3))
-    photos = SnapshotPhotos(shop.connections.store, shop.connections.artifacts, tmp_path)
-    photos.load_pixels([first], GEOMETRY)
+    first, second, third = (store_image(shop, number) for number in range(3))
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    images.load_pixels([first], GEOMETRY)
     (forgotten,) = list_pixels(tmp_path)
-    photos.load_pixels([second], GEOMETRY)
+    images.load_pixels([second], GEOMETRY)
     long_ago = time.time() - (UNUSED_DAYS + 1) * 24 * 3600
     for path in (tmp_path / "pixels").glob("*.npy"):
         os.utime(path, (long_ago, long_ago))
-    photos.load_pixels([second], GEOMETRY)
-    photos.load_pixels([third], GEOMETRY)
+    images.load_pixels([second], GEOMETRY)
+    images.load_pixels([third], GEOMETRY)
     assert len(list_pixels(tmp_path)) == 2
     assert forgotten not in list_pixels(tmp_path)

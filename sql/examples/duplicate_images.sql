@@ -1,4 +1,4 @@
--- Which photos are stored more than once, byte for byte? Of several products, they may be mixed up.
+-- Which images are stored more than once, byte for byte? Of several products, they may be mixed up.
 SELECT encode(content_hash, 'hex') AS content_hash, count(*) AS copies,
        count(DISTINCT product_id) AS products, array_agg(object_key ORDER BY object_key) AS object_keys
 FROM catalog.images

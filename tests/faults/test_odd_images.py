@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from fixtures.shop import make_photo
+from fixtures.shop import make_image
 from jobs.failures import DecodeReason
 from jobs.images.decode import DecodedImage, DecodeFailure, DecodeLimits, decode_image
 
@@ -99,8 +99,8 @@ def test_integers_and_fractions_are_scaled_by_their_range(largest: int, kind: ty
 
 
 def test_the_largest_page_of_a_tiff_is_decoded() -> None:
-    with Image.open(io.BytesIO(make_photo(1, (80, 96)))) as photo:
-        pages = [photo.resize((40, 48)), photo.convert("RGB"), photo.resize((20, 24))]
+    with Image.open(io.BytesIO(make_image(1, (80, 96)))) as image:
+        pages = [image.resize((40, 48)), image.convert("RGB"), image.resize((20, 24))]
     content = save(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     assert decode(content).shape == (96, 80, 3)
 
@@ -135,8 +135,8 @@ METADATA = {
 
 @pytest.mark.parametrize("chunk", METADATA.values(), ids=METADATA)
 def test_metadata_is_skipped(chunk: bytes) -> None:
-    with Image.open(io.BytesIO(make_photo(1))) as photo:
-        png = save(photo, "PNG")
+    with Image.open(io.BytesIO(make_image(1))) as image:
+        png = save(image, "PNG")
     # After the header.
     odd = png[:33] + chunk + png[33:]
     assert (decode(odd) == decode(png)).all()
@@ -145,8 +145,8 @@ def test_metadata_is_skipped(chunk: bytes) -> None:
 def test_a_png_keeps_its_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    with Image.open(io.BytesIO(make_photo(1, (80, 96)))) as photo:
-        assert decode(save(photo, "PNG", exif=exif)).shape == (80, 96, 3)
+    with Image.open(io.BytesIO(make_image(1, (80, 96)))) as image:
+        assert decode(save(image, "PNG", exif=exif)).shape == (80, 96, 3)
 
 
 def test_a_truncated_png_fails() -> None:

@@ -31,7 +31,7 @@ UNUSED_DAYS = 15
 
 
 @dataclass(frozen=True)
-class SnapshotPhotos:
+class SnapshotImages:
     """Reads images by content hash. ``cache`` is a local folder that persists between jobs."""
 
     store: ObjectStore
@@ -57,7 +57,7 @@ class SnapshotPhotos:
         Raises:
             PermanentError: the bytes are missing, were modified, or cannot be decoded.
         """
-        decoded = decode_image(self.read(content_hash), DecodeLimits.for_labelled_photo(target_side))
+        decoded = decode_image(self.read(content_hash), DecodeLimits.for_labelled_image(target_side))
         if not isinstance(decoded, DecodedImage):
             raise PermanentError(f"cannot decode labeled image {content_hash}: {decoded.reason} ({decoded.detail})")
         return decoded
@@ -93,7 +93,7 @@ class SnapshotPhotos:
 
             with ThreadPoolExecutor(2 * len(os.sched_getaffinity(0))) as pool:
                 decoded = pool.map(decode, range(len(rows)))
-                list(self.progress.track("decoding photos", decoded, len(rows)))
+                list(self.progress.track("decoding images", decoded, len(rows)))
             pixels.flush()
             staged.rename(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fixtures.shop import Shop, make_photo, make_scan_bomb
+from fixtures.shop import Shop, make_image, make_scan_bomb
 from jobs.failures import DecodeReason
 from jobs.images.decode import MAX_SCANS, DecodeFailure, DecodeLimits, decode_pil
 from jobs.images.thumbnails import shrink_under_limits
@@ -27,8 +27,8 @@ def name_fault(decoded: object) -> str | None:
 
 @pytest.mark.parametrize("decode", [partial(decode_pil, limits=LIMITS), shrink_under_limits(ImageSettings())])
 def test_a_scan_bomb_is_refused_before_it_is_decoded(decode: Callable[[bytes], object]) -> None:
-    with Image.open(BytesIO(BOMB)) as photo:
-        assert photo.format == "JPEG"
+    with Image.open(BytesIO(BOMB)) as image:
+        assert image.format == "JPEG"
     started = time.process_time()
     assert name_fault(decode(BOMB)) == DecodeReason.TOO_MANY_SCANS
     assert time.process_time() - started < 0.5
@@ -41,14 +41,14 @@ def test_usual_numbers_of_scans_are_decoded(scans: int) -> None:
 
 def test_bytes_that_only_look_like_scans_do_not_count() -> None:
     """In a preview, in metadata, and after the image, where phones store films."""
-    photo = make_photo(1)
+    image = make_image(1)
     looks = b"\xff\xda" * 300
     segment = b"\xff\xef" + (len(looks) + 2).to_bytes(2) + looks
-    assert name_fault(decode_pil(photo[:2] + segment + photo[2:] + looks, LIMITS)) is None
+    assert name_fault(decode_pil(image[:2] + segment + image[2:] + looks, LIMITS)) is None
 
 
 def test_scan_bombs_do_not_slow_down_a_run(tagging_shop: Shop, tmp_path: Path) -> None:
-    keys = tagging_shop.put_photos(8)
+    keys = tagging_shop.put_images(8)
     bombs = [f"bomb_{number}.jpg" for number in range(3)]
     for number, key in enumerate(bombs):
         tagging_shop.put(key, BOMB + bytes([number]))

@@ -1,4 +1,4 @@
-"""The photo grid, product pages and thumbnails."""
+"""The image grid, product pages and thumbnails."""
 
 import asyncio
 import time
@@ -9,26 +9,26 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from fixtures.shop import make_photo
+from fixtures.shop import make_image
 from tests.plugins.pages.conftest import BrowsedShop, Visit, read_text
 
 
-def test_photos_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> None:
+def test_images_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> None:
     viewer = visit("viewer")
-    page = viewer.get("photos").text
+    page = viewer.get("images").text
     assert all(f"/catalog/thumbnails/{image_id}" in page for image_id in browsed.image_ids)
-    hats = viewer.get("photos", category="hat").text
+    hats = viewer.get("images", category="hat").text
     assert f"/thumbnails/{browsed.image_ids[1]}" in hats
     assert f"/thumbnails/{browsed.image_ids[0]}" not in hats
     # The parameters that a browser sends for an empty form.
-    empty = viewer.get("photos", text="", category="", min_confidence="", max_confidence="", run="", version="")
+    empty = viewer.get("images", text="", category="", min_confidence="", max_confidence="", run="", version="")
     assert empty.status_code == 200
-    assert "No photo matches" in viewer.get("photos", category="no such").text
+    assert "No image matches" in viewer.get("images", category="no such").text
 
 
-def test_a_product_shows_its_photos_tags_and_similar_products(visit: Visit, browsed: BrowsedShop) -> None:
+def test_a_product_shows_its_images_tags_and_similar_products(visit: Visit, browsed: BrowsedShop) -> None:
     words = read_text(visit("viewer").get("product", id="P1").text)
-    assert "photos disagree" in words
+    assert "images disagree" in words
     assert "P1_1.jpg" in words
     assert f"classifier {browsed.classifier}" in words
     assert "similarity" in words
@@ -40,8 +40,8 @@ def test_a_thumbnail_is_a_small_jpeg(visit: Visit, browsed: BrowsedShop) -> None
     viewer = visit("viewer")
     answer = viewer.get(f"thumbnails/{browsed.image_ids[0]}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
-    with Image.open(BytesIO(answer.content)) as photo:
-        assert photo.size == (240, 320)
+    with Image.open(BytesIO(answer.content)) as image:
+        assert image.size == (240, 320)
     assert "private" in answer.headers["cache-control"]
     again = viewer.client.get(
         f"/catalog/thumbnails/{browsed.image_ids[0]}", headers={"if-none-match": answer.headers["etag"]}
@@ -52,7 +52,7 @@ def test_a_thumbnail_is_a_small_jpeg(visit: Visit, browsed: BrowsedShop) -> None
 def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> None:
     viewer = visit("viewer")
     before = viewer.get(f"thumbnails/{browsed.image_ids[0]}").content
-    browsed.shop.put("P1_1.jpg", make_photo(77, (600, 800)))
+    browsed.shop.put("P1_1.jpg", make_image(77, (600, 800)))
     # The bucket has other bytes than those of the etag in the catalog.
     assert viewer.get(f"thumbnails/{browsed.image_ids[0]}").content == before
     listed = [
@@ -68,7 +68,7 @@ def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> No
 
 
 @pytest.mark.parametrize("image_id", ["0", "-1", "999", str(2**70)])
-def test_a_missing_photo_has_a_placeholder(visit: Visit, image_id: str) -> None:
+def test_a_missing_image_has_a_placeholder(visit: Visit, image_id: str) -> None:
     answer = visit("viewer").get(f"thumbnails/{image_id}")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "image/svg+xml")
 
@@ -86,14 +86,14 @@ def sleep(_content: bytes) -> bytes:
     return b""
 
 
-def test_a_slow_photo_blocks_no_request(visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from catalog_airflow.pages import photos
+def test_a_slow_image_blocks_no_request(visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalog_airflow.pages import images
 
-    photos.open_shrinker.cache_clear()
+    images.open_shrinker.cache_clear()
     # A server opens it in its only event loop; here every request has its own loop.
-    shrinker = photos.open_shrinker()
-    monkeypatch.setattr(photos, "shrink_under_limits", lambda _settings: sleep)
-    monkeypatch.setattr(photos, "WAIT_SECONDS", 0.5)
+    shrinker = images.open_shrinker()
+    monkeypatch.setattr(images, "shrink_under_limits", lambda _settings: sleep)
+    monkeypatch.setattr(images, "WAIT_SECONDS", 0.5)
     viewer = visit("viewer")
     with ThreadPoolExecutor(20) as threads:
         waiting = [threads.submit(viewer.get, f"thumbnails/{browsed.image_ids[0]}") for _ in range(20)]
@@ -103,11 +103,11 @@ def test_a_slow_photo_blocks_no_request(visit: Visit, browsed: BrowsedShop, monk
     assert all("busy" in answer.text for answer in answers)
     assert "no-store" in answers[0].headers["cache-control"]
     shrinker.close()
-    photos.open_shrinker.cache_clear()
+    images.open_shrinker.cache_clear()
 
 
 def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -> None:
-    from catalog_airflow.pages.photos import ThumbnailCache
+    from catalog_airflow.pages.images import ThumbnailCache
 
     cache = ThumbnailCache(size_bytes=4_000)
     from jobs.database.images import find_image_object

@@ -1,4 +1,4 @@
-"""The photo grid with its filters, the page of one product, and thumbnails."""
+"""The image grid with its filters, the page of one product, and thumbnails."""
 
 import asyncio
 import atexit
@@ -28,7 +28,7 @@ from jobs.images.thumbnails import shrink_under_limits
 from jobs.settings import Settings
 from jobs.storage.locations import S3Uri
 
-PHOTOS_SHOWN = 60
+IMAGES_SHOWN = 60
 SIMILAR_SHOWN = 12
 DECODE_SECONDS = 2.0
 WAIT_SECONDS = 5.0
@@ -78,7 +78,7 @@ class GridQuery(BaseModel):
             category=self.category or None,
             min_confidence=self.min_confidence,
             max_confidence=self.max_confidence,
-            photos_disagree=self.disagree,
+            images_disagree=self.disagree,
             run_id=self.run or None,
             classifier_version_id=self.version,
             deleted=self.deleted,
@@ -86,22 +86,22 @@ class GridQuery(BaseModel):
         )
 
 
-@router.get("/photos")
-def show_photos(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
+@router.get("/images")
+def show_images(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
     """Show one page of the grid."""
     with read_catalog() as connection:
         categories = list_categories(connection)
-        page = read_image_page(connection, query.make_filter(), query.after or None, PHOTOS_SHOWN)
+        page = read_image_page(connection, query.make_filter(), query.after or None, IMAGES_SHOWN)
     address = query.model_dump()
     return render_page(
-        "photos.html",
+        "images.html",
         viewer,
         query=query,
         categories=categories,
-        photos=page.images,
+        images=page.images,
         is_filtered=query != GridQuery(after=query.after),
-        next_url=make_url("photos", **{**address, "after": page.next_cursor}) if page.next_cursor else None,
-        first_url=make_url("photos", **{**address, "after": ""}) if query.after else None,
+        next_url=make_url("images", **{**address, "after": page.next_cursor}) if page.next_cursor else None,
+        first_url=make_url("images", **{**address, "after": ""}) if query.after else None,
     )
 
 
@@ -205,7 +205,7 @@ async def send_thumbnail(image_id: int, request: Request) -> Response:
     """Send a small JPEG, or an SVG with the reason why there is none."""
     source = await run_in_threadpool(_find_source, image_id)
     if source is None:
-        return _send_placeholder("no such photo")
+        return _send_placeholder("no such image")
     etag = f'"{source.etag.replace(chr(34), "")}"'
     headers = {**THUMBNAIL_HEADERS, "Cache-Control": "private, max-age=600", "ETag": etag}
     if request.headers.get("if-none-match") == etag:

@@ -21,8 +21,8 @@ from tests.end_to_end.live_stack import PATIENCE_SECONDS, LiveStack, wait_until
 
 WEIGHTS = find_pretrained()
 CATEGORIES = {"dress", "hat", "pants", "shoes", "t-shirt"}
-MAX_PHOTOS = 30
-SHOP_PHOTOS = 40
+MAX_IMAGES = 30
+SHOP_IMAGES = 40
 TAGS = "SELECT object_key, category FROM catalog.current_image_tags"
 LIVE = "SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier'"
 NO_GATES = {"CATALOG_GATE_POLICY": str(Path(__file__).with_name("no_gates.toml"))}
@@ -35,37 +35,37 @@ DECISIONS = """
 pytestmark = [
     pytest.mark.end_to_end,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="no real photos: set CATALOG_REAL_PHOTOS to an ImageFolder"),
+    pytest.mark.skipif(not REAL_IMAGES.is_dir(), reason="no real images: set CATALOG_REAL_PHOTOS to an ImageFolder"),
     pytest.mark.skipif(not WEIGHTS.is_dir(), reason="no pretrained backbone: set CATALOG_PRETRAINED_WEIGHTS"),
 ]
 
 
 @pytest.fixture(scope="module")
-def photos() -> list[RealImage]:
+def images() -> list[RealImage]:
     """Choose some images of each category that is easy to recognize, in a fixed random order."""
-    found = sorted(list_real_images(), key=lambda photo: hashlib.sha256(photo.path.name.encode()).digest())
+    found = sorted(list_real_images(), key=lambda image: hashlib.sha256(image.path.name.encode()).digest())
     chosen: dict[str, list[RealImage]] = {category: [] for category in CATEGORIES}
-    for photo in found:
-        if photo.category in chosen and len(chosen[photo.category]) < MAX_PHOTOS:
-            chosen[photo.category].append(photo)
-    return [photo for photo in found if photo in chosen.get(photo.category, ())]
+    for image in found:
+        if image.category in chosen and len(chosen[image.category]) < MAX_IMAGES:
+            chosen[image.category].append(image)
+    return [image for image in found if image in chosen.get(image.category, ())]
 
 
 @pytest.fixture(scope="module")
-def truth(stack: LiveStack, photos: list[RealImage]) -> dict[str, str]:
+def truth(stack: LiveStack, images: list[RealImage]) -> dict[str, str]:
     """Upload the shop's images, whose keys do not reveal the category, and return the category of each key."""
     with connect_s3(stack.status.folder) as client:
-        for photo in photos[:SHOP_PHOTOS]:
-            client.upload_file(str(photo.path), "photos", photo.path.name)
-    return {photo.path.name: photo.category for photo in photos[:SHOP_PHOTOS]}
+        for image in images[:SHOP_IMAGES]:
+            client.upload_file(str(image.path), "images", image.path.name)
+    return {image.path.name: image.category for image in images[:SHOP_IMAGES]}
 
 
 @pytest.fixture(scope="module")
-def champions(stack: LiveStack, photos: list[RealImage], tiny_models: TinyModels, tmp_path_factory: Folders) -> None:
+def champions(stack: LiveStack, images: list[RealImage], tiny_models: TinyModels, tmp_path_factory: Folders) -> None:
     """Promote a weak classifier, trained on half of the labels, and an encoder with random weights."""
     with stack.connect() as connections:
         make_champion(connections, tiny_models.encoder, "encoder")
-    import_labels(stack, photos[::2], tmp_path_factory.mktemp("half"))
+    import_labels(stack, images[::2], tmp_path_factory.mktemp("half"))
     words = ["retrain", "--kinds=classifier", f"--classifier-base={tiny_models.classifier}"]
     with patch.dict(os.environ, stack.environment | NO_GATES):
         done = CliRunner().invoke(app, [*words, "--classifier-freeze=backbone", "--run=first"])
@@ -95,15 +95,15 @@ def first_night(stack: LiveStack, champions: None, truth: dict[str, str]) -> Fir
 
 
 @pytest.fixture(scope="module")
-def more_labels(stack: LiveStack, champions: None, photos: list[RealImage], tmp_path_factory: Folders) -> None:
+def more_labels(stack: LiveStack, champions: None, images: list[RealImage], tmp_path_factory: Folders) -> None:
     """Import the other half of the labels, which the first classifier has not seen."""
-    import_labels(stack, photos, tmp_path_factory.mktemp("all"))
+    import_labels(stack, images, tmp_path_factory.mktemp("all"))
 
 
-def import_labels(stack: LiveStack, photos: list[RealImage], folder: Path) -> None:
+def import_labels(stack: LiveStack, images: list[RealImage], folder: Path) -> None:
     """Import the labels of images."""
     with stack.connect() as connections:
-        report = import_into_catalog(connections, "csv", write_labels(photos, folder), name="clothing")
+        report = import_into_catalog(connections, "csv", write_labels(images, folder), name="clothing")
     assert report.imported > 0
 
 
