@@ -57,13 +57,13 @@ class TaskInstance:
 
 
 class AirflowClient:
-    """A session of one user.
+    """An API session of one user.
 
-    Each call raises RetryableError if Airflow does not respond or fails, and PermanentError if it rejects the request.
+    Every call raises RetryableError if Airflow is unreachable or fails, and PermanentError if it rejects the request.
     """
 
     def __init__(self, base_url: str, username: str, password: str) -> None:
-        # Airflow runs on this machine, so proxies of the environment do not apply.
+        # Airflow runs on this machine, so ignore the proxy settings in the environment.
         self._http = httpx.Client(base_url=base_url, timeout=_TIMEOUT_SECONDS, trust_env=False)
         self._login = {"username": username, "password": password}
         self._logged_in: float | None = None
@@ -77,7 +77,7 @@ class AirflowClient:
         self._http.close()
 
     def read_import_errors(self) -> dict[str, str]:
-        """Return the traceback of each DAG file that could not be loaded, by file name."""
+        """Return the tracebacks of the DAG files that failed to load, by file name."""
         errors = self._list(f"{_API}/importErrors", "import_errors")
         return {error["filename"]: error["stack_trace"] for error in errors}
 
@@ -86,10 +86,10 @@ class AirflowClient:
         return self._list(f"{_API}/dags", "dags", dag_id_pattern=dag_id, exclude_stale=True) != []
 
     def wait_for_dag(self, dag_id: str, timeout_seconds: float) -> None:
-        """Wait until the DAG has been loaded from its file, which takes a new Airflow some seconds.
+        """Wait until the DAG has been loaded from its file. A new Airflow needs a few seconds for this.
 
         Raises:
-            PermanentError: it has not been loaded in time; the message lists the files that cannot be loaded.
+            PermanentError: the DAG was not loaded in time; the message lists the files that failed to load.
         """
         deadline = time.monotonic() + timeout_seconds
         while not self.has_dag(dag_id):
@@ -136,12 +136,12 @@ class AirflowClient:
         return "\n".join(line if isinstance(line, str) else line["event"] for line in content)
 
     def answer_approval(self, dag_id: str, run_id: str, task_id: str, is_approved: bool) -> None:
-        """Approve or reject a task that waits for a person."""
+        """Approve or reject a task that is waiting for approval."""
         path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/-1/hitlDetails"
         self._call("PATCH", path, json={"chosen_options": ["Approve" if is_approved else "Reject"]})
 
     def read_approval_text(self, dag_id: str, run_id: str, task_id: str) -> str:
-        """Return the text that a person sees who is asked to approve a task."""
+        """Return the text shown to the person who approves a task."""
         path = f"{_locate_run(dag_id, run_id)}/taskInstances/{quote(task_id)}/-1/hitlDetails"
         text: str = self._call("GET", path)["body"]
         return text
@@ -153,7 +153,7 @@ class AirflowClient:
         return links
 
     def list_runs(self, dag_id: str, states: Sequence[str] = ()) -> list[DagRun]:
-        """Return the runs of a DAG, oldest first; with ``states``, only runs in one of those."""
+        """Return the runs of a DAG, oldest first; with ``states``, only the runs in one of these states."""
         path = f"{_API}/dags/{quote(dag_id)}/dagRuns"
         runs = self._list(path, "dag_runs", order_by="id", state=list(states))
         return [_read_run(run) for run in runs]
@@ -168,10 +168,10 @@ class AirflowClient:
         return f"{self._http.base_url}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id)}"
 
     def wait_for_run(self, run: DagRun, timeout_seconds: float) -> DagRun:
-        """Wait until a run has ended, whether it succeeds or fails.
+        """Wait until a run has succeeded or failed.
 
         Raises:
-            RetryableError: it has not ended in time.
+            RetryableError: the run did not end in time.
         """
         deadline = time.monotonic() + timeout_seconds
         while not (now := self.read_run(run.dag_id, run.run_id)).is_finished:

@@ -1,4 +1,4 @@
-"""Write checkpoints with random weights for the sample catalog, benchmarks and tests, which need no download."""
+"""Write checkpoints with random weights, so that the sample catalog, benchmarks and tests need no downloads."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ MAX_TOKENS = 24
 VOCABULARY = 1000
 SAMPLE_SIDE = 64
 SAMPLE_WIDTHS = (24, 48, 96, 192)
-"""Channels of the four stages of the sample catalog's networks: a third of a ResNet-18's, enough for the garments."""
+"""Channels per stage of the sample catalog's networks. A third of a ResNet-18's is enough for rendered garments."""
 SAMPLE_STEM_WIDTH = 8
 HEAD_WIDTH = 64
 SEED = 7
@@ -76,9 +76,9 @@ def _write_blank_resnet(
 
 
 def write_blank_dual_encoder(folder: Path, image_side: int, dimensions: int, texts: Iterable[str]) -> None:
-    """Write an encoder with random weights and a small ResNet as image tower, which learns shapes from few images.
+    """Write an encoder with random weights. Its image tower is a small ResNet, which learns shapes from few images.
 
-    A vision transformer needs far more (Dosovitskiy et al. 2020, section 4.3).
+    A vision transformer needs far more images (Dosovitskiy et al. 2020, section 4.3).
     """
     tokenizer = _train_tokenizer(texts)
     image_tower = TimmWrapperConfig(

@@ -56,7 +56,7 @@ class DemoFiles:
 
 @dataclass(frozen=True)
 class _Demo:
-    """What the steps of a demo share."""
+    """Objects that all steps of the demo use."""
 
     connections: Connections
     airflow: AirflowClient
@@ -71,8 +71,8 @@ def run_demo(write: Write, ports: WantedPorts, own_images: Path | None = None) -
     """Run the demo on the local stack, with rendered images or those in the folder ``own_images``.
 
     Raises:
-        ConfigurationError: the environment names other locations, the folder contains no images, or the stack contains
-            the images of another demo.
+        ConfigurationError: the environment sets another database or bucket, the folder contains no images, or the
+            stack contains the images of another demo.
         RefusedError: a run in Airflow failed; the message names the task and its log.
         RetryableError: a run in Airflow is stalled.
     """
@@ -116,7 +116,7 @@ def _open_airflow(status: StackStatus) -> AirflowClient:
 def _start(
     files: DemoFiles, own: DemoImages | None, ports: WantedPorts, write: Write
 ) -> tuple[StackStatus, DemoImages]:
-    """Start the stack and, at the same time, render the sample unless the user has own images."""
+    """Start the stack. Meanwhile, render the sample, unless the user has provided images."""
     title = "starting Postgres, S3 and Airflow" + ("" if own else ", and rendering a sample catalog")
     with hold_preparation_lock(LOCAL_STACK_FOLDER), _step(write, title), ThreadPoolExecutor(1) as pool:
         images = pool.submit(lambda: own or _render_sample(files))
@@ -133,7 +133,7 @@ def _render_sample(files: DemoFiles) -> DemoImages:
 
 
 def _ensure_champions(demo: _Demo) -> None:
-    """Train models if there are labels, and adopt an encoder if there are no texts to train one on."""
+    """Train models if there are labels. Adopt an encoder if there are no texts to train one on."""
     wanted: list[ModelKind] = list(MODEL_KINDS) if demo.images.labels else ["encoder"]
     if all(_has_champion(demo.connections, kind) for kind in wanted):
         demo.write("-- using the champions of the last run")
@@ -207,12 +207,15 @@ def _adopt_encoder(demo: _Demo, base: DemoBase) -> None:
 
 
 def _ingest(demo: _Demo, *, attach: bool) -> None:
-    """Tag the bucket. Attach only if nothing was uploaded: an active run may have listed the bucket before."""
+    """Tag the images in the bucket.
+
+    With ``attach``, follow an active run. After an upload, it may have listed the bucket too early, so start another.
+    """
     with _step(demo.write, f"running the DAG {INGEST_DAG} in Airflow"):
         try:
             run = demo.follower.run_dag(INGEST_DAG, dict, demo.write, attach=attach)
         except RefusedError as error:
-            # Too many bad files fail the run, but the other images are tagged.
+            # Too many bad files fail the run, but all other images are tagged.
             if demo.images.is_sample or _choose_product(demo.connections) is None:
                 raise
             demo.write(f"{error}\n   the images that could be read are tagged")

@@ -1,7 +1,7 @@
 """Run a DAG or attach to its active run, and follow it to its end.
 
-Progress comes from Airflow, from the running jobs, and from the logs of Airflow's tasks, which are files of the local
-stack with one JSON object per line.
+Progress comes from Airflow, from the running jobs, and from the logs of Airflow's tasks. These logs are files in the
+local stack with one JSON object per line.
 """
 
 import json
@@ -24,7 +24,7 @@ from jobs.local.airflow_services import locate_task_logs
 from jobs.local.stack_files import hold_lock
 
 STALL_SECONDS = 300.0
-"""Give up on a run after this time without a change of state, a report of a job or a line in a log."""
+"""Treat a run as stalled after this time without a state change, a progress report or a new line in a log."""
 _DAG_SECONDS = 120.0
 _POLL_SECONDS = 1.0
 _MAX_SILENCE_SECONDS = 60.0
@@ -43,18 +43,18 @@ class _RunState:
 
     @property
     def job_run_id(self) -> str:
-        """Return the id under which jobs report."""
+        """Return the run id that this run's jobs report."""
         return f"{self.run.dag_id}/{self.run.run_id}"
 
     @property
     def unfinished(self) -> list[TaskInstance]:
-        """Return the active tasks, or else those that wait."""
+        """Return the active tasks, or the waiting tasks if none is active."""
         active = [task for task in self.tasks if task.state in _ACTIVE]
         return active or [task for task in self.tasks if task.state in _WAITING]
 
 
 def hold_preparation_lock(folder: Path) -> AbstractContextManager[None]:
-    """Let one command at a time prepare and trigger runs of a stack. Several commands may follow one run."""
+    """Let only one command at a time prepare and trigger runs of a stack. Any number of commands may follow a run."""
     return hold_lock(folder / "prepare.lock", "another command is preparing a run")
 
 
@@ -78,7 +78,7 @@ class RunFollower:
         Without ``attach``, always triggers a run. Ctrl-C does not stop the run in Airflow.
 
         Raises:
-            PermanentError, RetryableError: as `follow` does.
+            PermanentError, RetryableError: as in `follow`, or if the DAG cannot be loaded or triggered.
         """
         self._airflow.wait_for_dag(dag_id, _DAG_SECONDS)
         with hold_preparation_lock(self._folder):
@@ -98,7 +98,7 @@ class RunFollower:
 
         Raises:
             RefusedError: it failed; the message names each failed task, its error and its log.
-            RetryableError: the run is stalled; the message names the tasks that do not progress, and their logs.
+            RetryableError: the run is stalled; the message names the tasks that make no progress, and their logs.
         """
         with display:
             state = self._watch(run, display)
@@ -134,7 +134,7 @@ class RunFollower:
     def _read_signs(self, state: _RunState) -> str:
         """Return everything that changes while the run makes progress.
 
-        A run that waits for a slot makes progress as long as the other runs do.
+        While a run waits for a slot, the progress of other runs counts too.
         """
         states = [(task.name, task.state, task.try_number) for task in state.tasks]
         is_at_work = any(task.state in _ACTIVE for task in state.tasks)
@@ -184,7 +184,7 @@ def _make_view(state: _RunState) -> RunView:
 
 
 def _name_other(job: RunningJob, state: _RunState) -> str:
-    """Return the name of a job of another run or of a part of this run, prefixed with the DAG or the part."""
+    """Return a job's name with the prefix of its DAG (for another run) or of its part (for a part of this run)."""
     part = job.run_id.removeprefix(f"{state.job_run_id}/") if _belongs(job, state) else job.run_id.partition("/")[0]
     return f"{part} {job.task}"
 
@@ -214,7 +214,7 @@ def read_last_lines(path: Path, count: int) -> list[str]:
 
 
 def read_last_error(path: Path) -> str | None:
-    """Return the text of the last exception in a log, or else its last error message."""
+    """Return the text of the last exception in a log, or the last error message if it contains no exception."""
     errors = [entry for entry in _read_entries(path) if entry.get("level") in {"error", "critical"}]
     if not errors:
         return None
@@ -231,7 +231,7 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_entry(line: str) -> dict[str, Any]:
-    """Read a line. If it is not JSON, because the task was killed while it wrote, treat it as a message."""
+    """Parse a log line. If it is not JSON, because the task was killed while writing it, return it as a message."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Choose what the demo works on: images, their labels, and the checkpoints that its models start from."""
+"""Choose the demo's inputs: images, their labels, and the checkpoints that training starts from."""
 
 import csv
 import hashlib
@@ -22,9 +22,9 @@ _RECORD_FILE = "demo.json"
 
 @dataclass(frozen=True)
 class DemoImages:
-    """Files for the bucket below ``folder``, and the labels to train on.
+    """The images in ``folder`` to upload, and the labels to train on.
 
-    ``labels`` are a format and a source of ``import-labels``, or None for images without labels.
+    ``labels`` contains the arguments of ``import-labels``, format and source, or is None if there are no labels.
     """
 
     folder: Path
@@ -35,9 +35,9 @@ class DemoImages:
 
 @dataclass(frozen=True)
 class DemoRecord:
-    """The catalog that the local stack contains: the folder of the user's own images, or None for the sample.
+    """The catalog in the local stack. ``images`` is the folder of the user's own images, or None for the sample.
 
-    ``reads_texts`` is false for an encoder with random weights that was not trained.
+    ``reads_texts`` is false if the encoder has random weights and was never trained.
     """
 
     images: str | None
@@ -46,7 +46,7 @@ class DemoRecord:
 
 @dataclass(frozen=True)
 class DemoBase:
-    """The folder of a checkpoint. If its weights are random, it must be trained or can compare only pixels."""
+    """The folder of a checkpoint. With random weights and no training, its encoder can compare only pixels."""
 
     folder: Path
     has_random_weights: bool
@@ -54,7 +54,7 @@ class DemoBase:
 
 
 def describe_sample(catalog: SampleCatalog) -> DemoImages:
-    """Return the sample catalog: the unlabeled part is the shop, the labeled part trains the models."""
+    """Return the sample catalog. Its unlabeled part is the shop's bucket; models are trained on its labeled part."""
     folder = catalog.unlabeled_folder
     files = tuple(sorted(path for path in folder.rglob("*") if path.is_file()))
     return DemoImages(folder, files, ("csv", catalog.labels_file), is_sample=True)
@@ -85,10 +85,10 @@ def _is_hidden(path: Path) -> bool:
 
 
 def reserve_stack(stack_folder: Path, own_images: Path | None) -> None:
-    """Record which images the local stack contains, so that two catalogs are never mixed.
+    """Record which images the local stack contains, to never mix two catalogs.
 
     Raises:
-        ConfigurationError: it contains others.
+        ConfigurationError: the stack contains other images.
     """
     wanted = DemoRecord(str(own_images.expanduser().resolve()) if own_images else None)
     current = read_demo_record(stack_folder) or wanted
@@ -113,7 +113,7 @@ def write_demo_record(stack_folder: Path, record: DemoRecord) -> None:
 
 
 def upload_images(connections: Connections, images: DemoImages) -> int:
-    """Upload the files that the bucket does not contain with the same bytes. Returns how many."""
+    """Upload the files that are missing from the bucket or have different bytes there. Return how many."""
     store, source = connections.store, connections.source
     present = {item.key: item.etag for page in store.list_pages(source) for item in page}
     uploaded = 0
@@ -127,9 +127,9 @@ def upload_images(connections: Connections, images: DemoImages) -> int:
 
 
 def choose_bases(images: DemoImages, settings: Settings, folder: Path) -> dict[ModelKind, DemoBase]:
-    """Choose a base for each kind: the configured ones for the user's images, small random ones for the sample.
+    """Choose a base for each kind: the configured one for the user's images, a small one for the sample.
 
-    Replaces a configured base that cannot be loaded by random weights, which are stored in ``folder``.
+    The small one has random weights and is stored in ``folder``. It also replaces a configured base that fails to load.
     """
     blanks = write_random_weights(images, folder)
     if images.is_sample:
@@ -139,7 +139,7 @@ def choose_bases(images: DemoImages, settings: Settings, folder: Path) -> dict[M
 
 
 def write_random_weights(images: DemoImages, folder: Path) -> dict[ModelKind, Path]:
-    """Write a checkpoint of each kind, but only once: a run may be reading them when a second demo starts."""
+    """Write a checkpoint of each kind unless they exist: a run may be reading them when a second demo starts."""
     if not folder.exists():
         # Imported here, because torch takes seconds and a second demo does not need it.
         from demo.blank_checkpoints import write_blank_bases

@@ -16,11 +16,11 @@ from rich.text import Text
 from jobs.database.job_progress import JobProgress
 
 PROGRESS_SECONDS = 10.0
-"""Interval of the plain lines about running tasks."""
+"""Interval between plain lines about a running task."""
 _ENDS = frozenset({"success", "failed", "skipped", "up_for_retry"})
 _STYLES = {"success": "green", "failed": "red", "up_for_retry": "yellow"}
 _FIGURES_WIDTH = 46
-"""Width of speed, epoch, loss and time left. Names, stages and bars share the rest of a line."""
+"""Width of the columns for speed, epoch, loss and time left. Name, stage and bar share the rest of the line."""
 
 Write = Callable[[str], None]
 
@@ -37,7 +37,7 @@ class TaskView:
 
 @dataclass(frozen=True)
 class RunView:
-    """The tasks of a run, and jobs of other runs that are running at the same time."""
+    """The tasks of a run. ``others`` are running jobs of other runs."""
 
     tasks: tuple[TaskView, ...]
     others: tuple[TaskView, ...] = ()
@@ -49,7 +49,7 @@ class RunView:
 
 
 class RunDisplay(Protocol):
-    """Shows successive views of a run."""
+    """Shows the progress of a run."""
 
     def __enter__(self) -> Self: ...
 
@@ -62,14 +62,14 @@ class RunDisplay(Protocol):
 
 
 def choose_display(write: Write) -> RunDisplay:
-    """Return a live table if standard output is a terminal that supports it, else plain lines."""
+    """Return a live table if standard output is a terminal that supports it, otherwise plain lines."""
     console = Console()
-    # The console alone is not enough: with FORCE_COLOR it treats a file as a terminal.
+    # Rich's check alone is not enough: with FORCE_COLOR it treats a file as a terminal.
     return LiveDisplay(console) if sys.stdout.isatty() and console.is_interactive else PlainDisplay(write)
 
 
 class PlainDisplay:
-    """Writes a line when a task changes its state, and every ten seconds one for each running task."""
+    """Writes a line when a task changes state, and one for each running task every ten seconds."""
 
     def __init__(self, write: Write, progress_seconds: float = PROGRESS_SECONDS) -> None:
         self._write = write
@@ -99,7 +99,7 @@ class PlainDisplay:
 
 
 class LiveDisplay:
-    """Shows a table with a line for each running task, below lines for those that ended."""
+    """Shows a table of the running tasks, below one line for each task that has ended."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -116,7 +116,7 @@ class LiveDisplay:
         self._live.stop()
 
     def show(self, view: RunView) -> None:
-        """Print the tasks that ended, and redraw the table."""
+        """Print newly ended tasks, and redraw the table."""
         for task in self._changes.take(view):
             if task.state in _ENDS:
                 style = _STYLES.get(task.state or "", "")

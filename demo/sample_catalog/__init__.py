@@ -1,4 +1,4 @@
-"""Render a catalog of drawn garments for the demo, tests and benchmarks, without photographs or downloads."""
+"""Render a catalog of drawn garments, so that the demo, tests and benchmarks need no photographs or downloads."""
 
 from demo.sample_catalog.render import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 

@@ -19,7 +19,7 @@ from demo.sample_catalog.marks import (
 
 
 def draw_cap(rng: Random) -> Garment:
-    """Draw a baseball cap seen from the side, its peak to the right."""
+    """Draw a baseball cap seen from the side, with its peak to the right."""
     height, reach, droop = rng.uniform(0.78, 0.95), rng.uniform(1.3, 1.55), rng.uniform(0.06, 0.22)
     crown = Pen(-0.8, 0.1).curve(-0.86, -height, -0.02, -height).curve(0.66, -height, 0.74, -0.02)
     crown.curve(0.0, 0.2, -0.8, 0.1)

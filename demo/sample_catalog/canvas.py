@@ -21,15 +21,15 @@ _FORM_REDUCTION = 2
 _OUTLINE_SHARE = 0.006
 """Width of the outline of each panel, as a share of the garment's longer side."""
 _THIN_LINE_PIXELS = 4 * _OVERSAMPLING
-"""Joints of thinner lines are not rounded: nobody sees the difference, and it takes longer than the line itself."""
+"""Joints of thinner lines are not rounded: the difference is invisible, and rounding takes longer than the line."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """How a garment is laid out: rotated clockwise by ``degrees``, and possibly mirrored.
+    """The pose of a garment in its frame: rotated clockwise by ``degrees``, and mirrored if ``is_mirrored``.
 
-    It fills ``share`` of the tighter side of the frame. ``position`` (0 to 1 across, 0 to 1 down) divides the remaining
-    space.
+    The garment fills ``share`` of the side of the frame that limits its size. ``position`` places it in the remaining
+    space: 0 is left or top, 1 is right or bottom.
     """
 
     degrees: float
@@ -86,9 +86,9 @@ def paint_garment(garment: Garment, fabric: Fabric, placement: Placement, size: 
 
 
 class _Canvas:
-    """Three layers of one image: color, coverage, and form, which is dark at the edge of each panel.
+    """Three layers of one image: color, coverage and form. The form is dark at the edges of panels.
 
-    Color and coverage are drawn oversampled and reduced at the end, which smooths their edges.
+    Color and coverage are drawn oversampled and reduced at the end to smooth their edges.
     """
 
     def __init__(self, fabric: Fabric, placement: Placement, size: Size) -> None:
@@ -141,7 +141,7 @@ class _Canvas:
         self._color.paste(self._fabric.second, (left * _OVERSAMPLING, top * _OVERSAMPLING), shown)
 
     def _map_to_cloth(self, x: Points, y: Points, grain: float) -> tuple[Pixels, Pixels]:
-        """Return the cloth coordinates, in periods of its pattern, of each pixel of columns ``x`` and rows ``y``."""
+        """Return the cloth coordinates of the pixels in columns ``x`` and rows ``y``, in periods of the pattern."""
         radians = np.radians(grain + self._fabric.angle)
         turn = np.array([[np.cos(radians), -np.sin(radians)], [np.sin(radians), np.cos(radians)]])
         to_cloth = np.linalg.inv(self._placement.matrix) @ turn / (self._fabric.period * self._placement.extent)
@@ -150,7 +150,7 @@ class _Canvas:
         return columns[None, :, 0] + rows[:, None, 0], columns[None, :, 1] + rows[:, None, 1]
 
     def _shade_edges(self, outline: Points) -> None:
-        """Make a panel look three-dimensional: bright in the middle, darker towards its edge."""
+        """Make a panel look three-dimensional: bright in the middle, darker toward the edge."""
         small = outline / _FORM_REDUCTION
         left, top = (np.floor(small.min(axis=0)).astype(int) - 1).tolist()
         width, height = (np.ceil(np.ptp(small, axis=0)).astype(int) + 3).tolist()
@@ -179,6 +179,6 @@ def to_shares(image: Image.Image) -> Pixels:
 
 
 def _list_corners(points: Points) -> list[float]:
-    """Return x and y alternating, the format that Pillow draws fastest."""
+    """Return alternating x and y values, the format that Pillow draws fastest."""
     corners: list[float] = points.ravel().tolist()
     return corners

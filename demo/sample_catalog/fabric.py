@@ -46,8 +46,9 @@ class Pattern(StrEnum):
 class Fabric:
     """The cloth of one product.
 
-    ``second`` is visible only in a pattern. ``period`` is the distance at which the pattern repeats, as a share of the
-    garment's longer side; ``angle`` rotates it, in degrees; ``density`` (0 to 1) widens the second color.
+    ``second`` is the second color of a pattern. ``period`` is the distance after which the pattern repeats, as a share
+    of the garment's longer side. ``angle`` rotates the pattern, in degrees. A higher ``density`` (0 to 1) shows more of
+    the second color.
     """
 
     color_name: str
@@ -93,9 +94,9 @@ def choose_fabric(rng: Random) -> Fabric:
 
 
 def compute_pattern_weights(fabric: Fabric, across: Weights, along: Weights, period_pixels: float) -> Weights:
-    """Return the share of the second color (0 to 1) at cloth coordinates in periods.
+    """Return the share of the second color (0 to 1) at cloth coordinates, which are in periods of the pattern.
 
-    Edges are one pixel soft, hence the length of a period in pixels.
+    ``period_pixels``, the length of a period, is needed to make edges one pixel wide.
     """
     match fabric.pattern:
         case Pattern.PLAIN:
@@ -117,7 +118,7 @@ def _draw_band(position: Weights, share: float, period_pixels: float) -> Weights
 
 
 def _soften_edge(depth: Weights, period_pixels: float) -> Weights:
-    """Return 1 inside, 0 outside and a ramp of one pixel between, for a distance from the edge in periods."""
+    """Return 1 inside, 0 outside, and a one-pixel ramp at the edge. ``depth`` is the distance from it in periods."""
     ramp: Weights = np.clip(depth * period_pixels + 0.5, 0, 1)
     return ramp
 

@@ -1,6 +1,6 @@
 """Draw sneakers, boots and socks with random proportions.
 
-Shoes are seen from the side, toes to the right, standing on y = 0.
+Shoes are seen from the side, with their toes to the right and their soles on y = 0.
 """
 
 from random import Random
@@ -96,7 +96,7 @@ def draw_boot(rng: Random) -> Garment:
 
 
 def _draw_boot_upper(top: float, heel: float) -> Panel:
-    """Trace the back of the shaft down to the heel, the foot to the toes, and the front upwards."""
+    """Trace the back of the shaft down to the heel, the foot to the toes, and the front upward."""
     ground = -heel + 0.1
     pen = Pen(-0.62, -top).curve(-0.56, -top * 0.6, -0.55, -heel - 0.42).curve(-0.68, -heel - 0.2, -0.62, -heel)
     pen.line(-0.1, -heel + 0.02).line(0.25, ground - 0.06).line(0.98, ground - 0.06)
@@ -136,7 +136,7 @@ def draw_socks(rng: Random) -> Garment:
 
 
 def _draw_sock(shaft: float, offset: Points) -> list[Mark]:
-    """Draw one sock. Its cuff starts at y = 0, its toes point to the right."""
+    """Draw one sock. Its cuff starts at y = 0, and its toes point to the right."""
     ankle = shaft
     body = Pen(-0.25, 0.1).curve(-0.22, ankle * 0.6, -0.22, ankle).curve(-0.26, ankle + 0.36, 0.02, ankle + 0.38)
     body.curve(0.3, ankle + 0.42, 0.5, ankle + 0.42).curve(0.82, ankle + 0.4, 0.78, ankle + 0.2)

@@ -1,7 +1,7 @@
 """Define the marks that make up a garment: panels of cloth, strokes and discs.
 
-Garment units: x to the right, y down, one unit is about half a garment. Only ratios matter, because each image scales
-the garment to its frame.
+Coordinates are in garment units: x points right, y down, and one unit is about half a garment. Only ratios matter,
+because each image scales the garment to its frame.
 """
 
 from collections.abc import Iterable
@@ -59,7 +59,7 @@ class Stroke:
 
 @dataclass(frozen=True)
 class Disc:
-    """A button, an eyelet, a pompon."""
+    """A filled circle: a button, an eyelet or a pompom."""
 
     center: Points
     radius: float
@@ -71,9 +71,9 @@ Mark = Panel | Stroke | Disc
 
 @dataclass(frozen=True)
 class Garment:
-    """A shape without color: its marks from back to front, and words that describe it.
+    """A shape without color: its marks from back to front, and words for its caption.
 
-    Captions put ``adjective`` before the color ("long") and ``detail`` after the noun ("with short sleeves").
+    A caption has the ``adjective`` before the color ("long") and the ``detail`` after the noun ("with short sleeves").
     Either may be empty.
     """
 
@@ -103,7 +103,7 @@ class Pen:
         return np.concatenate(self._pieces)
 
     def closed_by_mirror(self) -> Points:
-        """Return the path, followed by its mirror image in the line x = 0 backwards."""
+        """Return a closed outline: the path, then its mirror image across the line x = 0 in reverse order."""
         path = self.path()
         return np.concatenate([path, path[::-1] * (-1, 1)])
 
@@ -118,7 +118,7 @@ def trace_ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Point
 
 
 def mirror_mark(mark: Mark) -> Mark:
-    """Return the mirror image of a mark in the line x = 0."""
+    """Return the mirror image of a mark across the line x = 0."""
     match mark:
         case Panel():
             return replace(mark, outline=mark.outline * (-1, 1), grain=-mark.grain)
@@ -133,7 +133,7 @@ def on_both_sides(*marks: Mark) -> tuple[Mark, ...]:
 
 
 def collect_points(marks: Iterable[Mark]) -> Points:
-    """Return points that span the marks, from which the garment is measured."""
+    """Return points that span the marks, to measure the size of the garment."""
     reached = []
     for mark in marks:
         match mark:

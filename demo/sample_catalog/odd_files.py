@@ -1,4 +1,4 @@
-"""Encode files that challenge a pipeline: damaged files, valid but unusual files, and keys that are hard to quote."""
+"""Encode files that are hard to process: damaged files, valid but unusual files, and keys that are hard to quote."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ _VISIBLE_ON_WHITE = 150.0
 
 @dataclass(frozen=True)
 class OddFile:
-    """A file of the unlabeled part. ``is_readable`` files show a garment and are expected to get a tag."""
+    """A file of the unlabeled part. If ``is_readable``, it shows a garment and is expected to be tagged."""
 
     key: str
     kind: str
@@ -36,7 +36,7 @@ class OddFile:
 
 
 def design_odd_product(seed: int, odd_file: OddFile) -> SampleProduct:
-    """Design a product that contrasts with white, on which readers place transparent files."""
+    """Design a product that contrasts with white, the background on which transparent images are decoded."""
     category = next(category for category in CATEGORIES if category.name == odd_file.category_name)
     designs = (design_product(seed, f"{odd_file.key}/{attempt}", category) for attempt in count())
     return next(design for design in designs if _is_visible_on_white(design))
@@ -107,7 +107,7 @@ def _encode_animation(product: SampleProduct, rng: Random) -> bytes:
 
 
 def _encode_broken_exif(product: SampleProduct, rng: Random) -> bytes:
-    """Encode an EXIF directory that claims 65,535 entries and whose first entry points outside the file."""
+    """Encode an EXIF directory that claims to have 65,535 entries. The first one points outside the file."""
     entry = struct.pack(">HHII", _EXIF_ORIENTATION, 2, 1 << 30, 1 << 31)
     segment = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff" + entry + rng.randbytes(32)
     jpeg = _encode_jpeg(product, rng)

@@ -30,7 +30,7 @@ class SideRange:
 
 @dataclass(frozen=True)
 class CatalogPart:
-    """A part of the catalog. If ``is_sorted``, its images are in a folder for each category.
+    """A part of the catalog. If ``is_sorted``, each category has a folder.
 
     With ``varies_text``, each image has its own caption; otherwise all images of a product share one, as in a shop.
     """
@@ -52,7 +52,7 @@ UNLABELED = CatalogPart(
 
 @dataclass(frozen=True)
 class RenderTask:
-    """Everything that is needed to render one product, independent of other products."""
+    """Everything that is needed to render one product, independently of the others."""
 
     seed: int
     product_id: str
@@ -73,7 +73,7 @@ class ImageRecord:
 
 
 def render_products(tasks: Sequence[RenderTask], processes: int) -> list[list[ImageRecord]]:
-    """Write 1 to 4 images for each task and return their records in task. Equal tasks write equal bytes."""
+    """Write 1 to 4 images for each task. Return their records in task order. Equal tasks write equal bytes."""
     if processes == 1:
         return _log_progress(map(_render_product, tasks), len(tasks))
     # Spawn, because a fork would copy locks that the caller's threads hold.
@@ -99,7 +99,7 @@ def _log_progress(records: Iterable[list[ImageRecord]], products: int) -> list[l
 
 def _render_product(task: RenderTask) -> list[ImageRecord]:
     product = design_product(task.seed, task.product_id, task.category)
-    # The texts of the seeds decide what is rendered: changing "photos" or "text" would change every catalog.
+    # Seeds contain these words, so changing "photos" or "text" would change every rendered catalog.
     images = Random(f"{task.seed}/{task.product_id}/photos").randint(1, _MAX_IMAGES)
     return [_render_product_image(task, product, number) for number in range(1, images + 1)]
 

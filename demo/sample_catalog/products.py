@@ -16,7 +16,7 @@ _PATTERN_NOUNS = {Pattern.STRIPED: "stripes", Pattern.DOTTED: "dots", Pattern.CH
 
 @dataclass(frozen=True)
 class Category:
-    """A category. Its name is also its noun, and plural nouns take no article."""
+    """A category. Its name is the noun in captions, and plural nouns take no article."""
 
     name: str
     draw: Callable[[Random], Garment]
@@ -62,7 +62,7 @@ def design_product(seed: int, product_id: str, category: Category) -> SampleProd
 
 
 def describe_product(product: SampleProduct, rng: Random) -> str:
-    """Return one of several captions, each with the color, the category, and the pattern unless it is plain."""
+    """Return one of several captions. Each names the color, the category and, unless it is plain, the pattern."""
     if product.fabric.pattern is Pattern.PLAIN:
         return rng.choice(_list_plain_captions(product))
     return rng.choice(_list_pattern_captions(product))

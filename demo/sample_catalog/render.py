@@ -39,7 +39,7 @@ _FIRST_DUPLICATE = 90_001
 
 @dataclass(frozen=True)
 class SampleCatalogSpec:
-    """What to render. A product has 2.5 images on average. Equal specs give equal bytes.
+    """The seed and size of a catalog. A product has 2.5 images on average. Equal specs give equal bytes.
 
     By default, less than 1 % of the unlabeled part is unreadable.
     """
@@ -86,9 +86,9 @@ class SampleCatalog:
 
 
 def render_sample_catalog(folder: Path, spec: SampleCatalogSpec, processes: int | None = None) -> SampleCatalog:
-    """Render the catalog, unless ``folder`` already contains it. By default, uses one process for each core.
+    """Render the catalog, unless ``folder`` already contains it. By default, use one process per core.
 
-    Replaces a catalog that is incomplete or was rendered from another spec or other drawing code.
+    Replace a catalog that is incomplete, or that was rendered from another spec or by other drawing code.
 
     Raises:
         ConfigurationError: ``folder`` contains other files.
@@ -124,7 +124,7 @@ def _write_state(catalog: SampleCatalog, fingerprint: str, *, is_complete: bool)
 
 
 def _clear_folder(catalog: SampleCatalog) -> None:
-    """Delete an earlier catalog, but nothing in a folder that never contained one."""
+    """Delete an earlier catalog. Fail if the folder contains files but no catalog."""
     catalog.folder.mkdir(parents=True, exist_ok=True)
     if any(catalog.folder.iterdir()) and not catalog.state_file.exists():
         raise ConfigurationError(f"{catalog.folder} contains other files: choose an empty folder")
@@ -149,7 +149,7 @@ def _render_parts(catalog: SampleCatalog, spec: SampleCatalogSpec, processes: in
 
 
 def _list_tasks(part: CatalogPart, products: int, folder: Path, seed: int) -> list[RenderTask]:
-    """Return tasks for equally many products of each category, in random order."""
+    """Return tasks in random order, with the same number of products in each category."""
     categories = [CATEGORIES[index % len(CATEGORIES)] for index in range(products)]
     Random(f"{seed}/{part.id_prefix}/order").shuffle(categories)
     return [

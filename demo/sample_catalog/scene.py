@@ -28,7 +28,7 @@ BACKDROP_COLORS: tuple[Color, ...] = (
 )
 _CLEAR_CONTRAST = 110.0
 _DRAWN_SIDE_PIXELS = 480
-"""Larger images are upscaled from this size: drawing time grows with pixels, and garments have no finer detail."""
+"""Larger images are upscaled from this size: garments have no finer detail, and drawing time grows with pixels."""
 _FRAME_RATIOS = (2 / 3, 3 / 4, 4 / 5, 1.0, 5 / 4, 4 / 3, 3 / 2)
 """Width over height."""
 _SHADOW_REDUCTION = 4
@@ -46,14 +46,14 @@ def render_image(garment: Garment, fabric: Fabric, longest_side: int, rng: Rando
 
 
 def render_cutout(garment: Garment, fabric: Fabric, longest_side: int, rng: Random) -> Image.Image:
-    """Return the garment alone as an RGBA image; the transparent pixels around it are black."""
+    """Return only the garment, as an RGBA image. The transparent pixels around it are black."""
     cutout = _pose_garment(garment, fabric, _measure_frame(_choose_frame_ratio(garment, rng), longest_side), rng)
     cloth = _shade_cloth(cutout, rng) * (cutout.coverage > 0)
     return _to_image(np.concatenate([cloth, cutout.coverage[None] * 255]), "RGBA")
 
 
 def _choose_frame_ratio(garment: Garment, rng: Random) -> float:
-    """Choose one of the three common ratios in which the garment fills the image best."""
+    """Choose randomly among the three frame ratios that the garment fills best."""
     width, height = np.ptp(collect_points(garment.marks), axis=0)
     return rng.choice(sorted(_FRAME_RATIOS, key=lambda ratio: abs(math.log(ratio * height / width)))[:3])
 
@@ -74,7 +74,7 @@ def _pose_garment(garment: Garment, fabric: Fabric, frame: Size, rng: Random) ->
 
 
 def _shade_cloth(cutout: Cutout, rng: Random) -> Pixels:
-    """Apply form and soft folds. Folds also brighten the cloth slightly, which makes them visible on black."""
+    """Apply form and soft folds. Folds also brighten the cloth slightly, so that they are visible on black."""
     folds = make_noise(cutout.size, rng.randint(5, 8), rng.randint(3, 5), rng)
     shaded: Pixels = cutout.color * (0.74 + 0.26 * cutout.form + 0.06 * folds)
     shaded += 8 * np.maximum(folds, 0)
@@ -82,7 +82,7 @@ def _shade_cloth(cutout: Cutout, rng: Random) -> Pixels:
 
 
 def _cast_shadow(cutout: Cutout, rng: Random) -> Pixels:
-    """Return the share of light, shape (height, width), that reaches the backdrop around a soft drop shadow."""
+    """Return a soft drop shadow: the share of light that reaches the backdrop, shape (height, width)."""
     small = Image.fromarray((cutout.coverage * 255).astype(np.uint8)).reduce(_SHADOW_REDUCTION)
     side = max(small.size)
     soft = small.filter(ImageFilter.GaussianBlur(side * rng.uniform(0.012, 0.04)))
@@ -94,7 +94,7 @@ def _cast_shadow(cutout: Cutout, rng: Random) -> Pixels:
 
 
 def _make_light(frame: Size, rng: Random) -> Pixels:
-    """Return exposure, color temperature, a side gradient and darker corners as shape (3, height, width)."""
+    """Return the light: exposure, color temperature, side gradient and darker corners, shape (3, height, width)."""
     x, y = (np.linspace(-1, 1, length, dtype=np.float32) for length in frame)
     direction, strength, vignette = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.12), rng.uniform(0, 0.1)
     across = 1 + strength * math.cos(direction) * x - vignette * x * x
@@ -116,7 +116,7 @@ def _to_image(bands: Pixels, mode: str) -> Image.Image:
 
 
 def choose_backdrop_color(fabric: Fabric, rng: Random) -> Color:
-    """Choose a color that contrasts with the fabric, or the one with the highest contrast if none is clear."""
+    """Choose a color that contrasts clearly with the fabric, or the one with the highest contrast if none does."""
     shown = [fabric.color] if fabric.pattern is Pattern.PLAIN else [fabric.color, fabric.second]
 
     def measure_clarity(backdrop: Color) -> float:
@@ -127,13 +127,13 @@ def choose_backdrop_color(fabric: Fabric, rng: Random) -> Color:
 
 
 def paint_backdrop(color: Color, size: Size, rng: Random) -> Pixels:
-    """Return shape (3, height, width), about 0 to 255: textures may slightly exceed that range."""
+    """Return pixels of shape (3, height, width) from about 0 to 255. Textures may slightly exceed that range."""
     shade = rng.choice((_shade_evenly, _shade_evenly, _shade_floor, _shade_blotches, _shade_planks, _shade_weave))
     return np.array(color, np.float32)[:, None, None] * shade(size, rng)
 
 
 def make_noise(size: Size, columns: int, rows: int, rng: Random) -> Pixels:
-    """Return shape (height, width), about -1 to 1: random values on a coarse grid, smoothly enlarged."""
+    """Return noise of shape (height, width) from about -1 to 1: random values on a coarse grid, smoothly enlarged."""
     values = np.random.default_rng(rng.getrandbits(64)).uniform(-1, 1, (rows, columns)).astype(np.float32)
     return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BICUBIC))
 
@@ -143,7 +143,7 @@ def _shade_evenly(size: Size, rng: Random) -> Pixels:
 
 
 def _shade_floor(size: Size, rng: Random) -> Pixels:
-    """Return a wall above a darker floor, which brightens towards the camera."""
+    """Return a wall above a darker floor that brightens toward the camera."""
     horizon, depth = rng.uniform(0.55, 0.8), rng.uniform(0.06, 0.14)
     below = np.clip(np.linspace(-horizon, 1 - horizon, size[1], dtype=np.float32), 0, 1)
     shade = 1 - depth * np.clip(below * 12, 0, 1) + 0.08 * below
