@@ -1,1 +1,1 @@
-"""Run the ingest flow: discover, plan, for each shard read, decode, predict and write, then publish and report."""
+"""Run the ingest flow: discover, plan, then read, decode, predict and write each shard, then publish and report."""

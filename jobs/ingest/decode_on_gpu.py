@@ -1,4 +1,4 @@
-"""Decode and resize JPEGs on a GPU. All other images are decoded by the processes."""
+"""Decode and resize JPEGs on a GPU. The decode pool decodes all other images on the CPU."""
 
 import io
 import logging
@@ -31,20 +31,20 @@ from jobs.models.device import Device, choose_device, use_own_stream
 log = logging.getLogger(__name__)
 
 GROUP_PIXELS = 64_000_000
-"""Pixels decoded in one call: 200 MB of GPU memory, and twice that while an image is resized."""
+"""Pixels decoded in one call. They take 200 MB of GPU memory, and twice that while an image is resized."""
 END_OF_IMAGE = b"\xff\xd9"
 
 
 def resize_on_device(image: torch.Tensor, geometry: Geometry) -> torch.Tensor:
     """Turn uint8 pixels [3, height, width] into uint8 [3, crop_to, crop_to] on the same device.
 
-    Uses the antialiased filters of Pillow; pixels differ from `Geometry.resize` only by rounding.
+    Uses antialiased filters like Pillow's. Pixels differ from those of `Geometry.resize` only by rounding.
     """
     height, width = image.shape[-2:]
     width, height, left, top = geometry.place(width, height)
     interpolation = functional.InterpolationMode(geometry.interpolation)
     resized = functional.resize(image, [height, width], interpolation, antialias=True)
-    # Out of bounds, the crop is padded with black.
+    # Where the crop exceeds the image, it is padded with black.
     cropped: torch.Tensor = functional.crop(resized, top, left, geometry.crop_to, geometry.crop_to)
     return cropped
 
@@ -61,7 +61,7 @@ class Jpeg:
 
 @dataclass(frozen=True)
 class GpuDecoder:
-    """Prepare batches of images like `prepare_image`; ``on_cpu`` prepares those that the GPU cannot decode."""
+    """Prepare batches of images as `prepare_image` does. ``on_cpu`` prepares those that the GPU cannot decode."""
 
     device: Device
     limits: DecodeLimits
@@ -69,7 +69,7 @@ class GpuDecoder:
     on_cpu: Decode
 
     def decode(self, contents: Sequence[bytes]) -> list[PreparedImage | DecodeFailure]:
-        """Prepare a batch, keeping its order; safe to call from several threads."""
+        """Prepare a batch and return the results in its order. Safe to call from several threads."""
         jpegs = [jpeg for position, content in enumerate(contents) if (jpeg := self._read_header(position, content))]
         prepared: dict[int, PreparedImage | DecodeFailure] = {}
         for group in cut_groups(jpegs, GROUP_PIXELS):
@@ -80,10 +80,10 @@ class GpuDecoder:
         return [prepared[position] for position in range(len(contents))]
 
     def _read_header(self, position: int, content: bytes) -> Jpeg | None:
-        """Return None unless this is a complete, upright color or gray JPEG within the limits."""
+        """Return the JPEG, or None unless it is complete, upright, in color or gray, and within the limits."""
         if not content.rstrip(b"\0").endswith(END_OF_IMAGE):
             return None
-        # check_size applies our own limit. Pillow's would raise an exception that is not in DECODER_ERRORS.
+        # check_size applies our own limit. Pillow's limit raises an exception that is not in DECODER_ERRORS.
         Image.MAX_IMAGE_PIXELS = None
         try:
             with warnings.catch_warnings():
@@ -91,14 +91,14 @@ class GpuDecoder:
                 with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
                     check_size(*image.size, self.limits)
                     check_scans(content)
-                    # Whether TorchCodec applies the EXIF orientation differs by device.
+                    # TorchCodec applies the EXIF orientation on some devices only.
                     is_plain = image.mode in {"RGB", "L"} and read_orientation(image) == 1
                     return Jpeg(position, content, *image.size) if is_plain else None
         except (UndecodableError, *DECODER_ERRORS):
             return None
 
     def _decode_group(self, group: Sequence[Jpeg]) -> dict[int, PreparedImage]:
-        """Decode a group, or return nothing if the GPU fails: then the processes decode it and report the reasons."""
+        """Decode a group. If the GPU fails, return nothing: the CPU then decodes the group and reports the reasons."""
         started = time.perf_counter()
         try:
             with use_own_stream(self.device):
@@ -131,7 +131,7 @@ def require_gpu(device: str, index: int) -> Device:
 
 
 def cut_groups(jpegs: Sequence[Jpeg], max_pixels: int) -> Iterator[Sequence[Jpeg]]:
-    """Cut a batch into groups of at most ``max_pixels``; a larger image is a group of its own."""
+    """Split a batch into groups of at most ``max_pixels``. A larger image gets a group of its own."""
     group: list[Jpeg] = []
     pixels = 0
     for jpeg in jpegs:

@@ -32,23 +32,23 @@ PRODUCT_COLUMNS = {
     "display name": ("display name", "display_name", "displayname", "title", "name"),
     "category": ("category", "label"),
 }
-"""The columns of the products file with their accepted names, in any case and with any surrounding space.
+"""The columns of the products file and the names accepted for each, ignoring case and surrounding spaces.
 
-Only the first column is required. A missing column leaves the stored values unchanged.
+Only the first column is required. If another column is missing, the stored values stay unchanged.
 """
 MAX_REPORTED_ROWS = 5
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-"""Keys with other suffixes are skipped; upper case counts too."""
+"""Suffixes of images, ignoring case. Other keys are skipped."""
 PRODUCTS_FILE = "products.csv"
-"""The key of the products file below the prefix."""
+"""The key of the products file, relative to the prefix."""
 
 
 def discover_images(connection: Connection, connections: Connections, progress: Progress = SILENT) -> Discovery:
     """Compare the bucket with the catalog and record the differences, in the caller's transaction.
 
     Raises:
-        RefusedError: more images vanished at once than the limit allows; nothing should be committed.
+        RefusedError: more images vanished at once than the limit allows. The caller must not commit.
     """
     store, source, settings = connections.store, connections.source, connections.settings
     listing = _Listing(connections)
@@ -91,7 +91,7 @@ class _Listing:
         )
 
     def read_product_id(self, key: str) -> str:
-        """Search the pattern in the key below the source folder; a key without a match is a product of its own."""
+        """Match the pattern against the key below the source folder. A key without a match is its own product."""
         relative = key.removeprefix(self._source.key)
         match = self._product_id.search(relative)
         return (match["product_id"] if match else None) or relative
@@ -107,14 +107,14 @@ def _check_vanished(discovery: Discovery, source: S3Uri, limit: float) -> None:
 
 
 def read_product_texts(store: ObjectStore, location: S3Uri, read_product_id: Callable[[str], str]) -> list[ProductText]:
-    """Read the texts of each product from its first row; empty if there is no file.
+    """Return the texts of each product from its first row, or an empty list if there is no file.
 
-    Bad rows are skipped and logged. A file without an image column is ignored, and images are tagged anyway.
+    Bad rows are skipped and logged. A file without an image column is ignored with a warning.
     """
     content = store.read_if_present(location)
     if content is None:
         return []
-    # Postgres cannot store NUL. Invalid UTF-8 becomes lone surrogates, so only its own row is bad.
+    # Postgres cannot store NUL. Invalid UTF-8 becomes lone surrogates, which make only their own row bad.
     text = content.replace(b"\0", b"").decode("utf-8-sig", errors="surrogateescape")
     header, records = read_csv_records(io.StringIO(text, newline=""))
     columns = [header.find(*names) for names in PRODUCT_COLUMNS.values()]

@@ -15,15 +15,15 @@ from jobs.database.drift_references import (
 from jobs.settings import RunSettings
 
 FALSE_ALARM_RATE = 0.001
-"""How often a run without drift may be flagged, for each of the two indices."""
+"""Probability that a run without drift is flagged, for each of the two indices."""
 
 SMOOTHING = 0.5
-"""Added to every count, since an empty bin has no logarithm (Krichevsky-Trofimov estimator)."""
+"""Added to every count, because the logarithm of an empty bin is undefined (Krichevsky-Trofimov estimator)."""
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """Population stability indices of a run's predictions; None if there are too few images."""
+    """Population stability indices of a run's predictions. They are None if there are too few images."""
 
     images: int
     category_psi: float | None
@@ -35,10 +35,10 @@ class DriftReport:
 def measure_drift(
     connection: Connection, run_id: str, classifier_version_id: int | None, settings: RunSettings
 ) -> DriftReport | None:
-    """Compare a run with the reference of its classifier; None without a reference.
+    """Compare a run with the reference of its classifier. Return None if there is no reference.
 
-    The first large enough run is compared with the test images that the classifier was promoted on. From then on the
-    catalog is the reference. Only new predictions of this run count, not labels and not copied tags.
+    The first run with enough images is compared with the test images that the classifier was promoted on. Later runs
+    are compared with the catalog. Only new predictions of the run count, not labels or copied tags.
     """
     reference = read_drift_reference(connection, classifier_version_id) if classifier_version_id else None
     if classifier_version_id is None or reference is None:
@@ -50,7 +50,7 @@ def measure_drift(
 
 
 def compare_counts(reference: DriftReference, seen: DriftReference, settings: RunSettings) -> DriftReport:
-    """Compare counts with a reference, and flag indices above both the limit and what chance explains."""
+    """Compare counts with a reference. Flag drift if an index exceeds both the limit and what chance explains."""
     images = sum(seen.confidence_counts)
     if images < settings.drift_min_images:
         needed = f"at least {settings.drift_min_images} are needed"
@@ -75,17 +75,18 @@ def compare_counts(reference: DriftReference, seen: DriftReference, settings: Ru
 
 
 def compute_psi(expected: Sequence[int], actual: Sequence[int]) -> float:
-    """Return the population stability index of two histograms over the same bins: 0 if equal, no upper bound.
+    """Return the population stability index of two histograms over the same bins. It is 0 if they are equal.
 
-    This is the sum of (a - e) ln(a / e) over the shares of the bins (Jeffreys' symmetric divergence). Rule of thumb:
-    no change below 0.1, a large change above 0.25 (Siddiqi, Credit Risk Scorecards, 2006).
+    The index is the sum of (a - e) ln(a / e) over the shares of the bins (Jeffreys' symmetric divergence) and has no
+    upper bound. Rule of thumb: below 0.1 nothing changed, above 0.25 the change is large (Siddiqi, Credit Risk
+    Scorecards, 2006).
     """
     expected_shares, actual_shares = _smooth(expected), _smooth(actual)
     return sum((a - e) * math.log(a / e) for e, a in zip(expected_shares, actual_shares, strict=True))
 
 
 def rank_shifted_categories(reference: DriftReference, seen: DriftReference) -> list[tuple[str, float]]:
-    """Return each category with its contribution to the index, largest first."""
+    """Return each category with its contribution to the index, largest contribution first."""
     names = sorted(reference.category_counts.keys() | seen.category_counts.keys())
     expected, actual = (_smooth(counts) for counts in _align(reference.category_counts, seen.category_counts))
     parts = [(a - e) * math.log(a / e) for e, a in zip(expected, actual, strict=True)]
@@ -93,12 +94,12 @@ def rank_shifted_categories(reference: DriftReference, seen: DriftReference) -> 
 
 
 def bound_chance(expected: Sequence[int], actual: Sequence[int]) -> float:
-    """Return the index that two samples of one distribution exceed with probability `FALSE_ALARM_RATE`.
+    """Return the index that two samples of the same distribution exceed with probability `FALSE_ALARM_RATE`.
 
     The index is distributed as (1 / n + 1 / m) times a chi-square variable with (bins - 1) degrees of freedom
     (Yurdakul and Naranjo, Statistical properties of the population stability index, 2020).
     """
-    # Takes half a second to import, which is needed only with a reference and enough images.
+    # Imported here because it takes half a second, and most calls end before they need it.
     from scipy.stats import chi2
 
     scale = 1 / max(sum(expected), 1) + 1 / max(sum(actual), 1)

@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def ingest(connections: Connections, options: IngestOptions) -> RunReport:
-    """Run all stages, one shard after another, loading the models once.
+    """Run all stages, one shard after another. Load the models once.
 
     Raises:
-        PermanentError: the run to resume was never planned; also as the stages do.
-        RetryableError: as the stages do.
+        PermanentError: the run to resume was never planned, or a stage raised it.
+        RetryableError: a stage raised it.
     """
     if options.run_id:
         with connections.engine.connect() as connection:

@@ -1,6 +1,6 @@
 """Store the images of a run as Parquet: one file per shard, one row group per chunk.
 
-The metadata of each file names the run and its models. A shard is tagged by the versions that it was planned with,
+The metadata of each file names the run and its models. A shard is tagged with the versions that it was planned for,
 even if others are promoted in the meantime.
 """
 
@@ -47,7 +47,7 @@ class ShardHeader:
 
 @dataclass(frozen=True)
 class Shard:
-    """The work of one task. Chunks are numbered by position."""
+    """The work of one task. The number of a chunk is its position."""
 
     header: ShardHeader
     chunks: tuple[tuple[DueImage, ...], ...]
@@ -77,7 +77,7 @@ def decode_shard(content: bytes) -> Shard:
             for number in range(file.num_row_groups)
         )
         return Shard(ShardHeader(models=models, **header), chunks)
-    # Arrow raises OSError or ValueError. A Parquet file of another kind has no header.
+    # Arrow raises OSError or ValueError. Other Parquet files lack our header.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PermanentError(
             f"a shard of the manifest is damaged ({' '.join(str(error).split())[:200]}). Start a new run"
@@ -85,7 +85,7 @@ def decode_shard(content: bytes) -> Shard:
 
 
 class ManifestWriter:
-    """Cut the images of a run into shards, write them to the bucket, and count them."""
+    """Split the images of a run into shards, write the shards to the bucket, and count the images."""
 
     def __init__(self, connections: Connections, run_id: str, models: RunModels, *, force: bool = False) -> None:
         self.run_id = run_id
@@ -99,7 +99,7 @@ class ManifestWriter:
         self._chunk_size = connections.settings.compute.chunk_size
 
     def write(self, bucket: str, due: Iterator[DueImage]) -> None:
-        """Append the images of one bucket as further shards."""
+        """Append shards with the images of one bucket."""
         while images := list(islice(due, self._shard_size)):
             header = ShardHeader(self.run_id, len(self.shards), bucket, self.models, self._force)
             content = encode_shard(header, images, self._chunk_size)

@@ -1,4 +1,4 @@
-"""Run the stages of a shard in parallel: each stage works ahead of the next by a bounded number of batches."""
+"""Run the stages of a shard in parallel. Each stage may be a limited number of batches ahead of the next."""
 
 import logging
 import time
@@ -37,8 +37,8 @@ _Result = TypeVar("_Result")
 class StageTimer:
     """Measure how long a shard is blocked on each stage.
 
-    Used only by the thread that moves batches from stage to stage. A stage that keeps up has its batch ready when that
-    thread needs it, so the thread waits for the slowest stage.
+    Only the thread that moves batches from stage to stage uses the timer. A fast stage has its batch ready when that
+    thread needs it, so the thread waits only for the slowest stage.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class StageTimer:
 
     @contextmanager
     def measure(self, resource: Resource) -> Iterator[None]:
-        """Count the time of a block as waiting for a resource."""
+        """Count the time spent in a block as time blocked on a resource."""
         started = time.perf_counter()
         try:
             yield
@@ -54,7 +54,7 @@ class StageTimer:
             self._seconds[resource] += time.perf_counter() - started
 
     def result_from(self, resource: Resource) -> Callable[["Future[_Result]"], _Result]:
-        """Return a function that waits for a future and counts the time for a resource."""
+        """Return a function that waits for a future and counts the wait as time blocked on a resource."""
 
         def wait(future: "Future[_Result]") -> _Result:
             with self.measure(resource):
@@ -71,7 +71,7 @@ class StageTimer:
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """Limits on the work in progress: images and bytes per batch, and threads for reading and predicting.
+    """Limits on the work in progress: images and bytes per batch, threads for reading and predicting.
 
     A single image larger than ``batch_bytes`` becomes a batch of its own.
     """
@@ -172,7 +172,7 @@ class ShardPipeline:
     def run(
         self, chunks: Iterable[tuple[int, Sequence[DueImage]]], report: Callable[[int], None]
     ) -> Iterator[ChunkCounts]:
-        """Tag chunks, and yield the counts of each after its commit. ``report`` receives the images done so far."""
+        """Tag chunks, and yield the counts of each after its commit. ``report`` receives the number of images done."""
         with ExitStack() as stack:
             self._readers = stack.enter_context(ThreadPoolExecutor(self._settings.read_threads, "read"))
             read_stage = stack.enter_context(ThreadPoolExecutor(2, "read-batch"))
@@ -232,7 +232,7 @@ class ShardPipeline:
     def _run_models(
         self, images: Sequence[tuple[PendingImage, PreparedImage]]
     ) -> tuple[tuple[Tag, ...], tuple[Embedding, ...]]:
-        """Predict the images that need both models first, then those that need only one of them."""
+        """Predict the images that need both models first, then those that need only one."""
         tags: list[Tag] = []
         embeddings: list[Embedding] = []
         categories = self._predictor.categories
@@ -258,7 +258,7 @@ class ShardPipeline:
 
 
 def cut_batches(images: Iterable[DueImage], max_images: int, max_bytes: int) -> Iterator[tuple[DueImage, ...]]:
-    """Cut a chunk into batches by the listed sizes, which are the same when a shard is resumed."""
+    """Split a chunk into batches by listed sizes, which do not change when a shard is resumed."""
     batch: list[DueImage] = []
     size_bytes = 0
     for image in images:
@@ -272,7 +272,7 @@ def cut_batches(images: Iterable[DueImage], max_images: int, max_bytes: int) -> 
 
 
 def report_batches(batches: Iterable[PredictedBatch], report: Callable[[int], None]) -> Iterator[PredictedBatch]:
-    """Report the number of images done after each batch, and log how long the process took to finish the first."""
+    """Report the number of images done after each batch. Log how long the process took to finish its first batch."""
     images = 0
     for number, batch in enumerate(batches):
         if number == 0:

@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 class IngestOptions:
     """Options of one run.
 
-    A ``limit`` of None includes all due images. ``retry_failed`` retries every failure that may go away by itself,
-    however often the image failed before. The ``run_id`` of an unfinished run resumes it.
+    ``limit`` is the maximum number of images; None means all that are due. ``retry_failed`` also retries temporary
+    failures that have no attempts left. The ``run_id`` of an unfinished run resumes that run.
     """
 
     limit: int | None = None
@@ -46,7 +46,7 @@ class IngestOptions:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The work of a run: images by result of the discovery, and by reason why they are due."""
+    """The work of a run: image counts by discovery result (new, changed, ...) and by the reason why they are due."""
 
     run_id: str
     source_uri: str
@@ -58,7 +58,7 @@ class RunPlan:
 
 
 def preview_run(connections: Connections, options: IngestOptions) -> RunPlan:
-    """Return what a run would do. Everything is rolled back, and nothing is written to the bucket."""
+    """Return the plan that a run would have. Roll back all changes, and write nothing to the bucket."""
     source = connections.source
     with connections.engine.connect() as connection:
         discovery = discover_images(connection, connections)
@@ -81,11 +81,13 @@ def preview_run(connections: Connections, options: IngestOptions) -> RunPlan:
 
 
 def plan_run(connections: Connections, run_id: str, options: IngestOptions) -> RunPlan:
-    """Discover images, choose the due ones and write the manifest, in one transaction. A planned run keeps its plan.
+    """Discover images, choose those that are due and write the manifest, in one transaction.
+
+    If the run is already planned, return its plan.
 
     Raises:
-        RefusedError: no encoder was promoted yet, too many images vanished, or the run was planned for another
-            command or source.
+        NotFoundError: no encoder was promoted yet.
+        RefusedError: too many images vanished, or the run was planned for another command or source.
     """
     engine, source = connections.engine, connections.source
     with open_progress(engine, run_id, "discover") as progress, engine.begin() as connection:
@@ -98,10 +100,10 @@ def plan_run(connections: Connections, run_id: str, options: IngestOptions) -> R
                 )
             return read_plan(connection, known)
         discovery = discover_images(connection, connections, progress)
-        # Read the live models after the listing is recorded: a switch either waits for this transaction or is done.
+        # Read the live models after recording the listing: from then on, a switch waits for this transaction.
         live = _read_live_models(connection)
         encoder = live.encoder
-        # Open the space after the listing: it locks the partitioned table, and a listing may take minutes.
+        # Open the space after the listing: opening locks the partitioned table, and a listing may take minutes.
         space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
         models = RunModels(live.classifier_version_id, encoder.model_version_id, space_id)
         manifest = ManifestWriter(connections, run_id, models, force=options.force)
@@ -113,7 +115,7 @@ def plan_run(connections: Connections, run_id: str, options: IngestOptions) -> R
 
 @dataclass(frozen=True)
 class _LiveModels:
-    """The versions whose results a run adds to. Without a classifier, images get vectors only."""
+    """The versions that a run processes images with. Without a classifier, images get only vectors."""
 
     classifier: ModelVersion | None
     encoder: ModelVersion
@@ -124,7 +126,7 @@ class _LiveModels:
 
 
 def _read_live_models(connection: Connection) -> _LiveModels:
-    """Read the live version of each kind, or the champion before the first version is live."""
+    """Return the live version of each kind, or the champion if no version is live yet."""
     encoder = require_champion(connection, "encoder")
     classifier = read_champion(connection, "classifier")
     return _LiveModels(
@@ -152,7 +154,10 @@ def stream_due(
     max_attempts: int,
     options: IngestOptions,
 ) -> Iterator[DueImage]:
-    """Yield the images in a folder that lack a tag of the classifier or a vector in the space; None: none exists."""
+    """Yield the images in a folder that lack a tag of the classifier or a vector in the space.
+
+    ``classifier`` and ``space`` are None if they do not exist.
+    """
     query = WorkQuery(
         bucket=folder.bucket,
         prefix=folder.key,
@@ -169,7 +174,7 @@ def stream_due(
 def store_plan(
     connection: Connection, manifest: ManifestWriter, source_uri: str, purpose: Purpose, discovered: dict[str, int]
 ) -> RunPlan:
-    """Store a run whose manifest is written."""
+    """Store the plan of a run after its manifest was written."""
     run = TaggingRun(
         run_id=manifest.run_id,
         source_uri=source_uri,
@@ -199,6 +204,6 @@ def read_plan(connection: Connection, run: TaggingRun) -> RunPlan:
 
 
 def _estimate_seconds(connection: Connection, entries: int) -> float | None:
-    """Estimate the time of one process from the speed of the latest chunks; None before the first run."""
+    """Estimate the time that one process needs, from the speed of the latest chunks. None before the first run."""
     images_per_second = read_recent_speed(connection)
     return round(entries / images_per_second, 1) if images_per_second else None

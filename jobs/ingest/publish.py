@@ -16,7 +16,7 @@ from jobs.progress import Progress, open_progress
 
 @dataclass(frozen=True)
 class PublishReport:
-    """The result of `publish_run`. ``missing_vectors`` counts images without a vector, except failed ones."""
+    """The result of `publish_run`. ``missing_vectors`` counts images without a vector, excluding failed ones."""
 
     run_id: str
     products_renewed: int
@@ -26,10 +26,10 @@ class PublishReport:
 
 
 def publish_run(engine: Engine, run_id: str) -> PublishReport:
-    """Publish a run; safe to repeat.
+    """Publish a run. Safe to repeat.
 
-    The very first space goes live even if incomplete. The space of a later encoder goes live when a retag has
-    filled it.
+    The first space of a catalog goes live even if it is incomplete. Later spaces go live after a retag has filled
+    them.
 
     Raises:
         PermanentError: the run was never planned.
@@ -37,7 +37,7 @@ def publish_run(engine: Engine, run_id: str) -> PublishReport:
     with engine.connect() as connection:
         run = require_run(connection, run_id, "ingest")
         live_classifier = read_live_model(connection, "classifier")
-    # A retag may have switched the classifier after the run was planned, and failed images lose the tags of both.
+    # A retag may have switched the classifier since the run was planned. Failed images lost the tags of both.
     classifiers = {run.models.classifier_version_id, live_classifier.model_version_id if live_classifier else None}
     with open_progress(engine, run_id, "publish") as progress:
         return _publish(engine, run, sorted(filter(None, classifiers)), progress)

@@ -1,4 +1,4 @@
-"""Stage 3, read: read and hash the bytes of images, and copy results of bytes that are known already."""
+"""Stage 3, read: read and hash images, and reuse the results of bytes that were processed before."""
 
 import hashlib
 import time
@@ -33,7 +33,7 @@ class ImageBytes:
 
 
 def read_image(store: ObjectStore, bucket: str, image: DueImage, max_bytes: int) -> ImageBytes | ItemFailure:
-    """Read one image, unless it changed after the listing.
+    """Read one image. Return a failure if it cannot be read or has changed since the listing.
 
     Raises:
         RetryableError, PermanentError: the whole bucket is unavailable.
@@ -56,7 +56,7 @@ class PendingImage:
 
 @dataclass(frozen=True)
 class DeduplicatedBatch:
-    """A batch of one chunk: the images to compute, and the results of all others."""
+    """A batch of one chunk: the images that need a model, and the results of all others."""
 
     chunk: int
     pending: tuple[PendingImage, ...]
@@ -66,8 +66,8 @@ class DeduplicatedBatch:
 class Deduplicator:
     """Decide for each image of a shard whether to run the models or to copy the results of equal bytes.
 
-    Bytes of an earlier image in the same shard count as known before they are committed: the writer makes the copies,
-    and it keeps the order of the shard.
+    Bytes of an earlier image in the same shard count as known even before they are committed. This is safe because
+    chunks are written in order, so the results exist when the copies are made.
     """
 
     def __init__(self, find_known: Callable[[Sequence[bytes]], KnownContent]) -> None:
@@ -76,7 +76,7 @@ class Deduplicator:
         self._claimed_embeddings: set[bytes] = set()
 
     def split(self, chunk: int, items: Sequence[ImageBytes | ItemFailure]) -> DeduplicatedBatch:
-        """Split a batch, with one database query for all its images."""
+        """Split a batch into images to process and images to copy results for, with one database query."""
         images = [item for item in items if isinstance(item, ImageBytes)]
         known = self._find_known([image.content_hash for image in images])
         claimed = [self._claim(image, known) for image in images]
@@ -114,7 +114,7 @@ class Deduplicator:
 
 
 def fail_duplicates(results: TaggingResults, failed: dict[bytes, ItemFailure]) -> TaggingResults:
-    """Turn copies of bytes that failed later into failures of their own."""
+    """Turn each planned copy into a failure if decoding the same bytes has failed."""
     doomed = {
         copy.image_id: failed[copy.content_hash]
         for copy in results.tag_copies + results.embedding_copies

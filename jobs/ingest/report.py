@@ -17,12 +17,12 @@ from jobs.storage.locations import report_location
 log = logging.getLogger(__name__)
 
 DAYS_BETWEEN_RETRAININGS = 7
-"""Drift triggers retraining at most this often: the labels would hardly have changed."""
+"""Drift triggers retraining at most this often, because the labels hardly change in less time."""
 
 
 @dataclass(frozen=True)
 class IndexFilling:
-    """Numbers of vectors loaded before the index was built and added to an existing index, with an explanation."""
+    """How many vectors were loaded before the index was built and how many into an existing index, with a sentence."""
 
     loaded_first: int
     added_singly: int
@@ -30,14 +30,14 @@ class IndexFilling:
 
 
 def read_index_filling(connection: Connection, run_id: str, space_id: int) -> IndexFilling:
-    """Report whether the vectors of a run and its top-ups were loaded before indexing or added to an index."""
+    """Report whether the vectors of a run and its top-ups were loaded before indexing or into an existing index."""
     counts = count_embedded(connection, run_id)
     sentence = explain_filling(counts, has_space_index(connection, space_id))
     return IndexFilling(counts.without_index, counts.into_index, sentence)
 
 
 def explain_filling(counts: EmbeddedCounts, has_index: bool) -> str:
-    """Explain how vectors were written; ``has_index`` tells whether the index exists now."""
+    """Explain in a sentence how vectors were written. ``has_index`` says whether the index exists now."""
     parts = []
     if counts.without_index:
         build = "the index was built afterwards, which is several times faster" if has_index else "it is not built yet"
@@ -51,7 +51,7 @@ def explain_filling(counts: EmbeddedCounts, has_index: bool) -> str:
 
 @dataclass(frozen=True)
 class Wait:
-    """Seconds for which the shards of a run were blocked on a resource, and their share of the total."""
+    """How long the shards of a run were blocked on a resource, in seconds and as a share of their total time."""
 
     seconds: float
     share: float
@@ -59,12 +59,12 @@ class Wait:
 
 @dataclass(frozen=True)
 class RunReport:
-    """Summarize a finished run: ``entries == tagged + reused + failed``.
+    """Summary of a finished run: ``entries == tagged + reused + failed``.
 
     Stage seconds are summed over parallel workers. ``images_per_second`` covers the time from the start of the first
-    chunk to the commit of the last; ``duration_seconds`` the time from planning to this report. The ``bottleneck`` is
-    the resource with the longest wait: bucket, decode, forward or database. ``drift`` is None if the classifier has
-    no reference. A failed run never requests a retraining.
+    chunk to the commit of the last, ``duration_seconds`` the time from planning to this report. ``bottleneck`` is the
+    resource that shards waited for longest: bucket, decode, forward or database. ``drift`` is None if the classifier
+    has no reference. A failed run never requests a retraining.
     """
 
     run_id: str
@@ -93,8 +93,9 @@ def report_run(connections: Connections, run_id: str) -> RunReport:
     """Finish a run: add up its chunks, store the report, and decide whether it succeeded.
 
     Raises:
-        RefusedError: the run was never planned, images were skipped, or more images failed than the limit allows.
-            Results and report are stored in any case.
+        NotFoundError: the run was never planned.
+        RefusedError: images were skipped, or more images failed than the limit allows. Results and report are stored
+            anyway.
     """
     settings = connections.settings.runs
     with connections.engine.begin() as connection:
@@ -119,13 +120,13 @@ def report_run(connections: Connections, run_id: str) -> RunReport:
 
 
 def _read_stored_drift(run: TaggingRun) -> DriftReport | None:
-    """Return the drift of an earlier report. It cannot be measured again: the reference includes this run now."""
+    """Return the drift of an earlier report. It cannot be measured again: the reference now includes this run."""
     drift = run.report and run.report["drift"]
     return DriftReport(**drift) if drift else None
 
 
 def find_run_error(totals: RunTotals, failed_share_limit: float) -> str | None:
-    """Return why a run failed, or None."""
+    """Return why a run failed, or None if it succeeded."""
     if totals.entries != totals.tagged + totals.reused + totals.failed:
         return f"the counts of the run do not add up: {totals}"
     missing = totals.planned_entries - totals.entries

@@ -29,15 +29,15 @@ from jobs.storage.locations import manifest_location, shard_location
 log = logging.getLogger(__name__)
 
 BATCH_BYTES = 16_000_000
-"""Maximum size of a batch in the bucket; typical batches have 1 to 2 MB. Up to six batches are in memory between
-reading and decoding, so this bounds them to 100 MB for images of any size."""
+"""Maximum size of the files in a batch. Typical batches have 1 to 2 MB. Up to six batches are in memory between
+reading and decoding, so they take at most 100 MB, however large the images are."""
 
 LoadPredictor = Callable[[RunModels], Predictor]
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """The results of one call. Chunks committed by an earlier call count only in ``resumed_chunks``."""
+    """The results of one call. Chunks that an earlier call committed count only in ``resumed_chunks``."""
 
     run_id: str
     shard: int
@@ -50,14 +50,14 @@ class ShardReport:
 
 
 class ShardTagger:
-    """Tag shards in one process, loading each set of models once. ``device_index`` selects one of several GPUs."""
+    """Tag shards in one process. Load each pair of models once. ``device_index`` selects one of several GPUs."""
 
     def __init__(self, connections: Connections, device_index: int = 0) -> None:
         self._connections = connections
         self._load = cache(partial(_load_predictor, connections, device_index))
 
     def tag(self, run_id: str, shards: Sequence[int]) -> list[ShardReport]:
-        """Tag shards of a planned run. Finished shards are skipped at almost no cost.
+        """Tag shards of a planned run. Skip finished shards at almost no cost.
 
         Raises:
             RetryableError, PermanentError, TerminatedError: as `tag_shard` does.
@@ -71,7 +71,7 @@ class ShardTagger:
 def tag_shard(
     connections: Connections, run_id: str, shard_number: int, load: LoadPredictor, decode_pool: DecodePool
 ) -> ShardReport:
-    """Tag one shard of a planned run, resuming after its last committed chunk. Calls ``load`` only if work is left.
+    """Tag one shard of a planned run, resuming after its last committed chunk. Call ``load`` only if work is left.
 
     Raises:
         RetryableError: the bucket or database is unavailable, or another process is tagging this shard.
@@ -112,7 +112,7 @@ def tag_shard(
 def _lock_shard(engine: Engine, run_id: str, shard: int) -> Iterator[None]:
     """Lock the shard for this process. The database releases the lock when the process dies."""
     with engine.connect() as connection:
-        # Detach from the pool, so that closing the connection always releases the lock.
+        # Detach from the pool, so closing the connection always releases the lock.
         connection.detach()
         is_locked = try_lock_shard(connection, run_id, shard)
         connection.commit()

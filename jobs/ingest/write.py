@@ -43,8 +43,8 @@ class StageSeconds:
 class TaggingResults:
     """The results of a batch or chunk: every image is in ``contents`` or in ``failures``.
 
-    ``tag_copies`` and ``embedding_copies`` list images whose bytes have results under another key. ``reused`` counts
-    the images that needed no model.
+    ``tag_copies`` and ``embedding_copies`` list images with the same bytes as an image that has results. ``reused``
+    counts the images that needed no model.
     """
 
     contents: tuple[SeenContent, ...] = ()
@@ -68,12 +68,12 @@ def write_chunk(
     last_commit: float,
     waiting_seconds: Mapping[str, float],
 ) -> ChunkCounts:
-    """Commit a chunk with its ledger row; ``last_commit`` is the `time.perf_counter` of the previous commit."""
+    """Commit a chunk with its ledger row. ``last_commit`` is the `time.perf_counter` of the previous commit."""
     started = time.perf_counter()
     models = header.models
     with engine.begin() as connection:
         current = keep_current(connection, results.failures)
-        # When a run is resumed late, images may have been replaced or deleted. A later run tags the new bytes.
+        # If a run is resumed late, images may have been replaced or deleted since. A later run tags the new bytes.
         superseded = len(results.failures) - len(current)
         results = replace(results, failures=current)
         record_contents(connection, results.contents)
@@ -86,7 +86,7 @@ def write_chunk(
             connection, [failure.image_id for failure in results.failures if failure.reason not in RETRYABLE_REASONS]
         )
         resolve_failures(connection, [content.image_id for content in results.contents])
-        # Check for the index after the writes: they keep others from building one before the commit.
+        # Check for the index after the writes, which prevent others from building one before the commit.
         has_index = has_space_index(connection, models.space_id)
         now = time.perf_counter()
         counts = ChunkCounts(
@@ -111,6 +111,6 @@ def write_chunk(
 
 
 def count_confidences(confidences: Sequence[float]) -> list[int]:
-    """Count confidences in bins of equal width from 0 to 1."""
+    """Count confidences from 0 to 1 in bins of equal width."""
     bins = Counter(min(int(confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1) for confidence in confidences)
     return [bins[number] for number in range(CONFIDENCE_BINS)]
