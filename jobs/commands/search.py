@@ -121,7 +121,7 @@ def _show(
         return
 
     def read_image(image_id: int) -> bytes:
-        # Answers come from all sources, so the bucket is the image's own.
+        # Results may come from several buckets, so read from the bucket of the image.
         with connections.engine.connect() as connection:
             image = find_image_object(connection, image_id)
         assert image is not None

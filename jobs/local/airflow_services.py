@@ -34,17 +34,17 @@ GPU_POOL = "catalog_gpu"
 _UNUSED_PORT = 1
 _LAUNCHER = PROJECT_ROOT / "plugins" / "catalog_airflow" / "launcher.py"
 _LAUNCH_TIMEOUT_SECONDS = 300.0
-"""Covers the imports before the first command, and the migration of Airflow's tables."""
+"""Long enough to import Airflow before the first command, and to migrate its tables."""
 _TASK_BYTES = 3_000_000_000
-"""Memory for each task, including its share of what Airflow and Postgres use."""
+"""Memory per task, including its share of the memory of Airflow and Postgres."""
 
 
 @dataclass(frozen=True)
 class AirflowOptions:
-    """What Airflow runs.
+    """The options of Airflow.
 
     ``pool_slots`` is the size of the pool ``catalog_gpu``. With ``jobs_use_stack``, tasks use the stack's own database
-    and buckets; without, those that the caller's environment or ``.env`` names.
+    and buckets; otherwise, those set in the caller's environment or ``.env``.
     """
 
     dags_folder: Path = PROJECT_ROOT / "dags"
@@ -54,10 +54,13 @@ class AirflowOptions:
 
 
 class AirflowLauncher:
-    """Runs commands of Airflow by forking a process that has imported it. Ends with the block; servers go on."""
+    """Runs Airflow commands by forking a process that has imported Airflow.
+
+    That process ends with the block, but the servers that it started keep running.
+    """
 
     def __init__(self, environment: Mapping[str, str], stack_id: str, log_path: Path) -> None:
-        # Without -P, the folder of the script would be on the path, and modules in it would hide others.
+        # Without -P, the script's folder would be on the import path, and its modules would shadow others.
         command = Command((sys.executable, "-P", str(_LAUNCHER)), environment, PROJECT_ROOT)
         self._log_path = log_path
         self._process = open_process(command, stack_id, log_path, uses_pipes=True)
@@ -72,7 +75,7 @@ class AirflowLauncher:
         self._process.communicate()
 
     def start_service(self, service: Service, _stack_id: str, log_path: Path) -> int:
-        """Start a server of Airflow as `jobs.local.services.start_service` starts others, and return its pid.
+        """Start a server of Airflow and return its pid. See `jobs.local.services.start_service` for other servers.
 
         Raises:
             ConfigurationError: Airflow cannot be imported.
@@ -83,7 +86,7 @@ class AirflowLauncher:
         return pid
 
     def run_command(self, command: Command, log_path: Path) -> None:
-        """Run a command of Airflow to its end.
+        """Run an Airflow command and wait until it ends.
 
         Raises:
             ConfigurationError: it fails, or Airflow cannot be imported. The message ends with the tail of its log.
@@ -119,9 +122,9 @@ class AirflowLauncher:
 
 
 def choose_task_slots() -> int:
-    """Return how many models this machine can run at a time: one for each GPU, else up to two on its cores.
+    """Return how many tagging tasks this machine can run at a time: one per GPU, or up to two on a CPU.
 
-    Two, because a task leaves cores idle while it starts, reads or writes. More would need 2 GB of memory each.
+    Two, because a task leaves cores idle while it starts, reads or writes. Each further task would need 2 GB of memory.
     """
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     fitting = min(len(os.sched_getaffinity(0)), psutil.virtual_memory().total // _TASK_BYTES)
@@ -141,7 +144,7 @@ def write_airflow_configuration(
     home.mkdir(exist_ok=True)
     parser = configparser.RawConfigParser()
     for section, settings in _make_configuration(home, port, database_url, credentials, options).items():
-        # Airflow interpolates values, so percent signs are doubled.
+        # Airflow interpolates values, so percent signs must be doubled.
         parser[section] = {name: value.replace("%", "%%") for name, value in settings.items()}
     text = io.StringIO()
     parser.write(text)
@@ -161,14 +164,14 @@ def _make_configuration(
             "load_examples": "False",
             "dags_are_paused_at_creation": "False",
             "default_timezone": "utc",
-            # The default resolves the machine's full name over the network.
+            # The default looks up the machine's full name over the network.
             "hostname_callable": "socket.gethostname",
             "execution_api_server_url": f"{format_airflow_url(port)}/execution/",
             "fernet_key": credentials.airflow_fernet_key,
             "simple_auth_manager_users": f"{ADMIN_USER}:admin",
             "simple_auth_manager_passwords_file": str(home / "passwords.json"),
         },
-        # The stack migrates before it starts the services, so they need not check.
+        # The stack migrates the tables before it starts the services, so they need not check.
         "database": {"sql_alchemy_conn": database_url, "check_migrations": "False"},
         "api": {
             "host": LOOPBACK,
@@ -185,7 +188,7 @@ def _make_configuration(
             "orphaned_tasks_check_interval": "30",
             "task_instance_heartbeat_timeout": "120",
         },
-        # Tasks must survive a restart of the API server, which takes longer than the default retries.
+        # Tasks must survive a restart of the API server, which takes longer than the default retries last.
         "workers": {"execution_api_retries": "8"},
         "dag_processor": {
             "refresh_interval": "10",
@@ -207,7 +210,7 @@ def _make_configuration(
 def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], pool_slots: int) -> dict[str, str]:
     """Return the environment of Airflow and its jobs, based on the caller's environment and ``.env``.
 
-    Leaves out the caller's settings of another Airflow. Tasks that run at the same time share the cores.
+    Omits the caller's Airflow settings, which may belong to another Airflow. Divides the cores among concurrent tasks.
     """
     inherited = {name: value for name, value in read_own_variables().items() if not name.startswith("AIRFLOW")}
     paths = [sysconfig.get_path("scripts"), *filter(None, [os.environ.get("PATH")])]
@@ -220,7 +223,7 @@ def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], p
         "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // pool_slots)),
         "NO_PROXY": LOOPBACK,
         "no_proxy": LOOPBACK,
-        # Keeps Airflow's process titles from overwriting the environment, which contains the stack id.
+        # Airflow's process titles would otherwise overwrite the environment, which contains the stack id.
         "SPT_NOENV": "1",
     }
 
@@ -238,7 +241,7 @@ def read_airflow_version() -> str:
 
 
 def make_airflow_command(environment: Mapping[str, str], *args: str) -> Command:
-    """Describe a command for the `AirflowLauncher`, which runs it in its own environment."""
+    """Describe a command for `AirflowLauncher`, which runs it in the launcher's environment."""
     return Command(("airflow", *args), environment, PROJECT_ROOT)
 
 
@@ -267,7 +270,7 @@ def _is_healthy(port: int, component: str, process: psutil.Process) -> bool:
     if page is None or page[0] != 200:
         return False
     health = json.loads(page[1])[component]
-    # The last heartbeat of a process that was just killed still counts as healthy.
+    # Airflow still reports "healthy" for a moment after a process was killed, based on its last heartbeat.
     beat = health.get(f"latest_{component}_heartbeat")
     is_current = beat is None or datetime.fromisoformat(beat).timestamp() >= process.create_time()
     return health["status"] == "healthy" and is_current

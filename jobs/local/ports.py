@@ -15,7 +15,7 @@ _HTTP_TIMEOUT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class WantedPorts:
-    """Ports that the user chose. None means the port of the last start, or a free one."""
+    """Ports that the user chose. None selects the port of the last start, or a free one."""
 
     postgres: int | None = None
     s3: int | None = None
@@ -25,7 +25,7 @@ class WantedPorts:
 
 @dataclass(frozen=True)
 class StackPorts:
-    """Ports that a stack uses from its first start on."""
+    """The ports of a stack. They are chosen at its first start and kept."""
 
     postgres: int
     s3: int
@@ -34,7 +34,7 @@ class StackPorts:
 
 
 def choose_ports(wanted: WantedPorts, remembered: StackPorts | None) -> StackPorts:
-    """Take the wanted ports, else the remembered ones, else free ones."""
+    """Choose each port: the wanted one, or the remembered one, or a free one."""
     postgres, s3, airflow, query = find_free_ports(4)
     before = remembered or StackPorts(
         postgres,
@@ -65,7 +65,7 @@ def find_free_ports(count: int) -> list[int]:
 def is_port_free(port: int) -> bool:
     """Tell whether a server could listen on ``port`` of loopback now."""
     with socket.socket() as listener:
-        # Servers set this option too; without it, connections in TIME_WAIT would make the port look taken.
+        # Servers set this option too. Without it, a port with connections in TIME_WAIT looks taken.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((LOOPBACK, port))
@@ -82,9 +82,9 @@ def is_port_open(port: int) -> bool:
 
 
 def fetch_page(port: int, path: str) -> tuple[int, bytes] | None:
-    """Return status and body of a page on loopback, or None if there is no response.
+    """Return the status and body of a page on loopback, or None if there is no response.
 
-    Uses the standard library: an httpx client takes 20 ms to create, and servers are polled while they start.
+    Uses the standard library, because creating an httpx client takes 20 ms and this function polls servers.
     """
     with closing(http.client.HTTPConnection(LOOPBACK, port, timeout=_HTTP_TIMEOUT_SECONDS)) as connection:
         try:
@@ -96,7 +96,7 @@ def fetch_page(port: int, path: str) -> tuple[int, bytes] | None:
 
 
 def require_free_port(port: int, setting: str) -> None:
-    """Fail before a server starts that could only report the taken port in its log.
+    """Fail early if a port is taken. The server itself could only report this in its log.
 
     Raises:
         ConfigurationError: the port is taken; the message names the ``setting`` that changes it.

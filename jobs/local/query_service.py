@@ -1,4 +1,4 @@
-"""Start the query service of the local stack. It may start before any model is live and waits for the first."""
+"""Start the query service of the local stack. It can start before any model is live."""
 
 import sys
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ def format_query_url(port: int) -> str:
 
 
 def make_query_service(environment: Mapping[str, str], port: int) -> Service:
-    """Describe the server; it is ready once it responds, even if no model is live yet."""
+    """Describe the server. It counts as ready once it responds, even if no model is live yet."""
     return Service(
         QUERY_SERVICE,
         Command(

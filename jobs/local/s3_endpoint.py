@@ -1,4 +1,4 @@
-"""Start the S3 endpoint of the local stack: ``rclone serve s3`` over a folder that holds a folder for each bucket."""
+"""Start the S3 endpoint of the local stack: ``rclone serve s3`` on a folder with a subfolder for each bucket."""
 
 import sysconfig
 from pathlib import Path
@@ -24,7 +24,7 @@ def make_s3_service(folder: Path, port: int, credentials: StackCredentials) -> S
     buckets = _locate_buckets(folder)
     # Refreshing the directory cache every second takes a third of a core for 1,000 images; at 0 s, a whole core.
     options = ("--addr", f"{LOOPBACK}:{port}", "--etag-hash", "MD5", "--dir-cache-time", "10s", "--poll-interval", "0")
-    # Keys go into the environment, since every user of the machine can read command lines.
+    # Pass the keys in the environment, because every user of the machine can read command lines.
     environment = {
         "RCLONE_AUTH_KEY": f'"{credentials.s3_access_key},{credentials.s3_secret_key}"',
         "RCLONE_CONFIG": "/dev/null",
@@ -40,7 +40,7 @@ def make_s3_service(folder: Path, port: int, credentials: StackCredentials) -> S
 
 
 def make_s3_environment(port: int, credentials: StackCredentials) -> dict[str, str]:
-    """Return the variables with which jobs and boto3 find the endpoint and its two buckets."""
+    """Return the variables that tell jobs and boto3 about the endpoint and its two buckets."""
     return {
         "CATALOG_SOURCE_URI": f"s3://{SOURCE_BUCKET}/",
         "CATALOG_ARTIFACTS_URI": f"s3://{ARTIFACTS_BUCKET}/",

@@ -36,9 +36,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Service:
-    """A server: how to start it and how to tell that it is ready.
+    """A server: how to start it and how to check that it is ready.
 
-    ``port_setting`` names the setting that changes ``port``, which is None if the service does not listen.
+    ``port`` is None if it does not listen on a port; ``port_setting`` is the name of the setting for the port.
     """
 
     name: str
@@ -68,7 +68,7 @@ def find_stack_process(pid: int | None, stack_id: str) -> psutil.Process | None:
         return None
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        # Check twice: it may run exec between the wait and the check, before its new environment is visible.
+        # Check twice: the process may call exec after the wait, and then its new environment is not visible yet.
         for _ in range(2):
             deadline = time.monotonic() + _EXEC_TIMEOUT_SECONDS
             while _is_in_exec(process) and time.monotonic() < deadline:
@@ -79,7 +79,7 @@ def find_stack_process(pid: int | None, stack_id: str) -> psutil.Process | None:
 
 
 def find_strays(stack_id: str, service_pids: Iterable[int]) -> list[psutil.Process]:
-    """Return the stack's processes that no living service started, such as those that a crash left."""
+    """Return the stack's processes without a running service as ancestor, such as those left by a crash."""
     found = find_stack_processes(stack_id)
     kept = set()
     for pid in service_pids:
@@ -89,7 +89,7 @@ def find_strays(stack_id: str, service_pids: Iterable[int]) -> list[psutil.Proce
 
 
 def stop_processes(processes: Sequence[psutil.Process], stop_signal: signal.Signals, timeout_seconds: float) -> None:
-    """Send ``stop_signal`` to all processes, wait, and kill those that remain."""
+    """Send ``stop_signal`` to all processes, wait, and kill those that are still running."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(stop_signal)
@@ -110,7 +110,7 @@ def _wait_for_end(processes: Sequence[psutil.Process], timeout_seconds: float) -
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Tell whether a process is running. A zombie is not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -122,14 +122,14 @@ def _is_marked(process: psutil.Process, stack_id: str) -> bool:
         with suppress(psutil.AccessDenied):
             if process.environ().get(STACK_ID_VARIABLE) == stack_id:
                 return True
-        # A Postgres process overwrites its environment with its title, which contains the cluster name: the stack id.
+        # Postgres overwrites its environment with its title. That contains the cluster name, which is the stack id.
         return process.name() == "postgres" and any(stack_id in word for word in process.cmdline())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False
 
 
 def _is_in_exec(process: psutil.Process) -> bool:
-    """Tell whether a process is replacing its program: its environment is empty for a moment."""
+    """Tell whether a process is in the middle of exec, when its environment is empty for a moment."""
     try:
         return is_alive(process) and not process.environ()
     except psutil.AccessDenied:
@@ -146,7 +146,8 @@ def start_service(service: Service, stack_id: str, log_path: Path) -> int:
     process = open_process(service.command, stack_id, log_path)
     pid = process.pid
     with warnings.catch_warnings():
-        # The server outlives this process. If it ends earlier, the standard library still reaps it.
+        # The server outlives this process, so suppress the warning that it is still running. If it ends earlier, the
+        # standard library reaps it.
         warnings.simplefilter("ignore", ResourceWarning)
         del process
     return pid
@@ -159,16 +160,16 @@ def keep_previous_log(log_path: Path) -> None:
 
 
 def run_command(command: Command, stack_id: str, log_path: Path) -> None:
-    """Run a program to its end.
+    """Run a program and wait until it ends.
 
     Raises:
-        ConfigurationError: it is missing or fails; the message ends with the last lines of its log.
+        ConfigurationError: the program is missing or fails; the message ends with the last lines of its log.
     """
     process = open_process(command, stack_id, log_path)
     try:
         exit_code = process.wait()
     except BaseException:
-        # Includes Ctrl-C, which does not reach the program in its own session.
+        # Also on KeyboardInterrupt: the program has its own session, so Ctrl-C does not reach it.
         process.kill()
         process.wait()
         raise
@@ -180,8 +181,8 @@ def wait_until_ready(service: Service, pid: int, stack_id: str, log_path: Path) 
     """Wait until the server is ready.
 
     Raises:
-        ConfigurationError: it ended instead.
-        RetryableError: it is alive but not ready in time.
+        ConfigurationError: the server ended.
+        RetryableError: the server is running but was not ready in time.
     """
     deadline = time.monotonic() + service.ready_timeout_seconds
     while True:
@@ -200,7 +201,7 @@ def wait_until_ready(service: Service, pid: int, stack_id: str, log_path: Path) 
 def open_process(
     command: Command, stack_id: str, log_path: Path, *, uses_pipes: bool = False
 ) -> "subprocess.Popen[bytes]":
-    """Start a process of the stack. With ``uses_pipes``, the caller talks to its standard input and output.
+    """Start a process of the stack. With ``uses_pipes``, its standard input and output are pipes to the caller.
 
     Raises:
         ConfigurationError: the program is missing or may not be run.
@@ -234,6 +235,6 @@ def open_private_log(path: Path) -> int:
 
 
 def quote_log(log_path: Path) -> str:
-    """Name a log and quote its last lines."""
+    """Return the path of a log and its last lines, for an error message."""
     lines = [line for line in log_path.read_text(errors="replace").splitlines() if line.strip()]
     return "\n  ".join([f"see {log_path}, which ends with", *lines[-_LOG_LINES_SHOWN:]])

@@ -93,7 +93,7 @@ class StackStatus:
 
 @dataclass(frozen=True)
 class _Stack:
-    """What each step of a start needs."""
+    """Values that all steps of a start use."""
 
     folder: Path
     stack_id: str
@@ -104,13 +104,13 @@ class _Stack:
 
 
 def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None) -> StackStatus:
-    """Start the servers that are not running and wait until all are ready. Without ``airflow``: Postgres and S3 only.
+    """Start the servers that are not running, and wait until all are ready. Without ``airflow``, only Postgres and S3.
 
-    Servers that are running keep the options with which they were started.
+    Servers that are already running keep the options they were started with.
 
     Raises:
-        ConfigurationError: a port is taken, a program is missing, or a server ends while it starts.
-        RetryableError: a server is not ready in time.
+        ConfigurationError: a port is taken, a program is missing, or a server ends during the start.
+        RetryableError: a server was not ready in time.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with hold_lock(folder / _LOCK_FILE, f"another command is starting or stopping the stack in {folder}"):
@@ -125,7 +125,7 @@ def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None
 
 
 def read_status(folder: Path) -> StackStatus:
-    """Return which servers of the stack in ``folder`` are running."""
+    """Return the status of the stack in ``folder`` and of each of its servers."""
     record, credentials = read_record(folder), read_credentials(folder)
     services = []
     for name in (*_STORAGE_SERVICES, QUERY_SERVICE, *AIRFLOW_SERVICES):
@@ -141,7 +141,7 @@ def read_status(folder: Path) -> StackStatus:
 
 
 def stop_stack(folder: Path) -> None:
-    """Stop every process of the stack in ``folder``, including strays of a crash. Keeps its data.
+    """Stop every process of the stack in ``folder``, including those left by a crash. Keep its data.
 
     Raises:
         ConfigurationError: a process cannot be stopped.
@@ -157,13 +157,13 @@ def stop_stack(folder: Path) -> None:
 
 
 def _stop_servers(stack_id: str, pids: Mapping[str, int]) -> None:
-    """Stop Airflow's tasks first, while the API server can record their state, and Postgres and S3 last."""
+    """Stop Airflow's tasks first, while the API server can still record their state. Stop Postgres and S3 last."""
     stop_processes(find_strays(stack_id, pids.values()), signal.SIGTERM, _STRAY_STOP_TIMEOUT_SECONDS)
     for still_needed in ((*_STORAGE_SERVICES, API_SERVER), _STORAGE_SERVICES):
         needed_pids = [pids[name] for name in still_needed if name in pids]
         stop_processes(find_strays(stack_id, needed_pids), signal.SIGTERM, _STOP_TIMEOUT_SECONDS)
     if postgres := find_stack_process(pids.get(POSTGRES), stack_id):
-        # SIGINT makes Postgres close all sessions and shut down cleanly; on SIGTERM it would wait for its clients.
+        # On SIGINT, Postgres closes all sessions and shuts down cleanly. On SIGTERM, it would wait for its clients.
         stop_processes([postgres], signal.SIGINT, _POSTGRES_STOP_TIMEOUT_SECONDS)
     stop_processes(find_stack_processes(stack_id), signal.SIGTERM, _STRAY_STOP_TIMEOUT_SECONDS)
     if rest := find_stack_processes(stack_id):
@@ -215,13 +215,13 @@ def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> N
     write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
     job_environment = _make_job_environment(stack, record) if options.jobs_use_stack else {}
     environment = make_airflow_environment(stack.folder, job_environment, options.pool_slots)
-    # If the jobs use another database, its query service may be configured; otherwise use the stack's own.
+    # The settings may name another query service, for example that of another database.
     environment.setdefault(QUERY_URL_SETTING, format_query_url(ports.query))
     services = make_airflow_services(environment, ports.airflow)
     query_service = make_query_service(environment, ports.query)
     launcher_log = stack.locate_log("airflow-launcher")
     is_complete = not _find_missing(stack, record, services)
-    # The launcher imports Airflow while Postgres starts.
+    # Start the launcher early: it imports Airflow while Postgres starts.
     with nullcontext() if is_complete else AirflowLauncher(environment, stack.stack_id, launcher_log) as launcher:
         record = _start_storage(stack, record)
         record = _start_missing(stack, record, (query_service,))
@@ -236,7 +236,7 @@ def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> N
 def _migrate_airflow(
     stack: _Stack, record: StackRecord, launcher: AirflowLauncher, environment: Mapping[str, str]
 ) -> StackRecord:
-    """Create or upgrade Airflow's own tables, unless the installed version already did."""
+    """Create or upgrade Airflow's own tables, unless the installed version has already done so."""
     version = read_airflow_version()
     if record.airflow_version == version:
         return record

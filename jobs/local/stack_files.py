@@ -1,4 +1,4 @@
-"""Store the secrets, the ports and the process ids of a local stack in its folder, readable by their owner only."""
+"""Store the secrets, ports and process ids of a local stack in its folder, readable only by their owner."""
 
 import base64
 import fcntl
@@ -36,7 +36,7 @@ class StackCredentials:
 
     @property
     def database_password(self) -> str:
-        """Return the password of the role that owns the databases; it does not reveal the superuser's."""
+        """Derive the password of the databases' owner. It does not reveal the superuser's password."""
         return hashlib.sha256(f"owner of the databases {self.postgres_password}".encode()).hexdigest()
 
 
@@ -44,7 +44,7 @@ class StackCredentials:
 class StackRecord:
     """The state of a stack between commands.
 
-    A process in ``pids`` may have ended. ``airflow_version`` is the version that migrated Airflow's tables.
+    Processes in ``pids`` may have ended. ``airflow_version`` is the version that last migrated Airflow's tables.
     """
 
     ports: StackPorts
@@ -74,7 +74,7 @@ def read_credentials(folder: Path) -> StackCredentials | None:
 
 
 def load_credentials(folder: Path) -> StackCredentials:
-    """Return the secrets of the stack in ``folder``; generate them on its first start."""
+    """Return the secrets of the stack in ``folder``. Generate them on its first start."""
     credentials = read_credentials(folder)
     if credentials is None:
         credentials = _generate_credentials()
@@ -126,7 +126,7 @@ def write_private_file(path: Path, text: str) -> None:
 
 @contextmanager
 def hold_lock(path: Path, reason: str) -> Iterator[None]:
-    """Admit one process at a time. The lock ends with its process; waiting processes log ``reason``."""
+    """Let one process enter at a time; the others log ``reason`` and wait. The end of a process releases its lock."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
