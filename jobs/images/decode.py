@@ -32,20 +32,20 @@ DECODER_ERRORS = (
 """Exceptions that Pillow raises for malformed bytes."""
 
 MAX_SCANS = 100
-"""Maximum number of scans in a JPEG; encoders write up to 30. Each scan costs a pass over the whole image, but hardly
-any bytes."""
+"""Maximum number of scans in a JPEG. Encoders write up to 30. A scan of a few bytes still costs a pass over the whole
+image."""
 _SEGMENT = re.compile(rb"\xff[\x01-\xcf\xd9-\xfe]")
-"""The start of a JPEG segment, or the end of the image. Excludes stuffed bytes, padding and restart markers."""
+"""The start of a JPEG segment, or the end of the image. It does not match stuffed bytes, padding or restart markers."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_IMAGE_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
-"""PNG chunks with the image itself. They are kept even if their checksum is wrong, so that decoding fails."""
+"""PNG chunks that contain the image itself. They are kept even if their checksum is wrong: decoding then fails."""
 PNG_OPTIONAL_CHUNKS = {b"eXIf"}
-"""PNG chunks that are kept if their checksum is right: the orientation."""
+"""PNG chunks that are kept only if their checksum is correct. eXIf contains the orientation."""
 
 SIXTEEN_BIT_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 INTEGER_RANGES = (255, 65_535, 2**32 - 1)
-"""Possible white values of integers in a file that does not state its maximum."""
+"""Candidates for the value of white in files with integer samples that do not state their maximum."""
 TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 262, 0
 TIFF_MAX_SAMPLE_VALUE = 281
 MAX_COMPARED_PAGES = 32
@@ -63,15 +63,15 @@ TRANSPOSE = {
 
 
 MIN_SIDE_PIXELS = 8
-"""Smaller images are placeholders or tracking pixels."""
+"""Minimum length of a side. Smaller images are placeholders or tracking pixels."""
 
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """Limits on accepted images, and how far an image may be shrunk while it is decoded.
+    """Limits on the images to accept, and on how far to shrink them while decoding.
 
-    ``target_side`` is the minimum length in pixels of the shorter side after shrinking. Twice the model's input keeps
-    the features equal to those of the full-size image.
+    ``target_side`` is the minimum length in pixels of the shorter side after shrinking. At twice the side of the
+    model's input, the features equal those of the full-size image.
     """
 
     max_pixels: int
@@ -86,7 +86,7 @@ class DecodeLimits:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """RGB pixels, uint8 [height, width, 3]. ``width`` and ``height`` are those of the original, upright."""
+    """RGB pixels, uint8 [height, width, 3]. ``width`` and ``height`` are those of the upright original."""
 
     pixels: np.ndarray
     width: int
@@ -96,7 +96,7 @@ class DecodedImage:
 
 @dataclass(frozen=True)
 class DecodedPil:
-    """An upright, possibly shrunk RGB image. ``width`` and ``height`` are those of the original, upright."""
+    """An upright, possibly shrunk RGB image. ``width`` and ``height`` are those of the upright original."""
 
     image: Image.Image
     width: int
@@ -124,7 +124,7 @@ class DecodeFailure:
 
 
 Decode = Callable[[Sequence[bytes]], Sequence[PreparedImage | DecodeFailure]]
-"""Prepare a batch, keeping its order."""
+"""A function that prepares a batch and returns the results in its order."""
 
 
 class UndecodableError(Exception):
@@ -138,7 +138,7 @@ class UndecodableError(Exception):
 def prepare_image(
     content: bytes, limits: DecodeLimits, geometries: Sequence[Geometry]
 ) -> PreparedImage | DecodeFailure:
-    """Decode an image and resize it for the models. Malformed bytes return a failure and raise nothing."""
+    """Decode an image and resize it for the models. Return a failure for malformed bytes; never raise."""
     started = time.perf_counter()
     decoded = decode_pil(content, limits)
     if isinstance(decoded, DecodeFailure):
@@ -148,7 +148,7 @@ def prepare_image(
 
 
 def decode_image(content: bytes, limits: DecodeLimits) -> DecodedImage | DecodeFailure:
-    """Decode an image into pixels. Malformed bytes return a failure and raise nothing."""
+    """Decode an image into pixels. Return a failure for malformed bytes; never raise."""
     decoded = decode_pil(content, limits)
     if isinstance(decoded, DecodeFailure):
         return decoded
@@ -156,7 +156,7 @@ def decode_image(content: bytes, limits: DecodeLimits) -> DecodedImage | DecodeF
 
 
 def decode_pil(content: bytes, limits: DecodeLimits) -> DecodedPil | DecodeFailure:
-    """Decode an image without copying its pixels. Malformed bytes return a failure and raise nothing."""
+    """Decode an image without copying its pixels. Return a failure for malformed bytes; never raise."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -172,7 +172,7 @@ def decode_pil(content: bytes, limits: DecodeLimits) -> DecodedPil | DecodeFailu
 def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int]:
     if not content:
         raise UndecodableError(DecodeReason.EMPTY, "0 bytes")
-    # Our own limit is checked from the header. Pillow's would warn or raise at a fixed number.
+    # Disabled because check_size applies our own limit to the header. Pillow's limit is fixed and warns or raises.
     Image.MAX_IMAGE_PIXELS = None
     png_depth = None
     if content.startswith(PNG_SIGNATURE):
@@ -185,11 +185,11 @@ def _decode(content: bytes, limits: DecodeLimits) -> tuple[Image.Image, int, int
         check_size(width, height, limits)
         if image.format in {"JPEG", "MPO"}:
             check_scans(content)
-        # Pillow turns a TIFF upright when it loads the pixels, and reports the upright size when it opens the file.
+        # Pillow rotates a TIFF itself when it loads the pixels, and reports the upright size when it opens the file.
         orientation = 1 if image.format == "TIFF" else read_orientation(image)
         image.draft(None, _draft_size(width, height, limits.target_side))
         rgb = convert_to_rgb(image, png_depth)
-        # Only JPEG can shrink while decoding. Shrink the others here: less data leaves this process.
+        # Only JPEGs can shrink while decoding. Shrink the others here, so less data leaves this process.
         factor = min(rgb.size) // limits.target_side
         upright = _turn_upright(rgb.reduce(factor) if factor > 1 else rgb, orientation)
     if orientation >= 5:
@@ -208,7 +208,7 @@ def check_size(width: int, height: int, limits: DecodeLimits) -> None:
 
 def check_scans(jpeg: bytes) -> None:
     """Raise UndecodableError if a JPEG has so many scans that it is slow to decode."""
-    # Counting bytes is much faster than walking the segments, and gives an upper bound.
+    # Counting the marker bytes gives an upper bound and is much faster than walking the segments.
     if jpeg.count(b"\xff\xda") <= MAX_SCANS:
         return
     scans, found = 0, _SEGMENT.search(jpeg, 2)
@@ -220,7 +220,7 @@ def check_scans(jpeg: bytes) -> None:
 
 
 def keep_image_chunks(png: bytes) -> bytes:
-    """Remove all PNG chunks that are not needed for the image. A truncated file stays truncated."""
+    """Remove all PNG chunks that the image does not need. A truncated file stays truncated."""
     parts, position = [PNG_SIGNATURE], len(PNG_SIGNATURE)
     while position + 8 <= len(png):
         (length,), name = struct.unpack_from(">I", png, position), png[position + 4 : position + 8]
@@ -232,12 +232,12 @@ def keep_image_chunks(png: bytes) -> bytes:
 
 
 def _has_valid_checksum(chunk: bytes) -> bool:
-    """Check a PNG chunk, from its name to its checksum."""
+    """Check the checksum of a PNG chunk, given its bytes from the name to the checksum."""
     return len(chunk) >= 8 and zlib.crc32(chunk[:-4]) == int.from_bytes(chunk[-4:])
 
 
 def select_page(image: Image.Image) -> None:
-    """Select the largest page of a TIFF: the first may be a thumbnail."""
+    """Select the largest page of a TIFF, because the first may be a thumbnail."""
     if image.format != "TIFF" or getattr(image, "n_frames", 1) == 1:
         return
     sizes = []
@@ -257,7 +257,7 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def _draft_size(width: int, height: int, target_side: int) -> tuple[int, int]:
-    """Return the size for JPEG draft mode, which halves the image while both sides stay at or above it."""
+    """Return the size to pass to JPEG draft mode, which halves the image as long as no side falls below that size."""
     scale = min(1.0, target_side / min(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -267,9 +267,9 @@ def _turn_upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def convert_to_rgb(image: Image.Image, png_depth: int | None) -> Image.Image:
-    """Convert the current page: put transparent areas on white, and scale deeper samples to 8 bits.
+    """Convert the current page to RGB. Put transparent areas on white, and scale deeper samples to 8 bits.
 
-    ``png_depth`` is the bit depth of a PNG, in which its transparent value is given.
+    ``png_depth`` is the bit depth of a PNG. Its transparent value is given in this depth.
     """
     image.load()
     if image.mode in SIXTEEN_BIT_MODES:
@@ -278,7 +278,7 @@ def convert_to_rgb(image: Image.Image, png_depth: int | None) -> Image.Image:
         image = _scale_transparent_value(image, png_depth)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        # Many programs set the fourth byte of a BMP to 0 without meaning transparency.
+        # Many programs set the fourth byte of each BMP pixel to 0 without meaning transparency.
         if image.format == "BMP" and rgba.getchannel("A").getextrema() == (0, 0):
             return rgba.convert("RGB")
         canvas = Image.new("RGBA", rgba.size, "white")
@@ -287,7 +287,7 @@ def convert_to_rgb(image: Image.Image, png_depth: int | None) -> Image.Image:
 
 
 def _scale_transparent_value(image: Image.Image, depth: int) -> Image.Image:
-    """Scale the transparent value to the 8 bits to which Pillow scales the samples."""
+    """Scale the transparent value to 8 bits, as Pillow does with the samples."""
     value = image.info.get("transparency")
     if depth == 8 or image.mode not in {"1", "L", "RGB"} or not isinstance(value, int | tuple):
         return image
@@ -299,7 +299,7 @@ def _scale_transparent_value(image: Image.Image, depth: int) -> Image.Image:
 
 
 def _convert_sixteen_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit and float modes by the range in use. Pillow would clip them at 255."""
+    """Scale 16-bit, 32-bit and float samples to 8 bits by the range that they use. Pillow would clip them at 255."""
     tags = getattr(image, "tag_v2", {})
     values: np.ndarray = np.asarray(image, dtype=np.float32)
     white = _find_white(image.mode, values, tags.get(TIFF_MAX_SAMPLE_VALUE))
@@ -313,7 +313,7 @@ def _convert_sixteen_bits(image: Image.Image) -> Image.Image:
 
 
 def _find_white(mode: str, values: np.ndarray, stated: object) -> float:
-    """Return the value of white: as stated in the file, or else from the range of its type."""
+    """Return the sample value of white: the one that the file states, or the maximum of the range that fits."""
     if isinstance(stated, tuple):
         stated = max(stated, default=None)
     if isinstance(stated, int | float) and stated > 0:
@@ -333,7 +333,7 @@ def _name_reason(error: Exception) -> DecodeReason:
 
 
 def _describe(error: Exception) -> str:
-    # UnidentifiedImageError contains the address of a buffer, which differs in every run.
+    # The message of UnidentifiedImageError contains a buffer address, which differs in every run.
     if isinstance(error, UnidentifiedImageError):
         return "no decoder recognizes these bytes"
     return f"{type(error).__name__}: {error}"[:500]

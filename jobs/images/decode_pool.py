@@ -1,4 +1,4 @@
-"""Decode images in separate processes, so that an image that crashes or stalls its decoder fails alone."""
+"""Decode images in separate processes. An image that crashes or stalls its decoder then fails alone."""
 
 import enum
 import logging
@@ -30,15 +30,15 @@ CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.S
 
 NO_MEMORY_CODE = 12
 GROUP_SIZE = 8
-"""Images sent to a process together. Sending them one by one adds a fifth to the decoding time."""
+"""Number of images sent to a process at once. Sending them one by one adds a fifth to the decoding time."""
 IMAGE_SECONDS = 20.0
-"""CPU time limit: six times what a PNG of 100 million pixels took on an EPYC (3.3 s)."""
+"""CPU time limit for one image: six times what a PNG of 100 million pixels took on an EPYC (3.3 s)."""
 MAX_CONSECUTIVE_LOSSES = 8
-"""After this many lost processes without a decoded image in between, the machine is the cause."""
+"""If this many processes are lost in a row without decoding anything, the machine is the cause."""
 
 
 def end_with_parent() -> None:
-    """Make this child process exit when its parent exits, for any reason."""
+    """Make this child process exit when its parent exits, whatever the reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -61,7 +61,7 @@ class ProcessEnd(enum.Enum):
 
 
 MACHINE_ENDS = {ProcessEnd.NOT_STARTED, ProcessEnd.STALLED, ProcessEnd.KILLED, ProcessEnd.NO_MEMORY}
-"""Counted as failures of an image only if they repeat when a process decodes it alone."""
+"""Ends that the machine may have caused. They fail an image only if they repeat while a process decodes it alone."""
 FAILURE_OF_END = {
     ProcessEnd.CRASHED: (DecodeReason.DECODER_CRASHED, "the decoder crashed on these bytes"),
     ProcessEnd.TOO_SLOW: (DecodeReason.DECODER_TOO_SLOW, "decoding takes too long"),
@@ -74,12 +74,13 @@ FAILURE_OF_END = {
 class DecodeProcess:
     """Control one decoding process, from one thread at a time.
 
-    It shares no pipe and no lock with other processes. If it dies, even while sending a result, only its own pipe
-    closes. ``image_seconds`` limits the CPU time for one image, and the time without any CPU use while it has work.
+    The process shares no pipe and no lock with other processes. If it dies, even while sending a result, only its own
+    pipe closes. ``image_seconds`` limits the CPU time for one image, and how long the process may use no CPU while it
+    has work.
     """
 
     def __init__(self, image_seconds: float) -> None:
-        """Start the process; raises RetryableError if the machine cannot."""
+        """Start the process. Raise RetryableError if the machine cannot start it."""
         # Spawn, not fork: the job has threads and possibly CUDA.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -111,7 +112,7 @@ class DecodeProcess:
         return result  # type: ignore[no-any-return]
 
     def kill_if_stalled(self) -> None:
-        """Kill the process if it has work but used no CPU time for ``image_seconds``."""
+        """Kill the process if it has work but has used no CPU time for ``image_seconds``."""
         try:
             times = psutil.Process(self._process.pid).cpu_times()
         except psutil.Error:
@@ -169,7 +170,7 @@ class _StallDetector:
 
 
 def _serve(pipe: Connection, image_seconds: float) -> None:
-    # A scheduler signals the whole process group, but the job needs its decoders to finish the chunk.
+    # Ignored because a scheduler signals the whole process group, and the job needs its decoders to finish the chunk.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -188,7 +189,7 @@ def _decode_all(
     try:
         return [_decode_in_time(decoder, content, image_seconds) for content in contents]
     except MemoryError:
-        # A new process finds out whether this image is the cause.
+        # Exit. New processes then decode the images one at a time, which shows whether an image is the cause.
         os._exit(NO_MEMORY_CODE)
     except Exception as error:  # noqa: BLE001 - the job re-raises it
         return error
@@ -204,10 +205,10 @@ def _decode_in_time(decoder: Decoder[Decoded], content: bytes, seconds: float) -
 
 
 class DecodePool:
-    """Decode batches in order, in several processes. Closing the context manager ends them.
+    """Decode batches in several processes and return results in order. Exiting the context manager ends the processes.
 
-    The processes start immediately, to be ready when the models are. If a process ends early, its images are decoded
-    again one at a time. An image fails only if its process ends early again.
+    The processes start immediately, so they are ready when the models are. If a process ends early, its images are
+    decoded again one at a time. An image fails only if its process ends early again.
     """
 
     def __init__(self, processes: int, image_seconds: float = IMAGE_SECONDS) -> None:
@@ -229,8 +230,8 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         self._is_closed.set()
         self._watchdog.join()
-        # Kill the processes before joining the threads: a thread waiting for a result then sees a closed pipe. Kill
-        # them again afterwards, since a thread may have replaced a process.
+        # Kill the processes before joining the threads, so a thread that waits for a result sees a closed pipe. Kill
+        # them again afterwards, because a thread may have replaced a process.
         self._end_processes()
         self._threads.shutdown(cancel_futures=True)
         self._end_processes()
@@ -240,9 +241,9 @@ class DecodePool:
             process.end()
 
     def decode(self, decoder: Decoder[Decoded], contents: Sequence[bytes]) -> list[Decoded | DecodeFailure]:
-        """Decode a batch; safe to call from several threads.
+        """Decode a batch. Safe to call from several threads.
 
-        ``decoder`` is pickled: a top-level function, or a partial of one.
+        ``decoder`` is pickled, so it must be a top-level function or a partial of one.
 
         Raises:
             RetryableError: processes are lost one after another, whatever they decode.

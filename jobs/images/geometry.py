@@ -27,10 +27,10 @@ PILLOW_FILTERS: Mapping[str, Image.Resampling] = {
 
 
 def resample(image: Image.Image, box: Box, width: int, height: int, interpolation: str) -> np.ndarray:
-    """Resize a box of an RGB image to uint8 pixels [height, width, 3]. The filter uses pixels outside the box."""
+    """Resize a box of an RGB image to uint8 pixels [height, width, 3]. The filter also uses pixels outside the box."""
     if cykooz_resizer is None:
         return np.asarray(image.resize((width, height), PILLOW_FILTERS[interpolation], box))
-    # Pass bytes, not the memory of Pillow: its layout is not documented.
+    # Pass bytes rather than Pillow's own memory, whose layout is not documented.
     source = cykooz_resizer.ImageData(*image.size, cykooz_resizer.PixelType.U8x3, image.tobytes())
     target = cykooz_resizer.ImageData(width, height, cykooz_resizer.PixelType.U8x3)
     left, top, right, bottom = box
@@ -39,7 +39,7 @@ def resample(image: Image.Image, box: Box, width: int, height: int, interpolatio
         crop_box=cykooz_resizer.CropBox(left, top, right - left, bottom - top),
         use_alpha=False,
     )
-    # A resizer has buffers that threads must not share.
+    # A new resizer for each call: it has buffers that threads must not share.
     cykooz_resizer.Resizer().resize(source, target, options)
     return np.frombuffer(target.get_buffer(), dtype=np.uint8).reshape(height, width, 3)
 
@@ -55,7 +55,7 @@ class Geometry:
     """The resize and center crop of a model's preprocessing.
 
     ``resize_to`` is the length in pixels of the shorter side, or of both sides without ``keep_aspect``. ``crop_to`` is
-    the side of the crop. ``crop_rounding`` tells how half-pixel offsets are rounded: "down" as in Transformers, or to
+    the side of the crop. ``crop_rounding`` says how half-pixel offsets are rounded: "down" as in Transformers, or to
     an "even" number as in torchvision.
     """
 
@@ -66,7 +66,7 @@ class Geometry:
     crop_rounding: Literal["down", "even"] = "down"
 
     def resize(self, image: Image.Image) -> np.ndarray:
-        """Turn an RGB image into uint8 pixels [crop_to, crop_to, 3], padding small images with black."""
+        """Resize and crop an RGB image to uint8 pixels [crop_to, crop_to, 3]. Pad small images with black."""
         width, height, left, top = self.place(*image.size)
         if left < 0 or top < 0:
             whole = Image.fromarray(resample(image, (0, 0, *image.size), width, height, self.interpolation))
@@ -77,19 +77,19 @@ class Geometry:
         return resample(image, _clip(box, image), self.crop_to, self.crop_to, self.interpolation)
 
     def apply(self, pixels: np.ndarray) -> "torch.Tensor":
-        """Resize uint8 pixels [height, width, 3] to a uint8 tensor [3, crop_to, crop_to]."""
+        """Resize and crop uint8 pixels [height, width, 3] to a uint8 tensor [3, crop_to, crop_to]."""
         import torch
 
         resized = self.resize(Image.fromarray(pixels))
         return torch.from_numpy(resized.transpose(2, 0, 1).copy())
 
     def place(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Return width and height after the resize, then left and top of the crop, negative for padding."""
+        """Return the width and height after the resize, and the left and top of the crop (negative if padded)."""
         width, height = self._resized_size(width, height)
         return width, height, self._crop_offset(width), self._crop_offset(height)
 
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return width and height after the resize. The longer side is rounded down, as in all common libraries."""
+        """Return the width and height after the resize. Round the longer side down, as all common libraries do."""
         if not self.keep_aspect:
             return self.resize_to, self.resize_to
         shorter = min(width, height)
@@ -101,6 +101,6 @@ class Geometry:
 
 
 def _clip(box: Box, image: Image.Image) -> Box:
-    """Clip a box that rounding moved slightly out of the image."""
+    """Clip a box that extends slightly beyond the image because of rounding."""
     left, top, right, bottom = box
     return left, top, min(right, float(image.width)), min(bottom, float(image.height))

@@ -12,14 +12,14 @@ from jobs.images.decode_pool import Decoder
 from jobs.settings import ImageSettings
 
 GRID_SIDE = 320
-"""Twice the size in the grid, for dense screens."""
+"""Twice the displayed size, for high-resolution screens."""
 GRID_MAX_PIXELS = 25_000_000
-"""A PNG of this size takes 100 MB while it is decoded, which a server can afford for one image at a time."""
+"""Maximum number of pixels. Decoding a PNG of this size takes 100 MB, which a server can afford once at a time."""
 THUMBNAIL_SIDE = 120
 
 
 def shrink_under_limits(settings: ImageSettings) -> Decoder[bytes]:
-    """Return a decoder that makes small JPEGs, with the limits of the ingest and a lower one on pixels."""
+    """Return a decoder that makes small JPEGs, with the limits of the ingest flow and a lower limit on pixels."""
     limits = DecodeLimits(min(GRID_MAX_PIXELS, settings.max_pixels), MIN_SIDE_PIXELS, GRID_SIDE)
     return partial(shrink_image, limits=limits)
 
@@ -35,7 +35,7 @@ def shrink_image(content: bytes, limits: DecodeLimits) -> bytes | DecodeFailure:
 
 
 def make_thumbnail(pixels: np.ndarray) -> str:
-    """Shrink RGB pixels, uint8 [height, width, 3], to a base64 JPEG of at most 120 pixels per side."""
+    """Shrink RGB pixels, uint8 [height, width, 3], to a JPEG of at most 120 pixels per side, encoded in base64."""
     image = Image.fromarray(pixels)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     return base64.b64encode(_encode_jpeg(image, quality=75)).decode()

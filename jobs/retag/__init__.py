@@ -1,1 +1,1 @@
-"""The retag flow: apply new champions to the whole catalog, then switch to them; and roll back."""
+"""Apply new champions to the whole catalog, then switch to them. Roll back to earlier champions."""

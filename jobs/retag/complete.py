@@ -46,7 +46,8 @@ from jobs.storage.locations import S3Uri, report_location
 log = logging.getLogger(__name__)
 
 MAX_ROUNDS = 10
-"""Top-ups per call. Each one tags what arrived during the one before, so usually two or three are enough."""
+"""Maximum number of top-ups per call. Each tags the images that arrived during the previous one; two or three usually
+suffice."""
 SAMPLE_IMAGES = 200
 NEIGHBORS = 10
 TEXT_BATCH_SIZE = 256
@@ -56,10 +57,10 @@ RetagState = Literal["switched", "nothing to do", "superseded", "refused"]
 
 @dataclass(frozen=True)
 class RetagReport:
-    """A finished retag with its top-ups. ``failed`` counts every attempt.
+    """A finished retag with its top-ups. ``failed`` counts every failed attempt.
 
-    ``neighbour_overlap_at_10`` is that of `NeighbourAgreement`, or None if no encoder was switched. ``index`` is None
-    if nothing was planned.
+    ``neighbour_overlap_at_10`` is the overlap in `NeighbourAgreement`, or None if no encoder was switched. ``index``
+    is None if nothing was planned.
     """
 
     run_id: str
@@ -81,7 +82,7 @@ class RetagReport:
 
 
 def plan_missing_images(connections: Connections, run_id: str, models: RunModels) -> RunPlan:
-    """Plan a run over all images that the models have not processed, or return its plan if it has one."""
+    """Plan a run over all images that the models have not processed. If it is already planned, return its plan."""
     manifest = ManifestWriter(connections, run_id, models)
     max_attempts = connections.settings.runs.max_attempts
     with connections.engine.begin() as connection:
@@ -100,20 +101,20 @@ def plan_missing_images(connections: Connections, run_id: str, models: RunModels
 
 
 def complete_retag(connections: Connections, run_id: str) -> RetagReport:
-    """Tag what arrived in the meantime, and switch to the champions in one transaction.
+    """Tag the images that arrived in the meantime, and switch to the champions in one transaction.
 
-    After a kill, another call ends in the same state. A finished retag returns its report again.
+    If a call is killed, repeating it leads to the same state. For a finished retag, return the stored report.
 
     Raises:
         RetryableError: images arrive faster than they are tagged, or another job holds a lock for too long.
-        RefusedError: the shards of the run are not finished, or too many images failed. The live models stay.
+        RefusedError: the shards of the run are not finished, or too many images failed. The live models stay live.
         NotFoundError: the run was never planned.
     """
     return complete_with(ShardTagger(connections), connections, run_id)
 
 
 def complete_with(tagger: ShardTagger, connections: Connections, run_id: str) -> RetagReport:
-    """Complete a retag with a tagger that may have loaded its models already, see `complete_retag`."""
+    """Complete a retag as `complete_retag` does, with a tagger that may have loaded its models already."""
     with connections.engine.connect() as connection:
         run = read_run(connection, run_id, "retag")
         if run is None:
@@ -123,7 +124,7 @@ def complete_with(tagger: ShardTagger, connections: Connections, run_id: str) ->
         raise RefusedError(error)
     if run.state == "succeeded" and run.report is not None:
         report = RetagReport.from_record(run.report)
-        # A kill after the switch may have left the codes of the models before it.
+        # If the earlier call was killed right after the switch, the codes are still those of the old models.
         renew_live_codes(connections.engine)
     else:
         with open_progress(connections.engine, run_id, "complete_retag") as progress:
@@ -141,7 +142,7 @@ def _report_nothing_planned(connection: Connection, run_id: str) -> RetagReport:
 
 
 class _Completion:
-    """Repeat three steps, top-up, preparation and switch, until the switch succeeds or there is none to make."""
+    """Repeat top-up, preparation and switch until the switch succeeds or none is needed."""
 
     def __init__(self, connections: Connections, run: TaggingRun, tagger: ShardTagger, progress: Progress) -> None:
         self._connections = connections
@@ -168,7 +169,7 @@ class _Completion:
                 self._prepare(live, switches)
             report = self._try_to_switch()
             if report:
-                # Also after "nothing to do": the first classifier is live before it has tagged any image.
+                # Also after "nothing to do", because the first classifier goes live before it has tagged any image.
                 if report.state == "switched" or (report.state == "nothing to do" and report.entries):
                     self._renew_codes()
                 return report
@@ -178,7 +179,7 @@ class _Completion:
         )
 
     def _finish_earlier_top_ups(self) -> None:
-        """Repeat the top-ups of an earlier call. Only the last one can have work left."""
+        """Run the top-ups of an earlier call again. Only the last one can have work left."""
         while True:
             with self._engine.connect() as connection:
                 if read_run(connection, self._name_top_up(self._top_ups + 1), "retag") is None:
@@ -200,7 +201,7 @@ class _Completion:
         return f"{self._run.run_id}/top-up-{number}"
 
     def _prepare(self, live: LiveModels, switches: tuple[Switch, ...]) -> None:
-        """Do everything possible before the switch, which blocks writers."""
+        """Do as much as possible before the switch, because the switch blocks writers."""
         self._progress.report("renewing product tags")
         if self._targets.classifier_version_id is not None:
             with self._engine.begin() as connection:
@@ -217,12 +218,12 @@ class _Completion:
                 log.info("old and new space: %s", self._agreement)
 
     def _renew_codes(self) -> None:
-        """Use the current tags: before a switch of the encoder, so the new space has codes, and again after it."""
+        """Update the codes of the target space: before an encoder switch, which needs them, and after any switch."""
         with self._engine.begin() as connection:
             renew_vector_codes(connection, self._targets.space_id)
 
     def _try_to_switch(self) -> RetagReport | None:
-        """Switch, or report why no switch is needed. Return None if something changed since the preparation."""
+        """Switch, or report why no switch is needed. Return None if anything has changed since the preparation."""
         limit = self._connections.settings.runs.failed_share_limit
         self._progress.report("switching")
         try:
@@ -266,9 +267,9 @@ class _Completion:
 
 
 def embed_stored_texts(connections: Connections, encoder_version_id: int) -> None:
-    """Embed every stored text that an encoder has not embedded yet. Without such a text, do not load the encoder.
+    """Embed every stored text that an encoder has not embedded yet. Load the encoder only if there is such a text.
 
-    After a kill, another call continues.
+    If a call is killed, the next one continues.
 
     Raises:
         RefusedError: the checkpoint is not the one that was registered.
@@ -288,7 +289,7 @@ def embed_stored_texts(connections: Connections, encoder_version_id: int) -> Non
 
 
 def measure_agreement(engine: Engine, old_space_id: int, new_space_id: int) -> NeighbourAgreement:
-    """Compare the nearest neighbors in both spaces, always for the same sample of the images in both."""
+    """Compare the nearest neighbors in both spaces, for a fixed sample of the images that both contain."""
     overlaps: list[float] = []
     with engine.begin() as connection:
         widen_index_search(connection)

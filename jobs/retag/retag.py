@@ -1,7 +1,7 @@
 """Process the whole catalog with the champions while the live models keep serving, then switch to the champions.
 
-A retag plans shards like the ingest flow, but over all images of the catalog instead of a listing. Images that arrive
-in the meantime are tagged in top-ups until nothing is missing.
+A retag plans shards as the ingest flow does, but from all images in the catalog instead of a listing. Top-ups tag the
+images that arrive in the meantime, until none is missing.
 """
 
 import logging
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def retag(connections: Connections, run_id: str | None = None) -> RetagReport:
-    """Retag the whole catalog in one process. The ``run_id`` of an interrupted run resumes it.
+    """Retag the whole catalog in one process. The ``run_id`` of an interrupted run resumes that run.
 
     Raises:
-        RetryableError, RefusedError: as `complete_retag` does.
+        RetryableError, RefusedError: as in `complete_retag`.
     """
     run_id = run_id or f"retag-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     plan = plan_retag(connections, run_id)
@@ -37,9 +37,9 @@ def retag(connections: Connections, run_id: str | None = None) -> RetagReport:
 
 
 def plan_retag(connections: Connections, run_id: str) -> RunPlan:
-    """Write the manifest of all images that the champions have not processed. A planned run keeps its plan.
+    """Write the manifest of all images that the champions have not processed. If it is planned, return its plan.
 
-    Without a champion encoder the plan is empty, and nothing is stored.
+    Without a champion encoder, return an empty plan and store nothing.
     """
     with connections.engine.begin() as connection:
         known = read_run(connection, run_id, "retag")

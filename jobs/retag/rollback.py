@@ -37,10 +37,10 @@ def roll_back(
 ) -> PromotionReport:
     """Make an earlier version champion and live in one transaction.
 
-    The default is the latest live version other than the champion. A champion that became so by a rollback stays, so a
-    repeated call changes nothing; ``to_version`` goes back further. Images that the version has not processed stay
-    without a result until the next ingest run. Texts that an encoder has not embedded are embedded after the switch.
-    ``decision_id`` closes the decision of a user that this call carries out.
+    The default is the version, other than the champion, that was live last. If the champion is itself the result of a
+    rollback, it stays: repeating a call changes nothing, and going back further requires ``to_version``. Images that
+    the version has not processed have no result until the next ingest run. Texts that an encoder has not embedded are
+    embedded after the switch. ``decision_id`` is the user's decision that this call carries out and closes.
 
     Raises:
         NotFoundError: there is no earlier version.
@@ -62,7 +62,7 @@ def roll_back(
     if kind == "encoder" and report.is_live:
         embed_stored_texts(connections, report.model_version_id)
     if report.is_live:
-        # Searches in large categories are slower until this ends.
+        # Searches in large categories are slower until this is done.
         renew_live_codes(connections.engine)
     return report
 
@@ -99,7 +99,7 @@ def _roll_back(
 
 
 def choose_rollback(connection: Connection, kind: ModelKind, to_version: int | None = None) -> int:
-    """Return the version to roll back to, which was live before. It is the champion only if ``to_version`` names it.
+    """Return the version to roll back to. It was live before, and is the champion only if ``to_version`` names it.
 
     Raises:
         NotFoundError: there is no earlier version.
@@ -138,7 +138,7 @@ def _go_live(connection: Connection, kind: ModelKind, version: int, report: dict
     if live is not None and live.model_version_id == version:
         return
     if kind == "classifier":
-        # Images may have been added, deleted or moved to another product since it was live.
+        # Images may have been added, deleted or moved to another product since this version was live.
         renew_product_tags(connection, version)
         insert_switch(connection, Switch(kind, version, live.model_version_id if live else None), report)
         return

@@ -18,7 +18,10 @@ from jobs.errors import RefusedError
 
 @dataclass(frozen=True)
 class LiveModels:
-    """The live models. The first classifier goes live when it is promoted, the first space when a run is published."""
+    """The live models. The first classifier goes live when it is promoted, the first space when a run is published.
+
+    A field is None before that.
+    """
 
     classifier_version_id: int | None
     encoder_version_id: int | None
@@ -29,8 +32,8 @@ class LiveModels:
 class NeighbourAgreement:
     """How similar the old and the new space are, on a sample of images.
 
-    ``overlap`` is the mean share, 0 to 1, of an image's nearest neighbors in the old space that are also nearest in the
-    new one. It is None if no image has neighbors in both spaces.
+    ``overlap`` is the mean share, 0 to 1, of an image's nearest neighbors in the old space that are also its nearest
+    neighbors in the new one. It is None if no image could be compared.
     """
 
     images: int
@@ -39,7 +42,7 @@ class NeighbourAgreement:
 
 @dataclass(frozen=True)
 class MissingResults:
-    """Images and texts of ``catalog.text_queries`` that the targets have not processed yet."""
+    """Numbers of images, and of texts in ``catalog.text_queries``, that the targets have not processed yet."""
 
     images: int
     texts: int
@@ -56,7 +59,7 @@ def read_live_models(connection: Connection) -> LiveModels:
 
 
 def find_switches(live: LiveModels, targets: RunModels) -> tuple[Switch, ...]:
-    """Return the switches from the live models to the targets. The first space goes live by publishing instead."""
+    """Return the switches from the live models to the targets, except to a first space: publishing makes it live."""
     switches = []
     if targets.classifier_version_id is not None and live.classifier_version_id != targets.classifier_version_id:
         switches.append(Switch("classifier", targets.classifier_version_id, live.classifier_version_id))
@@ -66,9 +69,9 @@ def find_switches(live: LiveModels, targets: RunModels) -> tuple[Switch, ...]:
 
 
 def apply_rollbacks(connection: Connection, targets: RunModels, live: LiveModels) -> RunModels:
-    """Replace the target of each kind whose champion is live already: a rollback since the start may have changed it.
+    """Replace the target of each kind whose champion is already live, for example after a rollback during the retag.
 
-    A rollback starts no retag of its own, and must not stop this one from switching the other kind.
+    A rollback starts no retag of its own, and must not prevent this one from switching the other kind.
     """
     classifier, encoder = (read_champion(connection, kind) for kind in ("classifier", "encoder"))
     if classifier and classifier.model_version_id == live.classifier_version_id:
@@ -79,7 +82,7 @@ def apply_rollbacks(connection: Connection, targets: RunModels, live: LiveModels
 
 
 def is_superseded(connection: Connection, targets: RunModels) -> bool:
-    """Tell whether a target of a retag is no longer the champion."""
+    """Return whether a target of a retag is no longer the champion."""
     champions = (read_champion(connection, kind) for kind in ("classifier", "encoder"))
     wanted = (targets.classifier_version_id, targets.encoder_version_id)
     return tuple(champion and champion.model_version_id for champion in champions) != wanted
@@ -88,7 +91,7 @@ def is_superseded(connection: Connection, targets: RunModels) -> bool:
 def find_missing_results(
     connection: Connection, targets: RunModels, switches: tuple[Switch, ...]
 ) -> MissingResults | None:
-    """Return what the targets have not processed, or None if they can go live. Only exact under `lock_for_switch`."""
+    """Return what the targets have not processed, or None if they can go live. Exact only under `lock_for_switch`."""
     images = count_unprocessed(connection, targets.classifier_version_id, targets.space_id)
     has_new_encoder = any(switch.kind == "encoder" for switch in switches)
     texts = count_missing_texts(connection, targets.encoder_version_id) if has_new_encoder else 0
@@ -106,7 +109,7 @@ def switch_models(
     """Switch in the caller's transaction, which must hold the locks of `lock_for_switch`.
 
     Raises:
-        RefusedError: more images than the limit allows would lose their result.
+        RefusedError: more images would lose their result than the limit allows.
     """
     for switch in switches:
         report: dict[str, Any]
