@@ -21,11 +21,11 @@ SHARDS_OF = {
     "pytorch_model.bin": None,
     "pytorch_model.bin.index.json": r"pytorch_model-\d+-of-\d+\.bin",
 }
-"""Weights in the layout of Transformers, in order of preference: one file, or an index and its shards."""
+"""Weights in the Transformers layout, in order of preference. Each is one file, or an index with its shards."""
 
 
 def choose_weights(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the preferred weights of a folder: one file, or an index and its shards; empty if there are none."""
+    """Return the preferred weights of a folder: one file, an index and its shards, or nothing if it has no weights."""
     present = sorted(names)
     for first, pattern in SHARDS_OF.items():
         shards = [name for name in present if pattern and re.fullmatch(pattern, name)]
@@ -35,7 +35,7 @@ def choose_weights(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def choose_small_files(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the configuration, preprocessing and tokenizer files of a folder, without indexes of weights."""
+    """Return the configuration, preprocessing and tokenizer files of a folder, except indexes of weights."""
     return tuple(
         name
         for name in sorted(names)
@@ -44,9 +44,9 @@ def choose_small_files(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def download(base: str, setting: str) -> Path:
-    """Download a hub id (``owner/name[@revision]``) to the cache of the hub client, and return its folder.
+    """Download a hub id (``owner/name[@revision]``) to the cache of the hub client, and return the folder.
 
-    Downloads the small files and the preferred weights. Without a network, it uses an earlier download.
+    Download only the small files and the preferred weights. Without a network, use an earlier download.
 
     Raises:
         ConfigurationError: the repository does not exist, is restricted, or cannot be downloaded.
@@ -71,7 +71,7 @@ def download(base: str, setting: str) -> Path:
         try:
             names = [file.path for file in get_cached_repo_tree(name, revision=folder.name)]
         except CachedRepoTreeNotFoundError:
-            # The cache was filled by an older client, and the hub is unreachable.
+            # The hub is unreachable, and the cache was filled by an older client.
             names = [path.name for path in folder.iterdir()]
         if weights := choose_weights(names):
             snapshot_download(name, revision=folder.name, allow_patterns=list(weights))
@@ -106,12 +106,11 @@ OPEN_CLIP_CONFIG = "open_clip_config.json"
 def resolve_base(base: str, setting: str, cache: Path) -> Path:
     """Return the folder of a base model, given as a directory or a hub id (``owner/name[@revision]``).
 
-    Pickled weights are converted to safetensors once, in a folder of ``cache``.
+    Pickled weights are converted to safetensors once and kept in ``cache``. No other model is ever substituted.
 
     Raises:
-        ConfigurationError: neither a directory nor a model of the hub, or its weights do not load. Never a
-            substitute.
-        RetryableError: another process is converting it.
+        ConfigurationError: ``base`` is neither a directory nor a model on the hub, or its weights cannot be loaded.
+        RetryableError: another process is converting the weights.
     """
     folder = Path(base).expanduser()
     if not folder.is_dir():
@@ -152,9 +151,9 @@ def _require_layout(folder: Path, names: Collection[str], weights: Collection[st
 def load_model(
     auto_class: Any, folder: Path, dtype: Any, name_new_module: Callable[[Any], str] = lambda _: "", **options: Any
 ) -> Any:
-    """Load a model with one of Transformers' auto classes, and check that no weight is missing.
+    """Load a model with an auto class of Transformers, and check that no weight is missing.
 
-    ``name_new_module`` returns the name of a module to train from scratch, whose weights may be missing.
+    ``name_new_module`` returns the name of a module that will be trained from scratch. Its weights may be missing.
 
     Raises:
         ConfigurationError: the folder holds no such model, or weights are missing.
@@ -170,7 +169,7 @@ def load_model(
             **options,
         )
     new_module = name_new_module(model)
-    # Transformers replaces missing weights and weights of another shape with random numbers.
+    # Transformers silently replaces weights that are missing or have another shape with random numbers.
     incomplete = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
     missing = sorted(name for name in incomplete if not (new_module and name.startswith(f"{new_module}.")))
     if missing:
@@ -181,7 +180,7 @@ def load_model(
 
 
 def require_numbers(model: Any, folder: Path) -> None:
-    """Check that all weights of a model are finite, before it is trained or adopted.
+    """Check that all weights of a model are finite. Call this before a model is trained or adopted.
 
     Raises:
         ConfigurationError: a weight is infinite or not a number.
@@ -193,10 +192,10 @@ def require_numbers(model: Any, folder: Path) -> None:
 
 @contextmanager
 def explain_damage(message: str) -> Iterator[None]:
-    """Turn any exception about a file into one line.
+    """Turn any exception about a file into an error with one line.
 
-    It catches every type: on damaged files, Transformers and tokenizers also raise KeyError, TypeError, RuntimeError
-    and plain Exception.
+    Every type is caught, because damaged files make Transformers and tokenizers raise KeyError, TypeError,
+    RuntimeError and even plain Exception.
 
     Raises:
         ConfigurationError: ``message`` with the first line of the exception.
@@ -204,7 +203,7 @@ def explain_damage(message: str) -> Iterator[None]:
     try:
         yield
     except (RetryableError, TerminatedError, MemoryError):
-        # These are not caused by the file: a signal may arrive at any time.
+        # Not caused by the file. For example, a signal may arrive at any time.
         raise
     except Exception as error:
         raise ConfigurationError(f"{message}: {first_line(error)}") from error
@@ -222,7 +221,7 @@ def hash_checkpoint(folder: Path) -> str:
 
 def _hash_files(folder: Path, files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    # Hash in parallel (it releases the GIL): each start of a shard waits for it.
+    # Hash in parallel, because every shard waits for this when it starts. Hashing releases the GIL.
     with ThreadPoolExecutor() as pool:
         for path, file_hash in zip(files, pool.map(hash_file, files), strict=True):
             digest.update(f"{path.relative_to(folder).as_posix()}\0{file_hash}\n".encode())

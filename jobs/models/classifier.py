@@ -1,4 +1,4 @@
-"""Load image classifiers of Transformers, and compute probabilities with them."""
+"""Load Transformers image classifiers, and compute probabilities with them."""
 
 import json
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class _Calibration(BaseModel):
 class Classifier:
     """A loaded classifier. ``categories`` are in the order of its outputs.
 
-    Logits are divided by ``temperature`` to calibrate them: a confidence of 0.8 is right in 8 of 10 cases.
+    Logits are divided by ``temperature``, which calibrates the confidences: 8 of 10 tags with confidence 0.8 are right.
     """
 
     model: Any
@@ -59,7 +59,7 @@ def load_classifier(folder: Path, device: Device) -> Classifier:
 
 
 def read_categories(folder: Path) -> tuple[str, ...]:
-    """Read the categories of a checkpoint, in the order of its outputs, from its configuration."""
+    """Read the categories of a checkpoint from its configuration, in the order of its outputs."""
     from transformers import AutoConfig
 
     return _categories(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
@@ -71,10 +71,10 @@ def write_temperature(folder: Path, temperature: float) -> None:
 
 
 def read_temperature(folder: Path) -> float | None:
-    """Read the temperature of a checkpoint; None if it was never calibrated.
+    """Return the temperature of a checkpoint, or None if it was never calibrated.
 
     Raises:
-        ConfigurationError: its file contains no positive number.
+        ConfigurationError: the calibration file contains no positive number.
     """
     file = folder / CALIBRATION_FILE
     try:

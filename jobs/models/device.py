@@ -17,7 +17,7 @@ CPU_FEATURES: dict[Precision, frozenset[str]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
     "fp16": frozenset({"avx512_fp16", "amx_fp16"}),
 }
-"""Instruction sets by their names in torch, one of which is required."""
+"""Instruction sets, as torch names them, that support a precision natively. One of them suffices."""
 
 _streams = threading.local()
 
@@ -31,7 +31,7 @@ class Device:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether this is a GPU, to which batches must be copied."""
+        """Whether this is a GPU. Batches must then be copied to it."""
         return self.torch_device.type == "cuda"
 
     @property
@@ -47,16 +47,16 @@ class Device:
     def batch_size(self) -> int:
         """Default number of images in a forward pass.
 
-        A GPU needs many. On a CPU, the activations of a few fit into its caches, and the process needs less memory.
+        A GPU needs many to be busy. A CPU is given fewer: their activations fit into its caches and take less memory.
         """
         return 64 if self.is_cuda else 16
 
 
 def choose_device(device: str, precision: str, index: int = 0) -> Device:
-    """Resolve ``auto``: a GPU if there is one, and 16 bits if the processor supports them natively.
+    """Resolve ``auto`` to a GPU if there is one, and to 16 bits if the hardware supports them natively.
 
-    A CPU without native support for the precision uses float32. ``index`` distributes tasks over several GPUs: it is
-    taken modulo their number.
+    A CPU without native support for the precision uses float32. ``index``, modulo the number of GPUs, selects one of
+    them, so tasks are distributed over all.
 
     Raises:
         ConfigurationError: the value is invalid, or this machine has no GPU.
@@ -77,9 +77,9 @@ def choose_device(device: str, precision: str, index: int = 0) -> Device:
 
 
 def list_native_precisions(features: Mapping[str, object], onednn: Collection[Precision]) -> tuple[Precision, ...]:
-    """Return the 16-bit precisions that a CPU supports natively: it has the instructions, and torch uses them.
+    """Return the 16-bit precisions for which the CPU has instructions that torch uses.
 
-    ``features`` are those of the processor, ``onednn`` those that the kernel library is allowed to use.
+    ``features`` are the features of the processor, ``onednn`` the precisions that the kernel library may use.
     """
     return tuple(
         precision
@@ -89,14 +89,14 @@ def list_native_precisions(features: Mapping[str, object], onednn: Collection[Pr
 
 
 def choose_cpu_precision(precision: str, native: Collection[Precision]) -> Precision:
-    """Return the precision that a CPU uses for a requested precision."""
+    """Return the precision that a CPU uses if ``precision`` is requested."""
     if precision in {"auto", "int8"}:
         return "bf16" if "bf16" in native else "fp32"
     return choose_float(cast(Precision, precision), native)
 
 
 def list_onednn_precisions() -> tuple[Precision, ...]:
-    """Return the 16-bit precisions of oneDNN, which respects ONEDNN_MAX_CPU_ISA, unlike the CPU features."""
+    """Return the 16-bit precisions of oneDNN. Unlike the CPU features, they respect ONEDNN_MAX_CPU_ISA."""
     supported: dict[Precision, bool] = {
         "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported(),
@@ -105,10 +105,10 @@ def list_onednn_precisions() -> tuple[Precision, ...]:
 
 
 def prepare_passes(device: Device) -> int:
-    """Return the number of concurrent batches, and limit torch on a CPU to one thread per pass.
+    """Return the number of batches to run concurrently. On a CPU, also limit torch to one thread per pass.
 
-    Two on a GPU: one is copied while the other is computed. One per core on a CPU: threads inside one pass would wait
-    for each other whenever decoding uses a core.
+    On a GPU it is two: one is copied while the other is computed. On a CPU it is one per core: several threads in one
+    pass would wait for each other whenever decoding uses a core.
     """
     if device.is_cuda:
         return 2
@@ -117,7 +117,7 @@ def prepare_passes(device: Device) -> int:
 
 
 def use_own_stream(device: Device) -> AbstractContextManager[object]:
-    """Use a CUDA stream per thread, so that one batch is copied while that of another thread is computed."""
+    """Use one CUDA stream per thread. A batch can then be copied while another thread's batch is computed."""
     if not device.is_cuda:
         return nullcontext()
     streams: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("by_device", {})

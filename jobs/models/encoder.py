@@ -1,4 +1,4 @@
-"""Load CLIP-like encoders of Transformers, and embed images and texts in one vector space."""
+"""Load CLIP-like Transformers encoders, and embed images and texts in one vector space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from jobs.models.device import Device
 from jobs.models.preprocessing import Preprocessing
 
 PADDED_TEXT_TOWERS = frozenset({"siglip_text_model", "siglip2_text_model"})
-"""Text towers trained on texts padded to a fixed length, where every token attends to the padding. In other towers
-padding is masked, or follows all tokens that matter."""
+"""Text towers that were trained on texts padded to a fixed length, with every token attending to the padding. In other
+towers, padding is masked or comes after all tokens that matter."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TextEncoder:
 
 
 def tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Turn texts into the inputs of the text tower of ``model``, [n, length] each, padded to the same length."""
+    """Turn texts into inputs for the text tower of ``model``, each [n, length] and padded to the same length."""
     tower = model.config.text_config
     tokens = tokenizer(
         list(texts),
@@ -66,23 +66,23 @@ def tokenize(tokenizer: Any, model: Any, texts: Sequence[str]) -> dict[str, torc
 
 
 def load_image_encoder(folder: Path, device: Device) -> ImageEncoder:
-    """Load the image tower for inference; raises ConfigurationError if the folder holds no such encoder."""
+    """Load the image tower for inference. Raise ConfigurationError if the folder holds no such encoder."""
     model = _drop_tower(load_towers(folder, device.dtype), "text_model").eval().to(device.torch_device)
     return ImageEncoder(model, Preprocessing.from_checkpoint(folder), device)
 
 
 def load_text_encoder(folder: Path, device: Device) -> TextEncoder:
-    """Load the text tower for inference; raises ConfigurationError if the folder holds no such encoder."""
+    """Load the text tower for inference. Raise ConfigurationError if the folder holds no such encoder."""
     model = _drop_tower(load_towers(folder, device.dtype), "vision_model").eval().to(device.torch_device)
     return TextEncoder(model, load_tokenizer(folder), device)
 
 
 def read_dimensions(folder: Path) -> int:
-    """Read the length of the vectors of a checkpoint from its configuration."""
+    """Read the vector length of a checkpoint from its configuration."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    # CLIP has a projection. The vectors of SigLIP are as wide as its image tower.
+    # CLIP projects to this length. SigLIP has no projection: its vectors are as wide as its image tower.
     return int(getattr(config, "projection_dim", None) or config.vision_config.hidden_size)
 
 
@@ -104,7 +104,7 @@ def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer of a checkpoint.
 
     Raises:
-        ConfigurationError: it has none. Transformers would create an empty one that maps all texts to the same tokens.
+        ConfigurationError: it has none. Transformers would create an empty one, which maps all texts to equal tokens.
     """
     from transformers import AutoTokenizer
 

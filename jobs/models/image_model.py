@@ -1,4 +1,4 @@
-"""Define the interface of a loaded image model and the build record in its folder, and load the model."""
+"""Define the interface of loaded image models and the build record in a model folder, and load models."""
 
 import logging
 from collections.abc import Collection
@@ -25,12 +25,12 @@ GRAPH_FILE = "graph.xml"
 
 @dataclass(frozen=True)
 class ModelBuild:
-    """Describe how a model is served; replaces the checkpoint's own configuration at serving time.
+    """How a model is served. Serving reads this instead of the checkpoint's own configuration.
 
-    ``rest_precision`` is the precision of the layers of an int8 model that are not quantized, and equals ``precision``
-    for other models. ``float_blocks`` names the blocks that were kept in float, and ``int8_share`` is the remaining
-    int8 share, 0 to 1, of the multiply-adds of all layers with weights.
-    ``categories`` are in the order of a classifier's outputs. Its logits are divided by ``temperature``.
+    ``rest_precision`` is the precision of those layers of an int8 model that are not quantized; in other models it
+    equals ``precision``. ``float_blocks`` names the blocks that were kept in float. ``int8_share``, 0 to 1, is the
+    share of multiply-adds that run in int8, among all layers with weights. ``categories`` are in the order of a
+    classifier's outputs. Its logits are divided by ``temperature``.
     """
 
     kind: ModelKind
@@ -57,8 +57,8 @@ class ModelBuild:
 def choose_float(precision: Precision, native: Collection[Precision]) -> Precision:
     """Return ``precision`` if the processor supports it natively, else float32.
 
-    Emulated 16-bit floats take two to five times as long as float32. The fidelity gate compared every build with
-    float32, so predictions stay within its bounds.
+    Emulated 16-bit floats take two to five times as long as float32. The fidelity gate has compared every build with
+    float32, so predictions in float32 are within its bounds.
     """
     if precision == "fp32" or precision in native:
         return precision
@@ -78,7 +78,7 @@ def write_build(folder: Path, build: ModelBuild) -> None:
 
 
 def read_build(folder: Path) -> ModelBuild | None:
-    """Read the build record of a model folder; None if it has none, so each machine chooses its own precision.
+    """Return the build record of a model folder. If it is None, each machine chooses its own precision.
 
     Raises:
         ConfigurationError: the file is not a valid build record.
@@ -93,7 +93,7 @@ def read_build(folder: Path) -> ModelBuild | None:
 
 
 class ImageModel(Protocol):
-    """A loaded model that takes images; safe to call from ``passes`` threads at a time."""
+    """A loaded model that takes images. Safe to call from ``passes`` threads at a time."""
 
     @property
     def engine(self) -> EngineName:
@@ -125,10 +125,10 @@ class ImageModel(Protocol):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Device and precision for torch; both may be ``auto``. A build record overrides the precision.
+    """Device and precision for torch. Both may be ``auto``, and a build record overrides the precision.
 
-    ``device_index`` selects one of several GPUs. ``pass_size`` is the fixed number of images per pass of an OpenVINO
-    graph; None selects a size that suits large batches.
+    ``device_index`` selects one of several GPUs. ``pass_size`` is the fixed number of images in a pass of an OpenVINO
+    graph. None selects a size that suits large batches.
     """
 
     device: str
@@ -138,7 +138,7 @@ class EngineSettings:
 
 
 def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) -> ImageModel:
-    """Load a model as it is served. Torch is imported only for models that run in it.
+    """Load a model as it is served. Import torch only for models that run in it.
 
     Raises:
         ConfigurationError: the folder holds no model of this kind, or this machine cannot run it.

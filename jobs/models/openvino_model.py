@@ -18,23 +18,23 @@ from jobs.images.geometry import Geometry
 from jobs.models.image_model import GRAPH_FILE, EngineName, ModelBuild, Precision, choose_float
 
 PASS_SIZE = 8
-"""Images per pass: fixed, so the graph is planned once, and small, so activations stay in the caches."""
+"""Images per pass. It is fixed, so the graph is planned once, and small, so activations stay in the caches."""
 PRECISION_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 FIRST_PASS = Lock()
-"""The Python binding of OpenVINO initializes itself in the first pass of a process, and deadlocks if two threads do
-this at the same time. Each graph therefore runs its first pass under this lock."""
+"""Lock for the first pass of each graph. The Python binding of OpenVINO initializes itself in the first pass of a
+process, and deadlocks if two threads do this at the same time."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A compiled graph with one uint8 input [pass_size, side, side, 3], and one request (with memory) per pass."""
+    """A compiled graph with one uint8 input [pass_size, side, side, 3]. Each concurrent pass has its own request."""
 
     requests: "SimpleQueue[ov.InferRequest]"
     passes: int
     pass_size: int
 
     def infer(self, pixels: np.ndarray) -> list[np.ndarray]:
-        """Run at least one image: uint8 [n, side, side, 3] to float32 [n, outputs] for each output."""
+        """Turn uint8 pixels [n, side, side, 3] of at least one image into float32 [n, outputs] for each output."""
         starts = range(0, len(pixels), self.pass_size)
         parts = [self._pass(pixels[start : start + self.pass_size]) for start in starts]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
@@ -53,7 +53,7 @@ class Graph:
 
 
 class OpenVinoModel:
-    """One model as a graph of its own, compiled on first use."""
+    """A model with its own graph, which is compiled on first use."""
 
     engine: EngineName = "openvino"
 
@@ -81,7 +81,7 @@ class OpenVinoModel:
 
     @property
     def batch_size(self) -> int:
-        """The size of two passes."""
+        """The number of images in two passes."""
         return 2 * self._pass_size
 
     @property
@@ -115,7 +115,7 @@ def load_openvino_model(folder: Path, build: ModelBuild, pass_size: int | None =
 
 
 def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int = PASS_SIZE) -> Graph:
-    """Compile the graphs of several folders as one with a shared input; ``precision`` is that of float layers.
+    """Compile the graphs of several folders as one graph with a shared input. Float layers run in ``precision``.
 
     Raises:
         ConfigurationError: a folder holds no graph.
@@ -128,13 +128,13 @@ def compile_graphs(folders: Sequence[Path], precision: Precision, pass_size: int
 
 
 def compile_graph(core: ov.Core, graph: ov.Model, precision: Precision) -> Graph:
-    """Compile a graph of fixed shape and run it once. It gets one single-threaded pass per core."""
+    """Compile a graph of fixed shape, with one single-threaded pass per core, and run it once."""
     cores = count_cores()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
         "NUM_STREAMS": cores,
         "INFERENCE_NUM_THREADS": cores,
-        # With pinning, two processes would share one core and leave another idle.
+        # With pinning, two processes could share one core and leave another idle.
         "ENABLE_CPU_PINNING": False,
     }
     requests: SimpleQueue[ov.InferRequest] = SimpleQueue()
@@ -154,7 +154,7 @@ def list_float_precisions() -> tuple[Precision, ...]:
     core = ov.Core()
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return ("fp32",)
-    # The kernels respect ONEDNN_MAX_CPU_ISA, the capabilities do not: try to compile a product.
+    # The kernels respect ONEDNN_MAX_CPU_ISA, but the capabilities do not. Compile a small product to find out.
     numbers = opset.parameter([1, 64], ov.Type.f32)
     product = opset.matmul(numbers, opset.constant(np.ones((64, 64), dtype=np.float32)), False, False)
     try:
@@ -167,7 +167,7 @@ def list_float_precisions() -> tuple[Precision, ...]:
 def finish(build: ModelBuild, outputs: np.ndarray) -> np.ndarray:
     """Turn the outputs of a graph into probabilities or unit vectors.
 
-    The vectors of a graph have unit length only within its precision.
+    Vectors are normalized here, because a graph returns unit length only up to the error of its precision.
     """
     if build.kind == "encoder":
         unit: np.ndarray = outputs / np.linalg.norm(outputs, axis=1, keepdims=True)
@@ -193,7 +193,7 @@ def _read_graph(core: ov.Core, file: Path) -> ov.Model:
 
 
 def _share_input(graphs: Sequence[ov.Model]) -> ov.Model:
-    """Join graphs to one with the input of the first and the outputs of all, in order."""
+    """Join graphs into one that has the input of the first and the outputs of all, in order."""
     first, *others = graphs
     shared = first.get_parameters()[0]
     for graph in others:

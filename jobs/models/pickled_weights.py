@@ -1,4 +1,4 @@
-"""Convert pickled weights of a checkpoint to safetensors once, without running code in the pickle."""
+"""Convert the pickled weights of a checkpoint to safetensors once, without running code in the pickle."""
 
 import hashlib
 import json
@@ -22,14 +22,14 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MIN_BYTES_PER_SECOND = 5_000_000
 START_SECONDS = 60
 PASSED_VARIABLES = ("HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH", "PYTHONUSERBASE")
-"""Environment variables of the process that reads the pickle. It gets no credentials."""
+"""Environment variables passed to the process that reads the pickle. None contains credentials."""
 
 
 def convert_pickled(folder: Path, weights: Sequence[str], others: Sequence[str], target: Path) -> None:
     """Write the checkpoint to ``target`` with its weights in safetensors, unless ``target`` exists.
 
-    ``weights`` are the names of the pickled files, preceded by their index if there is one; ``others`` are files to
-    copy. A killed conversion leaves no ``target``. A concurrent conversion waits for the first.
+    ``weights`` are the names of the pickled files, after their index if there is one. ``others`` are files to copy. A
+    killed conversion leaves no ``target``. A concurrent conversion waits for the first.
 
     Raises:
         ConfigurationError: the files contain more than tensors, are damaged, or need too much memory for their size.
@@ -104,8 +104,8 @@ def _unpickle(folder: Path, pairs: Sequence[tuple[Path, Path]], seconds: int) ->
 
 
 def _compare(path: Path, report: dict[str, Any]) -> None:
-    """Check that safetensors reads the same tensors as were read from the pickle."""
-    # Imported here, so that callers that convert nothing do not import torch.
+    """Check that the safetensors file contains the tensors that were read from the pickle."""
+    # Imported here, so callers that convert nothing do not import torch.
     import torch
     from safetensors import safe_open
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jobs.models.openvino_model import Graph, OpenVinoModel
 
 ModelInputs = tuple[np.ndarray, ...]
-"""One image resized for each geometry of a `Predictor`: uint8 pixels [side, side, 3]."""
+"""One image, resized once for each geometry of a `Predictor`: uint8 pixels [side, side, 3]."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Predictor:
-    """Run an encoder and, if the catalog has one, a classifier; safe to call from several threads.
+    """Run an encoder and, if the catalog has one, a classifier. Safe to call from several threads.
 
-    ``shared`` runs both models on one input, if they are OpenVINO graphs with equal geometry and precision.
+    ``shared`` runs both models on one input. It is None unless both are OpenVINO graphs of equal geometry and float
+    precision.
     """
 
     classifier: ImageModel | None
@@ -67,7 +68,7 @@ class Predictor:
         return max(model.passes for model in self.models)
 
     def predict(self, images: Sequence[ModelInputs], *, tag: bool, embed: bool) -> Predictions:
-        """Run one or both models on at least one image; ``tag`` requires a classifier."""
+        """Run one or both models on at least one image. ``tag`` requires a classifier."""
         if tag and embed and self.shared:
             return self.shared.predict(_stack(images, 0))
         return Predictions(
@@ -104,7 +105,7 @@ def load_predictor(classifier: Path | None, encoder: Path, settings: EngineSetti
 
 
 def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | None:
-    """Compile both models as one graph, if they take the same pixels and share the precision of float layers."""
+    """Compile both models as one graph if they take the same pixels and their float layers have equal precision."""
     if classifier.geometry != encoder.geometry or "torch" in {classifier.engine, encoder.engine}:
         return None
     from jobs.models.openvino_model import OpenVinoModel, compile_graphs
@@ -119,7 +120,7 @@ def _share_graph(classifier: ImageModel, encoder: ImageModel) -> SharedGraph | N
 
 
 def rank_categories(probabilities: np.ndarray, categories: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    """Return the three most probable categories with their probabilities, best first. Ties keep the order."""
+    """Return the three most probable categories with their probabilities, best first. Ties keep the category order."""
     best = np.argsort(-probabilities, kind="stable")[:3]
     return tuple((categories[index], float(probabilities[index])) for index in best)
 

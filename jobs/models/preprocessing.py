@@ -1,7 +1,7 @@
 """Read the preprocessing of a checkpoint and reproduce it.
 
-`Geometry` is applied to uint8 pixels before batching. Normalization is part of the forward pass, so that only bytes
-are copied to the device.
+`Geometry` is applied to uint8 pixels before batching. Normalization is part of the forward pass, so only bytes are
+copied to the device.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from jobs.models.checkpoint import explain_damage
 PILLOW_NAMES = {2: "bilinear", 3: "bicubic"}
 MAX_SIDE = 4096
 PROBE_SIZES = ((211, 300), (397, 260), (40, 47))
-"""Height and width of the images on which our preprocessing is compared with that of the checkpoint."""
+"""Heights and widths of the images on which our preprocessing is compared with the checkpoint's own."""
 TOLERATED_LEVELS = 2.5
-"""Tolerated difference on a scale of 255: our resampling and torchvision round differently, by up to 2."""
+"""Tolerated difference on a scale of 255. Rounding in our resampling and in torchvision differs by up to 2."""
 TOLERATED_SHARE = 0.05
-"""Share of values that may differ by more. The two directions are resized in another order, with clipping in between,
-which affects at most 2.1 % of the values. Another filter, or a crop shifted by a pixel, affects at least 16 %.
+"""Share of values that may differ by more. We resize the two directions in another order, with clipping in between.
+This affects at most 2.1 % of the values. A wrong filter, or a crop shifted by one pixel, affects at least 16 %.
 """
 
 
@@ -80,7 +80,7 @@ class Preprocessing:
         return cls(_read_geometry(processor), _of_channels(processor.image_mean), _of_channels(processor.image_std))
 
     def agrees_with(self, processor: Any) -> bool:
-        """Return whether the processor of the checkpoint gives the same tensors for images of several shapes."""
+        """Return whether the checkpoint's own processor gives the same tensors for images of several shapes."""
         return all(self._agrees_on(_make_probe(height, width), processor) for height, width in PROBE_SIZES)
 
     def _agrees_on(self, pixels: np.ndarray, processor: Any) -> bool:
@@ -102,7 +102,7 @@ class Preprocessing:
 
 
 def _of_channels(value: float | Sequence[float]) -> tuple[float, float, float]:
-    """Return one value per channel. Some checkpoints give a single value for all."""
+    """Return one value per channel. Some checkpoints have a single value for all channels."""
     values = (value,) if isinstance(value, int | float) else tuple(value)
     if len(values) not in {1, 3}:
         raise ConfigurationError(f"it has {len(values)} means or deviations, but images have three channels")
@@ -113,7 +113,7 @@ def _of_channels(value: float | Sequence[float]) -> tuple[float, float, float]:
 @cache
 @torch.inference_mode(False)
 def _channel_values(values: tuple[float, float, float], device: torch.device) -> torch.Tensor:
-    """Return one value per channel [1, 3, 1, 1], cached: a copy to a GPU would wait for its queue."""
+    """Return one value per channel as a tensor [1, 3, 1, 1]. Cached, because a copy to a GPU waits for its queue."""
     return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
@@ -135,7 +135,7 @@ def _read_geometry(processor: Any) -> Geometry:
     crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
     interpolation = _require_interpolation(PILLOW_NAMES.get(processor.resample, str(processor.resample)))
     edge = size.get("shortest_edge")
-    # ConvNextImageProcessor, which microsoft/resnet-18 uses, crops a larger resize only below 384 px.
+    # ConvNextImageProcessor, used by microsoft/resnet-18: below 384 px it resizes to a larger size and crops.
     if edge and hasattr(processor, "crop_pct"):
         is_cropped = edge < 384
         return Geometry(int(edge / processor.crop_pct) if is_cropped else edge, edge, is_cropped, interpolation)
@@ -153,6 +153,6 @@ def _require_interpolation(name: str) -> str:
 
 
 def _make_probe(height: int, width: int) -> np.ndarray:
-    """Return random blocks of 8 pixels, on which any shift and any other filter shows."""
+    """Return an image of random blocks of 8 pixels, on which any shift or wrong filter makes a difference."""
     blocks = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
     return blocks.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]

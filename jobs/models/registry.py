@@ -1,4 +1,4 @@
-"""Store checkpoints in the bucket under the hash of their files, and verify them when they are fetched."""
+"""Store checkpoints in the bucket under the hash of their files, and verify them when fetching them."""
 
 import shutil
 from pathlib import Path
@@ -27,7 +27,7 @@ def upload_checkpoint(
     fidelity: list[dict[str, Any]] | None = None,
 ) -> NewModelVersion:
     """Upload a checkpoint, writing the list of its files last, and return the record to register."""
-    # Imported here, since they import torch, which fetching does not need.
+    # Imported here because they import torch, which fetching does not need.
     from jobs.models.classifier import read_categories
     from jobs.models.encoder import read_dimensions
     from jobs.models.preprocessing import Preprocessing
@@ -57,7 +57,7 @@ def upload_checkpoint(
 
 
 def fetch_checkpoint(store: ObjectStore, version: ModelVersion, cache: Path) -> Path:
-    """Return the folder of a registered checkpoint. It is verified in every call, and downloaded if needed.
+    """Return the local folder of a registered checkpoint. Verify it on every call, and download it if needed.
 
     Raises:
         PermanentError: the files in the bucket do not match the registered hash.
@@ -71,7 +71,7 @@ def fetch_checkpoint(store: ObjectStore, version: ModelVersion, cache: Path) -> 
 
 
 def _download(store: ObjectStore, version: ModelVersion, folder: Path) -> None:
-    """Download to a temporary folder and rename it, so that a killed job leaves no partial checkpoint."""
+    """Download to a temporary folder and then rename it, so a killed job leaves no partial checkpoint."""
     location = S3Uri.parse(version.artifact_uri)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open_scratch(folder.parent) as scratch:
@@ -91,6 +91,6 @@ def _download(store: ObjectStore, version: ModelVersion, folder: Path) -> None:
         try:
             staged.rename(folder)
         except OSError:
-            # Another job was faster, with the same files.
+            # Fine if another job was faster: it has downloaded the same files.
             if not folder.is_dir():
                 raise

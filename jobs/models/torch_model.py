@@ -46,7 +46,7 @@ class TorchModel:
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8 pixels [n, side, side, 3] into float32 [n, outputs]: calibrated probabilities or unit vectors."""
-        # Channels stay last in memory, which is faster for convolutions.
+        # Only the view changes: channels stay last in memory, which is faster for convolutions.
         batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         if self.device.is_cuda:
             batch = batch.pin_memory()
@@ -58,7 +58,7 @@ class TorchModel:
 
 
 def load_torch_model(folder: Path, kind: ModelKind, device: Device) -> TorchModel:
-    """Load a checkpoint for inference. On a CPU this limits torch to one thread per pass.
+    """Load a checkpoint for inference. On a CPU, this limits torch to one thread per pass.
 
     Raises:
         PermanentError: the folder holds no model of this kind.
@@ -81,7 +81,7 @@ def describe_checkpoint(folder: Path, kind: ModelKind) -> ModelBuild:
 
 
 def forward_halving(forward: Forward, batch: torch.Tensor) -> torch.Tensor:
-    """Run a batch, halving it as long as the GPU runs out of memory.
+    """Run a batch. Halve it as often as the GPU runs out of memory.
 
     Raises:
         RetryableError: a single image does not fit.

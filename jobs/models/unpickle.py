@@ -27,8 +27,8 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 def leave_network() -> None:
     """Enter a network namespace without interfaces, if the kernel and the container allow it.
 
-    The required user namespace also drops all capabilities, including that of raising a hard limit. The process must
-    have a single thread.
+    This requires a user namespace, which also drops all capabilities, including the one to raise hard limits. The
+    process must have a single thread.
     """
     libc = ctypes.CDLL(None)
     libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)
@@ -43,9 +43,9 @@ def end_with(parent: int) -> None:
 
 
 def confine(seconds: int, more_memory_bytes: int, file_bytes: int) -> None:
-    """Limit CPU time, additional memory and the size of files, and allow no new file descriptors.
+    """Limit CPU time, additional memory and the size of files, and forbid new file descriptors.
 
-    Without new descriptors, the process can create no socket and open no file. Open descriptors keep working.
+    Without new descriptors, the process cannot create sockets or open files. Open descriptors keep working.
     """
     memory_bytes = _read_private_memory() + more_memory_bytes
     for limit, value in (
@@ -90,7 +90,7 @@ REASON = re.compile(
 
 def main() -> None:
     """Convert the files in the arguments. Any error ends the process with one line on standard error."""
-    # Must come first: importing torch starts threads.
+    # Must come first, because importing torch starts threads.
     leave_network()
     parent, seconds, *paths = sys.argv[1:]
     end_with(int(parent))
@@ -100,7 +100,7 @@ def main() -> None:
             (stack.enter_context(Path(source).open("rb")), stack.enter_context(Path(target).open("xb")))
             for source, target in zip(paths[::2], paths[1::2], strict=True)
         ]
-        # Non-contiguous tensors are copied, and tensors that share memory are written once per name.
+        # Twice the size, because non-contiguous tensors are copied and tensors that share memory are written per name.
         bound = 2 * max(Path(source).stat().st_size for source in paths[::2]) + MEMORY_MARGIN_BYTES
         confine(int(seconds), more_memory_bytes=bound, file_bytes=bound)
         try:
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def _import_lazy_modules() -> None:
-    """Load a tensor in both formats of torch: imports on first use would open files later."""
+    """Load a tensor in both torch formats, because modules that are imported on first use would open files later."""
     import torch
 
     for is_zip in (True, False):
@@ -136,7 +136,7 @@ def _convert(source: BinaryIO, target: BinaryIO) -> dict[str, dict[str, Any]]:
 
 
 def _name_dtypes() -> dict[Any, str]:
-    """Return the names of dtypes in safetensors."""
+    """Return the safetensors name of each supported dtype."""
     import torch
 
     floats = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -145,9 +145,9 @@ def _name_dtypes() -> dict[Any, str]:
 
 
 def _write_safetensors(tensors: dict[str, Any], target: BinaryIO) -> dict[str, dict[str, Any]]:
-    """Write tensors one by one. The library would open the target by name, or need twice the memory.
+    """Write tensors one by one. The safetensors library would open the target by name or need twice the memory.
 
-    Tensors with the largest elements come first, so that each tensor starts at a multiple of its element size.
+    Tensors with the largest elements come first, so each tensor starts at a multiple of its element size.
     """
     import torch
 
@@ -172,7 +172,7 @@ def _write_safetensors(tensors: dict[str, Any], target: BinaryIO) -> dict[str, d
 
 
 def _describe(error: Exception) -> str:
-    """Return one line, without the advice of torch to load the file unsafely."""
+    """Return the error in one line, without torch's advice to load the file unsafely."""
     found = REASON.search(str(error))
     return found[1] if found else next(iter(str(error).strip().splitlines()), type(error).__name__)
 
