@@ -1,1 +1,1 @@
-"""The jobs: every module here runs without Airflow."""
+"""The jobs. Every module here runs without Airflow."""

@@ -1,7 +1,7 @@
 """Draw charts as SVG without scripts or inline styles, so they work under a strict Content-Security-Policy.
 
-A `Chart` in a Jinja template renders itself. Its marks have the classes ``series-0``, ``series-1`` and so on, which the
-style sheet of the page maps to colors.
+A `Chart` renders itself in a Jinja template. Its marks have the classes ``series-0``, ``series-1`` and so on, and the
+style sheet of the page maps these to colors.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ Unit = Literal["number", "share"]
 
 WIDTH, HEIGHT = 640.0, 160.0
 BAR_SHARE, MAX_BAR_WIDTH = 0.75, 56.0
-"""The width of a bar relative to its place; a chart of few bars must not consist of walls."""
+"""The width of a bar as a share of its slot, and its maximum, so a chart with few bars does not look like a wall."""
 POINT_RADIUS = 3.5
 TEMPLATE = """
 <figure class="chart">
@@ -51,7 +51,7 @@ TEMPLATE = """
 
 @dataclass(frozen=True)
 class Series:
-    """A named value for each place of the x axis; None leaves the place empty."""
+    """A named series of values, one for each place on the x axis. None leaves the place empty."""
 
     name: str
     values: Sequence[float | None]
@@ -59,7 +59,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bar:
-    """A rectangle of a stacked bar. The y axis points down, as in SVG."""
+    """One rectangle of a stacked bar. The y axis points down, as in SVG."""
 
     series: int
     x: float
@@ -71,7 +71,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """Points that are connected."""
+    """A line through points."""
 
     css_class: str
     points: tuple[tuple[float, float], ...]
@@ -79,7 +79,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Dot:
-    """A value, with its text for a mouse that points at it."""
+    """A data point, with the text to show when the mouse is over it."""
 
     series: int
     x: float
@@ -90,7 +90,7 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """Everything that a chart shows, in coordinates of its SVG; ticks are positions with labels."""
+    """Everything that a chart shows, in SVG coordinates. A tick is a position with a label."""
 
     title: str
     y_ticks: tuple[tuple[float, str], ...]
@@ -104,11 +104,11 @@ class Chart:
 
     @property
     def view_box(self) -> tuple[float, float, float, float]:
-        """The chart with room for its labels."""
+        """The view box of the SVG: the chart with space for its labels."""
         return -60, -10, self.width + 72, self.height + (36 if self.x_ticks else 20)
 
     def __html__(self) -> str:
-        """Render the chart; Jinja and MarkupSafe call this where they would escape a string."""
+        """Render the chart. Jinja and MarkupSafe call this where they would otherwise escape a string."""
         return _TEMPLATE.render(chart=self)
 
 
@@ -118,7 +118,7 @@ _TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).f
 def draw_stacked_bars(
     title: str, places: Sequence[str], series: Sequence[Series], unit: Unit = "number", highest: float | None = None
 ) -> Chart:
-    """Draw one bar for each place, with one part for each series; ``highest`` is the value at the top of the axis."""
+    """Draw one bar for each place, with one part for each series. ``highest`` is the value at the top of the axis."""
     totals = [sum(one.values[place] or 0 for one in series) for place in range(len(places))]
     top = highest or max(totals, default=0) or 1
     step = WIDTH / max(1, len(places))
@@ -139,7 +139,7 @@ def draw_stacked_bars(
 def draw_lines(
     title: str, places: Sequence[str], series: Sequence[Series], unit: Unit = "number", highest: float | None = None
 ) -> Chart:
-    """Draw a line for each series from zero to ``highest``; a single one needs no legend."""
+    """Draw one line for each series, on an axis from zero to ``highest``. A single line gets no legend."""
     known = [value for one in series for value in one.values if value is not None]
     top = highest or max(known, default=0) or 1
     lines, dots = [], []
@@ -162,7 +162,7 @@ def draw_lines(
 
 
 def format_value(value: float, unit: Unit) -> str:
-    """Format a share as percent, and a number with as many digits as its size needs."""
+    """Format a share as a percentage, or a number with more decimals the smaller it is."""
     if unit == "share":
         return f"{value:.0%}"
     if value >= 100 or value == int(value):

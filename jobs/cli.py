@@ -1,6 +1,6 @@
-"""``python -m jobs COMMAND``: one command for each task of the DAGs, and those that people type.
+"""``python -m jobs COMMAND``: one command for each task of the DAGs, and commands for people.
 
-Reports are JSON in the last line of standard output. Progress and errors go to standard error.
+A report is printed as JSON in the last line of standard output. Progress and errors go to standard error.
 """
 
 import errno
@@ -64,7 +64,7 @@ COMMANDS = {
     "stack": ("local", "Run Postgres, an S3 endpoint, the query service and Airflow on this machine."),
     "settings": ("settings", "Print every setting with its default, as a .env file."),
 }
-"""The module and the help of each command, in the order of ``--help``."""
+"""The module and help text of each command, in the order that ``--help`` shows."""
 
 
 def load_command(name: str) -> Any:
@@ -74,7 +74,7 @@ def load_command(name: str) -> Any:
 
 
 class LazyGroup(TyperGroup):
-    """Import the module of a command only if the command runs: ``--help`` and each command start without the others."""
+    """Import the module of a command only when it runs, so ``--help`` and other commands start without it."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -107,7 +107,7 @@ DISK_ERRORS = {
     errno.EISDIR: _WRONG_PATH,
     errno.EEXIST: _WRONG_PATH,
 }
-"""Errors of the machine rather than of our code, with their cure."""
+"""Errors caused by the machine rather than by our code, with the remedy."""
 
 
 def main() -> None:
@@ -116,17 +116,17 @@ def main() -> None:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run an application. A known error becomes one line and its exit code."""
+    """Run an application. Turn a known error into one line and its exit code."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("botocore", "boto3", "urllib3", "httpx", "matplotlib", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Transformers reads these on import, also in the processes that a job starts.
+    # Transformers reads these on import, including in the processes that a job starts.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # torch reads this on import. By default its threads spin while they wait for each other. As soon as another process
-    # takes a core, training needs ten times the processor time.
+    # torch reads this on import. By default, its threads spin while they wait for each other, and training needs ten
+    # times the CPU time as soon as another process takes a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if ignored := find_ignored_variables():
         logging.warning("%s in .env has no effect: export it instead", ", ".join(ignored))

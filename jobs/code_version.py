@@ -1,4 +1,4 @@
-"""Return the versions of the code and the libraries that built a model version."""
+"""Return the versions of the code and libraries, to record them with a model version."""
 
 import importlib.metadata
 import os
@@ -10,14 +10,14 @@ from jobs.settings import PROJECT_ROOT
 
 RELEASE = "0.1.0"
 COMMIT_VARIABLE = "CODE_VERSION"
-"""Set by a build argument in the Docker image, which contains no repository."""
+"""Set by a build argument in the Docker image, because the image contains no repository."""
 GIT_SECONDS = 10
 LIBRARIES = ("torch", "transformers", "openvino", "nncf")
 
 
 @cache
 def read_code_version() -> str:
-    """Return the commit of the image or the clone, with ``-dirty`` for local changes, or else the release."""
+    """Return the commit of the Docker image or the clone, with ``-dirty`` for local changes, else the release."""
     if commit := os.environ.get(COMMIT_VARIABLE):
         return commit
     if (PROJECT_ROOT / ".git").exists():

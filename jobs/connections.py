@@ -1,4 +1,4 @@
-"""Connect to the database and the bucket; every job opens its connections once and passes them on."""
+"""Connect to the database and the bucket. Every job opens its connections once and passes them on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from jobs.settings import Settings
 from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
 
-# SQLSTATE of a missing schema, table, column or function.
+# SQLSTATEs of a missing schema, table, column or function.
 MISSING_STATES = {"3F000", "42P01", "42703", "42883"}
 
 
 @dataclass(frozen=True)
 class Connections:
-    """The settings, connections to database and bucket, and the two locations in the bucket."""
+    """The settings, the connections to the database and the bucket, and the two locations in the bucket."""
 
     settings: Settings
     engine: Engine
@@ -32,7 +32,7 @@ def connect(settings: Settings) -> Iterator[Connections]:
     """Connect for the duration of a job.
 
     Raises:
-        RetryableError: the database is unavailable, now or later.
+        RetryableError: the database is unavailable, now or later in the job.
         ConfigurationError: the catalog schema is missing or outdated.
     """
     connections = open_connections(settings)
@@ -44,7 +44,7 @@ def connect(settings: Settings) -> Iterator[Connections]:
 
 
 def open_connections(settings: Settings) -> Connections:
-    """Return connections for a server, which keeps them open. They are opened on first use."""
+    """Return connections that open on first use and stay open, as a server needs them."""
     return Connections(
         settings,
         create_database_engine(settings.locations.database_url),
@@ -58,7 +58,7 @@ def open_connections(settings: Settings) -> Connections:
 
 @contextmanager
 def translate_catalog_errors(database_url: str) -> Iterator[None]:
-    """Turn exceptions of the database into the errors that `connect` raises."""
+    """Turn database exceptions into the errors that `connect` raises."""
     with translate_database_errors(database_url), _require_schema(database_url):
         yield
 

@@ -1,6 +1,6 @@
-"""Errors that end a job. Each has the exit code that tells a scheduler whether to try again.
+"""Errors that end a job. The exit code of each tells a scheduler whether to try again.
 
-A bad image is not one of them: it becomes a row of ``catalog.item_failures`` and the job continues.
+A bad image is not such an error: it becomes a row in ``catalog.item_failures``, and the job continues.
 """
 
 from typing import ClassVar
@@ -28,7 +28,7 @@ class RetryableError(JobError):
 
 
 class PermanentError(JobError):
-    """Somebody has to act. Raised itself only for damaged data in the bucket; otherwise one of its subclasses."""
+    """Somebody has to act. Raised directly only for damaged data; in all other cases a subclass is raised."""
 
     exit_code = EXIT_PERMANENT
 
@@ -38,7 +38,7 @@ class ConfigurationError(PermanentError):
 
 
 class NotFoundError(PermanentError):
-    """The run, model version, product or file that a command names does not exist, or does not exist yet."""
+    """The run, model version, product or file named in a command does not exist, or does not exist yet."""
 
 
 class RefusedError(PermanentError):
@@ -52,6 +52,6 @@ class TerminatedError(JobError):
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error, without the advice that libraries append."""
+    """Return the first line of an error, without the advice that libraries add in further lines."""
     line = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__} {line}".strip() if isinstance(error, KeyError) or not line else line

@@ -1,10 +1,10 @@
-"""List the reasons why an image can fail: the values of ``catalog.item_failures``."""
+"""List the stages and reasons of failed images: the values in ``catalog.item_failures``."""
 
 import enum
 
 
 class ReadReason(enum.StrEnum):
-    """Reasons why one object cannot be read although the bucket is reachable."""
+    """Reasons why an object cannot be read although the bucket is reachable."""
 
     MISSING = "object_missing"
     REPLACED = "object_replaced"
@@ -14,7 +14,7 @@ class ReadReason(enum.StrEnum):
 
 
 class DecodeReason(enum.StrEnum):
-    """Reasons why bytes cannot be decoded to an image."""
+    """Reasons why bytes cannot be decoded into an image."""
 
     EMPTY = "empty_file"
     UNSUPPORTED = "unsupported_format"
@@ -42,4 +42,4 @@ RETRYABLE_REASONS = (
     ReadReason.REFUSED,
     DecodeReason.DECODER_LOST,
 )
-"""Reasons that may pass although the bytes stay the same. For other reasons, an image is due when its bytes change."""
+"""Reasons that may be temporary. After a failure for any other reason, an image is due only when its bytes change."""

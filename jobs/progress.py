@@ -1,4 +1,4 @@
-"""Report the progress of a job: store it for the pages, and log it from time to time."""
+"""Report the progress of a job: store it for the pages, and log it at intervals."""
 
 import logging
 import threading
@@ -15,17 +15,17 @@ from jobs.database.job_progress import JobProgress, delete_job_progress, upsert_
 log = logging.getLogger(__name__)
 
 MIN_REPORT_SECONDS = 0.5
-"""Earlier reports of the same stage are dropped."""
+"""Minimum time between two reports of a stage. Reports that come sooner are dropped."""
 WRITE_SECONDS = 1.5
 LOG_SECONDS = 12.0
 CLOSE_SECONDS = 5.0
-"""Maximum time that a job waits for its last write."""
+"""Maximum time that a job waits at its end for the last write."""
 
 _Item = TypeVar("_Item")
 
 
 class Progress:
-    """Keep the latest report of one job. All reports come from the same thread."""
+    """Keep the latest report of one job. All reports must come from the same thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.latest: JobProgress | None = None
@@ -68,7 +68,7 @@ class Progress:
     def track(
         self, stage: str, items: Iterable[_Item], total: int, *, size: int = 1, unit: str = "images"
     ) -> Iterator[_Item]:
-        """Yield items, reporting each when the next is requested. An item is a batch of ``size`` units."""
+        """Yield items, and report each as done when the next is requested. An item is a batch of ``size`` units."""
         self.report(stage, 0, total, unit)
         for number, item in enumerate(items, start=1):
             yield item
@@ -81,9 +81,9 @@ SILENT = Progress()
 
 @contextmanager
 def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Progress]:
-    """Store the progress of a task, named as in its DAG, while the task runs. Without a run, nothing is stored.
+    """Store the progress of a task while it runs, under the task's name in the DAG. Without a run, store nothing.
 
-    An unavailable database neither ends nor delays the job: reports are lost, which is logged once.
+    An unavailable database neither ends nor delays the job. Reports are then lost, and this is logged once.
     """
     progress = Progress()
     if run_id is None:
@@ -91,7 +91,7 @@ def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Pro
         return
     is_over = threading.Event()
     writer = _Writer(engine, run_id, task, progress)
-    # A daemon thread, so that a hanging database does not keep the process alive.
+    # A daemon thread, so a hanging database does not keep the process alive.
     thread = threading.Thread(target=writer.write_until, args=(is_over,), name="progress", daemon=True)
     thread.start()
     try:

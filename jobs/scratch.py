@@ -1,4 +1,4 @@
-"""Create temporary folders, and delete those of killed jobs."""
+"""Create temporary folders, and delete folders that killed jobs left."""
 
 import fcntl
 import os
@@ -13,14 +13,14 @@ from pathlib import Path
 _PREFIX = "catalog-tagger-"
 _LOCK = "lock"
 _YOUNG_SECONDS = 60
-"""A newer folder may belong to a job that has not locked it yet."""
+"""Folders newer than this are kept, because the job that creates one may not have locked it yet."""
 
 
 @contextmanager
 def open_scratch(parent: Path | None = None) -> Iterator[Path]:
     """Create an empty folder, by default in the temporary directory, and delete it at the end.
 
-    Folders of killed jobs are deleted first.
+    First delete the folders of killed jobs.
     """
     parent = parent or Path(tempfile.gettempdir())
     _delete_abandoned(parent)
@@ -42,7 +42,7 @@ def _delete_abandoned(parent: Path) -> None:
 
 
 def _delete_unless_locked(folder: Path) -> None:
-    """Delete the folder; raises OSError if a job uses it."""
+    """Delete the folder. Raise OSError if a job is using it."""
     descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

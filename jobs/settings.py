@@ -1,8 +1,9 @@
 """Read every setting once, check it, and pass it to the code that needs it.
 
-Sources, strongest first: environment variables, ``.env``, and the file that the local stack wrote. The last one counts
-only if neither of the others sets a location, so a laptop's local stack cannot leak into production.
-The process environment is only read. Clients and child processes get what they need of ``.env`` passed in.
+Sources, highest precedence first: environment variables, ``.env``, and the file that the local stack wrote. That file
+counts only if neither of the others sets a location, so a local stack cannot leak into production.
+
+The process environment is never changed. Clients and child processes get the values from ``.env`` as arguments.
 """
 
 import json
@@ -23,7 +24,7 @@ from jobs.storage.locations import S3Uri
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 HOME_VARIABLE = "CATALOG_HOME"
-"""Names the folder of ``.env`` and ``.local`` if that is not the project, for example in tests."""
+"""Variable with the folder of ``.env`` and ``.local`` if that is not the project's, for example in tests."""
 HOME = PROJECT_ROOT / os.environ.get(HOME_VARIABLE, "")
 LOCAL_STACK_FOLDER = HOME / ".local"
 LOCAL_STACK_ENVIRONMENT = "stack.env"
@@ -71,24 +72,24 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
 Count = Annotated[int, Field(ge=1)]
 FilePath = Annotated[Path, AfterValidator(lambda path: HOME / path)]
-"""A relative path starts at the project, whatever folder a job runs in."""
+"""A relative path is relative to the project, whatever folder a job runs in."""
 
 
 fixed = partial(Field, exclude=True)
-"""A value that no environment variable sets, because no operator has a reason to. Tests pass their own."""
+"""A value that no environment variable sets, because no operator needs to change it. Tests pass their own."""
 
 
 def derived(derive: Callable[[dict[str, Any]], int]) -> Any:
-    """Declare a value that follows from fields above it. No environment variable sets it."""
+    """Declare a value that is computed from the fields above it. No environment variable sets it."""
     return Field(default_factory=derive, exclude=True)
 
 
 class SettingsGroup(BaseModel):
     """Settings that belong together.
 
-    A field is set by the environment variable with its name in capitals, after ``CATALOG_``. The docstrings of groups
-    and fields are the comments in ``.env.example``: run ``make settings`` after a change.
-    No variable sets a ``fixed`` or ``derived`` field: see docs/decisions/settings.md.
+    The environment variable of a field is ``CATALOG_`` and the field's name in capitals. ``fixed`` and ``derived``
+    fields have no variable: see docs/decisions/settings.md. The docstrings of groups and fields become the comments in
+    ``.env.example``, so run ``make settings`` after a change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -225,11 +226,11 @@ VARIABLES = {
     for name, field in model.model_fields.items()
     if not field.exclude
 }
-"""The group and field that each environment variable sets."""
+"""The group and field that each environment variable sets, by variable."""
 
 
 def read_variables(home: Path = HOME) -> dict[str, str]:
-    """Merge all sources. For the bucket of the local stack, only the credentials of the stack are valid."""
+    """Merge all sources. With the local stack, its credentials take precedence: only they are valid for its bucket."""
     own = read_own_variables(home)
     stack = home / LOCAL_STACK_FOLDER.name / LOCAL_STACK_ENVIRONMENT
     if names_locations(home) or not stack.is_file():
@@ -240,24 +241,24 @@ def read_variables(home: Path = HOME) -> dict[str, str]:
 
 
 def read_own_variables(home: Path = HOME) -> dict[str, str]:
-    """Merge the environment and ``.env``, which child processes inherit."""
+    """Merge the environment and ``.env``. Child processes get the result."""
     return merge_variables(_read_file(home / ".env"), os.environ)
 
 
 def merge_variables(weaker: Mapping[str, str], stronger: Mapping[str, str]) -> dict[str, str]:
-    """Merge two sources. A key of the stronger one is not combined with a profile or token of the weaker one."""
+    """Merge two sources. If the stronger one has a key, drop the profile and session token of the weaker one."""
     left_out = _PARTS_OF_A_KEY if stronger.get("AWS_ACCESS_KEY_ID") else ()
     return {name: value for name, value in weaker.items() if name not in left_out} | dict(stronger)
 
 
 def names_locations(home: Path = HOME) -> bool:
-    """Tell whether the environment or ``.env`` sets a database or a bucket."""
+    """Return whether the environment or ``.env`` sets a database or a bucket."""
     variables = read_own_variables(home)
     return any(variables.get(name) for name in LOCATIONS)
 
 
 def find_ignored_variables(home: Path = HOME) -> list[str]:
-    """Return variables of libraries in ``.env``, such as ``HF_TOKEN``: libraries read only the environment."""
+    """Return library variables in ``.env``, such as ``HF_TOKEN``. Libraries read only the environment, not ``.env``."""
     names = _read_file(home / ".env").keys() - os.environ.keys()
     return sorted(name for name in names if not name.startswith(_READ_FROM_FILE))
 
@@ -267,11 +268,11 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def load_settings(source_uri: str | None = None) -> Settings:
-    """Read and check the settings. A ``source_uri`` overrides the environment.
+    """Read and check the settings. ``source_uri`` overrides the configured source.
 
     Raises:
-        ConfigurationError: a setting is missing or wrong; the message names the variable of each. Or the settings do
-            not allow the source: users who may start a run must not read other buckets.
+        ConfigurationError: settings are missing or invalid (the message names their variables), or ``source_uri`` is
+            not allowed. The right to start a run must not give access to other buckets.
     """
     variables = read_variables()
     if not source_uri:
@@ -288,7 +289,7 @@ def load_settings(source_uri: str | None = None) -> Settings:
 
 
 def make_settings(variables: Mapping[str, str]) -> Settings:
-    """Check the settings in these variables; an empty variable counts as not set. Raises as `load_settings`."""
+    """Check the settings in these variables. An empty variable counts as not set. Errors as in `load_settings`."""
     values: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
     for variable, (group, name) in VARIABLES.items():
         if value := variables.get(variable):

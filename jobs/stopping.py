@@ -1,4 +1,4 @@
-"""Stop a job: the first SIGTERM lets it finish the current step, a second signal ends it immediately."""
+"""Stop jobs. On the first SIGTERM a job finishes the current step; a second signal ends it immediately."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def _count_signals(receiver: int) -> None:
 
 @contextmanager
 def finish_steps() -> Iterator[None]:
-    """Inside the block, let SIGTERM only request a stop, so that no step is interrupted. Blocks may be nested.
+    """Make SIGTERM only request a stop inside the block, so no step is interrupted. Blocks may be nested.
 
     Raises:
         TerminatedError: SIGTERM arrived. Raised at the end of the outermost block.

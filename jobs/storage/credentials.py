@@ -1,4 +1,4 @@
-"""Read the credentials of the bucket from the settings, and open sessions of boto3 with them."""
+"""Read the credentials of the bucket from the settings, and open boto3 sessions with them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ AWS_VARIABLES = {
 
 @dataclass(frozen=True)
 class AwsCredentials:
-    """Credentials in the settings. For missing ones, boto3 searches its own chain."""
+    """Credentials from the settings. boto3 searches its own chain for those that are missing."""
 
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
@@ -33,7 +33,7 @@ class AwsCredentials:
         """Select the credentials from all variables.
 
         Raises:
-            ConfigurationError: only one half of the key is set.
+            ConfigurationError: only one of the two parts of the key is set.
         """
         credentials = cls(**{name: variables.get(variable) or None for name, variable in AWS_VARIABLES.items()})
         if bool(credentials.access_key_id) != bool(credentials.secret_access_key):
@@ -42,7 +42,7 @@ class AwsCredentials:
         return credentials
 
     def open_session(self) -> "boto3.Session":
-        """Open a new session. The default session would keep the credentials of the first endpoint.
+        """Open a new boto3 session. The default session would keep the credentials of the first endpoint.
 
         Raises:
             BotoCoreError: the profile does not exist, or the shared configuration is invalid.
@@ -50,8 +50,8 @@ class AwsCredentials:
         import boto3
         import botocore.session
 
-        # With a key, ignore AWS_PROFILE. Set a profile as AWS_PROFILE would: the argument of boto3.Session would also
-        # disable the roles in the environment.
+        # With a key, ignore AWS_PROFILE. Set a profile the way AWS_PROFILE does, because the argument of boto3.Session
+        # would also disable the roles in the environment.
         is_given = self.access_key_id or self.profile
         core = botocore.session.Session({"profile": (None, None, self.profile, None)} if is_given else None)
         return boto3.Session(

@@ -1,4 +1,4 @@
-"""Read CSV files as people and spreadsheets write them, reporting bad records without affecting others."""
+"""Read CSV files written by people and spreadsheets. Report bad records without affecting other records."""
 
 import csv
 from collections import deque
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CsvRecord:
-    """The fields of a record, and its first line."""
+    """The fields of a record, and the number of its first line."""
 
     line: int
     fields: list[str]
@@ -16,7 +16,7 @@ class CsvRecord:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """Why lines cannot be read as a record, and the first of them."""
+    """The reason why lines cannot be read as a record, and the number of the first of these lines."""
 
     line: int
     detail: str
@@ -29,12 +29,12 @@ class Header:
     names: tuple[str, ...]
 
     def find(self, *names: str) -> int | None:
-        """Return the position of the first of these columns that exists."""
+        """Return the position of the first of these names that is a column, or None."""
         return next((self.names.index(name) for name in names if name in self.names), None)
 
 
 class _Lines:
-    """Iterate over numbered lines, with the option to return lines."""
+    """Iterate over numbered lines. Lines can be put back, to be read again."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._source = iter(lines)
@@ -59,10 +59,10 @@ class _Lines:
 
 
 def read_csv_records(lines: Iterable[str]) -> tuple[Header, Iterator[CsvRecord | BadRecord]]:
-    """Read the header, and then the records lazily. Blank lines are skipped.
+    """Read the header, and return an iterator over the records. Blank lines are skipped.
 
-    If a record spans several lines and does not match the header, its quote is not closed: its first line is reported
-    as bad, and the next record starts at the second line.
+    If a record spans several lines and does not match the header, a quote was probably never closed. Its first line is
+    reported as bad, and reading continues at its second line.
     """
     source = _Lines(lines)
     first = next(_read(source, None), None)
@@ -95,9 +95,9 @@ def _read(lines: _Lines, columns: int | None) -> Iterator[CsvRecord | BadRecord]
 
 
 def _find_open_quote(lines: list[str]) -> str | None:
-    """Return the problem with the quotes of a record, if it made the record too long.
+    """Return the problem with the quotes of a record, or None if its quotes did not make it too long.
 
-    The csv reader accepts a quote inside a field as a character, and the end of the file as a closing quote.
+    Without strict mode, the csv reader accepts a quote inside a field, and the end of the file as a closing quote.
     """
     if len(lines) == 1 and lines[0].count('"') % 2 == 0:
         return None

@@ -1,4 +1,4 @@
-"""Name locations in the bucket, and lay out every key that the project writes below ``CATALOG_ARTIFACTS_URI``.
+"""Define the layout of the keys below ``CATALOG_ARTIFACTS_URI``, and build locations in the bucket.
 
 models/<kind>/<digest>/...               a checkpoint, named by the hash of its files
 runs/<run>/manifest/shard-00000.parquet  the images of a run, one file per shard
@@ -36,7 +36,7 @@ class S3Uri:
         return cls(bucket, key)
 
     def as_folder(self) -> "S3Uri":
-        """Return the location with a trailing slash, so that ``images`` does not match ``images-old``."""
+        """Return the location with a trailing slash, so ``images`` does not match ``images-old``."""
         return S3Uri(self.bucket, f"{self.key.rstrip('/')}/") if self.key else self
 
     def is_within(self, folder: "S3Uri") -> bool:
@@ -91,5 +91,5 @@ def evaluation_location(artifacts: S3Uri, run_id: str, kind: str, evaluated_at: 
 
 
 def _segment(run_id: str) -> str:
-    """Encode a run id as one path segment. Run ids of Airflow contain colons and plus signs."""
+    """Encode a run id as one path segment. Airflow's run ids contain colons and plus signs."""
     return quote(run_id, safe="").replace(".", "%2E") if set(run_id) <= {"."} else quote(run_id, safe="")

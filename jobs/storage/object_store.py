@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 CONNECTION_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 30
 DOWNLOAD_PART_BYTES = 64 * 2**20
-"""Part size for downloads. rclone hashes the whole object for each part: 500 MB in boto3's parts of 8 MB take it 52 s
-of CPU time, in parts of this size 1 s."""
+"""Part size for downloads. rclone's S3 server hashes the whole object for each part. For 500 MB this takes 52 s of CPU
+time with boto3's default of 8 MB, and 1 s with this size."""
 MAX_KEYS = 1000
-"""Page size of a listing, unless the response states another."""
+"""Page size of a listing if the response does not state it."""
 MAX_FOREIGN_RESPONSES = 5
 NO_ETAG_PREFIX = "no-etag-"
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
@@ -46,7 +46,7 @@ _MD5 = re.compile(r"[0-9a-fA-F]{32}")
 
 @dataclass(frozen=True)
 class ListedObject:
-    """An object in a listing. ``etag`` has no quotes; if the endpoint returns none, size and time replace it."""
+    """An object in a listing. ``etag`` has no quotes. If the endpoint returns no etag, it is made of size and time."""
 
     key: str
     etag: str
@@ -54,7 +54,7 @@ class ListedObject:
 
     @classmethod
     def from_response(cls, item: Mapping[str, Any]) -> "ListedObject":
-        """Read one item of a listing. S3 servers may omit the etag, mark it as weak or leave out its quotes."""
+        """Read one item of a listing. S3 servers may omit the etag or its quotes, or mark it as weak."""
         size_bytes = int(item.get("Size", 0))
         if etag := item.get("ETag"):
             return cls(item["Key"], _strip_etag(etag), size_bytes)
@@ -63,7 +63,7 @@ class ListedObject:
 
 @dataclass(frozen=True)
 class ExpectedBody:
-    """The version of an object in a listing. ``size_bytes`` is None if it is not known anymore."""
+    """The version of an object that a listing showed. ``size_bytes`` is None if it is no longer known."""
 
     etag: str
     size_bytes: int | None
@@ -75,11 +75,11 @@ class ExpectedBody:
 
     @property
     def may_be_checksum(self) -> bool:
-        """Whether the etag can be the MD5 of the bytes."""
+        """Whether the etag has the form of an MD5 checksum, so it may be that of the bytes."""
         return _MD5.fullmatch(self.etag) is not None
 
     def is_replaced(self, etag: str | None, changed_at: datetime | None) -> bool:
-        """Return whether the headers of a response show another version; missing headers are ignored."""
+        """Return whether the headers of a response show another version. Missing headers are ignored."""
         if not self.has_etag:
             listed_at = self.etag.rpartition("-")[2]
             return bool(listed_at and changed_at and listed_at != _format_time(changed_at))
@@ -91,7 +91,7 @@ def _strip_etag(etag: str) -> str:
 
 
 def _format_time(changed_at: datetime | None) -> str:
-    # Listings contain fractions of a second, headers do not.
+    # Listings contain fractions of a second, but headers do not.
     return str(int(changed_at.timestamp())) if changed_at else ""
 
 
@@ -104,7 +104,7 @@ class ObjectStore:
         """Set up the client. Without ``credentials``, boto3 searches its own chain.
 
         Raises:
-            ConfigurationError: the endpoint or the profile is wrong.
+            ConfigurationError: the endpoint or the profile is invalid.
         """
         config = Config(
             connect_timeout=CONNECTION_TIMEOUT_SECONDS,
@@ -133,7 +133,7 @@ class ObjectStore:
 
         Raises:
             RetryableError: the endpoint is unavailable or throttles.
-            ConfigurationError: no such bucket, or no right to list it.
+            ConfigurationError: the bucket does not exist, or the credentials may not list it.
         """
         parameters: dict[str, str] = {"Bucket": location.bucket, "Prefix": location.key}
         while True:
@@ -155,7 +155,7 @@ class ObjectStore:
             parameters["ContinuationToken"] = token
 
     def _add_size(self, item: Mapping[str, Any], location: S3Uri) -> Mapping[str, Any] | None:
-        """Request the size of an object if the listing omits it; None if the object is gone."""
+        """Add the size of an object if the listing omits it. Return None if the object is gone."""
         if "Size" in item:
             return item
         with self._translate_errors(location):
@@ -170,9 +170,9 @@ class ObjectStore:
     def read_unchanged(
         self, location: S3Uri, etag: str, max_bytes: int, size_bytes: int | None = None
     ) -> bytes | ReadReason:
-        """Read an object if it still is the listed version, or return why it cannot be read.
+        """Read an object if it still is the listed version. Otherwise return why it cannot be read.
 
-        Without the listed ``size_bytes``, the bytes are compared only with the etag, if that is a checksum.
+        The bytes are compared with the listed ``size_bytes``, if given, and with the etag, if it is a checksum.
 
         Raises:
             RetryableError: the endpoint is unavailable, throttles, or returns other bytes than it lists.
@@ -191,7 +191,7 @@ class ObjectStore:
 
     def _read_with_retries(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ReadReason:
         with self._translate_errors(location):
-            # boto3 retries a request, but not a body that broke off.
+            # boto3 retries requests, but not bodies that break off.
             for _ in range(BODY_ATTEMPTS - 1):
                 with suppress(*BROKEN_BODY_ERRORS, OtherBodyError):
                     return self._read_once(location, expected, max_bytes)
@@ -199,16 +199,16 @@ class ObjectStore:
 
     def _read_once(self, location: S3Uri, expected: ExpectedBody, max_bytes: int) -> bytes | ReadReason:
         try:
-            # Without If-Match: it never matches a weak etag, and not every endpoint supports it.
+            # If-Match is not used, because it never matches a weak etag and not every endpoint supports it.
             response = self._client.get_object(Bucket=location.bucket, Key=location.key)
-            # The body's own context manager returns the raw stream with its raw exceptions.
+            # Not `with response["Body"]`, which returns the raw stream with its raw exceptions.
             with closing(response["Body"]) as body:
                 if expected.is_replaced(response.get("ETag"), response.get("LastModified")):
                     return ReadReason.REPLACED
                 if response.get("ContentLength", 0) > max_bytes:
                     return ReadReason.TOO_LARGE
                 content = body.read(max_bytes + 1)
-                # The body checks its length only when it is read to the end.
+                # The body checks its length only after it was read to the end.
                 if body.read(1):
                     return ReadReason.TOO_LARGE
         except botocore.exceptions.ClientError as error:
@@ -225,7 +225,7 @@ class ObjectStore:
     def _is_expected(self, content: bytes, expected: ExpectedBody, encryption: str | None = None) -> bool:
         """Return whether these are the listed bytes.
 
-        An etag can look like an MD5 without being one. A mismatch counts only after another etag matched.
+        An etag can look like an MD5 without being one. A mismatch counts only if another etag has matched before.
         """
         if expected.size_bytes not in {None, len(content)}:
             return False
@@ -236,7 +236,7 @@ class ObjectStore:
         return is_same or not self._are_etags_checksums
 
     def _find_reason(self, error: botocore.exceptions.ClientError, location: S3Uri) -> ReadReason | None:
-        """Return why one object cannot be read, or None if the error concerns the whole bucket.
+        """Return why one object cannot be read, or None if the error affects the whole bucket.
 
         Raises:
             RetryableError: several responses in a row come from something other than S3.
@@ -253,7 +253,7 @@ class ObjectStore:
         return reason
 
     def read(self, location: S3Uri) -> bytes:
-        """Read one of our own artifacts.
+        """Read an artifact.
 
         Raises:
             ConfigurationError: it does not exist.
@@ -268,7 +268,7 @@ class ObjectStore:
         return content
 
     def read_if_present(self, location: S3Uri) -> bytes | None:
-        """Read an object, or return None if it does not exist; raises otherwise as `read`."""
+        """Read an object, or return None if it does not exist. Other errors are those of `read`."""
         with self._translate_errors(location):
             try:
                 return self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
@@ -276,19 +276,19 @@ class ObjectStore:
                 return None
 
     def download(self, location: S3Uri, path: Path) -> None:
-        """Copy an object to a file, in parts if it is large; raises as `read`."""
+        """Download an object to a file, in parts if it is large. Errors are those of `read`."""
         with self._translate_errors(location):
             parts = TransferConfig(multipart_threshold=DOWNLOAD_PART_BYTES, multipart_chunksize=DOWNLOAD_PART_BYTES)
             self._client.download_file(location.bucket, location.key, str(path), Config=parts)
 
     def write(self, location: S3Uri, content: bytes) -> None:
-        """Write an object, replacing an existing one; raises as `read`."""
+        """Write an object, replacing an existing one. Errors are those of `read`."""
         with self._translate_errors(location):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=content)
 
     def upload(self, path: Path, location: S3Uri) -> None:
-        """Copy a file to the bucket, in parts if it is large; raises as `read`."""
-        # upload_file would hide the response of the endpoint in an exception of its own.
+        """Upload a file, in parts if it is large. Errors are those of `read`."""
+        # upload_file would hide the endpoint's response in an exception of its own.
         with self._translate_errors(location), path.open("rb") as file:
             self._client.upload_fileobj(file, location.bucket, location.key)
 
@@ -299,7 +299,7 @@ class ObjectStore:
 def create_missing_buckets(
     endpoint_url: str | None, locations: Iterable[S3Uri], credentials: AwsCredentials | None = None
 ) -> list[str]:
-    """Create the missing buckets of these locations, and return their names. Buckets on AWS are never created."""
+    """Create the buckets of these locations that do not exist, and return their names. Create none on AWS."""
     if endpoint_url is None:
         return []
     session = (credentials or AwsCredentials()).open_session()

@@ -1,6 +1,6 @@
-"""Read many small objects with obstore, whose Rust client takes an eighth of boto3's CPU time.
+"""Read many small objects with obstore. Its Rust client takes an eighth of boto3's CPU time.
 
-It reports no errors: if a read fails, the caller repeats it with boto3, which reports the cause.
+The reader reports no errors. If a read fails, the caller repeats it with boto3, which reports the cause.
 """
 
 import logging
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_FALLBACKS = 20
-"""Stop using obstore after this many objects that only boto3 could read. The cause is then the environment, such as a
-proxy or a bucket in another region."""
+"""Stop using obstore after this many objects that only boto3 could read. Something in the environment then prevents
+it, such as a proxy or a bucket in another region."""
 
 
 class QuickReader:
-    """Read whole objects of one endpoint; safe to call from several threads."""
+    """Read whole objects from one endpoint. Safe to call from several threads."""
 
     def __init__(
         self, session: boto3.Session, endpoint_url: str | None, connect_seconds: float, read_seconds: float
@@ -35,7 +35,7 @@ class QuickReader:
         self._fallbacks = 0
 
     def read(self, location: S3Uri, etag: str | None = None, max_bytes: int | None = None) -> bytes | None:
-        """Return the bytes of an object if it has this etag and at most this size, or None for any failure."""
+        """Return the bytes of an object if it has this etag and at most this size. Return None on any failure."""
         # An invalid bucket name would crash obstore.
         if self._fallbacks >= MAX_FALLBACKS or not VALID_BUCKET.search(location.bucket):
             return None
@@ -45,7 +45,7 @@ class QuickReader:
         try:
             bucket = self._open(location.bucket)
             response = obstore.get(bucket, location.key, options={"if_match": f'"{etag}"'} if etag else None)
-            # Not every endpoint supports If-Match.
+            # Checked again, because not every endpoint supports If-Match.
             is_same = etag is None or response.meta["e_tag"] == f'"{etag}"'
             is_small = max_bytes is None or response.meta["size"] <= max_bytes
             return response.bytes().to_bytes() if is_same and is_small else None
@@ -73,7 +73,7 @@ class QuickReader:
                 virtual_hosted_style_request=not self._endpoint_url,
                 credential_provider=Boto3CredentialProvider(self._session),
                 client_options={"allow_http": True, "connect_timeout": connect_timeout, "read_timeout": read_timeout},
-                # boto3 does the retries.
+                # No retries: the caller falls back to boto3, which retries.
                 retry_config={"max_retries": 0},
             )
         return store

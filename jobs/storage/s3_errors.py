@@ -1,4 +1,4 @@
-"""Sort the errors of an S3 endpoint: those about one object, and those that end the job."""
+"""Distinguish S3 errors that concern one object from those that end the job."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,12 +34,12 @@ REGION_CODES = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
 }
-"""The bucket is in another region."""
+"""Codes that mean that the bucket is in another region."""
 CREDENTIAL_CODES = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "NoSuchBucket"}
 CLOCK_CODES = {"RequestTimeTooSkewed", "RequestExpired"}
 TEMPORARY_STATUSES = {408, 429}
 STATUSES_WITHOUT_CODE = {"404", "412"}
-"""Statuses that are clear without an S3 error code."""
+"""Statuses that are unambiguous even without an S3 error code."""
 REASON_OF_CODE = {
     "NoSuchKey": ReadReason.MISSING,
     "404": ReadReason.MISSING,
@@ -54,12 +54,12 @@ REASON_OF_CODE = {
 
 
 class OtherBodyError(Exception):
-    """The body of a response is not the object that was listed."""
+    """The body of a response is not the listed version of the object."""
 
 
 @contextmanager
 def translate_s3_errors(endpoint: str, location: S3Uri) -> Iterator[None]:
-    """Turn exceptions of boto3 into errors of the job.
+    """Turn boto3 exceptions into errors of the job.
 
     Raises:
         RetryableError: the endpoint is unavailable, throttles, or returns other bytes than it lists.
@@ -93,7 +93,7 @@ def translate_s3_errors(endpoint: str, location: S3Uri) -> Iterator[None]:
 
 
 def find_reason(error: botocore.exceptions.ClientError) -> ReadReason | None:
-    """Return why one object cannot be read, or None if the error concerns the whole bucket."""
+    """Return why one object cannot be read, or None if the error affects the whole bucket."""
     code = get_code(error)
     if code in CREDENTIAL_CODES | REGION_CODES | CLOCK_CODES:
         return None
@@ -103,7 +103,7 @@ def find_reason(error: botocore.exceptions.ClientError) -> ReadReason | None:
 
 
 def is_foreign(error: botocore.exceptions.ClientError) -> bool:
-    """Return whether a response has no S3 error code, so it comes from something else, such as a proxy."""
+    """Return whether a response lacks an S3 error code, which means it comes from something else, such as a proxy."""
     code = get_code(error)
     return not code or (code.isdecimal() and code not in STATUSES_WITHOUT_CODE)
 
