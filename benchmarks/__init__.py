@@ -1,9 +1,9 @@
-"""Benchmarks, each a program that writes its figures to benchmarks/results; docs/benchmarks.md shows them."""
+"""Benchmarks. Each is a program that writes its figures to benchmarks/results; docs/benchmarks.md shows them."""
 
 import sys
 
 from fixtures.supervision import supervise
 
-# True while `python -m benchmarks.NAME` looks for the module to run.
+# True while `python -m benchmarks.NAME` is still looking for the module to run.
 if sys.argv[:1] == ["-m"]:
     supervise()

@@ -1,10 +1,10 @@
-"""Restrict an x86-64 processor to AVX2 by environment variables, and show what each library then uses.
+"""Restrict libraries to AVX2 with environment variables on x86-64, and show which instructions they then use.
 
     python -m benchmarks.avx2             show what the libraries use on this processor
     python -m benchmarks.avx2 --restrict  show what they use with AVX2 only
     python -m benchmarks.avx2 --print     print the variables, for `env $(python -m benchmarks.avx2 --print) COMMAND`
 
-A process reads them when it starts. There is no single variable for all libraries.
+Libraries read these variables when they are loaded. No single variable applies to all of them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ AVX2 = {
 
 
 def describe_libraries() -> dict[str, str]:
-    """Return the instructions that each library reports, and the kernels that OpenVINO chooses for a convolution."""
+    """Return the instruction set that each library reports, and the kernels that OpenVINO uses for a convolution."""
     import numpy as np
     import openvino as ov
     import torch
@@ -51,7 +51,7 @@ def describe_libraries() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the variables, or what the libraries use."""
+    """Print the variables, or the instructions that the libraries use."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--restrict", action="store_true", help="show it for a process restricted to AVX2")

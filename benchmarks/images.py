@@ -1,4 +1,4 @@
-"""Images to measure with: real ones, or rendered ones where no real ones are available."""
+"""Provide images for benchmarks: real ones if available, rendered ones otherwise."""
 
 import io
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class ImageFiles:
 
 
 def find_images(count: int) -> ImageFiles:
-    """Return real images, evenly spread over those available, or rendered ones."""
+    """Return an evenly spaced selection of the real images, or rendered images if there are no real ones."""
     if REAL_IMAGES.is_dir():
         paths = sorted(REAL_IMAGES.glob("*/*/*.jpg"))
         return ImageFiles(paths[:: max(1, len(paths) // count)][:count], "real images of 400 x 533")
@@ -39,7 +39,7 @@ def find_images(count: int) -> ImageFiles:
 
 
 def enlarge_images(images: Sequence[Path], folder: Path) -> list[Path]:
-    """Write the images as a camera would: 1200 x 1600, about 350 kB each."""
+    """Write the images in the size of camera images: 1200 x 1600 pixels, about 350 kB each."""
     folder.mkdir()
     enlarged = []
     for image in images:
@@ -50,7 +50,7 @@ def enlarge_images(images: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def link_images(images: Sequence[Path], folder: Path) -> Path:
-    """Make a folder of links to the images."""
+    """Create a folder of links to the images."""
     folder.mkdir()
     for number, image in enumerate(images):
         (folder / f"{number:05d}.jpg").symlink_to(image.absolute())
@@ -58,7 +58,7 @@ def link_images(images: Sequence[Path], folder: Path) -> Path:
 
 
 def multiply_images(images: Sequence[Path], count: int, folder: Path) -> list[Path]:
-    """Repeat the images with different bytes each: decoders ignore what follows the end of a JPEG."""
+    """Repeat the images, each with different bytes at the end, which decoders ignore in a JPEG."""
     folder.mkdir()
     multiplied = []
     for number in range(count):
@@ -68,7 +68,7 @@ def multiply_images(images: Sequence[Path], count: int, folder: Path) -> list[Pa
 
 
 def make_jpegs(count: int) -> list[bytes]:
-    """Generate different JPEGs of soft colors with grain; each call returns the same ones."""
+    """Generate JPEGs of soft colors with grain, all of them different. Every call returns the same JPEGs."""
     return [_make_jpeg(np.random.default_rng(number)) for number in range(count)]
 
 

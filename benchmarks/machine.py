@@ -1,4 +1,4 @@
-"""Describe the machine and the versions that a figure depends on."""
+"""Describe the machine and the software versions that figures depend on."""
 
 import os
 import platform
@@ -16,10 +16,10 @@ def describe_machine() -> str:
 
 
 def read_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the commit of this project and the versions of those packages that are installed."""
+    """Return the commit of this project and the versions of the packages, if installed."""
     versions = {"commit": read_code_version()}
     for name in packages:
-        # Not an error: it would lose the figures of a long run.
+        # A missing package is not an error, because an error here would lose the figures of a long run.
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions

@@ -1,4 +1,4 @@
-"""Models to measure with: a ResNet-18 and a CLIP with random weights, on which speed does not depend."""
+"""Create models for benchmarks: a ResNet-18 and a CLIP. Their weights are random, which does not affect speed."""
 
 import shutil
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def write_checkpoints(folder: Path) -> ModelFolders:
 
 
 def list_formats() -> list[ModelFormat]:
-    """Return the formats that this processor supports, the fastest last."""
+    """Return the formats that this processor supports, from slowest to fastest."""
     native = choose_device("auto", "auto").precision
     floats = [ModelFormat("openvino", precision) for precision in reversed(list_float_precisions())]
     return [ModelFormat("torch", native), *floats, INT8]
@@ -65,7 +65,7 @@ def list_formats() -> list[ModelFormat]:
 def build_artifacts(
     checkpoints: ModelFolders, chosen: ModelFormat, images: Sequence[Path], folder: Path
 ) -> ModelFolders:
-    """Write production artifacts of both checkpoints without a fidelity check: their weights are random."""
+    """Write production artifacts of both checkpoints. Skip the fidelity check, because the weights are random."""
     folder.mkdir()
     artifacts = ModelFolders(folder / "resnet-18", folder / "clip-vit-b-32")
     kinds: tuple[ModelKind, ModelKind] = ("classifier", "encoder")
@@ -84,6 +84,6 @@ def build_artifacts(
 
 
 def _load_calibration(images: Sequence[Path]) -> np.ndarray:
-    """Return pixels for quantization, resized as the job does: uint8 [n, side, side, 3]."""
+    """Return pixels for quantization, resized as in the job: uint8 [n, side, side, 3]."""
     geometry = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")
     return np.stack([geometry.resize(Image.open(image).convert("RGB")) for image in images[:CALIBRATION_IMAGES]])

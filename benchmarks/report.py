@@ -26,11 +26,11 @@ SECTIONS = (
     "first_run",
     "chaos",
 )
-"""The results in the order of the page."""
+"""The names of the results, in the order of the page."""
 
 
 def render_page() -> str:
-    """Return the page."""
+    """Return the page as Markdown."""
     return "\n".join([INTRODUCTION, *(_render_section(read_result(name)) for name in SECTIONS)])
 
 
@@ -39,7 +39,7 @@ def _render_section(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     measured_on = "; ".join(filter(None, [where, versions]))
     targets = f" Targets: {result.targets}." if result.targets else ""
-    # No blank line before the table: the page has at most 150 lines.
+    # No blank line before the table, because the page may have at most 150 lines.
     text = f"{result.measured}{targets} `{result.command}` on {measured_on}."
     return "\n".join([f"## {result.title}", text, *format_table(result.rows), ""])
 

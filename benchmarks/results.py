@@ -1,4 +1,4 @@
-"""Results of benchmarks, one JSON file each. `make report` generates docs/benchmarks.md from them."""
+"""Write and read benchmark results, one JSON file each. `make report` generates docs/benchmarks.md from them."""
 
 import json
 import os
@@ -15,15 +15,15 @@ from benchmarks.machine import describe_machine, read_versions
 from jobs.settings import PROJECT_ROOT
 
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS", PROJECT_ROOT / "benchmarks" / "results"))
-"""Set the variable to try a benchmark without replacing the committed figures."""
+"""The folder of results. Set the variable to try a benchmark without replacing the committed figures."""
 
 Row = Mapping[str, str | float | None]
-"""A row of a table: the value of each column."""
+"""A row of a table, by column name."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a benchmark measured, where and with which command; ``details`` are rows that the page leaves out."""
+    """What a benchmark measured, on which machine and with which command. The page omits the rows in ``details``."""
 
     name: str
     title: str
@@ -46,7 +46,7 @@ def publish(
     packages: Sequence[str] = (),
     details: Sequence[Row] = (),
 ) -> None:
-    """Print the table of the benchmark that runs as the main module, and write its result."""
+    """Print the tables of the running benchmark, and write its result."""
     command = describe_command()
     result = Result(
         name=command.split()[2].rpartition(".")[2],
@@ -80,14 +80,14 @@ def read_result(name: str) -> Result:
 
 
 def format_table(rows: Sequence[Row]) -> list[str]:
-    """Format rows as a Markdown table whose columns are the keys of all rows."""
+    """Format rows as a Markdown table with a column for each key that occurs."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [columns, ["---"] * len(columns), *([_format_cell(row.get(column)) for column in columns] for row in rows)]
     return [f"| {' | '.join(cells)} |" for cells in lines] if rows else []
 
 
 def format_range(values: Sequence[float], digits: int) -> str:
-    """Format the median and, of several values, the range."""
+    """Format the median. If there are several values, add their range."""
     median = f"{statistics.median(values):,.{digits}f}"
     return median if len(values) == 1 else f"{median} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 

@@ -35,9 +35,9 @@ class Stack:
 
 @contextmanager
 def open_stack(settings: Mapping[str, str] | None = None, airflow: AirflowOptions | None = None) -> Iterator[Stack]:
-    """Start a stack with a migrated database; stop and delete it at the end of the block.
+    """Start a stack with a migrated database. Stop and delete it at the end of the block.
 
-    ``settings`` apply to its jobs, and to Airflow if it runs.
+    ``settings`` apply to jobs, and to Airflow if it is started.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as parent:
         folder = Path(parent) / "stack"

@@ -1,4 +1,4 @@
-"""A local stack to measure ingest on: images in its bucket, two champions and a live space with an index."""
+"""Start a local stack to measure ingest: images in its bucket, two champions and a live space with an index."""
 
 import json
 import os
@@ -39,7 +39,7 @@ class TaggingStack(Stack):
 
 @dataclass(frozen=True)
 class IngestRun:
-    """A run of `ingest`: its report, peaks of resident bytes, and the seconds until its first batch was predicted.
+    """A run of `ingest`: its report, its peak memory in bytes, and the seconds until the first batch was predicted.
 
     ``tree_peak`` includes the decoding processes.
     """
@@ -57,7 +57,7 @@ def open_tagging_stack(
     settings: Mapping[str, str] | None = None,
     airflow: AirflowOptions | None = None,
 ) -> Iterator[TaggingStack]:
-    """Start a stack, upload the images, and tag some to get a live space with an index."""
+    """Start a stack, upload the images, and tag some of them to create a live space with an index."""
     chosen = {"CATALOG_FAILED_SHARE_LIMIT": "0", **(settings or {})}
     with open_stack(chosen, airflow) as empty, connect(make_settings(empty.environment)) as connections:
         make_champion(connections, models.classifier, "classifier")
@@ -73,7 +73,7 @@ def open_tagging_stack(
 def open_int8_stack(
     images: list[Path], settings: Mapping[str, str] | None = None, airflow: AirflowOptions | None = None
 ) -> Iterator[TaggingStack]:
-    """Open a stack whose champions have the fastest format that every processor supports."""
+    """Open a stack whose champions are in int8, the fastest format that every processor supports."""
     with tempfile.TemporaryDirectory(prefix="bench-") as parent:
         scratch = Path(parent)
         models = build_artifacts(write_checkpoints(scratch), INT8, images, scratch / "int8")
@@ -82,7 +82,7 @@ def open_int8_stack(
 
 
 def delete_results(stack: TaggingStack) -> None:
-    """Delete tags and vectors, which makes every image due again; the space stays live, with its index."""
+    """Delete tags and vectors to make every image due again. The space stays live and keeps its index."""
     with stack.connections.engine.begin() as connection:
         for statement in (
             "DELETE FROM catalog.image_tags",
@@ -90,16 +90,16 @@ def delete_results(stack: TaggingStack) -> None:
             "UPDATE catalog.images SET content_hash = NULL",
         ):
             connection.execute(text(statement))
-    # The next run would have to scan the dead rows, which a production catalog does not have.
+    # Remove the dead rows, which a production catalog does not have and the next run would have to scan.
     with stack.connections.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE catalog.images, catalog.image_tags, catalog.image_embeddings"))
 
 
 def run_ingest(stack: TaggingStack, *options: str) -> IngestRun:
-    """Run the job in a process of its own.
+    """Run the job in its own process.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the job failed.
     """
     command = [sys.executable, "-m", "jobs", "ingest", *options]
     with subprocess.Popen(
@@ -121,7 +121,7 @@ def run_ingest(stack: TaggingStack, *options: str) -> IngestRun:
 
 
 def measure_forward(models: ModelFolders) -> float:
-    """Measure images per second of the bare forward pass of the models in a process of its own."""
+    """Measure the images per second of the bare forward pass, in a separate process."""
     command = [sys.executable, "-m", "benchmarks.ingest.forward", str(models.classifier), str(models.encoder)]
     finished = subprocess.run([*command, str(FORWARD_SECONDS)], cwd=PROJECT_ROOT, check=True, capture_output=True)
     speed: float = json.loads(finished.stdout.splitlines()[-1])
@@ -129,7 +129,7 @@ def measure_forward(models: ModelFolders) -> float:
 
 
 def read_memory(pid: int) -> tuple[int, int]:
-    """Return the resident bytes of a process, and of it with its descendants; 0 once it has ended."""
+    """Return the resident bytes of a process, without and with its descendants; 0 if it has ended."""
     try:
         process = psutil.Process(pid)
         own = process.memory_info().rss

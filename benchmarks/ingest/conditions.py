@@ -1,12 +1,12 @@
-"""Measure what a slow bucket costs an ingest, and what two concurrent shards cost each other.
+"""Measure how much a slow bucket slows down an ingest, and how much two concurrent shards slow down each other.
 
     python -m benchmarks.ingest.conditions
     python -m benchmarks.ingest.conditions --images 200 --rounds 1
 
-The ingest reads through a relay without delay, then through one that delays each request by 20 ms, and 2 % of the GETs
-by 200 ms: the relay runs on the same cores. Then one shard of half of the images is tagged alone, and both halves
-concurrently, by `tag-shard` as Airflow runs it. Models are int8; ratios are taken inside a round, since machines are
-noisy.
+Slow bucket: an ingest reads through a relay without delays, then through one that delays each request by 20 ms, and 2 %
+of the GETs by 200 ms. The reference needs the relay too, because it runs on the same cores. Concurrent shards:
+`tag-shard` tags half of the images alone, then both halves at the same time. Models are int8. Each round has its own
+ratios, because machines are noisy.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from jobs.database.run_history import sum_chunks
 
 @dataclass(frozen=True)
 class Measurement:
-    """The speed of all shards together, and the share of the time that they waited for the bucket."""
+    """The total speed of all shards, and the share of their time spent waiting for the bucket."""
 
     images_per_second: float
     waiting_for_bucket: float | None = None
@@ -34,7 +34,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same images under a condition and without it."""
+    """A measurement under a condition, and one of the same images without it."""
 
     condition: Measurement
     reference: Measurement
@@ -87,7 +87,7 @@ def _compare_shards(stack: TaggingStack, number: int, images: int) -> Comparison
 
 
 def _measure_shards(stack: TaggingStack, run: str, shards: Sequence[int], images: int) -> Measurement:
-    """Tag some of the two shards of a run concurrently; the ledger knows their speed without start and end."""
+    """Tag one or both shards of a run. Read the speed from the ledger, which excludes the start and end of a job."""
     delete_results(stack)
     half = -(-images // 2)
     sizes = {"CATALOG_SHARD_SIZE": str(half)}

@@ -1,13 +1,13 @@
-"""Measure what a machine needs to feed a GPU: rates of reading and decoding, and a shard that feeds a simulated GPU.
+"""Measure how fast a machine can feed a GPU: the rates of reading and decoding, and a shard with a simulated GPU.
 
     python -m benchmarks.ingest.decode
     python -m benchmarks.ingest.decode --images 200
 
-Real images of 400 x 533, and the same enlarged to 1200 x 1600, lie in a real S3 endpoint. First each stage is measured
-alone. Then a real shard feeds a stand-in for the models that takes time but no CPU: as much per image as this
-machine's share of the cores of a whole one allows (0.5 ms on 16 cores are 4 ms on 2), then none, then none with a slow
-bucket. Endpoint and Postgres run on the same cores. CPU time per image is the figure for sizing a machine: it depends
-little on other load.
+Real images of 400 x 533, and the same images enlarged to 1200 x 1600, are in a real S3 endpoint. First, each stage is
+measured alone. Then a real shard feeds a stand-in for the models, which takes time but no CPU. In the first run the
+stand-in takes the time of a GPU scaled to the cores of this machine: 0.5 ms per image on 16 cores become 4 ms on 2. In
+the second run it takes no time, and in the third run the bucket is slow too. The endpoint and Postgres share the cores.
+To size a machine, use the CPU time per image, because it depends little on other load.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MANY_READERS = "64"
 
 
 def main() -> None:
-    """Measure both sizes and publish the result."""
+    """Measure both image sizes and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000, help="of each size")
     parser.add_argument("--cores-of-the-machine", type=int, default=16, help="of the whole machine with the GPU")
@@ -64,7 +64,7 @@ def main() -> None:
 
 @contextmanager
 def _open_stack_with_champions() -> Iterator[tuple[Stack, Connections]]:
-    """Open a stack whose champions plan a run and are never loaded; its space has no index yet, as in a first run."""
+    """Open a stack with champions, which a run needs but never loads. As in a first run, the space has no index."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as parent,
         open_stack() as stack,

@@ -33,13 +33,13 @@ GEOMETRY = Geometry(SIDE, SIDE, keep_aspect=True, interpolation="bicubic")
 DIMENSIONS = 512
 BATCH_SIZE = 64
 PASSES = 2
-"""Torch runs two on a GPU."""
+"""Concurrent forward passes. On a GPU, torch runs two."""
 Prepare = Callable[[bytes], PreparedImage | DecodeFailure]
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """Seconds of CPU time of this process and of its children."""
+    """The CPU time of this process and of its children, in seconds."""
 
     own: float
     children: float
@@ -50,7 +50,7 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Rate:
-    """Images per second, and the milliseconds of CPU time per image here and in the decoding processes."""
+    """Images per second, and the CPU time per image in milliseconds: of this process and of the decoding processes."""
 
     images_per_second: float
     own_milliseconds: float
@@ -59,7 +59,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates of the stages alone."""
+    """The rate of each stage alone."""
 
     read: Rate
     one_process: Rate
@@ -68,7 +68,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Feeding(Rate):
-    """The rate of a shard that feeds a consumer, and the share of its time that the consumer waited."""
+    """The rate of a shard that feeds a consumer, and the share of time that the consumer spent waiting."""
 
     waited: float
 
@@ -126,9 +126,9 @@ def _measure(work: Callable[[], object], images: int) -> Rate:
 
 @dataclass
 class SimulatedGpu:
-    """A consumer that takes time per batch but no CPU; it waits whenever its queue is empty.
+    """A consumer that takes time for each batch, but no CPU. It waits whenever its queue is empty.
 
-    Its time runs from the start of its first batch to the start of its last.
+    It is measured from the start of its first batch to the start of its last.
     """
 
     seconds_per_image: float
@@ -139,7 +139,7 @@ class SimulatedGpu:
     lock: Lock = field(default_factory=Lock)
 
     def compute(self, images: int) -> None:
-        """Block until a batch would be done."""
+        """Block for the time that a GPU would take for a batch."""
         with self.lock:
             now = time.perf_counter()
             start = max(now, self.free_at or now)
@@ -164,17 +164,17 @@ class StandIn:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """Return names for the outputs of a classifier."""
+        """Return the names of a classifier's outputs."""
         return tuple(f"category-{number}" for number in range(self.outputs))
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
-        """Return predictions of the right shape and length."""
+        """Return predictions of the right shape, with vectors of unit length."""
         self.compute(len(pixels))
         return np.full((len(pixels), self.outputs), self.outputs**-0.5, dtype=np.float32)
 
 
 def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
-    """Tag the only shard of a planned run; the classifier takes this long per image, the encoder no time."""
+    """Tag the only shard of a planned run. The classifier takes ``seconds_per_image``, the encoder no time."""
     gpu = SimulatedGpu(seconds_per_image)
     predictor = Predictor(StandIn(gpu.compute, 10), StandIn(lambda _: None, DIMENSIONS))
     with DecodePool(to.settings.compute.decode_processes) as pool:
@@ -192,7 +192,7 @@ def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
 
 
 def main(command: str, *arguments: str) -> None:
-    """Print the measurement as JSON; a third argument is the number of reading threads."""
+    """Print the measurement as JSON. The optional third argument is the number of reading threads."""
     settings = load_settings()
     if readers := arguments[2:]:
         settings = change_settings(settings, read_threads=int(readers[0]))

@@ -1,6 +1,6 @@
-"""Relay to an S3 endpoint with delays, in a process of its own.
+"""Relay requests to an S3 endpoint with delays, in a separate process.
 
-It forwards bytes unchanged, which keeps signatures valid, and holds back the start of each request.
+The relay delays the start of each request. It forwards all bytes unchanged to keep signatures valid.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ METHODS = (b"GET ", b"HEAD ", b"PUT ", b"POST ", b"DELETE ")
 
 @dataclass(frozen=True)
 class Delays:
-    """Seconds to delay each request, and seconds for a random share of the GETs."""
+    """Delays in seconds: of each request, and of ``slow_share`` of the GETs, which are chosen randomly."""
 
     seconds: float = 0.0
     slow_seconds: float = 0.0
@@ -36,8 +36,8 @@ SLOW_BUCKET = Delays(seconds=0.020, slow_seconds=0.200, slow_share=0.02)
 
 @contextmanager
 def run_delay_relay(url: str, delays: Delays) -> Iterator[str]:
-    """Run a relay to the endpoint of a URL; yield the relay's URL."""
-    # Not multiprocessing, which would import the main module, and torch with it.
+    """Run a relay to the endpoint at ``url``; yield the relay's URL."""
+    # Not multiprocessing, because it would import the main module and therefore torch.
     command = [sys.executable, "-m", "benchmarks.ingest.delay_relay", url, json.dumps(asdict(delays))]
     with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.PIPE) as process:
         try:

@@ -1,12 +1,12 @@
-"""Measure time and memory of comparing a long listing with a catalog of as many images, compared with listing alone.
+"""Measure the time and memory of discovery on a long listing and an equally large catalog, compared with listing alone.
 
     python -m benchmarks.ingest.discover
     python -m benchmarks.ingest.discover --images 100000 --rounds 1
 
-The listing is generated and served on loopback in pages of 1,000, as S3 does; boto3, Postgres as the local stack runs
-it, the schema and the code of the stage are real. Each measurement has a process of its own (``--once``). A round
-lists, then discovers an unchanged bucket, then one in which 1 % each was deleted, changed and is new; ratios are taken
-inside a round, since machines are noisy.
+The listing is generated, and served on loopback in pages of 1,000 keys, as S3 does. Everything else is real: boto3, the
+Postgres of the local stack, the schema and the code of the stage. Each measurement runs in its own process
+(``--once``). A round first lists the bucket, then discovers an unchanged bucket, then one in which 1 % of the images
+were deleted, 1 % were changed and 1 % are new. Each round has its own ratios, because machines are noisy.
 """
 
 import argparse
@@ -47,7 +47,7 @@ LIST, DISCOVER = "list", "discover"
 
 @dataclass(frozen=True)
 class Measurement:
-    """Time, peak of resident memory and counts of one process."""
+    """The time, peak resident memory and counts of one process."""
 
     seconds: float
     peak_memory_bytes: int
@@ -56,7 +56,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Round:
-    """The listing alone, and two discoveries of the same length."""
+    """The listing alone, and two discoveries with listings of the same length."""
 
     listing: Measurement
     unchanged: Measurement
@@ -64,7 +64,7 @@ class Round:
 
 
 def main() -> None:
-    """Fill a catalog by a first discovery, measure later ones, and publish the result."""
+    """Fill a catalog with a first discovery, measure later ones, and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def measure_once(command: str) -> Measurement:
-    """List the source, or discover and commit; memory includes that of the imports."""
+    """List the source, or discover and commit. The memory includes that of the imports."""
     with connect(load_settings()) as connections:
         started = time.perf_counter()
         if command == LIST:
@@ -133,7 +133,7 @@ def _run(command: str, endpoint: str, database_url: str) -> Measurement:
 
 
 def _settle_catalog(database_url: str) -> None:
-    """Restore the catalog to its state after a run on the unchanged bucket: all images read, statistics current."""
+    """Restore the catalog to its state after a run on the unchanged bucket: all images read, statistics up to date."""
     engine = create_engine(driver_url(database_url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for statement in (*UNDO_CHANGES, "VACUUM ANALYZE"):

@@ -1,8 +1,8 @@
-"""Measure the bare forward pass of two models on prepared images: the speed that no pipeline can exceed.
+"""Measure the bare forward pass of two models on prepared images, which is the upper limit of a pipeline's speed.
 
     python -m benchmarks.ingest.forward CLASSIFIER ENCODER SECONDS
 
-Uses the engine and precision stored in the model folders and as many concurrent passes as tagging does.
+Uses the engine and precision stored in the model folders, and as many concurrent passes as the tagging job.
 """
 
 import json
@@ -20,7 +20,7 @@ WARM_UP_SECONDS = 1.0
 
 
 def measure_forward(classifier: Path, encoder: Path, seconds: float) -> float:
-    """Return images per second of both models together."""
+    """Return the images per second that both models process together."""
     predictor = load_predictor(classifier, encoder, EngineSettings("auto", "auto"))
     random = np.random.default_rng(0)
     image = tuple(

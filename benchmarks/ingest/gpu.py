@@ -1,8 +1,8 @@
-"""Measure a GPU and what feeds it: the forward pass, prediction and decoding, without bucket and database.
+"""Measure a GPU and the stages that feed it: forward pass, prediction and decoding, without bucket and database.
 
     python -m benchmarks.ingest.gpu [--seconds 5] [--batches 64 256] [--decode-processes 16] [--decoders cpu gpu]
 
-It also runs on a CPU, where the figures mean nothing. Generated JPEGs lie in memory.
+It also runs on a CPU, but the figures are then meaningless. The JPEGs are generated and in memory.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def _choose_decoder(name: str, predictor: Predictor, pool: DecodePool) -> Decode
 
 
 def _measure_forward(predictor: Predictor, batch: int, seconds: float) -> float:
-    """Return images per second of both models on pixels on the device, one batch after the other."""
+    """Return the images per second of both models together. The pixels are on the device; batches run one at a time."""
     rates = []
     for model in (predictor.classifier, predictor.encoder):
         assert isinstance(model, TorchModel)
@@ -99,7 +99,7 @@ def _rate(forward: Callable[[], object], batch: int, seconds: float) -> float:
 
 
 def _repeat(work: Callable[[], object], seconds: float) -> int:
-    """Return the number of repetitions; synchronizes after every tenth, to keep the queue of a GPU short."""
+    """Repeat for some time and return how often. Synchronize after every tenth call to keep the GPU's queue short."""
     deadline = time.perf_counter() + seconds
     for count in itertools.count(1):
         work()
@@ -112,7 +112,7 @@ def _repeat(work: Callable[[], object], seconds: float) -> int:
 
 
 def _measure_predict(predictor: Predictor, batch: int, seconds: float) -> float:
-    """Return images per second of the predicting threads on resized images in memory."""
+    """Return the images per second of the predicting threads, for resized images in memory."""
     side_pixels = [torch.randint(0, 256, (g.crop_to, g.crop_to, 3), dtype=torch.uint8) for g in predictor.geometries]
     inputs = [tuple(pixels.numpy() for pixels in side_pixels)] * batch
     with ThreadPoolExecutor(predictor.passes) as pool:
@@ -131,7 +131,7 @@ def _repeat_until(deadline: float, inputs: Sequence[ModelInputs]) -> Iterator[Se
 
 
 def _predict(predictor: Predictor, inputs: Sequence[ModelInputs]) -> int:
-    """Predict and rank as the pipeline does; return the number of images."""
+    """Predict, and rank the categories as the pipeline does. Return the number of images."""
     predictions = predictor.predict(inputs, tag=True, embed=True)
     assert predictions.probabilities is not None
     for row in predictions.probabilities:
@@ -140,7 +140,7 @@ def _predict(predictor: Predictor, inputs: Sequence[ModelInputs]) -> int:
 
 
 def _measure_decode(decode: Decode, contents: Sequence[bytes], batch: int, seconds: float) -> float:
-    """Return images per second with two batches at a time, as in the pipeline."""
+    """Return the images decoded per second, two batches at a time as in the pipeline."""
     with ThreadPoolExecutor(2) as stage:
         for duration in (WARM_UP_SECONDS, seconds):
             started = time.perf_counter()
@@ -154,7 +154,7 @@ def _measure_decode(decode: Decode, contents: Sequence[bytes], batch: int, secon
 def _feed(
     predictor: Predictor, decode: Decode, contents: Sequence[bytes], batch: int, seconds: float
 ) -> tuple[float, float]:
-    """Run both stages as `ShardPipeline` does; return images per second and the share of time waiting for images."""
+    """Run both stages like `ShardPipeline`. Return images per second and the share of time spent waiting for images."""
     timer = StageTimer()
     with ExitStack() as stack:
         decoders = stack.enter_context(ThreadPoolExecutor(2))

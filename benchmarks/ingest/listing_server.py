@@ -1,4 +1,4 @@
-"""Serve the listing of a generated bucket on loopback, in the pages of ListObjectsV2, in a process of its own."""
+"""Serve the listing of a generated bucket on loopback in a separate process, in pages like those of ListObjectsV2."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from jobs.local.ports import LOOPBACK
 PAGE_KEYS = 1000
 IMAGES_PER_PRODUCT = 3
 CHANGE_EVERY = 100
-"""In a changed bucket, of each so many images one is deleted, one has other bytes and one more is new."""
+"""In a changed bucket, one in this many images is deleted, one has other bytes, and one is new."""
 
 
 @dataclass(frozen=True)
 class GeneratedBucket:
-    """Images that differ only in their number; keys are sorted as in a bucket."""
+    """A bucket of images that differ only in their number. Keys are sorted, as in a real bucket."""
 
     images: int
     is_changed: bool
 
     def list_page(self, number: int) -> str:
-        """Return the entries of a page; a page of a changed bucket has as many new images as deleted ones."""
+        """Return the entries of a page. In a changed bucket, each page has as many new images as deleted ones."""
         start = number * PAGE_KEYS
         return "".join(self._list_image(image) for image in range(start, min(start + PAGE_KEYS, self.images)))
 
@@ -43,7 +43,7 @@ class GeneratedBucket:
 
 @contextmanager
 def serve_listing(bucket: GeneratedBucket) -> Iterator[str]:
-    """Yield the URL of an endpoint that lists the bucket under any name and has no objects."""
+    """Yield the URL of an endpoint that returns the listing for any bucket name. It has no objects to download."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_serve, args=(bucket, sender), daemon=True)

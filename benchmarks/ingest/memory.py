@@ -1,11 +1,12 @@
-"""Measure whether the memory of one process stays flat over 20,000 images, by engine.
+"""Measure whether the memory of one process grows over 20,000 images, for two engines.
 
     python -m benchmarks.ingest.memory
     python -m benchmarks.ingest.memory --images 4000
 
-Real images are repeated with different bytes, so none is reused. All of them are one shard of `python -m jobs ingest`,
-from a real S3 endpoint into Postgres with a live index. Resident memory is read five times a second. Growth is the peak
-after 2,000 images minus the peak of the thousand before, when models, pools and buffers are already loaded.
+Real images are repeated with different bytes, so that no result is reused. `python -m jobs ingest` tags them in one
+shard, from a real S3 endpoint into Postgres with a live index. Resident memory is read five times a second. Growth is
+the peak after 2,000 images minus the peak during the thousand before, when models, pools and buffers are already
+loaded.
 """
 
 import argparse
@@ -39,7 +40,7 @@ SETTLING, SETTLED = 1000, 2000
 
 @dataclass(frozen=True)
 class Sample:
-    """Images committed so far, and resident bytes of the tagging process and of its decoding processes."""
+    """The images committed so far, and the resident bytes of the tagging process and of its decoding processes."""
 
     images: int
     own_bytes: int
@@ -58,7 +59,7 @@ class Memory:
 
 
 def main() -> None:
-    """Measure the fastest engine and torch, and publish the result."""
+    """Measure the fastest format and torch, and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20_000)
     arguments = parser.parse_args()
@@ -127,7 +128,7 @@ def _measure(stack: TaggingStack, chosen: ModelFormat, images: int) -> Row:
 
 
 def summarize(samples: Sequence[Sample]) -> Memory:
-    """Return peaks and growth from samples in the order of time."""
+    """Return the peaks and growth of samples, which are in chronological order."""
     settling = [sample for sample in samples if SETTLING <= sample.images < SETTLED]
     settled = [sample for sample in samples if sample.images >= SETTLED]
 

@@ -1,11 +1,12 @@
-"""Measure where the time of a nightly run goes: 20,000 new images through the DAG `catalog_ingest` of a real Airflow.
+"""Measure how a nightly run spends its time: 20,000 new images in the DAG `catalog_ingest` of a real Airflow.
 
     python -m benchmarks.ingest.night
     python -m benchmarks.ingest.night --images 4000 --shard-size 1000
 
-Real images are repeated with different bytes, so none is reused. Models are int8, and the pool has one slot, so shards
-run one after the other. A shard works from the start of its first chunk to the commit of its last, by the ledger.
-Everything else is overhead: the rest of its task (imports, models), the other tasks, and Airflow between tasks.
+Real images are repeated with different bytes, so that no result is reused. Models are int8. The pool has one slot, so
+shards run one after the other. According to the ledger, a shard works from the start of its first chunk to the commit
+of its last. Everything else is overhead: the rest of the task (imports, loading models), other tasks, and the time
+between tasks.
 """
 
 import argparse
@@ -28,7 +29,7 @@ DEADLINE_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Night:
-    """The seconds of a run, which add up; ``starting_seconds`` are those of shard tasks that do not tag."""
+    """The time of a run and its parts. ``starting_seconds`` is the time of shard tasks outside of tagging."""
 
     images: int
     shards: int
@@ -98,7 +99,7 @@ def _run_night(stack: TaggingStack) -> Night:
 
 
 def add_up(run: DagRun, tasks: list[TaskInstance], images: int, working: list[float]) -> Night:
-    """Divide the time of a run whose tasks ran one at a time; ``working`` are the seconds of each shard."""
+    """Divide the time of a run whose tasks ran one at a time. ``working`` contains the tagging time of each shard."""
     seconds_by_task: dict[str, float] = {}
     for task in tasks:
         if task.state == "success":

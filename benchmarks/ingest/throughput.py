@@ -1,12 +1,12 @@
 """Measure images per second from the bucket to committed rows, compared with the bare forward pass and with peers.
 
     make bench                    1,000 images, three interleaved rounds
-    make bench-peers              the same with all peers, Ray Data and Daft among them
+    make bench-peers              the same with all peers, including Ray Data and Daft
     python -m benchmarks.ingest.throughput --images 200 --rounds 1
 
-Our side is real: an S3 endpoint, Postgres with a live HNSW index, and the job's own command in a process of its own.
-The models are production artifacts in each engine and precision of this processor. Peers process some of the same
-images from a folder into memory. Ratios are taken inside a round, since machines are noisy.
+Our system is complete: an S3 endpoint, Postgres with a live HNSW index, and `python -m jobs ingest` in its own process.
+The models are production artifacts, in each engine and precision that this processor supports. Peers process some of
+the same images from a folder into memory. Each round has its own ratios, because machines are noisy.
 """
 
 import argparse
@@ -41,7 +41,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """A run of `ingest`, and the bare forward pass of its models right after it."""
+    """A run of `ingest`, and the speed of the bare forward pass, measured right after it."""
 
     run: IngestRun
     forward_images_per_second: float
@@ -59,7 +59,7 @@ class Measurement:
 
     @property
     def share_writing(self) -> float:
-        """Return the share of the time in which a stage wrote to the database."""
+        """Return the share of the time spent writing to the database."""
         report = self.run.report
         return float(report["write_seconds"] * report["images_per_second"] / report["entries"])
 
@@ -141,7 +141,7 @@ def _measure_peer(peer: Peer, checkpoints: ModelFolders, images: Path) -> PeerRe
 
 
 def list_rows(rounds: Sequence[Round]) -> Iterator[Row]:
-    """Return medians and ranges of all rounds, and maxima of memory and of the first batch."""
+    """Return the medians and ranges of all rounds, and the maximum memory and time to the first batch."""
     for name in rounds[0].ours:
         ours = [one.ours[name] for one in rounds]
         yield {

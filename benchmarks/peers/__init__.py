@@ -1,7 +1,7 @@
-"""Other libraries that run the same models on the same images, each measured in a process of its own.
+"""Measure other libraries with the same models and images, each in its own process.
 
-They read files and keep predictions in memory, without the bucket and the database of our pipeline. Modules that run as
-peers import nothing from `jobs`, because they also run in an environment with only their own packages.
+These peers read files and keep predictions in memory, without a bucket or a database. Modules that run as peers import
+nothing from `jobs`, because they also run in an environment that has only their own packages.
 """
 
 import os
@@ -14,7 +14,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""No telemetry, no network, no progress bars."""
+"""Variables that disable telemetry, network access and progress bars."""
 
-# Most packages read them when they are imported, and this module is imported first.
+# Set here, because most packages read them on import and this module is imported first.
 os.environ.update(QUIET)

@@ -1,6 +1,6 @@
-"""Run Daft: it downloads and decodes, and a batch UDF calls both models. `measurement` defines the times.
+"""Run Daft: it downloads and decodes, and a batch UDF calls both models. `measurement` defines what is timed.
 
-The UDF runs in threads of the process of the query, and finds the models loaded.
+The UDF runs in threads of the query's process, where the models are already loaded.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
-"""Run a plain loop over torch's DataLoader: decode once, call both models. `measurement` defines the times.
+"""Run a plain loop over torch's DataLoader: decode once, call both models. `measurement` defines what is timed.
 
-``--workers 0`` reads and decodes in the loop itself, more in that many processes. They start inside of the time, as
-they do in each such loop.
+``--workers 0`` reads and decodes in the loop itself, a higher number in that many processes. Their start is part of the
+measured time, because every such loop has to start them.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""Run two Transformers pipelines over all images, in batches of 32. `measurement` defines the times.
+"""Run two Transformers pipelines over all images, in batches of 32. `measurement` defines what is timed.
 
-Each pipeline reads and decodes the images itself, so every image is decoded twice.
+Each pipeline reads and decodes the images by itself, so every image is decoded twice.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def tag(work: Work) -> TimedPredictions:
     """Load both pipelines, then predict."""
     dtype = DTYPES[work.dtype]
     classify = pipeline("image-classification", str(work.classifier), dtype=dtype, device="cpu")
-    # The complete CLIP would also need texts; the image tower with its projection returns the vector.
+    # A complete CLIP model would also require texts. The image tower with its projection is enough for vectors.
     tower = CLIPVisionModelWithProjection.from_pretrained(
         work.encoder, dtype=dtype, local_files_only=True, use_safetensors=True
     )

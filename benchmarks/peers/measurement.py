@@ -1,9 +1,10 @@
-"""The command line, the predictions, the timing and the output that all peers share.
+"""Define the command line, the predictions, the timing and the output that all peers share.
 
-python -m benchmarks.peers.NAME CLASSIFIER_FOLDER ENCODER_FOLDER IMAGES_FOLDER [--dtype fp32|bf16] [--images N]
+    python -m benchmarks.peers.NAME CLASSIFIER_FOLDER ENCODER_FOLDER IMAGES_FOLDER [--dtype fp32|bf16] [--images N]
 
-Seconds run from the first read of an image to the last prediction in memory. They exclude imports, the start of an
-engine, loading the models, and a first pass over `WARM_UP_IMAGES`, which are predicted again afterwards.
+The measured time starts when the first image is read and ends when the last prediction is in memory. It excludes
+imports, the start of an engine, the loading of models, and a warm-up on `WARM_UP_IMAGES`, which are predicted again
+afterward.
 """
 
 import argparse
@@ -27,7 +28,7 @@ MEMORY_PERIOD_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Work:
-    """The input of a peer; ``workers`` are loading processes, which only the DataLoader has."""
+    """The input of a peer. ``workers`` is the number of loading processes, for the DataLoader only."""
 
     classifier: Path
     encoder: Path
@@ -37,7 +38,7 @@ class Work:
 
     @property
     def warm_up(self) -> Sequence[Path]:
-        """Return the first images, whose predictions and time do not count."""
+        """Return the images to warm up with. Their predictions and time do not count."""
         return self.images[:WARM_UP_IMAGES]
 
 
@@ -52,14 +53,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class TimedPredictions:
-    """The predictions by image, and their seconds as defined by the module."""
+    """The prediction of each image, and the measured time as defined in this module."""
 
     predictions: dict[Path, Prediction]
     seconds: float
 
 
 def measure_peer(tag: Callable[[Work], TimedPredictions], packages: Sequence[str]) -> None:
-    """Run a peer with the command line and print its figures; ``packages`` are those whose versions matter."""
+    """Run a peer with the options of the command line; print its figures and the versions of ``packages``."""
     work = _read_command_line()
     with _watch_memory() as peak_memory_bytes:
         tagged = tag(work)
@@ -93,7 +94,7 @@ def _read_command_line() -> Work:
 
 
 def _check_predictions(predictions: dict[Path, Prediction], work: Work) -> None:
-    """Check that no image was left out, which would make a peer look fast."""
+    """Check that no image was skipped, which would make a peer look fast."""
     assert predictions.keys() == set(work.images), f"{len(predictions)} predictions for {len(work.images)} images"
     assert all(
         np.isfinite(prediction.vector).all() and 0 < prediction.confidence <= 1 for prediction in predictions.values()
@@ -130,5 +131,5 @@ def _measure_memory() -> int:
 
 
 def read_clock() -> float:
-    """Return the seconds of a clock that all processes of this machine share."""
+    """Return the time in seconds, from a clock that all processes of this machine share."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)

@@ -1,4 +1,4 @@
-"""The peers, and how to measure one of them."""
+"""List the peers, and measure one of them in its own process."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ PEERS_PYTHON = PROJECT_ROOT / ".local" / "peers-venv" / "bin" / "python"
 
 @dataclass(frozen=True)
 class Peer:
-    """A module of this package and its options; some need packages that the project does not install."""
+    """A module of this package and its options. Some peers need packages that the project does not install."""
 
     name: str
     module: str
@@ -24,7 +24,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class PeerReport:
-    """The output of a peer; memory is the peak of its process with its children."""
+    """The output of a peer. The memory is the peak of its process and all descendants."""
 
     images: int
     seconds: float
@@ -44,7 +44,7 @@ PEERS = (
     Peer("Daft, fp32", "daft_udf", ("--dtype", "fp32"), needs_own_environment=True),
     Peer("Daft, bf16", "daft_udf", ("--dtype", "bf16"), needs_own_environment=True),
 )
-"""The others are compared with the first."""
+"""All peers. Speeds are reported relative to the first one."""
 PLAIN_PEERS = (PEERS[0], PEERS[3])
 """The peers of `make bench`."""
 
@@ -53,7 +53,7 @@ def run_peer(peer: Peer, checkpoints: ModelFolders, images: Path) -> PeerReport:
     """Run a peer on all images of a folder.
 
     Raises:
-        SystemExit: it failed, or its environment is missing.
+        SystemExit: the peer failed, or its environment is missing.
     """
     python = PEERS_PYTHON if peer.needs_own_environment else Path(sys.executable)
     if not python.is_file():

@@ -1,6 +1,6 @@
-"""Run Ray Data: `read_images`, then `map_batches` on an actor with both models. `measurement` defines the times.
+"""Run Ray Data: `read_images`, then `map_batches` on an actor with both models. `measurement` defines what is timed.
 
-A data set starts an actor of its own, so the actor says when it was ready, and images are read only from then on.
+Each data set starts its own actor. No image is read before the actor is ready, and the actor reports this time.
 """
 
 import os
@@ -17,7 +17,7 @@ ACTOR_START_SECONDS = 120
 
 
 class Actor:
-    """Both models on all cores: Ray gives an actor one thread, and reading needs few."""
+    """Runs both models on all cores. By default, Ray limits an actor to one thread; reading needs little CPU."""
 
     def __init__(self, classifier: Path, encoder: Path, dtype: str, threads: int) -> None:
         import torch
@@ -41,12 +41,12 @@ class Actor:
 
 
 def tag(work: Work) -> TimedPredictions:
-    """Start Ray on this machine only, predict, and stop it."""
-    # Otherwise Ray leaves a token in the home folder.
+    """Start Ray on this machine, predict, and stop it."""
+    # Without this variable, Ray leaves a token in the home folder.
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
     import ray
 
-    # In the system's temporary folder, since the paths of sockets must be short.
+    # In the system's temporary folder, because the paths of sockets must be short.
     folder = tempfile.mkdtemp(prefix="ray-")
     try:
         ray.init(
@@ -56,7 +56,7 @@ def tag(work: Work) -> TimedPredictions:
             _temp_dir=folder,
             runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}},
         )
-        # Read nothing until the actors are ready.
+        # Do not read any images before the actor is ready.
         ray.data.DataContext.get_current().wait_for_min_actors_s = ACTOR_START_SECONDS
         _predict(work, work.warm_up)
         return _predict(work, work.images)

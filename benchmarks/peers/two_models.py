@@ -1,4 +1,4 @@
-"""Both models as in the documentation of Transformers, for peers that provide a loop but no models."""
+"""Run both models as the Transformers documentation shows, for peers that provide only a loop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Inputs:
-    """The inputs of the classifier and the encoder for the same images, float32 [n, 3, h, w] each."""
+    """The inputs of the classifier and the encoder for the same images, each float32 [n, 3, h, w]."""
 
     classifier: torch.Tensor
     encoder: torch.Tensor
@@ -30,12 +30,12 @@ class TwoProcessors:
 
     @classmethod
     def load(cls, classifier: Path, encoder: Path) -> Self:
-        """Load both from their checkpoints."""
+        """Load both processors from their checkpoints."""
         return cls(*(AutoImageProcessor.from_pretrained(one, local_files_only=True) for one in (classifier, encoder)))
 
     def prepare(self, images: Sequence[Any]) -> Inputs:
-        """Preprocess RGB images of Pillow or uint8 arrays [height, width, 3], of any size."""
-        # Otherwise the layout of an array would be guessed.
+        """Preprocess RGB images of any size: Pillow images or uint8 arrays [height, width, 3]."""
+        # Without this, Transformers guesses the layout of an array.
         options = {"return_tensors": "pt", "input_data_format": "channels_last"}
         return Inputs(*(one(list(images), **options)["pixel_values"] for one in (self.classifier, self.encoder)))
 
@@ -50,7 +50,7 @@ class TwoModels:
 
     @classmethod
     def load(cls, classifier: Path, encoder: Path, dtype: str) -> Self:
-        """Load both for inference, their weights in ``dtype``."""
+        """Load both models for inference, with weights in ``dtype``."""
         options = {"dtype": DTYPES[dtype], "local_files_only": True, "use_safetensors": True}
         return cls(
             AutoModelForImageClassification.from_pretrained(classifier, **options).eval(),
