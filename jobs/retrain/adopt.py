@@ -1,4 +1,4 @@
-"""Make a base the first champion encoder of a catalog that has no labels to train or evaluate one."""
+"""Adopt a base as the first champion encoder of a catalog that has no labels for training or evaluation."""
 
 import io
 import logging
@@ -37,12 +37,12 @@ from jobs.settings import Settings
 log = logging.getLogger(__name__)
 
 IMAGES = 8
-"""Images of random noise, for checks that need no image of the shop."""
+"""Number of random noise images, for checks that do not need images of the shop."""
 IMAGE_SIDE = 320
 LENGTH_TOLERANCE = 1e-3
-"""Maximum difference of the length of a vector from 1."""
+"""Maximum difference between the length of a vector and 1."""
 GATES: tuple[Gate, ...] = (decide_failures, decide_memory)
-"""The gates of an encoder that need no labels and do not depend on the speed of the machine."""
+"""The encoder gates that need no labels and do not depend on the speed of the machine."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class AdoptionReport:
 
 
 def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, policy: GatePolicy) -> AdoptionReport:
-    """Register a base unchanged and promote it. The default is the base of the settings.
+    """Register a base unchanged and promote it. If ``base`` is None, use the encoder base from the settings.
 
-    A repeated call changes nothing. The encoder is served in float32, because without labels the cost of a faster
-    precision is unknown. A refused base leaves no row in the catalog. Artifacts that it leaves are named by their hash
-    and reused when the same base is adopted again.
+    A repeated call changes nothing. The encoder is served in float32, because the accuracy lost to a faster precision
+    cannot be measured without labels. A refused base leaves no row in the catalog. Its uploaded artifacts, if any, are
+    named by their hash and reused when the same base is adopted again.
 
     Raises:
         RefusedError: another encoder is already the champion, the base lacks a part of an encoder, or this machine
@@ -107,7 +107,7 @@ def _promote(
         if is_new:
             version = insert_model_version(connection, uploaded)
             log.info("reading encoder %d back from the bucket", version.model_version_id)
-            # This also fills the cache, from which the next run on this machine loads it.
+            # This also fills the local cache for the next run on this machine.
             fetch_checkpoint(connections.store, version, connections.settings.locations.model_cache)
             promotion = NewPromotion("encoder", version.model_version_id, None, None, adopted_by, reason)
             insert_promotion(connection, promotion)
@@ -115,14 +115,14 @@ def _promote(
 
 
 def _describe_adoption(base: str) -> str:
-    """Return the beginning of the promotion's reason, which identifies the adoption of a base later."""
+    """Return the prefix of the promotion's reason. Later calls recognize the adopted base by it."""
     return f"adopted unchanged from {base}, without gates:"
 
 
 def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModelVersion | None = None) -> bool:
-    """Tell whether this base is the champion, and refuse if another encoder is.
+    """Return whether this base is the champion, and refuse if another encoder is.
 
-    Compare only the name of the ``base`` as long as its weights are not uploaded.
+    Without ``uploaded``, compare only the name of the base.
 
     Raises:
         RefusedError: another encoder is the champion.
@@ -142,7 +142,7 @@ def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModel
 
 def _build(base: Path, artifact: Path, settings: Settings) -> ModelBuild:
     """Write the checkpoint with its build: torch on a GPU, otherwise an OpenVINO graph."""
-    # First, because its errors are specific.
+    # Check this first, because its error messages are more specific.
     Preprocessing.from_checkpoint(base)
     towers = load_towers(base, torch.float32)
     require_numbers(towers, base)
@@ -182,7 +182,7 @@ def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, sc
 
 
 def _require_unit_vectors(base: str, subject: str, vectors: np.ndarray) -> None:
-    # Negated, because comparisons with NaN are false.
+    # Negated, so NaN fails: comparisons with NaN are false.
     if not (np.abs(np.linalg.norm(vectors, axis=1) - 1) < LENGTH_TOLERANCE).all():
         raise RefusedError(f"{base} cannot be adopted: its vectors of {subject} do not have unit length")
 

@@ -15,7 +15,7 @@ from jobs.retrain.promote import require_promotable
 
 @dataclass(frozen=True)
 class ComparedMetric:
-    """A metric of both on the same test images, from 0 to 1 unless its name says otherwise."""
+    """A metric of both models on the same test images. It ranges from 0 to 1 unless its name gives another range."""
 
     name: str
     candidate: float | None
@@ -24,7 +24,7 @@ class ComparedMetric:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate. ``refusal`` says why it may not be promoted. It is None if it may, or is the champion already."""
+    """A candidate and its metrics. ``refusal`` is why it may not be promoted, or None if it may or already was."""
 
     evaluation: Evaluation
     metrics: tuple[ComparedMetric, ...]
@@ -39,13 +39,13 @@ def read_comparisons(connection: Connection) -> tuple[Comparison, ...]:
 
 
 def read_comparison(connection: Connection, model_version_id: int) -> Comparison | None:
-    """Compare a version by its latest evaluation. Return None if its run was evaluated again with another candidate."""
+    """Compare a version by its latest evaluation. Return None if its run has since evaluated another candidate."""
     evaluation = find_evaluation(connection, model_version_id)
     return compare(connection, evaluation) if evaluation else None
 
 
 def compare(connection: Connection, evaluation: Evaluation) -> Comparison:
-    """Compare both by an evaluation, and check whether its candidate may be promoted now."""
+    """Compare the models of an evaluation, and check whether the candidate may be promoted now."""
     latest = read_latest_promotion(connection, evaluation.kind)
     champion = latest.model_version_id if latest else None
     is_champion = champion == evaluation.candidate_version_id

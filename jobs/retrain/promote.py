@@ -31,7 +31,7 @@ def promote_candidate(
     """Promote the candidate of a run in one transaction. A repeated call changes nothing.
 
     The first classifier goes live at once, because it replaces nothing. A later one, and any encoder, goes live after
-    a retag. ``decision_id`` closes the decision of a user that this call carries out.
+    a retag. ``decision_id`` is the user's decision that this call carries out and closes.
 
     Raises:
         NotFoundError: the run has no evaluation of this kind.
@@ -70,7 +70,7 @@ def require_promotable(connection: Connection, evaluation: Evaluation, champion_
     """Check that a candidate passed its gates against the current champion and was never rolled back.
 
     Raises:
-        RefusedError: it did not.
+        RefusedError: one of these conditions is not met.
     """
     from jobs.retrain.gates.gates import require_passed_gates
 
@@ -94,7 +94,10 @@ def _require_compared_champion(evaluation: Evaluation, champion_version_id: int 
 
 
 def _require_not_rolled_back(connection: Connection, evaluation: Evaluation) -> None:
-    """Refuse a version that was rolled back. Equal labels and settings give equal weights: it would return weekly."""
+    """Refuse a version that was rolled back.
+
+    Training on the same labels and settings gives the same weights, so the version would come back every week.
+    """
     kind, version = evaluation.kind, evaluation.candidate_version_id
     rollback = find_rollback(connection, kind, version)
     if rollback:
@@ -105,7 +108,7 @@ def _require_not_rolled_back(connection: Connection, evaluation: Evaluation) -> 
 
 
 def carry_out_decision(connections: Connections, decision_id: int) -> PromotionReport:
-    """Promote or roll back once. A repeated call only finishes a rollback that was killed after its switch.
+    """Carry out a user's promotion or rollback once. A repeated call only finishes a rollback killed after its switch.
 
     Raises:
         NotFoundError: the decision does not exist.

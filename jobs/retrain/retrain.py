@@ -29,7 +29,7 @@ MakeRequest = Callable[[ModelKind], TrainingRequest]
 
 @dataclass(frozen=True)
 class RetrainOptions:
-    """Options of one run. The ``run_id`` of an interrupted run resumes it."""
+    """Options of one run. Pass the ``run_id`` of an interrupted run to resume it."""
 
     kinds: Literal["both", "classifier", "encoder"] = "both"
     run_id: str | None = None
@@ -52,13 +52,13 @@ def retrain(
     """Run all stages, one kind after the other, then retag.
 
     Raises:
-        RefusedError: a request is invalid, and nothing was trained; or a gate failed. In that case a candidate of the
-            other kind that passed is promoted and live.
+        RefusedError: a request is invalid and nothing was trained, or a stage of one kind failed, for example a gate.
+            If the candidate of the other kind passed, it is promoted and live.
     """
     run_id = options.run_id or f"retrain-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     log.info("if this run is interrupted, `python -m jobs retrain --run %s` resumes it", run_id)
     snapshot = take_snapshot(connections, SnapshotSettings.from_settings(connections.settings))
-    # Before the first training, so that an invalid request is refused early.
+    # Make all requests before the first training, to refuse invalid ones early.
     requests = [make_request(kind) for kind in _choose_kinds(options, snapshot)]
     promotions: list[PromotionReport] = []
     refusals: list[str] = []
@@ -84,7 +84,7 @@ def _choose_kinds(options: RetrainOptions, snapshot: SnapshotReport) -> tuple[Mo
 
 
 def _is_promoted(connections: Connections, run_id: str, kind: ModelKind) -> bool:
-    """Tell whether the candidate is the champion already, after a kill: it must not be compared with itself."""
+    """Return whether a killed run had already promoted this candidate, which must not be compared with itself."""
     with connections.engine.connect() as connection:
         evaluation, champion = read_latest_evaluation(connection, run_id, kind), read_champion(connection, kind)
     return bool(evaluation and champion and evaluation.candidate_version_id == champion.model_version_id)

@@ -1,4 +1,4 @@
-"""Check that the artifact in the bucket still gives the outputs that were recorded when the model was trained."""
+"""Check that the artifact in the bucket still produces the outputs recorded when the model was trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from jobs.storage.object_store import ObjectStore
 REFERENCE_FILE = "reference_outputs.json"
 REFERENCE_IMAGES = 32
 DEFAULT_CATEGORY_PREFIX = "LABEL_"
-"""Transformers names categories LABEL_0, LABEL_1, ... if a classifier has no names for them."""
+"""Transformers uses the names LABEL_0, LABEL_1, ... if a classifier does not name its categories."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ReferenceOutputs:
 
 
 def choose_reference_images(rows: Sequence[SnapshotRow]) -> tuple[SnapshotRow, ...]:
-    """Choose up to 32 images, the first by content hash, which amounts to a random sample."""
+    """Choose the first 32 images by content hash, or fewer. This is equivalent to a random sample."""
     return tuple(sorted(rows, key=lambda row: row.content_hash)[:REFERENCE_IMAGES])
 
 
@@ -151,7 +151,7 @@ def _measure_difference(
         expected = reference.outputs[row.content_hash]
         if isinstance(expected, dict):
             predicted = dict(zip(model.categories, output.tolist(), strict=True))
-            # A category that only one of them knows has probability 0 in the other.
+            # A category that only one side has counts as probability 0 on the other.
             names = sorted({*expected, *predicted})
             differences.append([expected.get(name, 0.0) - predicted.get(name, 0.0) for name in names])
         elif len(expected) == len(output):

@@ -29,7 +29,7 @@ MIN_SHARE_READ = 0.5
 
 @dataclass(frozen=True)
 class CatalogChange:
-    """The number of images that would change their category, and which, sorted by falling confidence."""
+    """The number of images that would change their category, and a list of them, sorted by falling confidence."""
 
     blast_radius: BlastRadius
     flips: tuple[Flip, ...]

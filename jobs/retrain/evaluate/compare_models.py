@@ -173,7 +173,7 @@ def audit_labels(
 def evaluate_encoder(context: EvaluationContext) -> EvaluationResult:
     """Score the candidate and the champion on the test images that have a text.
 
-    The candidate is also scored on up to 1,000 train images. They are the first by content hash, so a random sample.
+    The candidate is also scored on up to 1,000 train images: the first by content hash, which is a random sample.
     """
     test = [row for row in context.snapshot.part("test") if row.full_text]
     train = [row for row in context.snapshot.part("train") if row.full_text][:MAX_TRAIN_IMAGES]

@@ -70,7 +70,7 @@ class _Inputs:
 
 
 def evaluate_candidate(connections: Connections, run_id: str, kind: ModelKind) -> EvaluationReport:
-    """Evaluate the model that a run trained, and store metrics and files. Each call makes a new evaluation.
+    """Evaluate the model that a run trained, and store metrics and files. Each call creates a new evaluation.
 
     A damaged artifact is a result of the evaluation, not an exception.
 
@@ -155,7 +155,7 @@ def _measure(connections: Connections, inputs: _Inputs, scratch: Path, progress:
 
 
 def check_data(snapshot: Snapshot, taken_at: datetime, contents: SnapshotImages) -> DataCheck:
-    """Measure size, age and leaks of a snapshot. Leaks are measured on the bytes of the images."""
+    """Measure the size, age and leaks of a snapshot. Leaks are measured on the bytes of the images."""
     images = Counter(row.split for row in snapshot.rows)
     test = snapshot.part("test")
     test_images = Counter(row.category for row in test)

@@ -1,6 +1,6 @@
-"""Define what an evaluation stores: the metrics that gates decide on, and the lists in the files next to them.
+"""Define what an evaluation stores: the metrics for the gates, and the lists in the files next to them.
 
-A value that could not be measured is None, and the gates fail on it. Shares and accuracies range from 0 to 1.
+A value that could not be measured is None, and its gate fails. Shares and accuracies range from 0 to 1.
 """
 
 import json
@@ -44,7 +44,7 @@ class ClassifierScores:
 
 @dataclass(frozen=True)
 class PairedOutcomes:
-    """Number of images or texts for which both models, only one of them, or neither is correct."""
+    """Number of images or texts that both models, only one of them, or neither gets right."""
 
     both: int
     only_candidate: int
@@ -86,8 +86,8 @@ class ServingMetrics:
 class ArtifactCheck:
     """Comparison of the artifact in the bucket with the outputs recorded when the model was trained.
 
-    ``largest_difference`` is that of any probability, matched by category name, or of any vector element. ``error``
-    lists everything that is wrong with the artifact.
+    ``largest_difference`` is the largest difference in any probability, matched by category name, or in any vector
+    element. ``error`` lists everything that is wrong with the artifact.
     """
 
     is_checksum_right: bool
@@ -127,10 +127,10 @@ class BlastRadius:
 class Fidelity:
     """Differences between a build and the checkpoint in float32 on the same test images.
 
-    The first two metrics apply to classifiers, the others to encoders; the rest is None. ``lost_accuracy`` is the
-    accuracy in float32 minus that of the build. ``agreement`` is the share of equal predictions among images with a
-    confidence above 0.5 in float32. ``neighbor_recall`` is the share of each image's ten nearest neighbors that stay
-    among them. ``lost_recall_at_5`` is the loss of recall from text to image.
+    The first two metrics apply to classifiers, the others to encoders. Those that do not apply are None.
+    ``lost_accuracy`` is the accuracy in float32 minus the accuracy of the build. ``agreement`` is the share of equal
+    predictions among images with a confidence above 0.5 in float32. ``neighbor_recall`` is the share of each image's
+    ten nearest neighbors in float32 that the build also finds. ``lost_recall_at_5`` is the lost text-to-image recall.
     """
 
     images: int

@@ -19,7 +19,7 @@ FIDELITY_FILE = "fidelity.json"
 class Attempt:
     """A build that `optimize` tried, with the criteria of the fidelity gate that it failed.
 
-    ``int8_share`` and ``float_blocks`` are those of its `ModelBuild`.
+    ``int8_share`` and ``float_blocks`` are copied from its `ModelBuild`.
     """
 
     engine: EngineName
@@ -36,7 +36,7 @@ class Attempt:
 
 
 def write_attempts(folder: Path, attempts: Sequence[Attempt]) -> None:
-    """Store all attempts in the artifact, in the order in which they were made."""
+    """Store all attempts in the artifact, in the order in which they were tried."""
     (folder / FIDELITY_FILE).write_bytes(TypeAdapter(list[Attempt]).dump_json(list(attempts), indent=1))
 
 

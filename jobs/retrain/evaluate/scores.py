@@ -21,7 +21,7 @@ RECALL_DEPTHS = (1, 5, 10)
 
 
 def pair_outcomes(candidate_is_correct: np.ndarray, champion_is_correct: np.ndarray) -> PairedOutcomes:
-    """Count the images for which both models, only one, or neither is correct: bool [n] each, in the same order."""
+    """Count the images that both models, only one, or neither gets right: bool [n] each, in the same order."""
     # Imported here because scikit-learn is slow to load.
     from sklearn.metrics import confusion_matrix
 
@@ -31,7 +31,7 @@ def pair_outcomes(candidate_is_correct: np.ndarray, champion_is_correct: np.ndar
 
 @dataclass(frozen=True)
 class ClassifierPredictions:
-    """Probabilities [n, categories], and the categories of the columns."""
+    """Probabilities [n, categories], and the category of each column."""
 
     probabilities: np.ndarray
     categories: tuple[str, ...]
@@ -70,8 +70,8 @@ def score_classifier(
 ) -> ClassifierScores:
     """Score predictions by category name.
 
-    ``known_categories`` are those of the snapshot. Images of a category that the model lacks are always wrong. So are
-    predictions of a category that only the model has.
+    ``known_categories`` are the categories of the snapshot. Images whose category the model lacks count as wrong, and
+    so do predictions of a category that only the model has.
     """
     # Imported here because scikit-learn is slow to load.
     from sklearn.metrics import confusion_matrix
@@ -132,7 +132,7 @@ def measure_calibration_error(reliability: Sequence[ReliabilityBin]) -> float | 
 
 @dataclass(frozen=True)
 class EncoderResult:
-    """The scores of an encoder, and for each distinct text the rank of its best image, starting at 1."""
+    """The scores of an encoder, and the rank of the best image of each distinct text, starting at 1."""
 
     scores: EncoderScores
     ranks: np.ndarray
@@ -141,10 +141,10 @@ class EncoderResult:
 def score_encoder(
     image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str], logit_scale: float | None
 ) -> EncoderResult:
-    """Score images with their texts. Unit vectors are rows [n, dimensions] in the order of ``texts``.
+    """Score images against their texts. Both arrays hold unit vectors [n, dimensions] in the order of ``texts``.
 
     Recall counts each distinct text once. ``logit_scale`` is the factor by which the model multiplies cosines before
-    the softmax. Without it there is no loss.
+    the softmax. If it is None, the loss is None.
     """
     if not texts or not (np.isfinite(image_vectors).all() and np.isfinite(text_vectors).all()):
         return EncoderResult(EncoderScores(len(texts), *[None] * 7), np.empty(0, dtype=int))
@@ -165,9 +165,9 @@ def score_encoder(
 
 
 def rank_images(image_vectors: np.ndarray, text_vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
-    """Return for each distinct text, in order of first mention, the rank of its best image, starting at 1.
+    """Return the rank of the best image of each distinct text, starting at 1, in order of first appearance.
 
-    Images of other texts with the same similarity rank first, so an encoder with constant output finds nothing.
+    On equal similarity, images of other texts rank first, so an encoder with constant output finds nothing.
     """
     _, first, text_of_image = np.unique(np.array(texts, dtype=object), return_index=True, return_inverse=True)
     ranks = np.empty(len(first), dtype=int)

@@ -1,7 +1,7 @@
-"""Measure how a stored artifact is served, in a separate process that loads only its files and images.
+"""Measure how fast a stored artifact is served, in a separate process that loads only its files and images.
 
 The process runs ``python -m jobs.retrain.evaluate.serving``. Its arguments are kind, checkpoint folder, image folder,
-device, precision, and seconds of a round. Its last line of output is a `ServingMetrics` in JSON.
+device, precision, and the length of a round in seconds. Its last line of output is a `ServingMetrics` in JSON.
 """
 
 import json
@@ -37,7 +37,7 @@ ROUNDS = 5
 ROUND_SECONDS = 0.5
 """Length of one round of the throughput measurement."""
 MAX_DECODED_IMAGES = 64
-"""Kept in memory to measure the throughput. A shard holds about as many decoded images at a time."""
+"""Maximum number of decoded images in memory while measuring throughput, about as many as in a shard."""
 
 
 def measure_serving(
@@ -70,7 +70,7 @@ def measure_serving(
 
 
 def _run_probe(command: Sequence[str], progress: Progress) -> str:
-    """Return the output of the process. It may run for minutes, so report the elapsed seconds as progress."""
+    """Run the process and return its output. It may take minutes, so report the elapsed seconds as progress."""
     with ThreadPoolExecutor(1) as pool:
         probe = pool.submit(
             subprocess.run,
@@ -90,7 +90,7 @@ def _run_probe(command: Sequence[str], progress: Progress) -> str:
 
 
 def probe_serving(model: ImageModel, images: Sequence[bytes], round_seconds: float) -> ServingMetrics:
-    """Measure the latency image by image, then the throughput in batches.
+    """Measure the latency with single images, then the throughput with batches.
 
     An image fails if it cannot be decoded or if its outputs contain NaN.
     """
@@ -126,9 +126,9 @@ def _predict(model: ImageModel, content: bytes, limits: DecodeLimits) -> Image.I
 
 
 def _measure_throughput(model: ImageModel, decoded: Sequence[Image.Image], round_seconds: float) -> float:
-    """Return images per second for resizing and predicting in parallel batches, as the best of several rounds.
+    """Return the images per second that are resized and predicted in parallel batches.
 
-    The best round counts, because other processes on a shared machine can only slow a round down.
+    The best of several rounds counts, because other processes on a shared machine can only slow a round down.
     """
     with ThreadPoolExecutor(model.passes) as pool:
 
