@@ -16,7 +16,7 @@ from jobs.retrain.train.history import EpochRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_LISTED = 200
-"""Maximum number of table rows for the entries of a list that have no thumbnail."""
+"""Maximum number of table rows for list entries without a thumbnail."""
 MAX_FLIPS = 20
 """Maximum number of flips in the approval text."""
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+!|~&-])")
@@ -55,7 +55,7 @@ class Tile:
 
 
 def render_page(contents: PageContents) -> str:
-    """Render the page. It loads nothing from other places, and escapes names that come from the shop."""
+    """Render the page. It loads no external resources, and names that come from the shop are escaped."""
     scores, champion = contents.metrics.classifier, contents.metrics.champion_classifier
     failed = [decision for decision in contents.decisions if decision.verdict == "failed"]
     return (
@@ -127,7 +127,7 @@ def list_tiles(metrics: EvaluationMetrics) -> list[Tile]:
 
 
 def list_encoder_rows(metrics: EvaluationMetrics) -> list[tuple[str, list[float | None]]]:
-    """List each score of the candidate on test, the champion on test, and the candidate on train."""
+    """List each score of the candidate on the test images, the champion on them, and the candidate on train images."""
     if metrics.encoder is None:
         return []
     columns = (metrics.encoder, metrics.champion_encoder, metrics.encoder_on_train)

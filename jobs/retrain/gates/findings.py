@@ -1,4 +1,4 @@
-"""Define the inputs and the result of a gate, and how a value is compared with its bound."""
+"""Define the inputs and the result of a gate, and compare a value with its bound."""
 
 import math
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def require_at_least(
 ) -> Finding:
     """Pass if the value is at least ``bound``.
 
-    ``subject`` names the value in case it is missing. ``describe`` turns the value into words, and ``need`` the bound.
+    ``subject`` names the value in case it is missing. ``describe`` formats the value, and ``need`` states the bound.
     """
     if value is None or not math.isfinite(value):
         return fail_unmeasured(bound, subject, need)
@@ -66,5 +66,5 @@ def fail_unmeasured(bound: float, subject: str, need: str) -> Finding:
 
 
 def skip(bound: float, reason: str) -> Finding:
-    """Skip a comparison that is not possible."""
+    """Skip a gate whose comparison is not possible."""
     return Finding(None, bound, "skipped", reason)

@@ -1,4 +1,4 @@
-"""Read the bounds of the gates: the defaults in ``policy.toml``, and the file that CATALOG_GATE_POLICY names."""
+"""Read the bounds of the gates: the defaults in ``policy.toml``, and the overrides in CATALOG_GATE_POLICY."""
 
 import math
 import tomllib
@@ -14,9 +14,9 @@ from jobs.settings import Count, Share
 
 DEFAULTS = Path(__file__).with_name("policy.toml")
 
-# Infinity and NaN would pass every candidate, or none.
+# With a bound of infinity or NaN, every candidate or none would pass.
 Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-# No number of images can prove a margin of 0. An accuracy of 0 needs no images to prove, and one of 1 infinitely many.
+# No test set is large enough to prove a margin of 0 or an accuracy of 1, and an accuracy of 0 needs no proof.
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -54,9 +54,9 @@ class GatePolicy(BaseModel):
 
     @property
     def min_test_images(self) -> int:
-        """Return how many test images tell ``min_accuracy`` from an accuracy that is ``accuracy_resolution`` lower.
+        """Return how many test images distinguish ``min_accuracy`` from one that is lower by ``accuracy_resolution``.
 
-        The smallest n whose one-sided 95 % error of the share a, 1.645 sqrt(a (1 - a) / n), does not exceed the
+        This is the smallest n whose one-sided 95 % error of the share a, 1.645 sqrt(a (1 - a) / n), does not exceed the
         resolution r: n = 1.645^2 a (1 - a) / r^2, which is 174 by default.
         """
         error = NormalDist().inv_cdf(CONFIDENCE) / self.accuracy_resolution
@@ -64,7 +64,7 @@ class GatePolicy(BaseModel):
 
 
 def load_gate_policy(override: Path | None = None) -> GatePolicy:
-    """Read the defaults, and the bounds that an override file changes.
+    """Read the defaults, and apply the bounds in an override file.
 
     Raises:
         ConfigurationError: the file cannot be read, sets an unknown bound, or a value is out of range.

@@ -77,9 +77,9 @@ GATES: dict[ModelKind, dict[str, Gate]] = {
     },
 }
 NEEDS_CHAMPION = {"not_worse_than_champion", "recall_at_1", "recall_at_5", "recall_at_10"}
-"""May be skipped if the evaluation has no champion."""
+"""These gates may be skipped if the evaluation has no champion."""
 NEEDS_CATALOG = {"blast_radius"}
-"""May be skipped if the catalog has no tags yet."""
+"""These gates may be skipped if the catalog has no tags yet."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class GateReport:
 
 
 def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy: GatePolicy) -> GateReport:
-    """Decide all gates on the latest evaluation of a run, and store decisions and page. Each call decides again.
+    """Decide all gates on the latest evaluation of a run. Store the decisions and the page. Each call decides again.
 
     Raises:
-        PermanentError: the run has no evaluation of this kind, or a gate failed. The message has the sentence of each
-            failed gate. Decisions and page are stored even then.
+        PermanentError: the run has no evaluation of this kind, or a gate failed. The message contains the sentence of
+            each failed gate. The decisions and the page are stored even if a gate failed.
         RetryableError: the bucket or database is unavailable.
     """
     with connections.engine.connect() as connection:
@@ -150,10 +150,10 @@ def read_metrics(evaluation: Evaluation) -> tuple[EvaluationMetrics, str | None]
 
 
 def require_passed_gates(connection: Connection, evaluation: Evaluation) -> None:
-    """Check that the latest decisions on an evaluation are complete and contain no failure.
+    """Check that the latest decisions on an evaluation are complete, and that no gate failed.
 
     Raises:
-        RefusedError: a gate is undecided, failed, or was skipped without permission. The message names each.
+        RefusedError: a gate is undecided, failed, or was skipped although it applies. The message names each.
     """
     decisions = {decision.gate: decision for decision in read_gate_decisions(connection, evaluation.evaluation_id)}
     where = f"evaluation {evaluation.evaluation_id} of run {evaluation.run_id}"
@@ -195,7 +195,7 @@ def _read_page_contents(
 
 
 def _read_history(store: ObjectStore, location: S3Uri) -> list[EpochRecord]:
-    """Read the training history. If it cannot be parsed, leave it out; the checksum gate fails in that case."""
+    """Read the training history. Return an empty one if it cannot be parsed: the checksum gate fails in that case."""
     try:
         return TypeAdapter(list[EpochRecord]).validate_json(store.read_if_present(location) or b"[]")
     except ValidationError:

@@ -14,7 +14,7 @@ MIN_DOT_RADIUS, MAX_DOT_RADIUS = 2.5, 14.0
 
 @dataclass(frozen=True)
 class CategoryBar:
-    """The recall of a category, and that of the champion if there is one."""
+    """The recall of a category, and the champion's recall if there is a champion."""
 
     category: str
     images: int
@@ -24,7 +24,7 @@ class CategoryBar:
 
 @dataclass(frozen=True)
 class ConfusionCell:
-    """The number of images of a category with one prediction, and their share of the category."""
+    """The number of images of a category that got one prediction, and their share of the category."""
 
     images: int
     share: float
@@ -42,7 +42,7 @@ class ConfusionRow:
 
 
 def draw_history(history: Sequence[EpochRecord]) -> tuple[Chart, ...]:
-    """Draw loss and accuracy over the epochs; return nothing without any."""
+    """Draw loss and accuracy over the epochs. Return no charts if there are no epochs."""
     if not history:
         return ()
     losses = [
@@ -58,14 +58,14 @@ def draw_history(history: Sequence[EpochRecord]) -> tuple[Chart, ...]:
 
 
 def _make_series(name: str, values: Sequence[float]) -> Series:
-    # The losses of a training that diverged are not finite.
+    # Losses are not finite if the training diverged.
     finite = [value if math.isfinite(value) else None for value in values]
     last = f", {finite[-1]:.3g} after the last epoch" if finite[-1] is not None else ", diverged"
     return Series(f"{name}{last}", finite)
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin]) -> Chart | None:
-    """Draw one dot for each bin of confidence, with an area in proportion to its images and a line to the diagonal."""
+    """Draw a dot per confidence bin, with an area proportional to its images and a line to the diagonal."""
     if not bins:
         return None
     side, largest = RELIABILITY_SIDE, max(one.images for one in bins)

@@ -47,7 +47,7 @@ def decide_smallest_category(evidence: Evidence, policy: GatePolicy) -> Finding:
 
 
 def decide_no_leak(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Require that no test image leaked into training, by its bytes, its group or a near duplicate."""
+    """Require that no test image leaked into training, whether as identical bytes, by group or as a near duplicate."""
     data, need = evidence.metrics.data, "no leak is allowed"
     counts = (data.shared_contents, data.shared_groups, data.shared_near_duplicates) if data else (None,)
     known = [count for count in counts if count is not None and count >= 0]
@@ -76,7 +76,7 @@ def decide_snapshot_age(evidence: Evidence, policy: GatePolicy) -> Finding:
         "the age of the snapshot",
         lambda value: f"the snapshot is {max(0.0, value):.1f} days old",
         f"at most {policy.max_snapshot_age_days:g} days are allowed",
-        # Tolerates clocks that differ between machines.
+        # Tolerate clock differences between machines.
         minimum=-1.0,
     )
 
@@ -133,7 +133,7 @@ def decide_calibration(evidence: Evidence, policy: GatePolicy) -> Finding:
 
 
 def decide_not_worse_than_champion(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Require an accuracy that is not worse than the champion's on the same images that were scored."""
+    """Require an accuracy that is not worse than the champion's on the same test images."""
     paired, scores = evidence.metrics.paired, evidence.metrics.classifier
     is_same_test_set = (
         paired is not None
@@ -147,7 +147,7 @@ def decide_not_worse_than_champion(evidence: Evidence, policy: GatePolicy) -> Fi
 
 
 def decide_blast_radius(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Limit the share of the live catalog that changes its category at once."""
+    """Limit the share of the live catalog whose category would change at once."""
     radius = evidence.metrics.blast_radius
     if not evidence.has_champion:
         return skip(policy.max_changed_share, NO_CHAMPION)
@@ -176,7 +176,7 @@ def decide_clip_score(evidence: Evidence, policy: GatePolicy) -> Finding:
 
 
 def decide_recall_at(depth: int) -> Gate:
-    """Make the gate that requires a recall@``depth`` from text to image that is not worse than the champion's."""
+    """Return the gate that requires a text-to-image recall@``depth`` not worse than the champion's."""
 
     def decide(evidence: Evidence, policy: GatePolicy) -> Finding:
         paired = (evidence.metrics.paired_recall or {}).get(f"recall_at_{depth}")
@@ -186,7 +186,7 @@ def decide_recall_at(depth: int) -> Gate:
 
 
 def _require_share(subject: str, correct: int | None, bound: float, evidence: Evidence) -> Finding:
-    """Compare the lower bound of Wilson's score interval (1927), which is valid even if all images are correct."""
+    """Compare the lower bound of Wilson's score interval (1927), which is valid even if every image is correct."""
     # Imported here because the pages of Airflow's API server import the gates but never call them.
     from scipy.stats import binomtest
 

@@ -17,7 +17,7 @@ ROUNDING = 1e-5
 
 
 def decide_fidelity(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Require predictions close to those in float32. The value is the number of criteria that fail."""
+    """Require predictions close to the float32 predictions. The value is the number of failed criteria."""
     build = evidence.metrics.build
     if build is None:
         return fail_unmeasured(0, "the precision", "run `python -m jobs optimize` to choose one")
@@ -33,7 +33,7 @@ def decide_fidelity(evidence: Evidence, policy: GatePolicy) -> Finding:
 
 
 def find_losses(fidelity: Fidelity, policy: GatePolicy) -> list[str]:
-    """Describe the criteria that fail for the kind of this model. A missing value fails."""
+    """Describe the failed criteria for this kind of model. A missing value fails."""
     is_encoder = any(
         value is not None
         for value in (fidelity.mean_cosine, fidelity.worst_cosine, fidelity.neighbor_recall, fidelity.lost_recall_at_5)
@@ -152,7 +152,7 @@ def decide_throughput(evidence: Evidence, policy: GatePolicy) -> Finding:
 
 
 def decide_failures(evidence: Evidence, policy: GatePolicy) -> Finding:
-    """Limit the share of images that fail. The share of no images is unknown."""
+    """Limit the share of images that fail. Without any images, the share is unknown."""
     serving = evidence.metrics.serving
     return require_at_most(
         serving.failed_share if serving and serving.images > 0 else None,

@@ -120,7 +120,7 @@ def _read_rows(
             continue
         fields = repair(record.fields, header)
         if len(fields) == len(header.names):
-            # Of columns with the same name the first counts.
+            # If several columns have the same name, use the first.
             yield read_row(record.line, dict(zip(reversed(header.names), reversed(fields), strict=True)))
         else:
             detail = f"{len(record.fields)} fields instead of {len(header.names)}"
@@ -147,9 +147,9 @@ def _read_style(line: int, values: Values, folder: Path) -> LabelRow | SkippedRo
 
 
 def _join_surplus(fields: list[str], header: Header) -> list[str]:
-    """Merge surplus fields into the product name if it is certain that its commas were not quoted.
+    """Merge surplus fields into the product name if they clearly come from unquoted commas in it.
 
-    The name is the last column. The surplus commas belong to it if the year, an earlier column, still contains a year.
+    The name is the last column. If the year, an earlier column, is valid or empty, the surplus commas are in the name.
     """
     count = len(header.names)
     if len(fields) > count and header.names[-1] == "productdisplayname":

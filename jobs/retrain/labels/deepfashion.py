@@ -83,10 +83,10 @@ BUFFER_BYTES = 1_000_000
 
 
 def read_deepfashion(source: Path) -> Iterator[LabelRow | SkippedRow]:
-    """Yield the rows of a Parquet file or of all Parquet files in a folder. The In-Shop tree is read as such.
+    """Yield the rows of a Parquet file or of all Parquet files in a folder. An In-Shop list takes precedence.
 
     The label is ``cloth_type``, the group ``pid`` and the description ``caption``. ``line`` numbers the rows across all
-    files. The key is the file and the row's number in it, since image names repeat.
+    files. The key consists of the file and the row's number in it, because image names are not unique.
 
     Raises:
         RefusedError: there is no Parquet file, or a file is damaged or lacks a column.

@@ -52,8 +52,8 @@ def read_rows(format_name: str, source: Path) -> Iterator[LabelRow | SkippedRow]
     """Return the rows of a file or folder.
 
     Raises:
-        PermanentError: the format or the source does not exist, or the source turns out to have another format while
-            it is read.
+        PermanentError: the format or the source does not exist, or the source has another format. The latter error
+            is raised while rows are read.
     """
     reader = READERS.get(format_name)
     if reader is None:

@@ -82,7 +82,7 @@ def import_labels(
 def import_catalog_labels(connections: Connections) -> ImportReport:
     """Update the examples of the catalog's own images to their latest labels. Only changed images are read.
 
-    If an image is gone from the bucket, its example stays. If an image has no label any more, its example is deleted.
+    If an image was deleted from the bucket, its example stays. If it no longer has a label, its example is deleted.
 
     Raises:
         RetryableError, PermanentError: the bucket or database is unavailable or misconfigured. Run again to resume.
@@ -113,8 +113,8 @@ def import_rows(
     """Import rows under the name of their source. Importing the same rows again changes nothing.
 
     Raises:
-        RetryableError, PermanentError: the bucket, database or source is unavailable or wrong. Finished batches are
-            stored.
+        RetryableError, PermanentError: the bucket, database or source is unavailable or invalid. Finished batches
+            remain stored.
     """
     import_id = f"import-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     with open_scratch() as folder:
@@ -144,7 +144,7 @@ def import_rows(
 
 
 def skip_repeated(rows: Iterable[LabelRow | SkippedRow]) -> Iterator[LabelRow | SkippedRow]:
-    """Skip rows with the key of an earlier row, since the two may disagree."""
+    """Skip rows with the same key as an earlier row, because their labels may disagree."""
     lines: dict[str, int] = {}
     for row in rows:
         first = lines.setdefault(row.source_key, row.line) if isinstance(row, LabelRow) else row.line
@@ -155,7 +155,7 @@ def skip_repeated(rows: Iterable[LabelRow | SkippedRow]) -> Iterator[LabelRow | 
 
 
 def batch_rows(rows: Iterable[LabelRow | SkippedRow]) -> Iterator[list[LabelRow | SkippedRow]]:
-    """Group rows into batches of limited rows and bytes. An image over the limit gets its own batch."""
+    """Group rows into batches with a limited number of rows and bytes. An image over the limit gets its own batch."""
     batch: list[LabelRow | SkippedRow] = []
     size_bytes = 0
     for row in rows:
@@ -171,7 +171,7 @@ def batch_rows(rows: Iterable[LabelRow | SkippedRow]) -> Iterator[list[LabelRow 
 
 @dataclass
 class ImportTally:
-    """Counts imported and skipped rows. Lists skipped rows in a file as JSON lines, and the first ones in the log."""
+    """Counts imported and skipped rows. Writes skipped rows to a file as JSON lines, and the first ones to the log."""
 
     skipped_file: TextIO
     categories: Counter[str] = field(default_factory=Counter)

@@ -11,7 +11,7 @@ from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ObjectStore
 
 MISSING_LABELS = {"", "-", "--", "?", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "<na>"}
-"""Values that stand for a missing label in tables, in lower case."""
+"""Values that mean a missing label in tables, in lower case."""
 MAX_NAME_BYTES = 1024
 """Limit for a key, a category or a group. S3 allows keys of this length."""
 
@@ -48,7 +48,7 @@ class LabelRow:
     """A labeled image whose bytes have not been read yet.
 
     ``line`` starts at 1. It is the line of a text file on which the row starts, otherwise the number of the row or
-    file. If ``group_name`` is None, the group is the product that CATALOG_PRODUCT_ID_PATTERN finds in ``source_key``.
+    file. If ``group_name`` is None, the group is the product id that CATALOG_PRODUCT_ID_PATTERN matches in the key.
     """
 
     line: int
@@ -107,7 +107,7 @@ def normalize_category(text: str) -> str:
 
 
 def _is_invisible(character: str) -> bool:
-    """Return whether this is a format or control character, such as a zero-width space, but not white space."""
+    """Return whether this is a format or control character, such as a zero-width space, but not whitespace."""
     return unicodedata.category(character) in ("Cf", "Cc") and not character.isspace()
 
 
