@@ -1,4 +1,4 @@
-"""What every optimization step works with: the trained model, its snapshot, and the comparison with float32."""
+"""Prepare the inputs of all optimization steps: the trained model, its snapshot, and the comparison with float32."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from jobs.settings import ComputeSettings
 
 @dataclass(frozen=True)
 class OptimizationContext:
-    """``build`` describes the checkpoint itself in float32, which runs on the device ``exact``."""
+    """A trained checkpoint and its snapshot. ``build`` is the float32 build, which runs on the device ``exact``."""
 
     kind: ModelKind
     checkpoint: Path
@@ -41,7 +41,7 @@ class OptimizationContext:
 
     @property
     def test(self) -> tuple[SnapshotRow, ...]:
-        """The test part of the snapshot."""
+        """Return the test images of the snapshot."""
         return self.snapshot.part("test")
 
     def load_pixels(self, rows: tuple[SnapshotRow, ...]) -> torch.Tensor:

@@ -64,7 +64,7 @@ def convert_checkpoint(folder: Path, kind: ModelKind) -> ov.Model:
 
     Raises:
         PermanentError: the folder contains no model of this kind.
-        Errors of torch.export and OpenVINO: they do not support an operation of the model.
+        Errors of torch.export and OpenVINO: an operation of the model is not supported.
     """
     device = choose_device("cpu", "fp32")
     loaded = load_classifier(folder, device) if kind == "classifier" else load_image_encoder(folder, device)
@@ -79,7 +79,7 @@ def convert_checkpoint(folder: Path, kind: ModelKind) -> ov.Model:
 
 
 def save_graph(graph: ov.Model, folder: Path) -> None:
-    """Write a graph into a folder, created if missing. The same graph always gives the same bytes."""
+    """Write a graph into a folder, which is created if missing. The same graph always produces the same bytes."""
     folder.mkdir(exist_ok=True)
     _name_operations(graph)
     # Stored in float32, like the checkpoint. The graph is converted to bf16 when it is compiled.
@@ -87,7 +87,7 @@ def save_graph(graph: ov.Model, folder: Path) -> None:
 
 
 def _name_operations(graph: ov.Model) -> None:
-    """Replace OpenVINO's names, whose numbers depend on earlier graphs of the process: artifacts are hashed."""
+    """Replace OpenVINO's names. They contain process-wide counters, which would change the hash of the artifact."""
     graph.set_friendly_name(GRAPH_FILE)
     for number, operation in enumerate(graph.get_ordered_ops()):
         operation.set_friendly_name(f"{operation.get_type_name()}_{number}")

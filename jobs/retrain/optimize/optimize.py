@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class OptimizeReport:
     """The build of a candidate and every attempt, in order.
 
-    ``int8_share`` and ``float_blocks`` are those of `ModelBuild`.
+    ``int8_share`` and ``float_blocks`` are copied from the `ModelBuild`.
     """
 
     kind: ModelKind
@@ -48,11 +48,11 @@ class OptimizeReport:
 
 
 def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, policy: GatePolicy) -> OptimizeReport:
-    """Build and register the version of a run's candidate that will serve.
+    """Build and register the version of a run's candidate that will be served.
 
-    Choose the fastest engine and precision whose predictions on the test images pass the fidelity gate; between int8
-    and float, the largest part of the graph that can be int8. The checkpoint in float32 passes by definition. A
-    repeated call builds the same artifact.
+    Choose the fastest engine and precision whose predictions on the test images pass the fidelity gate. If int8 fails
+    for the whole graph, search for the largest part of the graph that can be int8. The checkpoint in float32 passes by
+    definition. A repeated call builds the same artifact.
 
     Raises:
         NotFoundError: the run has trained no model of this kind, or its snapshot has too few test images.
@@ -151,7 +151,7 @@ class _BuildSearch:
                 if self._try(option):
                     break
         passing = [tried for tried in self.tried if tried.passes]
-        # Only among int8 subsets can several pass.
+        # Several options pass only if they are int8 subsets.
         return max(passing, key=lambda tried: tried.build.int8_share or 0, default=None)
 
     def _try(self, option: ServingOption) -> bool:
@@ -180,7 +180,7 @@ def make_int8_option(context: OptimizationContext, graph: ov.Model) -> ServingOp
 
 
 def list_partial_int8_options(context: OptimizationContext, graph: ov.Model) -> tuple[ServingOption, ...]:
-    """List int8 builds that keep more and more of the most sensitive blocks in the fastest float precision."""
+    """List int8 builds. Each keeps one more of the most sensitive blocks in the fastest float precision."""
     rest = list_float_precisions()[0]
     calibration = context.load_calibration()
     blocks = list_blocks(graph)
@@ -206,7 +206,7 @@ def list_graph_options(context: OptimizationContext, graph: ov.Model) -> Iterato
 
 
 def list_torch_options(context: OptimizationContext) -> Iterator[ServingOption]:
-    """List the checkpoint in the precision of the settings or the device, unless that is float32."""
+    """List the checkpoint in the precision from the settings or of the device, unless that is float32."""
     native = choose_device(context.compute.device, context.compute.precision).precision
     if native != "fp32":
         build = replace(context.build, precision=native, rest_precision=native)

@@ -20,7 +20,7 @@ RANKING_IMAGES = 64
 ATTENTION = {"Softmax", "ScaledDotProductAttention"}
 WEIGHTED = {"Convolution", "GroupConvolution", "MatMul"}
 MAX_BLOCKS = 32
-"""A graph with more blocks has its neighbours merged, because ranking measures every block."""
+"""In a graph with more blocks, neighboring blocks are merged, because ranking measures every block."""
 MIN_INT8_SHARE = 0.25
 """Minimum share of multiply-adds in int8. Below it, converting between precisions costs more than int8 gains."""
 
@@ -33,12 +33,12 @@ def quantize(
     compress_weights: bool = True,
     progress: Progress = SILENT,
 ) -> ov.Model:
-    """Quantize a graph after training with NNCF. ``calibration`` holds uint8 pixels [n, side, side, 3].
+    """Quantize a trained graph with NNCF. ``calibration`` holds uint8 pixels [n, side, side, 3].
 
-    Weights are quantized per channel to 7 bits: without VNNI, a processor adds two products in 16 bits, which 8-bit
-    weights overflow, and outputs would depend on the machine. Transformers have outlier activations, so part of their
+    Weights are quantized per channel to 7 bits. Processors without VNNI add two products in 16 bits, where 8-bit
+    weights overflow, so outputs would depend on the machine. Transformers have outlier activations, so part of their
     range moves into the weights (SmoothQuant, Xiao et al. 2023) and attention stays in float. ``float_operations``,
-    named as in the graph, stay in float too. Without ``compress_weights``, weights keep their float values and are
+    named as in the graph, also stay in float. Without ``compress_weights``, weights keep their float values and are
     rounded to the same int8 values at inference.
     """
     logging.getLogger("nncf").setLevel(logging.ERROR)
@@ -65,7 +65,7 @@ def quantize(
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive operations, by their names in the graph, and the multiply-adds of its weighted layers per image."""
+    """Consecutive operations, named as in the graph, and the multiply-adds per image of their weighted layers."""
 
     name: str
     operations: frozenset[str]
@@ -110,7 +110,7 @@ def _list_sources(operation: ov.Node) -> list[str]:
 
 
 def _split(data: dict[str, ov.Node]) -> list[list[ov.Node]]:
-    """Start a new part wherever the output of a single operation is all that later operations still need."""
+    """Split operations into parts. A part ends where later operations need the output of only one earlier operation."""
     uses = dict.fromkeys(data, 0)
     for operation in data.values():
         for source in _list_sources(operation):
@@ -130,7 +130,7 @@ def _split(data: dict[str, ov.Node]) -> list[list[ov.Node]]:
 
 
 def _merge_weightless(parts: Iterable[list[ov.Node]], data: dict[str, ov.Node]) -> list[list[ov.Node]]:
-    """Merge each part without weights into the part before it, or into the first weighted part at the start."""
+    """Merge each part without weights into the part before it. Leading ones join the first part with weights."""
     merged: list[list[ov.Node]] = []
     started = False
     for part in parts:
@@ -156,7 +156,7 @@ def _count_multiply_adds(operation: ov.Node) -> int:
 
 
 def _read_shape(value: ov.Input | ov.Output) -> list[int]:
-    """Return the shape, with 1 for lengths that depend on the content of the image (no common model has any)."""
+    """Return the shape. A dimension that depends on the image's content counts as 1; no common model has one."""
     return [length.get_length() if length.is_static else 1 for length in value.get_partial_shape()]
 
 
@@ -205,7 +205,10 @@ def _predict(graph: ov.Model, pixels: np.ndarray, precision: Precision) -> np.nd
 
 @dataclass(frozen=True)
 class Int8Subset:
-    """Keep ``float_operations``, by their names in the graph, in float, and ``int8_share`` of multiply-adds in int8."""
+    """A partial quantization: ``float_operations``, named as in the graph, stay in float.
+
+    ``int8_share`` is the share of multiply-adds in int8.
+    """
 
     float_blocks: tuple[str, ...]
     float_operations: frozenset[str]
@@ -213,7 +216,7 @@ class Int8Subset:
 
 
 def list_int8_subsets(blocks: Sequence[Block], ranked: Sequence[Block]) -> tuple[Int8Subset, ...]:
-    """Keep one more block in float each time, in the order of ``ranked``, until too little is left in int8."""
+    """List subsets, each with one more block of ``ranked`` in float, until too little is left in int8."""
     total = sum(block.multiply_adds for block in blocks)
     subsets: list[Int8Subset] = []
     for number in range(1, len(ranked)):

@@ -14,7 +14,7 @@ NEAR_DUPLICATE_BITS = 32
 """Maximum number of differing bits, out of 256, between near duplicates.
 
 Measured on 3,409 real images: halved or recompressed copies (quality 60) differ in at most 12 bits, 99 % of the copies
-cropped by 2 % in at most 32, and the closest two images of different clothes in 38.
+cropped by 2 % differ in at most 32, and the two closest images of different clothes in 38.
 """
 
 BLOCK_ROWS = 512
@@ -23,7 +23,7 @@ MAX_PAIRS = 5_000_000
 
 
 def find_near_duplicates(hashes: Sequence[bytes], differing_bits: int) -> np.ndarray:
-    """Return all pairs that differ in at most ``differing_bits``: sorted positions, int32 [pairs, 2], first < second.
+    """Return the sorted positions of all pairs within ``differing_bits``: int32 [pairs, 2], first < second.
 
     Raises:
         RefusedError: there are too many pairs to fit in memory.
@@ -45,7 +45,7 @@ def find_near_duplicates(hashes: Sequence[bytes], differing_bits: int) -> np.nda
 
 
 def has_near_duplicate(hashes: Sequence[bytes], others: Sequence[bytes], differing_bits: int) -> np.ndarray:
-    """Return for each image whether any of the others differs in at most ``differing_bits``: bool [images]."""
+    """Return whether any of ``others`` differs from each image in at most ``differing_bits``: bool [images]."""
     words, other_words = _as_words(hashes), _as_words(others)
     has_near = np.zeros(len(words), dtype=bool)
     for row in range(0, len(words), BLOCK_ROWS):
@@ -60,7 +60,7 @@ def _as_words(hashes: Sequence[bytes]) -> np.ndarray:
 
 
 def _compare(rows: np.ndarray, columns: np.ndarray, differing_bits: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the start of each block of columns, and which of its columns are near each row: bool [rows, columns]."""
+    """Yield each block of columns: its start, and which of its columns are close to each row, bool [rows, columns]."""
     for start in range(0, len(columns), BLOCK_COLUMNS):
         block = columns[start : start + BLOCK_COLUMNS]
         # Not uint8: an image and its negative differ in all 256 bits.
@@ -91,7 +91,7 @@ class CuratedImage:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two labels that contradict each other. ``first`` and ``second`` consist of source and key."""
+    """Two labels that contradict each other. ``first`` and ``second`` name the source and key of each."""
 
     first: str
     first_category: str
@@ -101,7 +101,7 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Curation:
-    """Result of a selection. ``examples`` is the number of images plus all that were dropped.
+    """Result of a selection. ``examples`` counts the selected images and everything that was dropped.
 
     ``rare_categories`` counts the images of each dropped category. ``contradictions`` lists the first 20.
     """
@@ -113,7 +113,7 @@ class Curation:
     contradictions: tuple[Contradiction, ...]
 
     def without_categories(self, categories: Collection[str]) -> "Curation":
-        """Drop all images of the given categories as rare."""
+        """Drop all images of the given categories and count them as rare."""
         counts = Counter(image.category for image in self.images if image.category in categories)
         return replace(
             self,
@@ -135,7 +135,7 @@ def curate_examples(
 ) -> Curation:
     """Select the images to train on. ``examples`` must be sorted by content hash.
 
-    Of near duplicates, keep an image that was ever in test; otherwise one that was ever in train; otherwise the first.
+    Of near duplicates, keep one that was ever in test, otherwise one that was ever in train, otherwise the first.
     """
     images = [tuple(labels) for _, labels in groupby(examples, key=lambda example: example.content_hash)]
     images.sort(key=lambda labels: (_rank_side(memory.get(labels[0].content_hash)), labels[0].content_hash))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageFingerprint:
-    """Identify an image by the sha256 of its bytes, its perceptual hash of 32 bytes, and its group."""
+    """The sha256 of an image's bytes, its perceptual hash (32 bytes), and its group."""
 
     content_hash: bytes
     perceptual_hash: bytes
@@ -27,7 +27,7 @@ class ImageFingerprint:
 
 @dataclass(frozen=True)
 class Leaks:
-    """Numbers of test images that share bytes or a group with the other images, or are near duplicates of them."""
+    """Number of test images that share bytes or a group with other images, or are near duplicates of them."""
 
     shared_contents: int
     shared_groups: int

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SnapshotSettings:
-    """Settings of a snapshot. ``validation_share`` is the share of the images that are not in test.
+    """Settings of a snapshot. ``validation_share`` is a share of the images that remain after the test split.
 
     Images that differ in at most ``near_duplicate_bits`` of 256 bits are near duplicates.
     """
@@ -58,7 +58,7 @@ class SnapshotSettings:
 
 @dataclass(frozen=True)
 class SnapshotReport:
-    """Result of a snapshot; ``examples`` = ``images`` + all that were ``dropped``.
+    """Result of a snapshot. ``examples`` is ``images`` plus the sum of ``dropped``.
 
     ``without_text`` counts images that only a classifier can train on. ``rare_categories`` counts the images of each
     category that was left out. ``contradictions`` lists the first 20.
@@ -108,7 +108,7 @@ def _split_images(
     curation: Curation, memory: Mapping[bytes, RememberedSplit], settings: SnapshotSettings
 ) -> tuple[Curation, Snapshot]:
     splits = split_groups(curation.images, memory, settings.test_share, settings.validation_share)
-    # If all images of a category have to stay in test, no model can learn it.
+    # A category whose images all have to stay in test cannot be learned.
     learned = {image.category for image in curation.images if splits[image.group_name] == "train"}
     curation = curation.without_categories({image.category for image in curation.images} - learned)
     return curation, make_snapshot([_make_row(image, splits[image.group_name]) for image in curation.images])

@@ -1,4 +1,4 @@
-"""Write and read snapshots as Parquet files. The name of a snapshot is the hash of its rows."""
+"""Write and read snapshots as Parquet files. A snapshot is named by the hash of its rows."""
 
 import hashlib
 import io

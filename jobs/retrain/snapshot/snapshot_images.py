@@ -27,7 +27,7 @@ from jobs.storage.object_store import ObjectStore
 log = logging.getLogger(__name__)
 
 UNUSED_DAYS = 15
-"""Cached pixels are deleted this long after their last use. Two weekly trainings share one cache."""
+"""Cached pixels are deleted this long after their last use, so two consecutive weekly trainings share them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SnapshotImages:
         """Return the bytes of an image.
 
         Raises:
-            PermanentError: the bytes are missing, or differ from those that were labeled.
+            PermanentError: the bytes are missing, or differ from the labeled bytes.
         """
         location = example_location(self.artifacts, content_hash)
         content = self.store.read(location)
@@ -52,7 +52,7 @@ class SnapshotImages:
         return content
 
     def decode(self, content_hash: str, target_side: int) -> DecodedImage:
-        """Decode an image, shrunk to no less than ``target_side``.
+        """Decode an image and shrink it, but not below ``target_side``.
 
         Raises:
             PermanentError: the bytes are missing, were modified, or cannot be decoded.
@@ -63,7 +63,7 @@ class SnapshotImages:
         return decoded
 
     def load_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> torch.Tensor:
-        """Decode and resize as the ingest flow does: uint8 [n, 3, crop_to, crop_to], in the order of the rows.
+        """Decode and resize images like the ingest flow: uint8 [n, 3, crop_to, crop_to], in the order of the rows.
 
         The tensor is a memory-mapped file in the cache. Later calls with the same rows reuse the file. If another
         process is decoding the same rows, wait for it.
@@ -77,7 +77,7 @@ class SnapshotImages:
                 if not _mark_used(path):
                     _delete_unused(path.parent)
                     self._decode_all(rows, geometry, path)
-        # Copy on write, since torch requires writable memory.
+        # Copy on write, because torch requires writable memory.
         return torch.from_numpy(np.load(path, mmap_mode="c"))
 
     def _decode_all(self, rows: Sequence[SnapshotRow], geometry: Geometry, path: Path) -> None:
@@ -115,7 +115,7 @@ def _hold_lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Waiting processes have the same file open and check for the pixels again once they hold the lock.
+            # Safe: waiting processes have this file open, and look for the pixels again once they hold the lock.
             path.unlink(missing_ok=True)
 
 

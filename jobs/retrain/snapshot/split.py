@@ -2,8 +2,8 @@
 
 A group (a product, a photographer) is never split. A group with an image that was ever in test goes to test. Otherwise,
 a group with an image that was ever in train stays out of test. New groups are considered in the order of the sha256 of
-their names. A new group goes to test if that brings its categories closer to their target shares. A group much larger
-than the target therefore goes to train, and the same images always give the same split.
+their names, so the same images always give the same split. A new group goes to test if that brings its categories
+closer to their target shares. Therefore, a group much larger than the target goes to train.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def split_groups(
     test_share: float,
     validation_share: float,
 ) -> dict[str, Split]:
-    """Return the split of each group. ``validation_share`` is the share of the images that are not in test."""
+    """Return the split of each group. ``validation_share`` is a share of the images that are left after test."""
     groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
     sides: defaultdict[str, set[RememberedSplit | None]] = defaultdict(set)
     for image in images:
@@ -68,7 +68,7 @@ def _choose_groups(groups: Groups, chosen: Iterable[str], candidates: Sequence[s
 
 
 class _Selection:
-    """A growing set of groups, with the share of each category that they contain."""
+    """A growing set of groups, and the share of each category that it contains."""
 
     def __init__(self, groups: Groups, share: float) -> None:
         self.names: set[str] = set()
@@ -96,7 +96,7 @@ class _Selection:
         )
 
     def measure_gain(self, name: str) -> float:
-        """Return by how much adding a group reduces the squared relative deviation from the target shares."""
+        """Return how much adding a group reduces the squared relative deviation from the target shares."""
         gain = 0.0
         for category, images in sorted(self._groups[name].items()):
             wanted = self._share * self._images[category]

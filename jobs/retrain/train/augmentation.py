@@ -1,4 +1,4 @@
-"""Prepare images for training: the whole image instead of a center crop, and random augmentation."""
+"""Prepare images for training: use the whole image instead of a center crop, and augment it randomly."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from jobs.scratch import open_scratch
 
 CONFIG_FILE = "config.json"
 ENLARGEMENT = 8 / 7
-"""Ratio of the side that random crops are taken from to the side of the model's input: 256 px for 224."""
+"""Enlargement of images before random cropping, relative to the model's input: 256 px for an input of 224."""
 
 
 def read_whole_images(base: Path) -> Preprocessing:
     """Return the preprocessing of a checkpoint, changed to squash the whole image into its square input.
 
     Raises:
-        PermanentError: the checkpoint has no preprocessing, or its preprocessing is not supported in either form.
+        PermanentError: the checkpoint has no preprocessing, or it is not supported, as stored or for whole images.
     """
     with open_scratch() as parent:
         folder = parent / base.name
@@ -42,7 +42,7 @@ def enlarge(whole: Geometry) -> Geometry:
 
 
 def write_whole_images(base: Path, folder: Path) -> None:
-    """Give a checkpoint the preprocessing of its base for whole images, in the file that AutoImageProcessor reads."""
+    """Write the base's preprocessing for whole images into a checkpoint, in the file that AutoImageProcessor reads."""
     own = Preprocessing.from_checkpoint(base)
     config_file = folder / CONFIG_FILE
     config = json.loads(config_file.read_text(encoding="utf-8"))
@@ -56,7 +56,7 @@ def write_whole_images(base: Path, folder: Path) -> None:
 def _describe_for_timm(config: Mapping[str, Any], own: Preprocessing) -> dict[str, Any]:
     """Use the keys of timm, see https://github.com/huggingface/pytorch-image-models/blob/main/timm/data/config.py."""
     side = own.geometry.crop_to
-    # Drop the alternative inputs for tests.
+    # Drop the separate settings for test images.
     kept = {name: value for name, value in config.items() if not name.startswith("test_")}
     return kept | {"input_size": [3, side, side], "crop_pct": 1.0, "crop_mode": "squash"}
 
@@ -74,7 +74,7 @@ def _make_processor(own: Preprocessing) -> Any:
 
 
 def build_augmentation(augmentation: Augmentation, side: int) -> v2.Transform:
-    """Return a transform of uint8 images [3, h, w] to random crops [3, side, side]."""
+    """Return a transform from uint8 images [3, h, w] to augmented random crops [3, side, side]."""
     transforms: list[v2.Transform] = [
         v2.RandomHorizontalFlip(),
         v2.RandomResizedCrop(side, scale=(augmentation.smallest_crop, 1.0), ratio=(0.85, 1.18), antialias=True),
@@ -106,7 +106,7 @@ class AugmentedImages(Images):
     """Images with random changes that differ in every epoch.
 
     The changes depend only on seed, epoch and index. A resumed training sees the same images as one that was never
-    interrupted, with any number of workers.
+    interrupted, regardless of the number of workers.
     """
 
     def __init__(
@@ -123,12 +123,12 @@ class AugmentedImages(Images):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         item = super().__getitem__(index)
-        # Torchvision's transforms use the global generator, which other code uses too.
+        # Torchvision's transforms use the global generator, which other code also uses.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(_mix_seed(self._seed, self._epoch, index))
             return item | {"pixels": self._transform(item["pixels"])}
 
 
 def _mix_seed(*numbers: int) -> int:
-    """Combine numbers into one seed with well-mixed bits, as torch's generators need."""
+    """Combine numbers into one seed with well-mixed bits, which torch's generators need."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")

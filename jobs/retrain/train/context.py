@@ -1,4 +1,4 @@
-"""What both kinds of training share: their data and device, the trained model, and how a checkpoint is written."""
+"""Share code between both kinds of training: data and device, the trained model, and writing checkpoints."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from jobs.retrain.train.history import EpochRecord
 
 @contextmanager
 def keep_threads() -> Iterator[None]:
-    """Restore torch's thread count afterwards: it changes the order of sums, and so the weights of a training."""
+    """Restore torch's thread count afterwards. It affects the order of sums, and thereby the trained weights."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -77,14 +77,14 @@ def write_weights(model: Any, folder: Path) -> None:
 
 
 def copy_preprocessing(base: Path, folder: Path) -> None:
-    """Give a checkpoint the preprocessing of its base."""
+    """Copy the preprocessing of the base into a checkpoint."""
     from transformers import AutoImageProcessor
 
     AutoImageProcessor.from_pretrained(base, local_files_only=True, trust_remote_code=False).save_pretrained(folder)
 
 
 def write_encoder(model: Any, base: Path, folder: Path) -> None:
-    """Write both towers with the preprocessing and the tokenizer of their base."""
+    """Write both towers, with the preprocessing and tokenizer of the base."""
     write_weights(model, folder)
     copy_preprocessing(base, folder)
     load_tokenizer(base).save_pretrained(folder)

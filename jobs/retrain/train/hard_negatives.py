@@ -1,7 +1,7 @@
-"""Hard-negative mining: order images so that each batch of an encoder holds images that are easily confused.
+"""Mine hard negatives: order the images so that each batch of an encoder contains images that are easily confused.
 
 A batch consists of a few clusters. A cluster is an image with its nearest neighbors of other products. The next
-cluster starts with an image of a category that is often confused with the category of the one before.
+cluster starts with an image of a category that is often confused with that of the previous cluster.
 """
 
 from collections import defaultdict
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 NEIGHBORS = 32
-"""Neighbors kept per image. More than a cluster needs, because earlier clusters may already contain some of them."""
+"""Neighbors kept per image: more than a cluster needs, because earlier clusters may already contain some."""
 CLUSTER_SIZE = 8
 CHUNK_SIZE = 2048
 
 
 @dataclass(frozen=True)
 class Item:
-    """An image as a negative. Images of the same product or with the same text are not negatives of each other."""
+    """An image to mine. Images of the same product or with the same text are not negatives of each other."""
 
     group_name: str
     category: str
@@ -27,7 +27,7 @@ class Item:
 
 
 class HardNegativeOrder(torch.utils.data.Sampler[int]):
-    """Visit every image once per epoch, neighbors together. The order depends only on seed and epoch.
+    """Visit every image once per epoch, with neighbors next to each other. The order depends only on seed and epoch.
 
     ``vectors`` are the base's unit vectors [n, dimensions] of the images.
     """
@@ -56,7 +56,7 @@ class HardNegativeOrder(torch.utils.data.Sampler[int]):
         order: list[int] = []
         category: str | None = None
         while pool:
-            # A new batch starts with a random category, later clusters with one that is confused with the last.
+            # A batch starts with a random category. Each later cluster uses one that is confused with the previous one.
             if len(order) % self._batch_size == 0:
                 category = None
             anchor = pool.take_first(self._choose_confused(category, random))
@@ -74,7 +74,7 @@ class HardNegativeOrder(torch.utils.data.Sampler[int]):
 
 
 class _Pool:
-    """The images that are not in a batch yet, in the order of an epoch."""
+    """The images of an epoch that are not in a batch yet, in order."""
 
     def __init__(self, order: np.ndarray, categories: Sequence[str]) -> None:
         self._free: dict[int, None] = dict.fromkeys(order.tolist())
@@ -87,14 +87,14 @@ class _Pool:
         return len(self._free)
 
     def take_first(self, category: str | None) -> int:
-        """Remove and return the first image, of this category if one is left."""
+        """Remove and return the first image of this category, or the first of all if none is left."""
         candidates = self._by_category[category] if category is not None else None
         index: int = next(iter(candidates or self._free))
         self._remove(index)
         return index
 
     def take(self, indices: np.ndarray, count: int) -> list[int]:
-        """Remove and return up to ``count`` of these images that are left, in order."""
+        """Remove and return the first ``count`` of these images that are still in the pool, or fewer."""
         taken = [index for index in indices.tolist() if index in self._free][:count]
         for index in taken:
             self._remove(index)
@@ -106,7 +106,7 @@ class _Pool:
 
 
 def find_hard_negatives(items: Sequence[Item], vectors: np.ndarray) -> list[np.ndarray]:
-    """Return the nearest other images of each image, nearest first, without those of its product or with its text."""
+    """Return each image's nearest neighbors, nearest first, except images of its product or with the same text."""
     groups, texts = _number([item.group_name for item in items]), _number([item.text for item in items])
     every = torch.from_numpy(vectors)
     neighbors: list[np.ndarray] = []
@@ -122,7 +122,7 @@ def find_hard_negatives(items: Sequence[Item], vectors: np.ndarray) -> list[np.n
 
 
 def _number(names: Sequence[str]) -> torch.Tensor:
-    """Give equal names equal numbers."""
+    """Number the names. Equal names get the same number."""
     numbers: dict[str, int] = {}
     return torch.tensor([numbers.setdefault(name, len(numbers)) for name in names])
 

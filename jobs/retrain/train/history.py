@@ -1,4 +1,4 @@
-"""The history of a training, epoch by epoch. Its checkpoint stores it as numbers and as a chart."""
+"""Read and write the history of a training by epoch. A checkpoint stores it as numbers and as a chart."""
 
 import json
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class EpochRecord:
 
 
 def read_epochs(log_history: Sequence[dict[str, float]]) -> tuple[EpochRecord, ...]:
-    """Read the epochs from the log of a Trainer, which has one entry for training and one for validation each."""
+    """Read the epochs from a Trainer's log, which has one training and one validation entry per epoch."""
     trained = {entry["step"]: entry for entry in log_history if "loss" in entry}
     return tuple(
         EpochRecord(
@@ -41,7 +41,7 @@ def read_epochs(log_history: Sequence[dict[str, float]]) -> tuple[EpochRecord, .
 
 
 def is_patience_exhausted(history: Sequence[EpochRecord], patience: int) -> bool:
-    """Tell whether the last ``patience`` epochs have not improved the validation loss."""
+    """Return whether the validation loss did not improve in the last ``patience`` epochs."""
     losses = [record.validation_loss for record in history]
     return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
 
@@ -55,7 +55,7 @@ def write_history(folder: Path, history: Sequence[EpochRecord]) -> None:
 
 
 def _draw_history(path: Path, history: Sequence[EpochRecord]) -> None:
-    # Not pyplot, which keeps figures open and looks for a display.
+    # Do not use pyplot, which keeps figures open and looks for a display.
     from matplotlib.figure import Figure
 
     epochs = [record.epoch for record in history]

@@ -16,7 +16,7 @@ from jobs.retrain.train.context import TrainingContext, keep_threads
 BATCH_SIZE = 32
 FROZEN_SHARE = 0.5
 WEIGHT_DECAYS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-"""On standardized features. The best one depends on the number of images."""
+"""Weight decays to try, for standardized features. The best one depends on the number of images."""
 DEFAULT_WEIGHT_DECAY = 1e-2
 MAX_ITERATIONS = 200
 
@@ -24,8 +24,8 @@ MAX_ITERATIONS = 200
 def freeze_early_layers(model: Any, forward: Callable[[], object]) -> list[nn.Module]:
     """Freeze the first half of the layers, in the order in which ``forward`` runs them, and return them.
 
-    Every module with weights of its own is a layer, so embeddings come first and any architecture works. Keep these
-    layers in evaluation mode: otherwise the statistics of a frozen batch norm still follow the batches.
+    Every module with its own weights is a layer, so embeddings come first and any architecture works. The caller must
+    keep these layers in evaluation mode. Otherwise a frozen batch norm would still update its statistics.
     """
     layers = _list_layers(model, forward)
     frozen = layers[: int(FROZEN_SHARE * len(layers))]
@@ -77,7 +77,7 @@ def find_head(model: Any) -> tuple[str, nn.Linear]:
 def compute_features(
     model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, context: TrainingContext
 ) -> torch.Tensor:
-    """Return the logits of a model without a head, in float32 on the CPU. A CPU runs one thread per batch and core."""
+    """Return the logits of a model without a head, as float32 on the CPU. On a CPU, batches run in parallel."""
     device = context.device
     model.eval().to(device.torch_device, memory_format=torch.channels_last)
 
@@ -121,7 +121,7 @@ def fit_head(
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        # Fold the standardization into the layer: checkpoints cannot store it.
+        # Fold the standardization into the layer, because checkpoints cannot store it separately.
         weight = linear.weight / std
         head.weight.copy_(weight)
         head.bias.copy_(linear.bias - weight @ mean)

@@ -1,4 +1,4 @@
-"""The training loop: Hugging Face's Trainer with our own losses, a checkpoint per epoch, and the best one kept."""
+"""Run the training loop: Hugging Face's Trainer with our own losses. Keep a checkpoint per epoch and the best one."""
 
 import json
 import logging
@@ -38,12 +38,12 @@ class BatchResult:
 
 
 Objective = Callable[[Any, dict[str, torch.Tensor]], BatchResult]
-"""Compute the result of a model on a batch. ``model.training`` tells training from validation."""
+"""Compute the result of a model on a batch. ``model.training`` is false during validation."""
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What to train on: images with a field ``labels``, the objective, and their order unless it is random.
+    """The images with a field ``labels``, the objective, and the order of the images (random if None).
 
     ``frozen`` layers stay in evaluation mode.
     """
@@ -58,7 +58,7 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class LoopResult:
-    """All epochs, and the speed of those that this process trained: None if a resumed training was complete."""
+    """All epochs, and the speed of those trained in this process: None if a resumed training was already complete."""
 
     history: tuple[EpochRecord, ...]
     images_per_second: float | None
@@ -67,8 +67,9 @@ class LoopResult:
 class _ModelWithLoss(nn.Module):
     """A model that computes its own loss, as the Trainer expects.
 
-    A plain module is saved under the names of its weights in memory. The Trainer saves models of Transformers under
-    the names of their first release, does not find them when it loads the checkpoint, and continues without them.
+    The wrapper is a plain module, so its weights are saved under their names in memory. The Trainer saves models of
+    Transformers under the weight names of their first release. When it resumes, it cannot find these names and
+    continues without the weights.
     """
 
     def __init__(self, model: nn.Module, task: TrainingTask) -> None:
@@ -99,7 +100,7 @@ def _make_contiguous(_: nn.Module, state: dict[str, torch.Tensor], *__: object) 
 
 
 class _OrderedTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer that accepts an order of images."""
+    """A Trainer that visits the images in a given order."""
 
     def __init__(self, order: "torch.utils.data.Sampler[int] | None", **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -127,7 +128,7 @@ class _EpochCallback(TrainerCallback):  # type: ignore[misc]
 
     @property
     def images_per_second(self) -> float | None:
-        """Training speed, without validation and checkpoints."""
+        """Return the training speed, excluding validation and checkpoints."""
         if not self._steps_in_epochs:
             return None
         return round(self._steps_in_epochs * self._images_per_step / self._seconds_in_epochs, 1)
@@ -147,7 +148,7 @@ class _EpochCallback(TrainerCallback):  # type: ignore[misc]
         self._report(args, state)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # Part of the same stage: speed and remaining time would jump if validation were a stage of its own.
+        # Report the training stage: if validation were its own stage, speed and remaining time would jump.
         self._report(args, state)
 
     def _report(self, args: Any, state: Any) -> None:
@@ -173,7 +174,7 @@ class _EpochCallback(TrainerCallback):  # type: ignore[misc]
                 latest.validation_loss,
                 100 * latest.validation_accuracy,
             )
-        # Depends only on the history, so it also holds after a resume.
+        # Depends only on the history, so it also works after a resume.
         if is_patience_exhausted(history, self._patience):
             control.should_training_stop = True
 
@@ -186,7 +187,7 @@ def train(
     folder: Path,
     progress: Progress = SILENT,
 ) -> LoopResult:
-    """Train a model in place and leave it with the weights of its best epoch.
+    """Train a model in place. Afterwards it has the weights of its best epoch.
 
     ``folder`` keeps a checkpoint per epoch. After a kill, another call resumes from the latest checkpoint. Under
     torchrun every process calls this function, and all end with the same weights.
@@ -264,7 +265,7 @@ def _count_processes() -> int:
 
 
 def _count_workers(device: Device) -> int:
-    """Return no workers on a CPU: the forward pass needs every core, and loading images is cheap in comparison."""
+    """Return 0 on a CPU, because the forward pass needs every core and loading images is cheap in comparison."""
     if not device.is_cuda:
         return 0
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -276,7 +277,7 @@ def _compute_accuracy(prediction: Any) -> dict[str, float]:
 
 
 def _find_checkpoint(folder: Path) -> Path | None:
-    """Return the latest complete checkpoint. One that a kill interrupted lacks its last file, or has only a part."""
+    """Return the latest complete checkpoint. An interrupted one lacks its last file or contains only a part of it."""
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
     return next((path for path in checkpoints if _is_complete(path)), None)
 

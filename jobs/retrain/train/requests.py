@@ -12,9 +12,10 @@ Freeze = Literal["backbone", "early", "nothing"]
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """An epoch is one pass over the train images. The learning rate warms up linearly and decays along a cosine.
+    """Settings of the training loop. The learning rate warms up linearly and decays along a cosine.
 
-    Training stops after ``patience`` epochs without a lower validation loss, and keeps the best epoch.
+    An epoch is one pass over the train images. Training stops after ``patience`` epochs without a lower validation
+    loss, and keeps the best epoch.
     """
 
     epochs: int
@@ -28,7 +29,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Limits of the random changes: smallest share of the area to crop to, rotation, strength of color jitter."""
+    """Limits of the random changes: smallest share of the area to keep, rotation, strength of the color jitter."""
 
     smallest_crop: float = 0.8
     rotation_degrees: float = 5.0
@@ -59,9 +60,9 @@ class ClassifierTraining:
 class EncoderTraining:
     """Train both towers from the checkpoint ``base``. With 0 epochs, the base itself becomes the candidate.
 
-    ``category_weight`` weighs a second loss, the classification of images by the names of the categories; the loss on
-    texts has weight 1. An encoder with random weights learns mostly colors from texts: few images in a batch share
-    color and pattern, so their shape is rarely needed to tell them apart.
+    ``category_weight`` is the weight of a second loss, the classification of images by the names of the categories.
+    The loss on texts has weight 1. From texts, an encoder with random weights learns mostly colors: few images in a
+    batch share color and pattern, so it rarely needs their shape to distinguish them.
     """
 
     kind: ClassVar[ModelKind] = "encoder"
@@ -78,7 +79,7 @@ TrainingRequest = ClassifierTraining | EncoderTraining
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Options of a caller. None means the default of the kind.
+    """Training options of the caller. None means the default of the kind.
 
     ``from_scratch`` is for bases with random weights: a high learning rate, mild augmentation, and a loss on the names
     of the categories.

@@ -41,7 +41,7 @@ POLL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """A registered candidate. Seconds and speed are those of the process that finished the training."""
+    """A registered candidate. Seconds and speed refer to the process that finished the training."""
 
     kind: ModelKind
     model_version_id: int
@@ -57,8 +57,8 @@ def train_candidate(
 ) -> TrainingReport:
     """Train, store and register the candidate of a run. If the run has trained this kind already, return its report.
 
-    After a kill, another call resumes from the last checkpoint. Under torchrun all processes call this function, the
-    first registers the candidate, and all return the same report.
+    After a kill, another call resumes from the last checkpoint. Under torchrun, all processes call this function. The
+    first one registers the candidate, and all return the same report.
 
     Raises:
         RefusedError: the snapshot does not exist, or the base or the data do not fit the request.
@@ -105,7 +105,7 @@ def _is_first_process() -> bool:
 
 
 def _needs_all_processes(request: TrainingRequest) -> bool:
-    """Tell whether the training has epochs, whose steps several GPUs can share."""
+    """Return whether the training has epochs. Only their steps can be shared by several GPUs."""
     if isinstance(request, ClassifierTraining):
         return request.freeze != "backbone"
     return request.hyperparameters.epochs > 0
@@ -163,7 +163,7 @@ def _open_context(
     device = choose_device(settings.compute.device, settings.compute.precision, int(os.environ.get("LOCAL_RANK", "0")))
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
     images = SnapshotImages(connections.store, connections.artifacts, settings.locations.model_cache, progress)
-    # Never resume from checkpoints of other settings.
+    # Never resume from checkpoints that were trained with other settings.
     plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
     checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"
     return TrainingContext(snapshot, images, device, checkpoints, progress)

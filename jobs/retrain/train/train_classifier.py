@@ -34,7 +34,7 @@ from jobs.retrain.train.requests import ClassifierTraining
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the temperature that minimizes the cross entropy of logits [n, categories] / temperature with labels [n].
 
-    The method is that of Guo et al. 2017, "On Calibration of Modern Neural Networks".
+    Uses the method of Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
     log_temperature = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
@@ -47,7 +47,7 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    # Without a limit, a model that is right on every image would get a temperature near 0.
+    # Without limits, a model that gets every image right would get a temperature near 0.
     return float(log_temperature.exp().clamp(0.05, 20.0).item())
 
 
@@ -140,7 +140,7 @@ def _load_base(base: Path, categories: Sequence[str]) -> Any:
         ignore_mismatched_sizes=True,
     )
     require_numbers(model, base)
-    # Timm checkpoints store the names a second time, and would be saved with those of the base.
+    # Timm checkpoints store the names a second time. Replace those of the base.
     if hasattr(model.config, "label_names"):
         model.config.label_names = list(categories)
     return model
@@ -154,8 +154,8 @@ def _load_part(split: Split, geometry: Geometry, context: TrainingContext) -> _P
 
 
 def _fit_new_head(model: Any, request: ClassifierTraining, context: TrainingContext) -> TrainedModel:
-    """Fit a head on features that are computed once, of each train image and its mirror image."""
-    # A frozen backbone needs the preprocessing that it was trained with.
+    """Fit a head on the features of each train image and its mirror image, which are computed only once."""
+    # A frozen backbone needs the preprocessing it was trained with.
     preprocessing = Preprocessing.from_checkpoint(request.base)
     train_part, validation_part = (
         _load_part(split, preprocessing.geometry, context) for split in ("train", "validation")

@@ -68,7 +68,7 @@ def train_encoder(request: EncoderTraining, context: TrainingContext) -> Trained
 
 
 def save_encoder(model: Any, request: EncoderTraining, context: TrainingContext, folder: Path) -> dict[str, float]:
-    """Write the checkpoint with its reference outputs. Return metrics on validation and on a sample of train."""
+    """Write the checkpoint with its reference outputs. Return metrics on validation and a sample of train."""
     write_encoder(model, request.base, folder)
     preprocessing = Preprocessing.from_checkpoint(request.base)
     _write_reference(model, preprocessing, context, folder)
@@ -85,7 +85,7 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Compute the symmetric contrastive loss of CLIP (Radford et al. 2021) on unit vectors [n, dimensions].
 
-    Images whose texts have the same ``tokens`` [n, length] share one target: each text is correct for both images.
+    Texts with the same ``tokens`` [n, length] are interchangeable: each counts as correct for all of their images.
     """
     logits = scale * images @ texts.T
     same = _find_same(tokens).float()
@@ -122,7 +122,7 @@ def _make_objective(preprocessing: Preprocessing, names: dict[str, torch.Tensor]
 def _tokenize(
     tokenizer: Any, model: Any, parts: Sequence[Sequence[SnapshotRow]], categories: Sequence[str]
 ) -> list[dict[str, torch.Tensor]]:
-    """Tokenize the texts of each part, then the categories. All have one length, so batches can combine them."""
+    """Tokenize the texts of each part, then the categories, all to the same length so that batches can combine them."""
     texts = [*([row.full_text for row in rows] for rows in parts), categories]
     tokens = tokenize(tokenizer, model, [text for part in texts for text in part])
     lengths = [len(part) for part in texts]
