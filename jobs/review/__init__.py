@@ -1,1 +1,1 @@
-"""The review of single images: which to show, what may be answered, and the accuracy that follows."""
+"""Review single images: choose them, store the answers, and estimate the accuracy from them."""

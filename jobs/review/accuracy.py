@@ -10,7 +10,7 @@ from jobs.database.model_versions import read_live_versions
 from jobs.database.reviews import count_audit
 
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)
-"""For two-sided intervals at 95 %."""
+"""The quantile for two-sided 95 % intervals."""
 MAX_AUDITED = 4_000
 
 
@@ -25,7 +25,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ReviewedAccuracy:
-    """The accuracy on the ``audited`` images of a classifier's random audit. ``skipped`` ones have no answer."""
+    """The accuracy on the ``audited`` images of a classifier's random audit. ``skipped`` ones lack an answer."""
 
     classifier_version_id: int
     audited: int
@@ -34,7 +34,7 @@ class ReviewedAccuracy:
 
 
 def read_reviewed_accuracy(connection: Connection) -> ReviewedAccuracy | None:
-    """Return the accuracy of the live classifier, or None while none is live. An image's latest label is the truth."""
+    """Return the accuracy of the live classifier, or None if none is live. The latest label counts as the truth."""
     version = read_live_versions(connection).classifier
     if version is None:
         return None
@@ -44,8 +44,8 @@ def read_reviewed_accuracy(connection: Connection) -> ReviewedAccuracy | None:
 
 
 def estimate_share(correct: int, total: int) -> Estimate:
-    """Return Wilson's score interval (1927), which also holds for few answers and where all are correct."""
-    # By hand: scipy would cost Airflow's API server 40 MB.
+    """Return Wilson's score interval (1927), which is valid even with few answers or if all are correct."""
+    # Not computed with scipy, which would cost Airflow's API server 40 MB.
     square = NORMAL_QUANTILE**2
     center = correct + square / 2
     margin = NORMAL_QUANTILE * math.sqrt(correct * (total - correct) / total + square / 4)

@@ -1,4 +1,4 @@
-"""Store answers to reviews as labels, which win over tags at once, and undo them."""
+"""Store review answers as labels, which take precedence over tags immediately, and undo them."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class ReviewRefusedError(ValueError):
 
 
 def list_answers(connection: Connection) -> tuple[str, ...]:
-    """List all categories that may be answered, without `NOT_CLOTHING`."""
+    """List the categories that a reviewer can choose, without `NOT_CLOTHING`."""
     return tuple(category for category in list_categories(connection) if category != NOT_CLOTHING)
 
 
@@ -31,7 +31,7 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
 
     Raises:
         ReviewRefusedError: the category does not exist, or the image is gone, has no tag of the live classifier, or
-            has an answer of somebody else. Nothing is stored then.
+            was already answered by somebody else. Nothing is stored in this case.
     """
     version = read_live_versions(connection).classifier
     if version is None:
@@ -46,7 +46,7 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
 
 
 def _record(connection: Connection, classifier_version_id: int, answer: Answer, reviewed_by: str) -> int:
-    # Held until the commit: of two answers at the same moment, the second sees the first.
+    # Held until the commit, so the second of two concurrent answers sees the first.
     lock_image_review(connection, answer.image_id)
     first = find_others_answer(connection, classifier_version_id, answer.image_id, reviewed_by)
     if first is not None:
@@ -65,7 +65,7 @@ def undo_answer(connection: Connection, review_id: int, undone_by: str) -> None:
     """Undo an answer and delete its label. The tag or label before it applies again.
 
     Raises:
-        ReviewRefusedError: there is no such answer, it is undone already, or somebody has answered since.
+        ReviewRefusedError: the answer does not exist or is already undone, or somebody has answered since.
     """
     review = lock_review(connection, review_id)
     if review is None:

@@ -26,17 +26,17 @@ from jobs.settings import RunSettings
 REASONS: tuple[Reason, ...] = ("low_confidence", "images_disagree", "audit", "label_error", "drifted_class")
 MAX_DRIFTED = 3
 MIN_SHIFT = 0.02
-"""A category's part of the stability index, of which 0.1 is small and 0.25 large in total."""
+"""Minimum contribution of a category to the stability index. A total of 0.1 is a small shift, 0.25 a large one."""
 UNSURE_BELOW = 0.7
-"""A calibrated classifier is wrong in at least three of ten such tags."""
+"""A calibrated classifier gets at least three in ten tags below this confidence wrong."""
 SURE_FROM = 0.8
 """A calibrated classifier that contradicts a label with this confidence is more often right than the label."""
 LABELS_CHECKED = 10_000
-"""The latest labels, to bound the time."""
+"""Only this many of the latest labels are checked, to limit the query time."""
 AUDIT_TARGET = 200
-"""Random answers that give the accuracy to within seven points at worst (Wilson's interval at 95 %)."""
+"""Random answers needed to estimate the accuracy to within seven points at worst (Wilson's 95 % interval)."""
 MAX_COUNTED = 1_000
-"""The number of images found for one reason."""
+"""Maximum number of images to find per reason."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Backlog:
 
 
 def find_review_queue(connection: Connection, drift: RunSettings) -> ReviewQueue:
-    """Find up to `MAX_COUNTED` images for each reason, none while no classifier is live."""
+    """Find up to `MAX_COUNTED` images for each reason, or none if no classifier is live."""
     version = read_live_versions(connection).classifier
     if version is None:
         return ReviewQueue(None, {})
@@ -72,7 +72,7 @@ def find_review_queue(connection: Connection, drift: RunSettings) -> ReviewQueue
 
 
 def find_drifted_categories(connection: Connection, classifier_version_id: int, settings: RunSettings) -> list[str]:
-    """Return up to three categories, the most shifted first, none if the last run is too small to tell."""
+    """Return up to three categories, the most shifted first, or none if the last run is too small to measure drift."""
     reference = read_drift_reference(connection, classifier_version_id)
     run_id = find_latest_run(connection, classifier_version_id)
     if reference is None or run_id is None:
@@ -98,7 +98,7 @@ def read_review_queue(
 
 
 def read_backlog(connection: Connection, queue: ReviewQueue) -> tuple[Backlog, ...]:
-    """Count the images to review, by reason. For the audit, count those missing to `AUDIT_TARGET`."""
+    """Count the images to review, by reason. For the audit, count the reviews still needed to reach `AUDIT_TARGET`."""
     if queue.classifier_version_id is None:
         return ()
     missing = max(AUDIT_TARGET - count_audit_reviews(connection, queue.classifier_version_id), 0)

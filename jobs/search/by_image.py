@@ -20,7 +20,7 @@ from jobs.settings import Settings, load_settings
 def similar_products(
     product_id: str, k: int = 10, category: str | None = None, *, settings: Settings | None = None
 ) -> list[ProductHit]:
-    """Return the ``k`` products most similar to a product, excluding itself, optionally of one category only.
+    """Return the ``k`` products most similar to a product, excluding itself, optionally within one category.
 
     Raises:
         PermanentError: there is no such product, or none of its images has a vector yet.
@@ -39,7 +39,7 @@ SHRUNKEN_SIDE = 1024
 
 @dataclass(frozen=True)
 class ImageSearch:
-    """The hits, most similar first, and the SQL that finds the same."""
+    """The hits, most similar first, and SQL that returns the same hits."""
 
     hits: list[ProductHit]
     sql: str
@@ -65,12 +65,12 @@ def similar_products_by_image(
 
 
 def find_products_by_image(engine: Engine, embed: EmbedWith, k: int, category: str | None) -> ImageSearch:
-    """Search on an open engine; call ``embed`` again if another space goes live meanwhile."""
+    """Search on an open engine. If another space goes live in the meantime, call ``embed`` again."""
     while True:
         with engine.connect() as connection:
             space = read_live_space(connection)
         vector = embed(space.encoder_version_id)
-        # One snapshot for check and search: another space may have gone live during the embedding.
+        # Check and search in one snapshot, because another space may have gone live during the embedding.
         with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
             if find_live_space(connection) != space.space_id:
                 continue
@@ -80,7 +80,7 @@ def find_products_by_image(engine: Engine, embed: EmbedWith, k: int, category: s
 
 
 def read_image(image_path: Path, settings: Settings) -> np.ndarray:
-    """Decode a file to uint8 RGB pixels [height, width, 3] under the limits of the ingest.
+    """Decode a file to uint8 RGB pixels [height, width, 3] under the limits of the ingest flow.
 
     Raises:
         NotFoundError: the file cannot be read.

@@ -12,11 +12,11 @@ from jobs.search.encoders import LoadTextEmbedder, load_text_embedder
 from jobs.settings import Settings, load_settings
 
 MAX_QUERY_BYTES = 2000
-"""More than any encoder reads, and the limit of ``catalog.text_queries``."""
+"""Longer than any encoder's input, and equal to the limit in ``catalog.text_queries``."""
 
 
 def find_text_problem(query_text: str) -> str | None:
-    """Return why a text cannot be searched for, for the person who entered it; None if it can."""
+    """Return a message for the user if a text cannot be searched for, otherwise None."""
     if not query_text.strip():
         return "the query is empty: enter what to look for"
     if "\0" in query_text or any("\ud800" <= character <= "\udfff" for character in query_text):
@@ -30,7 +30,7 @@ def find_text_problem(query_text: str) -> str | None:
 def search_products(
     query_text: str, k: int = 10, category: str | None = None, *, settings: Settings | None = None
 ) -> list[ProductHit]:
-    """Return the ``k`` products whose images match a text best, optionally of one category only.
+    """Return the ``k`` products whose images best match a text, optionally within one category.
 
     Stores the vector of the text, so SQL can search for the same text with ``catalog.search_products``.
 
@@ -46,14 +46,14 @@ def search_products(
 def find_products_by_text(
     engine: Engine, load_encoder: LoadTextEmbedder, query_text: str, k: int, category: str | None
 ) -> list[ProductHit]:
-    """Search on an open engine; the encoder is loaded only for new texts."""
+    """Search on an open engine. The encoder is loaded only for new texts."""
     embed_text_query(engine, load_encoder, query_text)
     with engine.connect() as connection:
         return search_by_text(connection, query_text, k, category)
 
 
 def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text: str) -> bool:
-    """Store the vector of a text for the live space; return False if it was already stored.
+    """Store the vector of a text for the live space. Return False if it was already stored.
 
     Raises:
         RefusedError: the text is empty or too long, or no space is live.
@@ -61,7 +61,7 @@ def embed_text_query(engine: Engine, load_encoder: LoadTextEmbedder, query_text:
     if (problem := find_text_problem(query_text)) is not None:
         raise RefusedError(problem)
     is_new = False
-    # Repeat: another space may go live while the encoder loads, without the text, which is not stored yet.
+    # Repeat, because another space may go live while the encoder loads, and that space does not have the text yet.
     while (encoder_version_id := _find_encoder_without(engine, query_text)) is not None:
         vectors = load_encoder(encoder_version_id).embed([query_text])
         with engine.begin() as connection:

@@ -12,7 +12,7 @@ from jobs.errors import PermanentError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 
 ReadImage = Callable[[int], bytes]
-"""Read an image by its id; raises PermanentError or OSError if it is not available."""
+"""Read an image by its id. Raises PermanentError or OSError if it is not available."""
 
 IMAGE_SIZE = (210, 280)
 CAPTION_HEIGHT = 64
@@ -116,7 +116,7 @@ def _make_gray_tile(reason: str, font: Font) -> Image.Image:
 
 
 def _wrap(text: str, font: Font, width: int, limit: int) -> list[str]:
-    """Break a text into at most ``limit`` lines of ``width`` pixels; shorten the last one."""
+    """Break a text into at most ``limit`` lines of ``width`` pixels. Shorten the last line if the text does not fit."""
     characters = max(1, int(width / font.getlength("n")))
     lines = textwrap.wrap(_clean(text), characters) or [""]
     if len(lines) > limit:
@@ -125,7 +125,7 @@ def _wrap(text: str, font: Font, width: int, limit: int) -> list[str]:
 
 
 def _shorten(text: str, font: Font, width: int) -> str:
-    """Cut a text to at most ``width`` pixels, with an ellipsis if something is missing."""
+    """Cut a text to at most ``width`` pixels, with an ellipsis if it was cut."""
     text = _clean(text)
     if font.getlength(text) <= width:
         return text

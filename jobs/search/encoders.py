@@ -36,13 +36,13 @@ def load_text_embedder(connections: Connections, model_version_id: int) -> TextE
     from jobs.models.device import choose_device
     from jobs.models.encoder import load_text_encoder
 
-    # The text tower is always float32: it computes few texts.
+    # Always float32, because a search embeds only a few texts.
     device = choose_device(connections.settings.compute.device, "fp32")
     return load_text_encoder(_fetch(connections, model_version_id), device)
 
 
 def load_image_embedder(connections: Connections, model_version_id: int) -> EmbedImage:
-    """Load the image tower of a registered encoder; raises as `load_text_embedder` does."""
+    """Load the image tower of a registered encoder. Raises the same errors as `load_text_embedder`."""
     settings = EngineSettings(connections.settings.compute.device, connections.settings.compute.precision)
     encoder = load_image_model(_fetch(connections, model_version_id), "encoder", settings)
 
