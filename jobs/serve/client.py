@@ -37,7 +37,7 @@ class RankedCategory:
 
 @dataclass(frozen=True)
 class Classification:
-    """The prediction of the live classifier for an image; ``top_3`` starts with the same category."""
+    """The prediction of the live classifier for an image. ``top_3`` starts with the predicted category."""
 
     model_version_id: int
     category: str
@@ -46,7 +46,7 @@ class Classification:
 
 
 TIMEOUT_SECONDS = 15.0
-"""Longer than the service's own deadline, whose error message is more specific."""
+"""Longer than the service's own deadline, because the service's error message is more specific."""
 
 _EMBEDDED = TypeAdapter(EmbeddedQuery)
 _REFUSAL = TypeAdapter(Refusal)
@@ -55,7 +55,7 @@ Result = TypeVar("Result")
 
 
 class QueryRefusedError(ValueError):
-    """The text or image is invalid, so a retry cannot help; ``reason`` is one word, as in ``catalog.item_failures``."""
+    """The text or image is invalid, so do not retry. ``reason`` is one word, as in ``catalog.item_failures``."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -72,7 +72,7 @@ class QueryClient:
 
     def __init__(self, url: str, token: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._url = url
-        # Ignore proxies of the environment: both services belong to one deployment.
+        # Ignore proxy variables of the environment: client and service belong to one deployment.
         self._http = httpx.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"} if token else None,

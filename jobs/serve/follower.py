@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 RETRY_SECONDS = 15.0
-"""Until a version that failed to load is tried again: the bucket may have been unavailable."""
+"""Delay before loading a failed version again. The bucket may have been unavailable."""
 
 Version = TypeVar("Version")
 Served = TypeVar("Served", bound=ServedClassifier | ServedEncoder)
 
 
 class FollowedModel(Generic[Version, Served]):
-    """The version of one kind of model that serves requests, and the reason why a newer one does not yet.
+    """The serving version of one kind of model, and the reason why a newer version does not serve yet.
 
     ``is_live`` tells whether the database has a live version of this kind, loaded or not.
     The following thread replaces ``served`` in one assignment. Requests that have read it keep using the old object.
@@ -42,7 +42,7 @@ class FollowedModel(Generic[Version, Served]):
         self._retry_at = 0.0
 
     def follow(self, version: Version | None) -> None:
-        """Load a version and serve it; until then, and if loading fails, keep serving the previous one."""
+        """Load a version and serve it. Until it is loaded, or if loading fails, keep serving the previous one."""
         self.is_live = version is not None
         if version is None:
             return
@@ -64,7 +64,7 @@ class FollowedModel(Generic[Version, Served]):
         self._loaded, self._failed, self.problem = version, None, None
 
     def close(self) -> None:
-        """End the threads of the model that is loaded."""
+        """Stop the threads of the loaded model."""
         if self.served:
             self.served.close()
 
@@ -98,7 +98,7 @@ class LiveModelFollower:
     def following(self, when_it_ends: Callable[[], object]) -> Iterator[None]:
         """Follow during the block. Call ``when_it_ends`` at its end, or earlier if an unexpected error ends the thread.
 
-        Leaving the block waits for a model that is being loaded, and raises that error.
+        Leaving the block waits until a model that is being loaded is ready, then raises the error, if any.
         """
         stop = threading.Event()
         with ThreadPoolExecutor(1, "follow-live-models") as thread:
@@ -124,7 +124,7 @@ class LiveModelFollower:
                 return
 
     def _read_versions(self) -> LiveVersions | None:
-        """Return None while the database is unavailable or has no schema; log each change once."""
+        """Read the live versions. Return None if the database is unavailable or has no schema. Log each change once."""
         try:
             with (
                 translate_catalog_errors(self._connections.settings.locations.database_url),

@@ -10,7 +10,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class ServiceMetrics:
-    """The metrics of one service, in their own registry."""
+    """The metrics of one service, in a registry of their own."""
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -44,11 +44,11 @@ class ServiceMetrics:
         )
 
     def follow_queue(self, path: str, read_length: Callable[[], float]) -> None:
-        """Read the length of a queue at each scrape."""
+        """Export the length of a queue, read at each scrape."""
         self._queue_length.labels(path).set_function(read_length)
 
     def follow_version(self, kind: str, read_version: Callable[[], float]) -> None:
-        """Read the served version at each scrape."""
+        """Export the served version, read at each scrape."""
         self._live_version.labels(kind).set_function(read_version)
 
     def render(self) -> bytes:

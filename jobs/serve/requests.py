@@ -21,12 +21,12 @@ from jobs.serve.metrics import ServiceMetrics
 from jobs.settings import Settings
 
 CLOSE = {"Connection": "close"}
-"""Do not wait for the unread rest of a body."""
+"""Close the connection instead of reading the rest of a body."""
 TRY_AGAIN = {"Retry-After": "1"}
 
 
 class RequestRefusedError(Exception):
-    """End a request with an error response; ``reason`` is one word for programs, the message is for people."""
+    """End a request with an error response. ``reason`` is one word for programs, and the message is for people."""
 
     status: ClassVar[int]
     headers: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -71,19 +71,19 @@ class DeadlineError(RequestRefusedError):
 
 
 BODIES_BYTES = 100_000_000
-"""Memory for the bodies of all requests, until they are decoded. A single body may be larger."""
+"""Memory limit for the undecoded bodies of all requests. It is raised if a single body may be larger."""
 
 
 @dataclass(eq=False)
 class _ArrivingBody:
-    """A body that is still arriving. Rescheduling its timeout to now cancels it."""
+    """A body that is still arriving. To cancel it, reschedule its timeout to now."""
 
     timeout: asyncio.Timeout
     size_bytes: int = 0
 
 
 class BodyReader:
-    """Read bodies and limit the bytes that all requests hold. Not thread-safe: for the event loop only.
+    """Read bodies, and limit the bytes that all requests hold. Not thread-safe: use it only from the event loop.
 
     At the limit, the oldest body that is still arriving is dropped, so slow or stalled clients cannot block others.
     """
@@ -95,7 +95,7 @@ class BodyReader:
 
     @asynccontextmanager
     async def read(self, request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
-        """Yield the body, whose bytes count until the end of the block.
+        """Yield the body. Its bytes count toward the memory limit until the end of the block.
 
         Raises:
             BodyTooLargeError: the body has more than ``limit_bytes``.
@@ -156,7 +156,7 @@ HandleBody = Callable[[bytes], Awaitable[Result]]
 
 
 class QueryEndpoint:
-    """One path of the service: bodies of up to ``body_bytes``, which ``handle_body`` turns into a result."""
+    """One path of the service. It accepts bodies of up to ``body_bytes``, and ``handle_body`` computes the result."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class QueryEndpoint:
         self._require_room()
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                # A body that is still arriving holds no place in the queue, or slow clients would block all others.
+                # Only complete bodies take a place in the queue. Otherwise slow clients would block all others.
                 async with self._bodies.read(request, self._body_bytes) as body:
                     with self._accept():
                         return await self._handle_body(body)
@@ -240,7 +240,7 @@ LOOPBACK_NAMES = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def is_on_loopback(settings: Settings) -> bool:
-    """Return whether only this machine can reach the service."""
+    """Return whether the service is reachable only from this machine."""
     try:
         return ipaddress.ip_address(settings.serving.serve_host).is_loopback
     except ValueError:

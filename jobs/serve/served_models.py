@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 TEXT_BATCH_SIZE = 8
 GRAPH_BATCH_SIZE = 1
-"""An OpenVINO graph takes as long for one image as for a full batch. With one image a pass, throughput is the same as
-with eight, and latency an eighth (docs/decisions/query-service.md)."""
+"""An OpenVINO graph has a fixed batch size and takes as long for one image as for a full batch. Batches of one give the
+same throughput as batches of eight, at an eighth of the latency (docs/decisions/query-service.md)."""
 
 Query = TypeVar("Query")
 Result = TypeVar("Result")
 
 
 class BatchRunner(Generic[Query, Result]):
-    """Run queries through one model, with one thread for each pass that it computes at a time.
+    """Run queries through one model, with one thread for each pass that it can compute in parallel.
 
-    A query starts at once if a pass is free. Queries that wait share the next pass, up to ``batch_size`` of them.
-    Threads and model are freed when the last reference to the runner goes.
+    A query starts at once if a pass is free. Waiting queries share the next pass, up to ``batch_size`` of them.
+    Threads and model are freed with the last reference to the runner.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class BatchRunner(Generic[Query, Result]):
         self._threads = ThreadPoolExecutor(passes, "predict")
 
     async def run(self, query: Query) -> Result:
-        """Return the result of a query, or raise what the model raises for its batch.
+        """Return the result of a query, or raise the error that the model raises for its batch.
 
         A query that is cancelled before its pass starts is not computed.
         """
@@ -62,11 +62,11 @@ class BatchRunner(Generic[Query, Result]):
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Finish the queries that wait, and end the threads."""
+        """Finish the waiting queries and stop the threads."""
         self._threads.shutdown()
 
     def _run_pass(self) -> None:
-        """Run queries that wait. There may be none: each query submits a pass, and earlier ones take several."""
+        """Run the waiting queries, if any. Each query submits a pass, but an earlier pass may already have taken it."""
         batch: list[tuple[Query, Future[Result]]] = []
         try:
             while len(batch) < self._batch_size:
@@ -89,7 +89,7 @@ class BatchRunner(Generic[Query, Result]):
 
 @dataclass(frozen=True)
 class ServedClassifier:
-    """A classifier that is ready; its runner takes uint8 pixels [side, side, 3]."""
+    """A loaded classifier. Its runner takes uint8 pixels [side, side, 3]."""
 
     model_version_id: int
     geometry: Geometry
@@ -102,7 +102,7 @@ class ServedClassifier:
 
 @dataclass(frozen=True)
 class ServedEncoder:
-    """Both towers of an encoder that is ready; the runner of the image tower takes uint8 pixels [side, side, 3]."""
+    """Both towers of a loaded encoder. The runner of the image tower takes uint8 pixels [side, side, 3]."""
 
     live: LiveEncoder
     geometry: Geometry
@@ -118,7 +118,7 @@ class ServedEncoder:
 def load_served_classifier(
     connections: Connections, model_version_id: int, metrics: ServiceMetrics
 ) -> ServedClassifier:
-    """Load a classifier and run a first pass, which takes longer than the others.
+    """Load a classifier and warm it up with a first pass, which takes longer than later ones.
 
     Raises:
         PermanentError: the checkpoint differs from the registered one, or this machine cannot run it.
@@ -140,8 +140,8 @@ def load_served_classifier(
 
 
 def load_served_encoder(connections: Connections, live: LiveEncoder, metrics: ServiceMetrics) -> ServedEncoder:
-    """Load both towers of an encoder and run a first pass; raises as `load_served_classifier` does."""
-    # Importing torch takes seconds, during which the service already reports its health.
+    """Load both towers of an encoder and warm them up. Raises the same errors as `load_served_classifier`."""
+    # Importing torch takes seconds. Imported here, so the service can already report its health.
     from jobs.models.device import choose_device, prepare_passes
 
     model = _load_image_model(connections, live.model_version_id)
@@ -183,7 +183,7 @@ def _make_image_runner(
     predict: Callable[[Sequence[np.ndarray]], Sequence[Result]],
     observe_batch: Callable[[int], object],
 ) -> BatchRunner[np.ndarray, Result]:
-    """Batches are half as large as in the nightly run, where nobody waits for a single image."""
+    """Make a runner with half the batch size of the nightly run, where nobody waits for a single image."""
     return BatchRunner(predict, model.passes, max(1, model.batch_size // 2), observe_batch)
 
 

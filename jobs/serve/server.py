@@ -34,7 +34,7 @@ from jobs.serve.service import QueryService
 from jobs.settings import Settings
 
 TEXT_BODY_BYTES = 16_384
-"""JSON may write each byte of a text as six."""
+"""JSON may escape each byte of a text as six bytes."""
 
 
 class TextQuery(BaseModel):
@@ -47,7 +47,7 @@ def create_app(service: QueryService, settings: Settings) -> FastAPI:
     """Create the application, without FastAPI's documentation pages, which load scripts from a CDN."""
     app = FastAPI(title="Catalog tagger: query service", openapi_url=None)
     if is_on_loopback(settings):
-        # Against DNS rebinding: a web page may reach this machine under a host name of its own.
+        # Prevent DNS rebinding: a web page could reach this machine under a host name that it controls.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_NAMES, settings.serving.serve_host])
     bodies = BodyReader(settings.images.max_object_bytes)
 
@@ -91,7 +91,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 256
 DECODE_SECONDS = 5.0
-"""Processor time for one image. Less than in the nightly run, because requests are waiting."""
+"""Processor time for decoding one image. Less than in the nightly run, because requests are waiting."""
 
 
 def serve(connections: Connections) -> None:
@@ -117,7 +117,7 @@ def serve(connections: Connections) -> None:
 
 @contextmanager
 def prepare_server(connections: Connections) -> Iterator[uvicorn.Server]:
-    """Yield a server to run. During the block its decoding processes are up and it follows the live models."""
+    """Yield a server to run. During the block, its decoding processes run and it follows the live models."""
     settings = connections.settings
     with ExitStack() as stack:
         pool = stack.enter_context(DecodePool(settings.compute.decode_processes, DECODE_SECONDS))
@@ -143,7 +143,7 @@ def prepare_server(connections: Connections) -> Iterator[uvicorn.Server]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bind the port before anything is loaded, so a taken port fails at once."""
+    """Bind the port. This happens before anything is loaded, so a taken port fails at once."""
     try:
         return socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:

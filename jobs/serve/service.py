@@ -1,4 +1,4 @@
-"""Answer queries with the models that are live when they arrive."""
+"""Run queries through the live models."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +23,9 @@ from jobs.settings import Settings
 
 @dataclass(frozen=True)
 class ServiceHealth:
-    """The versions that serve requests, None before the first, and the problems with newer ones.
+    """The versions that serve requests (None until the first is loaded), and the problems with newer ones.
 
-    The service is ready when it has loaded every live model: an encoder alone is enough, a classifier alone is not.
+    The service is ready when it has loaded every live model. It needs a live encoder, but not a live classifier.
     """
 
     classifier: int | None
@@ -35,7 +35,7 @@ class ServiceHealth:
 
 
 class QueryService:
-    """Methods raise RequestRefusedError if there is no result, and JobError if the model fails."""
+    """Runs the queries. Methods raise RequestRefusedError if there is no result, and JobError if the model fails."""
 
     def __init__(
         self, follower: LiveModelFollower, pool: DecodePool, metrics: ServiceMetrics, settings: Settings
@@ -44,7 +44,7 @@ class QueryService:
         self._follower = follower
         self._pool = pool
         self._settings = settings
-        # Two for each decoding process, which then has its next image while a result is on its way back.
+        # Two per decoding process, so the next image is already there while a result is being returned.
         self._decode_threads = ThreadPoolExecutor(2 * settings.compute.decode_processes, "decode")
         metrics.follow_version("classifier", lambda: self.describe_health().classifier or 0)
         metrics.follow_version("encoder", lambda: self.describe_health().encoder or 0)
@@ -97,9 +97,9 @@ class QueryService:
         return tuple(problem for problem in problems if problem)
 
     async def _decode(self, content: bytes, geometry: Geometry) -> np.ndarray:
-        """Decode an image to uint8 pixels [side, side, 3], in a process, under the limits of the nightly run."""
+        """Decode an image to uint8 pixels [side, side, 3] in a separate process, with the limits of the nightly run."""
         settings, served = self._settings, (self._follower.classifier.served, self._follower.encoder.served)
-        # The nightly run shrinks while decoding, to twice the longest resize target of all models. So do we.
+        # Like the nightly run, shrink while decoding to twice the largest resize target of all models.
         target_side = 2 * max(one.geometry.resize_to for one in served if one)
         limits = DecodeLimits(settings.images.max_pixels, MIN_SIDE_PIXELS, target_side=target_side)
         decode = partial(prepare_image, limits=limits, geometries=(geometry,))
