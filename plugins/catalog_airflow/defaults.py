@@ -1,10 +1,10 @@
-"""Defaults of all tasks, and names that the DAGs share with the deployment."""
+"""Define defaults for all tasks, and names that the DAGs share with the deployment."""
 
 from datetime import timedelta
 from typing import Any
 
 TAGGING_POOL = "catalog_gpu"
-"""One slot per GPU, or per model that the CPUs can run at a time."""
+"""One slot per GPU, or per model that the CPUs can run in parallel."""
 
 DECISION_DAG = "model_decision"
 """The DAG that the pages start for a promotion or a rollback."""
@@ -13,7 +13,7 @@ PAGES_PREFIX = "/catalog"
 """The path of the pages on the API server."""
 
 INGEST_PRIORITY, TRAINING_PRIORITY, RETAG_PRIORITY = 100, 10, 1
-"""Which task gets a free slot first: nightly ingestion, then training, then retagging."""
+"""Free slots go to nightly ingestion first, then to training, then to retagging."""
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "catalog",

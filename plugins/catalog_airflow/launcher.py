@@ -2,7 +2,7 @@
 
 Reads requests from standard input, one JSON object per line: ``argv``, the command line; ``log``, the file for its
 output; ``wait``, whether to wait for its end. Responds to each with a JSON object: ``pid``, and the ``exit_code`` of a
-command that it waited for. Ends with its input; the processes that it started go on.
+command that it waited for. Exits at the end of its input; the processes that it started keep running.
 """
 
 import gc
@@ -18,7 +18,7 @@ SHARED = (
     "airflow.jobs.triggerer_job_runner",
     "airflow.dag_processing.manager",
 )
-"""Modules that all commands of Airflow import, and those that its daemons import on top."""
+"""Modules that all Airflow commands import, and those that only its daemons import."""
 
 
 def main() -> None:
@@ -28,9 +28,9 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for module in SHARED:
         importlib.import_module(module)
-    # A child would write a buffer that it inherits into its own log.
+    # Otherwise each child would inherit the buffer and write it into its own log.
     sys.stdout.flush()
-    # Pages that the garbage collector does not touch stay shared.
+    # Memory pages that the garbage collector does not touch stay shared with the children.
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _become(argv: list[str], log: str) -> None:
-    """Turn this process into a command of Airflow in its own session. Never returns."""
+    """Turn this process into an Airflow command in its own session. Never returns."""
     from airflow.__main__ import main as run_airflow
     from setproctitle import setproctitle
 

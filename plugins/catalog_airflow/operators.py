@@ -1,4 +1,4 @@
-"""The operators and assets of the DAGs: run a job, wait for approval, start another DAG."""
+"""Define the operators and assets of the DAGs: run a job, wait for approval, start another DAG."""
 
 import json
 import sys
@@ -21,14 +21,14 @@ PROMOTION = Asset(name="catalog_promotion", uri="x-catalog://promotion")
 """A champion was promoted. Starts `catalog_retag`."""
 
 DRIFT = Asset(name="catalog_drift", uri="x-catalog://drift")
-"""The images of a run differ from those that the champion was accepted on. Starts `model_retrain`.
+"""The images of a run differ from those that the champion was evaluated on. Starts `model_retrain`.
 
-Updated at most once a week for one classifier.
+Updated at most once a week per classifier.
 """
 
 
 class AnnouncementOperator(BaseOperator):  # type: ignore[misc]
-    """Update the ``outlets``, which starts the DAGs that follow them. A skipped task updates nothing."""
+    """Update the ``outlets``, which starts the DAGs scheduled on them. A skipped task updates nothing."""
 
     template_fields: Sequence[str] = ("skip_when",)
     operator_extra_links: ClassVar[Collection[BaseOperatorLink]] = (CatalogPageLink(),)
@@ -52,14 +52,14 @@ class AnnouncementOperator(BaseOperator):  # type: ignore[misc]
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 PERMANENT_EXIT_CODES = frozenset({2, 78})
-"""Wrong usage, and the exit code of jobs for errors that a retry cannot fix. A test compares it with theirs."""
+"""Exit codes for wrong usage and for errors that a retry cannot fix. A test compares them with those of the jobs."""
 
 
 class JobOperator(BaseOperator):  # type: ignore[misc]
     """Run a job, and return its report, the JSON in its last line of output, as the XCom of the task.
 
-    With ``returned_field``, return only that field, because Airflow can map tasks over return values only. The whole
-    report is then the XCom ``report``.
+    With ``returned_field``, return only that field, because Airflow can map tasks only over return values. The whole
+    report is then in the XCom ``report``.
 
     ``options`` become ``--name value``: None and False are left out, and True is a flag without a value.
     ``argument`` is the positional argument of the command, which tasks can be mapped over.
@@ -88,7 +88,7 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
 
     @cached_property
     def subprocess_hook(self) -> SubprocessHook:
-        """The running process, for `on_kill`."""
+        """Return the hook of the running process, for `on_kill`."""
         return SubprocessHook()
 
     def execute(self, context: Context) -> Any:
@@ -97,7 +97,7 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
         Raises:
             AirflowSkipException: ``skip_when`` is true.
             AirflowFailException: the job failed with an error that a retry cannot fix.
-            AirflowException: the job failed otherwise. Airflow retries.
+            AirflowException: the job failed with any other error. Airflow retries it.
         """
         if self.skip_when:
             raise AirflowSkipException("not wanted by the parameters of this run")
@@ -143,7 +143,7 @@ TIME_LIMIT = timedelta(days=3)
 class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
     """Wait for a person's approval. A rejection, or no response within `TIME_LIMIT`, fails the task.
 
-    If ``is_required`` is false, the task succeeds at once: the gates alone decide.
+    If ``is_required`` is false, the task succeeds at once and only the gates decide.
     """
 
     template_fields: Collection[str] = (*ApprovalOperator.template_fields, "is_required")
@@ -156,7 +156,7 @@ class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
     def __init__(self, *, is_required: bool | str, **kwargs: Any) -> None:
         super().__init__(
             defaults=self.REJECT,
-            # A skipped task would make a rejected run look like a successful one.
+            # If the task were skipped, a rejected run would look successful.
             fail_on_reject=True,
             response_timeout=TIME_LIMIT,
             **kwargs,
@@ -174,7 +174,7 @@ class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
         """Handle the response.
 
         Raises:
-            AirflowFailException: it is a rejection, or nobody responded. A retry must not ask again.
+            AirflowFailException: it is a rejection, or nobody responded. Airflow must not retry and ask again.
         """
         try:
             return super().execute_complete(context, event)

@@ -1,4 +1,4 @@
-"""Links from a task in Airflow's UI to the catalog page that shows its results."""
+"""Link tasks in Airflow's UI to the catalog pages that show their results."""
 
 from urllib.parse import quote
 
@@ -10,7 +10,7 @@ from catalog_airflow.defaults import PAGES_PREFIX
 
 
 def locate_pages() -> str:
-    """Return the path of the pages in the browser. A proxy may serve Airflow under a prefix."""
+    """Return the path of the pages in the browser, including a prefix under which a proxy may serve Airflow."""
     base: str = conf.get("api", "base_url", fallback="") or ""
     path = "/" + base.partition("://")[2].partition("/")[2].strip("/")
     return f"{path.rstrip('/')}{PAGES_PREFIX}"

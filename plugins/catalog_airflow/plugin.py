@@ -1,4 +1,4 @@
-"""The plugin that Airflow loads. The pages are imported at the first request."""
+"""Define the plugin that Airflow loads. The pages are imported at the first request."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -26,7 +26,7 @@ class LazyApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if self._app is None:
-            # Not in the constructor: a lock belongs to the event loop that serves.
+            # Not created in the constructor, because a lock belongs to the event loop that serves requests.
             self._lock = self._lock or asyncio.Lock()
             async with self._lock:
                 if self._app is None:
@@ -43,7 +43,7 @@ def make_pages_app() -> App:
 
 
 class CatalogPlugin(AirflowPlugin):  # type: ignore[misc]
-    """The pages, their places in the UI, and the links to them."""
+    """The plugin: the pages, their places in the UI, and the links to them."""
 
     name = "catalog"
     operator_extra_links: ClassVar[list[Any]] = [CatalogPageLink(), EvaluationPageLink()]

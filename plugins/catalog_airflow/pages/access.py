@@ -18,12 +18,12 @@ from catalog_airflow.defaults import DECISION_DAG
 INGEST_DAG = "catalog_ingest"
 UPLOAD_PATH = "/search"
 UPLOAD_BYTES = 64_000_000
-"""The query service applies the exact limit, that of the ingest."""
+"""Rough limit for uploads. The query service applies the exact limit of the ingest flow."""
 FORM_BYTES = 256_000
-"""For all other forms. The longest lists the failures of a page."""
+"""Limit for all other forms. The longest one lists the failures of a page."""
 UPLOAD_SECONDS, FORM_SECONDS = 60.0, 10.0
 CLOSE = {"Connection": "close"}
-"""Do not wait for the unread rest of a body."""
+"""Close the connection instead of reading the rest of a body."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Viewer:
 
 
 def identify_viewer(user: Annotated[BaseUser, Depends(get_user)]) -> Viewer:
-    """Identify the user by Airflow's login; respond 401 or 403 if they may not view the pages."""
+    """Identify the user by Airflow's login. Respond 401 or 403 if they may not view the pages."""
     manager = get_auth_manager()
     details = DagDetails(id=INGEST_DAG)
     if not manager.is_authorized_dag(method="GET", details=details, user=user):
@@ -82,7 +82,7 @@ Promoter = Annotated[Viewer, Depends(require_promoter)]
 def require_same_origin(request: Request) -> None:
     """Respond 403 to posts that a browser sends from a page of another origin (docs/decisions/pages.md).
 
-    A request with neither header does not come from a browser, so no other page can have caused it.
+    A request without Sec-Fetch-Site and Origin does not come from a browser, so no other page can have caused it.
     """
     if request.method in {"GET", "HEAD"}:
         return
@@ -90,7 +90,7 @@ def require_same_origin(request: Request) -> None:
     if site is not None:
         is_ours = site in {"same-origin", "none"}
     else:
-        # Old browsers, and all browsers over plain HTTP. Behind a proxy the Host may differ from what the browser sees.
+        # Old browsers, and all browsers over plain HTTP. Behind a proxy, Host may differ from the browser's address.
         known = {request.headers.get("host"), urlsplit(conf.get("api", "base_url", fallback="")).netloc}
         is_ours = origin is None or urlsplit(origin).netloc in known - {None, ""}
     if not is_ours:
@@ -102,7 +102,7 @@ def require_same_origin(request: Request) -> None:
 
 
 class BodyLimit:
-    """Middleware that limits bodies. The application's own exception handlers render the refusals."""
+    """Middleware that limits bodies. The application's exception handlers render the error responses."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -114,7 +114,7 @@ class BodyLimit:
 
 
 class _BoundedBody:
-    """Limit the body of one request. The first call of `receive` checks the login before anything is read."""
+    """Limit the body of one request. The first call of `receive` checks the login before reading anything."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._request = Request(scope)

@@ -1,4 +1,4 @@
-"""The application that Airflow's API server mounts. Every route checks the login, and every error becomes a page."""
+"""Create the application that Airflow's API server mounts. All routes check the login, and all errors become pages."""
 
 import logging
 from http import HTTPStatus
@@ -32,7 +32,7 @@ def create_pages_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        # For all routes, including those added later.
+        # Applies to all routes, including those added later.
         dependencies=[Depends(identify_viewer), Depends(require_same_origin), Depends(_refuse_nul)],
     )
     for module in (runs, images, search, review, models, templating):
@@ -48,7 +48,7 @@ def create_pages_app() -> FastAPI:
 
 
 def _refuse_nul(request: Request) -> None:
-    """Respond 422 to NUL characters in a query, which Postgres does not accept in texts."""
+    """Respond 422 to queries with NUL characters, which Postgres does not accept in text."""
     if any("\0" in value for value in request.query_params.values()):
         raise HTTPException(422, "The address contains a NUL character.")
 

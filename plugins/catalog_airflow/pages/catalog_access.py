@@ -1,4 +1,4 @@
-"""Connections to the catalog's database, bucket and query service, opened once per server."""
+"""Open connections to the catalog's database, bucket and query service, once per server."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ from jobs.serve.client import QueryClient
 from jobs.settings import RunSettings, load_settings
 
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
-"""Limits the wait for a page, and the time that a page can hold locks that the nightly run needs."""
+"""Limits how long a page takes, and how long it can hold locks that the nightly run needs."""
 
 
 @cache
 def open_catalog() -> Connections:
-    """Return the connections, or raise PermanentError if a setting is wrong; the next call then tries again."""
+    """Return the connections, or raise PermanentError if a setting is invalid. The next call then tries again."""
     return open_connections(load_settings())
 
 
 def read_drift_settings() -> RunSettings:
-    """Return the thresholds from which categories count as drifted."""
+    """Return the thresholds for categories to count as drifted."""
     return open_catalog().settings.runs
 
 
@@ -34,7 +34,7 @@ def open_query_client() -> QueryClient:
 
 @contextmanager
 def use_catalog() -> Iterator[Connections]:
-    """Yield the connections, for code that opens its own transactions; raises as `jobs.connections.connect`."""
+    """Yield the connections, for code that opens transactions. Raises the same errors as `jobs.connections.connect`."""
     catalog = open_catalog()
     with translate_catalog_errors(catalog.settings.locations.database_url):
         yield catalog
@@ -42,7 +42,7 @@ def use_catalog() -> Iterator[Connections]:
 
 @contextmanager
 def read_catalog() -> Iterator[Connection]:
-    """Yield a connection in a read-only snapshot; raises as `jobs.connections.connect`."""
+    """Yield a connection in a read-only snapshot. Raises the same errors as `jobs.connections.connect`."""
     with use_catalog() as catalog, catalog.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
@@ -51,7 +51,7 @@ def read_catalog() -> Iterator[Connection]:
 
 @contextmanager
 def change_catalog() -> Iterator[Connection]:
-    """Yield a connection in a transaction; raises as `jobs.connections.connect`."""
+    """Yield a connection in a transaction. Raises the same errors as `jobs.connections.connect`."""
     catalog = open_catalog()
     with translate_catalog_errors(catalog.settings.locations.database_url), catalog.engine.begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")

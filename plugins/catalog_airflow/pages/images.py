@@ -1,4 +1,4 @@
-"""The image grid with its filters, the page of one product, and thumbnails."""
+"""Show the image grid with its filters, the page of one product, and thumbnails."""
 
 import asyncio
 import atexit
@@ -33,7 +33,7 @@ SIMILAR_SHOWN = 12
 DECODE_SECONDS = 2.0
 WAIT_SECONDS = 5.0
 MAX_PENDING = 16
-"""Images whose bytes are in memory, including the one that is being decoded."""
+"""Maximum number of images whose bytes are in memory, including the one being decoded."""
 MAX_IMAGE_BYTES = 20_000_000
 CACHE_BYTES = 16_000_000
 PLACEHOLDER = (
@@ -48,7 +48,7 @@ THUMBNAIL_HEADERS = {
 
 router = APIRouter()
 
-# A form sends empty fields as empty strings.
+# Forms send empty fields as empty strings.
 Bound = Annotated[
     Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(lambda value: None if value == "" else value)
 ]
@@ -107,7 +107,7 @@ def show_images(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTML
 
 @router.get("/product")
 def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_length=1000)]) -> HTMLResponse:  # noqa: A002
-    """Show a product. Its id may contain any character of an object key, so it is a parameter and not a path."""
+    """Show a product. Its id may contain any character of an object key, so it is a parameter and not in the path."""
     with read_catalog() as connection:
         product = read_product(connection, id)
         if product is None:
@@ -120,17 +120,17 @@ def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_l
 
 
 class Shrinker:
-    """Shrink images one at a time in a process, without blocking a thread of the server."""
+    """Shrink images one at a time in a separate process, without blocking the server's threads."""
 
     def __init__(self) -> None:
         self._pool = DecodePool(1, DECODE_SECONDS)
         self._thread = ThreadPoolExecutor(1, "shrink")
         self._waiting = 0
-        # Runs before the interpreter joins the process, which a slow image would delay.
+        # Stop the process before the interpreter waits for it, because a slow image would delay the exit.
         atexit.register(self.close)
 
     async def shrink(self, content: bytes, settings: Settings) -> bytes | DecodeFailure | None:
-        """Return a small JPEG, or why the image cannot be decoded; None if the process is busy for some seconds."""
+        """Return a small JPEG, or why the image cannot be decoded, or None if the process stays busy for seconds."""
         if self._waiting >= MAX_PENDING:
             return None
         self._waiting += 1
@@ -170,7 +170,7 @@ class Thumbnail:
 
 
 class ThumbnailCache:
-    """The most recently used thumbnails, by image id and etag. Not thread-safe: for the event loop only."""
+    """The most recently used thumbnails, by image id and etag. Not thread-safe: use it only from the event loop."""
 
     def __init__(self, size_bytes: int) -> None:
         self._kept: LRUCache[tuple[int, str], Thumbnail] = LRUCache(
@@ -184,7 +184,7 @@ class ThumbnailCache:
             return kept
         content = await run_in_threadpool(_read_image, source)
         if isinstance(content, str):
-            # Not cached: the next listing may find other bytes.
+            # Not cached, because the next listing may find other bytes.
             return Thumbnail(b"", content)
         small = await open_shrinker().shrink(content, open_catalog().settings)
         if small is None:

@@ -1,4 +1,4 @@
-"""Model versions: list and compare them, promote and roll back, and show the pages of their evaluations."""
+"""List and compare model versions, promote and roll back, and show the pages of their evaluations."""
 
 import hashlib
 from typing import Annotated, Literal
@@ -50,7 +50,7 @@ Reason = Annotated[str, Form(min_length=1, max_length=500)]
 def show_models(viewer: AnyViewer, decision: Annotated[str, Query(max_length=250)] = "") -> HTMLResponse:
     """Show all versions, the latest candidates compared with the champions, and the history of promotions.
 
-    ``decision`` is the run of a decision that was just made. The page reloads until that run has ended.
+    ``decision`` is the DAG run of a decision that was just made. The page reloads until that run ends.
     """
     with read_catalog() as connection:
         versions = list_model_versions(connection)
@@ -170,9 +170,9 @@ def _require_earlier(connection: Connection, version: int) -> ModelSummary:
 
 
 def _decide(decision: ChampionDecision) -> RedirectResponse:
-    """Store a decision and start its DAG run, which carries out only stored decisions."""
+    """Store a decision and start the DAG run that carries it out."""
     with change_catalog() as connection:
-        # One transaction: if the run cannot be started, the decision is rolled back. The job starts seconds later.
+        # If the run cannot be started, the decision is rolled back. The job starts seconds later, after the commit.
         run_id = _start_run(insert_decision(connection, decision), decision.decided_by)
     return RedirectResponse(make_url("models", decision=run_id), 303)
 
@@ -195,6 +195,6 @@ def _start_run(decision_id: int, decided_by: str) -> str:
 
 
 def _read_run_state(run_id: str) -> str | None:
-    """Return ``queued``, ``running``, ``success`` or ``failed``; None if there is no such run."""
+    """Return ``queued``, ``running``, ``success`` or ``failed``, or None if there is no such run."""
     runs = DagRun.find(dag_id=DECISION_DAG, run_id=run_id)
     return str(runs[0].state) if runs else None

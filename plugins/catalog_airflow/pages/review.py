@@ -1,4 +1,4 @@
-"""Review the images for which a person's answer helps most, one after the other, with one key each."""
+"""Review the images for which a person's answer helps most, one by one, each with a single key."""
 
 from dataclasses import dataclass
 from typing import Annotated, get_args
@@ -27,7 +27,7 @@ ReviewId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 class ReviewQuery(BaseModel):
-    """The query parameters of the page: one reason or all, and how many images of the queue were skipped."""
+    """The query parameters of the page: one reason or all, and the number of skipped images."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,7 +48,7 @@ class ReviewForm:
 
     @classmethod
     def read(cls, only: Annotated[str, Form()] = "", at: Annotated[int, Form()] = 0) -> "ReviewForm":
-        """Read the fields of the form; return the first page if they are invalid."""
+        """Read the fields of the form. If they are invalid, return to the first page."""
         is_known = only in get_args(Reason)
         return cls(ReviewQuery.model_validate({"only": only if is_known else None, "at": at % QUEUE_SIZE}))
 
@@ -78,7 +78,7 @@ def record_answer(
 def accept_answers(
     viewer: Reviewer, form: AnyForm, accepted: Annotated[list[str], Form(max_length=QUEUE_SIZE)]
 ) -> Response:
-    """Record the predictions of several images as answers, as they were shown."""
+    """Record the displayed predictions of several images as answers."""
     return _record(viewer, form.query, [_parse_accepted(value) for value in accepted])
 
 

@@ -1,4 +1,4 @@
-"""The overview and the pages of runs: results, timings, live progress, and images that failed."""
+"""Show the overview and the pages of runs: results, timings, live progress, and images that failed."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from jobs.review.queue import MAX_COUNTED, find_review_queue, read_backlog
 RUNS_SHOWN = 20
 FAILURES_SHOWN = 60
 MAX_CATEGORIES = 8
-"""Categories with their own color. The others share one."""
+"""Maximum number of categories with their own color. The others share one."""
 OTHERS = "others"
 
 router = APIRouter()
@@ -65,7 +65,7 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
 
 @router.get("/progress")
 def show_progress(viewer: AnyViewer, run: RunId | None = None) -> HTMLResponse:
-    """Show the running jobs of one run or of all, as a fragment that pages reload every few seconds."""
+    """Show the running jobs of one run or of all runs, as a fragment that pages reload every few seconds."""
     with read_catalog() as connection:
         jobs = list_running_jobs(connection, run)
     return render_page("progress.html", viewer, jobs=jobs, run_id=run)
@@ -73,7 +73,7 @@ def show_progress(viewer: AnyViewer, run: RunId | None = None) -> HTMLResponse:
 
 @router.get("/run")
 def show_run(viewer: AnyViewer, run: RunId) -> HTMLResponse:
-    """Show a run by the id that its tasks pass to jobs: the DAG's id, a slash, and the DAG run's id."""
+    """Show a run by the id that its tasks pass to jobs: ``<dag_id>/<dag_run_id>``."""
     with read_catalog() as connection:
         details, jobs = read_run_details(connection, run), list_running_jobs(connection, run)
     if details is None:
@@ -126,7 +126,7 @@ def decide_failures(
 
 
 def draw_runs(runs: Sequence[RunSummary]) -> list[Chart]:
-    """Draw what the runs did, the oldest at the left. Each chart leaves out the runs without data for it."""
+    """Draw charts of the runs, oldest on the left. Each chart leaves out runs that have no data for it."""
     charts = [
         _draw_bars("Images per run", runs, ["tagged", "reused", "failed"], vars),
         draw_lines(
@@ -174,7 +174,7 @@ def _draw_categories(runs: Sequence[RunSummary]) -> Chart:
 
 
 def _draw_confidence(runs: Sequence[RunSummary]) -> Chart:
-    """Draw the mean confidence of each run, estimated from the middles of its ten bins."""
+    """Draw the mean confidence of each run, estimated from the centers of its ten bins."""
     means = []
     for run in reversed(runs):
         images = sum(run.confidence_counts)

@@ -40,7 +40,7 @@ class SearchQuery(BaseModel):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The hits, most similar first, and the SQL that finds the same."""
+    """The hits, most similar first, and SQL that returns the same hits."""
 
     hits: Sequence[ProductHit]
     sql: str
@@ -110,7 +110,7 @@ def _read_vector(embedded: EmbeddedQuery, encoder_version_id: int) -> np.ndarray
 def _render_search(
     viewer: Viewer, query: SearchQuery, search: Callable[[], SearchResult] | None, uploaded: str | None = None
 ) -> HTMLResponse:
-    """Render the page; errors keep the text in its field, so nobody has to type it again."""
+    """Render the page. After an error, the text stays in its field, so the user does not have to type it again."""
     with read_catalog() as connection:
         categories = list_categories(connection)
     result, problem, status_code = None, "", 200
@@ -133,6 +133,6 @@ def _render_search(
 
 
 async def _make_preview(image: bytes) -> str | None:
-    """Return a thumbnail of the upload as a data URL, because it is not stored; None if it cannot be shown."""
+    """Return a thumbnail of the upload as a data URL, because uploads are not stored, or None if there is none."""
     small = await open_shrinker().shrink(image, open_catalog().settings)
     return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}" if isinstance(small, bytes) else None

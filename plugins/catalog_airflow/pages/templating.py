@@ -1,4 +1,4 @@
-"""Render templates with everything escaped, and serve the style sheet and scripts."""
+"""Render templates with all values escaped, and serve the style sheet and scripts."""
 
 from datetime import UTC, datetime
 from functools import cache
@@ -47,7 +47,7 @@ POLICY = "; ".join(
         "base-uri 'none'",
     )
 )
-"""Content-Security-Policy: scripts, styles and images of these pages only, and no frames except Airflow's."""
+"""Content-Security-Policy: scripts, styles and images only from this server, and frames only in Airflow."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -57,13 +57,13 @@ HEADERS = {
 
 
 def make_url(page: str, **query: object) -> str:
-    """Return the address of a page; empty values are left out of the query."""
+    """Return the address of a page. Empty values are left out of the query."""
     kept = {name: value for name, value in query.items() if value not in (None, "", False)}
     return f"{locate_pages()}/{page}" + (f"?{urlencode(kept)}" if kept else "")
 
 
 def render_page(template: str, viewer: Viewer | None, *, status_code: int = 200, **values: Any) -> HTMLResponse:
-    """Render a template; without a viewer the page has no navigation."""
+    """Render a template. Without a viewer, the page has no navigation."""
     content = _open_templates().get_template(template).render(viewer=viewer, **values)
     return HTMLResponse(content, status_code=status_code, headers=HEADERS)
 
@@ -95,14 +95,14 @@ def format_time(moment: datetime | None) -> str:
 
 
 def format_share(share: float | None) -> str:
-    """Format a share from 0 to 1 as whole percent; only a share of 1 becomes 100 %."""
+    """Format a share from 0 to 1 as a whole percentage. Only a share of exactly 1 becomes 100 %."""
     if share is None:
         return "-"
     return f"{min(round(100 * share), 99) if share < 1 else 100} %"
 
 
 def format_number(number: float | None) -> str:
-    """Format a number with thousands separators, and one decimal if it is small and not whole."""
+    """Format a number with thousands separators, and with one decimal if it is small and not an integer."""
     if number is None:
         return "-"
     return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.1f}"

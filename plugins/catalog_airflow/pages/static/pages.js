@@ -1,6 +1,6 @@
 // A key clicks or focuses the element with that data-key, unless the user is typing.
 document.addEventListener("keydown", (event) => {
-  // A key that is held down must not act on the next page too.
+  // A key that is held down must not also act on the next page.
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const isTyping = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select");
   if (isTyping) {
@@ -14,7 +14,7 @@ document.addEventListener("keydown", (event) => {
   else target.click();
 });
 
-// A form is sent once, and looks busy until the response.
+// Send a form only once, and show it as busy until the response.
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (form.dataset.sent) {
@@ -25,7 +25,7 @@ document.addEventListener("submit", (event) => {
   form.setAttribute("aria-busy", "true");
 });
 
-// After going back to this page, its forms can be sent again.
+// After the user goes back to this page, its forms can be sent again.
 window.addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) {
     delete form.dataset.sent;
@@ -33,7 +33,7 @@ window.addEventListener("pageshow", () => {
   }
 });
 
-// data-copy: copy the text of another element, or select it where the clipboard is not available.
+// data-copy: copy the text of another element, or select it if the clipboard is not available.
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
@@ -56,10 +56,10 @@ document.addEventListener("click", (event) => {
   for (const box of boxes) box.checked = !all;
 });
 
-// data-progress: reload the section from that address, every 3 seconds while a job runs, else every 15.
+// data-progress: reload the section from that address, every 3 seconds while a job runs, otherwise every 15.
 for (const section of document.querySelectorAll("[data-progress]")) {
   const refresh = async () => {
-    // Not while a link in it has the focus, which would be lost.
+    // Do not reload while a link in it has the focus, which would be lost.
     if (!document.hidden && !section.contains(document.activeElement)) {
       try {
         const response = await fetch(section.dataset.progress);

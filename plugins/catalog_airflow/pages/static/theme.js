@@ -1,4 +1,4 @@
-// Follow Airflow's theme: that of the surrounding window, or the one stored for this browser.
+// Follow Airflow's theme: from the surrounding window, or as stored in this browser.
 (() => {
   const root = document.documentElement;
   const outer = (() => {
