@@ -27,8 +27,8 @@ Served = TypeVar("Served", bound=ServedClassifier | ServedEncoder)
 class FollowedModel(Generic[Version, Served]):
     """The serving version of one kind of model, and the reason why a newer version does not serve yet.
 
-    ``is_live`` tells whether the database has a live version of this kind, loaded or not.
-    The following thread replaces ``served`` in one assignment. Requests that have read it keep using the old object.
+    ``is_live`` is true if the database has a live version of this kind, loaded or not. The thread that follows the
+    live models replaces ``served`` in one assignment. Requests that have already read it keep using the old object.
     """
 
     def __init__(self, kind: str, load: Callable[[Version], Served], when_none: str) -> None:
@@ -96,7 +96,7 @@ class LiveModelFollower:
 
     @contextmanager
     def following(self, when_it_ends: Callable[[], object]) -> Iterator[None]:
-        """Follow during the block. Call ``when_it_ends`` at its end, or earlier if an unexpected error ends the thread.
+        """Follow the live models during the block. Call ``when_it_ends`` when the thread ends, also after an error.
 
         Leaving the block waits until a model that is being loaded is ready, then raises the error, if any.
         """

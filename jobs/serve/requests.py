@@ -179,7 +179,7 @@ class QueryEndpoint:
         metrics.follow_queue(path, lambda: self._accepted)
 
     async def handle(self, request: Request) -> Response:
-        """Return the result, or an error response that says what is wrong."""
+        """Return the result, or an error response with the reason."""
         started = time.perf_counter()
         status = 500
         try:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 TEXT_BATCH_SIZE = 8
 GRAPH_BATCH_SIZE = 1
-"""An OpenVINO graph has a fixed batch size and takes as long for one image as for a full batch. Batches of one give the
-same throughput as batches of eight, at an eighth of the latency (docs/decisions/query-service.md)."""
+"""An OpenVINO graph has a fixed batch size and takes as long for one image as for a full batch. Batches of one give
+about the same throughput as batches of eight, at an eighth of the latency (docs/decisions/query-service.md)."""
 
 Query = TypeVar("Query")
 Result = TypeVar("Result")

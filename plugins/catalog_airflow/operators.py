@@ -62,7 +62,7 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
     report is then in the XCom ``report``.
 
     ``options`` become ``--name value``: None and False are left out, and True is a flag without a value.
-    ``argument`` is the positional argument of the command, which tasks can be mapped over.
+    ``argument`` is the positional argument of the command. Tasks can be mapped over it.
     """
 
     template_fields: Sequence[str] = ("command", "argument", "options", "skip_when")

@@ -36,7 +36,7 @@ class LazyApp:
 
 def make_pages_app() -> App:
     """Import and create the pages."""
-    # Airflow reads plugins before its API can be imported, and in processes that never show a page.
+    # Imported here, because Airflow loads plugins before its API can be imported and in processes without pages.
     from catalog_airflow.pages.app import create_pages_app
 
     return create_pages_app()

@@ -153,7 +153,7 @@ class ServedBuild:
 
 @dataclass(frozen=True)
 class EvaluationMetrics:
-    """All metrics of a candidate, and those of the champion if there is one."""
+    """All metrics of a candidate, and of the champion if there is one."""
 
     data: DataCheck | None = None
     artifact: ArtifactCheck | None = None

@@ -1,4 +1,4 @@
-"""Measure how closely the predictions of a build match those of its checkpoint in float32."""
+"""Measure how closely the predictions of a build match the checkpoint in float32."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ def compare_encoders(
 ) -> Fidelity:
     """Compare unit vectors [n, dimensions] of the same images, at least two.
 
-    ``with_text`` are the rows of the images that ``texts`` and ``text_vectors`` belong to.
+    ``texts`` and ``text_vectors`` belong to the images in the rows ``with_text``.
     """
     if not np.isfinite(fast).all():
         return Fidelity(len(exact))

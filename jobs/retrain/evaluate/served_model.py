@@ -39,7 +39,7 @@ class ServedModel:
 
 
 def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
-    """Load a model with the engine and precision of its build record. Without a record, use those of ``device``.
+    """Load a model with the engine and precision of its build record. Without a record, use the device's.
 
     Raises:
         PermanentError: the folder contains no model of this kind, or this machine cannot run it.

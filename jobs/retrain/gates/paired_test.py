@@ -37,7 +37,7 @@ def bound_difference(paired: PairedOutcomes, confidence: float = CONFIDENCE) -> 
 
 
 def _score(paired: PairedOutcomes, total: int, supposed: float) -> float:
-    """Return by how many standard errors the observed difference exceeds a hypothetical one.
+    """Return the number of standard errors by which the observed difference exceeds a hypothetical one.
 
     The standard error uses the maximum likelihood estimate under the hypothetical difference. The estimate of the share
     that only the champion gets right is the larger root of a quadratic equation.

@@ -20,7 +20,7 @@ from jobs.retrain.labels.label_row import (
 PARTITION_FILE = "list_eval_partition.txt"
 LIST_FOLDERS = ("", "Eval", "Anno")
 IMAGE_FOLDERS = ("", "..", "Img", "../Img")
-"""Folders, relative to that of the list, that may contain ``img``."""
+"""Folders that may contain ``img``, relative to the folder of the list."""
 
 
 def read_in_shop(source: Path) -> Iterator[LabelRow | SkippedRow]:

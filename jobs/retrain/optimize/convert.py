@@ -20,7 +20,7 @@ from jobs.models.preprocessing import Preprocessing
 log = logging.getLogger(__name__)
 
 EXAMPLE_BATCH = 2
-"""Not 1, which torch.export would treat as a constant batch size."""
+"""Not 1, because torch.export would treat a batch size of 1 as constant."""
 
 
 class _Logits(nn.Module):

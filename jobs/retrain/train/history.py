@@ -11,7 +11,7 @@ PICTURE_FILE = "training/history.png"
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One pass over the train images, counted from 1. The learning rate is that of its last step.
+    """One pass over the train images, counted from 1. The learning rate is from its last step.
 
     ``validation_accuracy`` is the share of images whose category (or for an encoder, whose text within the batch) the
     model predicts correctly.

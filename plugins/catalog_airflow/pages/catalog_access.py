@@ -27,7 +27,7 @@ def read_drift_settings() -> RunSettings:
 
 @cache
 def open_query_client() -> QueryClient:
-    """Return the client of the query service, which keeps models out of this server's memory."""
+    """Return the client of the query service. The service keeps models out of this server's memory."""
     settings = open_catalog().settings
     return QueryClient(settings.serving.query_service_url, settings.serving.query_token)
 
