@@ -24,7 +24,7 @@ class ComparedMetric:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate and its metrics. ``refusal`` is why it may not be promoted, or None if it may or already was."""
+    """A candidate. ``refusal`` is the reason why it may not be promoted: None if it may, or is already the champion."""
 
     evaluation: Evaluation
     metrics: tuple[ComparedMetric, ...]

@@ -25,7 +25,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ReviewedAccuracy:
-    """The accuracy on the ``audited`` images of a classifier's random audit. ``skipped`` ones lack an answer."""
+    """The accuracy on a classifier's random audit. ``audited`` images have an answer, ``skipped`` images do not."""
 
     classifier_version_id: int
     audited: int
@@ -34,7 +34,7 @@ class ReviewedAccuracy:
 
 
 def read_reviewed_accuracy(connection: Connection) -> ReviewedAccuracy | None:
-    """Return the accuracy of the live classifier, or None if none is live. The latest label counts as the truth."""
+    """Return the accuracy of the live classifier, or None if none is live. An image's latest label is the truth."""
     version = read_live_versions(connection).classifier
     if version is None:
         return None

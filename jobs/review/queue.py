@@ -28,7 +28,7 @@ MAX_DRIFTED = 3
 MIN_SHIFT = 0.02
 """Minimum contribution of a category to the stability index. A total of 0.1 is a small shift, 0.25 a large one."""
 UNSURE_BELOW = 0.7
-"""A calibrated classifier gets at least three in ten tags below this confidence wrong."""
+"""Below this confidence, at least three in ten tags of a calibrated classifier are wrong."""
 SURE_FROM = 0.8
 """A calibrated classifier that contradicts a label with this confidence is more often right than the label."""
 LABELS_CHECKED = 10_000

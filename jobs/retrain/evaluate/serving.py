@@ -1,4 +1,4 @@
-"""Measure the speed, memory and failures of a stored artifact, in a separate process that does nothing else.
+"""Measure the speed, memory and failures of a stored artifact, in a separate process that loads nothing else.
 
 The process runs ``python -m jobs.retrain.evaluate.serving``. Its arguments are kind, checkpoint folder, image folder,
 device, precision, and the length of a round in seconds. Its last line of output is a `ServingMetrics` in JSON.

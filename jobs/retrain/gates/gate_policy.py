@@ -54,7 +54,7 @@ class GatePolicy(BaseModel):
 
     @property
     def min_test_images(self) -> int:
-        """Return how many test images distinguish ``min_accuracy`` from one that is lower by ``accuracy_resolution``.
+        """Return the test images needed to distinguish ``min_accuracy`` from one lower by ``accuracy_resolution``.
 
         This is the smallest n whose one-sided 95 % error of the share a, 1.645 sqrt(a (1 - a) / n), does not exceed the
         resolution r: n = 1.645^2 a (1 - a) / r^2, which is 174 by default.

@@ -151,7 +151,7 @@ class _BuildSearch:
                 if self._try(option):
                     break
         passing = [tried for tried in self.tried if tried.passes]
-        # Several options pass only if they are int8 subsets.
+        # More than one option can pass only among int8 subsets.
         return max(passing, key=lambda tried: tried.build.int8_share or 0, default=None)
 
     def _try(self, option: ServingOption) -> bool:

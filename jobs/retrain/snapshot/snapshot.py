@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SnapshotSettings:
-    """Settings of a snapshot. ``validation_share`` is a share of the images that remain after the test split.
+    """Settings of a snapshot. ``validation_share`` is relative to the images that are not in test.
 
     Images that differ in at most ``near_duplicate_bits`` of 256 bits are near duplicates.
     """

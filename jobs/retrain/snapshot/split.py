@@ -30,7 +30,7 @@ def split_groups(
     test_share: float,
     validation_share: float,
 ) -> dict[str, Split]:
-    """Return the split of each group. ``validation_share`` is a share of the images that are left after test."""
+    """Return the split of each group. ``validation_share`` is relative to the images that are not in test."""
     groups: defaultdict[str, Counter[str]] = defaultdict(Counter)
     sides: defaultdict[str, set[RememberedSplit | None]] = defaultdict(set)
     for image in images:

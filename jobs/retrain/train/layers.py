@@ -77,7 +77,7 @@ def find_head(model: Any) -> tuple[str, nn.Linear]:
 def compute_features(
     model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, context: TrainingContext
 ) -> torch.Tensor:
-    """Return the logits of a model without a head, as float32 on the CPU. On a CPU, batches run in parallel."""
+    """Return the logits of a model without a head, as float32 on the CPU. A CPU computes one batch per core."""
     device = context.device
     model.eval().to(device.torch_device, memory_format=torch.channels_last)
 

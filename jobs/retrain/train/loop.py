@@ -1,4 +1,4 @@
-"""Run the training loop: Hugging Face's Trainer with our own losses. Keep a checkpoint per epoch and the best one."""
+"""Run Hugging Face's Trainer with our own losses, save a checkpoint per epoch, and keep the best one."""
 
 import json
 import logging

@@ -105,7 +105,7 @@ def _is_first_process() -> bool:
 
 
 def _needs_all_processes(request: TrainingRequest) -> bool:
-    """Return whether the training has epochs. Only their steps can be shared by several GPUs."""
+    """Return whether the training runs in epochs, the only part that several GPUs can share."""
     if isinstance(request, ClassifierTraining):
         return request.freeze != "backbone"
     return request.hyperparameters.epochs > 0

@@ -140,7 +140,7 @@ def _load_base(base: Path, categories: Sequence[str]) -> Any:
         ignore_mismatched_sizes=True,
     )
     require_numbers(model, base)
-    # Timm checkpoints store the names a second time. Replace those of the base.
+    # Timm checkpoints store the category names twice. Replace the second copy too.
     if hasattr(model.config, "label_names"):
         model.config.label_names = list(categories)
     return model
