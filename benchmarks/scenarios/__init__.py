@@ -1,1 +1,1 @@
-"""Benchmarks of whole scenarios: the first run, the demo's models, faults."""
+"""Benchmarks of whole scenarios: the first run, the quality of the demo's models, and faults."""

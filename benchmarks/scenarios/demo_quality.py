@@ -1,9 +1,9 @@
-"""Measure the models of ``make demo`` on the local stack that it leaves, and compare them with their targets.
+"""Measure the models of ``make demo`` on its local stack, and compare them with their targets.
 
     python -m benchmarks.scenarios.demo_quality
 
-Exits with 1 if a target is missed. A search for a name such as "Striped Dress Red" succeeds if its first result has the
-same category, color and pattern, which in the sample catalog means the same name.
+Exits with 1 if a target is missed. A search for a name such as "Striped Dress Red" succeeds if the first result has
+this name, because products of the sample catalog with the same name have the same category, color and pattern.
 """
 
 import json
@@ -27,7 +27,7 @@ MIN_DRESSES = 3
 
 @dataclass(frozen=True)
 class DemoQuality:
-    """The figures of the champions; shares are from 0 to 1."""
+    """The figures of the champions. Shares are between 0 and 1."""
 
     test_images: int
     classifier_accuracy: float

@@ -1,9 +1,9 @@
-"""Time a fresh clone: ``make demo`` stage by stage, the quality of its models, and ``make test``.
+"""Time ``make demo`` and its stages in a fresh clone, measure the quality of its models, and time ``make test``.
 
     python -m benchmarks.scenarios.first_run [--avx2] [--only demo|test]
 
-``--avx2`` keeps torch, oneDNN, OpenVINO and NumPy from using instructions newer than AVX2. Commit first: a clone
-contains only what is committed.
+``--avx2`` prevents torch, oneDNN, OpenVINO and NumPy from using instructions newer than AVX2. Commit your changes
+first, because the clone contains only committed files.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from benchmarks.results import Row, publish
 from jobs.settings import PROJECT_ROOT
 
 STAGE = "-- "
-"""Prefix of the lines in which `make demo` announces a stage."""
+"""Prefix of the lines with which `make demo` announces a stage."""
 DEADLINE_SECONDS = 3600
 """A command that takes longer gets SIGTERM and counts as failed."""
 
@@ -55,7 +55,7 @@ def measure_first_run(avx2: bool, only: str | None) -> Row:
     environment |= AVX2 if avx2 else {}
     row: dict[str, str | float | None] = {"instructions": "AVX2" if avx2 else "all"}
     with _open_clone() as clone:
-        # Empty, as on a new machine.
+        # An empty cache, as on a new machine.
         environment["UV_CACHE_DIR"] = str(clone.parent / "uv-cache")
         if only != "test":
             stages = _time_stages(clone, ["make", "demo"], environment)
@@ -64,7 +64,7 @@ def measure_first_run(avx2: bool, only: str | None) -> Row:
             row |= _measure_quality(clone, environment)
             subprocess.run(["make", "down"], cwd=clone, env=environment, check=True)
         if only != "demo":
-            # The demo has timed the installation.
+            # Not timed, because it is a stage of the demo.
             subprocess.run(["make", "install"], cwd=clone, env=environment, check=True)
             row["tests, s"] = round(sum(_time_stages(clone, ["make", "test"], environment).values()))
     return row
@@ -90,7 +90,7 @@ def _open_clone() -> Iterator[Path]:
         if shared.is_dir():
             # Tests on real images look for them here.
             (Path(parent) / "shared").symlink_to(shared)
-        # Under root, Postgres runs as another user, who needs access to its files.
+        # If root runs this, Postgres runs as another user and needs access to its files.
         Path(parent).chmod(0o755)
         try:
             yield clone
@@ -100,7 +100,7 @@ def _open_clone() -> Iterator[Path]:
 
 
 def _time_stages(clone: Path, words: Sequence[str], environment: Mapping[str, str]) -> dict[str, float]:
-    """Run a command and print its lines; return the seconds of each stage, in order."""
+    """Run a command and print its output. Return the seconds of each stage, in order."""
     seconds: dict[str, float] = {}
     process = subprocess.Popen(
         words, cwd=clone, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0

@@ -1,1 +1,1 @@
-"""Benchmarks of search in Postgres: recall, latency, a switch to another encoder."""
+"""Benchmarks of search in Postgres: recall, latency, and a switch to another encoder."""

@@ -1,9 +1,10 @@
 """Generate a catalog, and load it into the real schema without running the jobs.
 
-Its vectors have the structure of a shop: categories of styles, styles of products, products of a few images. In 512
-dimensions white noise has no meaningful neighbors, and a graph index fails on it as it never does on real vectors. Each
-level adds a deviation to the one above, and the variance of the dimensions falls as one over their rank, like the
-spectrum of a trained encoder's features; a random rotation then mixes the dimensions.
+Its vectors are structured like a shop: categories contain styles, styles contain products, and products have a few
+images. White noise would be unrealistic: in 512 dimensions it has no meaningful neighbors, and a graph index fails on
+it as it never does on real vectors. Each level adds a deviation to the level above. The variance of a dimension is
+inversely proportional to its rank, like the spectrum of a trained encoder's features. A random rotation then mixes the
+dimensions.
 """
 
 import time
@@ -24,10 +25,10 @@ DIMENSIONS = 512
 IMAGES_PER_PRODUCT = 3
 PRODUCTS_PER_STYLE = 160
 LEVELS = {"style": 0.7, "product": 0.5, "image": 0.25}
-"""Length of each deviation, relative to the distance of a category's center from the origin."""
+"""The length of each deviation, relative to the distance of a category's center from the origin."""
 RARE_CATEGORIES: Mapping[str, float] = {"a tenth": 0.1, "a hundredth": 0.01, "a thousandth": 0.001}
 COMMON_CATEGORIES = 30
-"""They share the rest equally."""
+"""The number of other categories, which have equal shares of the rest."""
 CHUNK = 50_000
 COPY_ROWS = 20_000
 NIGHT = 20_000
@@ -38,7 +39,7 @@ HASH_BYTES = 32
 class GeneratedCatalog:
     """Unit vectors of images, float16 [n, `DIMENSIONS`], grouped by product.
 
-    ``categories`` holds the number of each product's category in ``names``.
+    ``categories`` contains the category of each product, as an index into ``names``.
     """
 
     vectors: np.ndarray
@@ -53,7 +54,7 @@ class GeneratedCatalog:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Seconds and bytes of filling a space, indexing it, adding the images of a night, and making all codes."""
+    """The time and size of filling a space, indexing it, adding the images of a night, and computing all codes."""
 
     copied: int
     copy_seconds: float
@@ -67,14 +68,14 @@ class Loaded:
 
 
 def make_catalog(images: int, seed: int = 0) -> GeneratedCatalog:
-    """Generate ``images // IMAGES_PER_PRODUCT`` products; the same arguments give the same catalog."""
+    """Generate ``images // IMAGES_PER_PRODUCT`` products. The same arguments give the same catalog."""
     random = np.random.default_rng(seed)
     names = (*RARE_CATEGORIES, *(f"category {number:02d}" for number in range(COMMON_CATEGORIES)))
     rest = (1 - sum(RARE_CATEGORIES.values())) / COMMON_CATEGORIES
     shares = np.array([*RARE_CATEGORIES.values(), *[rest] * COMMON_CATEGORIES])
     products = images // IMAGES_PER_PRODUCT
     categories = random.choice(len(names), size=products, p=shares)
-    # A style belongs to one category; a rare category has few.
+    # A style belongs to one category. Rare categories have few styles.
     styles_by_category = np.maximum(1, np.round(shares * products / PRODUCTS_PER_STYLE)).astype(int)
     first_style = np.concatenate([[0], np.cumsum(styles_by_category)[:-1]])
     styles = first_style[categories] + random.integers(0, styles_by_category[categories])
@@ -95,7 +96,7 @@ def make_catalog(images: int, seed: int = 0) -> GeneratedCatalog:
 
 
 def _make_spread(random: np.random.Generator) -> np.ndarray:
-    """Return a rotation scaled by variances that fall as one over their rank and add up to 1."""
+    """Return a rotation scaled by variances that are inversely proportional to their rank and add up to 1."""
     variances = 1 / np.arange(1, DIMENSIONS + 1)
     rotation, _ = np.linalg.qr(random.standard_normal((DIMENSIONS, DIMENSIONS)))
     spread: np.ndarray = (np.sqrt(variances / variances.sum())[:, None] * rotation).astype(np.float32)
@@ -107,9 +108,9 @@ def _draw(random: np.random.Generator, count: int, length: float) -> np.ndarray:
 
 
 def load_catalog(engine: Engine, catalog: GeneratedCatalog) -> Loaded:
-    """Fill an empty, migrated database: images, tags of images and products, vectors, a live index.
+    """Fill an empty, migrated database with images, tags of images and products, vectors, and a live index.
 
-    The last images, `NIGHT` or a fifth of all, are added to the existing index, as a nightly run does.
+    The last images (`NIGHT`, but at most a fifth) are added to the existing index, as in a nightly run.
     """
     added = min(NIGHT, len(catalog.vectors) // 5)
     copied = len(catalog.vectors) - added
@@ -151,7 +152,7 @@ def load_catalog(engine: Engine, catalog: GeneratedCatalog) -> Loaded:
 
 
 def load_second_space(engine: Engine, vectors: np.ndarray) -> None:
-    """Fill and index a space that is not live with other vectors of the images loaded by `load_catalog`."""
+    """Fill and index a second space, which is not live, with other vectors of the same images."""
     with engine.begin() as connection:
         space_id = open_space(connection, _insert_version(connection, "encoder", (), name="second"), DIMENSIONS)
         copy_vectors(connection, space_id, 1, vectors)
@@ -161,7 +162,7 @@ def load_second_space(engine: Engine, vectors: np.ndarray) -> None:
 
 @contextmanager
 def _stopwatch() -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the seconds the block took."""
+    """Yield a function that returns how many seconds the block took."""
     started = time.perf_counter()
     seconds: list[float] = []
     yield lambda: seconds[0]
@@ -169,14 +170,14 @@ def _stopwatch() -> Iterator[Callable[[], float]]:
 
 
 def copy_vectors(connection: Connection, space_id: int, first_image_id: int, vectors: np.ndarray) -> None:
-    """Insert vectors float16 [n, `DIMENSIONS`] of images with consecutive ids by a binary COPY."""
+    """Insert vectors (float16 [n, `DIMENSIONS`]) of images with consecutive ids. Uses a binary COPY."""
     for start in range(0, len(vectors), COPY_ROWS):
         part = vectors[start : start + COPY_ROWS]
         image_ids = range(first_image_id + start, first_image_id + start + len(part))
         columns = {
             "space_id": encode_integers([space_id] * len(part)),
             "image_id": encode_bigints(image_ids),
-            # Different bytes for each image; see `_insert_images`.
+            # The same as in `_insert_images`: each image has different bytes.
             "content_hash": [image_id.to_bytes(HASH_BYTES, "big") for image_id in image_ids],
             "embedding": encode_halfvecs(part),
         }
@@ -202,7 +203,7 @@ def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[s
 
 
 def _insert_images(connection: Connection, catalog: GeneratedCatalog, classifier: int) -> None:
-    """Insert products, images with ids from 1, and tags of both; an image has the category of its product."""
+    """Insert products, images with ids from 1, and the tags of both. An image has the category of its product."""
     connection.execute(
         text("""
             CREATE TEMPORARY TABLE generated ON COMMIT DROP AS

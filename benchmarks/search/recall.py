@@ -3,10 +3,10 @@
     python -m benchmarks.search.recall
     python -m benchmarks.search.recall --images 10000 100000 --queries 100
 
-Only the vectors are generated: Postgres with pgvector as the local stack runs it, the schema, the functions and the
-live index are real. One connection sends one query after another, after as many that do not count. Recall is measured
-against an exact comparison with every image, product by product. Of the queries with a category, half come from a
-product of that category and half from another one: the images nearest to those are all of the wrong category.
+Only the vectors are generated. Everything else is real: the local stack's Postgres with pgvector, the schema, the
+functions and the live index. One connection sends one query at a time, after a warm-up with as many queries. Recall is
+relative to an exact comparison with the images of all products. Half of the queries with a category start from a
+product of that category, and half from a random product, whose nearest images are usually in another category.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from jobs.database.engine import create_database_engine
 from jobs.database.spaces import read_live_space
 
 Search = Callable[[Connection, int, "Query", str | None], list[int]]
-"""Runs the query of a number, in a category or in all; returns the numbers of products."""
+"""A function that runs the query with a number, in one category or all, and returns numbers of products."""
 
 K = 10
 TEXT_NOISE = 0.3
@@ -40,7 +40,7 @@ CHUNK = 60_000
 
 @dataclass(frozen=True)
 class Query:
-    """A search; ``own`` is the number of the product that it starts from, which is not a result; None for a text."""
+    """A search. ``own`` is the product that it starts from, which cannot be a result; None for a search by text."""
 
     vector: np.ndarray
     own: int | None
@@ -49,7 +49,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The results of one kind of query; ``recall`` is the mean share of the true results that were found."""
+    """The figures of one kind of query. ``recall`` is the mean share of the true results that were found."""
 
     recall: float
     p50_milliseconds: float
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def measure_size(engine: Engine, images: int, queries: int) -> Row:
-    """Load a catalog of this size and search it."""
+    """Load a catalog with this number of images and search it."""
     catalog = make_catalog(images)
     loaded = load_catalog(engine, catalog)
     random = np.random.default_rng(1)
@@ -112,7 +112,7 @@ def measure_size(engine: Engine, images: int, queries: int) -> Row:
 def make_product_queries(
     catalog: GeneratedCatalog, random: np.random.Generator, count: int, category: int | None
 ) -> list[Query]:
-    """Return queries for random products, by the mean of their images; see the module about categories."""
+    """Return queries by the mean vector of random products. The module's docstring describes those with a category."""
     products = random.choice(catalog.products, size=count, replace=False)
     if category is not None:
         of_category = np.flatnonzero(catalog.categories == category)
@@ -122,14 +122,14 @@ def make_product_queries(
 
 
 def average_images(catalog: GeneratedCatalog, products: np.ndarray) -> np.ndarray:
-    """Return what `catalog.product_vector` returns for each product, rounded like a halfvec."""
+    """Compute the same vectors as `catalog.product_vector`, rounded like a halfvec."""
     images = catalog.vectors.reshape(catalog.products, IMAGES_PER_PRODUCT, -1)
     means: np.ndarray = images[products].astype(np.float32).mean(1).astype(np.float16).astype(np.float32)
     return means
 
 
 def make_text_queries(catalog: GeneratedCatalog, random: np.random.Generator, count: int) -> list[Query]:
-    """Return queries at some distance from an image, as vectors of texts are."""
+    """Return queries at some distance from an image, like the vectors of texts."""
     images = catalog.vectors[random.choice(len(catalog.vectors), size=count)].astype(np.float32)
     noise = random.standard_normal(images.shape, dtype=np.float32)
     vectors = images + TEXT_NOISE * noise / np.linalg.norm(noise, axis=1)[:, None]
@@ -137,7 +137,7 @@ def make_text_queries(catalog: GeneratedCatalog, random: np.random.Generator, co
 
 
 def store_texts(connection: Connection, space_id: int, queries: Sequence[Query]) -> None:
-    """Store the vectors as those of the texts "text 0", "text 1" and so on for the encoder of a space."""
+    """Store the vectors as embeddings of "text 0", "text 1" and so on, by the encoder of a space."""
     statement = text("""
         INSERT INTO catalog.text_queries (query_text, encoder_version_id, embedding)
         SELECT 'text ' || :number, encoder_version_id, CAST(:vector AS halfvec)
@@ -163,7 +163,7 @@ def _search_by_text(connection: Connection, number: int, _: Query, category: str
 
 
 def _measure(connection: Connection, catalog: GeneratedCatalog, queries: Sequence[Query], search: Search) -> Accuracy:
-    """Run all queries; the first half warms up, the second counts."""
+    """Run all queries. The first half is a warm-up, the second half is measured."""
     found, milliseconds = [], []
     for number, query in enumerate(queries):
         category = None if query.category is None else catalog.names[query.category]
@@ -178,7 +178,7 @@ def _measure(connection: Connection, catalog: GeneratedCatalog, queries: Sequenc
 
 
 def find_nearest(catalog: GeneratedCatalog, queries: Sequence[Query]) -> list[set[int]]:
-    """Return the `K` products with the most similar image for each query, by comparing all."""
+    """Return the `K` products with the most similar images for each query, by an exact comparison."""
     wanted = np.stack([query.vector / np.linalg.norm(query.vector) for query in queries])
     best = np.empty((len(queries), catalog.products), dtype=np.float32)
     for start in range(0, len(catalog.vectors), CHUNK):
@@ -198,7 +198,7 @@ def find_nearest(catalog: GeneratedCatalog, queries: Sequence[Query]) -> list[se
 
 @contextmanager
 def open_database() -> Iterator[Engine]:
-    """Start a Postgres with the schema; stop and delete it at the end of the block."""
+    """Start a Postgres with the schema. Stop and delete it at the end of the block."""
     with open_stack() as stack:
         engine = create_database_engine(stack.database_url)
         yield engine

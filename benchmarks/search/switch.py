@@ -1,12 +1,12 @@
-"""Check that searches do not notice a switch to another embedding space.
+"""Check that a switch to another embedding space does not affect searches.
 
     python -m benchmarks.search.switch
     python -m benchmarks.search.switch --images 1000000 --clients 3 --switches 10
 
-Two spaces hold different vectors of the same images. Clients search without pause while the last step of a retag
+Two spaces contain different vectors of the same images. Clients search without a pause while the last step of a retag
 switches back and forth: it locks out writers, checks that every image and text has a vector, and makes the space live.
-A response is correct if all its similarities are those of the query's vector and the images' vectors in one space that
-was live at some time during the request.
+A response is correct if all its similarities were computed from vectors of a single space, and if this space was live
+at some time during the request.
 """
 
 import argparse
@@ -32,17 +32,17 @@ from jobs.database.tagging_runs import RunModels
 from jobs.retag.switch import find_missing_results, find_switches, read_live_models, switch_models
 
 Rows = tuple[tuple[int, float], ...]
-"""The best image of each product that was found, and its similarity."""
+"""The best image of each product found, and its similarity."""
 
 RARE = "a hundredth"
 ROUNDING = 0.002
 AFTERWARDS_SECONDS = 1.0
-"""Requests this soon after a switch are counted apart: the new index may not be in memory yet."""
+"""Requests this soon after a switch are a separate phase, because the new index may not be in memory yet."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The number of different queries, of clients, and of switches, each after a pause."""
+    """The number of different queries, clients and switches, and the pause before each switch."""
 
     queries: int
     clients: int
@@ -72,7 +72,7 @@ class Response:
 
 @dataclass(frozen=True)
 class CheckedResponse:
-    """``space`` is that of all rows; None if they mix spaces, and for an error."""
+    """A response. ``space`` is the space of all rows; None after an error, or if the rows mix spaces."""
 
     started: float
     ended: float
@@ -83,7 +83,7 @@ class CheckedResponse:
 
 @dataclass(frozen=True)
 class Switch:
-    """The start and commit of a switch, after which ``space`` is live."""
+    """The start and commit of a switch that makes ``space`` live."""
 
     started: float
     ended: float
@@ -92,7 +92,7 @@ class Switch:
 
 @dataclass(frozen=True)
 class Phase:
-    """Latencies at one time; a request counts as during a switch if it overlaps with one."""
+    """The latencies of one phase. A request that overlaps with a switch belongs to the phase "during a switch"."""
 
     name: str
     milliseconds: tuple[float, ...]
@@ -100,7 +100,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class SwitchReport:
-    """``short`` counts responses with too few rows, ``mixed`` those with rows of both spaces, ``stale`` those of a
+    """Counts of incorrect responses, and latencies.
+
+    ``short`` counts responses with too few rows, ``mixed`` those with rows of both spaces, and ``stale`` those from a
     space that was not live.
     """
 
@@ -142,7 +144,7 @@ def main() -> None:
 
 
 def measure_switches(engine: Engine, catalogs: Sequence[GeneratedCatalog], plan: Plan) -> SwitchReport:
-    """Run every query in each space, to have both in memory; then search and switch concurrently."""
+    """Run every query in each space to load both into memory. Then search and switch concurrently."""
     targets = _read_targets(engine)
     spaces = {target.space_id: catalog.vectors for target, catalog in zip(targets, catalogs, strict=True)}
     queries = _make_queries(engine, targets, catalogs, plan.queries)
@@ -174,7 +176,7 @@ def _read_targets(engine: Engine) -> list[RunModels]:
 def _make_queries(
     engine: Engine, targets: Sequence[RunModels], catalogs: Sequence[GeneratedCatalog], number: int
 ) -> list[Query]:
-    """Return a third each by product, by product in a category, and by a text that both encoders have embedded."""
+    """Return queries of three kinds: by product, by product in a category, and by text that both encoders embedded."""
     random = np.random.default_rng(2)
     products = random.choice(catalogs[0].products, size=2 * (number // 3), replace=False)
     texts = number - len(products)
@@ -223,7 +225,7 @@ def _search(connection: Connection, query: Query) -> Rows:
 
 @contextmanager
 def _search_without_pause(engine: Engine, queries: Sequence[Query], clients: int) -> Iterator[list[Response]]:
-    """Search on a connection per client until the end of the block, after which the list is complete."""
+    """Search until the end of the block, with a connection per client. The list is complete after the block."""
     responses: list[Response] = []
     stop = threading.Event()
 
@@ -254,7 +256,7 @@ def _time_query(connection: Connection, query: Query) -> Response:
 
 
 def check(response: Response, spaces: Mapping[int, np.ndarray]) -> CheckedResponse:
-    """Find the space of a response; ``spaces`` holds the unit vectors of all images, with ids from 1."""
+    """Find the space of a response. ``spaces`` contains the unit vectors of all images, with ids from 1."""
     images = np.array([image_id for image_id, _ in response.rows], dtype=int) - 1
     given = np.array([similarity for _, similarity in response.rows])
     found = None
@@ -291,7 +293,7 @@ def summarize(
 
 
 def _list_live(request: CheckedResponse, first_space: int, switches: Sequence[Switch]) -> set[int]:
-    """Return the spaces that were live at some time during a request; a switch commits at some time before its end."""
+    """Return the spaces that may have been live during a request. A switch commits at some time before its end."""
     committed = [first_space, *(one.space for one in switches if one.ended <= request.started)]
     return {committed[-1], *(one.space for one in switches if _overlaps(request, one))}
 

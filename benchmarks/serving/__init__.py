@@ -1,1 +1,1 @@
-"""Benchmarks of the query service and the pages."""
+"""Benchmarks of the query service and of the pages."""

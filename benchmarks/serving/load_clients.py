@@ -1,4 +1,4 @@
-"""Load the query service with clients in a process of their own, each with one persistent connection.
+"""Load the query service with clients in a separate process, each with one persistent connection.
 
     python -m benchmarks.serving.load_clients URL PATH CLIENTS SECONDS FOLDER
 
@@ -22,7 +22,7 @@ NO_RESPONSE = "no response"
 
 @dataclass(frozen=True)
 class Load:
-    """The sum over all clients."""
+    """The figures of all clients together."""
 
     seconds: float
     milliseconds: list[float]
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def send_without_pause(url: str, path: str, clients: int, seconds: float, folder: Path) -> Load:
-    """Send the next request of each client as soon as it has a response."""
+    """Let each client send its next request as soon as it has a response."""
     bodies = _make_bodies(path, folder)
     milliseconds: list[float] = []
     failures: Counter[str] = Counter()

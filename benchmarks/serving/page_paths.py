@@ -1,4 +1,4 @@
-"""List the addresses of all pages for a catalog from `simulate_use`."""
+"""List the addresses of all pages, for a catalog that `simulate_use` created."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ GRID = "images: all combinations of seven filters"
 
 @dataclass(frozen=True)
 class Address:
-    """A path below /catalog, and the row of the table that includes its time."""
+    """A path below /catalog, and the row of the result table that it belongs to."""
 
     group: str
     path: str
 
 
 def list_pages(engine: Engine, images: int) -> Iterator[Address]:
-    """List every page except the grid, one of them twice."""
+    """List every page except the grid. One page is listed twice."""
     products = images // IMAGES_PER_PRODUCT
-    # The first request reads the settings and opens the connections.
+    # The first request also reads the settings and opens the connections, so it has its own row.
     yield Address("first page after a start", "failures")
     yield Address("overview", "overview")
     yield Address("running jobs", "progress")
@@ -51,7 +51,7 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
 
 
 def list_model_pages(engine: Engine) -> Iterator[Address]:
-    """List the pages of all versions, of some versions, and of decisions."""
+    """List the overview of versions, the pages of some versions, and pages to decide on a promotion or rollback."""
     yield Address("models", "models")
     for kind in MODEL_KINDS:
         versions = _list_versions(engine, kind)
@@ -62,7 +62,7 @@ def list_model_pages(engine: Engine) -> Iterator[Address]:
 
 
 def list_grids(engine: Engine, images: int) -> Iterator[Address]:
-    """List each combination of filters: the first page, and one that starts in the middle."""
+    """List two pages for each combination of filters: the first one, and one in the middle."""
     choices: dict[str, list[dict[str, str]]] = {
         "category": [{}, {"category": "a tenth"}, {"category": "a thousandth"}],
         "confidence": [
@@ -107,7 +107,7 @@ def _list_versions(engine: Engine, kind: str) -> list[int]:
 
 
 def _find_middle(engine: Engine, run: str) -> str:
-    """Return the middle of a run's time as the key of a cursor."""
+    """Return the time in the middle of a run, as the key of a cursor."""
     statement = text("SELECT started_at, finished_at FROM catalog.tagging_runs WHERE run_id = :run")
     with engine.connect() as connection:
         started_at, finished_at = connection.execute(statement, {"run": run}).one()

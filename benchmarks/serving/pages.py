@@ -1,11 +1,11 @@
-"""Measure the latency of the pages in a large catalog: each page, each combination of the grid's filters, deep pages.
+"""Measure the latency of the pages in a large catalog: every page, and the grid with all filters and deep pages.
 
     python -m benchmarks.serving.pages
     python -m benchmarks.serving.pages --images 100000
 
-Postgres, the schema, the pages and Airflow's accounts are real, the rows are generated. A logged-in admin requests one
-address after the other, in the process of the pages. New words and uploaded images go to the query service first, which
-`python -m benchmarks.serving.query_service` measures.
+Postgres, the schema, the pages and Airflow's accounts are real; the rows are generated. A logged-in admin requests one
+address at a time, in the process of the pages. Searches for new words or uploaded images are not measured here, because
+they call the query service first. See `python -m benchmarks.serving.query_service`.
 """
 
 import argparse
@@ -44,7 +44,7 @@ AIRFLOW = {
 
 @dataclass(frozen=True)
 class AddressTime:
-    """Milliseconds of the first response and of later ones."""
+    """The latency of an address in milliseconds: of the first response and of later ones."""
 
     group: str
     path: str
@@ -92,7 +92,7 @@ class PagesClient:
         """Return the milliseconds until the response is complete.
 
         Raises:
-            SystemExit: the page could not be shown.
+            SystemExit: the status is not 200.
         """
         started = time.perf_counter()
         response = self._client.get(f"/catalog/{address.path}", follow_redirects=False)
@@ -103,8 +103,8 @@ class PagesClient:
 
 
 def open_pages() -> PagesClient:
-    """Open the pages under Airflow's simple accounts; Airflow's home and secrets are in the environment."""
-    # Airflow adds it, too.
+    """Open the pages with Airflow's simple accounts. The environment sets Airflow's home and secrets."""
+    # Airflow also adds this folder.
     sys.path.append(str(PROJECT_ROOT / "plugins"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -127,7 +127,7 @@ def open_pages() -> PagesClient:
 
 
 def measure(client: PagesClient, address: Address, repetitions: int) -> AddressTime:
-    """Request once, then as often as wanted."""
+    """Request an address once, then ``repetitions`` times more."""
     first = client.request(address)
     return AddressTime(address.group, address.path, first, [client.request(address) for _ in range(repetitions)])
 
@@ -135,7 +135,7 @@ def measure(client: PagesClient, address: Address, repetitions: int) -> AddressT
 def measure_thumbnails(
     client: PagesClient, engine: Engine, environment: dict[str, str], repetitions: int
 ) -> Iterator[AddressTime]:
-    """Measure thumbnails of some images in the bucket; the first request decodes, later ones are cached."""
+    """Measure thumbnails of some images in the bucket. The first request decodes the image, later ones are cached."""
     place = S3Uri.parse(environment["CATALOG_SOURCE_URI"])
     store = ObjectStore(environment["CATALOG_S3_ENDPOINT_URL"])
     for number, content in enumerate(make_jpegs(THUMBNAILS)):
@@ -161,7 +161,7 @@ def measure_thumbnails(
 
 
 def list_rows(times: Sequence[AddressTime]) -> list[Row]:
-    """Return a row for each group of addresses, and print the slowest address of each."""
+    """Return a row for each group of addresses, and print the slowest address of each group."""
     rows: list[Row] = []
     for group in dict.fromkeys(one.group for one in times):
         of_group = [one for one in times if one.group == group]

@@ -3,9 +3,9 @@
     python -m benchmarks.serving.query_service
     python -m benchmarks.serving.query_service --seconds 5 --clients 8
 
-The service runs as in production, on a real stack whose live models are ResNet-18 and a CLIP of ViT-B/32 size as
-OpenVINO graphs in int8. Clients send real images without a pause. In the last rounds other versions of the classifier
-and the encoder go live. Clients, Postgres and the S3 endpoint share the cores with the service.
+The service runs as in production, on a real stack. Its live models are OpenVINO graphs in int8: a ResNet-18 and a CLIP
+of ViT-B/32 size. Clients send real images without a pause. In the last two rounds, another classifier or another
+encoder goes live. Clients, Postgres and the S3 endpoint share the cores with the service.
 """
 
 import argparse
@@ -43,7 +43,7 @@ TARGETS = "mean of 200 ms, 100 classifications/s, 1 % failed, 2 GB"
 
 
 class MemoryWatch:
-    """The peak memory of a process, and of it with its children, since the last `take`."""
+    """Records the peak memory of a process since the last `take`, without and with its children."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -71,7 +71,7 @@ class RunningService:
     seconds: float
 
     def measure(self, path: str, clients: int, switch: Callable[[], object] | None = None, name: str = "") -> Row:
-        """Load one path; ``switch`` is called after a third of the time."""
+        """Measure one path under load. Call ``switch`` after a third of the time."""
         self.memory.take()
         command = [sys.executable, "-m", "benchmarks.serving.load_clients", self.url, path, str(clients)]
         with subprocess.Popen(
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def measure_rounds(service: RunningService, stack: TaggingStack, scratch: Path, clients: int) -> list[Row]:
-    """Measure one client and many, and switches last."""
+    """Measure with one client, with many clients, and finally during switches."""
     classifier = register_other_version(stack, "classifier", stack.models.classifier, scratch / "classifier")
     encoder = register_other_version(stack, "encoder", stack.models.encoder, scratch / "encoder")
     few = clients // 2
@@ -132,7 +132,7 @@ def measure_rounds(service: RunningService, stack: TaggingStack, scratch: Path, 
 
 @contextmanager
 def run_service(stack: TaggingStack, images: Path, seconds: float) -> Iterator[RunningService]:
-    """Start the service and wait until it has both models; send it SIGTERM at the end of the block."""
+    """Start the service and wait until it has both models. Send it SIGTERM at the end of the block."""
     port = find_free_port()
     environment = os.environ | stack.environment | {"CATALOG_SERVE_PORT": str(port)}
     with subprocess.Popen([sys.executable, "-m", "jobs", "serve"], cwd=PROJECT_ROOT, env=environment) as process:
@@ -167,7 +167,7 @@ def wait_until_ready(url: str) -> None:
 
 
 def register_other_version(stack: TaggingStack, kind: ModelKind, folder: Path, copy: Path) -> ModelVersion:
-    """Register the same weights as another version, which becomes the champion but is not live."""
+    """Register the same weights as another version and make it the champion, but not live."""
     shutil.copytree(folder, copy)
     build = read_build(copy)
     assert build

@@ -1,7 +1,8 @@
 """Add a year of use to a generated catalog: nightly runs, labels, failures, versions and promotions.
 
-`load_catalog` leaves one classifier with the same confidence everywhere. Here two classifiers have tagged every image
-with varying confidence, usually agreeing within a product; some images are deleted, some failed, some have a label.
+A catalog from `load_catalog` has one classifier and the same confidence everywhere. Here, two classifiers have tagged
+every image with varying confidence, and usually agree within a product. Some images are deleted, some have failed, and
+some have a label.
 """
 
 import json
@@ -22,7 +23,7 @@ from jobs.review.queue import REASONS, find_review_queue, read_review_queue
 from jobs.settings import RunSettings
 
 NIGHT = 20_000
-"""Images per run; consecutive image ids belong to one run."""
+"""Images per run. A run has consecutive image ids."""
 CHUNK = 128
 VERSIONS = 30
 RUN_SHOWN = "catalog_ingest/night 0"
@@ -34,7 +35,7 @@ ANSWERS_BY_REASON = 144
 
 
 def simulate_use(engine: Engine, catalog: GeneratedCatalog) -> None:
-    """Bring a catalog from `load_catalog` into a state as after a year of use."""
+    """Change a catalog from `load_catalog` into one that was used for a year."""
     with engine.begin() as connection:
         live = {kind: _require_live(connection, kind) for kind in MODEL_KINDS}
         earlier = {kind: _register(connection, kind, "earlier") for kind in MODEL_KINDS}
@@ -88,7 +89,7 @@ def _register(connection: Connection, kind: ModelKind, name: str) -> int:
 
 
 def _promote(connection: Connection, earlier: dict[ModelKind, int], live: dict[ModelKind, int]) -> None:
-    """Add weekly candidates, few of which were promoted; the last one passed its gates and awaits a decision."""
+    """Add weekly candidates, few of which were promoted. The last one passed its gates and awaits a decision."""
     for kind in MODEL_KINDS:
         insert_switch(connection, Switch(kind, earlier[kind], live[kind]))
         insert_promotion(connection, NewPromotion(kind, earlier[kind], None, None, "generated", "the first"))
@@ -113,7 +114,7 @@ def _keep_totals(connection: Connection) -> None:
 
 
 def _review(connection: Connection) -> None:
-    """Answer the review queue, disagreeing with one in eight tags."""
+    """Review the images in the queue, and change the category of one in eight."""
     for reason in REASONS:
         queue = read_review_queue(connection, find_review_queue(connection, RunSettings()), reason, ANSWERS_BY_REASON)
         record_answers(

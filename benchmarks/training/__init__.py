@@ -1,1 +1,1 @@
-"""Benchmarks of training, and of the candidates that gates accept."""
+"""Benchmarks of training and of gates."""

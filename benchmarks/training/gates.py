@@ -3,13 +3,15 @@
     python -m benchmarks.training.gates
     python -m benchmarks.training.gates --draws 200
 
-The paired gate compares two models that classify every image correctly or not. Which images they get right is
-correlated, as with two models trained on nearly the same images: an image is right for a model where its hidden ease,
-normally distributed with the given correlation between the models, is high enough for the model's accuracy.
+The paired gate compares two models on the same images. Two models that were trained on nearly the same images tend to
+make the same errors, so their outcomes are correlated: each image has a latent score per model. The scores are normally
+distributed, with the given correlation between the models. A model is right if its score exceeds the threshold that
+gives the model's accuracy.
 
-The calibration gate bounds the measured error, which on few images is larger than the true one, since every bin is off
-by chance. Confidences are drawn from a beta distribution like those on real images, with a mean of 0.86; an image is
-right as often as its confidence says, minus the true error.
+The calibration gate has a bound for the measured error. On few images, the measured error is larger than the true one,
+because every bin deviates by chance. Confidences are drawn from a beta distribution with a mean of 0.86, which
+resembles the confidences on real images. An image is classified correctly with a probability of its confidence minus
+the true error.
 """
 
 import argparse
@@ -40,7 +42,7 @@ COLUMNS = ("worse accepted", "borderline accepted", "better accepted")
 
 @dataclass(frozen=True)
 class Setting:
-    """Two models and the size of their test sets; ``difference`` is the candidate's advantage in accuracy."""
+    """Two models and the size of their test sets. ``difference`` is the candidate's advantage in accuracy."""
 
     images: int
     champion_accuracy: float
@@ -80,13 +82,13 @@ def _measure_paired_gate(draws: int, margin: float) -> Row:
 
 
 def simulate(setting: Setting, draws: int, margin: float, seed: Sequence[int]) -> float:
-    """Draw test sets; return the share of them on which the gate accepts the candidate."""
+    """Draw test sets, and return the share of them for which the gate accepts the candidate."""
     counts = np.random.default_rng(seed).multinomial(setting.images, share_outcomes(setting), size=draws)
     return sum(_bound(*map(int, row)) > -margin for row in counts) / draws
 
 
 def share_outcomes(setting: Setting) -> tuple[float, float, float, float]:
-    """Return the true shares of images that both, only the candidate, only the champion, and neither get right."""
+    """Return the true shares of images that both, only the candidate, only the champion, or neither get right."""
     champion, candidate = setting.champion_accuracy, setting.champion_accuracy + setting.difference
     covariance = [[1, setting.correlation], [setting.correlation, 1]]
     both = float(multivariate_normal([0, 0], covariance).cdf(norm.ppf([candidate, champion])))

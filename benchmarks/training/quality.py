@@ -1,12 +1,12 @@
-"""Measure the classifier that the default settings train on real images under the default gates.
+"""Measure the classifier that the default settings train on real images, with the default gates.
 
     make quality
     python -m benchmarks.training.quality --images 600
 
-A new head on the frozen backbone becomes the first champion and tags a shop, whose images are the validation part. Then
-the default training on all labels must pass every default gate, compared with that champion, and tags the shop again.
-Images of one contributor are never on both sides of a split. The two gates on speed are left open, since other work may
-share the machine.
+The first champion is a new head on a frozen backbone. It tags a shop, whose images are the validation part. Then a
+classifier from the default training on all labels must pass every default gate, compared with this champion, and tags
+the shop again. Images of one contributor are never on both sides of a split. The two gates on speed are disabled,
+because other work may share the machine.
 """
 
 import argparse
@@ -48,7 +48,7 @@ FIRST_GATES = {"CATALOG_GATE_POLICY": str(Path(__file__).with_name("first_model_
 
 @dataclass(frozen=True)
 class Trained:
-    """A classifier that passed its gates and tagged the shop, ``minutes`` after its training began."""
+    """A classifier that passed its gates and tagged the shop. ``minutes`` includes training and tagging."""
 
     minutes: float
     metrics: EvaluationMetrics
@@ -64,7 +64,7 @@ class ShopStack:
     truth: Mapping[str, str]
 
     def run_job(self, *words: str, **variables: str) -> None:
-        """Run ``python -m jobs``; the log goes to standard error."""
+        """Run ``python -m jobs``. Its log goes to standard error."""
         command = [sys.executable, "-m", "jobs", *words]
         environment = {**os.environ, **SETTINGS, **self.environment, **variables}
         finished = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.DEVNULL, check=False)
@@ -81,7 +81,7 @@ class ShopStack:
 
 
 def main() -> None:
-    """Train both classifiers and publish the result."""
+    """Train both classifiers, and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, help="at most this many, instead of all")
     arguments = parser.parse_args()
@@ -131,7 +131,7 @@ def measure(environment: Mapping[str, str], images: list[RealImage], scratch: Pa
 
 
 def fill_shop(shop_stack: ShopStack, shop: list[RealImage], scratch: Path) -> None:
-    """Upload the images under names that do not contain their category, and promote any encoder."""
+    """Upload the images with names that do not reveal the category, and promote an untrained encoder."""
     from fixtures.champions import make_champion
     from jobs.connections import connect
     from jobs.settings import make_settings
@@ -143,7 +143,7 @@ def fill_shop(shop_stack: ShopStack, shop: list[RealImage], scratch: Path) -> No
 
 
 def read_trained(shop_stack: ShopStack, run_id: str, started: float) -> Trained:
-    """Read the evaluation and gates of a run, and how its classifier tagged the shop."""
+    """Read the evaluation and the gates of a run, and count the images of the shop that it tagged correctly."""
     minutes = (time.monotonic() - started) / 60
     [(evaluation_id, record)] = shop_stack.query(
         "SELECT evaluation_id, metrics FROM catalog.evaluations WHERE run_id = :run", run=run_id

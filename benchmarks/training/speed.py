@@ -1,11 +1,12 @@
-"""Measure the speed of training: the loop compared with a plain torch loop, and a new head on real images.
+"""Measure the speed of training: the trainer's loop compared with a plain torch loop, and a new head on real images.
 
     python -m benchmarks.training.speed
     python -m benchmarks.training.speed --loop-images 320 --rounds 3
 
-Both loops train all layers of the same model on the same augmented images, in the same order, precision and batches. A
-round is an epoch of each; ratios are taken inside a round, since machines are noisy. The new head goes the whole way:
-images from a bucket, features, the fit, calibration, the checkpoint back to the bucket and into Postgres.
+Both loops train all layers of the same model on the same augmented images, with the same order, precision and batches.
+A round is one epoch of each loop. Each round has its own ratio, because machines are noisy. The training of the new
+head includes everything: reading images from a bucket, computing features, fitting and calibrating the head, and
+storing and registering the checkpoint.
 """
 
 import argparse
@@ -52,7 +53,7 @@ class Round:
 
 
 def main() -> None:
-    """Measure both and publish the result."""
+    """Measure the loops and the new head, and publish the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, default=find_pretrained(), help="checkpoint of an image classifier")
     parser.add_argument(
@@ -83,7 +84,7 @@ def main() -> None:
 
 
 def measure_loops(base: Path, images: int, rounds: int) -> list[Round]:
-    """Run interleaved epochs of both loops, after one of each that does not count."""
+    """Run epochs of both loops in turn. The first epoch of each is a warm-up."""
     device, preprocessing = choose_device("auto", "auto"), read_whole_images(base)
     side = enlarge(preprocessing.geometry).crop_to
     pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
@@ -122,7 +123,7 @@ def _make_task(preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch
 
 
 def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: Hyperparameters, device: Device) -> float:
-    """Return images per second of a loop that only trains."""
+    """Return the images per second of a plain loop, which only trains."""
     loader = torch.utils.data.DataLoader(task.train, settings.batch_size, shuffle=True)
     model.to(device.torch_device).train()
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
@@ -144,7 +145,7 @@ def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: Hyper
 
 
 def train_head(base: Path, images: list[Path]) -> TrainingReport:
-    """Fit a new head on images, a tenth of which select the regularization."""
+    """Fit a new head on images. A tenth of them are used to choose the regularization."""
     request = ClassifierTraining(base, "backbone", Hyperparameters(epochs=1, batch_size=32, learning_rate=1e-3))
     with open_stack() as stack, connect(make_settings(stack.environment)) as connections:
         snapshot = _store_images(connections, images)
@@ -152,7 +153,7 @@ def train_head(base: Path, images: list[Path]) -> TrainingReport:
 
 
 def _store_images(connections: Connections, paths: list[Path]) -> Snapshot:
-    """Store images as imports do, each in a group of its own."""
+    """Store images as an import does, each in its own group."""
     rows = []
     for path in paths:
         content = path.read_bytes()

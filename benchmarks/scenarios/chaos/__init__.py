@@ -1,1 +1,1 @@
-"""Kills, a broken environment and hostile files: `python -m benchmarks.scenarios.chaos`."""
+"""Test jobs with kills, a broken environment and hostile files: `python -m benchmarks.scenarios.chaos`."""

@@ -3,8 +3,8 @@
     make chaos
     python -m benchmarks.scenarios.chaos --kills 20 --files 20
 
-A complete run takes about 20 minutes on two cores. The exit code is 1 if anything was lost, duplicated or hung, or
-ended in an unexpected way.
+A complete run takes about 20 minutes on two cores. The exit code is 1 if data was lost or duplicated, if a job hung, or
+if a job ended in an unexpected way.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from benchmarks.scenarios.chaos.tally import Tally
 SERVICE_KILLS = {kill_query_service: 6, kill_stack: 4}
 KILLS, FILES = sum(one.kills for one in SCENARIOS) + sum(SERVICE_KILLS.values()), 200
 THREADS = 2
-"""Concurrent sandboxes: more of them make the moments of kills more random, and the machine busy."""
+"""Concurrent sandboxes. More of them make the timing of kills more random, but also the machine busier."""
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # Not fully repeatable: which thread draws next depends on the machine.
+    # A run is not fully repeatable, because the order in which threads draw numbers depends on the machine.
     random.seed(arguments.seed)
     tally, started = Tally(), time.monotonic()
     with run_servers() as servers, ThreadPoolExecutor(THREADS) as threads:
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _complete(trial: Callable[[], None]) -> bool:
-    """Run a trial; return False if it failed itself, which does not stop the other trials."""
+    """Run a trial. If the trial itself raises an error, log it and return False, so that other trials continue."""
     try:
         trial()
     except Exception:

@@ -22,7 +22,7 @@ from jobs.local.services import is_alive
 
 Settings = dict[str, str]
 Disturb = Callable[[Sandbox, psutil.Process], bool]
-"""Breaks something while a job runs; returns whether the job was still running."""
+"""A function that breaks something during a job, and returns whether the job was still running."""
 
 
 @contextmanager
@@ -32,10 +32,10 @@ def _leave(_: Sandbox) -> Iterator[Settings]:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault before a job starts (``surround``, which yields settings for it) or while it runs (``disturb``).
+    """A fault. ``surround`` starts it before the job and yields settings for the job; ``disturb`` starts it later.
 
-    ``codes`` are the allowed exit codes. The catalog is made by ``prepare``, on a Postgres of its own if other jobs
-    must not be affected.
+    ``codes`` are the allowed exit codes. ``prepare`` creates the catalog. A fault that would affect other jobs
+    ``needs_own_postgres``.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Fault:
 
 
 def try_fault(fault: Fault, servers: Servers, tally: Tally) -> None:
-    """Run a night under a fault, then without it: it must succeed and lose nothing."""
+    """Run an ingest with a fault, then without it. It must then succeed, and lose nothing."""
     with servers.open_sandbox(own_postgres=fault.needs_own_postgres) as sandbox:
         fault.prepare(sandbox)
         with fault.surround(sandbox) as settings:
@@ -80,7 +80,7 @@ def _signal_decoders(number: signal.Signals, seconds: float) -> Disturb:
 
 
 def _limit_files(_: Sandbox, job: psutil.Process) -> bool:
-    """Limit the size of files: the checkpoints that the job downloads do not fit."""
+    """Limit the size of files so that the job cannot store the checkpoints it downloads."""
     job.rlimit(psutil.RLIMIT_FSIZE, (20_000, 20_000))
     return True
 
@@ -104,7 +104,7 @@ def _lock_images(sandbox: Sandbox, _: psutil.Process) -> bool:
 
 
 def _stop_postgres(sandbox: Sandbox, job: psutil.Process) -> bool:
-    """Suspend Postgres until the job has given up; the kernel still accepts connections."""
+    """Suspend Postgres until the job gives up. Meanwhile, the kernel still accepts connections."""
     time.sleep(1)
     processes = _list_postgres(sandbox)
     for process in processes:
@@ -118,7 +118,7 @@ def _stop_postgres(sandbox: Sandbox, job: psutil.Process) -> bool:
 
 
 def _crash_postgres(sandbox: Sandbox, job: psutil.Process) -> bool:
-    """Kill the process of a session: the server ends all others and recovers, which the job may be too early for."""
+    """Kill the process of a session. The server then ends all sessions and recovers; the job may retry too early."""
     time.sleep(random.uniform(0.5, 2))
     sessions = [one for one in _list_postgres(sandbox) if "idle" in " ".join(one.cmdline())]
     if not sessions or not is_alive(job):

@@ -1,4 +1,4 @@
-"""Feed jobs randomly damaged and malicious files: images, tables of labels and products, checkpoints."""
+"""Run jobs on randomly damaged and malicious files: images, tables of labels and products, and checkpoints."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from benchmarks.scenarios.chaos.tally import HOSTILE_FILES, Tally, Violations
 from fixtures.shop import make_image, make_scan_bomb, promote_tiny_models
 
 IMAGE_SHARE, TABLE_SHARE = 0.75, 0.15
-"""Shares of all files; the others are checkpoints."""
+"""Shares of all files. The rest are checkpoints."""
 HEALTHY = 24
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")
 NAMES = (
@@ -41,7 +41,7 @@ NAMES = (
 
 
 def feed_images(servers: Servers, tally: Tally, count: int, seed: int) -> None:
-    """Tag hostile images among healthy ones: healthy ones get tags, hostile ones tags or failures, in one run."""
+    """Tag healthy and hostile images in one run. Healthy ones must get tags, hostile ones tags or failures."""
     chance = random.Random(seed)
     with servers.open_sandbox() as sandbox:
         promote_tiny_models(sandbox.shop, sandbox.models)
@@ -100,7 +100,7 @@ def _use_other_format(_: bytes, chance: random.Random) -> bytes:
 
 
 def _claim_huge_size(whole: bytes, chance: random.Random) -> bytes:
-    """Return a PNG whose header claims, or whose pixels have, a huge size."""
+    """Return a PNG that is huge, or whose header only claims so."""
     buffer = io.BytesIO()
     side = chance.choice((200, 9_000))
     Image.new("L", (side, side)).save(buffer, "PNG")
@@ -145,7 +145,7 @@ HOSTILE_ROWS = (
 
 
 def feed_tables(servers: Servers, tally: Tally, count: int, seed: int) -> None:
-    """Import tables with hostile rows, and tag a shop with such a products.csv: no healthy row may be lost."""
+    """Import labels, and tag a shop with a products.csv. Despite hostile rows, no healthy row may be lost."""
     chance = random.Random(seed)
     with servers.open_sandbox() as sandbox:
         promote_tiny_models(sandbox.shop, sandbox.models)
@@ -224,7 +224,7 @@ SPOIL: tuple[Callable[[Path, random.Random], None], ...] = (
 
 
 def feed_checkpoints(servers: Servers, tally: Tally, count: int, seed: int) -> None:
-    """Adopt damaged checkpoints: each is refused with one line, or works."""
+    """Adopt damaged checkpoints. Each must work, or be rejected with a one-line error."""
     chance = random.Random(seed)
     for number in range(count):
         with servers.open_sandbox() as sandbox:
@@ -237,7 +237,7 @@ def feed_checkpoints(servers: Servers, tally: Tally, count: int, seed: int) -> N
 
 
 def list_feeds(count: int, seed: int) -> Iterator[Callable[[Servers, Tally], None]]:
-    """Divide the files into images, in runs of at most 50, tables and checkpoints."""
+    """Divide the files into images (in runs of at most 50), tables and checkpoints."""
     images, tables = round(count * IMAGE_SHARE), round(count * TABLE_SHARE)
 
     def bind(

@@ -17,7 +17,7 @@ from fixtures.job_processes import start_job
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 180.0
-"""For a job of seconds on a busy machine."""
+"""Ample, even on a busy machine, for jobs that take seconds."""
 ORPHAN_SECONDS = 15.0
 MAX_REPEATS = 5
 PAUSE_SECONDS = 2.0
@@ -26,7 +26,7 @@ DONE, RETRY, PERMANENT = 0, 75, 78
 
 @dataclass(frozen=True)
 class Kill:
-    """A signal, and the seconds from the start to it."""
+    """A signal, and when to send it: seconds after the start of the job."""
 
     after_seconds: float
     signal: signal.Signals
@@ -36,7 +36,7 @@ class Kill:
 class FinishedJob:
     """A finished job. ``exit_code`` is negative if a signal ended the job, and None if the job hung.
 
-    ``orphans`` counts the processes that outlived it.
+    ``orphans`` is the number of child processes that outlived it.
     """
 
     words: tuple[str, ...]
@@ -47,7 +47,7 @@ class FinishedJob:
     orphans: int
 
     def check(self, *expected: int) -> Violations:
-        """Compare the exit code and messages with the expected ones; log the job if they differ."""
+        """Check the exit code and the messages. Log the job if they are not as expected."""
         violations = Violations(
             hung=(self.exit_code is None) + self.orphans,
             exit_code=self.exit_code is not None and self.exit_code not in expected,
@@ -81,14 +81,14 @@ class JobRunner:
         disturb: Callable[[psutil.Process], None] | None = None,
         settings: dict[str, str] | None = None,
     ) -> FinishedJob:
-        """Run a command to its end; ``disturb`` is called with its process after the start."""
+        """Run a command and wait until it ends. Call ``disturb`` with its process after the start."""
         messages = self.folder / f"messages-{uuid4().hex}"
         started = time.monotonic()
         process = start_job(*words, environment=self.environment | (settings or {}), messages=messages)
         family: set[psutil.Process] = set()
         was_killed = False
         with suppress(psutil.NoSuchProcess):
-            # psutil does not send signals to another process that has got the same id.
+            # If the id is reused by another process, psutil does not send signals to it.
             leader = psutil.Process(process.pid)
             if disturb:
                 disturb(leader)
@@ -112,7 +112,7 @@ class JobRunner:
         )
 
     def run_until_done(self, *words: str) -> FinishedJob:
-        """Repeat a command while it exits with the code for a retry, at most `MAX_REPEATS` times."""
+        """Run a command until it ends with an exit code other than `RETRY`, at most `MAX_REPEATS` times."""
         for _ in range(MAX_REPEATS):
             finished = self.run(*words)
             if finished.exit_code != RETRY:

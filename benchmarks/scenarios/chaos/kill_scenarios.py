@@ -1,4 +1,4 @@
-"""Define the flows of jobs to kill, and how to check that nothing was lost or duplicated."""
+"""Define sequences of jobs to kill, and check that nothing was lost or duplicated."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ GATES = {
     "CATALOG_GATE_POLICY": str(Path(__file__).with_name("any_classifier.toml")),
     "CATALOG_PRECISION": "fp32",
 }
-"""Any classifier passes: what matters here is that a repeated decision is the same."""
+"""Gates that any classifier passes. These scenarios only check that a repeated decision is the same."""
 
 
 @dataclass(frozen=True)
 class Sandbox:
     """A shop, models for it, and a folder for files.
 
-    ``postgres_folder`` is that of its own Postgres, and None if the server is shared.
+    ``postgres_folder`` is the data folder of its own Postgres, or None if the server is shared.
     """
 
     shop: Shop
@@ -44,17 +44,17 @@ class Sandbox:
 
     @property
     def jobs(self) -> JobRunner:
-        """Return a runner of jobs on this shop."""
+        """Return a runner for jobs on this shop."""
         own = {"CATALOG_CLASSIFIER_BASE": str(self.models.classifier), "CATALOG_ENCODER_BASE": str(self.models.encoder)}
         return JobRunner(self.shop.environment | GATES | own, self.folder)
 
     def count(self, statement: str) -> int:
-        """Return the one number of a statement."""
+        """Return the single number that a statement returns."""
         ((number,),) = self.shop.query(statement)
         return int(number)
 
     def compare(self, statement: str, expected: int) -> Violations:
-        """Return violations if the number of a statement is not the expected one."""
+        """Return the violations if a statement returns another number than expected."""
         number = self.count(statement)
         return Violations(lost=max(expected - number, 0), duplicated=max(number - expected, 0))
 
@@ -64,14 +64,14 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Scenario:
-    """Consecutive jobs, and the number of kills in a complete run of the benchmark and in each sandbox."""
+    """Consecutive jobs, and the number of kills: in a complete run of the benchmark, and per sandbox."""
 
     name: str
     kills: int
     kills_per_sandbox: int
     prepare: Callable[[Sandbox], None]
     list_jobs: Callable[[Sandbox], Iterator[Words]]
-    """Lazy: each job is requested after the previous one has succeeded."""
+    """Yields each job after the previous one has succeeded, so that arguments can depend on its results."""
     check: Callable[[Sandbox], Violations]
 
 
@@ -82,7 +82,7 @@ def open_shop(sandbox: Sandbox) -> None:
 
 
 def check_codes(sandbox: Sandbox) -> Violations:
-    """Check that the vector codes have the current categories."""
+    """Check that the vector codes contain the current categories."""
     try:
         sandbox.shop.assert_codes_are_current()
     except AssertionError:
@@ -91,7 +91,7 @@ def check_codes(sandbox: Sandbox) -> Violations:
 
 
 def check_tags(sandbox: Sandbox) -> Violations:
-    """Check that each image has one tag and one vector, and was computed once."""
+    """Check that each image has one tag and one vector, and was processed once."""
     return (
         check_codes(sandbox)
         + sandbox.compare("SELECT count(*) FROM catalog.current_image_tags", IMAGES)
@@ -117,7 +117,7 @@ def list_night(sandbox: Sandbox) -> Iterator[Words]:
 
 
 def promote_others(sandbox: Sandbox) -> None:
-    """Tag a catalog, and promote new champions of both kinds that are not live."""
+    """Tag a catalog, then promote a new champion of each kind without making it live."""
     open_shop(sandbox)
     assert sandbox.jobs.run("ingest").exit_code == 0
     make_champion(sandbox.shop.connections, sandbox.models.other_classifier, "classifier")
@@ -139,7 +139,7 @@ def list_retag_steps(sandbox: Sandbox) -> Iterator[Words]:
 
 
 def check_retag(sandbox: Sandbox) -> Violations:
-    """Check that the champions are live, tagged each image once, and became live once."""
+    """Check that the champions are live, went live once, and tagged each image once."""
     return (
         check_codes(sandbox)
         + sandbox.compare("SELECT count(*) FROM catalog.current_image_tags", IMAGES)
@@ -163,7 +163,7 @@ def list_rollbacks(_: Sandbox) -> Iterator[Words]:
 
 
 def check_rollback(sandbox: Sandbox) -> Violations:
-    """Check that the first versions are champions and live again, by one promotion each."""
+    """Check that the first versions are champions and live again, with one promotion each."""
     return (
         sandbox.compare("SELECT count(*) FROM catalog.promotions", 6)
         + sandbox.compare(LIVE_CHAMPIONS, 2)
@@ -177,7 +177,7 @@ def check_rollback(sandbox: Sandbox) -> Violations:
 
 
 def write_label_set(sandbox: Sandbox) -> None:
-    """Write a set of labeled images in folders."""
+    """Write labeled images into one folder per category."""
     for category in CATEGORIES:
         folder = sandbox.folder / "labeled" / category
         folder.mkdir(parents=True)
@@ -212,7 +212,7 @@ def list_retraining(sandbox: Sandbox) -> Iterator[Words]:
 
 
 def check_retraining(sandbox: Sandbox) -> Violations:
-    """Check for one snapshot, one training and one champion."""
+    """Check that there is one snapshot, one training and one champion."""
     return (
         check_import(sandbox)
         + sandbox.compare("SELECT count(*) FROM catalog.dataset_snapshots", 1)
@@ -232,7 +232,7 @@ def list_adoption(_: Sandbox) -> Iterator[Words]:
 
 
 def check_adoption(sandbox: Sandbox) -> Violations:
-    """Check for one version, promoted once."""
+    """Check that there is one version, which was promoted once."""
     return sandbox.compare("SELECT count(*) FROM catalog.model_versions", 1) + sandbox.compare(
         "SELECT count(*) FROM catalog.promotions", 1
     )
@@ -299,7 +299,7 @@ def drop_schema(sandbox: Sandbox) -> None:
 
 
 def list_migration(_: Sandbox) -> Iterator[Words]:
-    """Migrate, and create the buckets, which exist."""
+    """Migrate, and create the buckets, although they exist."""
     yield ("migrate",)
     yield ("create-buckets",)
 
@@ -317,7 +317,7 @@ def check_migration(sandbox: Sandbox) -> Violations:
 
 
 def import_label_set(sandbox: Sandbox) -> None:
-    """Import labels to retrain from."""
+    """Import labels to retrain with."""
     write_label_set(sandbox)
     assert sandbox.jobs.run(*next(list_import(sandbox))).exit_code == 0
 
@@ -328,12 +328,12 @@ def list_whole_retraining(_: Sandbox) -> Iterator[Words]:
 
 
 def list_drop(_: Sandbox) -> Iterator[Words]:
-    """Drop the space that was live before."""
+    """Drop the previous live space."""
     yield ("spaces", "drop", "1")
 
 
 def check_drop(sandbox: Sandbox) -> Violations:
-    """Check that its vectors are gone and the others exist."""
+    """Check that only the vectors of the dropped space are gone."""
     return sandbox.compare("SELECT count(*) FROM catalog.image_embeddings", IMAGES) + check_retag(sandbox)
 
 

@@ -14,16 +14,16 @@ from benchmarks.scenarios.chaos.tally import KILL_JOBS, Tally, Violations
 log = logging.getLogger(__name__)
 
 TERMINATE_SHARE = 0.2
-"""Share of SIGTERM, which lets a job end itself; the other kills are SIGKILL."""
+"""Share of kills by SIGTERM, on which a job shuts down by itself. All other kills are SIGKILL."""
 TERMINATED = 143
 MAX_MISSES = 2
-"""Kills that came after the end of the job: then it has too little left to do in this sandbox."""
+"""Stop killing a job after so many kills that came too late, because it has too little left to do in this sandbox."""
 MAX_SANDBOXES = 4
-"""As a multiple of the number that would be enough if every kill met a running job."""
+"""A multiple of the number of sandboxes that would be enough if every kill hit a running job."""
 
 
 class Killer:
-    """Measures how long each job takes undisturbed, to kill it at any moment."""
+    """Kills jobs at random moments. Measures first how long each job takes without kills."""
 
     def __init__(self, servers: Servers, tally: Tally, seed: int) -> None:
         self._servers = servers
@@ -33,7 +33,7 @@ class Killer:
         self._lock = threading.Lock()
 
     def measure(self, scenario: Scenario) -> None:
-        """Run the jobs of a scenario undisturbed, which must cause no violations."""
+        """Measure the jobs of a scenario without kills. They must not cause violations."""
         with self._servers.open_sandbox() as sandbox:
             scenario.prepare(sandbox)
             violations = Violations()
@@ -46,14 +46,14 @@ class Killer:
             raise SystemExit(f"{scenario.name}: {violations} without any kill, see the log")
 
     def kill(self, scenario: Scenario, kills: int) -> None:
-        """Kill jobs of a scenario, a few in each sandbox, until enough kills have met a running job."""
+        """Kill jobs of a scenario, a few per sandbox, until enough kills have hit a running job."""
         done, sandboxes = 0, 0
         while done < kills and sandboxes < MAX_SANDBOXES * kills / scenario.kills_per_sandbox:
             done += self._kill_in_sandbox(scenario, min(kills - done, scenario.kills_per_sandbox))
             sandboxes += 1
 
     def _kill_in_sandbox(self, scenario: Scenario, kills: int) -> int:
-        """Kill jobs in a new sandbox, repeat each until it succeeds, check the result; return the number of kills."""
+        """Kill jobs in a new sandbox, repeat each until it succeeds, and check the result. Return the count of kills."""
         with self._servers.open_sandbox() as sandbox:
             scenario.prepare(sandbox)
             kills_by_job = self._share_out(scenario, kills)
@@ -70,7 +70,7 @@ class Killer:
         return done
 
     def _share_out(self, scenario: Scenario, kills: int) -> Sequence[int]:
-        """Choose the number of the job of each kill, in proportion to their durations."""
+        """Choose a job for each kill, with a probability proportional to its duration. Return the jobs' numbers."""
         seconds = {number: taken for (name, number), taken in self._seconds.items() if name == scenario.name}
         with self._lock:
             return self._random.choices(list(seconds), list(seconds.values()), k=kills)
@@ -88,7 +88,7 @@ class Killer:
             violations += finished.check(DONE, -number, TERMINATED) if finished.was_killed else finished.check(DONE)
             done += finished.was_killed
             if not finished.was_killed:
-                # The measured duration was too long: a first run, or a busier machine.
+                # The job was faster than measured, for example because the measurement was its first run.
                 self._seconds[job] = min(self._seconds[job], finished.seconds)
                 misses += 1
         return done, violations

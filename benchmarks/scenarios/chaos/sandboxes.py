@@ -1,4 +1,4 @@
-"""Servers shared by all sandboxes, and the sandboxes, which are made and dropped."""
+"""Start the servers that sandboxes share, and create and drop sandboxes."""
 
 import tempfile
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Servers:
 
 @contextmanager
 def run_servers() -> Iterator[Servers]:
-    """Start the servers; stop them at the end of the block."""
+    """Start the servers. Stop them at the end of the block."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         url, _ = stack.enter_context(run_server())

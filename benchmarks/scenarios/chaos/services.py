@@ -1,4 +1,4 @@
-"""Kill services: the query service under load, and the local stack while it starts."""
+"""Kill services: the query service, and the local stack during its start."""
 
 import os
 import random
@@ -48,7 +48,7 @@ def kill_query_service(servers: Servers, tally: Tally, kills: int) -> None:
 
 
 def _classify(settings: dict[str, str], responses: list[int], job: psutil.Process) -> None:
-    """Retry until there is a response, then end the service."""
+    """Retry until the service responds, then end it."""
     until = time.monotonic() + DEADLINE_SECONDS
     with QueryClient(f"http://127.0.0.1:{settings['CATALOG_SERVE_PORT']}") as client:
         while not responses and time.monotonic() < until:
@@ -59,7 +59,7 @@ def _classify(settings: dict[str, str], responses: list[int], job: psutil.Proces
 
 
 def kill_stack(servers: Servers, tally: Tally, kills: int) -> None:
-    """Kill ``stack up`` at a random moment; the next one must succeed, and ``stack down`` leave no process."""
+    """Kill ``stack up`` at a random moment. The next one must succeed, and ``stack down`` must leave no process."""
     with tempfile.TemporaryDirectory(dir=servers.folder) as home:
         folder = Path(home) / LOCAL_STACK_FOLDER.name
         for _ in range(kills):

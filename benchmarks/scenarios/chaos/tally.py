@@ -1,4 +1,4 @@
-"""Count what went wrong under each fault, from several threads."""
+"""Count the violations caused by each fault, in several threads."""
 
 import threading
 from collections import defaultdict
@@ -18,9 +18,9 @@ HOSTILE_FILES = "hostile images, tables and checkpoints"
 class Violations:
     """Counts that should all be zero.
 
-    ``lost`` and ``duplicated`` count images, labels and versions, ``hung`` jobs past their deadline and processes that
-    outlive their job, ``exit_code`` jobs with an unexpected exit code, ``message`` jobs that printed a traceback or did
-    not end with one line about the error.
+    ``lost`` and ``duplicated`` count images, labels and versions. ``hung`` counts jobs that missed their deadline and
+    processes that outlived their job. ``exit_code`` counts jobs with an unexpected exit code. ``message`` counts jobs
+    that printed a traceback or did not end with a one-line error.
     """
 
     lost: int = 0
@@ -37,7 +37,7 @@ class Violations:
 
 
 class Tally:
-    """Tries and violations of each fault; faults belong to groups."""
+    """Counts tries and violations of each fault. Each fault belongs to a group."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
