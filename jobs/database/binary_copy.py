@@ -1,6 +1,6 @@
-"""Send rows to a table by a binary COPY, which costs a fraction of sending arrays as text.
+"""Send rows to a table with a binary COPY, which is much cheaper than sending arrays as text.
 
-A column has one value for each row, in the binary format of its type, as the functions ``encode_*`` return it.
+A column is a sequence with one value per row, in the binary format of its type, as returned by ``encode_*``.
 """
 
 import io
@@ -12,7 +12,7 @@ import numpy as np
 from sqlalchemy import Connection
 
 EncodedColumn = Sequence[bytes | None]
-"""None stands for NULL."""
+"""The values of a column, one per row. None means NULL."""
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END = b"\xff\xff"
@@ -22,7 +22,7 @@ JSONB_VERSION = b"\x01"
 
 
 def copy_rows(connection: Connection, table: str, columns: Mapping[str, EncodedColumn]) -> None:
-    """Append rows to a table, columns by name. Errors of the database are those of psycopg2.
+    """Append rows to a table, given as columns by name. Database errors are those of psycopg2.
 
     Raises:
         ValueError: the columns differ in length.
@@ -69,7 +69,7 @@ def encode_real_arrays(rows: np.ndarray) -> EncodedColumn:
     length = rows.shape[1]
     elements = np.empty(rows.shape, dtype=[("size", ">i4"), ("value", ">f4")])
     elements["size"], elements["value"] = 4, rows
-    # Dimensions, whether there are NULLs, the element type, the length, and the index of the first element.
+    # Number of dimensions, whether there are NULLs, element type, length, and index of the first element.
     head = struct.pack(">5i", 1, 0, REAL_TYPE, length, 1) if length else struct.pack(">3i", 0, 0, REAL_TYPE)
     return [head + row.tobytes() for row in elements]
 

@@ -1,4 +1,4 @@
-"""Queries on ``drift_references``: the distribution of a classifier's tags when it was accepted."""
+"""Queries on ``drift_references``: the distribution of a classifier's tags that later runs are compared with."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CONFIDENCE_BINS = 10
 
 @dataclass(frozen=True)
 class DriftReference:
-    """Numbers of images by category, and in ten bins of confidence of equal width, from 0 to 1."""
+    """Numbers of images by category and by confidence, the latter in ten bins of equal width from 0 to 1."""
 
     category_counts: dict[str, int]
     confidence_counts: list[int]
@@ -49,10 +49,10 @@ def read_drift_reference(connection: Connection, classifier_version_id: int) -> 
 
 
 def settle_drift_reference(connection: Connection, classifier_version_id: int) -> None:
-    """Replace a reference measured on test images by one measured on the catalog.
+    """Replace a reference measured on test images with one measured on the catalog.
 
-    Labelled images rarely have the mix of categories that the shop sells. Without this, a classifier that went live
-    without a retag, such as the first one, would drift from its reference every night.
+    Labeled images rarely have the same mix of categories as the catalog. Without this, a classifier that went live
+    without a retag, such as the first one, would be reported as drifting every night.
     """
     statement = text("SELECT measured_on FROM catalog.drift_references WHERE classifier_version_id = :version")
     if connection.execute(statement, {"version": classifier_version_id}).scalar_one_or_none() == "test":
@@ -61,13 +61,13 @@ def settle_drift_reference(connection: Connection, classifier_version_id: int) -
 
 
 def count_run_answers(connection: Connection, run_id: str) -> DriftReference:
-    """Count the tags of a run by its ledger, without copied ones."""
+    """Count the tags of a run from its ledger, except copied ones."""
     totals = read_totals(connection, run_id)
     return _make_reference(totals.category_counts.items(), enumerate(totals.confidence_counts, start=1))
 
 
 def count_catalog_answers(connection: Connection, classifier_version_id: int) -> DriftReference:
-    """Count a classifier's tags of all images in the bucket, whether labels overrule them or not."""
+    """Count a classifier's tags of all images in the bucket, including tags that labels override."""
     by_category = text("""
         SELECT category, count(*)
         FROM catalog.image_tags t JOIN catalog.images i USING (image_id)
@@ -85,7 +85,7 @@ def count_catalog_answers(connection: Connection, classifier_version_id: int) ->
 
 
 def _make_reference(categories: Iterable[Any], confidences: Iterable[Any]) -> DriftReference:
-    """Make a reference from rows of (category, images) and of (bin number from 1, images)."""
+    """Make a reference from rows (category, images) and rows (bin number starting at 1, images)."""
     images_by_bin = {int(row[0]): int(row[1]) for row in confidences}
     return DriftReference(
         {row[0]: int(row[1]) for row in categories},

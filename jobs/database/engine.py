@@ -21,15 +21,15 @@ from jobs.errors import ConfigurationError, RetryableError
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 30.0
-"""Interval at which a long wait is logged and the server is probed with a new connection."""
+"""Interval at which a long wait is logged and a new connection is opened to probe the server."""
 PROBE_SECONDS = 10
 MAX_FAILED_PROBES = 3
-"""Failed probes in a row, one each `LOG_SECONDS`, after which the connection is closed."""
+"""After this many failed probes in a row, one every `LOG_SECONDS`, the connection is closed."""
 
 
 @dataclass
 class _Wait:
-    """A statement that waits for the server."""
+    """A statement that is waiting for the server."""
 
     connection: "WatchedConnection"
     statement: str
@@ -85,7 +85,7 @@ _watch = _Watch()
 
 
 class WatchedConnection(connection):
-    """Raise OperationalError in a blocked call when the server no longer accepts connections."""
+    """A connection whose blocked calls raise OperationalError if the server no longer accepts connections."""
 
     def __init__(self, dsn: str, *arguments: Any) -> None:
         super().__init__(dsn, *arguments)
@@ -111,12 +111,12 @@ class WatchedConnection(connection):
         try:
             psycopg2.connect(self._address, connect_timeout=PROBE_SECONDS).close()
         except psycopg2.Error as error:
-            # A server that gives a reason is alive: too many connections, a shutdown.
+            # A server that gives a reason is alive. It may have too many connections or be shutting down.
             return bool(error.pgcode) or "FATAL" in str(error)
         return True
 
     def shut_down(self) -> None:
-        """Shut down the socket, which wakes the thread that is blocked on it."""
+        """Shut down the socket to wake the thread that is blocked on it."""
         with socket.socket(fileno=os.dup(self.fileno())) as own:
             own.shutdown(socket.SHUT_RDWR)
 
@@ -148,11 +148,11 @@ APPLICATION_NAME = "catalog-tagger"
 CONNECT_TIMEOUT_SECONDS = 10
 TCP_TIMEOUT_MILLISECONDS = 60_000
 LOCK_TIMEOUT_SECONDS = 600
-"""For one statement. After it the job ends with a retryable error."""
+"""Maximum wait for a lock in one statement. The job then ends with a retryable error."""
 POOL_SIZE = 2
 POOL_OVERFLOW = 4
 
-# libpq gives no SQLSTATE for a refused login, only a message.
+# libpq reports a refused login only with a message, not with an SQLSTATE.
 REFUSED_LOGINS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")
 # SQLSTATE classes and states of a temporary problem.
 REFUSED_ENCRYPTION = ("does not support SSL", "certificate verify failed", "server certificate")
@@ -162,22 +162,22 @@ TEMPORARY_STATES = {"55P03", "57014", "57P01", "57P02", "57P03"}
 
 
 def create_database_engine(database_url: str) -> Engine:
-    """Create an engine with a few connections, which are checked before each use. Nothing is opened yet.
+    """Create an engine with a few connections, which are opened on first use and checked before each use.
 
-    TCP keepalives end the wait for a dead machine, `WatchedConnection` for a hanging server, and the lock timeout for a
-    lock.
+    TCP keepalives limit the wait for a dead machine, `WatchedConnection` the wait for a hanging server, and the lock
+    timeout the wait for a lock.
     """
     engine = create_engine(
         driver_url(database_url),
         pool_size=POOL_SIZE,
         max_overflow=POOL_OVERFLOW,
         pool_pre_ping=True,
-        # The database refuses NaN too, but without naming where it came from.
+        # The database also rejects NaN, but its error does not show where the value came from.
         json_serializer=partial(json.dumps, allow_nan=False),
         connect_args={
             "application_name": APPLICATION_NAME,
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            # A binary COPY sends text in this encoding, whatever that of the database is.
+            # A binary COPY sends text in this encoding, whatever the encoding of the database is.
             "client_encoding": "utf8",
             "connection_factory": WatchedConnection,
             "keepalives_idle": 30,
@@ -194,18 +194,18 @@ def _parse_bytes(value: str | bytes | None, cursor: cursor) -> bytes | None:
     return None if value is None else bytes(psycopg2.BINARY(value, cursor))
 
 
-# The driver's own type is a memoryview, which is neither hashable nor equal to bytes in a set.
+# The driver's default type is memoryview. Unlike bytes, its values cannot be looked up in a set of bytes.
 BYTES = new_type(psycopg2.BINARY.values, "BYTES", _parse_bytes)
 
 
 def _configure_session(connection: psycopg2.extensions.connection, _record: object) -> None:
     register_type(BYTES, connection)
-    # Statements instead of connection options, which poolers refuse.
+    # Set with statements, because poolers reject connection options.
     with connection.cursor() as cursor:
         cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
-        # Without it, a killed job keeps its place in the queue for a lock.
+        # Without this, a killed job keeps its place in the queue for a lock.
         cursor.execute("SET client_connection_check_interval = '10s'")
-        # Overrides the role's setting. Hosted databases often have pgvector in a separate schema.
+        # Overrides the search path of the role. Hosted databases often have pgvector in a separate schema.
         cursor.execute("""
             SELECT set_config('search_path', concat_ws(', ', 'public', (
                 SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -231,9 +231,9 @@ def driver_url(database_url: str) -> URL:
 
 @contextmanager
 def translate_database_errors(database_url: str) -> Iterator[None]:
-    """Translate errors of connections and servers into one line. Errors in SQL or data pass unchanged.
+    """Translate connection and server errors into errors with one line. Errors in SQL or data pass unchanged.
 
-    This covers SQLAlchemy and psycopg2, and also works as a decorator.
+    This covers errors of SQLAlchemy and psycopg2. It also works as a decorator.
 
     Raises:
         RetryableError: the database is unavailable, starting, full or read-only, or a lock timed out.
@@ -251,7 +251,7 @@ def translate_database_errors(database_url: str) -> Iterator[None]:
 def _is_connection_error(cause: BaseException | None) -> bool:
     state = getattr(cause, "pgcode", None)
     if state is None:
-        # During a COPY or with a named cursor it is a plain DatabaseError.
+        # A connection lost during a COPY or with a named cursor raises a plain DatabaseError.
         is_cut_off = type(cause) is psycopg2.DatabaseError
         return is_cut_off or isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
     return state[:2] in TEMPORARY_CLASSES or state in TEMPORARY_STATES or state == READ_ONLY_STATE

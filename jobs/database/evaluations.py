@@ -45,7 +45,7 @@ class Evaluation:
 class GateDecision:
     """The result of a gate: measured value, required bound, verdict, and a sentence with the reason.
 
-    A gate is skipped only if there is nothing to compare with, as for the first champion.
+    A gate is skipped only if there is nothing to compare with, for example because there is no champion yet.
     """
 
     gate: str
@@ -68,7 +68,7 @@ def insert_evaluation(connection: Connection, evaluation: NewEvaluation) -> int:
 
 
 def read_latest_evaluation(connection: Connection, run_id: str, kind: ModelKind) -> Evaluation | None:
-    """Return the last evaluation of a run's candidate, or None."""
+    """Return the latest evaluation of a run's candidate, or None."""
     statement = text("""
         SELECT * FROM catalog.evaluations WHERE run_id = :run AND kind = :kind ORDER BY evaluation_id DESC LIMIT 1
     """)
@@ -82,7 +82,7 @@ def find_latest_evaluation(connection: Connection, kind: ModelKind) -> Evaluatio
 
 
 def find_evaluation(connection: Connection, candidate_version_id: int) -> Evaluation | None:
-    """Return the latest evaluation of a candidate, unless its run evaluated another candidate after it."""
+    """Return the latest evaluation of a candidate, or None if its run has evaluated a candidate again since."""
     statement = text("""
         SELECT * FROM (
             SELECT * FROM catalog.evaluations WHERE candidate_version_id = :version ORDER BY evaluation_id DESC LIMIT 1
@@ -108,7 +108,7 @@ def insert_gate_decisions(connection: Connection, evaluation_id: int, decisions:
 
 
 def store_page_hash(connection: Connection, evaluation_id: int, sha256: bytes) -> None:
-    """Record which page the gates have written for an evaluation."""
+    """Store the hash of the page that the gates have written for an evaluation."""
     connection.execute(
         text("UPDATE catalog.evaluations SET page_sha256 = :sha256 WHERE evaluation_id = :evaluation"),
         {"sha256": sha256, "evaluation": evaluation_id},
@@ -116,7 +116,7 @@ def store_page_hash(connection: Connection, evaluation_id: int, sha256: bytes) -
 
 
 def read_gate_decisions(connection: Connection, evaluation_id: int) -> list[GateDecision]:
-    """Return the latest decisions of an evaluation, in the order in which they were made."""
+    """Return the latest gate decisions of an evaluation, in the order in which they were made."""
     rows = connection.execute(
         text("""
             SELECT * FROM catalog.gate_decisions
@@ -143,7 +143,7 @@ class Training:
 
 
 def insert_training(connection: Connection, training: Training) -> None:
-    """Record a training. If the run trained this kind before, nothing changes."""
+    """Store a training. Change nothing if the run has already trained this kind."""
     statement = """
         INSERT INTO catalog.trainings (run_id, kind, snapshot_id, model_version_id, settings, report)
         VALUES (:run_id, :kind, :snapshot_id, :model_version_id, :settings, :report) ON CONFLICT DO NOTHING
@@ -152,6 +152,6 @@ def insert_training(connection: Connection, training: Training) -> None:
 
 
 def read_training(connection: Connection, run_id: str, kind: ModelKind) -> Training | None:
-    """Return what a run has trained of a kind, or None."""
+    """Return the training of a kind in a run, or None."""
     statement = text("SELECT * FROM catalog.trainings WHERE run_id = :run AND kind = :kind")
     return read_record(connection.execute(statement, {"run": run_id, "kind": kind}), Training)

@@ -10,15 +10,15 @@ from sqlalchemy import Connection, text
 from jobs.database.records import read_record, read_records, text_with_json
 
 CATALOG_SOURCE = "catalog"
-"""The source of examples that are images of the catalog."""
+"""The ``source`` of examples that are images of the catalog."""
 
 NOT_CLOTHING = "not clothing"
-"""The label of an image that shows no product. It is not a category, and no model learns it. The views use it too."""
+"""The label of images that show no product. It is not a category, and no model learns it. The views also use it."""
 
 
 @dataclass(frozen=True)
 class DueLabel:
-    """An image whose latest label is not in the examples yet, as listed, with the texts of its product."""
+    """An image whose latest label is not in the examples yet, with the texts of its product."""
 
     bucket: str
     object_key: str
@@ -31,9 +31,9 @@ class DueLabel:
 
 
 def stream_due_labels(connection: Connection) -> Iterator[DueLabel]:
-    """Yield the labelled images whose example is missing or outdated. Its source key is ``bucket/object key``.
+    """Yield the labeled images whose example is missing or outdated. Their source key is ``bucket/object key``.
 
-    Images that left the bucket, whose bytes no run has read yet, or that are not clothing are left out.
+    Leave out images that are no longer in the bucket, that no run has read yet, or that are not clothing.
     """
     statement = text("""
         SELECT i.bucket, i.object_key, i.etag, i.size_bytes, i.product_id, l.category,
@@ -52,7 +52,7 @@ def stream_due_labels(connection: Connection) -> Iterator[DueLabel]:
 
 
 def prune_unlabelled_examples(connection: Connection) -> int:
-    """Delete examples of the catalog whose image lost its label or is not clothing. Return how many."""
+    """Delete catalog examples whose image has lost its label or is not clothing. Return how many were deleted."""
     statement = text("""
         DELETE FROM catalog.examples e
         WHERE source = :source AND NOT EXISTS (
@@ -67,9 +67,9 @@ def prune_unlabelled_examples(connection: Connection) -> int:
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled image. Its bytes are stored in the artifacts under ``content_hash``, their sha256.
+    """A labeled image. Its bytes are stored in the artifacts under ``content_hash``, their sha256.
 
-    ``source`` and ``source_key`` name where the label comes from, and ``perceptual_hash`` has 32 bytes. Images of one
+    ``source`` and ``source_key`` say where the label comes from. ``perceptual_hash`` has 32 bytes. Images with the same
     ``group_name`` are never split between training and test.
     """
 
@@ -117,7 +117,7 @@ def upsert_examples(connection: Connection, import_id: str, examples: Sequence[E
 
 
 def find_perceptual_hashes(connection: Connection, content_hashes: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Return the known perceptual hashes of these contents, by content hash."""
+    """Return the stored perceptual hashes of these contents, by content hash."""
     statement = text("""
         SELECT DISTINCT ON (content_hash) content_hash, perceptual_hash
         FROM catalog.examples WHERE content_hash = ANY(CAST(:contents AS bytea[])) ORDER BY content_hash, example_id
@@ -127,7 +127,7 @@ def find_perceptual_hashes(connection: Connection, content_hashes: Sequence[byte
 
 
 def prune_examples(connection: Connection, source: str, import_id: str) -> int:
-    """Delete the examples of a source that its latest import did not contain. Return how many."""
+    """Delete the examples of a source that its latest import did not contain. Return how many were deleted."""
     statement = text("DELETE FROM catalog.examples WHERE source = :source AND import_id <> :import_id")
     return connection.execute(statement, {"source": source, "import_id": import_id}).rowcount
 
@@ -146,7 +146,7 @@ RememberedSplit = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class RegisteredSnapshot:
-    """A data set that is stored in the artifacts."""
+    """A labeled data set that is stored in the artifacts."""
 
     snapshot_id: str
     artifact_uri: str
@@ -155,7 +155,7 @@ class RegisteredSnapshot:
 
 
 def insert_snapshot(connection: Connection, snapshot_id: str, artifact_uri: str, report: Mapping[str, Any]) -> None:
-    """Register a snapshot. The same rows give the same snapshot, which keeps its time."""
+    """Register a snapshot. Equal rows make the same snapshot, which keeps its creation time."""
     statement = """
         INSERT INTO catalog.dataset_snapshots (snapshot_id, artifact_uri, report) VALUES (:id, :uri, :report)
         ON CONFLICT (snapshot_id) DO UPDATE SET report = excluded.report
@@ -171,12 +171,12 @@ def read_snapshot(connection: Connection, snapshot_id: str) -> RegisteredSnapsho
 
 
 def lock_split_memory(connection: Connection) -> None:
-    """Block other snapshots until the transaction ends. No two may put an image into different splits."""
+    """Block other snapshots until the transaction ends, so no two put an image into different splits."""
     connection.execute(text("LOCK TABLE catalog.split_memory IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def read_split_memory(connection: Connection) -> dict[bytes, RememberedSplit]:
-    """Return the split of each content hash in earlier snapshots: test if it ever was, else train."""
+    """Return the split of each content hash in earlier snapshots: test if it was ever in test, else train."""
     rows = connection.execute(text("SELECT content_hash, split FROM catalog.split_memory"))
     return {row.content_hash: row.split for row in rows}
 
@@ -184,7 +184,7 @@ def read_split_memory(connection: Connection) -> dict[bytes, RememberedSplit]:
 def remember_splits(
     connection: Connection, snapshot_id: str, content_hashes: Sequence[bytes], split: RememberedSplit
 ) -> None:
-    """Remember the images that a snapshot has in a split. An image in test stays in test."""
+    """Store which images a snapshot has in a split. An image in test stays in test."""
     connection.execute(
         text("""
             INSERT INTO catalog.split_memory AS m (content_hash, split, first_snapshot_id)

@@ -1,8 +1,8 @@
-"""The image grid of the pages: images with their tags, filtered, page by page.
+"""Queries for the image grid of the pages: images with their tags, filtered, page by page.
 
-Each page is read through an index, from the place where the page before it ended. The planner cannot know how tags are
-distributed over time or among deleted images, so the query says what to read first. ``OFFSET 0`` keeps Postgres from
-reading a whole table for a join.
+Each page is read through an index, starting where the previous page ended. The planner cannot know how tags are
+distributed over time or among deleted images, so the query determines what to read first. ``OFFSET 0`` prevents
+Postgres from reading a whole table for a join.
 """
 
 import base64
@@ -38,19 +38,19 @@ from jobs.database.records import read_records
 from jobs.database.tables import image_tags, images, labels, product_tags, products
 
 MAX_PRODUCTS = 5_000
-"""Products searched for a text. If more products match, some of their images are not found."""
+"""Maximum number of products that a text search considers. Images of further products are not found."""
 MAX_SORTED = 30_000
-"""Up to this number, all deleted images or all tags of a run are read and sorted for a page."""
+"""If there are at most this many deleted images or tags of a run, all are read and sorted for each page."""
 
 Order = Literal["image", "confidence", "time"]
 
 
 class BadCursorError(ValueError):
-    """A cursor that no page was made with."""
+    """The cursor is damaged or belongs to another order."""
 
 
 def write_cursor(key: str | float | None, image_id: int) -> str:
-    """Encode the place after an image, in a list ordered by a key and then by image."""
+    """Encode the position after an image, in a list ordered by a key and then by image id."""
     return base64.urlsafe_b64encode(json.dumps([key, image_id]).encode()).decode().rstrip("=")
 
 
@@ -85,11 +85,11 @@ def _read_cursor(cursor: str, order: Order) -> _Place:
 
 @dataclass(frozen=True)
 class ImageFilter:
-    """The conditions that images must meet, all together.
+    """The conditions of the grid. An image must meet all of them.
 
-    ``text`` is searched in the words of product names and at the start of product ids. ``run_id`` selects what was
-    tagged during that run, by its classifier. With a ``classifier_version_id`` the tags are those of that version.
-    Otherwise they are the current ones: a label, else the tag of the live classifier.
+    ``text`` matches words of product names and the start of product ids. ``run_id`` selects the images that the
+    classifier of that run tagged while it ran. With ``classifier_version_id``, the tags shown are those of that
+    version. Otherwise they are the current ones: the label if there is one, else the tag of the live classifier.
     """
 
     category: str | None = None
@@ -103,7 +103,7 @@ class ImageFilter:
 
     @property
     def order(self) -> Order:
-        """Least confident first if confidence is filtered, otherwise latest first."""
+        """Least confident first if there is a filter on confidence, otherwise newest first."""
         if self.min_confidence is not None or self.max_confidence is not None:
             return "confidence"
         return "time" if self.run_id else "image"
@@ -115,13 +115,13 @@ class ImageFilter:
 
     @property
     def has_labels(self) -> bool:
-        """Whether labels overrule tags. They do not for the tags of a version or a run."""
+        """Whether labels override tags. They do not if the tags of a version or run are selected."""
         return self.classifier_version_id is None and self.run_id is None
 
 
 @dataclass(frozen=True)
 class ImageCard:
-    """An image in the grid. Without a category it has no tag."""
+    """An image in the grid. ``category`` is None if it has no tag."""
 
     image_id: int
     product_id: str
@@ -133,7 +133,7 @@ class ImageCard:
     tagged_at: datetime | None
 
     def write_cursor(self, order: Order) -> str:
-        """Return the cursor of the page that follows this image."""
+        """Return the cursor of the page that starts after this image."""
         if order == "time":
             assert self.tagged_at is not None
             return write_cursor(self.tagged_at.isoformat(), self.image_id)
@@ -149,7 +149,7 @@ class ImagePage:
 
 
 def read_image_page(connection: Connection, wanted: ImageFilter, after: str | None, size: int) -> ImagePage:
-    """Return the ``size`` images after a cursor, or the first ones.
+    """Return the ``size`` images after a cursor, or the first ones without a cursor.
 
     Raises:
         BadCursorError: ``after`` is damaged, or belongs to another order.
@@ -168,7 +168,7 @@ def read_image_page(connection: Connection, wanted: ImageFilter, after: str | No
 
 @dataclass(frozen=True)
 class _Scope:
-    """The classifier whose tags are shown, and the times between which a run went on."""
+    """The classifier whose tags are shown, and the start and end of the selected run."""
 
     version: int | None
     started_at: datetime | None = None
@@ -176,7 +176,7 @@ class _Scope:
 
 
 def _find_scope(connection: Connection, wanted: ImageFilter) -> _Scope | None:
-    """Return None if the run was never planned."""
+    """Return the scope of a filter, or None if its run was never planned."""
     if wanted.run_id is None:
         return _Scope(wanted.classifier_version_id or read_live_versions(connection).classifier)
     statement = text("""
@@ -190,7 +190,7 @@ def _find_scope(connection: Connection, wanted: ImageFilter) -> _Scope | None:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where to read images and their tags, and both joined."""
+    """What to read images from, what to read tags from, and the join of the two."""
 
     image: FromClause
     tag: FromClause
@@ -214,7 +214,7 @@ def _find_rows(connection: Connection, wanted: ImageFilter, scope: _Scope) -> _R
 
 
 def _select_named(words: str) -> CTE:
-    """Select the images of products whose name holds these words or whose id starts with them."""
+    """Select the images of products whose name contains these words or whose id starts with them."""
     vector = func.to_tsvector("simple", func.coalesce(products.c.display_name, ""))
     prefix = words.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     found = (
@@ -269,7 +269,7 @@ def _filter_images(wanted: ImageFilter, scope: _Scope, image: FromClause) -> lis
 
 
 def _select_all(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Place | None, limit: int) -> Select[Any]:
-    """Select images with and without tags, latest first."""
+    """Select images with and without tags, newest first."""
     conditions = _filter_images(wanted, scope, rows.image)
     if place is not None:
         conditions.append(_follows("image", rows.image, place))
@@ -299,7 +299,7 @@ def _select_all(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Place |
 
 
 def _select_tagged(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Place | None, limit: int) -> Select[Any]:
-    """Select images by their tags. Tags of the model and labels are each read in order and then merged."""
+    """Select images by tag or label. Tags and labels are each read in order and then merged."""
     parts = [_select_by_model(wanted, scope, rows, place, limit)]
     if wanted.has_labels:
         parts.append(_select_by_label(wanted, scope, rows, place, limit))
@@ -345,7 +345,7 @@ def _select_by_label(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Pl
     is_later = (later.c.image_id == labels.c.image_id) & (later.c.label_id > labels.c.label_id)
     conditions = [~select(later.c.label_id).where(is_later).exists(), *_filter_images(wanted, scope, rows.image)]
     if wanted.order == "confidence":
-        # A label counts as a confidence of 1.
+        # A label counts as a tag with confidence 1.
         conditions.append(_get_bounds(wanted)[1] == 1)
     if wanted.category:
         conditions.append(labels.c.category == wanted.category)

@@ -1,4 +1,4 @@
-"""Queries on ``images``: record a listing of the bucket, look images up, and sample them at random."""
+"""Queries on ``images``: record a listing of the bucket, look up images, and sample images at random."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class ListedImage:
 
 @dataclass(frozen=True)
 class ProductText:
-    """The texts of a product in the shop's products file. A column that the file does not have is None."""
+    """The texts of a product in the shop's products file. A field is None if the file lacks the column."""
 
     product_id: str
     display_name: str | None
@@ -48,9 +48,9 @@ class ProductText:
 
 @dataclass(frozen=True)
 class Discovery:
-    """The differences between a listing and the catalog, in images.
+    """The differences between a listing and the catalog, in numbers of images.
 
-    ``restored`` ones were missing and are back. ``known`` is the number of images that the catalog listed as present.
+    ``restored`` images were deleted and are back. ``known`` counts the images that were in the bucket before.
     """
 
     new: int
@@ -63,7 +63,7 @@ class Discovery:
 
 def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]) -> None:
     """Copy a listing into the temporary table ``listed``, which exists until the transaction ends."""
-    # No index: the queries join whole tables.
+    # An index would not help, because the queries join whole tables.
     connection.execute(
         text("""
             CREATE TEMPORARY TABLE listed (object_key text, etag text, size_bytes bigint, product_id text)
@@ -91,7 +91,7 @@ def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]
 
 
 def compare_listing(connection: Connection, bucket: str, prefix: str) -> Discovery:
-    """Count the differences between the staged listing and the images known under a prefix."""
+    """Count the differences between the staged listing and the catalog's images under a prefix."""
     statement = text("""
         SELECT count(*) FILTER (WHERE i.image_id IS NULL) AS new,
                count(*) FILTER (WHERE i.deleted_at IS NULL AND (i.etag, i.size_bytes) <> (l.etag, l.size_bytes))
@@ -156,7 +156,7 @@ def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
 
 
 def record_product_texts(connection: Connection, products: Sequence[ProductText]) -> None:
-    """Store texts from the products file. Products that it does not contain keep theirs."""
+    """Store texts from the products file. Products that are not in the file keep their texts."""
     connection.execute(
         text("""
             UPDATE catalog.products p
@@ -181,7 +181,7 @@ def record_product_texts(connection: Connection, products: Sequence[ProductText]
 
 @dataclass(frozen=True)
 class LiveTag:
-    """An image in the bucket with a tag of the live classifier. ``etag`` is that of the last listing."""
+    """An image in the bucket with a tag of the live classifier. ``etag`` comes from the latest listing."""
 
     image_id: int
     bucket: str
@@ -193,7 +193,7 @@ class LiveTag:
 
 
 def sample_live_tags(connection: Connection, size: int) -> list[LiveTag]:
-    """Sample images with a tag of a model at random but always the same ones: by a hash of their keys."""
+    """Return a random sample of the images with a tag of a model. A hash of the keys makes it repeatable."""
     statement = text("""
         SELECT t.image_id, t.bucket, t.object_key, t.product_id, i.etag, t.category, t.confidence
         FROM catalog.current_image_tags t JOIN catalog.images i USING (image_id)
@@ -204,7 +204,7 @@ def sample_live_tags(connection: Connection, size: int) -> list[LiveTag]:
 
 @dataclass(frozen=True)
 class ImageObject:
-    """The object of an image, as the bucket last listed it. The object of a deleted image may still exist."""
+    """The object of an image, as last listed. For a deleted image the object may still exist."""
 
     bucket: str
     object_key: str
@@ -220,7 +220,7 @@ def find_image_object(connection: Connection, image_id: int) -> ImageObject | No
 
 
 def find_first_image(connection: Connection, product_id: str) -> int | None:
-    """Return the first image of a product by object key, or None if the bucket holds none."""
+    """Return the first image of a product by object key, or None if the bucket has none."""
     statement = text("""
         SELECT image_id FROM catalog.images WHERE product_id = :product AND deleted_at IS NULL
         ORDER BY object_key LIMIT 1
@@ -231,7 +231,7 @@ def find_first_image(connection: Connection, product_id: str) -> int | None:
 
 @dataclass(frozen=True)
 class RandomPlace:
-    """The place of an image in the random order of a model version. Segment 0 comes before segment 1."""
+    """The position of an image in the random order of a model version. Segment 0 comes before segment 1."""
 
     segment: int
     place: int
@@ -245,11 +245,11 @@ def select_random_images(
     where: ColumnElement[bool] | None = None,
     until: RandomPlace | None = None,
 ) -> CompoundSelect[Any]:
-    """Select images in the bucket, in a random order that stays the same for a model version, up to a place if given.
+    """Select images in the bucket in a random order that is fixed for each model version. End at ``until`` if given.
 
-    All images lie on a circle, by a hash of their id. The order walks around it, from a start that depends on the
-    version, so that the index finds the first images without sorting all. The result has ``columns``, ``segment`` and
-    ``place``.
+    A hash of their ids places all images on a circle. The order goes once around the circle, and its start depends on
+    the version. The index thus finds the first images without sorting all of them: segment 0 is the part from the
+    start, segment 1 the rest. The result has ``columns``, ``segment`` and ``place``.
     """
     place = func.hashint8extended(images.c.image_id, 0)
     start = select(func.hashint8extended(cast(model_version_id, BigInteger), 1)).scalar_subquery()
@@ -264,12 +264,12 @@ def select_random_images(
 
     first = select_segment(0, place >= start).limit(limit).cte("first_segment").prefix_with("MATERIALIZED")
     rest = literal(limit) - select(func.count()).select_from(first).scalar_subquery()
-    # The outer limit tells the planner how few rows there are.
+    # The outer limit only tells the planner how few rows there are.
     return union_all(select(first), select_segment(1, place < start).limit(rest)).limit(limit)
 
 
 def count_roughly(connection: Connection, counted: TableClause) -> int:
-    """Return the number of rows of a table: exact up to 100,000, else the planner's estimate, which costs nothing."""
+    """Return the number of rows in a table: exact up to 100,000, above that the planner's estimate, which is free."""
     estimate: int = connection.execute(
         text("SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = CAST(:name AS regclass)"),
         {"name": counted.fullname},

@@ -1,4 +1,4 @@
-"""Queries on ``item_failures``: images that could not be tagged, and what people decide about them."""
+"""Queries on ``item_failures``: images that could not be tagged, and people's decisions to retry or ignore them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jobs.database.records import read_records
 
 @dataclass(frozen=True)
 class ItemFailure:
-    """One image that could not be tagged, and why. ``reason`` is one of `jobs.failures.Reason`."""
+    """An image that could not be tagged. ``stage`` and ``reason`` are values of the enums in `jobs.failures`."""
 
     image_id: int
     etag: str
@@ -21,7 +21,7 @@ class ItemFailure:
 
 
 def keep_current(connection: Connection, failures: Sequence[ItemFailure]) -> tuple[ItemFailure, ...]:
-    """Return the failures of bytes that the latest listing still shows."""
+    """Return the failures whose image still has the same bytes in the latest listing."""
     if not failures:
         return ()
     rows = connection.execute(
@@ -33,7 +33,7 @@ def keep_current(connection: Connection, failures: Sequence[ItemFailure]) -> tup
 
 
 def record_failures(connection: Connection, run_id: str, failures: Sequence[ItemFailure]) -> None:
-    """Store one row for each failed image. If the same bytes fail again, that counts as another attempt."""
+    """Store one row for each failed image. Another failure of the same bytes counts as another attempt."""
     connection.execute(
         text("""
             INSERT INTO catalog.item_failures AS f (image_id, etag, stage, reason, detail, run_id)
@@ -61,7 +61,7 @@ def record_failures(connection: Connection, run_id: str, failures: Sequence[Item
 
 
 def resolve_failures(connection: Connection, image_ids: Sequence[int]) -> None:
-    """Close the failures of images that have been tagged since."""
+    """Mark the failures of these images as resolved, because they have been tagged now."""
     connection.execute(
         text("""
             UPDATE catalog.item_failures
@@ -73,7 +73,7 @@ def resolve_failures(connection: Connection, image_ids: Sequence[int]) -> None:
 
 
 def retry_failures(connection: Connection, image_ids: Sequence[int], asked_by: str) -> int:
-    """Make the next ingest retry these images, even without an attempt left. Return how many are open."""
+    """Make the next ingest retry these images, even if no attempts are left. Return how many are still open."""
     statement = text("""
         UPDATE catalog.item_failures
         SET retry_asked_by = :person, retry_asked_at = now(), ignored_by = NULL, ignored_at = NULL
@@ -83,7 +83,7 @@ def retry_failures(connection: Connection, image_ids: Sequence[int], asked_by: s
 
 
 def ignore_failures(connection: Connection, image_ids: Sequence[int], ignored_by: str) -> int:
-    """Stop retrying and reporting these images until their bytes change. Return how many are open."""
+    """Stop retrying and reporting these images until their bytes change. Return how many are still open."""
     statement = text("""
         UPDATE catalog.item_failures
         SET ignored_by = :person, ignored_at = now(), retry_asked_by = NULL, retry_asked_at = NULL
@@ -94,7 +94,7 @@ def ignore_failures(connection: Connection, image_ids: Sequence[int], ignored_by
 
 @dataclass(frozen=True)
 class FailureCount:
-    """The number of failed images for one reason. With ``time_cures``, later runs retry them."""
+    """The number of failed images with one reason. If ``time_cures`` is true, later runs retry them."""
 
     reason: str
     stage: str
@@ -110,7 +110,7 @@ def count_failures(connection: Connection) -> tuple[FailureCount, ...]:
 
 @dataclass(frozen=True)
 class OpenFailure:
-    """A failed image in the bucket, with its attempts and what somebody decided about it."""
+    """A failed image in the bucket, with its attempts and whether somebody retries or ignores it."""
 
     image_id: int
     product_id: str
@@ -140,9 +140,9 @@ class FailurePage:
 def read_failure_page(
     connection: Connection, reason: str | None, after: int | None, size: int, *, ignored: bool = False
 ) -> FailurePage:
-    """Read the ``size`` open failures after an image, latest images first, optionally of one reason.
+    """Return the ``size`` open failures after an image, newest images first. ``reason`` selects one reason.
 
-    The list holds either the failures that somebody ignores or all others.
+    The page contains either only ignored failures or only the others.
     """
     rows = connection.execute(
         text("""

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from jobs.database.records import read_records
 
 SHOWN_HOURS = 1
-"""The row of a killed job is shown this long after its last update, unless a retry replaces it."""
+"""How long a killed job is shown after its last update, unless a retry replaces its row."""
 KEPT_DAYS = 1
 
 
@@ -16,7 +16,8 @@ KEPT_DAYS = 1
 class JobProgress:
     """The progress of a job in its current stage.
 
-    ``done`` counts ``unit``, up to ``total`` if that is known. ``seconds_left`` is the time until the stage ends.
+    ``done`` is counted in ``unit``, up to ``total`` if that is known. ``seconds_left`` is the time until the stage
+    ends.
     """
 
     stage: str
@@ -30,32 +31,32 @@ class JobProgress:
     seconds_left: float | None = None
 
     def describe(self) -> str:
-        """Return it as one line."""
+        """Return the progress as one line of text."""
         parts = [self.stage, self.describe_epoch(), self.describe_count(), self.describe_speed()]
         return ", ".join(filter(None, [*parts, self.describe_loss(), self.describe_time_left()]))
 
     def describe_epoch(self) -> str:
-        """Return the epoch, or an empty text if there is none."""
+        """Return the epoch as text, empty if there is none."""
         return f"epoch {self.epoch} of {self.epochs}" if self.epoch else ""
 
     def describe_count(self) -> str:
-        """Return what is done, or an empty text in a stage that is not counted."""
+        """Return the count as text, empty if the stage counts nothing."""
         if self.total is not None:
             return f"{self.done:,} of {self.total:,} {self.unit}"
         return f"{self.done:,} {self.unit}" if self.done else ""
 
     def describe_speed(self) -> str:
-        """Return the speed, or an empty text if it is unknown."""
+        """Return the speed as text, empty if it is unknown."""
         if self.images_per_second is None:
             return ""
         return f"{self.images_per_second:,.{0 if self.images_per_second >= 10 else 1}f} images/s"
 
     def describe_loss(self) -> str:
-        """Return the loss of the latest batch, or an empty text if there is none."""
+        """Return the loss of the latest batch as text, empty if there is none."""
         return "" if self.loss is None else f"loss {self.loss:.3f}"
 
     def describe_time_left(self) -> str:
-        """Return the time until the stage ends, or an empty text if it is unknown."""
+        """Return the time until the stage ends as text, empty if it is unknown."""
         if self.seconds_left is None:
             return ""
         for unit, length in (("h", 3600), ("min", 60)):
@@ -66,7 +67,7 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job that runs or was killed. ``seconds_without_news`` keeps growing for a killed one."""
+    """A job that is running or was killed. ``seconds_without_news`` is the time since its last update."""
 
     run_id: str
     task: str
@@ -79,7 +80,7 @@ class RunningJob:
 def upsert_job_progress(
     connection: Connection, run_id: str, task: str, progress: JobProgress, seconds_running: float
 ) -> None:
-    """Store the progress of a job, in place of what was stored before."""
+    """Store the progress of a job. Replace what was stored before."""
     connection.execute(
         text("""
             INSERT INTO catalog.job_progress (run_id, task, stage, done, total, unit, epoch, epochs, loss,
@@ -97,7 +98,7 @@ def upsert_job_progress(
 
 
 def delete_job_progress(connection: Connection, run_id: str, task: str) -> None:
-    """Delete the row of a job that ends, and rows of jobs that were killed long ago."""
+    """Delete the row of a job that is ending, and rows of jobs that were killed long ago."""
     connection.execute(
         text("""
             DELETE FROM catalog.job_progress
@@ -108,7 +109,7 @@ def delete_job_progress(connection: Connection, run_id: str, task: str) -> None:
 
 
 def list_running_jobs(connection: Connection, run_id: str | None = None) -> tuple[RunningJob, ...]:
-    """List all running jobs, or those of a run and its parts (ids below its own), oldest first."""
+    """List all running jobs, oldest first, or only those of a run and its parts (runs with ids below its own)."""
     rows = connection.execute(
         text("""
             SELECT *, extract(epoch FROM now() - started_at)::float AS seconds_running,

@@ -1,7 +1,7 @@
 """Upgrade a database to the schema of this version: apply new migrations, then define all views and functions.
 
-Each file of ``sql/views`` and ``sql/functions`` defines the object that it is named after. Every upgrade replaces it.
-To remove an object, write a migration.
+Each file in ``sql/views`` and ``sql/functions`` defines the object that it is named after. Every upgrade replaces all
+of these objects. To remove one, write a migration.
 """
 
 import re
@@ -19,22 +19,22 @@ from jobs.errors import ConfigurationError
 
 SQL_FOLDER = Path(__file__).resolve().parents[2] / "sql"
 MIN_PGVECTOR = (0, 8, 4)
-"""Earlier versions lose rows of HNSW indexes."""
+"""The minimum version of pgvector. Earlier versions lose rows of HNSW indexes."""
 
 UPGRADE_LOCK = 0x63_61_74_61_6C_6F_67
-"""The word "catalog" as the key of an advisory lock."""
+"""Key of an advisory lock: the bytes of the word "catalog"."""
 
 CANNOT_REPLACE = (
     psycopg2.errors.InvalidTableDefinition,
     psycopg2.errors.InvalidFunctionDefinition,
     psycopg2.errors.AmbiguousFunction,
 )
-"""Errors after a change of columns, results or parameters. In the last case, COMMENT matches two functions."""
+"""Errors if columns, results or parameters have changed. New parameters make COMMENT match two functions."""
 
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """The result of an upgrade: the migrations that were new, and the numbers of views and functions."""
+    """The result of an upgrade: the migrations that it applied, and the numbers of views and functions."""
 
     applied: tuple[str, ...]
     views: int
@@ -46,14 +46,14 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
     """Upgrade the database. A second call changes nothing, and concurrent calls wait for each other.
 
     Raises:
-        ConfigurationError: pgvector is missing or too old, the role lacks a right, a view of somebody else depends on a
-            view that changes, or a newer version has upgraded the database.
+        ConfigurationError: pgvector is missing or too old, the role lacks a privilege, a view that is not ours depends
+            on a view that changes, or a newer version has upgraded the database.
         RetryableError: the database is unavailable.
     """
     engine = create_database_engine(database_url)
     try:
         with translate_database_errors(database_url), _translate_refusals(), engine.connect() as guard:
-            # Held until this connection is closed, even by a kill.
+            # The lock is held until this connection closes, also if the process is killed.
             with guard.begin():
                 guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
             version = _require_pgvector(guard)
@@ -67,10 +67,10 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
 
 
 def check_pgvector_version(installed: str | None, available: str | None) -> str:
-    """Return the version that this database has, or will get from its server.
+    """Return the pgvector version that is installed in the database, or that its server would install.
 
     Raises:
-        ConfigurationError: there is none, or it is older than `MIN_PGVECTOR`.
+        ConfigurationError: pgvector is unavailable, or older than `MIN_PGVECTOR`.
     """
     oldest = ".".join(map(str, MIN_PGVECTOR))
     version = installed or available
@@ -96,7 +96,7 @@ def _require_pgvector(connection: Connection) -> str:
 
 
 def _require_rights(connection: Connection) -> None:
-    """Check two rights whose lack gives no clear error later.
+    """Check two privileges. Without them, later errors would be unclear.
 
     Raises:
         ConfigurationError: the role may not create the schema, or may not use the schema of pgvector.
@@ -135,7 +135,7 @@ def _apply_migrations(connection: Connection, folder: Path) -> tuple[str, ...]:
         raise ConfigurationError("a newer version of the catalog tagger has upgraded this database: update this one")
     due = [name for name in files if name not in applied]
     for name in due:
-        # One transaction for each: after a kill, the next upgrade continues with the first that is not recorded.
+        # One transaction per migration, so an upgrade after a kill continues with the first one that is not recorded.
         with connection.begin():
             _execute_files(connection, [files[name]])
             connection.execute(text("INSERT INTO catalog.migrations (name) VALUES (:name)"), {"name": name})
@@ -143,11 +143,11 @@ def _apply_migrations(connection: Connection, folder: Path) -> tuple[str, ...]:
 
 
 def _define_again(connection: Connection, views: list[Path], functions: list[Path]) -> None:
-    """Replace views and functions, which keeps what others built on them. Drop them only if that fails."""
+    """Replace views and functions, which keeps objects that depend on them. Drop them only if replacing fails."""
     with connection.begin():
-        # Functions can name settings of the vector library only after it is loaded.
+        # Load the vector library, because functions can set its settings only after that.
         connection.execute(text("SELECT '[1]'::vector"))
-        # Functions are created by name, so some come before those that they call.
+        # Functions are created in the order of their names, so some come before functions that they call.
         connection.execute(text("SET LOCAL check_function_bodies = off"))
         try:
             with connection.begin_nested():
@@ -160,7 +160,7 @@ def _define_again(connection: Connection, views: list[Path], functions: list[Pat
 
 
 def order_views(folder: Path) -> list[Path]:
-    """Return the files of all views, each after those that it reads."""
+    """Return the files of all views in an order in which each view comes after the views that it reads."""
     files = {file.stem: file for file in sorted(folder.glob("*.sql"))}
     named = {name: set(re.findall(r"catalog\.(\w+)", file.read_text(encoding="utf-8"))) for name, file in files.items()}
     order = TopologicalSorter({name: sorted(names & (files.keys() - {name})) for name, names in named.items()})

@@ -1,4 +1,4 @@
-"""How much of the catalog a model version has processed, and what a switch to it would change."""
+"""Queries on how much of the catalog a model version has processed, and on what a switch to it would change."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ from jobs.database.spaces import find_space, lock_spaces
 from jobs.database.tables import image_embeddings, image_tags, images, labels, text_queries
 
 PREVIEW_SAMPLE = 4_000
-"""Images compared in a preview: enough for shares within two points, and all of a small catalog."""
+"""Maximum number of images that a preview compares. It makes shares accurate to two percentage points."""
 
 
 def count_unprocessed(connection: Connection, classifier: int | None, space: int | None) -> int:
-    """Count the images in the bucket without a tag or vector of their current bytes, without those that failed.
+    """Count the images in the bucket that lack a tag or vector of their current bytes and have not failed.
 
-    None in place of a classifier or a space skips its results.
+    If ``classifier`` or ``space`` is None, ignore missing tags or vectors.
     """
     statement = text("""
         SELECT count(*) FROM catalog.images i
@@ -39,7 +39,7 @@ def count_unprocessed(connection: Connection, classifier: int | None, space: int
 
 
 LOCK_TIMEOUT = "60s"
-"""Bounds the wait for a listing that is being recorded, since tagging waits for the switch meanwhile."""
+"""Maximum wait for a listing that is being recorded. It is short because tagging waits for the switch meanwhile."""
 
 
 def lock_for_switch(connection: Connection) -> None:
@@ -47,21 +47,21 @@ def lock_for_switch(connection: Connection) -> None:
     connection.execute(text("SELECT set_config('lock_timeout', :timeout, true)"), {"timeout": LOCK_TIMEOUT})
     lock_promotions(connection)
     lock_spaces(connection)
-    # Every chunk and every listing updates images, so this blocks new tags and new images.
+    # Every chunk and every listing updates catalog.images, so this blocks new tags and new images.
     connection.execute(text("LOCK TABLE catalog.images IN SHARE MODE"))
     connection.execute(text("LOCK TABLE catalog.text_queries IN SHARE MODE"))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Images in the bucket with a result of the old version, and those among them without one of the new version."""
+    """Numbers of images in the bucket with a result of the old version, and of those with none of the new version."""
 
     processed: int
     lost: int
 
 
 def count_lost_tags(connection: Connection, old_classifier: int, new_classifier: int) -> Losses:
-    """Count the images that would lose their tag by a switch of the classifier."""
+    """Count the images that would lose their tag if the classifier were switched."""
     statement = text("""
         SELECT count(*) AS processed, count(*) FILTER (WHERE new.image_id IS NULL) AS lost
         FROM catalog.images i
@@ -74,7 +74,7 @@ def count_lost_tags(connection: Connection, old_classifier: int, new_classifier:
 
 
 def count_lost_vectors(connection: Connection, old_space: int, new_space: int) -> Losses:
-    """Count the images that would lose their vector by a switch of the encoder."""
+    """Count the images that would lose their vector if the encoder were switched."""
     statement = text("""
         SELECT count(*) AS processed, count(*) FILTER (WHERE new.image_id IS NULL) AS lost
         FROM catalog.images i
@@ -90,9 +90,9 @@ def count_lost_vectors(connection: Connection, old_space: int, new_space: int) -
 class SwitchPreview:
     """The live version compared with another one, on a random sample of the images in the bucket.
 
-    ``processed`` images have a result of the other version; the rest would have none until the next ingest. ``changed``
-    of the ``compared`` ones would change their category; labels stay. Vectors are not compared, since every search may
-    change. ``new_texts`` are search texts that the other encoder has not embedded.
+    ``processed`` images have a result of the other version. The rest would have none until the next ingest. Of the
+    ``compared`` images, ``changed`` would change their category; labeled images keep theirs. Vectors are not compared,
+    because any search may change. ``new_texts`` counts search texts that the other encoder has not embedded.
     """
 
     kind: ModelKind
@@ -163,8 +163,8 @@ def _count_vectors(present_version_id: int | None, other_version_id: int, space_
 class PromotionReport:
     """The champion of a kind after a promotion.
 
-    ``is_new`` is False if it was the champion before. ``unprocessed_images`` counts the images in the bucket without a
-    result of it.
+    ``is_new`` is False if it was the champion before. ``unprocessed_images`` counts the images in the bucket that it
+    has not processed.
     """
 
     kind: ModelKind
@@ -177,11 +177,11 @@ class PromotionReport:
 
 
 def report_champion(connection: Connection, kind: ModelKind, *, is_new: bool) -> PromotionReport:
-    """Describe the champion of a kind, which exists."""
+    """Return the report on the champion of a kind. A champion must exist."""
     promotion, live = read_latest_promotion(connection, kind), read_live_model(connection, kind)
     assert promotion is not None
     version = promotion.model_version_id
-    # No space has the number 0: without a space, every image is unprocessed.
+    # No space has id 0, so without a space every image counts as unprocessed.
     space = find_space(connection, version) or 0 if kind == "encoder" else None
     return PromotionReport(
         kind=kind,

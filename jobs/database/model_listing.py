@@ -1,4 +1,4 @@
-"""Model versions with their history, for people and for JSON."""
+"""List model versions with their history, for people and as JSON."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,10 @@ from jobs.errors import NotFoundError
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A model version. ``run_id`` is that of its training, and times are ISO 8601.
+    """A model version. ``run_id`` is the run that trained it. Times are in ISO 8601.
 
-    ``built_from`` is the trained version of a build. Without a ``precision``, each machine uses its default.
+    ``built_from`` is the trained version that a build was made from. Without a ``precision``, each machine uses its
+    default.
     """
 
     model_version_id: int
@@ -82,7 +83,7 @@ class ListedSwitch:
 
 @dataclass(frozen=True)
 class ModelDetails(ModelRecord):
-    """A model version with its history, the latest first."""
+    """A model version with its history, newest first."""
 
     evaluations: list[ListedEvaluation]
     promotions: list[ListedPromotion]
@@ -90,7 +91,7 @@ class ModelDetails(ModelRecord):
 
 
 def list_model_versions(connection: Connection) -> list[ModelSummary]:
-    """List all model versions, the latest first."""
+    """List all model versions, newest first."""
     rows = connection.execute(text(VERSIONS), {"id": None, "time_format": ISO_8601})
     return list(read_records(rows, ModelSummary))
 
@@ -99,7 +100,7 @@ def show_model_version(connection: Connection, model_version_id: int) -> ModelDe
     """Return a model version with its history.
 
     Raises:
-        NotFoundError: there is none with this id.
+        NotFoundError: no version has this id.
     """
     parameters = {"id": model_version_id, "time_format": ISO_8601}
     version = read_record(connection.execute(text(VERSIONS), parameters), ModelRecord)

@@ -1,4 +1,4 @@
-"""Queries on ``model_versions``, and which of them are champions or live."""
+"""Queries on ``model_versions``: register versions, and find the champions and the live ones."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,10 +14,10 @@ MODEL_KINDS: tuple[ModelKind, ...] = ("classifier", "encoder")
 
 @dataclass(frozen=True)
 class NewModelVersion:
-    """A checkpoint to register: ``categories`` only of a classifier, ``dimensions`` only of an encoder.
+    """A checkpoint to register. Only classifiers have ``categories``, and only encoders have ``dimensions``.
 
-    Without a ``precision`` each machine takes its own. ``built_from`` is the trained version of which this one is the
-    build, and ``fidelity`` what was tried for it.
+    Without a ``precision``, each machine uses its default. ``built_from`` is the trained version that this build was
+    made from, and ``fidelity`` lists the builds that were tried.
     """
 
     kind: ModelKind
@@ -51,13 +51,13 @@ class ModelVersion:
 
     @property
     def vector_dimensions(self) -> int:
-        """The length of an encoder's vectors, which the schema requires."""
+        """The length of an encoder's vectors. The schema guarantees that an encoder has one."""
         assert self.dimensions is not None
         return self.dimensions
 
 
 def insert_model_version(connection: Connection, version: NewModelVersion) -> ModelVersion:
-    """Register a checkpoint. If its artifact is registered already, return that version."""
+    """Register a checkpoint. If its artifact is already registered, update and return that version."""
     statement = """
         INSERT INTO catalog.model_versions AS v (kind, artifact_uri, weights_sha256, preprocessing, categories,
             dimensions, data_snapshot, code_version, library_versions, metrics, engine, precision, built_from,
@@ -78,13 +78,13 @@ def insert_model_version(connection: Connection, version: NewModelVersion) -> Mo
 
 
 def read_model_version(connection: Connection, model_version_id: int) -> ModelVersion:
-    """Return the version of an id that comes from a foreign key and therefore exists."""
+    """Return a version by its id. The id must exist, for example because it comes from a foreign key."""
     statement = text("SELECT * FROM catalog.model_versions WHERE model_version_id = :id")
     return next(read_records(connection.execute(statement, {"id": model_version_id}), ModelVersion))
 
 
 def find_build_version(connection: Connection, trained_version_id: int) -> int | None:
-    """Return the latest build of a trained version, or None before the first."""
+    """Return the latest build of a trained version, or None if it has none."""
     statement = text("""
         SELECT model_version_id FROM catalog.model_versions WHERE built_from = :id ORDER BY built_at DESC LIMIT 1
     """)
@@ -93,7 +93,7 @@ def find_build_version(connection: Connection, trained_version_id: int) -> int |
 
 
 def read_champion(connection: Connection, kind: ModelKind) -> ModelVersion | None:
-    """Return the version of the latest promotion of a kind, or None before the first."""
+    """Return the version that was promoted last, or None before the first promotion of a kind."""
     statement = text("""
         SELECT v.* FROM catalog.champion_models n JOIN catalog.model_versions v USING (model_version_id)
         WHERE n.kind = :kind
@@ -114,7 +114,7 @@ def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
     """Return the champion of a kind.
 
     Raises:
-        NotFoundError: nothing of this kind was ever promoted.
+        NotFoundError: no version of this kind was ever promoted.
     """
     champion = read_champion(connection, kind)
     if champion is None:
@@ -143,7 +143,7 @@ class LiveVersions:
 
 
 def read_live_versions(connection: Connection) -> LiveVersions:
-    """Read both in one statement, so they belong to the same moment."""
+    """Return both live versions. One statement reads them, so they belong to the same moment."""
     row = connection.execute(
         text("""
             SELECT (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier') AS classifier,
