@@ -1,1 +1,1 @@
-"""Every query of the catalog."""
+"""Run all queries on the catalog."""

@@ -1,4 +1,4 @@
-"""Trainings, evaluations and gate decisions of candidates."""
+"""Queries on the trainings, evaluations and gate decisions of candidates."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def find_latest_evaluation(connection: Connection, kind: ModelKind) -> Evaluatio
 
 
 def find_evaluation(connection: Connection, candidate_version_id: int) -> Evaluation | None:
-    """Return the latest evaluation of a candidate, or None if its run has evaluated a candidate again since."""
+    """Return the latest evaluation of a candidate, or None if its run has evaluated another candidate since."""
     statement = text("""
         SELECT * FROM (
             SELECT * FROM catalog.evaluations WHERE candidate_version_id = :version ORDER BY evaluation_id DESC LIMIT 1

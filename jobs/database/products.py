@@ -1,4 +1,4 @@
-"""Products: their fused tags, their history for the pages, and the categories that occur."""
+"""Queries on products: their tags, their history for the pages, and the categories that occur."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ MAX_TAGS = 500
 
 
 def list_categories(connection: Connection) -> tuple[str, ...]:
-    """List the categories of the live classifier and of all labels, in alphabetical order."""
+    """Return the categories of the live classifier and of all labels, in alphabetical order."""
     statement = text("""
         WITH RECURSIVE given AS (
             (SELECT category FROM catalog.labels ORDER BY category LIMIT 1)
@@ -30,7 +30,7 @@ def list_categories(connection: Connection) -> tuple[str, ...]:
 
 
 def choose_example_product(connection: Connection) -> str | None:
-    """Return the first product with several images, else the first one, or None if no image has a vector."""
+    """Return the first product with vectors, preferably one with several images, or None if no image has a vector."""
     statement = text("""
         SELECT product_id FROM catalog.images i
         WHERE deleted_at IS NULL AND EXISTS (SELECT FROM catalog.image_embeddings e WHERE e.image_id = i.image_id)
@@ -42,7 +42,7 @@ def choose_example_product(connection: Connection) -> str | None:
 
 @dataclass(frozen=True)
 class ProductImage:
-    """An image with its current tag. ``top_3`` is the live classifier's, even where a label overrules it."""
+    """An image with its current tag. ``top_3`` comes from the live classifier, even if a label overrides its tag."""
 
     image_id: int
     object_key: str
@@ -60,7 +60,7 @@ class ProductImage:
 
 @dataclass(frozen=True)
 class PastTag:
-    """A tag or label that an image got at some time. A label has no version."""
+    """A tag or label that an image got at some time. A label has no ``classifier_version_id``."""
 
     image_id: int
     category: str
@@ -113,7 +113,7 @@ PRODUCT = """
     LEFT JOIN catalog.current_product_tags t USING (product_id)
     WHERE p.product_id = :product
 """
-# Not from current_image_tags, which leaves out deleted images.
+# The view current_image_tags is not used, because it omits deleted images.
 IMAGES = """
     SELECT i.image_id, i.object_key, i.size_bytes, i.width, i.height, i.first_seen_at, i.deleted_at,
            coalesce(l.category, t.category) AS category,
@@ -147,10 +147,10 @@ TAGS = """
 
 
 def renew_product_tags(connection: Connection, classifier_version_id: int) -> int:
-    """Update the tags of all products whose images or images' tags have changed. Return how many.
+    """Update the tags of all products whose images, or their tags, have changed. Return the number of these products.
 
-    The probabilities of a product are the mean of those of its images (a linear opinion pool). One bad image cannot
-    veto what the others agree on, as it could in a product of probabilities.
+    The probabilities of a product are the mean of its images' probabilities (a linear opinion pool). If probabilities
+    were multiplied instead, one bad image could veto what the others agree on.
     """
     parameters = {"classifier": classifier_version_id}
     connection.execute(

@@ -1,4 +1,4 @@
-"""Promotions, rollbacks and switches: which version is the champion, and which one is live."""
+"""Queries on promotions, rollbacks and switches: which version is the champion, and which one is live."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Promotion:
 
 
 def lock_promotions(connection: Connection) -> None:
-    """Let one transaction at a time change the champion. Readers are not blocked."""
+    """Block other transactions that change a champion until this one ends. Readers are not blocked."""
     connection.execute(text("LOCK TABLE catalog.promotions IN SHARE ROW EXCLUSIVE MODE"))
 
 
@@ -55,7 +55,7 @@ def insert_promotion(connection: Connection, promotion: NewPromotion) -> int:
 
 
 def find_rollback(connection: Connection, kind: ModelKind, model_version_id: int) -> str | None:
-    """Return who rolled a version back and why, or None if nobody did or it was promoted again since."""
+    """Return who rolled a version back and why, or None if nobody did or it was promoted again afterwards."""
     statement = text("""
         SELECT CASE WHEN p.model_version_id <> :version THEN p.promoted_by || ': ' || p.reason END
         FROM catalog.promotions p
@@ -68,7 +68,7 @@ def find_rollback(connection: Connection, kind: ModelKind, model_version_id: int
 
 
 def read_latest_promotion(connection: Connection, kind: ModelKind) -> Promotion | None:
-    """Return the promotion that made the champion of a kind, or None before the first."""
+    """Return the latest promotion of a kind, which made the champion, or None before the first."""
     statement = text("""
         SELECT *, evaluation_id IS NULL AND replaced_version_id IS NOT NULL AS is_rollback
         FROM catalog.promotions WHERE kind = :kind ORDER BY promotion_id DESC LIMIT 1
@@ -92,7 +92,7 @@ class PastPromotion:
 
 
 def read_promotion_history(connection: Connection, size: int) -> tuple[PastPromotion, ...]:
-    """Return the latest promotions, the last first."""
+    """Return the latest promotions, newest first."""
     rows = connection.execute(
         text("""
             SELECT p.*, p.evaluation_id IS NULL AND p.replaced_version_id IS NOT NULL AS is_rollback,
@@ -107,7 +107,7 @@ def read_promotion_history(connection: Connection, size: int) -> tuple[PastPromo
 
 @dataclass(frozen=True)
 class Champion:
-    """The champion of a kind and the live version. ``gates_passed`` of ``gates`` are those of its evaluation."""
+    """The champion and the live version of a kind. The champion's evaluation passed ``gates_passed`` of ``gates``."""
 
     kind: ModelKind
     model_version_id: int
@@ -176,7 +176,7 @@ def insert_decision(connection: Connection, decision: ChampionDecision) -> int:
 
 
 def read_decision(connection: Connection, decision_id: int) -> StoredDecision | None:
-    """Return a decision. It expires after a day, because its grounds may have changed by then."""
+    """Return a decision. It expires after a day, because the reasons for it may have changed by then."""
     statement = text("""
         SELECT *, done_at IS NOT NULL AS is_done, decided_at < now() - interval '1 day' AS is_expired
         FROM catalog.champion_decisions WHERE decision_id = :decision_id
@@ -185,10 +185,10 @@ def read_decision(connection: Connection, decision_id: int) -> StoredDecision | 
 
 
 def close_decision(connection: Connection, decision_id: int) -> None:
-    """Mark a decision as carried out, in the transaction that does it and under `lock_promotions`.
+    """Mark a decision as carried out. Call it in the transaction that does so, under `lock_promotions`.
 
     Raises:
-        RefusedError: it was carried out before.
+        RefusedError: it was already carried out.
     """
     statement = text("""
         UPDATE catalog.champion_decisions SET done_at = clock_timestamp()
@@ -200,7 +200,7 @@ def close_decision(connection: Connection, decision_id: int) -> None:
 
 @dataclass(frozen=True)
 class Switch:
-    """The version that becomes live, and the one before, which is None for the first of a kind."""
+    """The version that becomes live and the version that it replaces, which is None for the first of a kind."""
 
     kind: ModelKind
     model_version_id: int
@@ -208,7 +208,7 @@ class Switch:
 
 
 def insert_switch(connection: Connection, switch: Switch, report: Mapping[str, Any] | None = None) -> None:
-    """Make a version live from the caller's commit on. For an encoder, call `make_space_live` instead."""
+    """Make a version live as soon as the caller commits. For an encoder, call `make_space_live` instead."""
     statement = """
         INSERT INTO catalog.switches (kind, model_version_id, replaced_version_id, report)
         VALUES (:kind, :model_version_id, :replaced_version_id, :report)
@@ -217,7 +217,7 @@ def insert_switch(connection: Connection, switch: Switch, report: Mapping[str, A
 
 
 def find_latest_other(connection: Connection, kind: ModelKind, model_version_id: int) -> int | None:
-    """Return the version other than this one that was live last, or None."""
+    """Return the version, other than this one, that was live last, or None."""
     statement = text("""
         SELECT model_version_id FROM catalog.switches WHERE kind = :kind AND model_version_id <> :version
         ORDER BY switch_id DESC LIMIT 1

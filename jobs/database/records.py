@@ -1,4 +1,4 @@
-"""Convert rows to records and values to parameters, in one way for every query."""
+"""Convert rows to records and values to parameters, the same way for every query."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
@@ -12,17 +12,17 @@ Record = TypeVar("Record")
 
 
 def read_records(result: Result[Any], record_type: Callable[..., Record]) -> Iterator[Record]:
-    """Yield a record of a dataclass for each row. Each field is read from the column of its name.
+    """Yield a dataclass record for each row. Each field is read from the column with its name.
 
-    A field that is a dataclass itself is read from the same row. For a field that is a tuple, an array becomes a tuple
-    and NULL an empty one. A field without a column keeps its default; a column without a field is ignored.
+    A field that is itself a dataclass is read from the same row. For a tuple field, an array becomes a tuple and NULL
+    an empty tuple. A field without a column keeps its default. A column without a field is ignored.
     """
     build: Callable[[Any], Record] = _make_builder(record_type, tuple(result.keys()))
     return map(build, result)
 
 
 def read_record(result: Result[Any], record_type: Callable[..., Record]) -> Record | None:
-    """Return the record of the only row, or None if there is no row."""
+    """Return the only row as a record, or None if there is no row."""
     row = result.one_or_none()
     return None if row is None else _make_builder(record_type, tuple(result.keys()))(row)
 
@@ -45,5 +45,5 @@ def _make_builder(record_type: Any, columns: tuple[str, ...]) -> Callable[[Any],
 
 
 def text_with_json(statement: str, *names: str) -> TextClause:
-    """Return a statement that sends the parameters of these names as JSON; None is sent as NULL."""
+    """Return a statement that sends the parameters with these names as JSON, and None as NULL."""
     return text(statement).bindparams(*(bindparam(name, type_=JSONB(none_as_null=True)) for name in names))

@@ -1,4 +1,4 @@
-"""Queries for the review of single images: which to show, what people answered, and the random audit."""
+"""Queries for reviews: which images to show, what reviewers answered, and the random audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Reason = Literal["low_confidence", "images_disagree", "label_error", "drifted_cl
 
 
 def find_unsure(connection: Connection, classifier_version_id: int, below: float, limit: int) -> Sequence[int]:
-    """Return unlabelled images with a tag of low confidence, the least confident first."""
+    """Return unlabeled images whose tag has low confidence, least confident first."""
     statement = text("""
         SELECT i.image_id
         FROM catalog.images i JOIN catalog.image_tags t ON t.image_id = i.image_id
@@ -28,7 +28,7 @@ def find_unsure(connection: Connection, classifier_version_id: int, below: float
 
 
 def find_disagreeing(connection: Connection, classifier_version_id: int, limit: int) -> Sequence[int]:
-    """Return images whose tag differs from their product's. One label settles the whole product."""
+    """Return images whose tag differs from that of their product. A product with a label counts as settled."""
     statement = text("""
         SELECT i.image_id
         FROM catalog.product_tags d
@@ -47,9 +47,9 @@ def find_disagreeing(connection: Connection, classifier_version_id: int, limit: 
 def find_doubtful_labels(
     connection: Connection, classifier_version_id: int, confidence: float, labels_checked: int, limit: int
 ) -> Sequence[int]:
-    """Return images whose label a confident tag contradicts, the most confident first.
+    """Return images whose label is contradicted by a confident tag, most confident first.
 
-    Only the latest labels are checked. An image that was reviewed for the same classifier is left out.
+    Only the latest labels are checked. Images that were already reviewed for this classifier are left out.
     """
     statement = text("""
         WITH contradicted AS MATERIALIZED (
@@ -80,7 +80,7 @@ def find_doubtful_labels(
 def find_of_categories(
     connection: Connection, classifier_version_id: int, categories: Sequence[str], limit: int
 ) -> Sequence[int]:
-    """Return unlabelled images tagged with one of these categories, the latest first."""
+    """Return unlabeled images that are tagged with one of these categories, newest first."""
     statement = text("""
         SELECT found.image_id
         FROM unnest(CAST(:categories AS text[])) AS wanted (category)
@@ -105,7 +105,7 @@ def _join_tags(classifier_version_id: int) -> Any:
 
 
 def draw_audit(connection: Connection, classifier_version_id: int, limit: int) -> Sequence[int]:
-    """Return the next unlabelled images of the classifier's random audit."""
+    """Return the next unlabeled images in the random audit of a classifier."""
     has_label = select(labels.c.label_id).where(labels.c.image_id == images.c.image_id).exists()
     drawn = select_random_images(
         classifier_version_id,
@@ -119,7 +119,7 @@ def draw_audit(connection: Connection, classifier_version_id: int, limit: int) -
 
 @dataclass(frozen=True)
 class ReviewItem:
-    """An image to review. ``label`` is its latest label, if it has one that is in doubt."""
+    """An image to review. ``label`` is its latest label, or None if it has none."""
 
     image_id: int
     product_id: str
@@ -134,7 +134,7 @@ class ReviewItem:
 def read_review_items(
     connection: Connection, classifier_version_id: int, reasons: dict[int, Reason]
 ) -> tuple[ReviewItem, ...]:
-    """Describe images, by id and reason, in their order."""
+    """Return the review items of the images in ``reasons``, in their order."""
     rows = connection.execute(
         text("""
             SELECT i.image_id, i.product_id, p.display_name, shown.reason, t.category, t.confidence,
@@ -179,13 +179,13 @@ class PastAnswer:
 
 
 def lock_image_review(connection: Connection, image_id: int) -> None:
-    """Let one transaction at a time answer for an image."""
+    """Block other reviews of an image until the transaction ends."""
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('review', :image))"), {"image": image_id})
 
 
 @dataclass(frozen=True)
 class OthersAnswer:
-    """The answer of another person."""
+    """The answer of another reviewer."""
 
     answer: str
     reviewed_by: str
@@ -194,7 +194,7 @@ class OthersAnswer:
 def find_others_answer(
     connection: Connection, classifier_version_id: int, image_id: int, person: str
 ) -> OthersAnswer | None:
-    """Return the latest answer for an image that somebody else gave, or None."""
+    """Return the latest answer for an image by somebody other than ``person``, or None."""
     statement = text("""
         SELECT answer, reviewed_by FROM catalog.reviews
         WHERE image_id = :image AND classifier_version_id = :version AND undone_at IS NULL AND reviewed_by <> :person
@@ -205,7 +205,7 @@ def find_others_answer(
 
 
 def insert_review(connection: Connection, classifier_version_id: int, answer: Answer, reviewed_by: str) -> int | None:
-    """Store an answer and its label. Return the id, or None if the bucket has no such image with a tag."""
+    """Store an answer and its label. Return the review's id, or None if the bucket has no such image with a tag."""
     statement = text("""
         WITH tag AS (
             SELECT t.image_id, t.category, t.confidence
@@ -227,14 +227,14 @@ def insert_review(connection: Connection, classifier_version_id: int, answer: An
 
 @dataclass(frozen=True)
 class StoredReview:
-    """A review that may be undone. ``overruled_by`` gave the latest label, if somebody did since."""
+    """A review to undo. ``overruled_by`` is the person who labeled the image afterwards, or None."""
 
     undone_by: str | None
     overruled_by: str | None
 
 
 def lock_review(connection: Connection, review_id: int) -> StoredReview | None:
-    """Return a review and lock it until the transaction ends, or None if it does not exist."""
+    """Return a review and lock it until the transaction ends. Return None if it does not exist."""
     statement = text("""
         SELECT r.undone_by,
                (SELECT l.labelled_by FROM catalog.labels l WHERE l.image_id = r.image_id AND l.label_id > r.label_id
@@ -260,7 +260,7 @@ def undo_review(connection: Connection, review_id: int, undone_by: str) -> None:
 
 
 def read_past_answers(connection: Connection, reviewed_by: str, size: int) -> tuple[PastAnswer, ...]:
-    """Return the last answers of a person, the latest first."""
+    """Return the latest answers of a person, newest first."""
     rows = connection.execute(
         text("""
             SELECT r.*, i.product_id, r.undone_at IS NOT NULL AS is_undone
@@ -284,7 +284,7 @@ def count_audit_reviews(connection: Connection, classifier_version_id: int) -> i
 
 @dataclass(frozen=True)
 class AuditCounts:
-    """The images of an audit that have a label, how many of their tags are correct, and how many have no label."""
+    """Numbers of audited images: with a label (``answered``), with a tag equal to it, and without a label."""
 
     answered: int
     correct: int
@@ -292,9 +292,9 @@ class AuditCounts:
 
 
 def count_audit(connection: Connection, classifier_version_id: int, limit: int) -> AuditCounts:
-    """Compare tags with labels among the first images of the audit, up to the last one that it asked about.
+    """Compare tags with labels for the first images of the audit, up to the last one that was reviewed for it.
 
-    Labels given for another reason count too. Without them, only the easy images of the sample would be left.
+    Labels that were given for another reason count too. Without them, only the easy images of the sample would count.
     """
     last = read_record(
         connection.execute(

@@ -1,4 +1,4 @@
-"""What tagging runs did: sums over the chunks of their ledger, for reports and pages."""
+"""Queries on what tagging runs did: sums over the chunks in their ledger, for reports and pages."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,9 +13,9 @@ SAMPLE_SIZE = 24
 
 @dataclass(frozen=True)
 class RunTotals:
-    """The sums over all chunks of a run, and how much of the plan they cover. See `ChunkCounts`.
+    """The sums over all chunks of a run, and the size of its plan. See `ChunkCounts`.
 
-    They are stored as JSON in ``tagging_runs.totals``, so a new field needs a default.
+    The totals are stored as JSON in ``tagging_runs.totals``, so a new field needs a default.
     """
 
     entries: int
@@ -37,7 +37,7 @@ class RunTotals:
 
 
 def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
-    """Add up the ledger of a run."""
+    """Add up the chunks in the ledger of a run."""
     row = connection.execute(
         text("""
             SELECT entries, tagged, reused, failed, read_seconds, decode_seconds, predict_seconds, write_seconds,
@@ -59,7 +59,7 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
 
 
 def _sum_by_name(connection: Connection, run_id: str) -> dict[str, dict[str, float]]:
-    """Add up the ledger's JSON objects, by column and by the names in them."""
+    """Add up the ledger's JSON objects, by column and by name within the objects."""
     rows = connection.execute(
         text("""
             SELECT counted.column_name, one.name, sum(one.number::float) AS number
@@ -94,7 +94,7 @@ def _sum_confidences(connection: Connection, run_id: str) -> list[int]:
 
 
 def read_totals(connection: Connection, run_id: str) -> RunTotals:
-    """Return the totals stored when the run finished, or add up what is committed so far."""
+    """Return the totals that were stored when the run finished, or add up the chunks committed so far."""
     statement = text("SELECT totals FROM catalog.tagging_runs WHERE run_id = :run")
     totals = connection.execute(statement, {"run": run_id}).scalar_one()
     return RunTotals(**totals) if totals else sum_chunks(connection, run_id)
@@ -102,7 +102,7 @@ def read_totals(connection: Connection, run_id: str) -> RunTotals:
 
 @dataclass(frozen=True)
 class EmbeddedCounts:
-    """Vectors that were written into a space without an index, and those that were inserted into an index."""
+    """Numbers of vectors that were written before the space had an index, and that were added to an existing index."""
 
     without_index: int
     into_index: int
@@ -121,7 +121,7 @@ def count_embedded(connection: Connection, run_id: str) -> EmbeddedCounts:
 
 @dataclass(frozen=True)
 class WorkCounts:
-    """Images that were processed, and how many of them failed."""
+    """Numbers of images that were processed and of those that failed."""
 
     entries: int
     failed: int
@@ -138,7 +138,7 @@ def sum_run_and_parts(connection: Connection, run_id: str) -> WorkCounts:
 
 
 def read_recent_speed(connection: Connection) -> float | None:
-    """Return images per second and process over the latest 20 chunks with new predictions, None before the first."""
+    """Return images per second and process over the latest 20 chunks with new predictions, or None without any."""
     statement = text("""
         SELECT sum(entries) / nullif(sum(wall_seconds), 0)
         FROM (SELECT * FROM catalog.run_chunks WHERE tagged > 0 ORDER BY committed_at DESC LIMIT 20) latest
@@ -162,7 +162,7 @@ class RunSummary(RunTotals):
 
 @dataclass(frozen=True)
 class RunImages:
-    """A sample of the images that a run tagged, and of those that failed and are still open."""
+    """A sample of the images that a run tagged, and of those that failed in it and are still failed."""
 
     tagged: tuple[int, ...]
     failed: tuple[int, ...]
@@ -183,7 +183,7 @@ class RunDetails:
 
 
 def list_runs(connection: Connection, size: int) -> tuple[RunSummary, ...]:
-    """List the latest runs, the last first."""
+    """List the latest runs, newest first."""
     rows = connection.execute(text(RUNS), {"run": None, "size": size}).all()
     return tuple(_summarize(connection, row) for row in rows)
 

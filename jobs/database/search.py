@@ -1,4 +1,4 @@
-"""Searches: the search functions of the catalog, and the stored vectors of texts (``text_queries``)."""
+"""Call the search functions of the catalog, and store the vectors of texts in ``text_queries``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ REFUSED_QUERIES = (
     psycopg2.errors.ObjectNotInPrerequisiteState,
     psycopg2.DataError,
 )
-"""Errors that the functions in ``sql/functions`` raise, and those for values that Postgres cannot store."""
+"""Errors that the functions in ``sql/functions`` raise, and errors about values that Postgres cannot store."""
 
 
 @dataclass(frozen=True)
 class ProductHit:
-    """A product that was found, with its best image. ``similarity`` is a cosine, -1 to 1."""
+    """A product that a search found, with its best image. ``similarity`` is a cosine, -1 to 1."""
 
     product_id: str
     display_name: str | None
@@ -34,7 +34,7 @@ class ProductHit:
 
 
 def search_by_text(connection: Connection, query_text: str, k: int, category: str | None) -> list[ProductHit]:
-    """Return the ``k`` products that fit a stored text best.
+    """Return the ``k`` products that match a stored text best.
 
     Raises:
         NotFoundError, RefusedError: as `_read_hits` does.
@@ -71,8 +71,8 @@ def _read_hits(connection: Connection, query: TextClause, parameters: dict[str, 
     """Run one of the search functions.
 
     Raises:
-        NotFoundError: the product, its vector or the space does not exist. The message is that of the SQL function.
-        RefusedError: a value is invalid. The message is that of the database.
+        NotFoundError: the product, its vector or the space does not exist. The message comes from the SQL function.
+        RefusedError: a value is invalid. The message comes from the database.
     """
     try:
         return list(read_records(connection.execute(query, parameters), ProductHit))
@@ -84,12 +84,12 @@ def _read_hits(connection: Connection, query: TextClause, parameters: dict[str, 
         kind = RefusedError if isinstance(error.orig, psycopg2.DataError) else NotFoundError
         raise kind(f"{message} ({hint})" if hint else message) from None
     except ValueError as error:
-        # The driver refuses text that Postgres cannot store: a NUL character, half a surrogate pair.
+        # The driver rejects text that Postgres cannot store, such as a NUL character or half a surrogate pair.
         raise RefusedError(f"the query is not a text that Postgres can store: {error}") from None
 
 
 def format_search(function: str, *arguments: str | int, category: str | None) -> str:
-    """Return the SQL for a search, to show to people."""
+    """Return the SQL of a search, for display."""
     given = [*arguments, *([category] if category is not None else [])]
     # A backslash needs no escape in a standard SQL string.
     quoted = [str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'" for value in given]
@@ -97,7 +97,7 @@ def format_search(function: str, *arguments: str | int, category: str | None) ->
 
 
 def is_text_known(connection: Connection, encoder_version_id: int, query_text: str) -> bool:
-    """Return whether the vector of a text is stored for an encoder."""
+    """Return whether an encoder's vector of a text is stored."""
     statement = text("""
         SELECT EXISTS (SELECT FROM catalog.text_queries WHERE query_text = :text AND encoder_version_id = :encoder)
     """)
@@ -107,7 +107,7 @@ def is_text_known(connection: Connection, encoder_version_id: int, query_text: s
 def insert_text_vectors(
     connection: Connection, encoder_version_id: int, texts: Sequence[str], vectors: np.ndarray
 ) -> None:
-    """Store the vectors [n, dimensions] of texts. Texts that are stored already keep theirs."""
+    """Store the vectors [n, dimensions] of texts. Texts that are already stored keep their vectors."""
     statement = text("""
         INSERT INTO catalog.text_queries (query_text, encoder_version_id, embedding)
         SELECT query_text, :encoder, embedding
@@ -119,7 +119,7 @@ def insert_text_vectors(
 
 
 def list_missing_texts(connection: Connection, encoder_version_id: int, limit: int) -> list[str]:
-    """List texts with a vector of another encoder but none of this one, at most ``limit``."""
+    """Return at most ``limit`` texts that have a vector of another encoder but none of this one."""
     statement = text("""
         SELECT DISTINCT query_text FROM catalog.text_queries q
         WHERE NOT EXISTS (SELECT FROM catalog.text_queries k
@@ -130,7 +130,7 @@ def list_missing_texts(connection: Connection, encoder_version_id: int, limit: i
 
 
 def count_missing_texts(connection: Connection, encoder_version_id: int) -> int:
-    """Count the texts with a vector of another encoder but none of this one."""
+    """Count the texts that have a vector of another encoder but none of this one."""
     statement = text("""
         SELECT count(DISTINCT query_text) FROM catalog.text_queries q
         WHERE NOT EXISTS (SELECT FROM catalog.text_queries k

@@ -1,4 +1,4 @@
-"""Vector spaces: one for each encoder, with its vectors and its index."""
+"""Queries on vector spaces. Each encoder has one, with its vectors and its index."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ SpaceState = Literal["building", "live", "retired"]
 HNSW_LINKS = 16
 HNSW_CANDIDATES = 64
 MAINTENANCE_BYTES_PER_ROW = 1000
-"""Memory of an HNSW build for each row, without its vector: 716 measured, and some reserve."""
+"""Memory that an HNSW build needs per row, in addition to the vector: 716 bytes measured, plus a margin."""
 
 MAINTENANCE_BYTES = (64 * 2**20, 2 * 2**30)
-"""Bounds for the memory of an index build. A build that needs more becomes slower."""
+"""Minimum and maximum memory of an index build. A build that needs more is slower."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +31,18 @@ class EmbeddingSpace:
 
     @property
     def partition(self) -> str:
-        """The table with the vectors. Safe to put into SQL, like `index`."""
+        """The name of the table with the vectors. Like `index`, it is safe to insert into SQL."""
         return f"image_embeddings_{self.space_id:d}"
 
     @property
     def index(self) -> str:
-        """The HNSW index of the partition."""
+        """The name of the HNSW index on the partition."""
         return f"{self.partition}_hnsw"
 
 
 @dataclass(frozen=True)
 class SpaceSummary:
-    """A space and its size, including its index. ``vectors`` is None if it was dropped."""
+    """A space and its size, including its index. ``vectors`` is None if the space was dropped."""
 
     space_id: int
     encoder_version_id: int
@@ -54,12 +54,12 @@ class SpaceSummary:
 
 
 def open_space(connection: Connection, encoder_version_id: int, dimensions: int) -> int:
-    """Return the id of an encoder's space, and create its table if it is new or was dropped.
+    """Return the id of an encoder's space. Create the space if it does not exist or was dropped.
 
-    A new space blocks writers of ``catalog.images`` until the caller's transaction ends. Searches are not blocked.
+    Creating it blocks writers of ``catalog.images`` until the caller's transaction ends. Searches are not blocked.
 
     Raises:
-        RefusedError: the encoder has a space of other dimensions.
+        RefusedError: the encoder has a space with other dimensions.
     """
     space = _read_space_of(connection, encoder_version_id)
     if space is None or not _relation_exists(connection, space.partition):
@@ -73,7 +73,7 @@ def open_space(connection: Connection, encoder_version_id: int, dimensions: int)
 
 
 def _create_space(connection: Connection, encoder_version_id: int, dimensions: int) -> EmbeddingSpace:
-    """Create the space, unless another job has created it meanwhile."""
+    """Create the space, unless another job has created it in the meantime."""
     lock_spaces(connection)
     connection.execute(
         text("""
@@ -85,7 +85,7 @@ def _create_space(connection: Connection, encoder_version_id: int, dimensions: i
     space = _read_space_of(connection, encoder_version_id)
     assert space is not None
     if not _relation_exists(connection, space.partition):
-        # Attached, because creating a table as a partition would block readers of all other spaces.
+        # Create a table and attach it. Creating it as a partition would block readers of all other spaces.
         connection.execute(
             text(
                 f"CREATE TABLE catalog.{space.partition} "
@@ -104,10 +104,10 @@ def _create_space(connection: Connection, encoder_version_id: int, dimensions: i
 
 
 def create_space_index(connection: Connection, space_id: int) -> None:
-    """Index the vectors of a space, unless it has an index. Writers of the space wait meanwhile.
+    """Index the vectors of a space, unless it has an index. The build blocks writers of the space.
 
-    The build is several times faster than inserting rows into a finished index. A million rows still take minutes, so
-    it blocks only this space: a rollback can switch to another one meanwhile.
+    Building an index is several times faster than inserting rows into an existing one, but takes minutes for a million
+    rows. It therefore blocks only this space: a rollback can still switch to another one.
     """
     lock_space(connection, space_id)
     space = read_space(connection, space_id)
@@ -119,7 +119,7 @@ def create_space_index(connection: Connection, space_id: int) -> None:
     connection.execute(
         text(
             f"CREATE INDEX {space.index} ON catalog.{space.partition} "
-            # The column has no fixed length, but an index needs one. Searches repeat this expression.
+            # The column has no fixed dimensions, but an index needs them. Searches must use the same expression.
             f"USING hnsw ((embedding::halfvec({space.dimensions:d})) halfvec_cosine_ops) "
             f"WITH (m = {HNSW_LINKS:d}, ef_construction = {HNSW_CANDIDATES:d})"
         )
@@ -127,9 +127,9 @@ def create_space_index(connection: Connection, space_id: int) -> None:
 
 
 def make_space_live(connection: Connection, space_id: int, report: Mapping[str, Any] | None = None) -> None:
-    """Make a space and its encoder live from the caller's commit on, and retire the space before it.
+    """Make a space and its encoder live as soon as the caller commits, and retire the space that was live before.
 
-    The row in ``switches`` gets the ``report``.
+    ``report`` is stored in the row of ``switches``.
 
     Raises:
         NotFoundError: the space does not exist.
@@ -150,7 +150,7 @@ def make_space_live(connection: Connection, space_id: int, report: Mapping[str, 
 
 
 def drop_space(connection: Connection, space_id: int) -> None:
-    """Delete the vectors of a space. Its row stays, because runs refer to it.
+    """Delete the vectors of a space. Its row in ``embedding_spaces`` stays, because runs refer to it.
 
     Raises:
         NotFoundError: the space does not exist.
@@ -166,12 +166,12 @@ def drop_space(connection: Connection, space_id: int) -> None:
 
 
 def lock_spaces(connection: Connection) -> None:
-    """Let one job at a time change spaces. Readers and writers of vectors are not blocked."""
+    """Block other jobs that change spaces until the transaction ends. Reads and writes of vectors are not blocked."""
     connection.execute(text("LOCK TABLE catalog.embedding_spaces IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def lock_space(connection: Connection, space_id: int) -> None:
-    """Let one job at a time change this space. Inserts that refer to its row are not blocked."""
+    """Block other jobs that change this space until the transaction ends. Inserts of vectors are not blocked."""
     statement = text("SELECT FROM catalog.embedding_spaces WHERE space_id = :space FOR NO KEY UPDATE")
     connection.execute(statement, {"space": space_id})
 
@@ -195,7 +195,7 @@ def _read_space_of(connection: Connection, encoder_version_id: int) -> Embedding
 
 
 def find_searchable_space(connection: Connection, encoder_version_id: int) -> int | None:
-    """Return the id of an encoder's space if it still has its index and can therefore go live at once."""
+    """Return the id of an encoder's space if it has an index, so it can go live at once. Otherwise return None."""
     space = _read_space_of(connection, encoder_version_id)
     return space.space_id if space and _relation_exists(connection, space.index) else None
 
@@ -206,7 +206,7 @@ def has_space_index(connection: Connection, space_id: int) -> bool:
 
 
 def list_spaces(connection: Connection) -> list[SpaceSummary]:
-    """List all spaces with what they hold, the oldest first."""
+    """List all spaces with their contents, oldest first."""
     rows = connection.execute(
         text("""
             SELECT s.space_id, s.encoder_version_id, s.dimensions, s.state,
@@ -231,7 +231,7 @@ def find_space(connection: Connection, encoder_version_id: int) -> int | None:
 
 
 def find_live_space(connection: Connection) -> int | None:
-    """Return the id of the live space, or None before the first."""
+    """Return the id of the live space, or None if none is live yet."""
     statement = text("SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'")
     return connection.execute(statement).scalar_one_or_none()
 
@@ -262,20 +262,23 @@ def _relation_exists(connection: Connection, name: str) -> bool:
 
 
 def _set_maintenance_memory(connection: Connection, wanted_bytes: int) -> None:
-    """Set the memory until the transaction ends. A parallel build allocates all of it as shared memory."""
+    """Set the memory for index builds until the transaction ends.
+
+    A parallel build allocates all of it as shared memory, so it is only as large as the build needs.
+    """
     minimum, maximum = MAINTENANCE_BYTES
     kilobytes = min(max(wanted_bytes, minimum), maximum) // 1024
     connection.execute(text("SELECT set_config('maintenance_work_mem', :value, true)"), {"value": f"{kilobytes}kB"})
 
 
 def widen_index_search(connection: Connection) -> None:
-    """Make index searches of this transaction as exact as `catalog.images_by_index`, even among deleted images."""
+    """Make index searches in this transaction as exact as in `catalog.images_by_index`, despite deleted images."""
     connection.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
     connection.execute(text("SET LOCAL hnsw.ef_search = 400"))
 
 
 def sample_common_images(connection: Connection, first_space_id: int, second_space_id: int, images: int) -> list[int]:
-    """Sample images that both spaces contain, at random but always the same ones."""
+    """Return a random sample of the images that both spaces contain. Repeated calls return the same images."""
     statement = text("""
         SELECT i.image_id FROM catalog.images i
         WHERE i.deleted_at IS NULL
@@ -288,9 +291,10 @@ def sample_common_images(connection: Connection, first_space_id: int, second_spa
 
 
 def find_neighbours(connection: Connection, space: EmbeddingSpace, image_id: int, k: int) -> list[int]:
-    """Return the images in the bucket nearest to an image of the space, nearest first, without itself."""
+    """Return the images in the bucket that are nearest to an image in the space, nearest first, without itself."""
     parameters = {"space": space.space_id, "image": image_id, "dimensions": space.dimensions, "k": k}
-    # The index is used only if space and dimensions are constants. The driver writes them into the statement.
+    # The index is used only if space and dimensions are constants. They are, because psycopg2 inserts parameters into
+    # the statement.
     statement = text("""
         SELECT e.image_id FROM catalog.image_embeddings e
         WHERE e.space_id = :space AND e.image_id <> :image AND catalog.is_answer(e.image_id, NULL, false)

@@ -1,4 +1,4 @@
-"""The tables that composed queries use, with the columns that they need. Static queries name them in their text."""
+"""Define the tables and columns that queries built with SQLAlchemy use. Other queries are plain text."""
 
 from sqlalchemy import BigInteger, DateTime, Integer, Text, column, table
 from sqlalchemy.dialects.postgresql import REAL

@@ -22,9 +22,10 @@ from jobs.errors import RetryableError
 
 @dataclass(frozen=True)
 class StagingTable:
-    """A temporary table for arriving rows, because COPY has no ON CONFLICT.
+    """A temporary table to copy rows into before upserting them, because COPY has no ON CONFLICT.
 
-    It lives as long as its connection: one for each transaction would fill the system catalogs with dead rows.
+    The table is kept as long as its connection. One table per transaction would fill the system catalogs with dead
+    rows.
     """
 
     name: str
@@ -40,7 +41,7 @@ STAGED_EMBEDDINGS = StagingTable("staged_embeddings", "image_id bigint, content_
 
 @dataclass(frozen=True)
 class SeenContent:
-    """The bytes of an image that were read under an etag. Sizes are pixels after EXIF orientation."""
+    """The bytes of an image that were read under an etag. ``width`` and ``height`` are those of the upright image."""
 
     image_id: int
     etag: str
@@ -49,10 +50,10 @@ class SeenContent:
     height: int | None
 
 
-# Without equality, like `Embedding`: arrays compare element by element.
+# Without equality, like `Embedding`, because arrays compare element by element.
 @dataclass(frozen=True, eq=False)
 class Tag:
-    """A classifier's tag. ``probabilities``, float32 [categories], are in the order of its categories."""
+    """A classifier's tag. ``probabilities``, float32 [categories], are in the order of the classifier's categories."""
 
     image_id: int
     content_hash: bytes
@@ -73,16 +74,16 @@ class Embedding:
 
 @dataclass(frozen=True)
 class ContentCopy:
-    """An image whose bytes have a result already, under any key."""
+    """An image whose bytes already have a result, under any key."""
 
     image_id: int
     content_hash: bytes
 
 
 def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> None:
-    """Store the hash and size of each image's bytes, unless a listing has found other bytes meanwhile.
+    """Store the hash and size of each image's bytes, unless a listing has found other bytes in the meantime.
 
-    Images that were not decoded get the size of others with the same bytes.
+    Images that were not decoded get the size of another image with the same bytes.
     """
     sizes = {content.content_hash: (content.width, content.height) for content in contents if content.width}
     known = [sizes.get(content.content_hash, (None, None)) for content in contents]
@@ -111,7 +112,7 @@ def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> 
 
 
 def upsert_tags(connection: Connection, classifier_version_id: int | None, tags: Sequence[Tag]) -> None:
-    """Store tags of a classifier. Without a classifier there are none."""
+    """Store tags of a classifier. If it is None, there are no tags."""
     if not tags:
         return
     columns = {
@@ -138,7 +139,7 @@ def upsert_tags(connection: Connection, classifier_version_id: int | None, tags:
 
 
 def copy_tags(connection: Connection, classifier_version_id: int | None, copies: Sequence[ContentCopy]) -> None:
-    """Copy to images the tag that the classifier gave to the same bytes."""
+    """Give each image the tag that the classifier gave to the same bytes."""
     if not copies:
         return
     copied = connection.execute(
@@ -183,7 +184,7 @@ def upsert_embeddings(connection: Connection, space_id: int, embeddings: Sequenc
 
 
 def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[ContentCopy]) -> None:
-    """Copy to images the vector that the space has for the same bytes."""
+    """Give each image the vector that the space has for the same bytes."""
     copied = connection.execute(
         text("""
             INSERT INTO catalog.image_embeddings (space_id, image_id, content_hash, embedding)
@@ -203,9 +204,10 @@ def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[Cont
 
 
 def forget_answers(connection: Connection, image_ids: Sequence[int]) -> None:
-    """Delete the tags and vectors of images whose current bytes failed, except those of these very bytes.
+    """Delete the tags and vectors of failed images that belong to other bytes than the current ones.
 
-    Bytes that one model has processed may fail with another, or under narrower limits. Their results stay.
+    Results of the current bytes stay. The bytes may have been processed before, and fail now with another model or
+    under narrower limits.
     """
     for statement in (FORGET_TAGS, FORGET_EMBEDDINGS):
         connection.execute(text(statement), {"ids": list(image_ids)})
@@ -226,7 +228,7 @@ def _top_3_document(tag: Tag) -> str:
 
 
 def _stage(connection: Connection, staging: StagingTable, columns: Mapping[str, EncodedColumn]) -> None:
-    """Fill a staging table with these rows alone."""
+    """Replace the rows in a staging table."""
     exists = text("SELECT to_regclass(:name) IS NOT NULL")
     if connection.scalar(exists, {"name": f"pg_temp.{staging.name}"}):
         connection.execute(delete(table(staging.name, schema="pg_temp")))

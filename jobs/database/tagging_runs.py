@@ -1,4 +1,4 @@
-"""Queries on ``tagging_runs``, ``run_shards`` and ``run_chunks``: plans, and the ledger of what is committed."""
+"""Queries on ``tagging_runs``, ``run_shards`` and ``run_chunks``: plans, and the ledger of committed chunks."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,7 +16,7 @@ RunState = Literal["running", "succeeded", "failed"]
 
 @dataclass(frozen=True)
 class RunModels:
-    """The versions that a run uses from start to end. Without a classifier, images get no tags."""
+    """The versions that a run uses from start to end. Without a classifier, it tags no images."""
 
     classifier_version_id: int | None
     encoder_version_id: int
@@ -25,7 +25,7 @@ class RunModels:
 
 @dataclass(frozen=True)
 class TaggingRun:
-    """A planned run. ``report`` is None until the run is finished, successfully or not."""
+    """A planned run. ``report`` is None until the run has succeeded or failed."""
 
     run_id: str
     source_uri: str
@@ -52,10 +52,10 @@ class PlannedShard:
 class ChunkCounts:
     """The results of a chunk: ``entries == tagged + reused + failed``.
 
-    ``tagged`` includes images that only the encoder processed. The stage seconds are summed over parallel workers;
-    ``wall_seconds`` is the time between two commits. The counts by category and confidence leave out copied tags, as
-    in `DriftReference`. ``waiting_seconds`` is the time blocked on each stage before this chunk was written.
-    ``embedded`` includes copied vectors, and ``has_index`` tells whether their space had its index by then.
+    ``tagged`` includes images that only the encoder processed. The stage seconds are summed over parallel workers, and
+    ``wall_seconds`` is the time between two commits. The counts by category and confidence do not include copied tags,
+    because they are compared with a `DriftReference`. ``waiting_seconds`` is the time blocked on each resource before
+    this chunk was written. ``embedded`` includes copied vectors. ``has_index`` says whether the space had an index.
     """
 
     entries: int
@@ -76,7 +76,7 @@ class ChunkCounts:
 
 
 def has_asked_for_retraining(connection: Connection, run_id: str, days: int) -> bool:
-    """Return whether an earlier run by the same classifier, at most ``days`` before, requested a retraining."""
+    """Return whether another run with the same classifier requested a retraining in the ``days`` before this run."""
     statement = text("""
         SELECT EXISTS (
             SELECT FROM catalog.tagging_runs this
@@ -89,7 +89,7 @@ def has_asked_for_retraining(connection: Connection, run_id: str, days: int) -> 
 
 
 def find_latest_run(connection: Connection, classifier_version_id: int) -> str | None:
-    """Return the id of the latest finished run by a classifier, or None before the first."""
+    """Return the id of the latest finished run with a classifier, or None before the first."""
     statement = text("""
         SELECT run_id FROM catalog.tagging_runs
         WHERE classifier_version_id = :version AND finished_at IS NOT NULL ORDER BY started_at DESC LIMIT 1
@@ -114,12 +114,12 @@ def insert_run(connection: Connection, run: TaggingRun, shards: Sequence[Planned
 
 
 def lock_run(connection: Connection, run_id: str) -> None:
-    """Let one transaction at a time plan a run. Those that wait find the plan of the first."""
+    """Block other transactions that plan this run until this one ends. They then find its plan."""
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('plan of ' || :run, 0))"), {"run": run_id})
 
 
 def try_lock_shard(connection: Connection, run_id: str, shard: int) -> bool:
-    """Take a shard until the connection closes. Return False if another process has it."""
+    """Lock a shard until the connection closes. Return False if another process has locked it."""
     statement = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")
     return bool(connection.scalar(statement, {"key": f"{run_id}/{shard}"}))
 
@@ -157,7 +157,7 @@ def read_run(connection: Connection, run_id: str, purpose: Purpose) -> TaggingRu
 
 
 def read_finished_chunks(connection: Connection, run_id: str, shard: int) -> frozenset[int]:
-    """Return the chunks of a shard that are committed."""
+    """Return the numbers of the committed chunks of a shard."""
     statement = text("SELECT chunk FROM catalog.run_chunks WHERE run_id = :run AND shard = :shard")
     return frozenset(connection.execute(statement, {"run": run_id, "shard": shard}).scalars())
 
@@ -179,7 +179,7 @@ def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, co
 
 
 def finish_run(connection: Connection, run_id: str, state: RunState, report: dict[str, Any], totals: RunTotals) -> None:
-    """Close a run with its report, and store its totals if no more chunks can come."""
+    """Finish a run with its report. Store its totals if all chunks are committed."""
     is_complete = totals.entries == totals.planned_entries
     statement = """
         UPDATE catalog.tagging_runs SET state = :state, report = :report, totals = :totals, finished_at = now()

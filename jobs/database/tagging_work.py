@@ -1,4 +1,4 @@
-"""Find the images that a model has to process, and results that can be copied instead of computed."""
+"""Find the images that models have to process, and results that can be copied instead of computed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from jobs.database.records import read_records
 
 @dataclass(frozen=True)
 class WorkQuery:
-    """Select due images. ``classifier`` is None if no tags are due, ``space`` while the encoder has none."""
+    """Which due images to select. ``classifier`` is None if no tags are due, ``space`` if the encoder has none yet."""
 
     bucket: str
     prefix: str
@@ -25,7 +25,7 @@ class WorkQuery:
 
 @dataclass(frozen=True)
 class DueImage:
-    """An image whose current bytes one of the run's models has not processed."""
+    """An image whose current bytes a model of the run has to process."""
 
     image_id: int
     object_key: str
@@ -37,7 +37,7 @@ class DueImage:
 
 
 def stream_due_images(connection: Connection, query: WorkQuery) -> Iterator[DueImage]:
-    """Yield the due images, grouped by what they need and then by etag, which puts equal bytes next to each other."""
+    """Yield the due images, sorted by what they need and then by etag, which puts equal bytes next to each other."""
     statement = text("""
         SELECT i.image_id, i.object_key, i.etag, i.size_bytes,
                CASE WHEN f.etag = i.etag THEN 'retry'
@@ -70,7 +70,7 @@ def stream_due_images(connection: Connection, query: WorkQuery) -> Iterator[DueI
 
 @dataclass(frozen=True)
 class KnownContent:
-    """Hashes of bytes with a stored result."""
+    """Hashes of bytes that have a stored tag, and of bytes that have a stored vector."""
 
     tagged: frozenset[bytes]
     embedded: frozenset[bytes]
@@ -79,7 +79,7 @@ class KnownContent:
 def find_known_content(
     connection: Connection, hashes: Sequence[bytes], classifier: int | None, space: int
 ) -> KnownContent:
-    """Return which of these bytes have a tag of the classifier, and which a vector in the space, under any key.
+    """Return which bytes have a tag of the classifier, and which have a vector in the space, under any key.
 
     Results of images whose bytes have changed do not count, because this run is about to overwrite them.
     """
@@ -101,6 +101,6 @@ def find_known_content(
 
 
 def list_live_buckets(connection: Connection) -> list[str]:
-    """List the buckets that hold the images of the catalog."""
+    """List the buckets that contain images of the catalog."""
     statement = text("SELECT DISTINCT bucket FROM catalog.images WHERE deleted_at IS NULL ORDER BY bucket")
     return list(connection.execute(statement).scalars())

@@ -1,4 +1,4 @@
-"""Queries on ``vector_codes``, which preselect the vectors to compare in a large category."""
+"""Queries on ``vector_codes``: short codes that preselect which vectors to compare in a large category."""
 
 from sqlalchemy import Connection, Engine, text
 
@@ -6,7 +6,7 @@ from jobs.database.spaces import find_live_space, lock_space
 
 
 def renew_live_codes(engine: Engine) -> None:
-    """Update the codes of the live space, if there is one. This takes long in a large catalog."""
+    """Update the codes of the live space, if there is one. This takes a long time in a large catalog."""
     with engine.begin() as connection:
         space_id = find_live_space(connection)
         if space_id is not None:
@@ -14,12 +14,12 @@ def renew_live_codes(engine: Engine) -> None:
 
 
 def renew_vector_codes(connection: Connection, space_id: int) -> None:
-    """Update the codes of a space to its vectors and the current tags. Read all of them, write the differences.
+    """Update the codes of a space from its vectors and the current tags. Read all rows, but write only differences.
 
-    Until then, searches in a large category miss new images, and are slow if they find too few.
+    Until this is done, searches in a large category miss new images, and are slow if they find too few.
     """
     lock_space(connection, space_id)
-    # Right after a load, the planner assumes that tables are small, and would look up each image in all of them.
+    # Right after a load, the planner still assumes small tables, and would look up each image in every table.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
     connection.execute(text(UPSERT), {"space": space_id})
     connection.execute(text(DELETE), {"space": space_id})

@@ -22,7 +22,7 @@ DAYS_BETWEEN_RETRAININGS = 7
 
 @dataclass(frozen=True)
 class IndexFilling:
-    """How many vectors were loaded before the index was built and how many into an existing index, with a sentence."""
+    """Numbers of vectors written before the index was built and into an existing index, and a sentence about them."""
 
     loaded_first: int
     added_singly: int

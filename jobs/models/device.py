@@ -47,7 +47,8 @@ class Device:
     def batch_size(self) -> int:
         """Default number of images in a forward pass.
 
-        A GPU needs many to be busy. A CPU is given fewer: their activations fit into its caches and take less memory.
+        A GPU needs many to be busy. On a CPU, the activations of a small batch fit into the caches and take less
+        memory.
         """
         return 64 if self.is_cuda else 16
 

@@ -218,7 +218,10 @@ class _Completion:
                 log.info("old and new space: %s", self._agreement)
 
     def _renew_codes(self) -> None:
-        """Update the codes of the target space: before an encoder switch, which needs them, and after any switch."""
+        """Update the codes of the target space from the current tags.
+
+        Called before an encoder switch, so the new space has codes, and after every switch, because tags changed.
+        """
         with self._engine.begin() as connection:
             renew_vector_codes(connection, self._targets.space_id)
 

@@ -95,7 +95,7 @@ def _read(lines: _Lines, columns: int | None) -> Iterator[CsvRecord | BadRecord]
 
 
 def _find_open_quote(lines: list[str]) -> str | None:
-    """Return the problem with the quotes of a record, or None if its quotes did not make it too long.
+    """Return what is wrong with the quotes of a record if they made the record too long, else None.
 
     Without strict mode, the csv reader accepts a quote inside a field, and the end of the file as a closing quote.
     """
