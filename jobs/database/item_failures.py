@@ -110,7 +110,7 @@ def count_failures(connection: Connection) -> tuple[FailureCount, ...]:
 
 @dataclass(frozen=True)
 class OpenFailure:
-    """A failed image in the bucket, with its attempts and whether somebody retries or ignores it."""
+    """A failed image in the bucket, with its attempts and who requested a retry or ignores it."""
 
     image_id: int
     product_id: str

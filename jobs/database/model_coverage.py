@@ -39,7 +39,7 @@ def count_unprocessed(connection: Connection, classifier: int | None, space: int
 
 
 LOCK_TIMEOUT = "60s"
-"""Maximum wait for a listing that is being recorded. It is short because tagging waits for the switch meanwhile."""
+"""Maximum wait for a listing that is being recorded. It is short because tagging must wait, too."""
 
 
 def lock_for_switch(connection: Connection) -> None:

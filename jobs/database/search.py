@@ -37,7 +37,7 @@ def search_by_text(connection: Connection, query_text: str, k: int, category: st
     """Return the ``k`` products that match a stored text best.
 
     Raises:
-        NotFoundError, RefusedError: as `_read_hits` does.
+        NotFoundError, RefusedError: as in `_read_hits`.
     """
     statement = text("SELECT * FROM catalog.search_products(:text, CAST(:k AS integer), :category)")
     return _read_hits(connection, statement, {"text": query_text, "k": k, "category": category})
@@ -47,7 +47,7 @@ def search_by_product(connection: Connection, product_id: str, k: int, category:
     """Return the ``k`` products most similar to a product.
 
     Raises:
-        NotFoundError, RefusedError: as `_read_hits` does.
+        NotFoundError, RefusedError: as in `_read_hits`.
     """
     statement = text("SELECT * FROM catalog.similar_products(:product, CAST(:k AS integer), :category)")
     return _read_hits(connection, statement, {"product": product_id, "k": k, "category": category})
@@ -59,7 +59,7 @@ def search_by_vector(
     """Return the ``k`` products nearest to a vector of a live space.
 
     Raises:
-        NotFoundError, RefusedError: as `_read_hits` does.
+        NotFoundError, RefusedError: as in `_read_hits`.
     """
     statement = text("""
         SELECT * FROM catalog.nearest_products(CAST(:vector AS halfvec), :space, CAST(:k AS integer), :category)

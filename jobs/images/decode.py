@@ -116,7 +116,7 @@ class PreparedImage:
 
 @dataclass(frozen=True)
 class DecodeFailure:
-    """Why bytes could not be decoded."""
+    """The reason why bytes could not be decoded."""
 
     reason: DecodeReason
     detail: str
@@ -128,7 +128,7 @@ Decode = Callable[[Sequence[bytes]], Sequence[PreparedImage | DecodeFailure]]
 
 
 class UndecodableError(Exception):
-    """An image that exceeds a limit."""
+    """The image is empty or violates a limit."""
 
     def __init__(self, reason: DecodeReason, detail: str) -> None:
         super().__init__(detail)

@@ -58,7 +58,7 @@ class RunPlan:
 
 
 def preview_run(connections: Connections, options: IngestOptions) -> RunPlan:
-    """Return the plan that a run would have. Roll back all changes, and write nothing to the bucket."""
+    """Plan a run without storing anything: roll back all changes, and write nothing to the bucket."""
     source = connections.source
     with connections.engine.connect() as connection:
         discovery = discover_images(connection, connections)

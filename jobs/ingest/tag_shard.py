@@ -60,7 +60,7 @@ class ShardTagger:
         """Tag shards of a planned run. Skip finished shards at almost no cost.
 
         Raises:
-            RetryableError, PermanentError, TerminatedError: as `tag_shard` does.
+            RetryableError, PermanentError, TerminatedError: as in `tag_shard`.
         """
         if not shards:
             return []
