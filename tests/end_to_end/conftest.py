@@ -1,4 +1,4 @@
-"""Start one real Airflow for all tests of this folder, on one worker: two cores are too few for another."""
+"""Start one real Airflow for all tests in this folder, on one worker, because two cores cannot run a second one."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from tests.local.conftest import make_stack_folder
 
 @pytest.fixture(scope="session")
 def stack_home() -> Iterator[StackHome]:
-    """Choose folder and ports of the stack, and stop it after the tests."""
+    """Choose the folder and the ports of the stack, and stop the stack after the tests."""
     with make_stack_folder() as folder:
         yield StackHome.make(folder)
 

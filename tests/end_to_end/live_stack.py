@@ -1,4 +1,4 @@
-"""Control the local stack with Airflow that all tests of this folder share."""
+"""Control the local stack, with Airflow, that all tests in this folder share."""
 
 import os
 import subprocess
@@ -29,8 +29,8 @@ CONFIGURATION = {
     "CATALOG_FAILED_SHARE_LIMIT": "1",
     "CATALOG_PRECISION": "fp32",
 }
-"""Benchmarks use the default gates. Precision is fp32, because the search for an int8 build takes a minute of processor
-time for each candidate.
+"""Gates are lenient here; benchmarks use the default gates. The precision is fp32, because the search for an int8 build
+takes a minute of CPU time for each candidate.
 """
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
@@ -51,7 +51,7 @@ _TRUNCATE = """
         END LOOP;
     END $$
 """
-"""Disables the triggers that protect the history of promotions. Keeps the list of applied migrations."""
+"""Empties all tables except the list of applied migrations. Disables triggers, which protect the promotion history."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class StackHome:
 
     @classmethod
     def make(cls, folder: Path) -> "StackHome":
-        """Prepare a stack with the project's DAGs and small ones for tests."""
+        """Prepare a stack with the project's DAGs and small DAGs for tests."""
         dags = folder.parent / "dags"
         dags.mkdir()
         for dag in (*PROJECT_ROOT.glob("dags/*.py"), *SMALL_DAGS.glob("*.py")):
@@ -86,13 +86,13 @@ class LiveStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Return the variables with which a job uses this stack."""
+        """Return the environment of a job that uses this stack."""
         own = {"CATALOG_MODEL_CACHE": str(self.status.folder / "models")}
         return CONFIGURATION | read_environment(self.status.folder) | own
 
     @contextmanager
     def connect(self) -> Iterator[Connections]:
-        """Connect to catalog and buckets."""
+        """Connect to the catalog and the buckets."""
         with connect(make_settings(self.environment)) as connections:
             yield connections
 
@@ -119,10 +119,9 @@ class LiveStack:
         return self.airflow.wait_for_run(self.start_dag(dag_id, parameters), PATIENCE_SECONDS)
 
     def answer_approval(self, run: DagRun, task_id: str, is_approved: bool) -> None:
-        """Approve or reject a task that waits, once Airflow is ready for it.
+        """Approve or reject a waiting task, once the scheduler knows that the task is waiting, which takes seconds.
 
-        If the response arrives before the scheduler knows that the task is parked, which takes seconds, Airflow 3.3
-        retries the task.
+        If the response arrives earlier, Airflow 3.3 retries the task.
         """
         parked = (
             f"Received executor event with state success for task instance TaskInstanceKey(dag_id='{run.dag_id}', "
@@ -137,7 +136,7 @@ class LiveStack:
         return {task.task_id: task.state for task in self.airflow.read_task_instances(run.dag_id, run.run_id)}
 
     def read_logs(self, run: DagRun) -> str:
-        """Return the end of each failed task's log, for messages of assertions."""
+        """Return the end of each failed task's log, for assertion messages."""
         tasks = self.airflow.read_task_instances(run.dag_id, run.run_id)
         failed = [task for task in tasks if task.state == "failed"]
         return "\n".join(
@@ -153,9 +152,9 @@ class LiveStack:
         return rows
 
     def empty_catalog(self) -> None:
-        """Delete every row of the catalog and every image, once no run is active that could write.
+        """Wait until no run is active, then delete all rows of the catalog and all images.
 
-        Keeps the sequences of ids, because processes cache models by the id of their version.
+        Does not reset ids, because running processes cache models by version id.
         """
         wait_until(self._is_idle, PATIENCE_SECONDS)
         engine = create_engine(driver_url(self.environment["CATALOG_DATABASE_URL"]))
@@ -181,7 +180,7 @@ class LiveStack:
 
 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float = 240.0) -> None:
-    """Check every half second, and fail if the condition is not true in time."""
+    """Check a condition every half second. Fail if it is not true in time."""
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < deadline

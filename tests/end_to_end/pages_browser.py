@@ -15,7 +15,7 @@ LOOPBACK = {"127.0.0.1", "localhost"}
 
 @dataclass
 class PagesBrowser:
-    """A browser window; ``external`` are the URLs of requests that left the machine, ``errors`` those of scripts."""
+    """A browser window. ``external`` contains the URLs of requests that left the machine, ``errors`` script errors."""
 
     page: Page
     url: str
@@ -23,7 +23,7 @@ class PagesBrowser:
     errors: list[str] = field(default_factory=list)
 
     def open(self, path: str) -> None:
-        """Go to one of our pages, outside of Airflow's frame."""
+        """Go to one of the catalog's pages, without Airflow's frame."""
         self.page.goto(f"{self.url}/catalog/{path}")
         self.page.wait_for_load_state("networkidle")
 
@@ -53,7 +53,7 @@ class PagesBrowser:
 def open_browser(url: str, username: str, password: str) -> Iterator[PagesBrowser]:
     """Open a window and log in with Airflow's form."""
     with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root, which containers often use.
+        # Chromium's sandbox does not work for root, the usual user in containers.
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = chromium.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(PATIENCE_SECONDS * 1000)

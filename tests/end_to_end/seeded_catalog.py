@@ -1,4 +1,4 @@
-"""Fill a catalog like `make demo` does, but with untrained models."""
+"""Fill a catalog as `make demo` does, but with untrained models."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Take screenshots of every page of the running local stack: light and dark, wide and narrow.
+"""Take screenshots of every page of the running local stack, in a light and a dark theme, wide and narrow.
 
 python -m tests.end_to_end.take_screenshots FOLDER
 """

@@ -42,7 +42,7 @@ def wait_until_running(stack: LiveStack, run: DagRun) -> None:
 def test_run_is_followed_to_its_end_by_two_commands(
     stack: LiveStack, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second command attaches. The run makes progress while its job reports or a log grows."""
+    """Follow a run with two commands. The second one attaches to the run of the first, and both show its progress."""
     monkeypatch.setattr(jobs.progress, "WRITE_SECONDS", 0.1)
     monkeypatch.setattr(follow_run, "choose_display", lambda write: PlainDisplay(write, progress_seconds=0))
     first: list[str] = []

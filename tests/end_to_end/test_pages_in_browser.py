@@ -32,7 +32,7 @@ def catalog(stack: LiveStack, tmp_path_factory: pytest.TempPathFactory) -> LiveS
 
 @pytest.fixture(scope="module")
 def window(catalog: LiveStack) -> Iterator[PagesBrowser]:
-    """A browser that is logged in as the administrator."""
+    """Open a browser that is logged in as the administrator."""
     status = catalog.status
     assert status.airflow_url is not None
     assert status.password is not None
@@ -42,7 +42,7 @@ def window(catalog: LiveStack) -> Iterator[PagesBrowser]:
 
 @pytest.fixture
 def browser(window: PagesBrowser) -> Iterator[PagesBrowser]:
-    """A browser on Airflow's home page. Afterwards, check that no request left the machine and no script failed."""
+    """Open Airflow's home page. After the test, check that no request left the machine and no script failed."""
     window.go_home()
     yield window
     external, errors = window.take_records()
@@ -158,7 +158,7 @@ def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, cata
 
 
 def add_twin(catalog: LiveStack) -> tuple[int, int]:
-    """Add a candidate with the champion's weights and tags that passed its gates; return the ids of both."""
+    """Add a candidate that passed its gates, with the champion's weights and tags. Return the ids of both versions."""
     with catalog.connect() as connections, connections.engine.begin() as connection:
         store = connections.store
         champion, uri = connection.execute(

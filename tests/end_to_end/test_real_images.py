@@ -1,4 +1,4 @@
-"""Run real images through a real Airflow: from labels and a pretrained backbone to a retagged catalog."""
+"""Run both flows on real images in a real Airflow, from labels and a pretrained backbone to a retagged catalog."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def images() -> list[RealImage]:
-    """Choose some images of each category that is easy to recognize, in a fixed random order."""
+    """Choose some images of each easily recognized category, in a fixed random order."""
     found = sorted(list_real_images(), key=lambda image: hashlib.sha256(image.path.name.encode()).digest())
     chosen: dict[str, list[RealImage]] = {category: [] for category in CATEGORIES}
     for image in found:
@@ -53,7 +53,7 @@ def images() -> list[RealImage]:
 
 @pytest.fixture(scope="module")
 def truth(stack: LiveStack, images: list[RealImage]) -> dict[str, str]:
-    """Upload the shop's images, whose keys do not reveal the category, and return the category of each key."""
+    """Upload the shop's images with keys that do not reveal the category. Return the category of each key."""
     with connect_s3(stack.status.folder) as client:
         for image in images[:SHOP_IMAGES]:
             client.upload_file(str(image.path), "images", image.path.name)
@@ -75,7 +75,7 @@ def champions(stack: LiveStack, images: list[RealImage], tiny_models: TinyModels
 
 @dataclass(frozen=True)
 class FirstNight:
-    """The plan of `catalog_ingest` for the new shop, the number of images stored at that time, and the report."""
+    """The plan and the report of `catalog_ingest` for a new shop, and the number of images stored after planning."""
 
     plan: dict[str, Any]
     images_after_plan: int
@@ -84,7 +84,7 @@ class FirstNight:
 
 @pytest.fixture(scope="module")
 def first_night(stack: LiveStack, champions: None, truth: dict[str, str]) -> FirstNight:
-    """Plan the shop's images, then tag them."""
+    """Plan a run without executing it, then tag the shop's images."""
     planned = stack.run_dag("catalog_ingest", plan_only=True)
     assert planned.state == "success", stack.read_logs(planned)
     plan = stack.airflow.read_xcom("catalog_ingest", planned.run_id, "discover", key="report")
@@ -96,7 +96,7 @@ def first_night(stack: LiveStack, champions: None, truth: dict[str, str]) -> Fir
 
 @pytest.fixture(scope="module")
 def more_labels(stack: LiveStack, champions: None, images: list[RealImage], tmp_path_factory: Folders) -> None:
-    """Import the other half of the labels, which the first classifier has not seen."""
+    """Import all labels. The first classifier was trained on half of them."""
     import_labels(stack, images, tmp_path_factory.mktemp("all"))
 
 
@@ -166,13 +166,13 @@ def test_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str, s
     (live,) = stack.query(LIVE)
     assert live != before
     assert stack.query("SELECT DISTINCT classifier_version_id FROM catalog.current_image_tags") == [live]
-    # Far more than chance, so images and tags belong together. `benchmarks.training.quality` measures the accuracy.
+    # Far better than chance, so tags belong to the right images. `benchmarks.training.quality` measures accuracy.
     assert count_correct(stack, truth) / len(truth) >= 0.6
 
 
 @pytest.mark.usefixtures("champions")
 def test_failed_gate_ends_the_run(stack: LiveStack) -> None:
-    """The first champion does not pass the gates of this stack."""
+    """Run the gates of this stack on the first champion, which does not pass them."""
     run = stack.run_dag("judge", run="first")
     assert run.state == "failed"
     tasks = {task.task_id: task for task in stack.airflow.read_task_instances("judge", run.run_id)}

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def airflow_stack(stack_home: StackHome) -> StackStatus:
-    """Return the stack that all tests of this folder share; start it again if a test stopped it."""
+    """Return the stack that all tests in this folder share. Restart it if a test has stopped it."""
     return stack_home.start()
 
 
@@ -50,7 +50,7 @@ def test_listens_on_loopback_only(airflow_stack: StackStatus) -> None:
 
 def test_every_descendant_of_a_service_is_found(airflow_stack: StackStatus) -> None:
     services = [psutil.Process(service.pid) for service in airflow_stack.services]
-    # Listed first, because the search cannot find children that start after it.
+    # List descendants before the search, because it cannot find processes that start later.
     descendants = {child for service in services for child in service.children(recursive=True)}
     missed = descendants - set(find_stack_processes(identify_stack(airflow_stack.folder)))
 

@@ -1,4 +1,4 @@
-"""Use databases that stop responding, and locks of other sessions."""
+"""Run jobs while the database stops responding or other sessions hold locks."""
 
 import signal
 import socket
@@ -31,7 +31,7 @@ SERIES = text("SELECT * FROM generate_series(1, 1000)")
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use timeouts of seconds instead of minutes."""
     monkeypatch.setattr(engine_module, "LOG_SECONDS", 0.4)
-    # The minimum that libpq accepts.
+    # The smallest value that libpq accepts.
     monkeypatch.setattr(engine_module, "PROBE_SECONDS", 2)
 
 
@@ -97,7 +97,7 @@ def test_a_session_that_crashes_between_rows_ends_the_job() -> None:
                 list(rows)
             connection.invalidate()
         engine.dispose()
-        # A recovering server takes a minute to end.
+        # Wait for the recovery, because stopping a recovering server takes a minute.
         wait_until(lambda: is_answering(url))
 
 
@@ -149,7 +149,7 @@ def test_the_error_names_a_read_only_database(tagging_shop: Shop, database_url: 
 
 @contextmanager
 def serve_without_encryption() -> Iterator[int]:
-    """Return the port of a server that responds like a Postgres without TLS."""
+    """Yield the port of a server that responds like a Postgres without TLS."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def refuse() -> None:

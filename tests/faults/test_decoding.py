@@ -28,7 +28,7 @@ LOOP, SLEEP, NO_MEMORY, KILL, BIG = b"loop", b"sleep", b"no memory", b"kill", b"
 
 
 def decode_oddly(content: bytes) -> DecodedImage | DecodeFailure | bytes:
-    """A decoder that crashes, stalls or ends on special bytes."""
+    """Decode an image, but crash, hang, or return something else for special bytes."""
     if content == LOOP:
         while True:
             pass
@@ -44,7 +44,7 @@ def decode_oddly(content: bytes) -> DecodedImage | DecodeFailure | bytes:
 
 
 def tell(decoded: object) -> object:
-    """Return the width of an image, or the reason of its failure."""
+    """Return the width of an image, the reason of its failure, or the length of bytes."""
     if isinstance(decoded, DecodedImage | DecodeFailure):
         return decoded.width if isinstance(decoded, DecodedImage) else decoded.reason
     assert isinstance(decoded, bytes)
@@ -55,7 +55,7 @@ def list_processes() -> list[psutil.Process]:
     """Return the running decoding processes."""
     found = []
     for child in psutil.Process().children():
-        # A process may end in the meantime, or be a zombie.
+        # The process may have ended, or be a zombie.
         with suppress(psutil.Error):
             if "spawn_main" in " ".join(child.cmdline()):
                 found.append(child)
@@ -64,7 +64,7 @@ def list_processes() -> list[psutil.Process]:
 
 @contextmanager
 def kill_one(seconds: float) -> Iterator[list[int]]:
-    """Kill decoding processes from a thread; yields the list of those killed."""
+    """Kill a decoding process from a thread. Yield a list that receives its pid."""
     killed: list[int] = []
 
     def kill() -> None:

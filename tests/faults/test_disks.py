@@ -1,4 +1,4 @@
-"""Use unwritable folders and damaged files."""
+"""Run jobs with unwritable folders, full disks and damaged files."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_a_full_disk_gives_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
     tagging_shop.put_images(2)
     messages = tmp_path / "messages"
     job = start_job("ingest", environment=tagging_shop.environment, messages=messages)
-    # Limit the file size below that of a checkpoint: filling a disk would require mounting one.
+    # Limit the file size to less than a checkpoint. Filling a real disk would require mounting one.
     psutil.Process(job.pid).rlimit(psutil.RLIMIT_FSIZE, (20_000, 20_000))
     job.join(60)
     assert job.exitcode == 78, messages.read_text()

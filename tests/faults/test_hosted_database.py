@@ -1,4 +1,4 @@
-"""Use a database as hosting providers set it up: no superuser, pgvector in its own schema, another search path."""
+"""Use a database as hosting providers set it up: no superuser, pgvector in a separate schema, another search path."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ PASSWORD = "p@ss/w:rd%20+?#"
 
 @pytest.fixture
 def hosted_database_url(empty_database_url: str) -> Iterator[str]:
-    """A database whose owner has a name and password that must be quoted in a URL."""
+    """Set up a database whose owner has a name and a password that must be quoted in a URL."""
     name = make_url(empty_database_url).database
     execute(
         empty_database_url,

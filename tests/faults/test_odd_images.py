@@ -1,4 +1,4 @@
-"""Decode unusual images to the pixels of their plain equivalents."""
+"""Check that unusual images have the same decoded pixels as equivalent plain ones."""
 
 import io
 import struct
@@ -38,7 +38,7 @@ def make_chunk(name: bytes, content: bytes) -> bytes:
 
 
 def write_png(values: np.ndarray, depth: int, transparent: Sequence[int] = ()) -> bytes:
-    """Write a PNG from samples [height, width] or [height, width, 3] in the range of their depth."""
+    """Write a PNG. Its samples [height, width] or [height, width, 3] use the full range of ``depth`` bits."""
     samples = values.reshape(len(values), -1)
     if depth == 16:
         lines = [row.astype(">u2").tobytes() for row in samples]
@@ -55,7 +55,7 @@ def write_png(values: np.ndarray, depth: int, transparent: Sequence[int] = ()) -
 
 
 def scale(depth: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """Return the ramp in samples of a depth."""
+    """Return the ramp as samples with ``depth`` bits."""
     samples: np.ndarray[tuple[int, int], np.dtype[np.int64]] = np.rint(RAMP * (2**depth - 1)).astype(np.int64)
     return samples
 
@@ -137,7 +137,7 @@ METADATA = {
 def test_metadata_is_skipped(chunk: bytes) -> None:
     with Image.open(io.BytesIO(make_image(1))) as image:
         png = save(image, "PNG")
-    # After the header.
+    # Insert the chunk after the header.
     odd = png[:33] + chunk + png[33:]
     assert (decode(odd) == decode(png)).all()
 

@@ -1,4 +1,4 @@
-"""Use S3 endpoints that differ from AWS, and proxies in between."""
+"""Use S3 endpoints that differ from AWS, and proxies in front of them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -93,7 +93,7 @@ def test_an_incomplete_listing_changes_nothing(edit: Edit, tagging_shop: Shop, p
     tagging_shop.put_images(IMAGES)
     ingest(tagging_shop.connections, IngestOptions())
     proxy.edit = edit
-    # The server behind the proxy rejects this token.
+    # In one of the cases, the server itself rejects the continuation token.
     with pytest.raises((RetryableError, PermanentError), match=r"listing|not S3|InvalidToken"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query("SELECT count(*) FROM catalog.images WHERE deleted_at IS NULL") == [(IMAGES,)]

@@ -40,7 +40,7 @@ def test_usual_numbers_of_scans_are_decoded(scans: int) -> None:
 
 
 def test_bytes_that_only_look_like_scans_do_not_count() -> None:
-    """In a preview, in metadata, and after the image, where phones store films."""
+    """Put bytes that look like scans into metadata and after the image, where phones store videos."""
     image = make_image(1)
     looks = b"\xff\xda" * 300
     segment = b"\xff\xef" + (len(looks) + 2).to_bytes(2) + looks

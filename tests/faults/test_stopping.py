@@ -1,4 +1,4 @@
-"""Send signals at arbitrary moments."""
+"""Send signals to jobs at various moments."""
 
 import os
 import signal
@@ -55,6 +55,6 @@ def test_sigterm_in_the_last_chunk_ends_the_job_after_it(tagging_shop: Shop, tmp
         os.kill(process.pid, signal.SIGTERM)
     process.join(60)
     assert process.exitcode == 143, (tmp_path / "messages").read_text()
-    # Its chunk is committed, and nothing was published after it.
+    # The chunk was committed, but nothing was published afterward.
     assert tagging_shop.query(CHUNKS) == [(1,)]
     assert tagging_shop.query("SELECT count(*) FROM catalog.product_tags") == [(0,)]

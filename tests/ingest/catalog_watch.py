@@ -1,4 +1,4 @@
-"""Query the catalog continuously from a thread, and record the results."""
+"""Query the catalog continuously in a thread, and record the results."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ QUESTION = """
 
 @dataclass(frozen=True)
 class Answer:
-    """What one statement saw: a single snapshot of the catalog."""
+    """The result of one statement, and therefore of a single snapshot of the catalog."""
 
     images: int
     labelled: int
@@ -41,13 +41,13 @@ class Answer:
 
 @dataclass
 class Watch:
-    """The results so far, in order, and the exceptions."""
+    """All results in order, and all exceptions."""
 
     answers: list[Answer] = field(default_factory=list)
     errors: list[exc.DBAPIError] = field(default_factory=list)
 
     def assert_whole_and_unmixed(self) -> None:
-        """Check that no query failed, no result shrank, and none mixed two classifiers."""
+        """Check that no query failed, that counts never decreased, and that no result mixed two classifiers."""
         assert self.errors == []
         assert len(self.answers) > 3, "it was hardly asked"
         for before, after in zip(self.answers, self.answers[1:], strict=False):
@@ -62,7 +62,7 @@ class Watch:
 
 @contextmanager
 def watch_catalog(shop: Shop, words: str) -> Iterator[Watch]:
-    """Query from a thread until the end of the block, and once more then. A query that waits for a lock fails."""
+    """Query in a thread until the end of the block, and once more at the end. A query that waits for a lock fails."""
     watch, stop = Watch(), threading.Event()
     engine = create_engine(driver_url(shop.environment["CATALOG_DATABASE_URL"]), isolation_level="AUTOCOMMIT")
 

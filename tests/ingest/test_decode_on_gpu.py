@@ -1,4 +1,4 @@
-"""Test the GPU decoder on the CPU: it makes the same calls of TorchCodec on another device."""
+"""Test the GPU decoder on a CPU, where it makes the same calls to TorchCodec with another device."""
 
 import io
 import logging
@@ -37,7 +37,7 @@ RESIZE_GEOMETRIES = (
 
 
 class Processes:
-    """Replace the decoding processes, and count the images."""
+    """Replaces the decoding processes, and records the images that they receive."""
 
     def __init__(self) -> None:
         self.asked: list[bytes] = []
@@ -126,7 +126,7 @@ def test_gray_images_get_three_channels(decoder: GpuDecoder, processes: Processe
 def test_images_that_the_gpu_refuses_are_logged_and_decoded_by_processes(
     decoder: GpuDecoder, processes: Processes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # The header is whole and the end is there, but no scan is between them.
+    # A JPEG with a header and an end, but without a scan between them.
     image = make_image(1, (90, 120))
     hollow = image[: image.index(b"\xff\xda")] + b"\xff\xd9"
     with caplog.at_level(logging.WARNING):
@@ -180,6 +180,6 @@ def test_resized_tensors_match_the_decoding_processes(geometry: Geometry, size: 
     assert resized.dtype == expected.dtype
     assert resized.shape == expected.shape
     difference = np.abs(resized.astype(int) - expected)
-    # Of 255 levels: what rounding explains. A crop one pixel off, or another filter, is further away on average.
+    # In levels of 255. Rounding causes smaller differences; a crop one pixel off, or another filter, larger ones.
     assert difference.mean() < 0.5
     assert np.quantile(difference, 0.99) <= 3

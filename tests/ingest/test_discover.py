@@ -1,4 +1,4 @@
-"""Compare the bucket with the catalog, and read the products file."""
+"""Test discovery: compare the bucket with the catalog, and read the products file."""
 
 from dataclasses import replace
 from typing import Any

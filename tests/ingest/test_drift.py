@@ -1,4 +1,4 @@
-"""Measure the drift of runs."""
+"""Test the measurement of drift."""
 
 from dataclasses import asdict, replace
 
@@ -73,7 +73,7 @@ def test_too_few_images_give_no_index() -> None:
 
 @pytest.mark.parametrize("categories", [4, 17, 60])
 def test_samples_of_one_distribution_are_hardly_ever_flagged(categories: int) -> None:
-    """Draw runs of the minimum size from the distribution of a reference with 341 test images."""
+    """Draw a reference of at least 341 images and a run of the minimum size from the same distribution, 500 times."""
     random = np.random.default_rng(7)
     shares, confidence = random.dirichlet(np.full(categories, 2)), random.dirichlet(np.arange(1, 11))
     names = [str(number) for number in range(categories)]
@@ -111,7 +111,7 @@ def test_the_report_of_a_run_contains_drift(tagging_shop: Shop) -> None:
     assert (report.drift, report.asks_for_retraining) == (None, False), "there is no reference"
     with tagging_shop.connections.engine.begin() as connection:
         seen = count_catalog_answers(connection, read_live_classifier(tagging_shop))
-    # The untrained models give every image the same tag.
+    # Untrained models give every image the same tag.
     set_reference(tagging_shop, seen)
     tagging_shop.put_images(40, seed=1)
     report = ingest(easy, IngestOptions())

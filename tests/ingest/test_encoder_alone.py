@@ -1,4 +1,4 @@
-"""Ingest with an encoder and no classifier: images get vectors and no tags until there is a classifier."""
+"""Ingest without a classifier. Images get vectors, but no tags until there is a classifier."""
 
 import pytest
 
@@ -16,7 +16,7 @@ LIVE_SPACE = "SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live'
 
 @pytest.fixture
 def embedding_shop(shop: Shop, tiny_models: TinyModels) -> Shop:
-    """A shop whose only champion is an encoder, with ten images: two are copies, one is broken."""
+    """Set up a shop with ten images (two are copies, one is broken) whose only champion is an encoder."""
     make_champion(shop.connections, tiny_models.encoder, "encoder")
     shop.put_images(7)
     for number in range(2):
@@ -72,7 +72,7 @@ def test_a_retag_after_a_first_classifier_tags_without_embedding_again(
     vectors = embedding_shop.query(VECTORS)
     make_champion(embedding_shop.connections, tiny_models.classifier, "classifier")
     report = retag(embedding_shop.connections)
-    # The first classifier is live as soon as it is promoted.
+    # The first classifier went live when it was promoted, so there is nothing to switch.
     assert (report.state, report.entries, report.switched) == ("nothing to do", 9, ())
     assert embedding_shop.query("SELECT count(*) FROM catalog.current_product_tags") == [(6,)]
     assert embedding_shop.query(VECTORS) == vectors

@@ -1,4 +1,4 @@
-"""Read objects that changed, vanished or are refused after the listing."""
+"""Ingest objects that change, vanish or are refused after the listing."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -41,7 +41,7 @@ def proxy(tagging_shop: Shop) -> Iterator[FaultProxy]:
 
 
 def through(proxy: FaultProxy, shop: Shop) -> Connections:
-    """Return the connections of the shop with the bucket behind the proxy."""
+    """Return connections to the shop that read the bucket through the proxy."""
     return replace(shop.connections, store=ObjectStore(proxy.url))
 
 
@@ -51,7 +51,7 @@ def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) 
     connections = replace(tagging_shop.with_settings(read_threads=2), store=ObjectStore(proxy.url))
     report = ingest(connections, IngestOptions())
     assert report.bottleneck == "bucket"
-    # Two threads for 24 images, each a fifth of a second.
+    # Two threads read 24 images, each in a fifth of a second: 2.4 seconds in total.
     assert report.waiting["bucket"].seconds > 1.6
     assert 0.5 < report.waiting["bucket"].share <= 1
 
@@ -142,7 +142,7 @@ def test_hostile_keys_are_tagged(tagging_shop: Shop) -> None:
 
 
 def test_keys_with_parent_segments_are_tagged(tagging_shop: Shop, proxy: FaultProxy) -> None:
-    """No folder can hold such a key, so the proxy adds one to the listing and serves it."""
+    """Tag a key that the proxy adds to the listing and serves, because no file can have such a name."""
     image = make_image(1)
     tagging_shop.put("climb.jpg", image)
     proxy.renamed = {"climb.jpg": "../../../tmp/climb.jpg"}

@@ -1,4 +1,4 @@
-"""Run the whole flow with real images, a real bucket and a real database."""
+"""Run the whole ingest flow with real images, a real bucket and a real database."""
 
 import csv
 from collections import Counter
@@ -233,7 +233,7 @@ def test_an_image_replaced_by_a_broken_file_loses_its_results(tagging_shop: Shop
 
 
 def test_every_stage_reports_progress(tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    """26 images are two shards. Each counts its images batch by batch, including failures."""
+    """Tag 26 images in two shards. Each shard reports its progress after every batch, including failures."""
     tagging_shop.put_images(24)
     tagging_shop.put("copy_1.jpg", make_image(1))
     tagging_shop.put("broken_1.jpg", b"<html>")

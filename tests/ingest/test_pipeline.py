@@ -1,4 +1,4 @@
-"""Cut chunks into batches, and measure which stage the pipeline waits for."""
+"""Test how chunks are divided into batches, and how the time spent waiting for each stage is measured."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def make_images(*sizes: int) -> list[DueImage]:
 
 
 def cut(*sizes: int) -> list[list[int]]:
-    """Return the sizes in each batch of at most 3 images and 100 bytes."""
+    """Cut images of these sizes into batches of at most 3 images and 100 bytes. Return the sizes in each batch."""
     return [[image.size_bytes for image in batch] for batch in cut_batches(make_images(*sizes), 3, 100)]
 
 

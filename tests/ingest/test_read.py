@@ -1,4 +1,4 @@
-"""Read images, and copy results of equal bytes."""
+"""Test which images need which models, and which copy the results of equal bytes."""
 
 from jobs.database.item_failures import ItemFailure
 from jobs.database.tagging_work import DueImage, KnownContent

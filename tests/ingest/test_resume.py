@@ -1,4 +1,4 @@
-"""Kill, stop and repeat the tagging of a shard."""
+"""Kill, stop and repeat a job that tags a shard."""
 
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -33,7 +33,7 @@ RESULTS = {
 
 
 def fill(shop: Shop) -> None:
-    """Put images, copies and broken files, enough for several chunks."""
+    """Upload enough images, copies and broken files for several chunks."""
     shop.put_images(40)
     for number in range(6):
         shop.put(f"twin{number}_1.jpg", make_image(number))
@@ -56,7 +56,7 @@ def read_results(shop: Shop, run_id: str) -> dict[str, list[Any]]:
 
 
 def forget(shop: Shop) -> None:
-    """Delete all results, so that everything is due again."""
+    """Delete all results, which makes every image due again."""
     with shop.connections.engine.begin() as connection:
         for table in ("image_tags", "image_embeddings", "item_failures"):
             connection.exec_driver_sql(f"DELETE FROM catalog.{table}")
@@ -69,7 +69,7 @@ def count_chunks(shop: Shop, run_id: str) -> int:
 
 
 def wait_for_chunks(shop: Shop, run_id: str, wanted: int, process: ForkServerProcess) -> None:
-    """Wait until the shard has committed a number of chunks."""
+    """Wait until the shard has committed ``wanted`` chunks."""
     wait_until(lambda: not process.is_alive() or count_chunks(shop, run_id) >= wanted)
     assert process.is_alive(), "the shard ended before it was disturbed"
 

@@ -1,4 +1,4 @@
-"""Compare the predictions of all devices of this machine with a CPU in float32."""
+"""Compare the predictions of every device of this machine with those of a CPU in float32."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

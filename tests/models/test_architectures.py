@@ -1,4 +1,4 @@
-"""Serve a small checkpoint of each architecture in docs/models.md in all engines."""
+"""Run a small checkpoint of each architecture in docs/models.md in every engine."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from tests.models.tiny_architectures import CLASSIFIERS, ENCODERS, write_siglip2
 DEVICE = Device(torch.device("cpu"), torch.float32)
 TEXTS = ["red striped dress", "a hat"]
 
-# This runs mostly Transformers and OpenVINO, where tracing the coverage doubles the time.
+# Not traced for coverage, because that doubles the time and most of the code is in Transformers and OpenVINO.
 pytestmark = pytest.mark.no_cover
 
 
@@ -59,14 +59,14 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def images() -> list[Image.Image]:
-    """Return smooth images, for which both ways to resize differ only by rounding."""
+    """Return smooth images, which both resize methods convert to the same pixels, except for rounding."""
     rng = np.random.default_rng(0)
     blocks = [Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)) for _ in range(3)]
     return [block.resize((96, 80), Image.Resampling.BICUBIC) for block in blocks]
 
 
 def ask_transformers(folder: Path, model: Any, images: list[Image.Image]) -> Any:
-    """Return the outputs of the checkpoint's own preprocessing and model."""
+    """Return the outputs of Transformers, with the preprocessing of the checkpoint."""
     inputs = AutoImageProcessor.from_pretrained(folder)(images, return_tensors="pt")
     with torch.inference_mode():
         return model(**inputs)
@@ -83,7 +83,7 @@ def test_classifiers_match_transformers(classifier: Checkpoint, images: list[Ima
     model = AutoModelForImageClassification.from_pretrained(classifier.folder).eval()
     expected = ask_transformers(classifier.folder, model, images).logits.softmax(-1)
     torch.testing.assert_close(probabilities, expected, atol=2e-2, rtol=0)
-    # The same pixels give the same numbers.
+    # With the same pixels, the outputs are the same.
     inputs = ours.preprocessing.normalize(load_pixels(ours.preprocessing.geometry, images), torch.float32)
     with torch.inference_mode():
         torch.testing.assert_close(probabilities, model(inputs).logits.softmax(-1), atol=1e-5, rtol=1e-4)
@@ -105,7 +105,7 @@ def test_encoders_match_transformers(encoder: Checkpoint, images: list[Image.Ima
 def test_text_vectors_match_transformers(encoder: Checkpoint) -> None:
     ours = load_text_encoder(encoder.folder, DEVICE)
     vectors = ours.embed(TEXTS)
-    # One by one and padded, as SigLIP requires. The other encoders ignore padding.
+    # Embed one text at a time, padded as SigLIP requires. Other encoders ignore the padding.
     tokenizer, model = AutoTokenizer.from_pretrained(encoder.folder), AutoModel.from_pretrained(encoder.folder).eval()
     longest = model.config.text_config.max_position_embeddings
     for text, vector in zip(TEXTS, vectors, strict=True):
@@ -117,7 +117,7 @@ def test_text_vectors_match_transformers(encoder: Checkpoint) -> None:
 
 
 def ask_graph(folder: Path, kind: ModelKind, pixels: torch.Tensor, work: Path) -> np.ndarray:
-    """Return the outputs of an OpenVINO graph, built as in `optimize`."""
+    """Return the outputs of an OpenVINO graph that is built as in `optimize`."""
     save_graph(convert_checkpoint(folder, kind), work)
     graph = compile_graphs([work], "fp32", pass_size=2)
     outputs = graph.infer(pixels.permute(0, 2, 3, 1).contiguous().numpy())[0]
@@ -139,7 +139,7 @@ def test_an_encoder_becomes_a_graph(encoder: Checkpoint, images: list[Image.Imag
 
 
 def test_a_saved_encoder_gives_the_vectors_of_its_base(encoder: Checkpoint, tmp_path: Path) -> None:
-    """Save the encoder as a training does."""
+    """Save the encoder as the train stage does, and compare the vectors."""
     AutoModel.from_pretrained(encoder.folder).save_pretrained(tmp_path)
     copy_preprocessing(encoder.folder, tmp_path)
     AutoTokenizer.from_pretrained(encoder.folder).save_pretrained(tmp_path)

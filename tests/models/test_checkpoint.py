@@ -44,7 +44,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def resolve_elsewhere(base: str, hub_cache: Path, environment: Mapping[str, str]) -> str:
-    """Return the output of a new process: the hub client reads its environment at import."""
+    """Resolve a base in a new process, because the hub client reads its environment at import. Return the output."""
     answer = subprocess.run(
         [sys.executable, "-c", RESOLVE, base],
         cwd=PROJECT_ROOT,

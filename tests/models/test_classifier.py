@@ -30,7 +30,7 @@ def device() -> Device:
 
 @pytest.fixture
 def copied(tiny_models: TinyModels, tmp_path: Path) -> Path:
-    """A classifier that tests may damage."""
+    """Copy a classifier, which tests may then damage."""
     return Path(copytree(tiny_models.classifier, tmp_path / "classifier"))
 
 
@@ -86,7 +86,7 @@ def test_a_timm_checkpoint_is_loaded_as_a_classifier(device: Device) -> None:
 
 
 def test_an_encoder_is_refused(tiny_models: TinyModels, device: Device) -> None:
-    # Transformers would load it with a random head.
+    # Transformers alone would load it with a random head.
     with pytest.raises(PermanentError, match=r"lacks weights of CLIPForImageClassification \(classifier"):
         load_classifier(tiny_models.encoder, device)
 

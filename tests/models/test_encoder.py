@@ -24,7 +24,7 @@ def device() -> Device:
 
 @pytest.fixture(scope="module")
 def tiny_siglip(tiny_models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SigLIP with random weights. Like the real ones, its tokenizer returns no attention mask."""
+    """Write a SigLIP with random weights. As in real SigLIPs, the tokenizer returns no attention mask."""
     folder = tmp_path_factory.mktemp("siglip")
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 1}
     tokenizer = AutoTokenizer.from_pretrained(tiny_models.encoder, model_input_names=["input_ids"])

@@ -1,4 +1,4 @@
-"""Download checkpoints with the real hub client from a local server."""
+"""Download checkpoints from a local server with the real hub client."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def weights(tiny_models: TinyModels) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def revision(hub: HubServer, tiny_models: TinyModels) -> Path:
-    """Serve the files of the encoder on the branch main, without weights, and with files that are not needed."""
+    """Serve the encoder on the branch main, without its weights and with unneeded files."""
     folder = hub.folder / BASE / "main"
     shutil.copytree(tiny_models.encoder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     for name in ("tf_model.h5", "flax_model.msgpack", "onnx/model.onnx", "onnx/config.json", "old/pytorch_model.bin"):
@@ -49,7 +49,7 @@ def revision(hub: HubServer, tiny_models: TinyModels) -> Path:
 
 
 def resolve(hub: HubServer, home: Path, base: str = BASE, token: str = "", offline: bool = False) -> str:
-    """Return the folder or the error. The client is configured as its environment would at import."""
+    """Return the folder or the error. Patch the settings that the client reads from its environment at import."""
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     with (
         patch.multiple(constants, ENDPOINT=hub.url, HUGGINGFACE_CO_URL_TEMPLATE=template),
@@ -63,7 +63,7 @@ def resolve(hub: HubServer, home: Path, base: str = BASE, token: str = "", offli
 
 
 def assert_loads(folder: Path, expected: Mapping[str, torch.Tensor], original: Path) -> None:
-    """Check that both towers load from a folder and give the vectors of the original."""
+    """Check that a folder has the expected weights, and that both towers compute the same vectors as the original."""
     found: dict[str, torch.Tensor] = {}
     for path in folder.glob("*.safetensors"):
         found |= load_file(path)
@@ -82,7 +82,7 @@ def assert_loads(folder: Path, expected: Mapping[str, torch.Tensor], original: P
 def test_pickled_weights_are_converted_once(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tiny_models: TinyModels, tmp_path: Path
 ) -> None:
-    # Like openai/clip-vit-base-patch32, with buffers that the model creates itself.
+    # As in openai/clip-vit-base-patch32, the file also contains buffers, which the model creates by itself.
     buffers = {"text_model.embeddings.position_ids": torch.arange(24)[None]}
     torch.save(weights | buffers, revision / "pytorch_model.bin")
     folder = Path(resolve(hub, tmp_path))
@@ -179,7 +179,7 @@ def test_the_error_names_a_missing_repository(hub: HubServer, tmp_path: Path, to
 def test_an_interrupted_download_is_resumed(
     hub: HubServer, revision: Path, weights: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
-    # The client stores received bytes in blocks of this size.
+    # The client writes downloads in blocks of this size, so half of the file must be larger than a block.
     large = weights | {"unneeded": torch.rand(3 * constants.DOWNLOAD_CHUNK_SIZE // 4)}
     save_file(large, revision / "model.safetensors", {"format": "pt"})
     hub.cut.add("model.safetensors")

@@ -40,7 +40,7 @@ sys.exit(f"wrong: {wrong}" if wrong else 0)
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_first_passes_from_many_threads_do_not_deadlock(attempt: int) -> None:
-    """Without a first pass under a lock, they sometimes deadlock."""
+    """Start several threads at once. Without a lock around the first pass, they sometimes deadlock."""
     finished = subprocess.run(
         [sys.executable, "-c", FIRST_PASSES], cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=280, check=False
     )

@@ -1,4 +1,4 @@
-"""Convert pickled weights exactly, without running code in the pickle."""
+"""Check that pickled weights are converted exactly and that code in a pickle never runs."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ SHARED = WEIGHTS | {"tied": WEIGHTS["matrix"], "transposed": WEIGHTS["matrix"].T
 
 
 class Malicious:
-    """An object whose pickle creates a folder when it is loaded."""
+    """An object whose pickle creates a folder when loaded."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def convert(folder: Path, content: object, is_zip: bool = True) -> Path:
-    """Pickle an object as the weights of a folder, and convert it."""
+    """Pickle an object as the weights of a checkpoint folder, and convert them."""
     torch.save(content, folder / BIN, _use_new_zipfile_serialization=is_zip)
     target = folder.parent / "cache" / "converted"
     convert_pickled(folder, [BIN], ["config.json"], target)
@@ -146,7 +146,7 @@ convert_pickled(Path(sys.argv[1]), ["{BIN}"], ["config.json"], Path(sys.argv[2])
 
 def test_a_killed_conversion_leaves_no_target(folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "cache" / "converted"
-    # The reading process blocks on a pipe without a writer.
+    # Reading a pipe without a writer blocks, so the conversion is still running when it is killed.
     os.mkfifo(folder / BIN)
     arguments = [sys.executable, "-c", CONVERT, str(folder), str(target)]
     with subprocess.Popen(arguments, cwd=PROJECT_ROOT) as process:
@@ -160,7 +160,7 @@ def test_a_killed_conversion_leaves_no_target(folder: Path, tmp_path: Path) -> N
 
 
 def list_processes(argument: str) -> list[str]:
-    """Return the processes that were started with an argument."""
+    """Return the ids of processes with this command-line argument."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -173,7 +173,7 @@ def list_processes(argument: str) -> list[str]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, with time for a busy machine."""
+    """Wait until a condition is true. Leaves enough time for a busy machine."""
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline

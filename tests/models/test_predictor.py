@@ -1,4 +1,4 @@
-"""Run both models together, as one graph and as two."""
+"""Run both models together, as one graph and as two graphs."""
 
 import shutil
 from dataclasses import replace

@@ -30,7 +30,7 @@ from jobs.images.geometry import Geometry
 from jobs.models.preprocessing import Preprocessing
 
 SIZES = [(400, 533), (533, 400), (320, 320), (97, 803), (641, 223), (50, 61), (224, 224), (1200, 1601)]
-"""Width and height: portrait, landscape, square, extreme, smaller than any input, exactly the input, large."""
+"""Width and height. Includes extreme ratios, sizes smaller than any model input or equal to one, and a large size."""
 PROCESSORS = {
     "resnet": ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875, resample=3),
     "convnext of 384": ConvNextImageProcessor(size={"shortest_edge": 384}),
@@ -50,7 +50,7 @@ def image() -> Image.Image:
 
 
 def measure_difference(processor: Any, preprocessing: Preprocessing, image: Image.Image) -> np.ndarray:
-    """Return the difference between the checkpoint's processor and ours, in levels of 255 [3, side, side]."""
+    """Return how much the checkpoint's processor and our preprocessing differ, in levels of 255 [3, side, side]."""
     theirs = processor(image, return_tensors="pt")["pixel_values"]
     ours = preprocessing.normalize(preprocessing.geometry.apply(np.asarray(image))[None], torch.float32)
     levels: np.ndarray = ((ours - theirs).abs()[0] * torch.tensor(preprocessing.std)[:, None, None] * 255).numpy()
@@ -62,7 +62,7 @@ def test_tensors_match_transformers(name: str, image: Image.Image, tmp_path: Pat
     PROCESSORS[name].save_pretrained(tmp_path)
     preprocessing = Preprocessing.from_checkpoint(tmp_path)
     for size in SIZES:
-        # Theirs is the resize of torchvision, which differs by rounding and where the filter overshoots.
+        # The processor resizes with torchvision, which rounds differently and differs where the filter overshoots.
         difference = measure_difference(PROCESSORS[name], preprocessing, image.resize(size))
         assert difference.max() < 8, size
         assert difference.mean() < 0.3, size
@@ -90,7 +90,7 @@ def test_tensors_match_timm(changes: dict[str, Any], image: Image.Image, tmp_pat
 
 
 def change_timm_checkpoint(folder: Path, changes: dict[str, Any]) -> Path:
-    """Copy the configuration of the pretrained checkpoint with another preprocessing."""
+    """Copy the configuration of the pretrained checkpoint, with changes to its preprocessing."""
     config = json.loads((require_pretrained() / "config.json").read_text())
     config["pretrained_cfg"] |= changes
     (folder / "config.json").write_text(json.dumps(config))
@@ -130,7 +130,7 @@ def test_unsupported_preprocessing_is_refused(processor: Any, words: str, tmp_pa
     ids=repr,
 )
 def test_a_slightly_different_geometry_does_not_agree(changes: dict[str, Any], tmp_path: Path) -> None:
-    """A crop of 97 from 112 pixels starts at half a pixel."""
+    """Change one parameter at a time. A crop of 97 from 112 pixels starts at half a pixel, so rounding matters."""
     processor = CLIPImageProcessor(size={"shortest_edge": 112}, crop_size={"height": 97, "width": 97})
     processor.save_pretrained(tmp_path)
     preprocessing = Preprocessing.from_checkpoint(tmp_path)

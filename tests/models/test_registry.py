@@ -121,7 +121,7 @@ def test_names_outside_the_folder_are_refused(
 
 @pytest.fixture
 def stalled_fetch(shop: Shop, tiny_models: TinyModels, cache: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Start a process that fetches and stops after the first file."""
+    """Start a process that fetches a checkpoint and stalls after the first file."""
     version = register(shop, tiny_models.encoder)
     with subprocess.Popen(
         [

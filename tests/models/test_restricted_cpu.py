@@ -1,6 +1,7 @@
-"""Models that were built on one processor and are served on another, which computes in less.
+"""Serve models that were built on one processor on another processor with fewer instructions.
 
-The other is this machine, kept to AVX2 by the variables of `benchmarks/avx2.py`, which only a process of its own reads.
+The other processor is this machine, restricted to AVX2 by the variables of `benchmarks/avx2.py`. They only affect new
+processes, so predictions run in one.
 """
 
 import json
@@ -47,7 +48,7 @@ REPLACED = "this processor does not support bf16 natively: using float32, which 
 
 @dataclass(frozen=True)
 class Version:
-    """A build in a folder."""
+    """The folder of a build, and its kind."""
 
     folder: Path
     kind: ModelKind
@@ -69,7 +70,7 @@ class Served:
 
 
 def write_version(folder: Path, source: Path, kind: ModelKind, engine: EngineName, precision: Precision) -> Version:
-    """Write a build. The float layers of an int8 build are in float32."""
+    """Write a build. In an int8 build, layers that are not quantized are in float32."""
     copytree(source, folder)
     rest: Precision = "fp32" if precision == "int8" else precision
     build = describe_checkpoint(folder, kind)
@@ -137,5 +138,5 @@ def test_int8_gives_the_same_predictions_on_every_processor(served: Served) -> N
     for name in names:
         assert served.descriptions[name] == "openvino int8 and fp32"
         here = served.versions[name].predict(served.pixels)
-        # Saturated products, as with 8-bit weights, would give a mean of 0.008.
+        # Weights with all 8 bits would saturate without the newer instructions. The mean would then be 0.008.
         assert np.abs(here - served.answers[name]).mean() < 1e-3

@@ -1,4 +1,4 @@
-"""Halve batches that do not fit into the GPU memory."""
+"""Test that batches are halved if they do not fit into GPU memory."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from jobs.models.torch_model import forward_halving
 
 
 def make_forward(capacity: int, sizes: list[int]):  # type: ignore[no-untyped-def]
-    """A forward pass on a device that fits ``capacity`` images, which records the batch sizes."""
+    """Return a forward pass that fails for more than ``capacity`` images, and records the batch sizes."""
 
     def forward(batch: torch.Tensor) -> torch.Tensor:
         sizes.append(len(batch))

@@ -1,4 +1,4 @@
-"""Check what a confined process can do."""
+"""Check the restrictions of a confined process."""
 
 import os
 import subprocess
@@ -47,12 +47,12 @@ def test_a_confined_process_has_no_network_no_files_and_limited_memory() -> None
 
 
 def test_without_a_namespace_the_limits_suffice_or_the_process_exits() -> None:
-    """In a container, the default seccomp filter refuses new namespaces."""
+    """Confine a process without a new namespace, which the default seccomp filter of containers forbids."""
     finished = run("")
     if finished.returncode == 0:
         assert finished.stdout.split() == NOTHING
     else:
-        # With the capability to raise its limits.
+        # Root may raise the limits, so they do not suffice.
         assert os.geteuid() == 0
         assert finished.stderr.startswith("the process cannot be isolated from the network")
 

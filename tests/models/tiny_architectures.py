@@ -1,4 +1,4 @@
-"""Write minimal checkpoints of each architecture with random weights, in the same files as the real ones."""
+"""Write a minimal checkpoint of each architecture: random weights, but the same files as a real checkpoint."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,27 +49,27 @@ IMAGE_TOWER = TOWER | {"image_size": SIDE, "patch_size": PATCH}
 
 
 def write_resnet(folder: Path) -> None:
-    """As microsoft/resnet-50."""
+    """Write a checkpoint like microsoft/resnet-50."""
     config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], **LABELS)
     ResNetForImageClassification(config).save_pretrained(folder)
     ConvNextImageProcessor(size={"shortest_edge": SIDE}, crop_pct=0.875, resample=3).save_pretrained(folder)
 
 
 def write_vit(folder: Path) -> None:
-    """As google/vit-base-patch16-224."""
+    """Write a checkpoint like google/vit-base-patch16-224."""
     ViTForImageClassification(ViTConfig(**IMAGE_TOWER, **LABELS)).save_pretrained(folder)
     ViTImageProcessor(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
 
 
 def write_convnext(folder: Path) -> None:
-    """As facebook/convnext-tiny-224."""
+    """Write a checkpoint like facebook/convnext-tiny-224."""
     config = ConvNextConfig(hidden_sizes=[16, 32, 32, 64], depths=[1, 1, 1, 1], image_size=SIDE, **LABELS)
     ConvNextForImageClassification(config).save_pretrained(folder)
     ConvNextImageProcessor(size={"shortest_edge": SIDE}, crop_pct=0.875, resample=3).save_pretrained(folder)
 
 
 def write_swin(folder: Path) -> None:
-    """As microsoft/swin-tiny-patch4-window7-224."""
+    """Write a checkpoint like microsoft/swin-tiny-patch4-window7-224."""
     config = SwinConfig(
         image_size=SIDE, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4, **LABELS
     )
@@ -78,7 +78,7 @@ def write_swin(folder: Path) -> None:
 
 
 def write_timm(folder: Path) -> None:
-    """As timm/resnet18.a1_in1k: the preprocessing is part of the configuration."""
+    """Write a checkpoint like timm/resnet18.a1_in1k, whose configuration includes the preprocessing."""
     config = TimmWrapperConfig(
         architecture="resnet10t",
         num_labels=len(CATEGORIES),
@@ -97,12 +97,15 @@ def write_timm(folder: Path) -> None:
 
 
 def write_clip(folder: Path) -> None:
-    """As openai/clip-vit-base-patch32."""
+    """Write a checkpoint like openai/clip-vit-base-patch32."""
     write_blank_clip(folder, SIDE, PATCH, width=WIDTH, dimensions=48, layers=2, texts=[" ".join(WORDS)])
 
 
 def write_siglip(folder: Path) -> None:
-    """As google/siglip-base-patch16-224: the tokenizer uses SentencePiece and returns no attention mask."""
+    """Write a checkpoint like google/siglip-base-patch16-224.
+
+    Its tokenizer uses SentencePiece and returns no attention mask.
+    """
     folder.mkdir(exist_ok=True)
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([" ".join(WORDS)] * 10),
@@ -119,7 +122,10 @@ def write_siglip(folder: Path) -> None:
 
 
 def write_siglip2(folder: Path) -> None:
-    """As google/siglip2-base-patch16-224: a SigLIP with the tokenizer of Gemma, without an attention mask."""
+    """Write a checkpoint like google/siglip2-base-patch16-224.
+
+    It is a SigLIP with the tokenizer of Gemma, which returns no attention mask here.
+    """
     _write_siglip(folder, _make_gemma_tokenizer())
 
 
@@ -131,7 +137,10 @@ def _write_siglip(folder: Path, tokenizer: Any) -> None:
 
 
 def write_siglip2_naflex(folder: Path) -> None:
-    """As google/siglip2-base-patch16-naflex, which takes images of any shape as lists of patches."""
+    """Write a checkpoint like google/siglip2-base-patch16-naflex.
+
+    Its input is a list of patches, from an image of any shape.
+    """
     tokenizer = _make_gemma_tokenizer()
     text_tower = {"vocab_size": len(tokenizer), "max_position_embeddings": TOKENS, "projection_size": WIDTH}
     image_tower = TOWER | {"patch_size": PATCH, "num_patches": 16}
@@ -141,7 +150,7 @@ def write_siglip2_naflex(folder: Path) -> None:
 
 
 def write_chinese_clip(folder: Path) -> None:
-    """As OFA-Sys/chinese-clip-vit-base-patch16."""
+    """Write a checkpoint like OFA-Sys/chinese-clip-vit-base-patch16."""
     folder.mkdir(exist_ok=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"红色连衣裙蓝帽子", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
@@ -153,7 +162,7 @@ def write_chinese_clip(folder: Path) -> None:
 
 
 def _make_gemma_tokenizer() -> GemmaTokenizer:
-    """As in the checkpoints of SigLIP 2."""
+    """Make a tokenizer with the settings of SigLIP 2 checkpoints."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     letters = [*"▁abcdefghijklmnopqrstuvwxyz", *(f"<0x{byte:02X}>" for byte in range(256))]
     vocabulary = {token: number for number, token in enumerate([*special, *letters])}

@@ -1,4 +1,4 @@
-"""A query service in this process, with a real bucket, database and checkpoints."""
+"""Run a query service in this process, with a real bucket, database and checkpoints."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class RunningService:
-    """The address of a service, and an HTTP client for requests that the project's own client cannot send."""
+    """A service and an HTTP client, for requests that the project's own client cannot send."""
 
     url: str
     http: httpx.Client
@@ -32,7 +32,7 @@ class RunningService:
         return health
 
     def wait_until(self, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Poll the health until it satisfies the condition."""
+        """Poll ``/health`` until the response satisfies the condition."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not is_so(health := self.read_health()):
             assert time.monotonic() < deadline, health
@@ -44,7 +44,7 @@ class RunningService:
         return self.wait_until(lambda health: "classifier" in health)
 
     def read_metrics(self) -> dict[str, float]:
-        """Return values by metric and labels."""
+        """Return the value of each metric, by name and labels."""
         lines = [line for line in self.http.get("/metrics").text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
@@ -67,7 +67,7 @@ def run_service(connections: Connections) -> Iterator[RunningService]:
 
 
 def go_live(shop: Shop) -> Shop:
-    """Tag four images with the champions of a shop, which makes them live."""
+    """Make the champions of a shop live by tagging four images."""
     shop.put_images(4)
     ingest(shop.connections, IngestOptions())
     return shop
@@ -75,13 +75,13 @@ def go_live(shop: Shop) -> Shop:
 
 @pytest.fixture(scope="module")
 def live_shop(lasting_shop: Shop, tiny_models: TinyModels) -> Shop:
-    """A shop of four images with live champions. The tests of a module share it and do not change it."""
+    """Set up a shop with four images and live champions. Tests of a module share it and must not change it."""
     return go_live(promote_tiny_models(lasting_shop, tiny_models))
 
 
 @pytest.fixture(scope="module")
 def service(live_shop: Shop) -> Iterator[RunningService]:
-    """The service of that shop, ready."""
+    """Run a service for this shop, and wait until it is ready."""
     with run_service(live_shop.connections) as service:
         service.wait_until_ready()
         yield service

@@ -1,4 +1,4 @@
-"""Requests that were accepted and cannot finish yet, and requests whose body does not end."""
+"""Send requests that are accepted but cannot finish yet, and requests with an incomplete body."""
 
 import multiprocessing
 import socket
@@ -14,7 +14,7 @@ from tests.serve.conftest import RunningService
 
 @contextmanager
 def stop_decoding(processes: Sequence[psutil.Process] | None = None) -> Iterator[Callable[[], None]]:
-    """Suspend decoding processes, by default those of services in this process, until the end or a call."""
+    """Suspend decoding processes (by default all children of this process) until the end of the block or a call."""
     if processes is None:
         processes = [psutil.Process(child.pid) for child in multiprocessing.active_children()]
     assert processes
@@ -33,7 +33,7 @@ def stop_decoding(processes: Sequence[psutil.Process] | None = None) -> Iterator
 
 @contextmanager
 def send_image(service: RunningService, content: bytes) -> Iterator[socket.socket]:
-    """Yield a client whose image was accepted, and gets no response while decoding is suspended."""
+    """Yield a client whose image was accepted. It gets no response while decoding is suspended."""
     with begin_image(service, content) as client:
         client.sendall(content[len(content) // 2 :])
         name = 'catalog_query_queue_length{path="/classify"}'
@@ -42,7 +42,7 @@ def send_image(service: RunningService, content: bytes) -> Iterator[socket.socke
 
 
 def begin_image(service: RunningService, content: bytes) -> socket.socket:
-    """Return a client that has sent half of its body."""
+    """Return a client that has sent half of the body."""
     address = urlsplit(service.url)
     client = socket.create_connection((address.hostname, address.port))
     head = f"POST /classify HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""The errors and results of the client, whatever server is at the address."""
+"""Test the results and errors of the client, including those caused by other servers at the address."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Invalid and oversized requests are refused with a status and a reason, and the service keeps running."""
+"""Check that invalid and oversized requests get a status and a reason, and that the service keeps running."""
 
 import io
 import json
@@ -53,7 +53,7 @@ def test_images_are_refused_with_the_reasons_of_the_nightly_run(
 
 def test_a_body_without_a_length_is_cut_off(live_shop: Shop) -> None:
     def pour() -> Iterator[bytes]:
-        # More than all buffers on the way hold, so it ends because the service stops reading.
+        # More than all buffers on the way can hold. The request ends only because the service stops reading.
         for _ in range(10_000):
             yield bytes(100_000)
 
@@ -95,7 +95,7 @@ def test_a_full_queue_refuses_and_says_when_to_retry(live_shop: Shop) -> None:
     with run_service(live_shop.with_settings(serve_queue_length=1)) as service:
         service.wait_until_ready()
         with stop_decoding() as resume, send_image(service, image) as client:
-            # It is refused before its body has arrived.
+            # The request is refused before its body is complete.
             with begin_image(service, image) as late:
                 assert read_status(late) == 503
             refused = service.http.post("/classify", content=image)
@@ -166,7 +166,7 @@ def test_unknown_paths_are_not_found(service: RunningService) -> None:
 
 
 def test_another_host_name_is_refused(service: RunningService) -> None:
-    """DNS rebinding: a web page makes its own host name point to this machine."""
+    """Prevent DNS rebinding, in which a web page makes its own host name point to this machine."""
     refused = service.http.post(
         "/embed-text", content=json.dumps({"text": "hat"}), headers={"Host": "elsewhere.example"}
     )

@@ -1,4 +1,4 @@
-"""The memory limit for the bodies of all requests."""
+"""Test the memory limit for the bodies of all requests together."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ LARGE = BODIES_BYTES // 2 + 1
 
 
 def make_request(*parts: bytes, stops: bool = False) -> Request:
-    """Return a request whose body arrives in parts; with ``stops``, the last part never arrives."""
+    """Return a request whose body arrives in parts. With ``stops``, another part is announced but never arrives."""
     left: list[bytes] = list(parts)
 
     async def receive() -> Message:
@@ -35,7 +35,7 @@ def test_bodies_of_all_requests_share_one_limit() -> None:
         reader = BodyReader(LARGE)
         async with reader.read(make_request(bytes(LARGE)), LARGE) as held:
             assert len(held) == LARGE
-            # A complete body is not dropped.
+            # The service does not drop a complete body to free memory.
             with pytest.raises(UnavailableError, match="too many large images"):
                 await read(reader, make_request(bytes(LARGE)))
         assert await read(reader, make_request(bytes(LARGE))) == LARGE

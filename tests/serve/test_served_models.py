@@ -1,4 +1,4 @@
-"""Which queries share a pass, on models that only record their batches."""
+"""Test which queries share a forward pass, with models that only record their batches."""
 
 import asyncio
 import gc
@@ -14,7 +14,7 @@ from jobs.serve.served_models import BatchRunner
 
 
 class RecordingModel:
-    """Return each query with the model's name. Passes block while ``gate`` is cleared."""
+    """A model that adds its name to each query. Its passes block while ``gate`` is cleared."""
 
     def __init__(self, name: str, passes: int = 1, batch_size: int = 4) -> None:
         self.name = name
@@ -33,7 +33,7 @@ class RecordingModel:
 
 
 async def start(model: RecordingModel, *queries: int) -> "list[asyncio.Task[str]]":
-    """Start queries, and return once the model has begun as many passes as it can."""
+    """Start queries, and wait until the model has started as many passes as it can."""
     tasks = [asyncio.create_task(model.runner.run(query)) for query in queries]
     await asyncio.sleep(0.2)
     return tasks

@@ -1,4 +1,4 @@
-"""The command `python -m jobs serve`, until a signal."""
+"""Run the command `python -m jobs serve` until it gets a signal."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from tests.serve.stalled_requests import read_status, send_image, stop_decoding
 
 @contextmanager
 def start_service(shop: Shop, port: int, log: Path) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run the command, and kill it at the end if it is still running."""
+    """Run the command. Kill it at the end of the block if it is still running."""
     environment = {**os.environ, **shop.environment, "CATALOG_SERVE_PORT": str(port)}
     with (
         log.open("wb") as errors,
@@ -41,7 +41,7 @@ def start_service(shop: Shop, port: int, log: Path) -> "Iterator[subprocess.Pope
 
 @contextmanager
 def connect(port: int) -> Iterator[RunningService]:
-    """Wait until it listens."""
+    """Wait until the service listens, then yield a client."""
     url = f"http://{LOOPBACK}:{port}"
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         wait_until(lambda: is_listening(port))
@@ -49,7 +49,7 @@ def connect(port: int) -> Iterator[RunningService]:
 
 
 def read_maps(process: "subprocess.Popen[bytes]") -> str:
-    """Return the files that a process has mapped, as Linux lists them."""
+    """Return Linux's list of the files that a process has mapped."""
     return Path(f"/proc/{process.pid}/maps").read_text()
 
 
@@ -78,7 +78,7 @@ def test_a_signal_ends_it_while_it_waits_for_the_first_model(shop: Shop, tmp_pat
     port = find_free_port()
     with start_service(shop, port, tmp_path / "log") as process, connect(port) as service:
         assert service.http.get("/health").status_code == 503
-        # It does not load torch before the first model that needs it.
+        # Torch is not loaded before a model needs it.
         assert "libtorch" not in read_maps(process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0

@@ -1,4 +1,4 @@
-"""The service returns what the nightly run stores."""
+"""Check that the service returns the same results as a nightly run stores."""
 
 import numpy as np
 import pytest

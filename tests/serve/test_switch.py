@@ -1,4 +1,4 @@
-"""The service follows the live models: before the first, during a switch, and while the database is unavailable."""
+"""Test how the service follows the live models: before the first, during a switch, and without a database."""
 
 import threading
 from collections import Counter
@@ -27,13 +27,13 @@ from tests.serve.conftest import RunningService, go_live, run_service
 
 @pytest.fixture
 def live_shop(tagging_shop: Shop) -> Shop:
-    """A shop for one test, which changes its models."""
+    """Set up a shop for a single test, which may change its models."""
     return go_live(tagging_shop)
 
 
 @pytest.fixture
 def service(live_shop: Shop) -> Iterator[RunningService]:
-    """The service of that shop, ready."""
+    """Run a service for this shop, and wait until it is ready."""
     with run_service(live_shop.connections) as service:
         service.wait_until_ready()
         yield service
@@ -41,7 +41,7 @@ def service(live_shop: Shop) -> Iterator[RunningService]:
 
 @contextmanager
 def send_without_pause(send: Callable[[], int]) -> Iterator[Counter[int]]:
-    """Run three clients during the block, and count results by version. A failed request fails the test."""
+    """Run three clients during the block, and count their results by model version. A failed request fails the test."""
     answered: Counter[int] = Counter()
     stop = threading.Event()
 
@@ -71,7 +71,7 @@ def switch_encoder(shop: Shop, folder: Path) -> int:
 
 def test_it_waits_for_the_first_models_and_names_them(tagging_shop: Shop) -> None:
     with run_service(tagging_shop.connections) as service, QueryClient(service.url) as client:
-        # The first classifier goes live when it is promoted, the first space when a run is published.
+        # The first classifier goes live with its promotion, and the first space when a run is published.
         service.wait_until(lambda health: health.get("detail", "").startswith("no embedding space is live yet"))
         assert service.http.get("/health").status_code == 503
         assert client.classify(make_image(1)).category

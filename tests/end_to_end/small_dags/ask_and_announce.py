@@ -1,4 +1,4 @@
-"""Use the operators of the plugin without the jobs that usually surround them."""
+"""Run the plugin's operators for approvals and announcements without jobs."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, Param

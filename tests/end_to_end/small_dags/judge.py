@@ -1,4 +1,4 @@
-"""Run the gate of `model_retrain` without the training before it."""
+"""Run the gate task of `model_retrain` without training."""
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param

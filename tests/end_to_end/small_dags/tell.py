@@ -1,4 +1,4 @@
-"""Print a parameter of the run and variables of the environment."""
+"""Print a parameter of the run and environment variables."""
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, Param

@@ -1,4 +1,4 @@
-"""Wait until a test writes a word, and fail unless it is "go"."""
+"""Wait until a test writes a word. Fail unless the word is "go"."""
 
 import time
 from pathlib import Path
