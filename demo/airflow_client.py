@@ -86,7 +86,7 @@ class AirflowClient:
         return self._list(f"{_API}/dags", "dags", dag_id_pattern=dag_id, exclude_stale=True) != []
 
     def wait_for_dag(self, dag_id: str, timeout_seconds: float) -> None:
-        """Wait until the DAG has been loaded from its file. A new Airflow needs a few seconds for this.
+        """Wait until the DAG has been loaded from its file, which takes a few seconds after a start of Airflow.
 
         Raises:
             PermanentError: the DAG was not loaded in time; the message lists the files that failed to load.
@@ -110,7 +110,7 @@ class AirflowClient:
         return _read_run(self._call("GET", _locate_run(dag_id, run_id)))
 
     def read_task_instances(self, dag_id: str, run_id: str) -> list[TaskInstance]:
-        """Return every task of the run in its current state; mapped tasks are listed one by one."""
+        """Return the current state of every task of the run. Mapped tasks are listed individually."""
         found = self._list(f"{_locate_run(dag_id, run_id)}/taskInstances", "task_instances")
         return [
             TaskInstance(

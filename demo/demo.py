@@ -209,7 +209,7 @@ def _adopt_encoder(demo: _Demo, base: DemoBase) -> None:
 def _ingest(demo: _Demo, *, attach: bool) -> None:
     """Tag the images in the bucket.
 
-    With ``attach``, follow an active run. After an upload, it may have listed the bucket too early, so start another.
+    With ``attach``, follow an active run. Do not use this after an upload: that run may have listed the bucket before.
     """
     with _step(demo.write, f"running the DAG {INGEST_DAG} in Airflow"):
         try:

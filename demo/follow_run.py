@@ -97,7 +97,7 @@ class RunFollower:
         """Wait until the run has succeeded, however long it takes.
 
         Raises:
-            RefusedError: it failed; the message names each failed task, its error and its log.
+            RefusedError: the run failed; the message names each failed task, its error and its log.
             RetryableError: the run is stalled; the message names the tasks that make no progress, and their logs.
         """
         with display:

@@ -85,7 +85,7 @@ def _is_hidden(path: Path) -> bool:
 
 
 def reserve_stack(stack_folder: Path, own_images: Path | None) -> None:
-    """Record which images the local stack contains, to never mix two catalogs.
+    """Record which images the local stack contains. Refuse to mix two catalogs.
 
     Raises:
         ConfigurationError: the stack contains other images.

@@ -89,8 +89,8 @@ class AirflowLauncher:
         """Run an Airflow command and wait until it ends.
 
         Raises:
-            ConfigurationError: it fails, or Airflow cannot be imported. The message ends with the tail of its log.
-            RetryableError: it does not end in time.
+            ConfigurationError: it fails, or Airflow cannot be imported. The message quotes the end of its log.
+            RetryableError: the command does not end in time.
         """
         _, exit_code = self._send(command, log_path, wait=True)
         if exit_code:
@@ -184,11 +184,11 @@ def _make_configuration(
         "api_auth": {"jwt_secret": credentials.airflow_token_key},
         "scheduler": {
             "scheduler_idle_sleep_time": "0.5",
-            # After a crash, a new scheduler adopts orphaned tasks within a minute instead of five.
+            # With these values, a new scheduler adopts the tasks of a crashed one within a minute instead of five.
             "orphaned_tasks_check_interval": "30",
             "task_instance_heartbeat_timeout": "120",
         },
-        # Tasks must survive a restart of the API server, which takes longer than the default retries last.
+        # Tasks must survive a restart of the API server, which takes longer than the default number of retries.
         "workers": {"execution_api_retries": "8"},
         "dag_processor": {
             "refresh_interval": "10",

@@ -34,7 +34,7 @@ class StackPorts:
 
 
 def choose_ports(wanted: WantedPorts, remembered: StackPorts | None) -> StackPorts:
-    """Choose each port: the wanted one, or the remembered one, or a free one."""
+    """Choose each port: the wanted one if set, otherwise the remembered one, otherwise a free one."""
     postgres, s3, airflow, query = find_free_ports(4)
     before = remembered or StackPorts(
         postgres,
@@ -56,7 +56,7 @@ def find_free_port() -> int:
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Return different ports that the operating system chooses."""
+    """Return distinct ports that the operating system chooses."""
     with ExitStack() as held:
         listeners = [held.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]

@@ -150,7 +150,7 @@ def _locate_programs() -> Path:
 
 
 def _find_system_user() -> pwd.struct_passwd | None:
-    """Return the user to run Postgres as if the caller is root, because Postgres refuses to run as root. Else None."""
+    """Return None, or the user that runs Postgres if the caller is root, because Postgres refuses to run as root."""
     if os.geteuid() != 0:
         return None
     try:
@@ -161,7 +161,7 @@ def _find_system_user() -> pwd.struct_passwd | None:
         ["useradd", "--system", "--no-create-home", _SYSTEM_USER], capture_output=True, text=True, check=False
     )
     try:
-        # If useradd failed because another stack has just created the user, all is well.
+        # It is fine if useradd failed because another stack has just created the user.
         return pwd.getpwnam(_SYSTEM_USER)
     except KeyError:
         raise ConfigurationError(f"Postgres cannot run as root, and useradd failed: {added.stderr.strip()}") from None

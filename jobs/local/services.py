@@ -68,7 +68,7 @@ def find_stack_process(pid: int | None, stack_id: str) -> psutil.Process | None:
         return None
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        # Check twice: the process may call exec after the wait, and then its new environment is not visible yet.
+        # Check twice: the process may call exec just after the wait, and its new environment is not visible at once.
         for _ in range(2):
             deadline = time.monotonic() + _EXEC_TIMEOUT_SECONDS
             while _is_in_exec(process) and time.monotonic() < deadline:

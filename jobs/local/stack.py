@@ -82,7 +82,7 @@ class ServiceStatus:
 
 @dataclass(frozen=True)
 class StackStatus:
-    """The servers, and the URL and login of Airflow's UI, which are None before the first start."""
+    """The servers, and the URL and login of Airflow's UI. URL and login are None before the first start."""
 
     folder: Path
     services: tuple[ServiceStatus, ...]
@@ -215,7 +215,7 @@ def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> N
     write_airflow_configuration(stack.folder, ports.airflow, database_url, credentials, options)
     job_environment = _make_job_environment(stack, record) if options.jobs_use_stack else {}
     environment = make_airflow_environment(stack.folder, job_environment, options.pool_slots)
-    # The settings may name another query service, for example that of another database.
+    # If the jobs use another database, the settings may name its query service. Do not replace that one.
     environment.setdefault(QUERY_URL_SETTING, format_query_url(ports.query))
     services = make_airflow_services(environment, ports.airflow)
     query_service = make_query_service(environment, ports.query)

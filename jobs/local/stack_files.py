@@ -126,7 +126,7 @@ def write_private_file(path: Path, text: str) -> None:
 
 @contextmanager
 def hold_lock(path: Path, reason: str) -> Iterator[None]:
-    """Let one process enter at a time; the others log ``reason`` and wait. The end of a process releases its lock."""
+    """Let one process enter at a time. The others log ``reason`` and wait. The lock is released if the process ends."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:

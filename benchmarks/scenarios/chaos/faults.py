@@ -1,4 +1,4 @@
-"""Break the environment of a nightly run; afterwards the same command must complete the run."""
+"""Break the environment of a nightly run, and check that the same command then completes the run."""
 
 import random
 import signal

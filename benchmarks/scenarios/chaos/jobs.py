@@ -1,4 +1,4 @@
-"""Run jobs in processes of their own, disturb them, and check how they end."""
+"""Run jobs in separate processes, disturb them, and check how they end."""
 
 import logging
 import signal

@@ -151,7 +151,7 @@ def check_retag(sandbox: Sandbox) -> Violations:
 
 
 def retag_new_champions(sandbox: Sandbox) -> None:
-    """Make both new champions live."""
+    """Promote a new champion of each kind, and retag the catalog to make them live."""
     promote_others(sandbox)
     assert sandbox.jobs.run("retag").exit_code == 0
 

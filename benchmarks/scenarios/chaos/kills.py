@@ -53,7 +53,7 @@ class Killer:
             sandboxes += 1
 
     def _kill_in_sandbox(self, scenario: Scenario, kills: int) -> int:
-        """Kill jobs in a new sandbox, repeat each until it succeeds, check the result. Return the number of kills."""
+        """Kill jobs in a new sandbox, repeat each until it succeeds, and check results. Return the number of kills."""
         with self._servers.open_sandbox() as sandbox:
             scenario.prepare(sandbox)
             kills_by_job = self._share_out(scenario, kills)
