@@ -13,7 +13,6 @@ from jobs.database.model_versions import read_champion
 from jobs.database.products import renew_product_tags
 from jobs.database.promotions import Switch
 from jobs.database.run_history import sum_chunks, sum_run_and_parts
-from jobs.database.search import count_missing_texts, insert_text_vectors, list_missing_texts
 from jobs.database.spaces import (
     create_space_index,
     find_neighbours,
@@ -34,13 +33,13 @@ from jobs.retag.switch import (
     LiveModels,
     NeighbourAgreement,
     apply_rollbacks,
+    embed_stored_texts,
     find_missing_results,
     find_switches,
     is_superseded,
     read_live_models,
     switch_models,
 )
-from jobs.search.encoders import load_text_embedder
 from jobs.storage.locations import S3Uri, report_location
 
 log = logging.getLogger(__name__)
@@ -50,7 +49,6 @@ MAX_ROUNDS = 10
 suffice."""
 SAMPLE_IMAGES = 200
 NEIGHBORS = 10
-TEXT_BATCH_SIZE = 256
 
 RetagState = Literal["switched", "nothing to do", "superseded", "refused"]
 
@@ -267,28 +265,6 @@ class _Completion:
         )
         finish_run(connection, self._run.run_id, run_state, asdict(report), totals)
         return report
-
-
-def embed_stored_texts(connections: Connections, encoder_version_id: int) -> None:
-    """Embed every stored text that an encoder has not embedded yet. Load the encoder only if there is such a text.
-
-    If a call is killed, the next one continues.
-
-    Raises:
-        RefusedError: the checkpoint is not the one that was registered.
-    """
-    with connections.engine.connect() as connection:
-        missing = count_missing_texts(connection, encoder_version_id)
-    if not missing:
-        return
-    log.info("embedding %d stored texts with encoder %d", missing, encoder_version_id)
-    embedder = load_text_embedder(connections, encoder_version_id)
-    while True:
-        with connections.engine.begin() as connection:
-            texts = list_missing_texts(connection, encoder_version_id, TEXT_BATCH_SIZE)
-            if not texts:
-                return
-            insert_text_vectors(connection, encoder_version_id, texts, embedder.embed(texts))
 
 
 def measure_agreement(engine: Engine, old_space_id: int, new_space_id: int) -> NeighbourAgreement:

@@ -22,7 +22,7 @@ from jobs.database.promotions import (
 from jobs.database.spaces import find_searchable_space, lock_spaces, make_space_live
 from jobs.database.vector_codes import renew_live_codes
 from jobs.errors import NotFoundError, RefusedError
-from jobs.retag.complete import embed_stored_texts
+from jobs.retag.switch import embed_stored_texts
 
 log = logging.getLogger(__name__)
 

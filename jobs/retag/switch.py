@@ -1,19 +1,26 @@
 """Switch the live models in one transaction, after a retag has prepared tags, vectors and texts."""
 
+import logging
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 
+from jobs.connections import Connections
 from jobs.database.drift_references import count_catalog_answers, upsert_drift_reference
 from jobs.database.model_coverage import Losses, count_lost_tags, count_lost_vectors, count_unprocessed
 from jobs.database.model_versions import read_champion, read_live_model
 from jobs.database.products import renew_product_tags
 from jobs.database.promotions import Switch, insert_switch
-from jobs.database.search import count_missing_texts
+from jobs.database.search import count_missing_texts, insert_text_vectors, list_missing_texts
 from jobs.database.spaces import find_live_space, make_space_live
 from jobs.database.tagging_runs import RunModels
 from jobs.errors import RefusedError
+from jobs.search.encoders import load_text_embedder
+
+log = logging.getLogger(__name__)
+
+TEXT_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -138,3 +145,25 @@ def _check_losses(switch: Switch, losses: Losses, limit: float) -> None:
             f"with results of {switch.kind} {switch.replaced_version_id} failed with it, more than the {limit:.1%} of "
             "CATALOG_FAILED_SHARE_LIMIT: see the view catalog.item_failure_summary"
         )
+
+
+def embed_stored_texts(connections: Connections, encoder_version_id: int) -> None:
+    """Embed every stored text that an encoder has not embedded yet. Load the encoder only if there is such a text.
+
+    If a call is killed, the next one continues.
+
+    Raises:
+        RefusedError: the checkpoint is not the one that was registered.
+    """
+    with connections.engine.connect() as connection:
+        missing = count_missing_texts(connection, encoder_version_id)
+    if not missing:
+        return
+    log.info("embedding %d stored texts with encoder %d", missing, encoder_version_id)
+    embedder = load_text_embedder(connections, encoder_version_id)
+    while True:
+        with connections.engine.begin() as connection:
+            texts = list_missing_texts(connection, encoder_version_id, TEXT_BATCH_SIZE)
+            if not texts:
+                return
+            insert_text_vectors(connection, encoder_version_id, texts, embedder.embed(texts))
