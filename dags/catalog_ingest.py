@@ -1,26 +1,27 @@
 """
 ### Nightly ingestion
 
-Every new or changed image in the bucket gets a category and a vector. Images that were deleted disappear from all
-results. Unchanged images are not read again unless the models have changed.
+Predicts a category and computes a vector for every new or changed image in the bucket. Deleted images disappear from
+all results. Unchanged images are not read again unless the models have changed.
 
-- **discover** compares the bucket with the catalog, looks up the live models and writes the manifest. It fails, without
-  any changes, if too many images have vanished at once.
+- **discover** compares the bucket with the catalog, looks up the live models and writes the manifest. It fails, and
+  changes nothing, if too many images have vanished at once.
 - **tag_shard** tags one shard per mapped task, in the pool `catalog_gpu`, and commits chunk by chunk. Temporary errors
-  are retried. *Clear it* to resume after the last committed chunk.
-- **publish** updates product tags, vector index and live space. It can be repeated safely.
-- **report** adds up the run. The report is its XCom and in its log. It fails if too many images failed or a shard is
-  unfinished; everything that was tagged is already stored.
-- **announce_drift** starts `model_retrain` if the images of this run differ from those that the live classifier was
-  accepted on, at most once a week for one classifier. Otherwise it is skipped. After a failed report it does not run:
-  look at the failure first.
+  are retried. Clear a failed task to resume it after its last committed chunk.
+- **publish** updates the product tags, the vector index and the live space. It can be repeated safely.
+- **report** summarizes the run. The report is in its XCom and its log. It fails if too many images failed or a shard is
+  unfinished. All results up to then are already stored.
+- **announce_drift** starts `model_retrain` if the tags of this run have drifted from the reference of the live
+  classifier, at most once a week per classifier. Otherwise it is skipped. It does not run after a failed report: the
+  failure has to be resolved first.
 
 **Parameters**: `source` is an `s3://bucket/prefix` below `CATALOG_SOURCE_URI` or in `CATALOG_OTHER_SOURCES`. `limit` is
 the maximum number of images. `force` tags unchanged images again. `plan_only` writes nothing: the XCom `report` of
 `discover` shows what a run would do.
 
-**On the command line**: each task logs its command, `python -m jobs ...`, which you can repeat in a shell. The whole
-flow without Airflow is `python -m jobs ingest`. To list failed images: `SELECT * FROM catalog.item_failure_summary`.
+**On the command line**: each task logs its command, `python -m jobs ...`, which you can run again in a shell. To run
+the whole flow without Airflow, use `python -m jobs ingest`. To count failed images by reason, run
+`SELECT * FROM catalog.item_failure_summary`.
 """
 
 from datetime import timedelta
@@ -84,8 +85,8 @@ with DAG(
         priority_weight=INGEST_PRIORITY,
         execution_timeout=timedelta(hours=6),
     ).expand(argument=discover.output)
-    # Runs after failed shards, so the others are published, and after a run without shards, whose tag_shard is skipped.
-    # If discover failed there is no plan, and publish fails too.
+    # Runs even if a shard failed, to publish the others, and even if there are no shards and tag_shard is skipped. If
+    # discover failed, there is no plan, and publish fails too.
     publish = JobOperator(
         task_id="publish",
         command="publish",
@@ -102,5 +103,5 @@ with DAG(
     )
 
     discover >> tag_shard >> publish >> report >> announce_drift
-    # With plan_only the last tasks are skipped, so a failed discover must fail the run through these edges.
+    # With plan_only, the last tasks are skipped. Without these edges, a failed discover would not fail the run.
     discover >> [publish, report]

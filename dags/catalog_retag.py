@@ -1,18 +1,19 @@
 """
 ### Retag the catalog with new champions
 
-Starts after a promotion. Until the last task switches, all results come from the previous models; images that arrive
-meanwhile are tagged by both.
+Starts after a promotion. All results come from the previous models until the last task switches to the new ones. Images
+that arrive in the meantime are tagged by both.
 
-- **plan_retag** finds the images that a champion has not processed yet: tags for a new classifier, a new vector space
-  for a new encoder. If there are none, the shards are skipped.
+- **plan_retag** finds the images that a champion has not processed yet. A new classifier needs tags, and a new encoder
+  needs a new vector space. If there are no such images, the shards are skipped.
 - **tag_shard** processes one shard per mapped task as in `catalog_ingest`, in the pool `catalog_gpu`, with a lower
-  priority than the nightly run. Temporary errors are retried. *Clear it* to resume after the last committed chunk.
-- **complete_retag** processes the images that arrived meanwhile, builds the index, reports how far old and new
-  neighbors agree, and switches in one transaction once nothing is missing. It can be repeated safely.
+  priority than the nightly run. Temporary errors are retried. Clear a failed task to resume it after its last committed
+  chunk.
+- **complete_retag** processes the images that arrived in the meantime, builds the index, and reports the agreement of
+  old and new neighbors. When no result is missing, it switches in one transaction. It can be repeated safely.
 
-**On the command line**: each task logs its command. The whole flow without Airflow is `python -m jobs retag`. To
-go back to the previous model: `python -m jobs rollback KIND`.
+**On the command line**: each task logs its command. To run the whole flow without Airflow, use `python -m jobs retag`.
+To return to the previous model, use `python -m jobs rollback KIND`.
 """
 
 from datetime import timedelta
@@ -43,7 +44,7 @@ with DAG(
         priority_weight=RETAG_PRIORITY,
         execution_timeout=timedelta(hours=6),
     ).expand(argument=plan_retag.output)
-    # Skipped shards mean that every image is processed. Then only the switch is left.
+    # If the shards are skipped, every image has been processed, and only the switch remains.
     complete_retag = JobOperator(
         task_id="complete_retag",
         command="complete-retag",

@@ -1,16 +1,16 @@
 """
 ### Carry out a decision about a model
 
-The page *Models* of the catalog starts this DAG when a person confirms a promotion or a rollback. The page shows what
-the decision changes. A run that is started in any other way fails.
+The page *Models* of the catalog starts this DAG when a person confirms a promotion or a rollback. The page shows the
+effects of the decision. A run that was started in any other way fails.
 
 - **decide** promotes a candidate that passed its gates, or rolls back to an earlier version. It starts `catalog_retag`,
   which processes the images that the champion has not processed yet.
 
 **Parameter**: `decision` is the id of a row in `catalog.champion_decisions`, which the page stores. A decision is
-carried out once, within a day.
+carried out once, and only within a day.
 
-Nobody can promote a candidate that failed its gates. **On the command line**: `python -m jobs promote KIND --run RUN`,
+A candidate that failed its gates cannot be promoted. **On the command line**: `python -m jobs promote KIND --run RUN`,
 `python -m jobs rollback KIND --to VERSION`.
 """
 

@@ -1,29 +1,32 @@
 """
 ### Retraining
 
-Trains a candidate of each kind on the curated labels. A candidate becomes the champion only if it passes every gate.
+Trains a candidate of each kind on curated labels. A candidate becomes the champion only if it passes every gate.
 
-- **snapshot** freezes the labels into a data set: duplicates removed, split by group, and test images stay test images.
-- **train** trains a candidate with a checkpoint per epoch, from which a retry resumes. The encoder is skipped if no
-  label has a text.
+- **snapshot** freezes the labels into a data set. It removes duplicates and splits by group; test images stay in the
+  test set.
+- **train** trains a candidate. It saves a checkpoint after each epoch, from which a retry resumes. The encoder is
+  skipped if no label has a text.
 - **optimize** builds the fastest engine and precision whose predictions agree with those in float32.
-- **evaluate** scores candidate and champion on the same frozen test images, and the stored artifact in its own process.
-- **gate** decides. *A failed gate ends the run here* without a retry. The reasons are in its log, and its link
-  *Evaluation* opens the page with all figures. `docs/runbook.md` says what to do next.
+- **evaluate** scores candidate and champion on the same frozen test images, and benchmarks the stored artifact in its
+  own process.
+- **gate** applies the gates. *A failed gate ends the run here* without a retry. The reasons are in its log, and its
+  link *Evaluation* opens the page with all figures. `docs/runbook.md` says what to do next.
 - **approve** waits up to three days for a person's approval if `require_approval` is set. No response is a rejection.
-- **promote** makes the candidate the champion, unless another one was promoted since the evaluation, and starts
+- **promote** makes the candidate the champion, unless another one was promoted after the evaluation, and starts
   `catalog_retag`.
 
-Runs every Sunday morning, and after a nightly run that detected drift, at most once a week.
+Runs every Sunday morning. Also runs after a nightly run that detected drift, at most once a week.
 
 **Parameters**: `kinds` trains the classifier, the encoder or both. `classifier_base` and `encoder_base` replace the
 configured base models. `classifier_freeze` and `encoder_freeze` choose the layers that are not trained.
-`classifier_epochs` and `encoder_epochs` set the passes over the data, `classifier_learning_rate` and
-`encoder_learning_rate` the highest learning rates. `mine_hard_negatives` builds batches of images that are easily
-confused. `from_scratch` takes large steps, for base models with random weights. `seed` changes the random seed.
-`require_approval` asks a person before a promotion.
+`classifier_epochs` and `encoder_epochs` set the passes over the data. `classifier_learning_rate` and
+`encoder_learning_rate` set the highest learning rates. `mine_hard_negatives` builds batches of images that are easily
+confused. `from_scratch` takes large steps, for base models with random weights. `seed` sets the random seed.
+`require_approval` requires a person's approval before a promotion.
 
-**On the command line**: each task logs its command. The whole flow without Airflow is `python -m jobs retrain`.
+**On the command line**: each task logs its command. To run the whole flow without Airflow, use
+`python -m jobs retrain`.
 """
 
 from datetime import timedelta
