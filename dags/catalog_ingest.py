@@ -98,7 +98,7 @@ with DAG(
 
     announce_drift = AnnouncementOperator(
         task_id="announce_drift",
-        skip_when="{{ not ti.xcom_pull(task_ids='report')['asks_for_retraining'] }}",
+        skip_when="{{ not ti.xcom_pull(task_ids='report')['requests_retraining'] }}",
         outlets=[DRIFT],
     )
 

@@ -51,7 +51,7 @@ COMMANDS = {
     "plan-retag": ("retag", "Find the images that the champions have not tagged, and write the manifest of a run."),
     "complete-retag": (
         "retag",
-        "Tag what arrived meanwhile, and switch to the champions in one transaction.",
+        "Tag images that arrived during the retag, and switch to the champions in one transaction.",
     ),
     "retag": ("retag", "Retag the whole catalog with the champions: the flow of catalog_retag without Airflow."),
     "rollback": ("retag", "Switch back to an earlier champion at once."),
@@ -93,7 +93,7 @@ def _describe() -> None:
     """Jobs of the catalog tagger."""
 
 
-_WRONG_PATH = "a file is in the way of a folder: check the path, and CATALOG_MODEL_CACHE"
+_WRONG_PATH = "there is a file where a folder should be: check the path, and CATALOG_MODEL_CACHE"
 _NO_RIGHT = "give the user of the job the right to write there, or set CATALOG_MODEL_CACHE to another folder"
 _NO_SPACE = "free space on its disk, or set CATALOG_MODEL_CACHE to another folder"
 DISK_ERRORS = {

@@ -26,7 +26,7 @@ def plan_retag(run: RunOption) -> None:
 
 @app.command()
 def complete_retag(run: RunOption) -> None:
-    """Tag what arrived meanwhile, and switch to the champions in one transaction."""
+    """Tag images that arrived during the retag, and switch to the champions in one transaction."""
     with connect(load_settings()) as connections:
         print_report(complete(connections, run))
 

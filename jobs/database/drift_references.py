@@ -56,17 +56,17 @@ def settle_drift_reference(connection: Connection, classifier_version_id: int) -
     """
     statement = text("SELECT measured_on FROM catalog.drift_references WHERE classifier_version_id = :version")
     if connection.execute(statement, {"version": classifier_version_id}).scalar_one_or_none() == "test":
-        catalog = count_catalog_answers(connection, classifier_version_id)
+        catalog = count_catalog_predictions(connection, classifier_version_id)
         upsert_drift_reference(connection, classifier_version_id, catalog, "catalog")
 
 
-def count_run_answers(connection: Connection, run_id: str) -> DriftReference:
+def count_run_predictions(connection: Connection, run_id: str) -> DriftReference:
     """Count the tags of a run from its ledger, except copied ones."""
     totals = read_totals(connection, run_id)
     return _make_reference(totals.category_counts.items(), enumerate(totals.confidence_counts, start=1))
 
 
-def count_catalog_answers(connection: Connection, classifier_version_id: int) -> DriftReference:
+def count_catalog_predictions(connection: Connection, classifier_version_id: int) -> DriftReference:
     """Count a classifier's tags of all images in the bucket, including tags that labels override."""
     by_category = text("""
         SELECT category, count(*)

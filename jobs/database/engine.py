@@ -225,7 +225,7 @@ def driver_url(database_url: str) -> URL:
         return make_url(database_url).set(drivername="postgresql+psycopg2")
     except (exc.ArgumentError, ValueError):
         raise ConfigurationError(
-            "CATALOG_DATABASE_URL does not read as postgresql://USER:PASSWORD@HOST:PORT/NAME"
+            "CATALOG_DATABASE_URL is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME"
         ) from None
 
 
@@ -262,17 +262,17 @@ def _explain(database_url: str, cause: BaseException | None) -> RetryableError |
     reason = next(iter(str(cause).strip().splitlines()), "no reason given")
     if getattr(cause, "pgcode", None) == READ_ONLY_STATE:
         return RetryableError(
-            f"the database at {address} takes no writes ({reason}): a failover ends by itself; otherwise let "
-            "CATALOG_DATABASE_URL name the primary, with target_session_attrs=read-write where it names several hosts"
+            f"the database at {address} is read-only ({reason}): wait for a failover to end, or name the "
+            "primary in CATALOG_DATABASE_URL, with target_session_attrs=read-write if it names several hosts"
         )
     if getattr(cause, "pgcode", None):
-        return RetryableError(f"the database at {address} gave up: {reason}; run the same command again")
+        return RetryableError(f"the database at {address} cannot continue: {reason}; run the same command again")
     if any(words in str(cause) for words in REFUSED_LOGINS):
         return ConfigurationError(f"the database at {address} refuses the login: {reason}; check CATALOG_DATABASE_URL")
     if any(words in str(cause) for words in REFUSED_ENCRYPTION):
         return ConfigurationError(
-            f"no connection to the database at {address} with this encryption: {reason}; check sslmode and sslrootcert "
-            "in CATALOG_DATABASE_URL"
+            f"cannot connect to the database at {address} with this encryption: {reason}; check sslmode and "
+            "sslrootcert in CATALOG_DATABASE_URL"
         )
     return RetryableError(f"cannot reach the database at {address}: {reason}; is it up? check CATALOG_DATABASE_URL")
 

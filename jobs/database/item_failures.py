@@ -42,7 +42,7 @@ def record_failures(connection: Connection, run_id: str, failures: Sequence[Item
             ON CONFLICT (image_id) DO UPDATE
             SET etag = excluded.etag, stage = excluded.stage, reason = excluded.reason, detail = excluded.detail,
                 run_id = excluded.run_id, last_failed_at = now(), resolved_at = NULL,
-                retry_asked_by = NULL, retry_asked_at = NULL,
+                retry_requested_by = NULL, retry_requested_at = NULL,
                 ignored_by = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.ignored_by END,
                 ignored_at = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.ignored_at END,
                 attempts = CASE WHEN f.etag = excluded.etag AND f.resolved_at IS NULL THEN f.attempts + 1 ELSE 1 END,
@@ -65,7 +65,8 @@ def resolve_failures(connection: Connection, image_ids: Sequence[int]) -> None:
     connection.execute(
         text("""
             UPDATE catalog.item_failures
-            SET resolved_at = now(), retry_asked_by = NULL, retry_asked_at = NULL, ignored_by = NULL, ignored_at = NULL
+            SET resolved_at = now(), retry_requested_by = NULL, retry_requested_at = NULL,
+                ignored_by = NULL, ignored_at = NULL
             WHERE image_id = ANY (:ids) AND resolved_at IS NULL
         """),
         {"ids": list(image_ids)},
@@ -76,7 +77,7 @@ def retry_failures(connection: Connection, image_ids: Sequence[int], asked_by: s
     """Make the next ingest retry these images, even if no attempts are left. Return how many are still open."""
     statement = text("""
         UPDATE catalog.item_failures
-        SET retry_asked_by = :person, retry_asked_at = now(), ignored_by = NULL, ignored_at = NULL
+        SET retry_requested_by = :person, retry_requested_at = now(), ignored_by = NULL, ignored_at = NULL
         WHERE image_id = ANY (:ids) AND resolved_at IS NULL
     """)
     return connection.execute(statement, {"person": asked_by, "ids": list(image_ids)}).rowcount
@@ -86,7 +87,7 @@ def ignore_failures(connection: Connection, image_ids: Sequence[int], ignored_by
     """Stop retrying and reporting these images until their bytes change. Return how many are still open."""
     statement = text("""
         UPDATE catalog.item_failures
-        SET ignored_by = :person, ignored_at = now(), retry_asked_by = NULL, retry_asked_at = NULL
+        SET ignored_by = :person, ignored_at = now(), retry_requested_by = NULL, retry_requested_at = NULL
         WHERE image_id = ANY (:ids) AND resolved_at IS NULL
     """)
     return connection.execute(statement, {"person": ignored_by, "ids": list(image_ids)}).rowcount
@@ -124,7 +125,7 @@ class OpenFailure:
     first_failed_at: datetime
     last_failed_at: datetime
     run_id: str
-    retry_asked_by: str | None
+    retry_requested_by: str | None
     ignored_by: str | None
     ignored_at: datetime | None
 

@@ -60,7 +60,7 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
             _require_rights(guard)
             applied = _apply_migrations(guard, sql_folder / "migrations")
             views, functions = order_views(sql_folder / "views"), sorted(sql_folder.glob("functions/*.sql"))
-            _define_again(guard, views, functions)
+            _redefine(guard, views, functions)
             return MigrationReport(applied, len(views), len(functions), version)
     finally:
         engine.dispose()
@@ -121,7 +121,8 @@ def _require_rights(connection: Connection) -> None:
         )
     if not may_create:
         raise ConfigurationError(
-            f"role {role} may not create the schema catalog: let it own the database, or grant it CREATE on it"
+            f"role {role} may not create the schema catalog: make it the owner of the database, or grant it "
+            "CREATE on it"
         )
 
 
@@ -132,7 +133,9 @@ def _apply_migrations(connection: Connection, folder: Path) -> tuple[str, ...]:
         exists = connection.scalar(text("SELECT to_regclass('catalog.migrations') IS NOT NULL"))
         applied = set(connection.scalars(text("SELECT name FROM catalog.migrations"))) if exists else set()
     if applied - files.keys():
-        raise ConfigurationError("a newer version of the catalog tagger has upgraded this database: update this one")
+        raise ConfigurationError(
+            "a newer version of the catalog tagger has upgraded this database: install that version"
+        )
     due = [name for name in files if name not in applied]
     for name in due:
         # One transaction per migration, so an upgrade after a kill continues with the first one that is not recorded.
@@ -142,7 +145,7 @@ def _apply_migrations(connection: Connection, folder: Path) -> tuple[str, ...]:
     return tuple(due)
 
 
-def _define_again(connection: Connection, views: list[Path], functions: list[Path]) -> None:
+def _redefine(connection: Connection, views: list[Path], functions: list[Path]) -> None:
     """Replace views and functions, which keeps objects that depend on them. Drop them only if replacing fails."""
     with connection.begin():
         # Load the vector library, because functions can set its settings only after that.
@@ -198,6 +201,7 @@ def _translate_refusals() -> Iterator[None]:
             raise ConfigurationError(f"the database role lacks a right that an upgrade needs: {reason}") from error
         if isinstance(cause, psycopg2.errors.DependentObjectsStillExist):
             raise ConfigurationError(
-                f"a view or function of the catalog changes, drop what you built on it and upgrade again: {reason}"
+                "a view or function of the catalog changes. Drop the views that depend on it and upgrade again: "
+                f"{reason}"
             ) from error
         raise

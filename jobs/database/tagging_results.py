@@ -203,7 +203,7 @@ def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[Cont
     _require_all_copied(copied.rowcount, copies)
 
 
-def forget_answers(connection: Connection, image_ids: Sequence[int]) -> None:
+def delete_stale_results(connection: Connection, image_ids: Sequence[int]) -> None:
     """Delete the tags and vectors of failed images that belong to other bytes than the current ones.
 
     Results of the current bytes stay. The bytes may have been processed before, and fail now with another model or
@@ -240,7 +240,7 @@ def _stage(connection: Connection, staging: StagingTable, columns: Mapping[str, 
 
 def _require_all_copied(copied: int, copies: Sequence[ContentCopy]) -> None:
     if copied < len({copy.image_id for copy in copies}):
-        raise RetryableError("results to be copied were overwritten meanwhile; run the same command again")
+        raise RetryableError("another process overwrote results that this one was copying; run the same command again")
 
 
 def _copy_parameters(copies: Sequence[ContentCopy]) -> dict[str, list[int] | list[bytes]]:

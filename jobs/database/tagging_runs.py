@@ -75,13 +75,13 @@ class ChunkCounts:
     has_index: bool = False
 
 
-def has_asked_for_retraining(connection: Connection, run_id: str, days: int) -> bool:
+def has_requested_retraining(connection: Connection, run_id: str, days: int) -> bool:
     """Return whether another run with the same classifier requested a retraining in the ``days`` before this run."""
     statement = text("""
         SELECT EXISTS (
             SELECT FROM catalog.tagging_runs this
             JOIN catalog.tagging_runs earlier USING (classifier_version_id)
-            WHERE this.run_id = :run AND (earlier.report -> 'asks_for_retraining')::boolean
+            WHERE this.run_id = :run AND (earlier.report -> 'requests_retraining')::boolean
               AND earlier.started_at < this.started_at
               AND earlier.started_at > this.started_at - make_interval(days => :days))
     """)

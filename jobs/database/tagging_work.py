@@ -57,7 +57,7 @@ def stream_due_images(connection: Connection, query: WorkQuery) -> Iterator[DueI
         LEFT JOIN catalog.item_failures f ON f.image_id = i.image_id AND f.resolved_at IS NULL
         WHERE i.bucket = :bucket AND starts_with(i.object_key, :prefix) AND i.deleted_at IS NULL
           AND (:force OR ((CAST(:classifier AS integer) IS NOT NULL AND t.image_id IS NULL OR e.image_id IS NULL)
-                          AND (f.image_id IS NULL OR f.etag <> i.etag OR f.retry_asked_at IS NOT NULL
+                          AND (f.image_id IS NULL OR f.etag <> i.etag OR f.retry_requested_at IS NOT NULL
                                OR (f.ignored_at IS NULL AND f.reason = ANY (:retryable)
                                    AND (f.attempts < :max_attempts
                                         OR f.last_failed_at < now() - interval '7 days')))))

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from jobs.database.drift_references import (
     DriftReference,
-    count_run_answers,
+    count_run_predictions,
     read_drift_reference,
     settle_drift_reference,
 )
@@ -43,7 +43,7 @@ def measure_drift(
     reference = read_drift_reference(connection, classifier_version_id) if classifier_version_id else None
     if classifier_version_id is None or reference is None:
         return None
-    report = compare_counts(reference, count_run_answers(connection, run_id), settings)
+    report = compare_counts(reference, count_run_predictions(connection, run_id), settings)
     if report.category_psi is not None:
         settle_drift_reference(connection, classifier_version_id)
     return report

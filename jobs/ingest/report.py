@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from jobs.connections import Connections
 from jobs.database.run_history import EmbeddedCounts, RunTotals, count_embedded, sum_chunks
 from jobs.database.spaces import has_space_index
-from jobs.database.tagging_runs import RunState, TaggingRun, finish_run, has_asked_for_retraining, require_run
+from jobs.database.tagging_runs import RunState, TaggingRun, finish_run, has_requested_retraining, require_run
 from jobs.errors import RefusedError
 from jobs.ingest.drift import DriftReport, measure_drift
 from jobs.storage.locations import report_location
@@ -86,7 +86,7 @@ class RunReport:
     duration_seconds: float
     index: IndexFilling
     drift: DriftReport | None
-    asks_for_retraining: bool
+    requests_retraining: bool
 
 
 def report_run(connections: Connections, run_id: str) -> RunReport:
@@ -105,7 +105,7 @@ def report_run(connections: Connections, run_id: str) -> RunReport:
         classifier = run.models.classifier_version_id
         drift = _read_stored_drift(run) or measure_drift(connection, run_id, classifier, settings)
         has_drifted = drift is not None and drift.is_flagged and not error
-        asks = has_drifted and not has_asked_for_retraining(connection, run_id, DAYS_BETWEEN_RETRAININGS)
+        asks = has_drifted and not has_requested_retraining(connection, run_id, DAYS_BETWEEN_RETRAININGS)
         index = read_index_filling(connection, run_id, run.models.space_id)
         report = _build_report(run, totals, index, drift, asks, "failed" if error else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report), totals)
@@ -168,5 +168,5 @@ def _build_report(
         duration_seconds=round(totals.duration_seconds, 3),
         index=index,
         drift=drift,
-        asks_for_retraining=asks,
+        requests_retraining=asks,
     )

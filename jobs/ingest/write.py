@@ -17,7 +17,7 @@ from jobs.database.tagging_results import (
     Tag,
     copy_embeddings,
     copy_tags,
-    forget_answers,
+    delete_stale_results,
     record_contents,
     upsert_embeddings,
     upsert_tags,
@@ -82,7 +82,7 @@ def write_chunk(
         upsert_embeddings(connection, models.space_id, results.embeddings)
         copy_embeddings(connection, models.space_id, results.embedding_copies)
         record_failures(connection, header.run_id, results.failures)
-        forget_answers(
+        delete_stale_results(
             connection, [failure.image_id for failure in results.failures if failure.reason not in RETRYABLE_REASONS]
         )
         resolve_failures(connection, [content.image_id for content in results.contents])

@@ -73,7 +73,7 @@ def _roll_back(
     champion = read_latest_promotion(connection, kind)
     if champion and champion.is_rollback and not to_version:
         log.info(
-            "%s %d became the champion by a rollback and stays: use --to VERSION to go back further",
+            "%s %d already is the champion after a rollback: use --to VERSION to go back further",
             kind,
             champion.model_version_id,
         )

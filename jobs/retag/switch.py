@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
-from jobs.database.drift_references import count_catalog_answers, upsert_drift_reference
+from jobs.database.drift_references import count_catalog_predictions, upsert_drift_reference
 from jobs.database.model_coverage import Losses, count_lost_tags, count_lost_vectors, count_unprocessed
 from jobs.database.model_versions import read_champion, read_live_model
 from jobs.database.products import renew_product_tags
@@ -128,7 +128,7 @@ def switch_models(
                 report = asdict(losses)
             renew_product_tags(connection, switch.model_version_id)
             insert_switch(connection, switch, report)
-            reference = count_catalog_answers(connection, switch.model_version_id)
+            reference = count_catalog_predictions(connection, switch.model_version_id)
             upsert_drift_reference(connection, switch.model_version_id, reference, "catalog")
         else:
             assert live.space_id is not None

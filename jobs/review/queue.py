@@ -6,7 +6,7 @@ from itertools import chain, islice, zip_longest
 
 from sqlalchemy import Connection
 
-from jobs.database.drift_references import count_run_answers, read_drift_reference
+from jobs.database.drift_references import count_run_predictions, read_drift_reference
 from jobs.database.model_versions import read_live_versions
 from jobs.database.reviews import (
     Reason,
@@ -77,7 +77,7 @@ def find_drifted_categories(connection: Connection, classifier_version_id: int, 
     run_id = find_latest_run(connection, classifier_version_id)
     if reference is None or run_id is None:
         return []
-    seen = count_run_answers(connection, run_id)
+    seen = count_run_predictions(connection, run_id)
     if sum(seen.confidence_counts) < settings.drift_min_images:
         return []
     shifted = rank_shifted_categories(reference, seen)

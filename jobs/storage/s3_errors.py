@@ -83,8 +83,8 @@ def translate_s3_errors(endpoint: str, location: S3Uri) -> Iterator[None]:
         raise RetryableError(f"{message}: {error.response.get('Error', {}).get('Message', '')}") from error
     except OtherBodyError:
         raise RetryableError(
-            f"{endpoint} returned other bytes of {location} than it lists, {BODY_ATTEMPTS} times. Check proxies "
-            "between this machine and the bucket"
+            f"{endpoint} returned {BODY_ATTEMPTS} times bytes of {location} that differ from its listing. Check "
+            "proxies between this machine and the bucket"
         ) from None
     except botocore.parsers.ResponseParserError:
         raise RetryableError(f"{endpoint} returned a response for {location} that is not S3") from None

@@ -100,7 +100,7 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
             AirflowException: the job failed with any other error. Airflow retries it.
         """
         if self.skip_when:
-            raise AirflowSkipException("not wanted by the parameters of this run")
+            raise AirflowSkipException("disabled by a parameter of this run")
         result = self.subprocess_hook.run_command(self.build_command(), cwd=str(PROJECT_ROOT))
         if result.exit_code in PERMANENT_EXIT_CODES:
             raise AirflowFailException(f"{result.output} (exit code {result.exit_code}: a retry cannot help)")

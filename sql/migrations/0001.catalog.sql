@@ -488,19 +488,19 @@ CREATE TABLE catalog.item_failures (
     first_failed_at timestamptz NOT NULL DEFAULT now(),
     last_failed_at  timestamptz NOT NULL DEFAULT now(),
     resolved_at     timestamptz,
-    retry_asked_by  text,
-    retry_asked_at  timestamptz,
+    retry_requested_by  text,
+    retry_requested_at  timestamptz,
     ignored_by      text,
     ignored_at      timestamptz,
-    CHECK ((retry_asked_by IS NULL) = (retry_asked_at IS NULL)),
+    CHECK ((retry_requested_by IS NULL) = (retry_requested_at IS NULL)),
     CHECK ((ignored_by IS NULL) = (ignored_at IS NULL)),
-    CHECK (ignored_at IS NULL OR retry_asked_at IS NULL)
+    CHECK (ignored_at IS NULL OR retry_requested_at IS NULL)
 );
 CREATE INDEX item_failures_open ON catalog.item_failures (image_id) WHERE resolved_at IS NULL;
 COMMENT ON COLUMN catalog.item_failures.etag IS
     'The bytes that failed: they are only retried when they change or the reason is temporary';
 COMMENT ON COLUMN catalog.item_failures.resolved_at IS 'When a later run tagged the image';
-COMMENT ON COLUMN catalog.item_failures.retry_asked_at IS
+COMMENT ON COLUMN catalog.item_failures.retry_requested_at IS
     'The next run retries the image whatever the reason; null once it did';
 COMMENT ON COLUMN catalog.item_failures.ignored_at IS
     'No run retries these bytes, and no report counts them; other bytes under the key are tagged as usual';

@@ -34,7 +34,7 @@ def test_a_retry_is_one_more_attempt(tagging_shop: Shop, failed: int) -> None:
     assert decide(tagging_shop, "retry", [failed]) == 1
     assert preview_run(tagging_shop.connections, IngestOptions()).entries_by_reason == {"retry": 1}
     ingest(tagging_shop.connections, IngestOptions())
-    assert tagging_shop.query("SELECT attempts, retry_asked_by FROM catalog.item_failures") == [(2, None)]
+    assert tagging_shop.query("SELECT attempts, retry_requested_by FROM catalog.item_failures") == [(2, None)]
     assert count_due(tagging_shop) == 0
 
 

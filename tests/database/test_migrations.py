@@ -174,7 +174,7 @@ def test_an_ordinary_role_may_upgrade_once_the_extension_is_there(empty_database
     owner = url.set(username="shop_owner").render_as_string(hide_password=False)
     execute(empty_database_url, "CREATE ROLE shop_owner LOGIN")
     try:
-        with pytest.raises(PermanentError, match=r"shop_owner .* let it own the database"):
+        with pytest.raises(PermanentError, match=r"shop_owner .* make it the owner of the database"):
             migrate(owner)
         execute(empty_database_url, f"ALTER DATABASE {url.database} OWNER TO shop_owner")
         with pytest.raises(PermanentError, match=r"lacks a right.* extension"):

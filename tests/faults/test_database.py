@@ -141,7 +141,7 @@ def test_the_error_names_a_read_only_database(tagging_shop: Shop, database_url: 
     name = make_url(database_url).database
     execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     with (
-        pytest.raises(RetryableError, match=r"takes no writes.*target_session_attrs=read-write"),
+        pytest.raises(RetryableError, match=r"is read-only.*target_session_attrs=read-write"),
         connect(make_settings(tagging_shop.environment)) as connections,
     ):
         ingest(connections, IngestOptions())

@@ -72,7 +72,7 @@ def test_a_body_that_is_not_the_listed_object_fails_no_image(
 ) -> None:
     keys = tagging_shop.put_images(IMAGES)
     proxy.edit = edit_image(lambda answer: answer if keys[0] in answer.path else edit(answer))
-    with pytest.raises(RetryableError, match="returned other bytes"):
+    with pytest.raises(RetryableError, match="differ from its listing"):
         ingest(through(proxy, tagging_shop), IngestOptions())
     assert tagging_shop.query(FAILURES) == []
     proxy.edit = None

@@ -49,7 +49,7 @@ class Watch:
     def assert_whole_and_unmixed(self) -> None:
         """Check that no query failed, that counts never decreased, and that no result mixed two classifiers."""
         assert self.errors == []
-        assert len(self.answers) > 3, "it was hardly asked"
+        assert len(self.answers) > 3, "too few queries to compare"
         for before, after in zip(self.answers, self.answers[1:], strict=False):
             for name in ("images", "labelled", "products", "found", "similar"):
                 assert getattr(after, name) >= getattr(before, name), (name, before, after)

@@ -12,7 +12,7 @@ from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_image
 from jobs.database.drift_references import (
     DriftReference,
-    count_catalog_answers,
+    count_catalog_predictions,
     read_drift_reference,
     upsert_drift_reference,
 )
@@ -108,20 +108,20 @@ def test_the_report_of_a_run_contains_drift(tagging_shop: Shop) -> None:
     easy = tagging_shop.with_settings(drift_min_images=10)
     tagging_shop.put_images(40)
     report = ingest(easy, IngestOptions())
-    assert (report.drift, report.asks_for_retraining) == (None, False), "there is no reference"
+    assert (report.drift, report.requests_retraining) == (None, False), "there is no reference"
     with tagging_shop.connections.engine.begin() as connection:
-        seen = count_catalog_answers(connection, read_live_classifier(tagging_shop))
+        seen = count_catalog_predictions(connection, read_live_classifier(tagging_shop))
     # Untrained models give every image the same tag.
     set_reference(tagging_shop, seen)
     tagging_shop.put_images(40, seed=1)
     report = ingest(easy, IngestOptions())
     assert report.drift is not None
-    assert (report.drift.images, report.asks_for_retraining) == (40, False)
+    assert (report.drift.images, report.requests_retraining) == (40, False)
 
     set_reference(tagging_shop, replace(seen, category_counts={"another": 1000}))
     tagging_shop.put_images(40, seed=2)
     report = ingest(easy, IngestOptions())
-    assert report.asks_for_retraining
+    assert report.requests_retraining
     ((stored,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs ORDER BY started_at DESC LIMIT 1")
     assert stored == asdict(report)
 
@@ -133,16 +133,16 @@ def test_after_the_first_run_the_catalog_is_the_reference(tagging_shop: Shop) ->
         upsert_drift_reference(connection, read_live_classifier(tagging_shop), other_mix, "test")
     measured_on = "SELECT measured_on FROM catalog.drift_references"
     tagging_shop.put_images(6)
-    assert not ingest(easy, IngestOptions()).asks_for_retraining
+    assert not ingest(easy, IngestOptions()).requests_retraining
     assert tagging_shop.query(measured_on) == [("test",)], "too few to tell"
     tagging_shop.put_images(40, seed=1)
     run = ingest(easy, IngestOptions())
-    assert run.asks_for_retraining
+    assert run.requests_retraining
     assert tagging_shop.query(measured_on) == [("catalog",)]
     again = report_again(tagging_shop, run.run_id)
-    assert (again.drift, again.asks_for_retraining) == (run.drift, True)
+    assert (again.drift, again.requests_retraining) == (run.drift, True)
     tagging_shop.put_images(40, seed=2)
-    assert not ingest(easy, IngestOptions()).asks_for_retraining
+    assert not ingest(easy, IngestOptions()).requests_retraining
 
 
 def test_lasting_drift_requests_retraining_once_a_week(tagging_shop: Shop) -> None:
@@ -154,13 +154,13 @@ def test_lasting_drift_requests_retraining_once_a_week(tagging_shop: Shop) -> No
         report = ingest(easy, IngestOptions())
         assert report.drift is not None
         assert report.drift.is_flagged
-        asked.append(report.asks_for_retraining)
+        asked.append(report.requests_retraining)
         if night == 1:
             with tagging_shop.connections.engine.begin() as connection:
                 connection.execute(text("UPDATE catalog.tagging_runs SET started_at = started_at - interval '8 days'"))
     assert asked == [True, False, True]
     again = report_again(tagging_shop, report.run_id)
-    assert again.asks_for_retraining, "a report that is repeated says the same"
+    assert again.requests_retraining, "a report that is repeated says the same"
 
 
 def test_a_new_classifier_may_request_retraining_immediately(tagging_shop: Shop, tiny_models: TinyModels) -> None:
@@ -171,7 +171,7 @@ def test_a_new_classifier_may_request_retraining_immediately(tagging_shop: Shop,
             retag(tagging_shop.connections)
         set_reference(tagging_shop, replace(REFERENCE, category_counts={"another": 1000}))
         tagging_shop.put_images(20, seed=night)
-        assert ingest(easy, IngestOptions()).asks_for_retraining
+        assert ingest(easy, IngestOptions()).requests_retraining
 
 
 def test_a_failed_run_does_not_request_retraining(tagging_shop: Shop) -> None:
@@ -183,9 +183,9 @@ def test_a_failed_run_does_not_request_retraining(tagging_shop: Shop) -> None:
         ingest(easy, IngestOptions())
     ((stored,),) = tagging_shop.query("SELECT report FROM catalog.tagging_runs")
     assert stored["drift"]["is_flagged"]
-    assert not stored["asks_for_retraining"]
+    assert not stored["requests_retraining"]
     tagging_shop.put_images(20, seed=1)
-    assert ingest(easy, IngestOptions()).asks_for_retraining
+    assert ingest(easy, IngestOptions()).requests_retraining
 
 
 def test_only_new_predictions_of_the_run_count(tagging_shop: Shop) -> None:

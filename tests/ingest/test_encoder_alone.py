@@ -30,7 +30,7 @@ def test_images_get_vectors_and_no_tags(embedding_shop: Shop) -> None:
     assert (preview.entries, preview.entries_by_reason) == (10, {"new": 10})
     report = ingest(embedding_shop.connections, IngestOptions())
     assert (report.entries, report.tagged, report.reused, report.failed) == (10, 7, 2, 1)
-    assert (report.state, report.drift, report.asks_for_retraining) == ("succeeded", None, False)
+    assert (report.state, report.drift, report.requests_retraining) == ("succeeded", None, False)
     assert embedding_shop.query(TAGS) == [(0,)]
     assert embedding_shop.query("SELECT count(*) FROM catalog.image_embeddings") == [(9,)]
     assert embedding_shop.query("SELECT classifier_version_id FROM catalog.tagging_runs") == [(None,)]

@@ -133,7 +133,7 @@ def _read_reference(folder: Path, kind: ModelKind, errors: list[str]) -> Referen
         errors.append(f"{REFERENCE_FILE} cannot be parsed")
         return None
     if reference is None or reference.kind != kind or not reference.outputs:
-        errors.append(f"the checkpoint contains no {REFERENCE_FILE} of a {kind}")
+        errors.append(f"the checkpoint contains no {REFERENCE_FILE} for a {kind}")
         return None
     return reference
 

@@ -32,8 +32,8 @@ def read_csv_table(source: Path) -> Iterator[LabelRow | SkippedRow]:
     header, records = open_table(path)
     if header.find("image", "path") is None or header.find("label") is None:
         raise RefusedError(
-            f"{path} lacks the columns image and label. csv expects a CSV file in UTF-8 with the columns image and "
-            "label, and optionally text, title and group"
+            f"{path} does not have the columns image and label. csv expects a CSV file in UTF-8 with the "
+            "columns image and label, and optionally text, title and group"
         )
 
     def read_row(line: int, values: Values) -> LabelRow | SkippedRow:

@@ -92,7 +92,7 @@ def make_row(
     if isinstance(image, Path) and "\0" in str(image):
         return SkippedRow(line, key, SkipReason.MALFORMED, "the image name contains a NUL character")
     if category.casefold() in MISSING_LABELS:
-        detail = f"the label {category!r} stands for a missing label" if category else "the label is empty"
+        detail = f"the label {category!r} means that the label is missing" if category else "the label is empty"
         return SkippedRow(line, key, SkipReason.NO_LABEL, detail)
     if max(len(text.encode()) for text in (key, category, group)) > MAX_NAME_BYTES:
         detail = f"the image name, label or group is longer than {MAX_NAME_BYTES} bytes"

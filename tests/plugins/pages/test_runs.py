@@ -62,7 +62,7 @@ def test_hostile_names_are_escaped(visit: Visit, browsed: BrowsedShop) -> None:
         assert "<script>alert" not in answer.text
 
 
-STATE = "SELECT retry_asked_by, ignored_by FROM catalog.item_failures"
+STATE = "SELECT retry_requested_by, ignored_by FROM catalog.item_failures"
 
 
 @pytest.fixture

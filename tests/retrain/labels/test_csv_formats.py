@@ -106,7 +106,7 @@ def test_accepts_any_line_ending(tmp_path: Path, end: str) -> None:
     [b"image,category\n1.jpg,hat\n", b"", "image,label\n1.jpg,hat\n".encode("utf-16"), b"image;label\n1.jpg;hat\n"],
 )
 def test_rejects_table_without_required_columns(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(PermanentError, match=r"labels\.csv lacks the columns image and label"):
+    with pytest.raises(PermanentError, match=r"labels\.csv does not have the columns image and label"):
         read_table(tmp_path, content)
 
 
