@@ -230,7 +230,7 @@ FAILURES = """
     FROM catalog.images WHERE image_id % 400 = 3
 """
 LABEL_SOME = """
-    INSERT INTO catalog.labels (image_id, category, labelled_by, labelled_at)
+    INSERT INTO catalog.labels (image_id, category, labeled_by, labeled_at)
     SELECT t.image_id, CASE WHEN t.image_id % 50 = 0 THEN 'a hundredth' ELSE t.category END, 'somebody', now()
     FROM catalog.image_tags t
     WHERE t.classifier_version_id = :live AND t.image_id % 20 = 0

@@ -51,7 +51,7 @@ def stream_due_labels(connection: Connection) -> Iterator[DueLabel]:
     return read_records(connection.execute(statement, parameters, execution_options={"yield_per": 1000}), DueLabel)
 
 
-def prune_unlabelled_examples(connection: Connection) -> int:
+def prune_unlabeled_examples(connection: Connection) -> int:
     """Delete catalog examples whose image has lost its label or is not clothing. Return how many were deleted."""
     statement = text("""
         DELETE FROM catalog.examples e

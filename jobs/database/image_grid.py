@@ -349,22 +349,22 @@ def _select_by_label(wanted: ImageFilter, scope: _Scope, rows: _Rows, place: _Pl
         conditions.append(_get_bounds(wanted)[1] == 1)
     if wanted.category:
         conditions.append(labels.c.category == wanted.category)
-    labelled = (
+    labeled = (
         select(
             labels.c.image_id,
             labels.c.category,
             cast(1, REAL).label("confidence"),
             literal("human").label("source"),
-            labels.c.labelled_at.label("tagged_at"),
+            labels.c.labeled_at.label("tagged_at"),
         )
         .select_from(labels.join(rows.image, rows.image.c.image_id == labels.c.image_id))
         .where(*conditions)
-        .subquery("labelled")
+        .subquery("labeled")
     )
-    chosen = select(labelled)
+    chosen = select(labeled)
     if place is not None:
-        chosen = chosen.where(_follows(wanted.order, labelled, place))
-    return chosen.order_by(*_order_by(wanted.order, labelled)).limit(limit)
+        chosen = chosen.where(_follows(wanted.order, labeled, place))
+    return chosen.order_by(*_order_by(wanted.order, labeled)).limit(limit)
 
 
 def _get_bounds(wanted: ImageFilter) -> tuple[ColumnElement[float], ColumnElement[float]]:

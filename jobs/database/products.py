@@ -66,7 +66,7 @@ class PastTag:
     category: str
     confidence: float
     classifier_version_id: int | None
-    labelled_by: str | None
+    labeled_by: str | None
     tagged_at: datetime
     is_current: bool
 
@@ -132,13 +132,13 @@ IMAGES = """
 """
 TAGS = """
     SELECT a.* FROM (
-        SELECT t.image_id, t.category, t.confidence, t.classifier_version_id, CAST(NULL AS text) AS labelled_by,
+        SELECT t.image_id, t.category, t.confidence, t.classifier_version_id, CAST(NULL AS text) AS labeled_by,
                t.tagged_at,
                t.classifier_version_id = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
                    AS is_current
         FROM catalog.images i JOIN catalog.image_tags t USING (image_id) WHERE i.product_id = :product
         UNION ALL
-        SELECT l.image_id, l.category, 1, NULL, l.labelled_by, l.labelled_at,
+        SELECT l.image_id, l.category, 1, NULL, l.labeled_by, l.labeled_at,
                NOT EXISTS (SELECT FROM catalog.labels n WHERE n.image_id = l.image_id AND n.label_id > l.label_id)
         FROM catalog.images i JOIN catalog.labels l USING (image_id) WHERE i.product_id = :product
     ) a

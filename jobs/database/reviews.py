@@ -212,7 +212,7 @@ def insert_review(connection: Connection, classifier_version_id: int, answer: An
             FROM catalog.image_tags t JOIN catalog.images i USING (image_id)
             WHERE t.image_id = :image_id AND t.classifier_version_id = :version AND i.deleted_at IS NULL
         ), label AS (
-            INSERT INTO catalog.labels (image_id, category, labelled_by)
+            INSERT INTO catalog.labels (image_id, category, labeled_by)
             SELECT image_id, :answer, :person FROM tag RETURNING label_id
         )
         INSERT INTO catalog.reviews (image_id, classifier_version_id, model_category, confidence, reason, answer,
@@ -237,7 +237,7 @@ def lock_review(connection: Connection, review_id: int) -> StoredReview | None:
     """Return a review and lock it until the transaction ends. Return None if it does not exist."""
     statement = text("""
         SELECT r.undone_by,
-               (SELECT l.labelled_by FROM catalog.labels l WHERE l.image_id = r.image_id AND l.label_id > r.label_id
+               (SELECT l.labeled_by FROM catalog.labels l WHERE l.image_id = r.image_id AND l.label_id > r.label_id
                 ORDER BY l.label_id DESC LIMIT 1) AS overruled_by
         FROM catalog.reviews r WHERE r.review_id = :id FOR UPDATE OF r
     """)

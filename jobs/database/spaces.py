@@ -290,7 +290,7 @@ def sample_common_images(connection: Connection, first_space_id: int, second_spa
     return list(connection.execute(statement, parameters).scalars())
 
 
-def find_neighbours(connection: Connection, space: EmbeddingSpace, image_id: int, k: int) -> list[int]:
+def find_neighbors(connection: Connection, space: EmbeddingSpace, image_id: int, k: int) -> list[int]:
     """Return the images in the bucket that are nearest to an image in the space, nearest first, without itself."""
     parameters = {"space": space.space_id, "image": image_id, "dimensions": space.dimensions, "k": k}
     # The index is used only if space and dimensions are constants. They are, because psycopg2 inserts parameters into

@@ -32,7 +32,7 @@ labels = table(
     column("label_id", BigInteger),
     column("image_id", BigInteger),
     column("category", Text),
-    column("labelled_at", DateTime(timezone=True)),
+    column("labeled_at", DateTime(timezone=True)),
     schema="catalog",
 )
 image_embeddings = table(

@@ -79,7 +79,7 @@ class DecodeLimits:
     target_side: int
 
     @classmethod
-    def for_labelled_image(cls, target_side: int) -> "DecodeLimits":
+    def for_labeled_image(cls, target_side: int) -> "DecodeLimits":
         """Accept every image: labeled images passed the limits when they were imported."""
         return cls(max_pixels=sys.maxsize, min_side_pixels=1, target_side=target_side)
 

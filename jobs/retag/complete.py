@@ -15,7 +15,7 @@ from jobs.database.promotions import Switch
 from jobs.database.run_history import sum_chunks, sum_run_and_parts
 from jobs.database.spaces import (
     create_space_index,
-    find_neighbours,
+    find_neighbors,
     read_space,
     sample_common_images,
     widen_index_search,
@@ -31,7 +31,7 @@ from jobs.ingest.tag_shard import ShardTagger
 from jobs.progress import Progress, open_progress
 from jobs.retag.switch import (
     LiveModels,
-    NeighbourAgreement,
+    NeighborAgreement,
     apply_rollbacks,
     embed_stored_texts,
     find_missing_results,
@@ -57,7 +57,7 @@ RetagState = Literal["switched", "nothing to do", "superseded", "refused"]
 class RetagReport:
     """A finished retag with its top-ups. ``failed`` counts every failed attempt.
 
-    ``neighbour_overlap_at_10`` is the overlap in `NeighbourAgreement`, or None if no encoder was switched. ``index``
+    ``neighbor_overlap_at_10`` is the overlap in `NeighborAgreement`, or None if no encoder was switched. ``index``
     is None if nothing was planned.
     """
 
@@ -67,7 +67,7 @@ class RetagReport:
     entries: int
     failed: int
     top_up_rounds: int
-    neighbour_overlap_at_10: float | None
+    neighbor_overlap_at_10: float | None
     seconds: float
     index: IndexFilling | None = None
 
@@ -150,7 +150,7 @@ class _Completion:
         self._tagger = tagger
         self._progress = progress
         self._top_ups = 0
-        self._agreement: NeighbourAgreement | None = None
+        self._agreement: NeighborAgreement | None = None
 
     def run(self) -> RetagReport:
         self._finish_earlier_top_ups()
@@ -259,7 +259,7 @@ class _Completion:
             entries=counts.entries,
             failed=counts.failed,
             top_up_rounds=self._top_ups,
-            neighbour_overlap_at_10=self._agreement.overlap if self._agreement and switched else None,
+            neighbor_overlap_at_10=self._agreement.overlap if self._agreement and switched else None,
             seconds=round(totals.duration_seconds, 1),
             index=read_index_filling(connection, self._run.run_id, self._targets.space_id),
         )
@@ -267,14 +267,14 @@ class _Completion:
         return report
 
 
-def measure_agreement(engine: Engine, old_space_id: int, new_space_id: int) -> NeighbourAgreement:
+def measure_agreement(engine: Engine, old_space_id: int, new_space_id: int) -> NeighborAgreement:
     """Compare the nearest neighbors in both spaces, for a fixed sample of the images that both contain."""
     overlaps: list[float] = []
     with engine.begin() as connection:
         widen_index_search(connection)
         spaces = [read_space(connection, space_id) for space_id in (old_space_id, new_space_id)]
         for image_id in sample_common_images(connection, old_space_id, new_space_id, SAMPLE_IMAGES):
-            old, new = (find_neighbours(connection, space, image_id, NEIGHBORS) for space in spaces)
+            old, new = (find_neighbors(connection, space, image_id, NEIGHBORS) for space in spaces)
             if old:
                 overlaps.append(len(set(old) & set(new)) / len(old))
-    return NeighbourAgreement(len(overlaps), round(sum(overlaps) / len(overlaps), 4) if overlaps else None)
+    return NeighborAgreement(len(overlaps), round(sum(overlaps) / len(overlaps), 4) if overlaps else None)

@@ -36,7 +36,7 @@ class LiveModels:
 
 
 @dataclass(frozen=True)
-class NeighbourAgreement:
+class NeighborAgreement:
     """How similar the old and the new space are, on a sample of images.
 
     ``overlap`` is the mean share, 0 to 1, of an image's nearest neighbors in the old space that are also its nearest
@@ -110,7 +110,7 @@ def switch_models(
     targets: RunModels,
     live: LiveModels,
     switches: tuple[Switch, ...],
-    agreement: NeighbourAgreement | None,
+    agreement: NeighborAgreement | None,
     failed_share_limit: float,
 ) -> None:
     """Switch in the caller's transaction, which must hold the locks of `lock_for_switch`.
@@ -134,7 +134,7 @@ def switch_models(
             assert live.space_id is not None
             losses = count_lost_vectors(connection, live.space_id, targets.space_id)
             _check_losses(switch, losses, failed_share_limit)
-            report = asdict(losses) | ({"neighbour_agreement": asdict(agreement)} if agreement else {})
+            report = asdict(losses) | ({"neighbor_agreement": asdict(agreement)} if agreement else {})
             make_space_live(connection, targets.space_id, report)
 
 

@@ -19,8 +19,8 @@ LANGUAGE sql STABLE AS $$
     UNION ALL
     SELECT i.image_id
     FROM catalog.labels l
-    JOIN catalog.images labelled USING (image_id)
-    JOIN catalog.images i ON i.product_id = labelled.product_id
+    JOIN catalog.images labeled USING (image_id)
+    JOIN catalog.images i ON i.product_id = labeled.product_id
     WHERE by_product AND l.category = candidate_images.category
 $$;
 

@@ -190,15 +190,15 @@ CREATE TABLE catalog.labels (
     label_id    bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     image_id    bigint NOT NULL REFERENCES catalog.images,
     category    text NOT NULL,
-    labelled_by text NOT NULL,
-    labelled_at timestamptz NOT NULL DEFAULT now()
+    labeled_by text NOT NULL,
+    labeled_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX labels_latest ON catalog.labels (image_id, label_id DESC);
 CREATE INDEX labels_category ON catalog.labels (category, image_id);
 COMMENT ON TABLE catalog.labels IS 'The latest label of an image overrules every tag';
 
 -- Searches in a category reflect a new or deleted label immediately.
-CREATE FUNCTION catalog.recategorise_codes() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION catalog.recategorize_codes() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changed bigint := CASE TG_OP WHEN 'DELETE' THEN OLD.image_id ELSE NEW.image_id END;
     product text := (SELECT i.product_id FROM catalog.images i WHERE i.image_id = changed);
@@ -211,9 +211,9 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER labels_win_at_once AFTER INSERT ON catalog.labels
-    FOR EACH ROW EXECUTE FUNCTION catalog.recategorise_codes();
+    FOR EACH ROW EXECUTE FUNCTION catalog.recategorize_codes();
 CREATE TRIGGER undone_labels_lose_at_once AFTER DELETE ON catalog.labels
-    FOR EACH ROW EXECUTE FUNCTION catalog.recategorise_codes();
+    FOR EACH ROW EXECUTE FUNCTION catalog.recategorize_codes();
 
 CREATE TABLE catalog.reviews (
     review_id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -259,7 +259,7 @@ CREATE TABLE catalog.examples (
 );
 CREATE INDEX examples_content ON catalog.examples (content_hash);
 COMMENT ON TABLE catalog.examples IS
-    'Labelled images for training; their bytes are in the artifacts under their content hash';
+    'Labeled images for training; their bytes are in the artifacts under their content hash';
 COMMENT ON COLUMN catalog.examples.source IS
     'The name given at the import, or "catalog" for labels of the catalog''s own images';
 COMMENT ON COLUMN catalog.examples.source_key IS 'The image''s name in its source';
@@ -273,7 +273,7 @@ CREATE TABLE catalog.dataset_snapshots (
     report       jsonb NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE catalog.dataset_snapshots IS 'Immutable labelled data sets, named by the hash of their rows';
+COMMENT ON TABLE catalog.dataset_snapshots IS 'Immutable labeled data sets, named by the hash of their rows';
 COMMENT ON COLUMN catalog.dataset_snapshots.report IS 'Counts by split and category, and what was dropped and why';
 
 CREATE TABLE catalog.split_memory (

@@ -6,13 +6,13 @@ SELECT
     CASE WHEN l.category IS NULL THEN t.top_3 END AS top_3,
     CASE WHEN l.category IS NULL THEN 'model' ELSE 'human' END AS source,
     CASE WHEN l.category IS NULL THEN t.classifier_version_id END AS classifier_version_id,
-    coalesce(l.labelled_at, t.tagged_at) AS tagged_at
+    coalesce(l.labeled_at, t.tagged_at) AS tagged_at
 FROM catalog.images i
 LEFT JOIN catalog.image_tags t
     ON t.image_id = i.image_id
     AND t.classifier_version_id = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
 LEFT JOIN (
-    SELECT DISTINCT ON (image_id) image_id, category, labelled_at
+    SELECT DISTINCT ON (image_id) image_id, category, labeled_at
     FROM catalog.labels
     ORDER BY image_id, label_id DESC
 ) l ON l.image_id = i.image_id

@@ -7,13 +7,13 @@ SELECT
     coalesce(t.images_disagree, false) AS images_disagree,
     CASE WHEN l.category IS NULL THEN 'model' ELSE 'human' END AS source,
     CASE WHEN l.category IS NULL THEN t.classifier_version_id END AS classifier_version_id,
-    coalesce(l.labelled_at, t.tagged_at) AS tagged_at
+    coalesce(l.labeled_at, t.tagged_at) AS tagged_at
 FROM catalog.products p
 LEFT JOIN catalog.product_tags t
     ON t.product_id = p.product_id
     AND t.classifier_version_id = (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier')
 LEFT JOIN (
-    SELECT DISTINCT ON (i.product_id) i.product_id, l.category, l.labelled_at
+    SELECT DISTINCT ON (i.product_id) i.product_id, l.category, l.labeled_at
     FROM catalog.labels l
     JOIN catalog.images i USING (image_id)
     WHERE i.deleted_at IS NULL
@@ -32,7 +32,7 @@ WHERE coalesce(l.category, t.category) IS NOT NULL
 
 COMMENT ON VIEW catalog.current_product_tags IS
     'The category of each product with an image in the bucket: the latest label of its images, else the tag of the '
-    'live classifier; "not clothing" only if all of its images are labelled so';
+    'live classifier; "not clothing" only if all of its images are labeled so';
 COMMENT ON COLUMN catalog.current_product_tags.confidence IS '0 to 1; 1 for a label';
 COMMENT ON COLUMN catalog.current_product_tags.images IS 'Images that the live classifier has tagged';
 COMMENT ON COLUMN catalog.current_product_tags.images_disagree IS

@@ -30,7 +30,7 @@ IMAGES = {
     "hat": NewImage("P2", "hat", (0, 1, 0), 0.95),
     "boot": NewImage("P_3", "shoes", (0, 0, 1), 0.6),
     "sandal": NewImage("P_3", "shoes", (0, 0.1, 1), 0.6),
-    "labelled": NewImage("PX4", "hat", (0, 0.2, 1), 0.3),
+    "labeled": NewImage("PX4", "hat", (0, 0.2, 1), 0.3),
     "untagged": NewImage("PX4", None, None),
 }
 
@@ -53,10 +53,10 @@ def connection(browsed_engine: Engine) -> Iterator[Connection]:
 
 @pytest.fixture
 def catalog(connection: Connection) -> SmallCatalog:
-    """The catalog; the images of P1 disagree, and a human called ``labelled`` a dress."""
+    """The catalog; the images of P1 disagree, and a human called ``labeled`` a dress."""
     classifier, space_id = promote_model(connection, "classifier"), open_live_space(connection, 3)
     image_ids = dict(zip(IMAGES, add_images(connection, list(IMAGES.values()), space_id, classifier), strict=True))
     tag_products(connection, classifier, {"P1": "dress"}, disagree=True)
     tag_products(connection, classifier, {"P2": "hat", "P_3": "shoes"})
-    label_image(connection, image_ids["labelled"], "dress")
+    label_image(connection, image_ids["labeled"], "dress")
     return SmallCatalog(classifier, space_id, image_ids)

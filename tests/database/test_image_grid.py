@@ -10,7 +10,7 @@ from jobs.database import image_grid
 from jobs.database.image_grid import BadCursorError, ImageFilter, read_image_page, write_cursor
 from tests.database.conftest import IMAGES, SmallCatalog
 
-EVERYTHING = ["untagged", "labelled", "sandal", "boot", "hat", "blue", "red"]
+EVERYTHING = ["untagged", "labeled", "sandal", "boot", "hat", "blue", "red"]
 
 
 def read_names(connection: Connection, catalog: SmallCatalog, wanted: ImageFilter, size: int = 100) -> list[str]:
@@ -31,14 +31,14 @@ def read_names(connection: Connection, catalog: SmallCatalog, wanted: ImageFilte
     [
         (ImageFilter(), EVERYTHING),
         (ImageFilter(category="hat"), ["hat", "blue"]),
-        (ImageFilter(category="dress"), ["labelled", "red"]),
-        (ImageFilter(min_confidence=0.5), ["boot", "sandal", "red", "hat", "labelled"]),
+        (ImageFilter(category="dress"), ["labeled", "red"]),
+        (ImageFilter(min_confidence=0.5), ["boot", "sandal", "red", "hat", "labeled"]),
         (ImageFilter(max_confidence=0.5), ["blue"]),
         (ImageFilter(min_confidence=0.5, category="shoes"), ["boot", "sandal"]),
         (ImageFilter(images_disagree=True), ["blue", "red"]),
         (ImageFilter(images_disagree=True, category="dress"), ["red"]),
         (ImageFilter(text="p2"), ["hat"]),
-        (ImageFilter(text="PX"), ["untagged", "labelled"]),
+        (ImageFilter(text="PX"), ["untagged", "labeled"]),
         (ImageFilter(text="name P1"), ["blue", "red"]),
         (ImageFilter(text="P_3", category="shoes", min_confidence=0.1), ["boot", "sandal"]),
         (ImageFilter(category="no such"), []),
@@ -64,14 +64,14 @@ def test_a_deleted_image_is_among_the_deleted_alone(
     connection: Connection, catalog: SmallCatalog, monkeypatch: pytest.MonkeyPatch, most_sorted: int
 ) -> None:
     monkeypatch.setattr(image_grid, "MAX_SORTED", most_sorted)
-    delete_images(connection, [catalog.image_ids[name] for name in ("hat", "labelled", "blue", "untagged")])
+    delete_images(connection, [catalog.image_ids[name] for name in ("hat", "labeled", "blue", "untagged")])
     assert read_names(connection, catalog, ImageFilter()) == ["sandal", "boot", "red"]
     for wanted, names in (
-        (ImageFilter(), ["untagged", "labelled", "hat", "blue"]),
+        (ImageFilter(), ["untagged", "labeled", "hat", "blue"]),
         (ImageFilter(category="hat"), ["hat", "blue"]),
-        (ImageFilter(min_confidence=0.1), ["blue", "hat", "labelled"]),
+        (ImageFilter(min_confidence=0.1), ["blue", "hat", "labeled"]),
         (ImageFilter(images_disagree=True), ["blue"]),
-        (ImageFilter(text="PX", min_confidence=0.1), ["labelled"]),
+        (ImageFilter(text="PX", min_confidence=0.1), ["labeled"]),
     ):
         assert read_names(connection, catalog, dataclasses.replace(wanted, deleted=True), size=1) == names
     page = read_image_page(connection, ImageFilter(deleted=True, category="hat"), None, 9)
@@ -80,7 +80,7 @@ def test_a_deleted_image_is_among_the_deleted_alone(
 
 def test_a_card_shows_the_source_of_its_tag(connection: Connection, catalog: SmallCatalog) -> None:
     cards = {catalog.name(card.image_id): card for card in read_image_page(connection, ImageFilter(), None, 99).images}
-    assert (cards["labelled"].category, cards["labelled"].source, cards["labelled"].confidence) == ("dress", "human", 1)
+    assert (cards["labeled"].category, cards["labeled"].source, cards["labeled"].confidence) == ("dress", "human", 1)
     assert (cards["red"].category, cards["red"].source) == ("dress", "model")
     assert cards["red"].confidence == pytest.approx(0.9)
     assert dataclasses.astuple(cards["untagged"])[3:] == (None, None, None, False, None)
@@ -89,7 +89,7 @@ def test_a_card_shows_the_source_of_its_tag(connection: Connection, catalog: Sma
 
 def test_a_version_shows_its_own_tags(connection: Connection, catalog: SmallCatalog) -> None:
     own = read_names(connection, catalog, ImageFilter(classifier_version_id=catalog.classifier, category="hat"))
-    assert own == ["labelled", "hat", "blue"]
+    assert own == ["labeled", "hat", "blue"]
     other = register_model(connection, "classifier")
     assert read_names(connection, catalog, ImageFilter(classifier_version_id=other)) == []
 

@@ -27,7 +27,7 @@ def test_a_label_wins_and_the_tag_stays_in_the_history(connection: Connection, c
     product = read_product(connection, "PX4")
     assert product is not None
     assert (product.category, product.source, product.confidence) == ("dress", "human", 1)
-    said = {(answer.category, answer.labelled_by, answer.classifier_version_id) for answer in product.tags}
+    said = {(answer.category, answer.labeled_by, answer.classifier_version_id) for answer in product.tags}
     assert said == {("dress", "tester", None), ("hat", None, catalog.classifier)}
     untagged = next(image for image in product.images if image.image_id == catalog.image_ids["untagged"])
     assert (untagged.category, untagged.source) == (None, None)
@@ -36,7 +36,7 @@ def test_a_label_wins_and_the_tag_stays_in_the_history(connection: Connection, c
 def test_a_product_is_what_sql_says_it_is(connection: Connection, catalog: SmallCatalog) -> None:
     """One image of something else does not change its product."""
     connection.execute(
-        text("INSERT INTO catalog.labels (image_id, category, labelled_by) VALUES (:image, 'not clothing', 'tester')"),
+        text("INSERT INTO catalog.labels (image_id, category, labeled_by) VALUES (:image, 'not clothing', 'tester')"),
         {"image": catalog.image_ids["blue"]},
     )
     statement = text("SELECT category, source FROM catalog.current_product_tags WHERE product_id = 'P1'")

@@ -114,7 +114,7 @@ def test_the_overview(connection: Connection, run_id: str, catalog: SmallCatalog
 
 def test_categories_of_models_and_people(connection: Connection, catalog: SmallCatalog) -> None:
     connection.execute(
-        text("INSERT INTO catalog.labels (image_id, category, labelled_by) VALUES (:id, 'apron', 'me')"),
+        text("INSERT INTO catalog.labels (image_id, category, labeled_by) VALUES (:id, 'apron', 'me')"),
         {"id": catalog.image_ids["hat"]},
     )
     assert list_categories(connection) == ("apron", "dress", "hat", "shoes")

@@ -90,13 +90,13 @@ def test_updated_codes_follow_changes_and_leave_the_rest(connection: Connection,
 
 def test_a_label_counts_before_codes_are_updated(connection: Connection, classifier: int, space: int) -> None:
     new = [NewImage("p", "dress", [1, 0, 0]), NewImage("p", "dress", [0, 1, 0]), NewImage("q", "dress", [0, 0, 1])]
-    labelled, sibling, other = add_images(connection, new, space, classifier)
+    labeled, sibling, other = add_images(connection, new, space, classifier)
     tag_products(connection, classifier, {"p": "dress", "q": "dress"})
     renew_vector_codes(connection, space)
-    label_image(connection, labelled, "hat")
+    label_image(connection, labeled, "hat")
     at_once = read_codes(connection)
     assert [row[1:4] for row in at_once] == [
-        (labelled, "hat", "hat"),
+        (labeled, "hat", "hat"),
         (sibling, "dress", "hat"),
         (other, "dress", "dress"),
     ]
@@ -109,11 +109,11 @@ def test_a_concurrent_label_neither_blocks_nor_is_reverted(engine: Engine) -> No
         classifier, space = promote_model(connection, "classifier"), open_live_space(connection, 3)
         (image,) = add_images(connection, [NewImage("p", "dress", [1, 0, 0])], space, classifier)
         renew_vector_codes(connection, space)
-    with engine.connect() as labelling, engine.connect() as renewing:
-        label_image(labelling, image, "hat")
+    with engine.connect() as labeling, engine.connect() as renewing:
+        label_image(labeling, image, "hat")
         renewing.execute(text("SET lock_timeout = '1s'"))
         renew_vector_codes(renewing, space)
-        labelling.commit()
+        labeling.commit()
         renewing.commit()
         assert read_codes(renewing) == [(space, image, "hat", "hat", "100")]
 

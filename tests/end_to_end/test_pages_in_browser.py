@@ -94,7 +94,7 @@ def test_images_are_reviewed_by_keyboard(browser: PagesBrowser, catalog: LiveSta
         expect(page.locator("ul.past > li").first).to_contain_text(f"image {image_id}: {answer}")
     statement = """
         SELECT l.image_id, l.category FROM catalog.labels l JOIN catalog.reviews r USING (label_id)
-        WHERE l.labelled_by = 'admin' AND r.reviewed_by = 'admin' ORDER BY review_id
+        WHERE l.labeled_by = 'admin' AND r.reviewed_by = 'admin' ORDER BY review_id
     """
     assert catalog.query(statement) == expected
     page.keyboard.press("u")

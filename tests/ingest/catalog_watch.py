@@ -13,7 +13,7 @@ from jobs.database.engine import driver_url
 QUESTION = """
     SELECT
         (SELECT count(*) FROM catalog.current_image_tags) AS images,
-        (SELECT count(*) FROM catalog.current_image_tags WHERE source = 'human') AS labelled,
+        (SELECT count(*) FROM catalog.current_image_tags WHERE source = 'human') AS labeled,
         (SELECT array_agg(DISTINCT classifier_version_id) FROM catalog.current_image_tags WHERE source = 'model')
             AS image_classifiers,
         (SELECT count(*) FROM catalog.current_product_tags) AS products,
@@ -30,7 +30,7 @@ class Answer:
     """The result of one statement, and therefore of a single snapshot of the catalog."""
 
     images: int
-    labelled: int
+    labeled: int
     image_classifiers: list[int]
     products: int
     product_classifiers: list[int]
@@ -51,7 +51,7 @@ class Watch:
         assert self.errors == []
         assert len(self.answers) > 3, "too few queries to compare"
         for before, after in zip(self.answers, self.answers[1:], strict=False):
-            for name in ("images", "labelled", "products", "found", "similar"):
+            for name in ("images", "labeled", "products", "found", "similar"):
                 assert getattr(after, name) >= getattr(before, name), (name, before, after)
         for answer in self.answers:
             assert len(answer.image_classifiers) == 1, answer

@@ -102,7 +102,7 @@ def test_a_new_classifier_renews_only_tags(open_catalog: Shop, tiny_models: Tiny
     make_champion(open_catalog.connections, tiny_models.other_classifier, "classifier")
     report = retag(open_catalog.connections)
     assert [switch.kind for switch in report.switched] == ["classifier"]
-    assert report.neighbour_overlap_at_10 is None
+    assert report.neighbor_overlap_at_10 is None
     assert open_catalog.query(vectors) == before
     assert len(open_catalog.query("SELECT DISTINCT image_id FROM catalog.current_image_tags")) == 30
 
@@ -114,13 +114,13 @@ def test_a_new_encoder_keeps_tags_and_reports_neighbor_agreement(open_catalog: S
     report = retag(open_catalog.connections)
     assert [switch.kind for switch in report.switched] == ["encoder"]
     assert open_catalog.query(tags) == before
-    assert report.neighbour_overlap_at_10 is not None
-    assert 0 < report.neighbour_overlap_at_10 < 1
+    assert report.neighbor_overlap_at_10 is not None
+    assert 0 < report.neighbor_overlap_at_10 < 1
     ((kept,),) = open_catalog.query("SELECT report FROM catalog.switches ORDER BY switch_id DESC LIMIT 1")
     assert kept == {
         "processed": 30,
         "lost": 0,
-        "neighbour_agreement": {"images": 30, "overlap": report.neighbour_overlap_at_10},
+        "neighbor_agreement": {"images": 30, "overlap": report.neighbor_overlap_at_10},
     }
 
 
@@ -221,9 +221,9 @@ def test_labels_given_at_any_time_are_kept(promoted_catalog: Shop) -> None:
         complete_retag(connections, "retag")
         label(ids[2])
     watch.assert_whole_and_unmixed()
-    assert (watch.answers[0].labelled, watch.answers[-1].labelled) == (1, 3)
-    labelled = "SELECT image_id, category FROM catalog.current_image_tags WHERE source = 'human' ORDER BY 1"
-    assert promoted_catalog.query(labelled) == [(image_id, "shirt") for image_id in ids]
+    assert (watch.answers[0].labeled, watch.answers[-1].labeled) == (1, 3)
+    labeled = "SELECT image_id, category FROM catalog.current_image_tags WHERE source = 'human' ORDER BY 1"
+    assert promoted_catalog.query(labeled) == [(image_id, "shirt") for image_id in ids]
     assert promoted_catalog.query("SELECT count(*) FROM catalog.labels") == [(3,)]
 
 

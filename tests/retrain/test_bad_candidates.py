@@ -19,7 +19,7 @@ from fixtures.candidates import (
     rename_categories,
     serve_here,
     store_labeled_set,
-    swap_normalisation,
+    swap_normalization,
     write_classifier,
     write_reference,
 )
@@ -115,7 +115,7 @@ def test_permuted_categories_are_refused(case: Case) -> None:
 
 
 def test_swapped_preprocessing_is_refused(case: Case) -> None:
-    swap_normalisation(case.checkpoint)
+    swap_normalization(case.checkpoint)
     case.register()
     assert "same_outputs" in case.find_failed_gates()
 

@@ -50,7 +50,7 @@ def test_an_answer_applies_at_once_and_can_be_undone_completely(connection: Conn
     assert read_codes(connection, catalog) == codes | {"blue": ("shoes", "shoes"), "red": ("dress", "shoes")}
     row = connection.execute(
         text("""
-            SELECT l.category, l.labelled_by, r.model_category, r.reason, r.answer, r.reviewed_by
+            SELECT l.category, l.labeled_by, r.model_category, r.reason, r.answer, r.reviewed_by
             FROM catalog.reviews r JOIN catalog.labels l USING (label_id) WHERE review_id = :id
         """),
         {"id": review_id},
@@ -67,10 +67,10 @@ def test_an_answer_applies_at_once_and_can_be_undone_completely(connection: Conn
 def test_after_an_undo_the_previous_label_applies_again(connection: Connection, catalog: SmallCatalog) -> None:
     renew_vector_codes(connection, catalog.space_id)
     codes = read_codes(connection, catalog)
-    review_id = answer(connection, catalog, "labelled", "hat")
-    assert read_tags(connection, catalog, "labelled")[0] == ("hat", "human")
+    review_id = answer(connection, catalog, "labeled", "hat")
+    assert read_tags(connection, catalog, "labeled")[0] == ("hat", "human")
     undo_answer(connection, review_id, "ann")
-    assert read_tags(connection, catalog, "labelled")[0] == ("dress", "human")
+    assert read_tags(connection, catalog, "labeled")[0] == ("dress", "human")
     assert read_codes(connection, catalog) == codes
 
 

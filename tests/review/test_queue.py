@@ -53,12 +53,12 @@ def test_a_label_that_a_confident_classifier_contradicts_is_shown_once(
     connection: Connection, catalog: SmallCatalog
 ) -> None:
     assert list_queue(connection, catalog, "label_error") == []
-    image_id = catalog.image_ids["labelled"]
+    image_id = catalog.image_ids["labeled"]
     connection.execute(
         text("UPDATE catalog.image_tags SET confidence = 0.9 WHERE image_id = :image"), {"image": image_id}
     )
     [item] = read_queue(connection, "label_error", 50)
-    assert (catalog.name(item.image_id), item.category, item.label) == ("labelled", "hat", "dress")
+    assert (catalog.name(item.image_id), item.category, item.label) == ("labeled", "hat", "dress")
     record_answers(connection, [Answer(image_id, "label_error", "dress")], "ann")
     assert list_queue(connection, catalog, "label_error") == []
 

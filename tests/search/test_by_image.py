@@ -11,7 +11,7 @@ from jobs.search.by_image import find_products_by_image, read_image
 from jobs.settings import Settings
 
 
-def embed_colour(pixels: np.ndarray) -> np.ndarray:
+def embed_color(pixels: np.ndarray) -> np.ndarray:
     """Return a vector of the mean red, green and blue of an image."""
     mean = pixels.reshape(-1, 3).mean(axis=0) + 1
     unit: np.ndarray = mean / np.linalg.norm(mean)
@@ -23,10 +23,10 @@ def test_products_similar_to_an_image(stocked: Engine, settings: Settings, tmp_p
     Image.new("RGB", (40, 30), "lime").save(path)
     pixels = read_image(path, settings)
     assert pixels.shape == (30, 40, 3)
-    hits = find_products_by_image(stocked, lambda _: embed_colour(pixels), 2, None).hits
+    hits = find_products_by_image(stocked, lambda _: embed_color(pixels), 2, None).hits
     assert hits[0].product_id == "hat"
     assert hits[0].similarity == pytest.approx(1, abs=0.01)
-    shoes = find_products_by_image(stocked, lambda _: embed_colour(pixels), 2, "shoes").hits
+    shoes = find_products_by_image(stocked, lambda _: embed_color(pixels), 2, "shoes").hits
     assert [hit.product_id for hit in shoes] == ["shoes"]
 
 

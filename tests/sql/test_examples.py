@@ -23,10 +23,10 @@ def small_catalog(connection: Connection, models: Models) -> Connection:
         NewImage("c", "shoes", [0, 0, 1], 0.9, "c-1.jpg", b"c"),
         NewImage("d", None, None, object_key="d-1.jpg", content=b"d"),
     ]
-    *_, labelled, broken = add_images(connection, new, models.space_id, models.classifier)
+    *_, labeled, broken = add_images(connection, new, models.space_id, models.classifier)
     tag_products(connection, models.classifier, {"a": "dress"}, disagree=True)
     tag_products(connection, models.classifier, {"b": "dress", "c": "shoes"})
-    label_image(connection, labelled, "hat")
+    label_image(connection, labeled, "hat")
     store_text(connection, "red dress", "[1, 0, 0]", models.space_id)
     start_run(connection, models.classifier, models.space_id, entries=5)
     insert_chunk(connection, "run", 0, 0, ChunkCounts(5, 4, 0, 1, {"truncated": 1}, 1, 1, 1, 1, 1))

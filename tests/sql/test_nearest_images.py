@@ -37,7 +37,7 @@ def test_takes_vectors_of_either_type_and_any_length_of_arrow(connection: Connec
 
 
 @pytest.mark.parametrize("category", ["common", "rare", "unique"])
-def test_a_category_gives_the_true_neighbours(
+def test_a_category_gives_the_true_neighbors(
     large_catalog: LargeCatalog, large_connection: Connection, category: str
 ) -> None:
     for query in unit_vectors(5, DIMENSIONS, clusters=5, seed=3):
@@ -47,7 +47,7 @@ def test_a_category_gives_the_true_neighbours(
         assert [row.similarity for row in rows] == pytest.approx(exact, abs=0.01)
 
 
-def test_without_category_nearly_all_true_neighbours_are_found(
+def test_without_category_nearly_all_true_neighbors_are_found(
     large_catalog: LargeCatalog, large_connection: Connection
 ) -> None:
     found = 0

@@ -46,7 +46,7 @@ def test_an_image_is_not_similar_to_itself_but_to_its_copy(
     assert [row.image_id for row in find_similar_images(connection, image, 1, category)] == [copy]
 
 
-def test_similar_images_are_the_true_neighbours(large_catalog: LargeCatalog, large_connection: Connection) -> None:
+def test_similar_images_are_the_true_neighbors(large_catalog: LargeCatalog, large_connection: Connection) -> None:
     for position in range(0, 4000, 900):
         image = int(large_catalog.image_ids[position])
         rows = find_similar_images(large_connection, image, 5, "rare")
@@ -98,7 +98,7 @@ def test_a_category_gives_k_other_products(
     assert {row.category for row in rows} == {category} if category else True
 
 
-def test_similar_products_are_the_true_neighbours(large_catalog: LargeCatalog, large_connection: Connection) -> None:
+def test_similar_products_are_the_true_neighbors(large_catalog: LargeCatalog, large_connection: Connection) -> None:
     images = large_catalog.vectors[:2]
     best: dict[str, float] = {}
     similarities = large_catalog.vectors @ images.mean(axis=0) / np.linalg.norm(images.mean(axis=0))

@@ -94,7 +94,7 @@ def probe_serving(model: ImageModel, images: Sequence[bytes], round_seconds: flo
 
     An image fails if it cannot be decoded or if its outputs contain NaN.
     """
-    limits = DecodeLimits.for_labelled_image(2 * model.geometry.resize_to)
+    limits = DecodeLimits.for_labeled_image(2 * model.geometry.resize_to)
     for image in images[:WARM_UP_IMAGES]:
         _predict(model, image, limits)
     seconds, failed = 0.0, 0

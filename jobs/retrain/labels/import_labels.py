@@ -16,7 +16,7 @@ from jobs.database.examples import (
     DueLabel,
     Example,
     prune_examples,
-    prune_unlabelled_examples,
+    prune_unlabeled_examples,
     stream_due_labels,
 )
 from jobs.errors import RefusedError
@@ -95,7 +95,7 @@ def import_catalog_labels(connections: Connections) -> ImportReport:
 
     report = import_rows(connections, CATALOG_SOURCE, CATALOG_SOURCE, read_due_rows())
     with connections.engine.begin() as connection:
-        return replace(report, pruned=prune_unlabelled_examples(connection))
+        return replace(report, pruned=prune_unlabeled_examples(connection))
 
 
 def _make_catalog_row(line: int, label: DueLabel) -> LabelRow | SkippedRow:

@@ -57,7 +57,7 @@ class SnapshotImages:
         Raises:
             PermanentError: the bytes are missing, were modified, or cannot be decoded.
         """
-        decoded = decode_image(self.read(content_hash), DecodeLimits.for_labelled_image(target_side))
+        decoded = decode_image(self.read(content_hash), DecodeLimits.for_labeled_image(target_side))
         if not isinstance(decoded, DecodedImage):
             raise PermanentError(f"cannot decode labeled image {content_hash}: {decoded.reason} ({decoded.detail})")
         return decoded

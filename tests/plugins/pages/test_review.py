@@ -30,7 +30,7 @@ def test_an_answer_becomes_current_and_can_be_undone(visit: Visit, browsed: Brow
     answer = reviewer.post(action, fields | {"answer": "shoes"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/catalog/review?only=low_confidence")
     assert browsed.shop.query(CURRENT, id=browsed.image_ids[1]) == [("shoes", "human")]
-    assert browsed.shop.query("SELECT labelled_by FROM catalog.labels") == [("user@example.test",)]
+    assert browsed.shop.query("SELECT labeled_by FROM catalog.labels") == [("user@example.test",)]
     page = reviewer.get("review").text
     assert "image" in read_text(page)
     assert ": shoes , not hat" in read_text(page)
@@ -48,7 +48,7 @@ def test_several_predictions_are_accepted_together(visit: Visit, browsed: Browse
     assert len(accepted) == 3
     assert reviewer.post("review/accept", {"accepted": accepted}).status_code == 303
     rows = browsed.shop.query("""
-        SELECT l.image_id, l.category = t.category, l.labelled_by
+        SELECT l.image_id, l.category = t.category, l.labeled_by
         FROM catalog.labels l JOIN catalog.image_tags t USING (image_id) ORDER BY 1
     """)
     assert [(str(row[0]), row[1], row[2]) for row in rows] == sorted(

@@ -43,7 +43,7 @@ def label(shop: Shop, key: str, category: str) -> None:
     execute(
         shop,
         """
-        INSERT INTO catalog.labels (image_id, category, labelled_by)
+        INSERT INTO catalog.labels (image_id, category, labeled_by)
         SELECT image_id, :category, 'tester' FROM catalog.images WHERE object_key = :key
         """,
         key=key,
