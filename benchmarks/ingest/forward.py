@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jobs.models.image_model import EngineSettings
+from jobs.models.engine import EngineSettings
 from jobs.models.predictor import load_predictor
 
 WARM_UP_SECONDS = 1.0

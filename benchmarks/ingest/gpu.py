@@ -24,7 +24,7 @@ from benchmarks.results import format_share, publish
 from jobs.images.decode import Decode, DecodeFailure, DecodeLimits, PreparedImage, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.ingest.pipeline import StageTimer, map_ahead, run_in
-from jobs.models.image_model import EngineSettings
+from jobs.models.engine import EngineSettings
 from jobs.models.predictor import ModelInputs, Predictor, load_predictor, rank_categories
 from jobs.models.torch_model import TorchModel
 

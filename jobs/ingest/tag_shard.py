@@ -19,7 +19,7 @@ from jobs.images.decode_pool import DecodePool
 from jobs.ingest.manifest import Shard, decode_shard
 from jobs.ingest.pipeline import PipelineSettings, ShardPipeline
 from jobs.ingest.read import Deduplicator
-from jobs.models.image_model import EngineSettings
+from jobs.models.engine import EngineSettings
 from jobs.models.predictor import Predictor, load_predictor
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress

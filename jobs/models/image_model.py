@@ -1,4 +1,4 @@
-"""Define the interface of loaded image models and the build record in a model folder, and load models."""
+"""Define the interface of loaded image models, and the build record in a model folder."""
 
 import logging
 from collections.abc import Collection
@@ -121,36 +121,3 @@ class ImageModel(Protocol):
 
     def predict(self, pixels: np.ndarray) -> np.ndarray:
         """Turn uint8 pixels [n, side, side, 3] into float32 [n, outputs]: calibrated probabilities or unit vectors."""
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Device and precision for torch. Both may be ``auto``, and a build record overrides the precision.
-
-    ``device_index`` selects one of several GPUs. ``pass_size`` is the fixed number of images in a pass of an OpenVINO
-    graph. None selects a size that suits large batches.
-    """
-
-    device: str
-    precision: str
-    device_index: int = 0
-    pass_size: int | None = None
-
-
-def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) -> ImageModel:
-    """Load a model as it is served. Import torch only for models that run in it.
-
-    Raises:
-        ConfigurationError: the folder holds no model of this kind, or this machine cannot run it.
-    """
-    build = read_build(folder)
-    if build and build.engine == "openvino":
-        from jobs.models.openvino_model import load_openvino_model
-
-        return load_openvino_model(folder, build, settings.pass_size)
-    from jobs.models.device import choose_device
-    from jobs.models.torch_model import load_torch_model
-
-    precision = build.precision if build else settings.precision
-    device = choose_device(settings.device, precision, settings.device_index)
-    return load_torch_model(folder, kind, device)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jobs.images.geometry import Geometry
-from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
+from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import ImageModel
 
 if TYPE_CHECKING:
     from jobs.models.openvino_model import Graph, OpenVinoModel

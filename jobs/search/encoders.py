@@ -9,7 +9,7 @@ from PIL import Image
 
 from jobs.connections import Connections
 from jobs.database.model_versions import read_model_version
-from jobs.models.image_model import EngineSettings, load_image_model
+from jobs.models.engine import EngineSettings, load_image_model
 
 
 class TextEmbedder(Protocol):

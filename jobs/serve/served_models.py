@@ -13,7 +13,8 @@ import numpy as np
 from jobs.connections import Connections
 from jobs.database.model_versions import LiveEncoder, read_model_version
 from jobs.images.geometry import Geometry
-from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
+from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import ImageModel
 from jobs.models.predictor import rank_categories
 from jobs.models.registry import fetch_checkpoint
 from jobs.search.encoders import load_text_embedder

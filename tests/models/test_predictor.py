@@ -9,7 +9,8 @@ import pytest
 
 from fixtures.shop import TinyModels
 from jobs.database.model_versions import ModelKind
-from jobs.models.image_model import EngineSettings, write_build
+from jobs.models.engine import EngineSettings
+from jobs.models.image_model import write_build
 from jobs.models.predictor import Predictor, load_predictor
 from jobs.models.torch_model import describe_checkpoint
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph

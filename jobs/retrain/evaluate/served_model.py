@@ -12,7 +12,8 @@ import torch
 from jobs.database.model_versions import ModelKind
 from jobs.images.geometry import Geometry
 from jobs.models.device import Device, prepare_passes
-from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
+from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import ImageModel
 from jobs.models.torch_model import load_torch_model
 from jobs.progress import SILENT, Progress
 

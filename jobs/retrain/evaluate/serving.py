@@ -22,7 +22,8 @@ from pydantic import TypeAdapter
 
 from jobs.database.model_versions import ModelKind
 from jobs.images.decode import DecodedPil, DecodeLimits, decode_pil
-from jobs.models.image_model import EngineSettings, ImageModel, load_image_model
+from jobs.models.engine import EngineSettings, load_image_model
+from jobs.models.image_model import ImageModel
 from jobs.progress import SILENT, Progress
 from jobs.retrain.evaluate.evaluation_record import ServingMetrics
 from jobs.settings import PROJECT_ROOT, Settings

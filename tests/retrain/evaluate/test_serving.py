@@ -7,7 +7,8 @@ import torch
 
 from fixtures.candidates import EXACT_ENGINE
 from fixtures.shop import Shop, TinyModels, make_image
-from jobs.models.image_model import ImageModel, load_image_model
+from jobs.models.engine import load_image_model
+from jobs.models.image_model import ImageModel
 from jobs.retrain.evaluate.evaluation_record import ServingMetrics
 from jobs.retrain.evaluate.serving import measure_serving, probe_serving
 
