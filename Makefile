@@ -20,13 +20,13 @@ help: ## this list
 demo: $(READY) ## the whole flow on a rendered catalog, or on your own: make demo PHOTOS=folder
 	@$(BIN)/python -m demo $(if $(PHOTOS),--photos "$(PHOTOS)")
 
-install: $(READY) ## install into .venv, which all other targets do by themselves
+install: $(READY) ## install into .venv; the other targets do it when needed
 
 ui: $(READY) ## start the local stack with Airflow, print URL and login
 	@$(BIN)/python -m jobs stack up
 	@$(BIN)/python -m jobs migrate > /dev/null
 
-down: ## stop the local stack; its data stay in .local/
+down: ## stop the local stack and keep its data in .local/
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m jobs stack down; else echo "nothing to stop: make demo was never run"; fi
 
 test: check ## lint, types and all tests; branch coverage of at least 90 %
@@ -57,7 +57,7 @@ bench-peers: $(READY) $(PEERS_READY) ## images per second compared with all peer
 report: $(READY) ## generate docs/benchmarks.md from the results of the benchmarks
 	@$(BIN)/python -m benchmarks.report
 
-lock: $(READY) ## write requirements.lock anew after an edit of requirements*.txt
+lock: $(READY) ## update requirements.lock after an edit of requirements*.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements.lock requirements-dev.txt requirements-compose.txt
 

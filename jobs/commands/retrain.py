@@ -41,7 +41,7 @@ def import_labels(
         typer.Argument(metavar="FORMAT", help="folders, csv, fashion-products, deepfashion or deepfashion-in-shop."),
     ],
     source: Annotated[Path, typer.Argument(exists=True, help="File or folder with the labels.")],
-    name: Annotated[str | None, typer.Option(help="Name of the source, by default that of the file or folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the source, by default that of the folder.")] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Delete labels that the source no longer contains.")] = False,
 ) -> None:
     """Import labels to train on. Invalid rows are skipped and listed in a report."""

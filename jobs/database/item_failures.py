@@ -95,12 +95,12 @@ def ignore_failures(connection: Connection, image_ids: Sequence[int], ignored_by
 
 @dataclass(frozen=True)
 class FailureCount:
-    """The number of failed images with one reason. If ``time_cures`` is true, later runs retry them."""
+    """The number of failed images with one reason. If ``is_temporary`` is true, later runs retry them."""
 
     reason: str
     stage: str
     images: int
-    time_cures: bool
+    is_temporary: bool
 
 
 def count_failures(connection: Connection) -> tuple[FailureCount, ...]:

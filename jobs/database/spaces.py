@@ -297,7 +297,7 @@ def find_neighbors(connection: Connection, space: EmbeddingSpace, image_id: int,
     # the statement.
     statement = text("""
         SELECT e.image_id FROM catalog.image_embeddings e
-        WHERE e.space_id = :space AND e.image_id <> :image AND catalog.is_answer(e.image_id, NULL, false)
+        WHERE e.space_id = :space AND e.image_id <> :image AND catalog.is_result(e.image_id, NULL, false)
         ORDER BY CAST(e.embedding AS halfvec(:dimensions)) <=> CAST((
             SELECT embedding FROM catalog.image_embeddings WHERE space_id = :space AND image_id = :image
         ) AS halfvec(:dimensions))

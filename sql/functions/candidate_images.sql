@@ -1,4 +1,4 @@
--- From indexes alone, so that counting up to a limit is cheap. is_answer removes the images that a label has moved to
+-- From indexes alone, so that counting up to a limit is cheap. is_result removes the images that a label has moved to
 -- another category, and those that left the bucket.
 CREATE OR REPLACE FUNCTION catalog.candidate_images(category text, by_product boolean) RETURNS SETOF bigint
 LANGUAGE sql STABLE AS $$
@@ -25,4 +25,4 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 COMMENT ON FUNCTION catalog.candidate_images IS
-    'Internal: all images of a category, or whose products are, and some others that is_answer has to remove';
+    'Internal: all images of a category, or whose products are, and some others that is_result has to remove';

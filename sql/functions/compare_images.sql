@@ -4,7 +4,7 @@ CREATE OR REPLACE FUNCTION catalog.compare_images(
 ) RETURNS TABLE (image_id bigint, similarity real)
 LANGUAGE plpgsql STABLE ROWS 10 SET search_path FROM CURRENT AS $$
 BEGIN
-    -- OFFSET 0: sort the candidates first, and check only the nearest with is_answer.
+    -- OFFSET 0: sort the candidates first, and check only the nearest with is_result.
     RETURN QUERY EXECUTE format($sql$
         SELECT n.image_id, n.similarity
         FROM (
@@ -14,10 +14,10 @@ BEGIN
             ORDER BY e.embedding <=> $1, e.image_id
             OFFSET 0
         ) n
-        WHERE catalog.is_answer(n.image_id, $4, $5)
+        WHERE catalog.is_result(n.image_id, $4, $5)
         LIMIT $2
     $sql$, space_id) USING query_vector, k, excluded_image_id, category, by_product, candidates;
 END $$;
 
 COMMENT ON FUNCTION catalog.compare_images IS
-    'Internal: the k images of a list that are nearest to a vector and pass is_answer, by comparing all';
+    'Internal: the k images of a list that are nearest to a vector and pass is_result, by comparing all';

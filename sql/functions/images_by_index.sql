@@ -12,7 +12,7 @@ BEGIN
     RETURN QUERY EXECUTE format($sql$
         SELECT e.image_id, (1 - (e.embedding::halfvec(%1$s) <=> $1))::real
         FROM catalog.image_embeddings e
-        WHERE e.space_id = %2$s AND e.image_id IS DISTINCT FROM $3 AND catalog.is_answer(e.image_id, NULL, NULL)
+        WHERE e.space_id = %2$s AND e.image_id IS DISTINCT FROM $3 AND catalog.is_result(e.image_id, NULL, NULL)
         ORDER BY e.embedding::halfvec(%1$s) <=> $1
         LIMIT $2
     $sql$, vector_dims(query_vector), space_id) USING query_vector, k, excluded_image_id;

@@ -58,7 +58,7 @@ def test_failures_are_counted_by_reason(connection: Connection, models: Models) 
     resolve_failures(connection, image_ids[4:5])
     delete_images(connection, image_ids[5:])
     rows = connection.execute(text("SELECT * FROM catalog.item_failure_summary ORDER BY images DESC")).all()
-    assert [(row.reason, row.stage, row.images, row.most_attempts) for row in rows] == [
+    assert [(row.reason, row.stage, row.images, row.max_attempts) for row in rows] == [
         ("truncated", "decode", 3, 2),
         ("access_denied", "read", 1, 1),
     ]
@@ -66,9 +66,9 @@ def test_failures_are_counted_by_reason(connection: Connection, models: Models) 
 
 
 @pytest.mark.parametrize("reason", [*RETRYABLE_REASONS, "truncated", "empty_file", "object_too_large"])
-def test_time_cures_marks_the_reasons_that_jobs_retry(connection: Connection, models: Models, reason: str) -> None:
+def test_is_temporary_marks_the_reasons_that_jobs_retry(connection: Connection, models: Models, reason: str) -> None:
     (image_id,) = add_images(connection, [NewImage("p", None)], models.space_id, models.classifier)
     start_run(connection, models.classifier, models.space_id)
     record_failures(connection, "run", [ItemFailure(image_id, "etag", "read", reason, "detail")])
-    cures = connection.scalar(text("SELECT time_cures FROM catalog.item_failure_summary"))
+    cures = connection.scalar(text("SELECT is_temporary FROM catalog.item_failure_summary"))
     assert cures == (reason in RETRYABLE_REASONS)
