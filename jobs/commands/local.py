@@ -61,7 +61,7 @@ def stack_status() -> None:
 def stack_down() -> None:
     """Stop all services. Their data stay in .local/."""
     stop_stack(LOCAL_STACK_FOLDER)
-    show("the local stack is down; its data stay in .local/")
+    show("the local stack is down; its data remains in .local/")
 
 
 def _format_status(status: StackStatus) -> str:

@@ -2,7 +2,7 @@ CREATE OR REPLACE VIEW catalog.item_failure_summary AS
 SELECT
     f.reason, f.stage, count(*) AS images,
     f.reason IN ('access_denied', 'decoder_lost', 'object_missing', 'object_refused', 'object_replaced') AS is_temporary,
-    max(f.attempts) AS max_attempts, min(f.first_failed_at) AS oldest, max(f.last_failed_at) AS newest
+    max(f.attempts) AS attempts, min(f.first_failed_at) AS oldest, max(f.last_failed_at) AS newest
 FROM catalog.item_failures f
 JOIN catalog.images i USING (image_id)
 WHERE f.resolved_at IS NULL AND f.ignored_at IS NULL AND i.deleted_at IS NULL

@@ -58,7 +58,7 @@ def test_failures_are_counted_by_reason(connection: Connection, models: Models) 
     resolve_failures(connection, image_ids[4:5])
     delete_images(connection, image_ids[5:])
     rows = connection.execute(text("SELECT * FROM catalog.item_failure_summary ORDER BY images DESC")).all()
-    assert [(row.reason, row.stage, row.images, row.max_attempts) for row in rows] == [
+    assert [(row.reason, row.stage, row.images, row.attempts) for row in rows] == [
         ("truncated", "decode", 3, 2),
         ("access_denied", "read", 1, 1),
     ]
