@@ -167,7 +167,7 @@ class ComputeSettings(SettingsGroup):
     """Images in a shard, which is one task. Smaller shards spread a run over more workers."""
 
     chunk_size: Count = derived(lambda values: min(256, math.ceil(values["shard_size"] / 3)))
-    read_threads: Count = derived(lambda values: max(8, 4 * values["decode_processes"]))
+    read_threads: Count = derived(lambda values: min(64, max(8, 4 * values["decode_processes"])))
 
 
 class ServingSettings(SettingsGroup):
@@ -290,6 +290,10 @@ def load_settings(source_uri: str | None = None) -> Settings:
 
 def make_settings(variables: Mapping[str, str]) -> Settings:
     """Check the settings in these variables. An empty variable counts as not set. Errors as in `load_settings`."""
+    # A bound under a misspelled or outdated name would silently not count.
+    unknown = sorted(name for name in variables if name.startswith(f"{PREFIX}GATE_") and name not in VARIABLES)
+    if unknown:
+        raise ConfigurationError(f"{', '.join(unknown)}: unknown. CATALOG_GATE_POLICY names a file with bounds")
     values: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
     for variable, (group, name) in VARIABLES.items():
         if value := variables.get(variable):

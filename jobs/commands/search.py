@@ -11,7 +11,7 @@ from jobs.commands.terminal import print_report, show
 from jobs.connections import Connections, connect
 from jobs.database.images import find_first_image, find_image_object
 from jobs.database.search import ProductHit, search_by_product
-from jobs.errors import ConfigurationError, NotFoundError, RefusedError
+from jobs.errors import ConfigurationError, PermanentError
 from jobs.search.by_text import embed_text_query, find_products_by_text
 from jobs.search.contact_sheet import SearchQuery, render_contact_sheet
 from jobs.search.encoders import load_text_embedder
@@ -96,7 +96,7 @@ def prompt_for_searches(
             return
         try:
             write(format_hits(find_products_by_text(connections.engine, load_encoder, query_text, k, category)))
-        except (NotFoundError, RefusedError) as error:
+        except PermanentError as error:
             write(f"error: {error}")
 
 

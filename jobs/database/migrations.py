@@ -131,6 +131,10 @@ def _apply_migrations(connection: Connection, folder: Path) -> tuple[str, ...]:
     with connection.begin():
         # The first migration creates the table.
         exists = connection.scalar(text("SELECT to_regclass('catalog.migrations') IS NOT NULL"))
+        if not exists and connection.scalar(text("SELECT to_regclass('catalog.images') IS NOT NULL")):
+            raise ConfigurationError(
+                "the schema catalog was created by a development version. Drop it (`make reset` on the local stack)"
+            )
         applied = set(connection.scalars(text("SELECT name FROM catalog.migrations"))) if exists else set()
     if applied - files.keys():
         raise ConfigurationError(

@@ -227,9 +227,10 @@ def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> N
         record = _start_missing(stack, record, (query_service,))
         if launcher is not None:
             record = _migrate_airflow(stack, record, launcher, environment)
-            record = _start_missing(stack, record, services, launcher.start_service)
+            # Before the servers: a start that is stopped here lacks a server, and the next one sets the pool.
             set_pool = make_airflow_command(environment, "pools", "set", GPU_POOL, str(options.pool_slots), _POOL_TEXT)
             launcher.run_command(set_pool, stack.locate_log("airflow-pool"))
+            record = _start_missing(stack, record, services, launcher.start_service)
     _wait_until_ready(stack, record, (query_service, *services))
 
 

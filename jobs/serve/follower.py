@@ -1,5 +1,6 @@
 """Follow promotions and rollbacks: load each model that becomes live, and drop the one it replaces."""
 
+import gc
 import logging
 import threading
 import time
@@ -54,6 +55,8 @@ class FollowedModel(Generic[Version, Served]):
         if version != self._failed:
             self.problem = f"{self._kind} {version} is being loaded"
         try:
+            # A failed pass leaves a reference cycle that keeps a replaced model. Free it before memory is needed.
+            gc.collect()
             self.served = self._load(version)
         except JobError as error:
             if self.problem != str(error):

@@ -76,6 +76,13 @@ def test_a_database_that_a_newer_version_has_upgraded_is_refused(database_url: s
         migrate(database_url)
 
 
+def test_a_schema_of_a_development_version_is_refused(database_url: str) -> None:
+    migrate(database_url)
+    execute(database_url, "DROP TABLE catalog.migrations")
+    with pytest.raises(PermanentError, match="make reset"):
+        migrate(database_url)
+
+
 def test_a_failing_migration_leaves_nothing_and_succeeds_when_fixed(database_url: str, sql_folder: Path) -> None:
     migration = sql_folder / "migrations" / "0999.broken.sql"
     migration.write_text("CREATE TABLE catalog.half_done (x int); SELECT 1 / 0;")

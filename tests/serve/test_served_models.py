@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -32,10 +33,14 @@ class RecordingModel:
         return [f"{self.name}{query}" for query in queries]
 
 
-async def start(model: RecordingModel, *queries: int) -> "list[asyncio.Task[str]]":
-    """Start queries, and wait until the model has started as many passes as it can."""
+async def start(model: RecordingModel, *queries: int, passes: int = 1) -> "list[asyncio.Task[str]]":
+    """Start queries, and wait until the model has started this many passes."""
     tasks = [asyncio.create_task(model.runner.run(query)) for query in queries]
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0)
+    deadline = time.monotonic() + 30
+    while len(model.batches) < passes:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
     return tasks
 
 
@@ -57,7 +62,9 @@ def test_free_passes_start_at_once_and_never_more_than_the_model_has() -> None:
     async def run() -> None:
         model = RecordingModel("a", passes=2)
         model.gate.clear()
-        tasks = [*await start(model, 0), *await start(model, 1), *await start(model, 2, 3)]
+        tasks = [*await start(model, 0), *await start(model, 1, passes=2), *await start(model, 2, 3, passes=2)]
+        # A third pass would have started by then.
+        await asyncio.sleep(0.2)
         assert model.batches == [[0], [1]]
         model.gate.set()
         await asyncio.gather(*tasks)
@@ -72,12 +79,11 @@ def test_a_batch_never_mixes_models_and_order_is_kept() -> None:
         old, new = RecordingModel("old"), RecordingModel("new")
         old.gate.clear()
         new.gate.clear()
-        tasks = [*await start(old, 0, 1, 2), *await start(new, 3, 4, 5)]
+        tasks = [*await start(old, 0), *await start(old, 1, 2), *await start(new, 3), *await start(new, 4, 5)]
         old.gate.set()
         new.gate.set()
         assert await asyncio.gather(*tasks) == ["old0", "old1", "old2", "new3", "new4", "new5"]
-        assert [query for batch in old.batches for query in batch] == [0, 1, 2]
-        assert [query for batch in new.batches for query in batch] == [3, 4, 5]
+        assert (old.batches, new.batches) == ([[0], [1, 2]], [[3], [4, 5]])
 
     asyncio.run(run())
 
@@ -101,7 +107,7 @@ def test_a_cancelled_query_is_not_computed() -> None:
     async def run() -> None:
         model = RecordingModel("a", batch_size=1)
         model.gate.clear()
-        tasks = await start(model, 0, 1, 2)
+        tasks = [*await start(model, 0), *await start(model, 1, 2)]
         tasks[1].cancel()
         with suppress(asyncio.CancelledError):
             await tasks[1]

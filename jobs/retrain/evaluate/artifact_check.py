@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from jobs.database.model_versions import ModelKind, ModelVersion
-from jobs.errors import ConfigurationError, PermanentError
+from jobs.errors import PermanentError
 from jobs.models.classifier import read_categories
 from jobs.models.device import Device
 from jobs.models.encoder import load_text_encoder
@@ -110,7 +110,7 @@ def _check_categories(folder: Path, categories: Sequence[str], errors: list[str]
 def _check_preprocessing(folder: Path, errors: list[str]) -> bool:
     try:
         Preprocessing.from_checkpoint(folder)
-    except ConfigurationError as error:
+    except PermanentError as error:
         errors.append(str(error))
         return False
     return True
@@ -121,7 +121,7 @@ def _load(folder: Path, kind: ModelKind, device: Device, errors: list[str]) -> S
         if kind == "encoder":
             load_text_encoder(folder, device)
         return load_trained_model(folder, kind, device)
-    except ConfigurationError as error:
+    except PermanentError as error:
         errors.append(str(error))
         return None
 

@@ -75,7 +75,7 @@ def load_gate_policy(override: Path | None = None) -> GatePolicy:
         return GatePolicy.model_validate(bounds | (_read(override) if override else {}))
     except OSError as error:
         raise ConfigurationError(f"{setting} cannot be read: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{setting} is not valid TOML: {error}") from None
     except ValidationError as error:
         wrong = [f"{found['loc'][0]}: {_describe(found)}" for found in error.errors()]

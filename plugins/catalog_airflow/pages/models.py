@@ -140,7 +140,7 @@ def _find_earlier(connection: Connection, kind: ModelKind) -> int | None:
     """Return the version that a rollback restores, if there is one."""
     try:
         return choose_rollback(connection, kind)
-    except NotFoundError:
+    except (NotFoundError, RefusedError):
         return None
 
 
@@ -164,7 +164,7 @@ def _require_earlier(connection: Connection, version: int) -> ModelSummary:
         raise HTTPException(409, f"{summary.kind} {version} is already the champion.")
     try:
         choose_rollback(connection, summary.kind, version)
-    except RefusedError as error:
+    except (NotFoundError, RefusedError) as error:
         raise HTTPException(409, str(error)) from None
     return summary
 

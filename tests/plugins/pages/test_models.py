@@ -1,17 +1,19 @@
 """Model pages: promotions, rollbacks and evaluation pages."""
 
 import hashlib
+import re
 import warnings
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
-from fixtures.catalog_rows import register_model
+from fixtures.catalog_rows import open_live_space, register_model
 from fixtures.gate_results import GateResults, store_gate_results
 from fixtures.shop import Shop
 from jobs.database.evaluations import store_page_hash
 from jobs.database.promotions import Switch, insert_switch
+from jobs.database.spaces import drop_space, find_live_space
 from jobs.retag.rollback import roll_back
 from jobs.retrain.promote import promote_candidate
 from jobs.settings import PROJECT_ROOT
@@ -109,6 +111,15 @@ def test_a_rollback_is_shown_and_started(
     assert "was rolled back" in promoter.get(f"models/{candidate}").text
 
 
+def test_models_are_shown_when_the_space_to_return_to_was_dropped(visit: Visit, browsed: BrowsedShop) -> None:
+    with browsed.shop.connections.engine.begin() as connection:
+        first = find_live_space(connection)
+        assert first is not None
+        open_live_space(connection, 2)
+        drop_space(connection, first)
+    assert visit("op").get("models").status_code == 200
+
+
 @pytest.mark.parametrize("results", [GateResults(failed="accuracy"), GateResults(undecided="memory")])
 def test_a_candidate_that_failed_its_gates_cannot_be_promoted(
     visit: Visit, browsed: BrowsedShop, decision_dag: None, results: GateResults
@@ -153,7 +164,7 @@ def test_viewers_see_the_gates_without_buttons(
 
 def test_a_decision_without_a_run_is_reported(visit: Visit, browsed: BrowsedShop, decision_dag: None) -> None:
     page = visit("viewer").get("models", decision=HOSTILE.replace("\0", "")).text
-    assert "does not exist" in page
+    assert re.search(r"The decision .* does not exist", page)
     assert "<script>alert" not in page
 
 

@@ -93,6 +93,13 @@ def test_an_unreadable_file_is_named(text: str | None, words: str, tmp_path: Pat
         load_gate_policy(file)
 
 
+def test_a_file_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_bytes(b"# Zul\xe4ssig\nmin_accuracy = 0.9\n")
+    with pytest.raises(ConfigurationError, match="is not valid TOML"):
+        load_gate_policy(file)
+
+
 def test_bounds_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         load_gate_policy().min_accuracy = 0.1
@@ -112,3 +119,15 @@ def test_the_minimum_test_set_resolves_five_points_of_accuracy() -> None:
         error = norm.ppf(0.95) * (0.8 * 0.2 / count) ** 0.5
         assert bool(error <= 0.05) is enough
     assert load_gate_policy().model_copy(update={"accuracy_resolution": 0.10}).min_test_images == 44
+
+
+@pytest.mark.parametrize("name", ["CATALOG_GATE_POLCY", "CATALOG_GATE_MIN_ACCURACY"])
+@pytest.mark.parametrize("is_in_file", [False, True])
+def test_an_unknown_gate_variable_is_named(
+    name: str, is_in_file: bool, env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env_file.write_text(f"{name}=0.9\n" if is_in_file else "")
+    if not is_in_file:
+        monkeypatch.setenv(name, "0.9")
+    with pytest.raises(ConfigurationError, match=f"^{name}: unknown"):
+        make_settings(read_variables())
