@@ -14,12 +14,11 @@ from jobs.retrain.gates.gates import decide_gates
 from jobs.retrain.labels.import_labels import import_labels as import_all
 from jobs.retrain.promote import carry_out_decision, promote_candidate
 from jobs.retrain.snapshot.snapshot import SnapshotSettings, take_snapshot
-from jobs.retrain.train.requests import TrainingOptions, TrainingRequest, make_request
+from jobs.retrain.train.requests import Freeze, TrainingOptions, TrainingRequest, make_request
 from jobs.settings import Settings, load_settings
 
 app = typer.Typer()
 
-Freeze = Literal["backbone", "early", "nothing"]
 EpochsOption = Annotated[int | None, typer.Option(min=0, help="Passes over the data. 0 keeps an encoder as it is.")]
 RateOption = Annotated[float | None, typer.Option(min=0, help="The highest learning rate.")]
 BatchOption = Annotated[int | None, typer.Option(min=2, help="Images in a step.")]

@@ -11,7 +11,7 @@ from jobs.database.images import RandomPlace, select_random_images
 from jobs.database.records import read_record, read_records
 from jobs.database.tables import image_tags, images, labels
 
-Reason = Literal["low_confidence", "images_disagree", "label_error", "drifted_class", "audit"]
+ReviewReason = Literal["low_confidence", "images_disagree", "label_error", "drifted_class", "audit"]
 
 
 def find_unsure(connection: Connection, classifier_version_id: int, below: float, limit: int) -> Sequence[int]:
@@ -124,7 +124,7 @@ class ReviewItem:
     image_id: int
     product_id: str
     display_name: str | None
-    reason: Reason
+    reason: ReviewReason
     category: str
     confidence: float
     top_3: list[dict[str, Any]]
@@ -132,7 +132,7 @@ class ReviewItem:
 
 
 def read_review_items(
-    connection: Connection, classifier_version_id: int, reasons: dict[int, Reason]
+    connection: Connection, classifier_version_id: int, reasons: dict[int, ReviewReason]
 ) -> tuple[ReviewItem, ...]:
     """Return the review items of the images in ``reasons``, in their order."""
     rows = connection.execute(
@@ -160,7 +160,7 @@ class Answer:
     """An answer to a review: a category or `NOT_CLOTHING`, and the reason why the image was shown."""
 
     image_id: int
-    reason: Reason
+    reason: ReviewReason
     answer: str
 
 
@@ -171,7 +171,7 @@ class PastAnswer:
     review_id: int
     image_id: int
     product_id: str
-    reason: Reason
+    reason: ReviewReason
     answer: str
     model_category: str
     reviewed_at: datetime

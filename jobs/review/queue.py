@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 from jobs.database.drift_references import count_run_predictions, read_drift_reference
 from jobs.database.model_versions import read_live_versions
 from jobs.database.reviews import (
-    Reason,
     ReviewItem,
+    ReviewReason,
     count_audit_reviews,
     draw_audit,
     find_disagreeing,
@@ -23,7 +23,7 @@ from jobs.database.tagging_runs import find_latest_run
 from jobs.ingest.drift import rank_shifted_categories
 from jobs.settings import RunSettings
 
-REASONS: tuple[Reason, ...] = ("low_confidence", "images_disagree", "audit", "label_error", "drifted_class")
+REASONS: tuple[ReviewReason, ...] = ("low_confidence", "images_disagree", "audit", "label_error", "drifted_class")
 MAX_DRIFTED = 3
 MIN_SHIFT = 0.02
 """Minimum contribution of a category to the stability index. A total of 0.1 is a small shift, 0.25 a large one."""
@@ -44,14 +44,14 @@ class ReviewQueue:
     """The images to review for the live classifier, by reason, in the order in which they are shown."""
 
     classifier_version_id: int | None
-    by_reason: dict[Reason, Sequence[int]]
+    by_reason: dict[ReviewReason, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Backlog:
     """The number of images to review for one reason. `MAX_COUNTED` means that there may be more."""
 
-    reason: Reason
+    reason: ReviewReason
     images: int
 
 
@@ -61,7 +61,7 @@ def find_review_queue(connection: Connection, drift: RunSettings) -> ReviewQueue
     if version is None:
         return ReviewQueue(None, {})
     drifted = find_drifted_categories(connection, version, drift)
-    by_reason: dict[Reason, Sequence[int]] = {
+    by_reason: dict[ReviewReason, Sequence[int]] = {
         "low_confidence": find_unsure(connection, version, UNSURE_BELOW, MAX_COUNTED),
         "images_disagree": find_disagreeing(connection, version, MAX_COUNTED),
         "audit": draw_audit(connection, version, MAX_COUNTED),
@@ -85,13 +85,13 @@ def find_drifted_categories(connection: Connection, classifier_version_id: int, 
 
 
 def read_review_queue(
-    connection: Connection, queue: ReviewQueue, reason: Reason | None, size: int
+    connection: Connection, queue: ReviewQueue, reason: ReviewReason | None, size: int
 ) -> tuple[ReviewItem, ...]:
     """Return the next images to show, for one reason or for all in turn. No image is shown twice."""
     if queue.classifier_version_id is None:
         return ()
     by_reason = [[(image_id, each) for image_id in queue.by_reason[each]] for each in ([reason] if reason else REASONS)]
-    mixed: dict[int, Reason] = {}
+    mixed: dict[int, ReviewReason] = {}
     for image_id, each in (pair for pair in chain.from_iterable(zip_longest(*by_reason)) if pair):
         mixed.setdefault(image_id, each)
     return read_review_items(connection, queue.classifier_version_id, dict(islice(mixed.items(), size)))

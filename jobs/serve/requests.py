@@ -151,8 +151,8 @@ def _too_large(limit_bytes: int) -> BodyTooLargeError:
 CLIENT_LEFT = 499
 """The status that nginx logs when a client disconnects. No client sees it."""
 
-Result = EmbeddedQuery | Classification
-HandleBody = Callable[[bytes], Awaitable[Result]]
+QueryResult = EmbeddedQuery | Classification
+HandleBody = Callable[[bytes], Awaitable[QueryResult]]
 
 
 class QueryEndpoint:
@@ -198,7 +198,7 @@ class QueryEndpoint:
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)
 
-    async def _handle(self, request: Request) -> Result:
+    async def _handle(self, request: Request) -> QueryResult:
         require_token(request, self._token)
         self._require_room()
         try:

@@ -37,7 +37,7 @@ import json, logging, sys
 from pathlib import Path
 import numpy as np
 logging.basicConfig(format="%(message)s", stream=sys.stderr, level="WARNING")
-from jobs.models.image_model import EngineSettings, load_image_model
+from jobs.models.engine import EngineSettings, load_image_model
 answers = []
 for folder, kind in zip(sys.argv[2::2], sys.argv[3::2]):
     model = load_image_model(Path(folder), kind, EngineSettings("cpu", "auto"))

@@ -13,7 +13,7 @@ from fixtures.catalog_rows import (
 )
 from jobs.database.drift_references import DriftReference, upsert_drift_reference
 from jobs.database.promotions import Switch, insert_switch
-from jobs.database.reviews import Answer, Reason, ReviewItem
+from jobs.database.reviews import Answer, ReviewItem, ReviewReason
 from jobs.review.answers import record_answers
 from jobs.review.queue import find_review_queue, read_backlog, read_review_queue
 from jobs.settings import RunSettings
@@ -22,11 +22,11 @@ from tests.database.conftest import SmallCatalog
 DRIFT = RunSettings()
 
 
-def read_queue(connection: Connection, reason: Reason | None, size: int) -> tuple[ReviewItem, ...]:
+def read_queue(connection: Connection, reason: ReviewReason | None, size: int) -> tuple[ReviewItem, ...]:
     return read_review_queue(connection, find_review_queue(connection, DRIFT), reason, size)
 
 
-def list_queue(connection: Connection, catalog: SmallCatalog, reason: Reason | None, size: int = 50) -> list[str]:
+def list_queue(connection: Connection, catalog: SmallCatalog, reason: ReviewReason | None, size: int = 50) -> list[str]:
     return [catalog.name(item.image_id) for item in read_queue(connection, reason, size)]
 
 

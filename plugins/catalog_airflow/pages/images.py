@@ -52,7 +52,7 @@ router = APIRouter()
 Bound = Annotated[
     Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(lambda value: None if value == "" else value)
 ]
-Version = Annotated[
+VersionParameter = Annotated[
     Annotated[int, Field(ge=1, lt=2**31)] | None, BeforeValidator(lambda value: None if value == "" else value)
 ]
 
@@ -67,7 +67,7 @@ class GridQuery(BaseModel):
     max_confidence: Bound = None
     disagree: bool = False
     run: Annotated[str, Field(max_length=500)] = ""
-    version: Version = None
+    version: VersionParameter = None
     deleted: bool = False
     text: Annotated[str, Field(max_length=500)] = ""
     after: Annotated[str, Field(max_length=500)] = ""

@@ -43,7 +43,7 @@ EVALUATION_POLICY = "; ".join(
 router = APIRouter()
 
 VersionId = Annotated[int, Path(ge=1, lt=2**31)]
-Reason = Annotated[str, Form(min_length=1, max_length=500)]
+RollbackReason = Annotated[str, Form(min_length=1, max_length=500)]
 
 
 @router.get("/models")
@@ -110,7 +110,7 @@ def confirm_rollback(viewer: Promoter, version: VersionId) -> HTMLResponse:
 
 
 @router.post("/models/{version}/rollback")
-def roll_back(viewer: Promoter, version: VersionId, reason: Reason) -> RedirectResponse:
+def roll_back(viewer: Promoter, version: VersionId, reason: RollbackReason) -> RedirectResponse:
     """Start the rollback to a version."""
     if "\0" in reason or not reason.strip():
         raise HTTPException(422, "Enter a reason.")

@@ -11,7 +11,7 @@ from catalog_airflow.pages.access import AnyViewer, Reviewer, Viewer
 from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_drift_settings
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.database.examples import NOT_CLOTHING
-from jobs.database.reviews import Answer, Reason, read_past_answers
+from jobs.database.reviews import Answer, ReviewReason, read_past_answers
 from jobs.review.accuracy import read_reviewed_accuracy
 from jobs.review.answers import ReviewRefusedError, list_answers, record_answers, undo_answer
 from jobs.review.queue import MAX_COUNTED, find_review_queue, read_backlog, read_review_queue
@@ -21,7 +21,7 @@ PAST_SHOWN = 8
 
 router = APIRouter()
 
-Only = Annotated[Reason | None, BeforeValidator(lambda value: value or None)]
+Only = Annotated[ReviewReason | None, BeforeValidator(lambda value: value or None)]
 Place = Annotated[int, Field(ge=0, lt=QUEUE_SIZE)]
 ReviewId = Annotated[int, Path(ge=1, lt=2**63)]
 
@@ -49,7 +49,7 @@ class ReviewForm:
     @classmethod
     def read(cls, only: Annotated[str, Form()] = "", at: Annotated[int, Form()] = 0) -> "ReviewForm":
         """Read the fields of the form. If they are invalid, return to the first page."""
-        is_known = only in get_args(Reason)
+        is_known = only in get_args(ReviewReason)
         return cls(ReviewQuery.model_validate({"only": only if is_known else None, "at": at % QUEUE_SIZE}))
 
 
@@ -67,7 +67,7 @@ def record_answer(
     viewer: Reviewer,
     form: AnyForm,
     image_id: Annotated[int, Form(ge=1, lt=2**63)],
-    reason: Annotated[Reason, Form()],
+    reason: Annotated[ReviewReason, Form()],
     answer: Annotated[str, Form(max_length=200)],
 ) -> Response:
     """Record one answer for one image."""
@@ -106,7 +106,7 @@ def _parse_accepted(value: str) -> Answer:
     """Parse the value of a checkbox: image id, reason, and the prediction that was shown."""
     image_id, _, rest = value.partition(" ")
     reason, _, category = rest.partition(" ")
-    for known in get_args(Reason):
+    for known in get_args(ReviewReason):
         if reason == known and image_id.isascii() and image_id.isdecimal() and len(image_id) < 19:
             return Answer(int(image_id), known, category)
     raise HTTPException(422, "One of the accepted images is not on this page.")

@@ -28,7 +28,7 @@ HITS_SHOWN = 24
 router = APIRouter()
 
 
-class SearchQuery(BaseModel):
+class SearchParameters(BaseModel):
     """The query parameters of a search: a text, or a product to compare with."""
 
     model_config = ConfigDict(frozen=True)
@@ -57,7 +57,7 @@ class _ServiceEncoder:
 
 
 @router.get("/search")
-def show_search(viewer: AnyViewer, query: Annotated[SearchQuery, Query()]) -> HTMLResponse:
+def show_search(viewer: AnyViewer, query: Annotated[SearchParameters, Query()]) -> HTMLResponse:
     """Show the forms, and the hits for the text or product in the address."""
     category = query.category or None
     if query.like:
@@ -75,7 +75,7 @@ async def search_by_image(
     content = await image.read()
     uploaded = await _make_preview(content)
     search = partial(_search_image, content, category or None)
-    return await run_in_threadpool(_render_search, viewer, SearchQuery(category=category), search, uploaded)
+    return await run_in_threadpool(_render_search, viewer, SearchParameters(category=category), search, uploaded)
 
 
 def _search_text(query_text: str, category: str | None) -> SearchResult:
@@ -108,7 +108,7 @@ def _read_vector(embedded: EmbeddedQuery, encoder_version_id: int) -> np.ndarray
 
 
 def _render_search(
-    viewer: Viewer, query: SearchQuery, search: Callable[[], SearchResult] | None, uploaded: str | None = None
+    viewer: Viewer, query: SearchParameters, search: Callable[[], SearchResult] | None, uploaded: str | None = None
 ) -> HTMLResponse:
     """Render the page. After an error, the text stays in its field, so the user does not have to type it again."""
     with read_catalog() as connection:

@@ -260,7 +260,7 @@ def test_a_process_that_serves_a_graph_never_imports_torch(built: Built, tmp_pat
         "import sys, numpy as np\n"
         "from pathlib import Path\n"
         "import jobs.ingest.tag_shard\n"
-        "from jobs.models.image_model import EngineSettings, load_image_model\n"
+        "from jobs.models.engine import EngineSettings, load_image_model\n"
         "model = load_image_model(Path(sys.argv[1]), 'classifier', EngineSettings('auto', 'auto'))\n"
         "side = model.geometry.crop_to\n"
         "print(model.predict(np.zeros((3, side, side, 3), dtype=np.uint8)).shape)\n"
