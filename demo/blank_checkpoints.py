@@ -44,17 +44,17 @@ def write_blank_bases(folder: Path, categories: Sequence[str], texts: Iterable[s
     bases = BlankBases(folder / "blank-classifier", folder / "blank-encoder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        _write_blank_resnet(bases.classifier, SAMPLE_SIDE, categories, SAMPLE_WIDTHS, blocks=1)
+        write_blank_resnet(bases.classifier, SAMPLE_SIDE, categories, SAMPLE_WIDTHS, blocks=1)
         write_blank_dual_encoder(bases.encoder, SAMPLE_SIDE, dimensions=64, texts=texts)
     return bases
 
 
 def write_blank_resnet18(folder: Path, image_side: int, categories: Sequence[str]) -> None:
     """Write a ResNet-18 (He et al. 2015) with random weights, for images of ``image_side`` pixels."""
-    _write_blank_resnet(folder, image_side, categories, (64, 128, 256, 512), blocks=2)
+    write_blank_resnet(folder, image_side, categories, (64, 128, 256, 512), blocks=2)
 
 
-def _write_blank_resnet(
+def write_blank_resnet(
     folder: Path, image_side: int, categories: Sequence[str], widths: Sequence[int], blocks: int
 ) -> None:
     """Write a ResNet with ``blocks`` basic blocks in each stage and ``widths`` channels per stage."""

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 import botocore.loaders
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Connection, Engine, make_url
 from xdist.scheduler import LoadScopeScheduling
 
 from fixtures.postgres import create_database, execute, run_server
@@ -124,6 +124,22 @@ def database_url(postgres_server: str, template_database: str) -> Iterator[str]:
     """Create a migrated database without rows."""
     with create_database(postgres_server, template_database) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def empty_catalog(postgres_server: str, template_database: str) -> Iterator[Engine]:
+    """A catalog shared by all tests of a process, which leave nothing in it."""
+    with create_database(postgres_server, template_database) as url:
+        engine = create_database_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def connection(empty_catalog: Engine) -> Iterator[Connection]:
+    """A transaction on an empty catalog, rolled back."""
+    with empty_catalog.connect() as connection:
+        yield connection
 
 
 @pytest.fixture

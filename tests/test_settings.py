@@ -250,7 +250,7 @@ def test_a_shard_has_three_chunks_or_more_of_at_most_256_images(shard: str, chun
     assert read_settings(shard_size=shard).compute.chunk_size == chunk
 
 
-@pytest.mark.parametrize(("processes", "threads"), [("1", 8), ("2", 8), ("3", 12), ("16", 64)])
+@pytest.mark.parametrize(("processes", "threads"), [("1", 8), ("2", 8), ("3", 12), ("16", 64), ("40", 64)])
 def test_four_threads_read_for_each_decoding_process(processes: str, threads: int) -> None:
     assert read_settings(decode_processes=processes).compute.read_threads == threads
 

@@ -23,7 +23,7 @@ START_SECONDS = 180.0
 
 @contextmanager
 def start(*words: str) -> "Iterator[subprocess.Popen[str]]":
-    """Start tests or a benchmark like a user does, outside of this session's supervision."""
+    """Start tests or a benchmark like a user does, outside of the supervision of this test run."""
     ours = {SUPERVISED_VARIABLE, *(name for name in os.environ if name.startswith(("PYTEST_", "COV_")))}
     with subprocess.Popen(
         [sys.executable, *words],

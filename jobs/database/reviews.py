@@ -11,7 +11,7 @@ from jobs.database.images import RandomPlace, select_random_images
 from jobs.database.records import read_record, read_records
 from jobs.database.tables import image_tags, images, labels
 
-ReviewReason = Literal["low_confidence", "images_disagree", "label_error", "drifted_class", "audit"]
+ReviewReason = Literal["low_confidence", "images_disagree", "label_error", "drifted_category", "audit"]
 
 
 def find_unsure(connection: Connection, classifier_version_id: int, below: float, limit: int) -> Sequence[int]:

@@ -23,7 +23,7 @@ from jobs.database.tagging_runs import find_latest_run
 from jobs.ingest.drift import rank_shifted_categories
 from jobs.settings import RunSettings
 
-REASONS: tuple[ReviewReason, ...] = ("low_confidence", "images_disagree", "audit", "label_error", "drifted_class")
+REASONS: tuple[ReviewReason, ...] = ("low_confidence", "images_disagree", "audit", "label_error", "drifted_category")
 MAX_DRIFTED = 3
 MIN_SHIFT = 0.02
 """Minimum contribution of a category to the stability index. A total of 0.1 is a small shift, 0.25 a large one."""
@@ -66,7 +66,7 @@ def find_review_queue(connection: Connection, drift: RunSettings) -> ReviewQueue
         "images_disagree": find_disagreeing(connection, version, MAX_COUNTED),
         "audit": draw_audit(connection, version, MAX_COUNTED),
         "label_error": find_doubtful_labels(connection, version, SURE_FROM, LABELS_CHECKED, MAX_COUNTED),
-        "drifted_class": find_of_categories(connection, version, drifted, MAX_COUNTED),
+        "drifted_category": find_of_categories(connection, version, drifted, MAX_COUNTED),
     }
     return ReviewQueue(version, by_reason)
 

@@ -222,7 +222,7 @@ CREATE TABLE catalog.reviews (
     model_category        text NOT NULL,
     confidence            real NOT NULL CHECK (confidence BETWEEN 0 AND 1),
     reason                text NOT NULL
-        CHECK (reason IN ('low_confidence', 'images_disagree', 'label_error', 'drifted_class', 'audit')),
+        CHECK (reason IN ('low_confidence', 'images_disagree', 'label_error', 'drifted_category', 'audit')),
     answer                text NOT NULL,
     label_id              bigint REFERENCES catalog.labels ON DELETE SET NULL,
     reviewed_by           text NOT NULL,

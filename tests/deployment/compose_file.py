@@ -15,7 +15,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOTS = frozenset({"init"})
 OWN_IMAGES = frozenset(name for name, service in SERVICES.items() if "build" in service)
 
-_VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<operator>:\?|:-|-)?(?P<rest>[^${}]*)")
+_VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<operator>:\?|:-|-)?(?P<rest>[^${}]*)(?P<nested>\$)?")
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,17 @@ class Variable:
     name: str
     operator: str
     rest: str
+    is_nested: bool
+    """The default contains another variable."""
 
 
 def find_variables() -> list[Variable]:
     """Every ``${NAME...}`` outside of comments, those inside of another one too."""
     code = re.sub(r"^\s*#.*$", "", COMPOSE_TEXT, flags=re.MULTILINE)
-    return [Variable(found["name"], found["operator"] or "", found["rest"]) for found in _VARIABLE.finditer(code)]
+    return [
+        Variable(found["name"], found["operator"] or "", found["rest"], bool(found["nested"]))
+        for found in _VARIABLE.finditer(code)
+    ]
 
 
 def find_calls(program: str) -> list[list[str]]:

@@ -1,5 +1,5 @@
 """Share the small catalog of the tests of the database."""
 
-from tests.database.conftest import browsed_engine, catalog, connection
+from tests.database.conftest import catalog
 
-__all__ = ["browsed_engine", "catalog", "connection"]
+__all__ = ["catalog"]

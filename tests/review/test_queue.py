@@ -103,7 +103,7 @@ def test_the_audit_draws_at_random_and_the_next_classifier_draws_others(
 
 
 def test_images_of_drifted_categories_are_shown_latest_first(connection: Connection, catalog: SmallCatalog) -> None:
-    assert list_queue(connection, catalog, "drifted_class") == []
+    assert list_queue(connection, catalog, "drifted_category") == []
     reference = DriftReference({"dress": 100, "hat": 100, "shoes": 100}, [0] * 9 + [300])
     upsert_drift_reference(connection, catalog.classifier, reference, "catalog")
     start_run(connection, catalog.classifier, catalog.space_id, entries=300)
@@ -120,9 +120,9 @@ def test_images_of_drifted_categories_are_shown_latest_first(connection: Connect
         },
     )
     # A run that goes on is not judged yet.
-    assert list_queue(connection, catalog, "drifted_class") == []
+    assert list_queue(connection, catalog, "drifted_category") == []
     connection.execute(text("UPDATE catalog.tagging_runs SET finished_at = now(), state = 'succeeded'"))
-    assert list_queue(connection, catalog, "drifted_class") == ["sandal", "boot", "hat", "blue"]
+    assert list_queue(connection, catalog, "drifted_category") == ["sandal", "boot", "hat", "blue"]
 
 
 def test_all_reasons_take_turns_and_no_image_comes_twice(connection: Connection, catalog: SmallCatalog) -> None:
@@ -138,7 +138,7 @@ def test_the_backlog_counts_the_queue(connection: Connection, catalog: SmallCata
     counts = {
         backlog.reason: backlog.images for backlog in read_backlog(connection, find_review_queue(connection, DRIFT))
     }
-    assert counts == {"low_confidence": 3, "images_disagree": 1, "audit": 5, "label_error": 0, "drifted_class": 0}
+    assert counts == {"low_confidence": 3, "images_disagree": 1, "audit": 5, "label_error": 0, "drifted_category": 0}
 
 
 def test_without_a_live_classifier_the_queue_is_empty(connection: Connection) -> None:

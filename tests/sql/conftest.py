@@ -52,22 +52,6 @@ class LargeCatalog:
         return [int(self.image_ids[i]) for i in order if category in (None, self.categories[i])]
 
 
-@pytest.fixture(scope="session")
-def empty_catalog(postgres_server: str, template_database: str) -> Iterator[Engine]:
-    """A catalog shared by all tests of a process, which leave nothing in it."""
-    with create_database(postgres_server, template_database) as url:
-        engine = create_database_engine(url)
-        yield engine
-        engine.dispose()
-
-
-@pytest.fixture
-def connection(empty_catalog: Engine) -> Iterator[Connection]:
-    """A transaction on an empty catalog, rolled back."""
-    with empty_catalog.connect() as connection:
-        yield connection
-
-
 @pytest.fixture
 def models(connection: Connection) -> Models:
     """Champions, and a live space of three dimensions."""
