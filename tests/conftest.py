@@ -5,11 +5,13 @@ from fixtures.bare_environment import keep_process_state
 # isort: split
 
 import gc
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +29,9 @@ from jobs.database.migrations import migrate
 from jobs.settings import HOME
 
 AIRFLOW_TESTS = "tests/end_to_end/"
+FORK_SERVER = multiprocessing.get_context("forkserver")
+FORK_SERVER.set_forkserver_preload(["jobs.images.thumbnails", "jobs.images.perceptual_hash"])
+"""The fork server is the same as that of `fixtures.job_processes`, which adds libraries when it is imported."""
 
 
 def pytest_configure() -> None:
@@ -72,6 +77,16 @@ def process_coverage() -> Iterator[dict[str, str]]:
 def cached_service_models() -> Iterator[None]:
     """Read boto3's description of S3 once instead of for each client, which takes longer than most tests."""
     with patch("botocore.session.create_loader", cache(botocore.loaders.create_loader)):
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_decoders() -> Iterator[None]:
+    """Fork decoding processes from one that has loaded their libraries. A new process takes half a second of CPU time.
+
+    The tests of these processes override this fixture to start them as a job does.
+    """
+    with patch("jobs.images.decode_pool.multiprocessing", SimpleNamespace(get_context=lambda _: FORK_SERVER)):
         yield
 
 

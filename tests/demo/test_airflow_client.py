@@ -40,7 +40,7 @@ class StubApi(BaseHTTPRequestHandler):
 @pytest.fixture
 def client() -> Iterator[AirflowClient]:
     with ThreadingHTTPServer((LOOPBACK, 0), StubApi) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         with AirflowClient(f"http://{LOOPBACK}:{server.server_port}", "admin", "secret") as client:
             yield client

@@ -27,6 +27,11 @@ WIDTHS = [40 + seed for seed in range(24)]
 LOOP, SLEEP, NO_MEMORY, KILL, BIG = b"loop", b"sleep", b"no memory", b"kill", b"big"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forked_decoders() -> None:
+    """Start the processes as a job does."""
+
+
 def decode_oddly(content: bytes) -> DecodedImage | DecodeFailure | bytes:
     """Decode an image, but crash, hang, or return something else for special bytes."""
     if content == LOOP:

@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 import psutil
+import pytest
 
 from fixtures.shop import make_image
 from jobs.failures import DecodeReason
@@ -26,6 +27,11 @@ with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=end_wit
     print(pool.submit(os.getpid).result(), flush=True)
     pool.submit(time.sleep, 600).result()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_decoders() -> None:
+    """Start the processes as a job does."""
 
 
 def crash_on_deadly_bytes(content: bytes) -> DecodedImage | DecodeFailure:

@@ -35,7 +35,7 @@ def run_other_server(status: int, body: bytes) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer((LOOPBACK, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
             yield f"http://{LOOPBACK}:{server.server_address[1]}"
