@@ -1,20 +1,21 @@
 """Start one real Airflow for all tests in this folder, on one worker, because two cores cannot run a second one."""
 
 from collections.abc import Iterator
+from unittest.mock import patch
 
 import pytest
 
 from demo.airflow_client import AirflowClient
 from fixtures.stack_access import read_environment
 from jobs.database.migrations import migrate
-from tests.end_to_end.live_stack import LiveStack, StackHome
+from tests.end_to_end.live_stack import POLL_SECONDS, LiveStack, StackHome
 from tests.local.conftest import make_stack_folder
 
 
 @pytest.fixture(scope="session")
 def stack_home() -> Iterator[StackHome]:
     """Choose the folder and the ports of the stack, and stop the stack after the tests."""
-    with make_stack_folder() as folder:
+    with make_stack_folder() as folder, patch("demo.airflow_client._POLL_SECONDS", POLL_SECONDS):
         yield StackHome.make(folder)
 
 
