@@ -7,9 +7,11 @@ from fixtures.bare_environment import keep_process_state
 import gc
 import multiprocessing
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache, wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -71,6 +73,34 @@ def process_coverage() -> Iterator[dict[str, str]]:
     """
     with patch.dict(os.environ):
         yield {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE")}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untraced_conversions() -> Iterator[None]:
+    """Do not trace the conversion and the quantization of models for coverage, because that doubles their time.
+
+    Almost all of their code is in Torch, OpenVINO and NNCF; of ours, three lines are lost.
+    """
+    with ExitStack() as patches:
+        for module, name in (("torch.export", "export"), ("openvino", "convert_model"), ("nncf", "quantize")):
+            if library := sys.modules.get(module):
+                patches.enter_context(patch.object(library, name, run_untraced(getattr(library, name))))
+        yield
+
+
+def run_untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that runs without the trace function of its thread."""
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        trace = sys.gettrace()
+        sys.settrace(None)
+        try:
+            return function(*arguments, **options)
+        finally:
+            sys.settrace(trace)
+
+    return call
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,17 +70,24 @@ class Served:
     log: str
 
 
-def write_version(folder: Path, source: Path, kind: ModelKind, engine: EngineName, precision: Precision) -> Version:
-    """Write a build. In an int8 build, layers that are not quantized are in float32."""
-    copytree(source, folder)
-    rest: Precision = "fp32" if precision == "int8" else precision
-    build = describe_checkpoint(folder, kind)
-    write_build(folder, replace(build, engine=engine, precision=precision, rest_precision=rest))
-    if engine == "openvino":
-        graph = convert_checkpoint(folder, kind)
-        calibration = np.random.default_rng(1).integers(0, 256, (64, SIDE, SIDE, 3), dtype=np.uint8)
-        save_graph(quantize(graph, calibration) if precision == "int8" else graph, folder)
-    return Version(folder, kind)
+def write_versions(source: Path, kind: ModelKind) -> dict[str, Version]:
+    """Write a build for each of `WAYS` next to its checkpoint. Layers of an int8 build that stay float are in float32.
+
+    Converting a checkpoint takes seconds, so both graphs come from one conversion.
+    """
+    graph = convert_checkpoint(source, kind)
+    calibration = np.random.default_rng(1).integers(0, 256, (8, SIDE, SIDE, 3), dtype=np.uint8)
+    versions = {}
+    for engine, precision in WAYS:
+        folder = source.with_name(f"{source.name}-{engine}-{precision}")
+        copytree(source, folder)
+        rest: Precision = "fp32" if precision == "int8" else precision
+        build = describe_checkpoint(folder, kind)
+        write_build(folder, replace(build, engine=engine, precision=precision, rest_precision=rest))
+        if engine == "openvino":
+            save_graph(quantize(graph, calibration) if precision == "int8" else graph, folder)
+        versions[f"{source.name} {engine} {precision}"] = Version(folder, kind)
+    return versions
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +102,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     versions: dict[str, Version] = {}
     for name, (write, kind) in sources.items():
         write(work / name)
-        for engine, precision in WAYS:
-            folder = work / f"{name}-{engine}-{precision}"
-            versions[f"{name} {engine} {precision}"] = write_version(folder, work / name, kind, engine, precision)
+        versions |= write_versions(work / name, kind)
     pixels = np.random.default_rng(0).integers(0, 256, (32, SIDE, SIDE, 3), dtype=np.uint8)
     np.save(work / "pixels.npy", pixels)
     arguments = [str(value) for version in versions.values() for value in (version.folder, version.kind)]
