@@ -27,7 +27,8 @@ def test_a_file_in_place_of_the_cache_gives_one_line(tagging_shop: Shop, tmp_pat
 def test_a_full_disk_gives_one_line(tagging_shop: Shop, tmp_path: Path) -> None:
     tagging_shop.put_images(2)
     messages = tmp_path / "messages"
-    job = start_job("ingest", environment=tagging_shop.environment, messages=messages)
+    empty_cache = {"CATALOG_MODEL_CACHE": str(tmp_path / "cache")}
+    job = start_job("ingest", environment=tagging_shop.environment | empty_cache, messages=messages)
     # Limit the file size to less than a checkpoint. Filling a real disk would require mounting one.
     psutil.Process(job.pid).rlimit(psutil.RLIMIT_FSIZE, (20_000, 20_000))
     job.join(60)
