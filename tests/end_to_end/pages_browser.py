@@ -25,14 +25,14 @@ class PagesBrowser:
     def open(self, path: str) -> None:
         """Go to one of the catalog's pages, without Airflow's frame."""
         self.page.goto(f"{self.url}/catalog/{path}")
-        self.page.wait_for_load_state("networkidle")
 
     def go_home(self) -> None:
         """Go to Airflow's home page."""
         self.page.goto(self.url)
 
     def take_records(self) -> tuple[list[str], list[str]]:
-        """Return the contents of `external` and `errors`, and clear both."""
+        """Wait for the last page's requests, return the contents of `external` and `errors`, and clear both."""
+        self.page.wait_for_load_state("networkidle")
         records = self.external.copy(), self.errors.copy()
         self.external.clear()
         self.errors.clear()

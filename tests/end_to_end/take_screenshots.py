@@ -62,6 +62,7 @@ def main(folder: Path) -> None:
                 browser.page.set_viewport_size({"width": width, "height": 900})
                 for name, path in list_pages().items():
                     browser.open(path)
+                    browser.page.wait_for_load_state("networkidle")
                     browser.page.screenshot(path=folder / f"{name}-{theme}-{width}.png")
 
 
