@@ -5,8 +5,8 @@ Trains a candidate of each kind on curated labels. A candidate becomes the champ
 
 - **snapshot** freezes the labels into a data set. It removes duplicates and splits by group; test images stay in the
   test set.
-- **train** trains a candidate. It saves a checkpoint after each epoch, from which a retry resumes. The encoder is
-  skipped if no label has a text.
+- **train** trains a candidate on all GPUs of its worker. It saves a checkpoint after each epoch, from which a retry
+  resumes. The encoder is skipped if no label has a text.
 - **optimize** builds the fastest engine and precision whose predictions agree with those in float32.
 - **evaluate** scores candidate and champion on the same frozen test images, and benchmarks the stored artifact in its
   own process.
@@ -20,10 +20,11 @@ Runs every Sunday morning. Also runs after a nightly run that detected drift, at
 
 **Parameters**: `kinds` trains the classifier, the encoder or both. `classifier_base` and `encoder_base` replace the
 configured base models. `classifier_freeze` and `encoder_freeze` choose the layers that are not trained.
-`classifier_epochs` and `encoder_epochs` set the passes over the data. `classifier_learning_rate` and
-`encoder_learning_rate` set the highest learning rates. `mine_hard_negatives` builds batches of images that are easily
-confused. `from_scratch` takes large steps, for base models with random weights. `seed` sets the random seed.
-`require_approval` requires a person's approval before a promotion.
+`classifier_epochs` and `encoder_epochs` set the passes over the data. `budget_minutes` trains as many epochs as fit
+into this time. `classifier_learning_rate` and `encoder_learning_rate` set the highest learning rates.
+`mine_hard_negatives` builds batches of images that are easily confused. `from_scratch` takes large steps, for base
+models with random weights. `seed` sets the random seed. `require_approval` requires a person's approval before a
+promotion.
 
 **On the command line**: each task logs its command. To run the whole flow without Airflow, use
 `python -m jobs retrain`.
@@ -105,6 +106,14 @@ PARAMS = {
         title="Encoder epochs",
         description="Passes over the data. 0 takes the base model as it is",
     ),
+    "budget_minutes": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        title="Budget in minutes",
+        description="Train as many epochs of each model as fit into this time. Default: 60 on a CPU, unless its epochs "
+        "are set",
+    ),
     "classifier_learning_rate": Param(
         None,
         type=["null", "number"],
@@ -145,6 +154,7 @@ def add_chain(kind: str) -> TaskGroup:
             options=RUN
             | {
                 "snapshot": f"{{{{ {SNAPSHOT}['snapshot_id'] }}}}",
+                "budget-minutes": "{{ params.budget_minutes }}",
                 "seed": "{{ params.seed }}",
                 "from-scratch": "{{ params.from_scratch }}",
             }

@@ -13,10 +13,12 @@ import argparse
 import hashlib
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch.nn import functional
 from transformers import AutoModelForImageClassification
 
@@ -25,13 +27,17 @@ from benchmarks.stack import open_stack
 from fixtures.real_data import REAL_IMAGES, find_pretrained
 from jobs.connections import Connections, connect
 from jobs.database.examples import insert_snapshot
+from jobs.images.geometry import Geometry
 from jobs.models.device import Device, choose_device
 from jobs.models.preprocessing import Preprocessing
+from jobs.retrain.snapshot.image_shards import ImageShards, encode, write_shards
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split, encode_snapshot, make_snapshot
-from jobs.retrain.train.augmentation import AugmentedImages, Images, build_augmentation, enlarge, read_whole_images
 from jobs.retrain.train.loop import BatchResult, TrainingTask, train
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Hyperparameters
 from jobs.retrain.train.train import TrainingReport, train_candidate
+from jobs.retrain.train.training_images import AugmentedImages, Images, take_batch
+from jobs.retrain.train.whole_images import enlarge, read_whole_images
+from jobs.scratch import open_scratch
 from jobs.settings import make_settings
 from jobs.storage.locations import example_location, snapshot_location
 
@@ -62,8 +68,9 @@ def main() -> None:
     parser.add_argument("--loop-images", type=int, default=320)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    rounds = measure_loops(arguments.base, arguments.loop_images, arguments.rounds)
     paths = sorted(arguments.images.glob("*/*.jpg"))
+    with open_scratch() as folder:
+        rounds = measure_loops(arguments.base, paths[:: len(paths) // arguments.loop_images], folder, arguments.rounds)
     report = train_head(arguments.base, paths)
     publish(
         "Training speed",
@@ -83,18 +90,18 @@ def main() -> None:
     )
 
 
-def measure_loops(base: Path, images: int, rounds: int) -> list[Round]:
+def measure_loops(base: Path, paths: Sequence[Path], folder: Path, rounds: int) -> list[Round]:
     """Run epochs of both loops in turn. The first epoch of each is a warm-up."""
     device, preprocessing = choose_device("auto", "auto"), read_whole_images(base)
-    side = enlarge(preprocessing.geometry).crop_to
-    pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
-    labels = torch.arange(images) % CATEGORIES
+    images = _store_shards(paths, enlarge(preprocessing.geometry), folder / "train")
+    validation = _store_shards(paths[:VALIDATION_IMAGES], preprocessing.geometry, folder / "validation")
+    labels = torch.arange(len(paths)) % CATEGORIES
     settings = Hyperparameters(epochs=1, batch_size=32, learning_rate=1e-3)
     results = []
     for number in range(rounds + 1):
-        task = _make_task(preprocessing, pixels, labels)
-        with tempfile.TemporaryDirectory() as folder:
-            trained = train(_load_model(base), task, settings, device, Path(folder))
+        task = _make_task(preprocessing, images, validation, labels)
+        with tempfile.TemporaryDirectory() as checkpoints:
+            trained = train(_load_model(base), task, settings, device, Path(checkpoints))
         assert trained.images_per_second is not None
         result = Round(trained.images_per_second, _run_plain_epoch(_load_model(base), task, settings, device))
         if number:
@@ -110,27 +117,32 @@ def _load_model(base: Path) -> torch.nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def _make_task(preprocessing: Preprocessing, pixels: torch.Tensor, labels: torch.Tensor) -> TrainingTask:
+def _store_shards(paths: Sequence[Path], geometry: Geometry, folder: Path) -> ImageShards:
+    write_shards(folder, [[encode(geometry.resize(Image.open(path).convert("RGB"))) for path in paths]])
+    return ImageShards(folder, geometry.crop_to)
+
+
+def _make_task(
+    preprocessing: Preprocessing, images: ImageShards, validation: ImageShards, labels: torch.Tensor
+) -> TrainingTask:
     def measure_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> BatchResult:
         inputs = preprocessing.normalize(batch["pixels"], torch.float32).contiguous(memory_format=torch.channels_last)
         logits = model(pixel_values=inputs).logits.float()
         return BatchResult(functional.cross_entropy(logits, batch["labels"]), logits.argmax(1) == batch["labels"])
 
-    side = preprocessing.geometry.crop_to
-    validation = Images(pixels[:VALIDATION_IMAGES, :, :side, :side], {"labels": labels[:VALIDATION_IMAGES]})
-    augmented = AugmentedImages(pixels, {"labels": labels}, build_augmentation(Augmentation(), side), seed=1)
-    return TrainingTask("loop", augmented, validation, measure_loss)
+    augmented = AugmentedImages(images, {"labels": labels}, Augmentation(), preprocessing.geometry.crop_to, seed=1)
+    return TrainingTask("loop", augmented, Images(validation, {"labels": labels}), measure_loss)
 
 
 def _run_plain_epoch(model: torch.nn.Module, task: TrainingTask, settings: Hyperparameters, device: Device) -> float:
     """Return the images per second of a plain loop, which only trains."""
-    loader = torch.utils.data.DataLoader(task.train, settings.batch_size, shuffle=True)
+    loader = torch.utils.data.DataLoader(task.train, settings.batch_size, shuffle=True, collate_fn=take_batch)
     model.to(device.torch_device).train()
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(loader))
     started = time.perf_counter()
     for batch in loader:
-        moved = {name: values.to(device.torch_device) for name, values in batch.items()}
+        moved = task.train.augment({name: values.to(device.torch_device) for name, values in batch.items()})
         is_mixed = device.dtype is not torch.float32
         with torch.autocast(device.torch_device.type, device.dtype, enabled=is_mixed):
             loss = task.objective(model, moved).loss

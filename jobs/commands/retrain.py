@@ -1,5 +1,6 @@
 """Commands of the retrain flow, one for each task of ``model_retrain`` and one for all of them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,10 @@ from jobs.settings import Settings, load_settings
 app = typer.Typer()
 
 EpochsOption = Annotated[int | None, typer.Option(min=0, help="Passes over the data. 0 keeps an encoder as it is.")]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(min=0, help="Train as many epochs as fit into this time. Default on a CPU: 60, without --epochs."),
+]
 RateOption = Annotated[float | None, typer.Option(min=0, help="The highest learning rate.")]
 BatchOption = Annotated[int | None, typer.Option(min=2, help="Images in a step.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of all random choices.")]
@@ -63,18 +68,25 @@ def train(
     snapshot: Annotated[str, typer.Option(help="Dataset to train on.")],
     base: Annotated[str | None, typer.Option(help="Directory or hub id instead of the configured base.")] = None,
     epochs: EpochsOption = None,
+    budget_minutes: BudgetOption = None,
     learning_rate: RateOption = None,
     batch_size: BatchOption = None,
     seed: SeedOption = None,
     freeze: FreezeOption = None,
     mine_hard_negatives: MiningOption = False,
     from_scratch: ScratchOption = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train together. Default: one per GPU of this machine.")
+    ] = None,
 ) -> None:
-    """Train a candidate. A repeated call resumes from the last checkpoint."""
+    """Train a candidate on all GPUs. A repeated call resumes from the last checkpoint."""
+    from jobs.models.device import choose_device
+    from jobs.retrain.train.launch import run_as_launched, train_together
     from jobs.retrain.train.train import train_candidate
 
     options = TrainingOptions(
         epochs=epochs,
+        budget_minutes=budget_minutes,
         learning_rate=learning_rate,
         batch_size=batch_size,
         seed=seed,
@@ -83,8 +95,10 @@ def train(
         from_scratch=from_scratch,
     )
     settings = load_settings()
-    with connect(settings) as connections:
-        request = _make_request(settings, kind, base, options)
+    request = _make_request(settings, kind, base, options)
+    device = choose_device(settings.compute.device, settings.compute.precision)
+    train_together(sys.argv[1:], request, device, processes)
+    with run_as_launched(), connect(settings) as connections:
         print_report(train_candidate(connections, run, snapshot, request))
 
 
@@ -150,6 +164,7 @@ def retrain(
     encoder_base: Annotated[str | None, typer.Option(help="Directory or hub id.")] = None,
     classifier_epochs: EpochsOption = None,
     encoder_epochs: EpochsOption = None,
+    budget_minutes: BudgetOption = None,
     classifier_learning_rate: RateOption = None,
     encoder_learning_rate: RateOption = None,
     classifier_freeze: FreezeOption = None,
@@ -167,6 +182,7 @@ def retrain(
     options: dict[Kind, TrainingOptions] = {
         "classifier": TrainingOptions(
             epochs=classifier_epochs,
+            budget_minutes=budget_minutes,
             learning_rate=classifier_learning_rate,
             seed=seed,
             freeze=classifier_freeze,
@@ -174,6 +190,7 @@ def retrain(
         ),
         "encoder": TrainingOptions(
             epochs=encoder_epochs,
+            budget_minutes=budget_minutes,
             learning_rate=encoder_learning_rate,
             seed=seed,
             freeze=encoder_freeze,
@@ -195,6 +212,9 @@ def _load_policy(connections: Connections) -> GatePolicy:
 
 
 def _make_request(settings: Settings, kind: Kind, base: str | None, options: TrainingOptions) -> TrainingRequest:
+    from jobs.models.device import choose_device
+
     configured = settings.training.classifier_base if kind == "classifier" else settings.training.encoder_base
     folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.locations.model_cache)
-    return make_request(kind, folder, options)
+    device = choose_device(settings.compute.device, settings.compute.precision)
+    return make_request(kind, folder, options, device.is_cuda)

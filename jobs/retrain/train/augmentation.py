@@ -1,134 +1,97 @@
-"""Prepare images for training: use the whole image instead of a center crop, and augment it randomly."""
+"""Augment batches of images on their device. Each image has its own random changes."""
 
-import hashlib
-import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
-from torchvision.transforms import v2
+from torch.nn import functional
 
-from jobs.images.geometry import Geometry
-from jobs.models.preprocessing import PILLOW_NAMES, Preprocessing
 from jobs.retrain.train.requests import Augmentation
-from jobs.scratch import open_scratch
 
-CONFIG_FILE = "config.json"
-ENLARGEMENT = 8 / 7
-"""Enlargement of images before random cropping, relative to the model's input: 256 px for an input of 224."""
+RATIOS = (0.85, 1.18)
+"""Range of the aspect ratio of a crop."""
+ERASED_AREAS, ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
+GRAY = 127
+GRAY_WEIGHTS = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the brightness, as in ITU-R BT.601."""
+NUMBERS = 13
+"""Random numbers per image."""
 
 
-def read_whole_images(base: Path) -> Preprocessing:
-    """Return the preprocessing of a checkpoint, changed to squash the whole image into its square input.
+def draw_numbers(seed: int, epoch: int, positions: Sequence[int]) -> torch.Tensor:
+    """Draw uniform numbers in 0..1 [n, NUMBERS]. Those of an image depend only on seed, epoch and its position."""
+    drawn = [np.random.default_rng((seed, epoch, position)).random(NUMBERS, np.float32) for position in positions]
+    return torch.from_numpy(np.stack(drawn))
 
-    Raises:
-        PermanentError: the checkpoint has no preprocessing, or it is not supported, as stored or for whole images.
+
+def augment(pixels: torch.Tensor, numbers: torch.Tensor, augmentation: Augmentation, side: int) -> torch.Tensor:
+    """Turn uint8 images [n, 3, h, w] into augmented random crops, uint8 [n, 3, side, side].
+
+    Flip, crop and rotation are one affine map, so each pixel is interpolated once. Antialiasing is unnecessary, because
+    the images are at most 8/7 of the crop's size. At the edges of the image, the edge is repeated.
     """
-    with open_scratch() as parent:
-        folder = parent / base.name
-        folder.mkdir()
-        shutil.copy(base / CONFIG_FILE, folder)
-        write_whole_images(base, folder)
-        return Preprocessing.from_checkpoint(folder)
+    drawn = iter(numbers.unbind(1))
+    with torch.autocast(pixels.device.type, enabled=False):
+        grid = _make_grid(_draw_maps(drawn, augmentation), side)
+        images = functional.grid_sample(pixels.float(), grid, padding_mode="border", align_corners=False)
+        if augmentation.color_jitter:
+            images = _jitter(images, drawn, augmentation.color_jitter)
+        if augmentation.erasing:
+            images = _erase(images, drawn, augmentation.erasing)
+        return images.round_().to(torch.uint8)
 
 
-def enlarge(whole: Geometry) -> Geometry:
-    """Return the same geometry with more pixels, so that random crops are not upscaled."""
-    side = round(whole.crop_to * ENLARGEMENT)
-    return replace(whole, resize_to=side, crop_to=side)
+def _between(number: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    return low + (high - low) * number
 
 
-def write_whole_images(base: Path, folder: Path) -> None:
-    """Write the base's preprocessing for whole images into a checkpoint, in the file that AutoImageProcessor reads."""
-    own = Preprocessing.from_checkpoint(base)
-    config_file = folder / CONFIG_FILE
-    config = json.loads(config_file.read_text(encoding="utf-8"))
-    if "pretrained_cfg" in config:
-        config["pretrained_cfg"] = _describe_for_timm(config["pretrained_cfg"], own)
-        config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    else:
-        _make_processor(own).save_pretrained(folder)
+def _draw_maps(drawn: Iterator[torch.Tensor], augmentation: Augmentation) -> torch.Tensor:
+    """Return the affine maps [n, 2, 3] from the output to the input, with coordinates from -1 to 1."""
+    mirror = torch.where(next(drawn) < 0.5, -1.0, 1.0)
+    width, height = _draw_box(drawn, (augmentation.smallest_crop, 1.0), RATIOS)
+    x, y = (_between(next(drawn), -1, 1) * (1 - length) for length in (width, height))
+    angle = _between(next(drawn), -1, 1) * math.radians(augmentation.rotation_degrees)
+    sine, cosine = angle.sin(), angle.cos()
+    rows = [mirror * width * cosine, -mirror * width * sine, x, height * sine, height * cosine, y]
+    return torch.stack(rows, 1).view(-1, 2, 3)
 
 
-def _describe_for_timm(config: Mapping[str, Any], own: Preprocessing) -> dict[str, Any]:
-    """Use the keys of timm, see https://github.com/huggingface/pytorch-image-models/blob/main/timm/data/config.py."""
-    side = own.geometry.crop_to
-    # Drop the separate settings for test images.
-    kept = {name: value for name, value in config.items() if not name.startswith("test_")}
-    return kept | {"input_size": [3, side, side], "crop_pct": 1.0, "crop_mode": "squash"}
+def _draw_box(
+    drawn: Iterator[torch.Tensor], areas: tuple[float, float], ratios: tuple[float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return widths and heights [n] as shares of the side."""
+    area = _between(next(drawn), *areas)
+    ratio = _between(next(drawn), math.log(ratios[0]), math.log(ratios[1])).exp()
+    return (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
 
 
-def _make_processor(own: Preprocessing) -> Any:
-    from transformers import ViTImageProcessor
+def _make_grid(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Return what torch's affine_grid returns, 15 times as fast on a CPU."""
+    centers = (2 * torch.arange(side, device=maps.device) + 1) / side - 1
+    across = maps[:, :, 0, None] * centers
+    down = maps[:, :, 1, None] * centers + maps[:, :, 2, None]
+    return (down[..., None] + across[:, :, None]).permute(0, 2, 3, 1)
 
-    geometry = own.geometry
-    return ViTImageProcessor(
-        size={"height": geometry.crop_to, "width": geometry.crop_to},
-        resample={name: number for number, name in PILLOW_NAMES.items()}[geometry.interpolation],
-        image_mean=list(own.mean),
-        image_std=list(own.std),
+
+def _jitter(images: torch.Tensor, drawn: Iterator[torch.Tensor], strength: float) -> torch.Tensor:
+    """Change brightness and contrast by up to ``strength``, in place."""
+    brightness, contrast = (_between(next(drawn), 1 - strength, 1 + strength).view(-1, 1, 1, 1) for _ in range(2))
+    images.mul_(brightness).clamp_(0, 255)
+    weights = torch.tensor(GRAY_WEIGHTS, device=images.device)
+    gray = (images.mean((2, 3)) * weights).sum(1).view(-1, 1, 1, 1)
+    return images.mul_(contrast).add_((1 - contrast) * gray).clamp_(0, 255)
+
+
+def _erase(images: torch.Tensor, drawn: Iterator[torch.Tensor], probability: float) -> torch.Tensor:
+    """Fill a random rectangle of some images with gray, in place."""
+    is_erased = next(drawn) < probability
+    box = _draw_box(drawn, ERASED_AREAS, ERASED_RATIOS)
+    places = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
+    columns, rows = (
+        (places - _between(next(drawn)[:, None], 0, 1) * (1 - length[:, None])).sub_(length[:, None] / 2).abs_()
+        < length[:, None] / 2
+        for length in box
     )
-
-
-def build_augmentation(augmentation: Augmentation, side: int) -> v2.Transform:
-    """Return a transform from uint8 images [3, h, w] to augmented random crops [3, side, side]."""
-    transforms: list[v2.Transform] = [
-        v2.RandomHorizontalFlip(),
-        v2.RandomResizedCrop(side, scale=(augmentation.smallest_crop, 1.0), ratio=(0.85, 1.18), antialias=True),
-    ]
-    if augmentation.rotation_degrees:
-        transforms.append(
-            v2.RandomRotation(augmentation.rotation_degrees, interpolation=v2.InterpolationMode.BILINEAR, fill=127)
-        )
-    if augmentation.color_jitter:
-        transforms.append(v2.ColorJitter(augmentation.color_jitter, augmentation.color_jitter))
-    return v2.Compose(transforms)
-
-
-class Images(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """Images with their fields, unchanged."""
-
-    def __init__(self, pixels: torch.Tensor, fields: dict[str, torch.Tensor]) -> None:
-        self._pixels = pixels
-        self._fields = fields
-
-    def __len__(self) -> int:
-        return len(self._pixels)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"pixels": self._pixels[index]} | {name: values[index] for name, values in self._fields.items()}
-
-
-class AugmentedImages(Images):
-    """Images with random changes that differ in every epoch.
-
-    The changes depend only on seed, epoch and index. A resumed training sees the same images as one that was never
-    interrupted, regardless of the number of workers.
-    """
-
-    def __init__(
-        self, pixels: torch.Tensor, fields: dict[str, torch.Tensor], transform: v2.Transform, seed: int
-    ) -> None:
-        super().__init__(pixels, fields)
-        self._transform = transform
-        self._seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, counted from 0."""
-        self._epoch = epoch
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        item = super().__getitem__(index)
-        # Torchvision's transforms use the global generator, which other code also uses.
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_mix_seed(self._seed, self._epoch, index))
-            return item | {"pixels": self._transform(item["pixels"])}
-
-
-def _mix_seed(*numbers: int) -> int:
-    """Combine numbers into one seed with well-mixed bits, which torch's generators need."""
-    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")
+    erased = rows[:, :, None] & columns[:, None, :] & is_erased[:, None, None]
+    return images.masked_fill_(erased[:, None], GRAY)

@@ -1,10 +1,11 @@
 """Share code between both kinds of training: data and device, the trained model, and writing checkpoints."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +16,12 @@ from jobs.models.device import Device
 from jobs.models.encoder import load_tokenizer
 from jobs.progress import SILENT, Progress
 from jobs.retrain.evaluate.served_model import load_trained_model
+from jobs.retrain.snapshot.image_shards import ImageShards
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, Split
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.retrain.train.history import EpochRecord
+
+_Output = TypeVar("_Output")
 
 
 @contextmanager
@@ -55,10 +59,22 @@ class TrainingContext:
             )
         return rows
 
-    def predict(self, checkpoint: Path, kind: ModelKind, pixels: torch.Tensor) -> np.ndarray:
+    def predict(self, checkpoint: Path, kind: ModelKind, images: ImageShards) -> np.ndarray:
         """Return the float32 probabilities or unit vectors [n, outputs] of a checkpoint."""
         with keep_threads():
-            return load_trained_model(checkpoint, kind, self.device).predict(pixels, self.progress)
+            served = load_trained_model(checkpoint, kind, self.device)
+            size = served.model.batch_size
+            outputs = self.map_batches("scoring images", served.predict_batch, images, size, served.model.passes)
+            return np.concatenate(outputs)
+
+    def map_batches(
+        self, stage: str, work: Callable[[torch.Tensor], _Output], images: ImageShards, size: int, threads: int
+    ) -> list[_Output]:
+        """Decode images in batches of ``size``, and apply ``work`` to each batch in threads that also decode."""
+        starts = range(0, len(images), size)
+        with ThreadPoolExecutor(threads) as pool:
+            outputs = pool.map(lambda start: work(images.decode(range(start, min(start + size, len(images))))), starts)
+            return list(self.progress.track(stage, outputs, len(images), size=size))
 
 
 @dataclass(frozen=True)

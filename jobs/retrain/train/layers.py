@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -11,9 +10,12 @@ from torch.nn import functional
 
 from jobs.errors import ConfigurationError
 from jobs.models.preprocessing import Preprocessing
+from jobs.retrain.snapshot.image_shards import ImageShards
 from jobs.retrain.train.context import TrainingContext, keep_threads
 
 BATCH_SIZE = 32
+DECODING_THREADS = 4
+"""Threads that decode the images for a GPU."""
 FROZEN_SHARE = 0.5
 WEIGHT_DECAYS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """Weight decays to try, for standardized features. The best one depends on the number of images."""
@@ -75,14 +77,15 @@ def find_head(model: Any) -> tuple[str, nn.Linear]:
 
 
 def compute_features(
-    model: Any, preprocessing: Preprocessing, pixels: torch.Tensor, context: TrainingContext
+    model: Any, preprocessing: Preprocessing, images: ImageShards, context: TrainingContext, mirrored: bool = False
 ) -> torch.Tensor:
     """Return the logits of a model without a head, as float32 on the CPU. A CPU computes one batch per core."""
     device = context.device
     model.eval().to(device.torch_device, memory_format=torch.channels_last)
 
-    def forward(batch: torch.Tensor) -> torch.Tensor:
-        inputs = preprocessing.normalize(batch.to(device.torch_device), torch.float32)
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        moved = pixels.to(device.torch_device)
+        inputs = preprocessing.normalize(moved.flip(3) if mirrored else moved, torch.float32)
         with (
             torch.inference_mode(),
             torch.autocast(device.torch_device.type, device.dtype, enabled=device.dtype is not torch.float32),
@@ -90,11 +93,10 @@ def compute_features(
             outputs: torch.Tensor = model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)).logits
         return outputs.float().cpu()
 
+    threads = DECODING_THREADS if device.is_cuda else len(os.sched_getaffinity(0))
     with keep_threads():
         torch.set_num_threads(1)
-        with ThreadPoolExecutor(1 if device.is_cuda else len(os.sched_getaffinity(0))) as pool:
-            outputs = pool.map(forward, torch.split(pixels, BATCH_SIZE))
-            return torch.cat(list(context.progress.track("computing features", outputs, len(pixels), size=BATCH_SIZE)))
+        return torch.cat(context.map_batches("computing features", forward, images, BATCH_SIZE, threads))
 
 
 def fit_head(

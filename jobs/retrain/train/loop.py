@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,16 @@ from transformers.trainer_callback import TrainerState
 from jobs.errors import RefusedError
 from jobs.models.device import Device
 from jobs.progress import SILENT, Progress
-from jobs.retrain.train.augmentation import AugmentedImages, Images
+from jobs.retrain.train.epochs import choose_epochs, count_processes, measure_epoch
 from jobs.retrain.train.history import EpochRecord, is_patience_exhausted, read_epochs
 from jobs.retrain.train.requests import Hyperparameters
+from jobs.retrain.train.training_images import AugmentedImages, Images, take_batch
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "trainer_state.json"
 """The last file that the Trainer writes into a checkpoint."""
-MAX_WORKERS = 8
+MAX_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,9 @@ class _ModelWithLoss(nn.Module):
     continues without the weights.
     """
 
+    accepts_loss_kwargs = False
+    """Our losses are means. Otherwise, the Trainer multiplies the loss by the number of processes."""
+
     def __init__(self, model: nn.Module, task: TrainingTask) -> None:
         super().__init__()
         self.model = model
@@ -99,15 +103,18 @@ def _make_contiguous(_: nn.Module, state: dict[str, torch.Tensor], *__: object) 
         state[name] = values.contiguous()
 
 
-class _OrderedTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer that visits the images in a given order."""
+class _TaskTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer that visits the images in the order of the task, and augments them on the device."""
 
-    def __init__(self, order: "torch.utils.data.Sampler[int] | None", **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._order = order
+    def __init__(self, task: TrainingTask, **arguments: Any) -> None:
+        super().__init__(train_dataset=task.train, eval_dataset=task.validation, **arguments)
+        self._task = task
 
     def _get_train_sampler(self, *arguments: Any) -> Any:
-        return self._order if self._order is not None else super()._get_train_sampler(*arguments)
+        return self._task.order if self._task.order is not None else super()._get_train_sampler(*arguments)
+
+    def _prepare_inputs(self, inputs: Any) -> dict[str, torch.Tensor]:
+        return self._task.train.augment(super()._prepare_inputs(inputs))
 
 
 class _EpochCallback(TrainerCallback):  # type: ignore[misc]
@@ -196,7 +203,13 @@ def train(
         RefusedError: the loss is NaN or infinite.
     """
     checkpoint = _find_checkpoint(folder)
-    epochs = hyperparameters.epochs
+    wrapped = _ModelWithLoss(model, task)
+    epochs = choose_epochs(
+        folder,
+        hyperparameters,
+        lambda: measure_epoch(wrapped, task.train, task.validation, hyperparameters, device),
+    )
+    hyperparameters = replace(hyperparameters, epochs=epochs)
     if checkpoint:
         state = TrainerState.load_from_json(str(checkpoint / STATE_FILE))
         done = round(state.epoch or 0)
@@ -204,16 +217,13 @@ def train(
         if is_patience_exhausted(read_epochs(state.log_history), hyperparameters.patience):
             epochs = done
     arguments = _make_arguments(hyperparameters, epochs, len(task.train), device, folder)
-    wrapped = _ModelWithLoss(model, task)
     images_per_step = hyperparameters.batch_size * arguments.world_size
     callback = _EpochCallback(task, wrapped, images_per_step, hyperparameters.patience, progress)
-    trainer = _OrderedTrainer(
-        task.order,
+    trainer = _TaskTrainer(
+        task,
         model=wrapped,
         args=arguments,
-        train_dataset=task.train,
-        eval_dataset=task.validation,
-        data_collator=torch.utils.data.default_collate,
+        data_collator=take_batch,
         compute_metrics=_compute_accuracy,
         callbacks=[callback],
     )
@@ -228,8 +238,8 @@ def train(
 def _make_arguments(
     hyperparameters: Hyperparameters, epochs: int, images: int, device: Device, folder: Path
 ) -> TrainingArguments:
-    steps = hyperparameters.epochs * math.ceil(images / (hyperparameters.batch_size * _count_processes()))
-    return TrainingArguments(
+    steps = hyperparameters.epochs * math.ceil(images / (hyperparameters.batch_size * count_processes()))
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
         per_device_train_batch_size=hyperparameters.batch_size,
@@ -257,15 +267,16 @@ def _make_arguments(
         remove_unused_columns=False,
         dataloader_num_workers=_count_workers(device),
         dataloader_pin_memory=device.is_cuda,
+        accelerator_config={"non_blocking": device.is_cuda},
     )
-
-
-def _count_processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    if device.is_cuda:
+        # Each process uses one GPU. Otherwise a single process would spread its batches over all GPUs of the machine.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _count_workers(device: Device) -> int:
-    """Return 0 on a CPU, because the forward pass needs every core and loading images is cheap in comparison."""
+    """Return 0 on a CPU, because the forward pass needs every core and decoding is cheap in comparison."""
     if not device.is_cuda:
         return 0
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -28,8 +28,9 @@ from jobs.progress import Progress, open_progress
 from jobs.retrain.snapshot.snapshot_file import load_snapshot
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.retrain.train.context import TrainedModel, TrainingContext
+from jobs.retrain.train.epochs import is_first_process
 from jobs.retrain.train.history import write_history
-from jobs.retrain.train.requests import ClassifierTraining, TrainingRequest
+from jobs.retrain.train.requests import ClassifierTraining, TrainingRequest, needs_all_processes
 from jobs.retrain.train.train_classifier import save_classifier, train_classifier
 from jobs.retrain.train.train_encoder import save_encoder, train_encoder
 
@@ -78,17 +79,17 @@ def train_candidate(
     started = time.perf_counter()
     folder = _choose_folder(connections, run_id, request.kind)
     # Under torchrun, only the first process reports progress.
-    reported = run_id if _is_first_process() else None
+    reported = run_id if is_first_process() else None
     with (
         _hold_folder(folder),
         _end_on_sigterm(),
         open_progress(connections.engine, reported, f"{request.kind}.train") as progress,
     ):
         context = _open_context(connections, snapshot_id, request, folder, progress)
-        if not _needs_all_processes(request) and not _is_first_process():
+        if not needs_all_processes(request) and not is_first_process():
             return _wait_for_report(connections, run_id, request.kind)
         trained = _train(request, context)
-        if not _is_first_process():
+        if not is_first_process():
             return _wait_for_report(connections, run_id, request.kind)
         report = _register(connections, run_id, request, context, trained, started)
         shutil.rmtree(folder)
@@ -98,17 +99,6 @@ def train_candidate(
 def _read_report(connection: Connection, run_id: str, kind: ModelKind) -> TrainingReport | None:
     training = read_training(connection, run_id, kind)
     return TrainingReport(**training.report) if training else None
-
-
-def _is_first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _needs_all_processes(request: TrainingRequest) -> bool:
-    """Return whether the training runs in epochs, the only part that several GPUs can share."""
-    if isinstance(request, ClassifierTraining):
-        return request.freeze != "backbone"
-    return request.hyperparameters.epochs > 0
 
 
 def _wait_for_report(connections: Connections, run_id: str, kind: ModelKind) -> TrainingReport:
@@ -130,7 +120,7 @@ def _choose_folder(connections: Connections, run_id: str, kind: ModelKind) -> Pa
 def _hold_folder(folder: Path) -> Iterator[None]:
     """Lock the folder against other trainings of the same run. The lock ends with the process."""
     folder.mkdir(parents=True, exist_ok=True)
-    if not _is_first_process():
+    if not is_first_process():
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)

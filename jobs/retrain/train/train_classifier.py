@@ -16,19 +16,15 @@ from jobs.models.checkpoint import load_model, require_numbers
 from jobs.models.classifier import write_temperature
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.evaluate.artifact_check import ReferenceOutputs, choose_reference_images, write_reference_outputs
+from jobs.retrain.snapshot.image_shards import ImageShards
 from jobs.retrain.snapshot.snapshot_file import Split
-from jobs.retrain.train.augmentation import (
-    AugmentedImages,
-    Images,
-    build_augmentation,
-    enlarge,
-    read_whole_images,
-    write_whole_images,
-)
 from jobs.retrain.train.context import TrainedModel, TrainingContext, copy_preprocessing, write_weights
+from jobs.retrain.train.epochs import count_processes
 from jobs.retrain.train.layers import compute_features, find_head, fit_best_head, freeze_early_layers
 from jobs.retrain.train.loop import BatchResult, TrainingTask, train
 from jobs.retrain.train.requests import ClassifierTraining
+from jobs.retrain.train.training_images import AugmentedImages, Images
+from jobs.retrain.train.whole_images import enlarge, read_whole_images, write_whole_images
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -56,9 +52,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Part:
-    """Uint8 pixels [n, 3, side, side] and category numbers [n]."""
+    """Images and their category numbers [n]."""
 
-    pixels: torch.Tensor
+    images: ImageShards
     labels: torch.Tensor
 
 
@@ -96,7 +92,7 @@ def save_classifier(
         write_whole_images(request.base, folder)
     preprocessing = Preprocessing.from_checkpoint(folder)
     part = _load_part("validation", preprocessing.geometry, context)
-    probabilities = context.predict(folder, "classifier", part.pixels)
+    probabilities = context.predict(folder, "classifier", part.images)
     # Logits up to a constant per image, which does not affect the temperature.
     logits = torch.from_numpy(probabilities).clamp(min=1e-30).log()
     temperature = fit_temperature(logits, part.labels)
@@ -150,7 +146,7 @@ def _load_part(split: Split, geometry: Geometry, context: TrainingContext) -> _P
     rows = context.require_rows(split)
     numbers = {category: number for number, category in enumerate(context.snapshot.categories)}
     labels = torch.tensor([numbers[row.category] for row in rows])
-    return _Part(context.images.load_pixels(rows, geometry), labels)
+    return _Part(context.images.load_shards(rows, geometry), labels)
 
 
 def _fit_new_head(model: Any, request: ClassifierTraining, context: TrainingContext) -> TrainedModel:
@@ -163,8 +159,12 @@ def _fit_new_head(model: Any, request: ClassifierTraining, context: TrainingCont
     name, head = find_head(model)
     model.set_submodule(name, nn.Identity())
     plain, mirrored, validation = (
-        compute_features(model, preprocessing, pixels, context)
-        for pixels in (train_part.pixels, train_part.pixels.flip(3), validation_part.pixels)
+        compute_features(model, preprocessing, images, context, is_mirrored)
+        for images, is_mirrored in (
+            (train_part.images, False),
+            (train_part.images, True),
+            (validation_part.images, False),
+        )
     )
     model.set_submodule(name, head)
     context.progress.report("fitting the head")
@@ -202,12 +202,13 @@ def _fine_tune(model: Any, request: ClassifierTraining, context: TrainingContext
         else ()
     )
     model.to(memory_format=torch.channels_last)
-    augmentation = build_augmentation(request.augmentation, side)
-    seed = request.hyperparameters.seed
-    images = AugmentedImages(train_part.pixels, {"labels": train_part.labels}, augmentation, seed)
-    validation = Images(validation_part.pixels, {"labels": validation_part.labels})
+    hyperparameters = request.hyperparameters.fit_batch_size(len(train_part.images) // count_processes())
+    images = AugmentedImages(
+        train_part.images, {"labels": train_part.labels}, request.augmentation, side, hyperparameters.seed
+    )
+    validation = Images(validation_part.images, {"labels": validation_part.labels})
     task = TrainingTask("classifier", images, validation, compute_result, frozen=frozen)
-    result = train(model, task, request.hyperparameters, context.device, context.folder, context.progress)
+    result = train(model, task, hyperparameters, context.device, context.folder, context.progress)
     return TrainedModel(model, result.history, result.images_per_second)
 
 

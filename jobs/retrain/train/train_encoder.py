@@ -17,13 +17,15 @@ from jobs.retrain.evaluate.artifact_check import ReferenceOutputs, choose_refere
 from jobs.retrain.evaluate.evaluation_record import EncoderScores
 from jobs.retrain.evaluate.scores import score_encoder
 from jobs.retrain.evaluate.served_model import map_batches
+from jobs.retrain.snapshot.image_shards import ImageShards
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
-from jobs.retrain.train.augmentation import AugmentedImages, Images, build_augmentation
 from jobs.retrain.train.context import TrainedModel, TrainingContext, keep_threads, write_encoder
+from jobs.retrain.train.epochs import count_processes
 from jobs.retrain.train.hard_negatives import HardNegativeOrder, Item
 from jobs.retrain.train.layers import freeze_early_layers
 from jobs.retrain.train.loop import BatchResult, Objective, TrainingTask, train
-from jobs.retrain.train.requests import EncoderTraining
+from jobs.retrain.train.requests import EncoderTraining, Hyperparameters
+from jobs.retrain.train.training_images import AugmentedImages, Images
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +46,10 @@ def train_encoder(request: EncoderTraining, context: TrainingContext) -> Trained
         return TrainedModel(model)
     rows, validation_rows = context.require_rows("train", True), context.require_rows("validation", True)
     preprocessing = Preprocessing.from_checkpoint(request.base)
-    pixels, validation_pixels = (
-        context.images.load_pixels(part, preprocessing.geometry) for part in (rows, validation_rows)
+    images, validation_images = (
+        context.images.load_shards(part, preprocessing.geometry) for part in (rows, validation_rows)
     )
+    hyperparameters = request.hyperparameters.fit_batch_size(len(rows) // count_processes())
     categories = context.snapshot.categories
     *tokens, names = _tokenize(load_tokenizer(request.base), model, (rows, validation_rows), categories)
     fields, validation_fields = (
@@ -54,16 +57,21 @@ def train_encoder(request: EncoderTraining, context: TrainingContext) -> Trained
         for part_tokens, part in zip(tokens, (rows, validation_rows), strict=True)
     )
     log.info("encoder: training on %d images with texts, from %s", len(rows), request.base.name)
-    augmentation = build_augmentation(request.augmentation, preprocessing.geometry.crop_to)
+    order = (
+        _order_by_hard_negatives(request, hyperparameters, rows, images, context)
+        if request.mine_hard_negatives
+        else None
+    )
+    side = preprocessing.geometry.crop_to
     task = TrainingTask(
         "encoder",
-        AugmentedImages(pixels, fields, augmentation, request.hyperparameters.seed),
-        Images(validation_pixels, validation_fields),
+        AugmentedImages(images, fields, request.augmentation, side, hyperparameters.seed),
+        Images(validation_images, validation_fields),
         _make_objective(preprocessing, names, request.category_weight),
-        order=_order_by_hard_negatives(request, rows, pixels, context) if request.mine_hard_negatives else None,
+        order=order,
         frozen=_freeze_early(model, preprocessing, fields) if request.freeze_early else (),
     )
-    result = train(model, task, request.hyperparameters, context.device, context.folder, context.progress)
+    result = train(model, task, hyperparameters, context.device, context.folder, context.progress)
     return TrainedModel(model, result.history, result.images_per_second)
 
 
@@ -140,20 +148,24 @@ def _freeze_early(model: Any, preprocessing: Preprocessing, fields: dict[str, to
 
 
 def _order_by_hard_negatives(
-    request: EncoderTraining, rows: Sequence[SnapshotRow], pixels: torch.Tensor, context: TrainingContext
+    request: EncoderTraining,
+    hyperparameters: Hyperparameters,
+    rows: Sequence[SnapshotRow],
+    images: ImageShards,
+    context: TrainingContext,
 ) -> HardNegativeOrder:
     log.info("encoder: mining hard negatives with the base")
-    vectors = context.predict(request.base, "encoder", pixels)
+    vectors = context.predict(request.base, "encoder", images)
     items = [Item(row.group_name, row.category, row.full_text) for row in rows]
-    return HardNegativeOrder(items, vectors, request.hyperparameters.batch_size, request.hyperparameters.seed)
+    return HardNegativeOrder(items, vectors, hyperparameters.batch_size, hyperparameters.seed)
 
 
 def _measure(
     folder: Path, preprocessing: Preprocessing, rows: Sequence[SnapshotRow], context: TrainingContext
 ) -> EncoderScores:
     texts = [row.full_text for row in rows]
-    pixels = context.images.load_pixels(rows, preprocessing.geometry)
-    image_vectors = context.predict(folder, "encoder", pixels)
+    images = context.images.load_shards(rows, preprocessing.geometry)
+    image_vectors = context.predict(folder, "encoder", images)
     encoder = load_text_encoder(folder, context.device)
     with keep_threads():
         text_vectors: np.ndarray = map_batches(encoder.embed, texts, context.device)

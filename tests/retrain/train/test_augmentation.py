@@ -1,154 +1,127 @@
-import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from transformers import CLIPImageProcessor, ConvNextImageProcessor, ViTImageProcessor
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as transforms
 
-from jobs.images.geometry import Geometry
-from jobs.models.preprocessing import Preprocessing
-from jobs.retrain.train.augmentation import (
-    AugmentedImages,
-    Images,
-    build_augmentation,
-    enlarge,
-    read_whole_images,
-    write_whole_images,
+from jobs.retrain.train.augmentation import GRAY, NUMBERS, augment, draw_numbers
+from jobs.retrain.train.requests import STRONG, Augmentation
+
+NOISE = torch.randint(0, 256, (6, 3, 12, 12), generator=torch.Generator().manual_seed(1))
+PIXELS = functional.interpolate(NOISE.float(), 64, mode="bicubic").clamp(0, 255).to(torch.uint8)
+NONE = Augmentation(smallest_crop=1.0, rotation_degrees=0, color_jitter=0)
+SIDE = 56
+FLIP, AREA, RATIO, X, Y, ANGLE = range(6)
+MIDDLE = torch.full((6, NUMBERS), 0.5)
+
+
+def set_numbers(**values: float) -> torch.Tensor:
+    """Return numbers that change nothing, except those named by their column."""
+    numbers = MIDDLE.clone()
+    for name, value in values.items():
+        numbers[:, int(name.removeprefix("column_"))] = value
+    return numbers
+
+
+def measure_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the mean difference in the inner part, where both fill methods agree."""
+    inner = slice(8, -8)
+    return (one.float() - other.float())[..., inner, inner].abs().mean().item()
+
+
+@pytest.mark.parametrize(
+    ("expect", "column", "value", "augmentation"),
+    [
+        (lambda images: images, FLIP, 0.5, NONE),
+        (transforms.horizontal_flip, FLIP, 0.2, NONE),
+        (lambda images: transforms.rotate(images, 10, transforms.InterpolationMode.BILINEAR), ANGLE, 1.0, STRONG),
+        (lambda images: transforms.rotate(images, -10, transforms.InterpolationMode.BILINEAR), ANGLE, 0.0, STRONG),
+    ],
 )
-from jobs.retrain.train.requests import Augmentation
-
-PIXELS = torch.randint(0, 256, (6, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-FIELDS = {"labels": torch.arange(6)}
-FULL = build_augmentation(Augmentation(smallest_crop=0.5), 24)
-TALL = np.zeros((400, 300, 3), dtype=np.uint8)
-TALL[:40] = (255, 0, 0)
-TALL[-40:] = (0, 0, 255)
-"""An image with a red and a blue end, both outside its center crop."""
-PROCESSORS = {
-    "resnet": ConvNextImageProcessor(size={"shortest_edge": 224}, crop_pct=0.875),
-    "clip": CLIPImageProcessor(),
-    "vit": ViTImageProcessor(size={"height": 96, "width": 96}, image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6]),
-}
-TIMM: dict[str, Any] = {
-    "input_size": [3, 224, 224],
-    "crop_pct": 0.875,
-    "crop_mode": "center",
-    "interpolation": "bilinear",
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
-    "test_input_size": [3, 288, 288],
-    "test_crop_pct": 0.95,
-}
-BASES = [*PROCESSORS, "timm", "timm with a Transformers processor"]
+def test_flip_and_rotation_are_those_of_torchvision(
+    expect: Callable[[torch.Tensor], torch.Tensor], column: int, value: float, augmentation: Augmentation
+) -> None:
+    plain = replace(augmentation, smallest_crop=1.0, color_jitter=0, erasing=0)
+    numbers = set_numbers(**{f"column_{column}": value, f"column_{RATIO}": 0.495})
+    output = augment(PIXELS, numbers, plain, 64)
+    assert measure_difference(output, expect(PIXELS)) < 1.5
+    assert measure_difference(output, expect(PIXELS.flip(2))) > 10
 
 
-def read_pixels(images: Images) -> torch.Tensor:
-    return torch.stack([images[index]["pixels"] for index in range(len(images))])
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (1.0, 0.0), (0.25, 1.0)])
+def test_a_crop_is_that_of_torchvision(x: float, y: float) -> None:
+    """The crop has a quarter of the area: 32 of 64 pixels, with a ratio of nearly 1."""
+    plain = replace(NONE, smallest_crop=0.25)
+    numbers = set_numbers(**{f"column_{AREA}": 0.0, f"column_{RATIO}": 0.495, f"column_{X}": x, f"column_{Y}": y})
+    output = augment(PIXELS, numbers, plain, SIDE)
+    expected = transforms.resized_crop(PIXELS, round(32 * y), round(32 * x), 32, 32, [SIDE, SIDE], antialias=False)
+    assert output.shape == (6, 3, SIDE, SIDE)
+    assert measure_difference(output, expected) < 1.5
 
 
-def test_images_are_returned_unchanged() -> None:
-    images = Images(PIXELS, FIELDS)
-    assert torch.equal(read_pixels(images), PIXELS)
-    assert [int(images[index]["labels"]) for index in range(6)] == list(range(6))
+def test_crops_have_the_given_areas() -> None:
+    """A ramp shows where a crop lies: the difference of its ends is its width."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(500, 3, 200, 200)
+    both = [
+        augment(images, draw_numbers(1, 0, range(500)), replace(NONE, smallest_crop=0.4), 200).float()
+        for images in (ramp, ramp.transpose(2, 3))
+    ]
+    width = (both[0][:, 0, 100, -1] - both[0][:, 0, 100, 0]).abs() / 199
+    height = (both[1][:, 0, -1, 100] - both[1][:, 0, 0, 100]) / 199
+    area = width * height
+    assert 0.38 < area.min() < 0.42
+    assert 0.9 < area.max() <= 1.0
+    assert area.mean().item() == pytest.approx(0.7, abs=0.03)
+    assert 0.45 < (both[0][:, 0, 100, -1] < both[0][:, 0, 100, 0]).float().mean() < 0.55
 
 
-def test_an_augmented_image_keeps_its_shape_and_fields() -> None:
-    images = AugmentedImages(PIXELS, FIELDS, FULL, seed=1)
-    assert read_pixels(images).shape == PIXELS.shape
-    assert all(not torch.equal(images[index]["pixels"], PIXELS[index]) for index in range(6))
-    assert int(images[4]["labels"]) == 4
+def test_brightness_and_contrast_change_by_the_given_strength() -> None:
+    plain = replace(NONE, color_jitter=0.3)
+    brighter = augment(PIXELS // 2, set_numbers(column_6=1.0), plain, 64).float()
+    assert brighter.mean().item() == pytest.approx(1.3 * (PIXELS // 2).float().mean().item(), rel=0.02)
+    flatter = augment(PIXELS, set_numbers(column_7=0.0), plain, 64).float()
+    expected = transforms.adjust_contrast(PIXELS, 0.7)
+    assert measure_difference(flatter, expected) < 1.5
+    assert measure_difference(flatter, PIXELS) > 5
 
 
-def test_changes_depend_only_on_seed_epoch_and_index() -> None:
-    """Neither random numbers drawn before nor the order of access matters."""
-    images, again = AugmentedImages(PIXELS, FIELDS, FULL, seed=1), AugmentedImages(PIXELS, FIELDS, FULL, seed=1)
-    first = read_pixels(images)
-    torch.rand(100)
-    backwards = torch.stack([again[index]["pixels"] for index in reversed(range(6))]).flip(0)
-    assert torch.equal(first, backwards)
-    images.set_epoch(1)
-    assert not torch.equal(read_pixels(images), first)
-    images.set_epoch(0)
-    assert torch.equal(read_pixels(images), first)
-    assert not torch.equal(read_pixels(AugmentedImages(PIXELS, FIELDS, FULL, seed=2)), first)
+def test_rectangles_are_erased_with_the_given_probability() -> None:
+    white = torch.full((400, 3, 64, 64), 255, dtype=torch.uint8)
+    images = augment(white, draw_numbers(1, 0, range(400)), replace(NONE, erasing=0.3), 64)
+    erased = (images == GRAY).all(1)
+    shares = erased.float().mean((1, 2))
+    assert 0.24 < (shares > 0).float().mean() < 0.36
+    assert shares[shares > 0].min() > 0.01
+    assert 0.25 < shares.max() < 0.36
+    assert ((images == GRAY) | (images == 255)).all()
+    one = erased[shares.argmax()]
+    assert torch.equal(one, one.any(1)[:, None] & one.any(0)[None, :])
+
+
+def test_numbers_depend_only_on_seed_epoch_and_position() -> None:
+    numbers = draw_numbers(1, 0, [4, 2, 9])
+    assert torch.equal(draw_numbers(1, 0, [9, 4]), numbers[[2, 0]])
+    assert 0 <= numbers.min() < numbers.max() < 1
+    for other in (draw_numbers(2, 0, [4, 2, 9]), draw_numbers(1, 1, [4, 2, 9]), numbers.roll(1, 0)):
+        assert not (other == numbers).any()
+
+
+def test_an_image_does_not_depend_on_the_rest_of_its_batch() -> None:
+    numbers = draw_numbers(1, 0, range(6))
+    together = augment(PIXELS, numbers, STRONG, SIDE)
+    alone = torch.cat([augment(PIXELS[[n]], numbers[[n]], STRONG, SIDE) for n in range(6)])
+    assert torch.equal(together, alone)
 
 
 def test_equal_images_are_changed_differently() -> None:
-    images = AugmentedImages(PIXELS[:1].repeat(6, 1, 1, 1), FIELDS, FULL, seed=1)
-    assert len({images[index]["pixels"].numpy().tobytes() for index in range(6)}) == 6
+    images = augment(PIXELS[:1].repeat(6, 1, 1, 1), draw_numbers(1, 0, range(6)), STRONG, SIDE)
+    assert len({image.numpy().tobytes() for image in images}) == 6
 
 
-def test_the_global_random_state_is_not_changed() -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
-    read_pixels(AugmentedImages(PIXELS, FIELDS, FULL, seed=1))
-    assert torch.equal(torch.rand(3), expected)
-
-
-def write_config(folder: Path, **fields: Any) -> Path:
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(fields), encoding="utf-8")
-    return folder
-
-
-def make_base(folder: Path, name: str) -> Path:
-    """Write the files of a checkpoint that define its preprocessing."""
-    labels = {"num_classes": 2, "label_names": ["hat", "shoe"]}
-    if name == "timm":
-        return write_config(folder, model_type="timm_wrapper", pretrained_cfg=TIMM, **labels)
-    if name == "timm with a Transformers processor":
-        write_config(folder, model_type="timm_wrapper", **labels)
-        PROCESSORS["resnet"].save_pretrained(folder)
-        return folder
-    PROCESSORS[name].save_pretrained(write_config(folder, model_type=name))
-    return folder
-
-
-def make_output(base: Path, folder: Path) -> Path:
-    """Write the configuration that trained weights are saved with, before the preprocessing is written."""
-    return write_config(folder, **json.loads((base / "config.json").read_text(encoding="utf-8")))
-
-
-@pytest.mark.parametrize("name", BASES)
-def test_the_stored_preprocessing_is_that_of_the_training(name: str, tmp_path: Path) -> None:
-    """Reading it back also compares it with the tensors of Transformers."""
-    base = make_base(tmp_path / "base", name)
-    whole = read_whole_images(base)
-    output = make_output(base, tmp_path / "output")
-    write_whole_images(base, output)
-    assert Preprocessing.from_checkpoint(output) == whole
-    assert read_whole_images(output) == whole
-
-
-@pytest.mark.parametrize("name", BASES)
-def test_side_and_normalization_are_those_of_the_base(name: str, tmp_path: Path) -> None:
-    own = Preprocessing.from_checkpoint(make_base(tmp_path / "base", name))
-    whole = read_whole_images(tmp_path / "base")
-    assert (whole.geometry.crop_to, whole.geometry.interpolation) == (own.geometry.crop_to, own.geometry.interpolation)
-    assert (whole.mean, whole.std) == (own.mean, own.std)
-
-
-def test_both_ends_of_a_tall_image_are_kept(tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base", "resnet")
-    center = Preprocessing.from_checkpoint(base).geometry.apply(TALL)
-    assert not center.any()
-    for geometry in (read_whole_images(base).geometry, enlarge(read_whole_images(base).geometry)):
-        pixels = geometry.apply(TALL)
-        assert pixels[:, 0, 0].tolist() == [255, 0, 0]
-        assert pixels[:, -1, -1].tolist() == [0, 0, 255]
-
-
-def test_the_test_sizes_of_timm_are_removed(tmp_path: Path) -> None:
-    base = make_base(tmp_path / "base", "timm")
-    output = make_output(base, tmp_path / "output")
-    write_whole_images(base, output)
-    stored = json.loads((output / "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
-    assert not [name for name in stored if name.startswith("test_")]
-
-
-def test_random_crops_are_taken_from_a_larger_square() -> None:
-    assert enlarge(Geometry(224, 224, False, "bicubic")) == Geometry(256, 256, False, "bicubic")
-    assert enlarge(Geometry(56, 56, False, "bilinear")) == Geometry(64, 64, False, "bilinear")
+def test_reduced_precision_does_not_change_an_image() -> None:
+    numbers = draw_numbers(1, 0, range(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        output = augment(PIXELS, numbers, STRONG, SIDE)
+    assert torch.equal(output, augment(PIXELS, numbers, STRONG, SIDE))

@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -19,10 +19,11 @@ from fixtures.recorded_progress import record_progress
 from fixtures.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from fixtures.small_classifier import write_small_classifier
 from jobs.database.model_versions import read_model_version
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import PermanentError, RetryableError, TerminatedError
 from jobs.local.ports import LOOPBACK, find_free_ports
 from jobs.models.checkpoint import hash_weights
 from jobs.models.registry import fetch_checkpoint
+from jobs.retrain.train.history import HISTORY_FILE
 from jobs.retrain.train.requests import ClassifierTraining, EncoderTraining, Hyperparameters
 from jobs.retrain.train.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
 from jobs.settings import PROJECT_ROOT
@@ -70,20 +71,25 @@ def write_transformer(folder: Path) -> None:
     ViTImageProcessor(size={"height": IMAGE_SIDE, "width": IMAGE_SIDE}).save_pretrained(folder)
 
 
-def run_with_torchrun(shop: Shop, words: Sequence[str]) -> list[dict[str, Any]]:
-    """Train in two processes and return the report of each."""
-    # Without the two dashes, torchrun would interpret --run as one of its own options.
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
-    finished = subprocess.run(
-        [sys.executable, *launcher, "jobs", "train", *words],
+def start_two_processes(shop: Shop, words: Sequence[str]) -> subprocess.Popen[str]:
+    """Run the command, which starts two training processes as it does on a machine with two GPUs."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs", "train", *words, "--processes=2"],
         cwd=PROJECT_ROOT,
         env=os.environ | shop.environment | PRECISION,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
+
+
+def read_history(shop: Shop, version: int, folder: Path) -> list[dict[str, float]]:
+    """Return the epochs that the checkpoint of a model version records."""
+    with shop.connections.engine.connect() as connection:
+        registered = read_model_version(connection, version)
+    fetched = fetch_checkpoint(shop.connections.store, registered, folder)
+    history: list[dict[str, float]] = json.loads((fetched / HISTORY_FILE).read_text())
+    return history
 
 
 def run_in_process(shop: Shop, words: Sequence[str]) -> FinishedCommand:
@@ -249,11 +255,62 @@ def test_sigterm_stops_a_training(labeled_shop: Shop, labeled: LabeledSet, base:
     assert signal_after_first_epoch(labeled_shop, words, signal.SIGTERM, tmp_path / "messages") == 143
 
 
-def test_two_processes_train_one_candidate(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
-    one, other = run_with_torchrun(labeled_shop, ["classifier", *make_options(labeled, "run", base, epochs=1)])
-    assert one == other
+def test_two_processes_train_one_candidate(labeled_shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
+    """Two processes with batches of 8 compute nearly the same loss as one process with batches of 16."""
+    words = ["classifier", *make_options(labeled, "run", base, epochs=2), "--budget-minutes=60"]
+    process = start_two_processes(labeled_shop, words)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert len(reports) == 3
+    assert reports[0] == reports[1] == reports[2]
+    # Airflow reads the last line.
+    assert output.splitlines()[-1].startswith("{")
     assert labeled_shop.query("SELECT count(*) FROM catalog.model_versions") == [(1,)]
     assert labeled_shop.query("SELECT count(*) FROM catalog.trainings") == [(1,)]
+
+    alone = json.loads(
+        run_in_process(
+            labeled_shop, ["classifier", *make_options(labeled, "alone", base, epochs=2), "--batch-size=16"]
+        ).output
+    )
+    together, expected = (
+        read_history(labeled_shop, report["model_version_id"], tmp_path / report["weights_sha256"])
+        for report in (reports[0], alone)
+    )
+    assert len(together) == 2
+    assert together[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=0.3)
+
+
+def test_an_error_of_a_process_is_that_of_the_command(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
+    words = ["classifier", *make_options(labeled, "run", base)]
+    with _hold_folder(_choose_folder(labeled_shop.connections, "run", "classifier")):
+        process = start_two_processes(labeled_shop, words)
+        output, _ = process.communicate(timeout=300)
+    assert process.returncode == RetryableError.exit_code
+    assert output.splitlines()[-1].startswith("error: another process is training this run")
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGTERM, TerminatedError.exit_code), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_signal_stops_all_processes(
+    number: signal.Signals, exit_code: int, labeled_shop: Shop, labeled: LabeledSet, base: Path
+) -> None:
+    words = ["classifier", *make_options(labeled, "run", base, epochs=2000)]
+    process = start_two_processes(labeled_shop, words)
+    trainings = labeled_shop.connections.settings.locations.model_cache / "trainings"
+    while process.poll() is None and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
+        time.sleep(0.05)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 2
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == exit_code, output[-3000:]
+    if number == signal.SIGTERM:
+        assert output.splitlines()[-1].startswith("error: SIGTERM stopped the training")
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert labeled_shop.query("SELECT count(*) FROM catalog.trainings") == [(0,)]
 
 
 def test_two_processes_fit_one_head(labeled_shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:

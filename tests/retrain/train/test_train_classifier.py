@@ -15,10 +15,10 @@ from jobs.models.checkpoint import hash_weights
 from jobs.models.classifier import load_classifier, read_categories, read_temperature
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.evaluate.artifact_check import read_reference_outputs
-from jobs.retrain.train.augmentation import read_whole_images
 from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.requests import Augmentation, ClassifierTraining, Freeze, Hyperparameters
 from jobs.retrain.train.train_classifier import save_classifier, train_classifier
+from jobs.retrain.train.whole_images import read_whole_images
 from tests.retrain.train.training_contexts import EXACT, change_rows, measure_accuracy, open_context
 
 HYPERPARAMETERS = Hyperparameters(epochs=6, batch_size=16, learning_rate=1e-3, patience=6)
@@ -113,7 +113,7 @@ def test_the_best_epoch_is_saved_and_not_the_last(context: TrainingContext, base
     best = min(record.validation_loss for record in trained.history)
     classifier = load_classifier(tmp_path / "output", EXACT)
     rows = context.snapshot.part("validation")
-    pixels = context.images.load_pixels(rows, classifier.preprocessing.geometry)
+    pixels = context.images.load_shards(rows, classifier.preprocessing.geometry).decode(range(len(rows)))
     labels = torch.tensor([classifier.categories.index(row.category) for row in rows])
     with torch.inference_mode():
         logits = classifier.model(pixel_values=classifier.preprocessing.normalize(pixels, torch.float32)).logits

@@ -5,12 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from demo.blank_checkpoints import write_blank_clip
 from fixtures.candidates import LabeledSet, store_labeled_set
 from fixtures.shop import IMAGE_SIDE, Shop
 from jobs.models.classifier import load_classifier
 from jobs.models.device import choose_device
+from jobs.retrain.snapshot.image_shards import ImageShards, encode, write_shards
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow, Split, make_snapshot
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.retrain.train.context import TrainingContext
@@ -23,6 +25,12 @@ def open_context(shop: Shop, labeled: LabeledSet, folder: Path) -> TrainingConte
     store_labeled_set(shop.connections, labeled)
     images = SnapshotImages(shop.connections.store, shop.connections.artifacts, folder / "cache")
     return TrainingContext(labeled.snapshot, images, EXACT, folder / "checkpoints")
+
+
+def store_images(folder: Path, pixels: torch.Tensor) -> ImageShards:
+    """Store uint8 images [n, 3, side, side] as a training does. Their pixels change slightly."""
+    write_shards(folder, [[encode(image) for image in pixels.permute(0, 2, 3, 1).numpy()]])
+    return ImageShards(folder, pixels.shape[-1])
 
 
 def change_rows(labeled: LabeledSet, rows: Iterable[SnapshotRow]) -> LabeledSet:
