@@ -86,9 +86,13 @@ class SnapshotImages:
         The shards are in the cache. Later calls with the same rows reuse them. If another process is writing the same
         rows, wait for it.
         """
-        path = self.cache / "shards" / f"{_name_images(rows, geometry)}.jpegs"
+        path = self.locate_shards(rows, geometry)
         _write_once(path, lambda staged: self._write_shards(rows, geometry, staged))
         return ImageShards(path, geometry.crop_to)
+
+    def locate_shards(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> Path:
+        """Return the folder of these shards. It may not exist."""
+        return self.cache / "shards" / f"{_name_images(rows, geometry)}.jpegs"
 
     def _write_pixels(self, rows: Sequence[SnapshotRow], geometry: Geometry, path: Path) -> None:
         log.info("decoding %d images to %d pixels", len(rows), geometry.crop_to)
