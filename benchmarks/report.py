@@ -21,6 +21,7 @@ SECTIONS = (
     "query_service",
     "pages",
     "speed",
+    "image_shards",
     "quality",
     "gates",
     "first_run",
@@ -31,7 +32,7 @@ SECTIONS = (
 
 def render_page() -> str:
     """Return the page as Markdown."""
-    return "\n".join([INTRODUCTION, *(_render_section(read_result(name)) for name in SECTIONS)])
+    return "\n".join([INTRODUCTION, *(_render_section(read_result(name)) for name in SECTIONS), ""])
 
 
 def _render_section(result: Result) -> str:
@@ -39,9 +40,9 @@ def _render_section(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     measured_on = "; ".join(filter(None, [where, versions]))
     targets = f" Targets: {result.targets}." if result.targets else ""
-    # No blank line before the table, because the page may have at most 150 lines.
+    # No blank line before the table or after it, because the page may have at most 150 lines.
     text = f"{result.measured}{targets} `{result.command}` on {measured_on}."
-    return "\n".join([f"## {result.title}", text, *format_table(result.rows), ""])
+    return "\n".join([f"## {result.title}", text, *format_table(result.rows)])
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def train(
         int | None, typer.Option(min=1, help="Processes that train together. Default: one per GPU of this machine.")
     ] = None,
 ) -> None:
-    """Train a candidate on all GPUs. A repeated call resumes from the last checkpoint."""
+    """Train a candidate. A repeated call resumes from the last checkpoint."""
     from jobs.models.device import choose_device
     from jobs.retrain.train.launch import run_as_launched, train_together
     from jobs.retrain.train.train import train_candidate

@@ -14,7 +14,9 @@ import torch
 NEIGHBORS = 32
 """Neighbors kept per image: more than a cluster needs, because earlier clusters may already contain some."""
 CLUSTER_SIZE = 8
-CHUNK_SIZE = 2048
+MAX_CHUNK_SIZE = 2048
+MAX_SIMILARITIES = 2**26
+"""Similarities that are computed at once: 256 MB."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,9 @@ def find_hard_negatives(items: Sequence[Item], vectors: np.ndarray) -> list[np.n
     groups, texts = _number([item.group_name for item in items]), _number([item.text for item in items])
     every = torch.from_numpy(vectors)
     neighbors: list[np.ndarray] = []
-    for start in range(0, len(items), CHUNK_SIZE):
-        chunk = slice(start, start + CHUNK_SIZE)
+    chunk_size = min(MAX_CHUNK_SIZE, max(1, MAX_SIMILARITIES // max(1, len(items))))
+    for start in range(0, len(items), chunk_size):
+        chunk = slice(start, start + chunk_size)
         similarities = every[chunk] @ every.T
         similarities[(groups[chunk, None] == groups) | (texts[chunk, None] == texts)] = -torch.inf
         nearest = similarities.topk(min(NEIGHBORS, len(items)), dim=1)

@@ -5,9 +5,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import pytest
 import torch
 
 from fixtures.shop import Shop
+from jobs.errors import PermanentError
 from jobs.images.geometry import Geometry
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
 from jobs.retrain.snapshot.snapshot_images import UNUSED_DAYS, SnapshotImages
@@ -67,3 +69,39 @@ def test_deletes_pixels_unused_for_long(shop: Shop, tmp_path: Path) -> None:
     images.load_pixels([third], GEOMETRY)
     assert len(list_pixels(tmp_path)) == 2
     assert forgotten not in list_pixels(tmp_path)
+
+
+def test_shards_hold_the_pixels_as_jpegs(shop: Shop, tmp_path: Path) -> None:
+    rows = [store_image(shop, number) for number in range(5)]
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    shards = images.load_shards(rows, GEOMETRY)
+    assert len(shards) == 5
+    difference = shards.decode([3, 1]).int() - images.load_pixels([rows[3], rows[1]], GEOMETRY).int()
+    assert difference.abs().float().mean() < 6
+
+
+def test_reuses_cached_shards(shop: Shop, tmp_path: Path) -> None:
+    stored = store_image(shop, 0)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    jpeg = images.load_shards([stored], GEOMETRY).read(0)
+    shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
+    assert images.load_shards([stored], GEOMETRY).read(0) == jpeg
+
+
+def test_an_unreadable_image_leaves_no_shards(shop: Shop, tmp_path: Path) -> None:
+    stored = store_image(shop, 0)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
+    with pytest.raises(PermanentError, match="was modified"):
+        images.load_shards([stored], GEOMETRY)
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_deletes_shards_unused_for_long(shop: Shop, tmp_path: Path) -> None:
+    first, second = (store_image(shop, number) for number in range(2))
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    images.load_shards([first], GEOMETRY)
+    long_ago = time.time() - (UNUSED_DAYS + 1) * 24 * 3600
+    os.utime(images.locate_shards([first], GEOMETRY), (long_ago, long_ago))
+    images.load_shards([second], GEOMETRY)
+    assert list((tmp_path / "shards").iterdir()) == [images.locate_shards([second], GEOMETRY)]

@@ -2,8 +2,16 @@ from pathlib import Path
 
 import pytest
 
+from jobs.database.model_versions import ModelKind
 from jobs.errors import PermanentError
-from jobs.retrain.train.requests import ClassifierTraining, EncoderTraining, TrainingOptions, make_request
+from jobs.retrain.train.requests import (
+    Augmentation,
+    ClassifierTraining,
+    EncoderTraining,
+    TrainingOptions,
+    make_request,
+    needs_all_processes,
+)
 
 BASE = Path("base")
 
@@ -48,3 +56,42 @@ def test_unsupported_options_are_refused() -> None:
         make_request("classifier", BASE, TrainingOptions(mine_hard_negatives=True))
     with pytest.raises(PermanentError, match="at least 1 epoch"):
         make_request("classifier", BASE, TrainingOptions(epochs=0))
+
+
+def test_a_gpu_trains_all_layers_for_long_with_strong_augmentation() -> None:
+    classifier = make_request("classifier", BASE, TrainingOptions(), on_gpu=True)
+    assert isinstance(classifier, ClassifierTraining)
+    assert (classifier.freeze, classifier.augmentation) == ("nothing", Augmentation(0.4, 10, 0.3, 0.3))
+    hyperparameters = classifier.hyperparameters
+    assert (hyperparameters.epochs, hyperparameters.learning_rate, hyperparameters.budget_minutes) == (15, 1e-3, None)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_a_cpu_has_a_time_budget_unless_epochs_are_set(kind: ModelKind) -> None:
+    budgets = {
+        name: make_request(kind, BASE, options).hyperparameters.budget_minutes
+        for name, options in (
+            ("default", TrainingOptions()),
+            ("epochs", TrainingOptions(epochs=3)),
+            ("budget", TrainingOptions(budget_minutes=5)),
+            ("both", TrainingOptions(epochs=3, budget_minutes=5)),
+            ("scratch", TrainingOptions(from_scratch=True)),
+        )
+    }
+    assert budgets == {"default": 60, "epochs": None, "budget": 5, "both": 5, "scratch": None}
+
+
+@pytest.mark.parametrize(("images", "size"), [(10, 64), (5119, 64), (5120, 128), (10_240, 256), (1_000_000, 256)])
+def test_batches_grow_with_the_data_on_a_gpu(images: int, size: int) -> None:
+    request = make_request("classifier", BASE, TrainingOptions(), on_gpu=True)
+    assert request.hyperparameters.fit_batch_size(images).batch_size == size
+    for fixed in (TrainingOptions(batch_size=64), TrainingOptions(from_scratch=True)):
+        kept = make_request("classifier", BASE, fixed, on_gpu=True).hyperparameters
+        assert kept.fit_batch_size(images).batch_size == kept.batch_size
+
+
+def test_only_epochs_need_all_processes() -> None:
+    assert needs_all_processes(make_request("classifier", BASE, TrainingOptions()))
+    assert not needs_all_processes(make_request("classifier", BASE, TrainingOptions(freeze="backbone")))
+    assert needs_all_processes(make_request("encoder", BASE, TrainingOptions()))
+    assert not needs_all_processes(make_request("encoder", BASE, TrainingOptions(epochs=0)))
