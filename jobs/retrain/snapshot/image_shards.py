@@ -48,7 +48,7 @@ class ImageShards:
     """
 
     def __init__(self, folder: Path, side: int) -> None:
-        self._side = side
+        self.side = side
         self._paths = sorted(folder.glob("*.arrow"))
         places = [_find_images(path, number) for number, path in enumerate(self._paths)]
         self._places = np.concatenate(places) if places else np.empty(0, dtype=_PLACE)
@@ -64,7 +64,7 @@ class ImageShards:
 
     def decode(self, positions: Sequence[int]) -> torch.Tensor:
         """Decode images to uint8 pixels [n, 3, side, side]."""
-        pixels = np.empty((len(positions), 3, self._side, self._side), dtype=np.uint8)
+        pixels = np.empty((len(positions), 3, self.side, self.side), dtype=np.uint8)
         for image, position in zip(pixels, positions, strict=True):
             image[:] = np.asarray(Image.open(io.BytesIO(self.read(position)))).transpose(2, 0, 1)
         return torch.from_numpy(pixels)

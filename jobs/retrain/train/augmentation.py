@@ -13,8 +13,6 @@ RATIOS = (0.85, 1.18)
 """Range of the aspect ratio of a crop."""
 ERASED_AREAS, ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
 GRAY = 127
-GRAY_WEIGHTS = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the brightness, as in ITU-R BT.601."""
 NUMBERS = 13
 """Random numbers per image."""
 
@@ -78,8 +76,9 @@ def _jitter(images: torch.Tensor, drawn: Iterator[torch.Tensor], strength: float
     """Change brightness and contrast by up to ``strength``, in place."""
     brightness, contrast = (_between(next(drawn), 1 - strength, 1 + strength).view(-1, 1, 1, 1) for _ in range(2))
     images.mul_(brightness).clamp_(0, 255)
-    weights = torch.tensor(GRAY_WEIGHTS, device=images.device)
-    gray = (images.mean((2, 3)) * weights).sum(1).view(-1, 1, 1, 1)
+    # The weights of ITU-R BT.601. As a tensor, copying them to a GPU would wait for the GPU's queue.
+    red, green, blue = images.mean((2, 3)).unbind(1)
+    gray = (0.299 * red + 0.587 * green + 0.114 * blue).view(-1, 1, 1, 1)
     return images.mul_(contrast).add_((1 - contrast) * gray).clamp_(0, 255)
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 STATE_FILE = "trainer_state.json"
 """The last file that the Trainer writes into a checkpoint."""
 MAX_WORKERS = 16
+BATCHES_PER_WORKER = 3
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,10 @@ def train(
         if is_patience_exhausted(read_epochs(state.log_history), hyperparameters.patience):
             epochs = done
     arguments = _make_arguments(hyperparameters, epochs, len(task.train), device, folder)
+    if device.is_cuda:
+        arguments.dataloader_num_workers = count_workers(
+            hyperparameters.batch_size * task.train.bytes_per_image, shutil.disk_usage(SHARED_MEMORY).free
+        )
     images_per_step = hyperparameters.batch_size * arguments.world_size
     callback = _EpochCallback(task, wrapped, images_per_step, hyperparameters.patience, progress)
     trainer = _TaskTrainer(
@@ -265,7 +272,8 @@ def _make_arguments(
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_num_workers=_count_workers(device),
+        # On a CPU, the training process decodes: the forward pass needs every core, and decoding is cheap.
+        dataloader_num_workers=0,
         dataloader_pin_memory=device.is_cuda,
         accelerator_config={"non_blocking": device.is_cuda},
     )
@@ -275,12 +283,18 @@ def _make_arguments(
     return arguments
 
 
-def _count_workers(device: Device) -> int:
-    """Return 0 on a CPU, because the forward pass needs every core and decoding is cheap in comparison."""
-    if not device.is_cuda:
-        return 0
+def count_workers(batch_bytes: int, shared_bytes: int) -> int:
+    """Return the number of processes that decode images for one GPU: one less than its share of the cores.
+
+    Every worker keeps up to three batches in shared memory, whose default size in a container is only 64 MB. Without
+    room for a worker, return 0: the training process then decodes.
+    """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(MAX_WORKERS, max(1, len(os.sched_getaffinity(0)) // processes - 1))
+    wanted = min(MAX_WORKERS, max(1, len(os.sched_getaffinity(0)) // processes - 1))
+    possible = shared_bytes // (processes * BATCHES_PER_WORKER * batch_bytes)
+    if possible < wanted:
+        log.warning("%s has room for the batches of %d workers instead of %d", SHARED_MEMORY, possible, wanted)
+    return min(wanted, possible)
 
 
 def _compute_accuracy(prediction: Any) -> dict[str, float]:

@@ -182,14 +182,14 @@ def _fine_tune(model: Any, request: ClassifierTraining, context: TrainingContext
     preprocessing = read_whole_images(request.base)
     train_part = _load_part("train", enlarge(preprocessing.geometry), context)
     validation_part = _load_part("validation", preprocessing.geometry, context)
-    weights = _compute_class_weights(train_part.labels, model.config.num_labels)
+    weights = _compute_class_weights(train_part.labels, model.config.num_labels).to(context.device.torch_device)
 
     def compute_result(model: Any, batch: dict[str, torch.Tensor]) -> BatchResult:
         inputs = preprocessing.normalize(batch["pixels"], torch.float32)
         logits = model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)).logits.float()
         labels = batch["labels"]
         loss = (
-            functional.cross_entropy(logits, labels, weights.to(logits.device), label_smoothing=request.label_smoothing)
+            functional.cross_entropy(logits, labels, weights, label_smoothing=request.label_smoothing)
             if model.training
             else functional.cross_entropy(logits, labels)
         )

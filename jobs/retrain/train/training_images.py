@@ -23,6 +23,11 @@ class Images(torch.utils.data.Dataset[Batch]):
     def __len__(self) -> int:
         return len(self._shards)
 
+    @property
+    def bytes_per_image(self) -> int:
+        """Return the size of a decoded image."""
+        return 3 * self._shards.side**2
+
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         fields = {name: values[positions] for name, values in self._fields.items()}
         return {"pixels": self._shards.decode(positions)} | fields

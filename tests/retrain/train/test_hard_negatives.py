@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from jobs.retrain.train import hard_negatives
 from jobs.retrain.train.hard_negatives import CLUSTER_SIZE, HardNegativeOrder, Item, find_hard_negatives
 
 BATCH_SIZE = 16
@@ -44,6 +45,14 @@ def test_hard_negatives_are_the_nearest_of_other_products_and_texts() -> None:
     # The first shares its product with the second and its text with the third.
     assert neighbors[0].tolist() == [3, 4]
     assert neighbors[3].tolist() == [2, 1, 0, 4]
+
+
+def test_chunks_do_not_change_the_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = make_items(40)
+    vectors = make_vectors(items, clusters=5)
+    whole = find_hard_negatives(items, vectors)
+    monkeypatch.setattr(hard_negatives, "MAX_SIMILARITIES", 7 * len(items))
+    assert all(map(np.array_equal, find_hard_negatives(items, vectors), whole))
 
 
 @pytest.mark.parametrize("products", [1, 3, 50, 123])

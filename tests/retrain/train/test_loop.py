@@ -1,5 +1,6 @@
 """The training loop alone, with a one-layer model that learns whether an image is bright."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from jobs.models.device import choose_device
 from jobs.retrain.snapshot.image_shards import ImageShards
-from jobs.retrain.train.loop import BatchResult, LoopResult, TrainingTask, train
+from jobs.retrain.train.loop import BatchResult, LoopResult, TrainingTask, count_workers, train
 from jobs.retrain.train.requests import Augmentation, Hyperparameters
 from jobs.retrain.train.training_images import AugmentedImages, Images
 from tests.retrain.train.training_contexts import store_images
@@ -136,3 +137,13 @@ def test_measuring_the_speed_does_not_change_the_training(shards: ImageShards, t
     _, plain = train_on_cpu(tmp_path / "fixed", make_task(shards, LABELS), fixed)
     _, measured = train_on_cpu(tmp_path / "budget", make_task(shards, LABELS), replace(fixed, budget_minutes=60))
     assert all(torch.equal(one, other) for one, other in zip(plain.parameters(), measured.parameters(), strict=True))
+
+
+def test_workers_leave_a_core_and_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    assert count_workers(batch_bytes=10_000_000, shared_bytes=10**12) == 11
+    assert count_workers(batch_bytes=10_000_000, shared_bytes=64 * 2**20) == 2
+    assert count_workers(batch_bytes=10_000_000, shared_bytes=10_000_000) == 0
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert count_workers(batch_bytes=10_000_000, shared_bytes=10**12) == 2
+    assert count_workers(batch_bytes=10_000_000, shared_bytes=130_000_000) == 1
