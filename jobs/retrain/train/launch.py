@@ -72,11 +72,15 @@ def _launch(words: Sequence[str], processes: int, folder: Path) -> None:
         sys.exit(1)
 
 
+def is_launched() -> bool:
+    """Return whether torchrun started this process."""
+    return ERROR_FILE_VARIABLE in os.environ
+
+
 @contextmanager
 def run_as_launched() -> Iterator[None]:
     """If `train_together` started this process, end together with it and pass it the error."""
-    error_file = os.environ.get(ERROR_FILE_VARIABLE)
-    if not error_file:
+    if not is_launched():
         yield
         return
     end_with(os.getppid())
@@ -84,5 +88,5 @@ def run_as_launched() -> Iterator[None]:
         yield
     except JobError as error:
         record = {"message": str(error), "timestamp": int(time.time())}
-        Path(error_file).write_text(json.dumps(record), encoding="utf-8")
+        Path(os.environ[ERROR_FILE_VARIABLE]).write_text(json.dumps(record), encoding="utf-8")
         raise

@@ -30,6 +30,7 @@ from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.retrain.train.context import TrainedModel, TrainingContext
 from jobs.retrain.train.epochs import is_first_process
 from jobs.retrain.train.history import write_history
+from jobs.retrain.train.launch import is_launched
 from jobs.retrain.train.requests import ClassifierTraining, TrainingRequest, needs_all_processes
 from jobs.retrain.train.train_classifier import save_classifier, train_classifier
 from jobs.retrain.train.train_encoder import save_encoder, train_encoder
@@ -136,6 +137,11 @@ def _hold_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _end_on_sigterm() -> Iterator[None]:
+    if is_launched():
+        # The launcher reports the signal. Its default action also ends a process that waits for another one in C code.
+        yield
+        return
+
     def end(*_: object) -> None:
         raise TerminatedError("SIGTERM stopped the training: run the same command to resume from the last checkpoint")
 
