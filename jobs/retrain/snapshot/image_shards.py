@@ -14,6 +14,8 @@ from PIL import Image
 
 QUALITY = 92
 """JPEG quality. A million real images of 256 px take 20 GB: docs/decisions/training-images.md."""
+SMALL_SIDE = 128
+"""Below this side, the colors keep their full resolution: patterns may be only two pixels wide."""
 COLUMN = "image"
 SCHEMA = pa.schema([pa.field(COLUMN, pa.binary())])
 SHARD_BYTES = 256 * 2**20
@@ -23,7 +25,8 @@ SHARD_BYTES = 256 * 2**20
 def encode(pixels: np.ndarray) -> bytes:
     """Encode uint8 pixels [height, width, 3]."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY)
+    subsampling = "4:4:4" if len(pixels) < SMALL_SIDE else "4:2:0"
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=subsampling)
     return buffer.getvalue()
 
 

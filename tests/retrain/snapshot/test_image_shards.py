@@ -38,6 +38,15 @@ def test_decoded_images_are_nearly_the_originals(folder: Path) -> None:
         assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - scene).mean() < 5
 
 
+def test_small_images_keep_narrow_stripes_of_color(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = (200, 30, 30)
+    stripes[:, 1::2] = (30, 30, 200)
+    write_shards(tmp_path / "shards", [[encode(stripes)]])
+    pixels = ImageShards(tmp_path / "shards", 64).decode([0])[0].permute(1, 2, 0).numpy()
+    assert np.abs(pixels.astype(int) - stripes).mean() < 10
+
+
 def test_any_arrow_reader_reads_the_files(folder: Path) -> None:
     paths = sorted(folder.iterdir())
     assert len(paths) in {1, 3}
