@@ -30,7 +30,7 @@ down: ## stop the local stack and keep its data in .local/
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m jobs stack down; else echo "nothing to stop: make demo was never run"; fi
 
 test: check ## lint, types and all tests; branch coverage of at least 90 %
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadscope --no-loadscope-reorder --cov --cov-report=term
 
 check: $(READY) ## lint, format, types, layers of imports
 	@$(BIN)/ruff check .

@@ -1,18 +1,16 @@
 """Describe the machine and the software versions that figures depend on."""
 
-import os
-import platform
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from jobs.code_version import read_code_version
+from jobs.cores import count_cores, describe_processor
 
 
 def describe_machine() -> str:
     """Return the number of cores that this process may use and the processor's name."""
-    return f"{len(os.sched_getaffinity(0))} cores of {_read_processor()}"
+    return f"{count_cores()} cores of {describe_processor()}"
 
 
 def read_versions(packages: Sequence[str]) -> dict[str, str]:
@@ -23,10 +21,3 @@ def read_versions(packages: Sequence[str]) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
-
-
-def _read_processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()

@@ -9,13 +9,15 @@ import numpy as np
 from PIL import Image
 
 from demo.blank_checkpoints import write_blank_clip, write_blank_resnet18
+from jobs.database.model_builds import EngineName, Precision
 from jobs.database.model_versions import ModelKind
 from jobs.images.geometry import Geometry
 from jobs.models.device import choose_device
-from jobs.models.image_model import EngineName, Precision, write_build
+from jobs.models.image_model import write_build
 from jobs.models.openvino_model import list_float_precisions
 from jobs.models.torch_model import describe_checkpoint
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
+from jobs.retrain.optimize.export import export_checkpoint
 from jobs.retrain.optimize.quantize import quantize
 
 CALIBRATION_IMAGES = 300
@@ -71,13 +73,16 @@ def build_artifacts(
     kinds: tuple[ModelKind, ModelKind] = ("classifier", "encoder")
     pairs = ((checkpoints.classifier, artifacts.classifier), (checkpoints.encoder, artifacts.encoder))
     for kind, (checkpoint, artifact) in zip(kinds, pairs, strict=True):
+        # A folder that is a checkpoint and its build, so that both can be registered from it.
         shutil.copytree(checkpoint, artifact)
         rest: Precision = "fp32" if chosen == INT8 else chosen.precision
         described = replace(
             describe_checkpoint(checkpoint, kind), engine=chosen.engine, precision=chosen.precision, rest_precision=rest
         )
         write_build(artifact, described)
-        if chosen.engine == "openvino":
+        if chosen.engine == "torch":
+            export_checkpoint(checkpoint, kind, choose_device("auto", chosen.precision), artifact)
+        else:
             graph = convert_checkpoint(checkpoint, kind)
             save_graph(quantize(graph, _load_calibration(images)) if chosen == INT8 else graph, artifact)
     return artifacts

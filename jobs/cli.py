@@ -33,6 +33,10 @@ COMMANDS = {
     "snapshot": ("retrain", "Freeze all labels into a dataset: drop duplicates and split it by group."),
     "train": ("retrain", "Train a candidate. A repeated call resumes from the last checkpoint."),
     "optimize": ("retrain", "Search for the fastest build of a candidate that passes the fidelity gate."),
+    "build": (
+        "retrain",
+        "Make the builds of a version for this machine if it has none. Workers do it when they need one.",
+    ),
     "evaluate": ("retrain", "Score candidate and champion on the same test images, and benchmark the artifact."),
     "gate": ("retrain", "Decide whether a candidate may be promoted, and write its evaluation page."),
     "promote": (

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from jobs.cores import count_cores
 from jobs.errors import ConfigurationError
 from jobs.storage.credentials import AWS_VARIABLES, AwsCredentials
 from jobs.storage.locations import S3Uri
@@ -156,17 +157,19 @@ class ComputeSettings(SettingsGroup):
     precision: str = "auto"
     """Precision of new builds: auto (the fastest), int8 (openvino), bf16, fp16 (GPU) or fp32. A build that fails the
     fidelity gate is replaced by one in the next slower precision."""
-    jpeg_decoder: Literal["cpu", "gpu"] = "cpu"
-    """Decode JPEGs on the cpu or the gpu. Choose gpu if the processors cannot keep the GPU busy. Processes on the CPU
-    still decode what the GPU cannot."""
     batch_size: Count | None = None
-    """Images in a forward pass; by default 64 on a GPU and 16 on a CPU. A GPU that runs out of memory halves it."""
-    decode_processes: Count = Field(default_factory=lambda: min(os.cpu_count() or 1, 8))
-    """Processes that decode images; by default one for each processor, at most 8"""
-    shard_size: Count = 8192
-    """Images in a shard, which is one task. Smaller shards spread a run over more workers."""
+    """Images in a forward pass; by default what a short test on the GPU shows to be fast, and 16 on a CPU. A GPU that
+    runs out of memory halves it."""
+    decode_processes: Count = Field(default_factory=count_cores)
+    """Processes that decode images; by default one for each core that the affinity and the container allow"""
+    tagging_slots: Count = 1
+    """Tasks that tag images at the same time, which is the size of Airflow's pool catalog_gpu: the number of GPUs, or
+    of workers without one. The local stack sets its own."""
+    shard_size: Count | None = None
+    """Images in a shard, which is one task. By default, what takes about ten minutes at the speed of the latest runs,
+    and at least one shard for each slot."""
 
-    chunk_size: Count = derived(lambda values: min(256, math.ceil(values["shard_size"] / 3)))
+    chunk_size: Count = derived(lambda values: min(256, math.ceil((values["shard_size"] or 768) / 3)))
     read_threads: Count = derived(lambda values: min(64, max(8, 4 * values["decode_processes"])))
 
 

@@ -28,6 +28,7 @@ MAX_FILE_LINES = 400
 ENVIRONMENT_WRITERS = {
     "jobs/cli.py": "Transformers and the hub's client read variables on import, also in child processes",
     "jobs/retrain/optimize/__init__.py": "NNCF reads variables on import",
+    "jobs/retrain/train/launch.py": "torchrun's agent passes its environment to the processes that it starts",
 }
 """Files that may write to the environment, and why."""
 

@@ -18,13 +18,16 @@ import psutil
 
 from fixtures.shop import change_settings
 from jobs.connections import Connections, connect
+from jobs.database.model_builds import DeviceClass, EngineName, list_builds
+from jobs.database.model_versions import MODEL_KINDS, require_champion
 from jobs.database.tagging_work import DueImage
 from jobs.images.decode import DecodeFailure, DecodeLimits, PreparedImage, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.images.geometry import Geometry
+from jobs.ingest.pipeline import RunPredictor
 from jobs.ingest.read import ImageBytes, read_image
 from jobs.ingest.tag_shard import tag_shard
-from jobs.models.image_model import EngineName
+from jobs.ingest.write import UsedBuilds
 from jobs.models.predictor import Predictor
 from jobs.settings import load_settings
 
@@ -158,6 +161,7 @@ class StandIn:
     outputs: int
     engine: EngineName = "torch"
     description: str = "simulated"
+    device_class: DeviceClass = "cpu"
     geometry: Geometry = GEOMETRY
     batch_size: int = BATCH_SIZE
     passes: int = PASSES
@@ -173,14 +177,23 @@ class StandIn:
         return np.full((len(pixels), self.outputs), self.outputs**-0.5, dtype=np.float32)
 
 
+def _find_builds(to: Connections) -> UsedBuilds:
+    """Return builds of the champions. The stand-ins pass for them."""
+    with to.engine.connect() as connection:
+        champions = [require_champion(connection, kind) for kind in MODEL_KINDS]
+        classifier, encoder = (list_builds(connection, one.model_version_id)[0].build_id for one in champions)
+    return UsedBuilds(classifier, encoder, "cpu")
+
+
 def simulate(to: Connections, run_id: str, seconds_per_image: float) -> Feeding:
     """Tag the only shard of a planned run. The classifier takes ``seconds_per_image``, the encoder no time."""
     gpu = SimulatedGpu(seconds_per_image)
     predictor = Predictor(StandIn(gpu.compute, 10), StandIn(lambda _: None, DIMENSIONS))
+    models = RunPredictor(predictor, _find_builds(to))
     with DecodePool(to.settings.compute.decode_processes) as pool:
         pool.decode(len, [b""] * BATCH_SIZE)
         before = read_cpu()
-        report = tag_shard(to, run_id, 0, lambda _: predictor, pool)
+        report = tag_shard(to, run_id, 0, lambda _: models, pool)
         used = read_cpu() - before
     seconds = gpu.starts[-1] - gpu.starts[0]
     return Feeding(

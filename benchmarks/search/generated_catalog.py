@@ -16,6 +16,7 @@ import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from jobs.database.binary_copy import copy_rows, encode_bigints, encode_halfvecs, encode_integers
+from jobs.database.model_builds import NewBuild, insert_builds
 from jobs.database.model_versions import ModelKind
 from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
@@ -171,12 +172,18 @@ def _stopwatch() -> Iterator[Callable[[], float]]:
 
 def copy_vectors(connection: Connection, space_id: int, first_image_id: int, vectors: np.ndarray) -> None:
     """Insert vectors (float16 [n, `DIMENSIONS`]) of images with consecutive ids. Uses a binary COPY."""
+    statement = text("""
+        SELECT b.build_id FROM catalog.embedding_spaces s
+        JOIN catalog.model_builds b ON b.model_version_id = s.encoder_version_id WHERE s.space_id = :space
+    """)
+    build_id = connection.execute(statement, {"space": space_id}).scalar_one()
     for start in range(0, len(vectors), COPY_ROWS):
         part = vectors[start : start + COPY_ROWS]
         image_ids = range(first_image_id + start, first_image_id + start + len(part))
         columns = {
             "space_id": encode_integers([space_id] * len(part)),
             "image_id": encode_bigints(image_ids),
+            "build_id": encode_integers([build_id] * len(part)),
             # The same as in `_insert_images`: each image has different bytes.
             "content_hash": [image_id.to_bytes(HASH_BYTES, "big") for image_id in image_ids],
             "embedding": encode_halfvecs(part),
@@ -199,6 +206,8 @@ def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[s
         "dimensions": None if is_classifier else DIMENSIONS,
     }
     version: int = connection.execute(statement, parameters).scalar_one()
+    build = NewBuild(version, "cpu", "torch", "fp32", f"s3://generated/{kind}/build", None, (), "benchmark")
+    insert_builds(connection, [build])
     return version
 
 
@@ -231,9 +240,10 @@ INSERT_IMAGES = """
 """
 INSERT_IMAGE_TAGS = """
     INSERT INTO catalog.image_tags
-        (image_id, classifier_version_id, category, confidence, top_3, probabilities, content_hash)
-    SELECT i.image_id, :classifier, m.category, 0.9, '[]', '{0.9}', i.content_hash
+        (image_id, classifier_version_id, build_id, category, confidence, top_3, probabilities, content_hash)
+    SELECT i.image_id, :classifier, b.build_id, m.category, 0.9, '[]', '{0.9}', i.content_hash
     FROM generated m JOIN catalog.images i USING (product_id)
+    JOIN catalog.model_builds b ON b.model_version_id = :classifier
 """
 INSERT_PRODUCT_TAGS = """
     INSERT INTO catalog.product_tags

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine, text
 from benchmarks.search.generated_catalog import DIMENSIONS, GeneratedCatalog, copy_vectors
 from fixtures.gate_results import store_gate_results
 from jobs.database.drift_references import settle_drift_reference
+from jobs.database.model_builds import NewBuild, insert_builds
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_live_model
 from jobs.database.promotions import NewPromotion, Switch, insert_promotion, insert_switch
 from jobs.database.reviews import Answer
@@ -85,6 +86,8 @@ def _register(connection: Connection, kind: ModelKind, name: str) -> int:
         """),
         {"kind": kind, "name": name},
     ).scalar_one()
+    build = NewBuild(version, "cpu", "torch", "fp32", f"s3://generated/{kind}/build", None, (), "benchmark")
+    insert_builds(connection, [build])
     return version
 
 
@@ -182,8 +185,10 @@ CHUNKS = """
 """
 TAGS = """
     INSERT INTO catalog.image_tags
-        (image_id, classifier_version_id, category, confidence, top_3, probabilities, content_hash, tagged_at)
-    SELECT image_id, :{version}, category, confidence,
+        (image_id, classifier_version_id, build_id, category, confidence, top_3, probabilities, content_hash,
+         tagged_at)
+    SELECT image_id, :{version},
+           (SELECT min(build_id) FROM catalog.model_builds WHERE model_version_id = :{version}), category, confidence,
            jsonb_build_array(jsonb_build_object('category', category, 'confidence', confidence),
                              jsonb_build_object('category', 'a tenth', 'confidence', (1 - confidence) / 2),
                              jsonb_build_object('category', 'a hundredth', 'confidence', (1 - confidence) / 3)),

@@ -7,6 +7,7 @@ import typer
 
 from jobs.commands.terminal import print_report, show
 from jobs.connections import connect
+from jobs.database.model_builds import RegisteredBuild
 from jobs.database.model_listing import (
     ListedEvaluation,
     ModelDetails,
@@ -80,7 +81,7 @@ def format_model_list(versions: Sequence[ModelSummary]) -> str:
             str(version.model_version_id),
             version.kind,
             _describe_state(version),
-            f"{version.engine} {version.precision or 'auto'}",
+            "; ".join(version.builds) or "none yet",
             version.created_at,
             version.run_id or "-",
         )
@@ -100,7 +101,7 @@ def format_model(details: ModelDetails) -> str:
     lines = [
         f"{summary.kind} {summary.model_version_id}: {_describe_state(summary)}",
         f"  {output}",
-        f"  served by {summary.engine} {summary.precision or 'auto'}{_describe_origin(summary)}",
+        *(f"  build     {_describe_build(build)}" for build in details.builds),
         f"  artifact  {summary.artifact_uri}",
         f"  weights   {details.weights_sha256}",
         f"  snapshot  {summary.data_snapshot or '-'}",
@@ -148,8 +149,14 @@ def _format_evaluation(evaluation: ListedEvaluation) -> list[str]:
     ]
 
 
-def _describe_origin(version: ModelSummary) -> str:
-    return f", built from {version.built_from}" if version.built_from else ""
+def _describe_build(build: RegisteredBuild) -> str:
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {value:.4f}"
+        for name, value in (build.fidelity or {}).items()
+        if value is not None and name != "images"
+    )
+    verdict = f"rejected: {'; '.join(build.losses)}" if build.losses else figures or "not compared with float32"
+    return f"{build.describe()}, made on {build.machine}: {verdict}"
 
 
 def _describe_state(version: ModelSummary) -> str:

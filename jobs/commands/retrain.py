@@ -54,6 +54,15 @@ def import_labels(
 
 
 @app.command()
+def build(version: Annotated[int, typer.Argument(help="Number of the version in `models list`.")]) -> None:
+    """Make the builds of a version for this machine if it has none. Workers do it when they need one."""
+    from jobs.retrain.optimize.optimize import make_missing_build
+
+    with connect(load_settings()) as connections:
+        print_report(make_missing_build(connections, version, _load_policy(connections)) or {"made": False})
+
+
+@app.command()
 def snapshot() -> None:
     """Freeze all labels into a dataset: drop duplicates and split it by group."""
     settings = load_settings()

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from jobs.database.evaluations import GateDecision, read_gate_decisions
+from jobs.database.model_builds import RegisteredBuild, list_builds
 from jobs.database.model_versions import ModelKind
 from jobs.database.records import read_record, read_records
 from jobs.errors import NotFoundError
@@ -15,8 +16,7 @@ from jobs.errors import NotFoundError
 class ModelSummary:
     """A model version. ``run_id`` is the run that trained it. Times are in ISO 8601.
 
-    ``built_from`` is the trained version that a build was made from. Without a ``precision``, each machine uses its
-    default.
+    ``builds`` describes the admitted builds, such as "openvino int8 on cpu".
     """
 
     model_version_id: int
@@ -26,9 +26,7 @@ class ModelSummary:
     was_live: bool
     run_id: str | None
     data_snapshot: str | None
-    engine: str
-    precision: str | None
-    built_from: int | None
+    builds: tuple[str, ...]
     artifact_uri: str
     created_at: str
 
@@ -83,8 +81,9 @@ class ListedSwitch:
 
 @dataclass(frozen=True)
 class ModelDetails(ModelRecord):
-    """A model version with its history, newest first."""
+    """A model version with all its builds, and its history, newest first."""
 
+    builds: tuple[RegisteredBuild, ...]
     evaluations: list[ListedEvaluation]
     promotions: list[ListedPromotion]
     switches: list[ListedSwitch]
@@ -112,6 +111,7 @@ def show_model_version(connection: Connection, model_version_id: int) -> ModelDe
     ]
     return ModelDetails(
         **vars(version),
+        builds=list_builds(connection, model_version_id),
         evaluations=evaluations,
         promotions=list(read_records(connection.execute(text(PROMOTIONS), parameters), ListedPromotion)),
         switches=list(read_records(connection.execute(text(SWITCHES), parameters), ListedSwitch)),
@@ -124,8 +124,11 @@ VERSIONS = """
            coalesce(l.model_version_id = v.model_version_id, false) AS is_live,
            EXISTS (SELECT FROM catalog.switches s WHERE s.model_version_id = v.model_version_id) AS was_live,
            (SELECT min(t.run_id) FROM catalog.trainings t
-            WHERE t.model_version_id IN (v.model_version_id, v.built_from)) AS run_id,
-           v.engine, v.precision, v.built_from, v.data_snapshot, v.artifact_uri,
+            WHERE t.model_version_id = v.model_version_id) AS run_id,
+           (SELECT array_agg(concat_ws(' ', b.engine, b.precision, 'on', b.device_class) ORDER BY b.build_id)
+            FROM catalog.model_builds b
+            WHERE b.model_version_id = v.model_version_id AND b.artifact_uri IS NOT NULL) AS builds,
+           v.data_snapshot, v.artifact_uri,
            to_char(v.created_at AT TIME ZONE 'UTC', :time_format) AS created_at,
            v.weights_sha256, v.categories, v.dimensions, v.preprocessing, v.code_version, v.library_versions, v.metrics
     FROM catalog.model_versions v

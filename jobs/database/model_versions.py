@@ -14,11 +14,7 @@ MODEL_KINDS: tuple[ModelKind, ...] = ("classifier", "encoder")
 
 @dataclass(frozen=True)
 class NewModelVersion:
-    """A checkpoint to register. Only classifiers have ``categories``, and only encoders have ``dimensions``.
-
-    Without a ``precision``, each machine uses its default. ``built_from`` is the trained version that this build was
-    made from, and ``fidelity`` lists the builds that were tried.
-    """
+    """A checkpoint to register. Only classifiers have ``categories``, and only encoders have ``dimensions``."""
 
     kind: ModelKind
     artifact_uri: str
@@ -30,15 +26,11 @@ class NewModelVersion:
     code_version: str
     library_versions: dict[str, str]
     metrics: dict[str, float]
-    engine: str = "torch"
-    precision: str | None = None
-    built_from: int | None = None
-    fidelity: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered checkpoint with its engine and precision."""
+    """A registered checkpoint."""
 
     model_version_id: int
     kind: ModelKind
@@ -46,8 +38,7 @@ class ModelVersion:
     weights_sha256: str
     categories: tuple[str, ...]
     dimensions: int | None
-    engine: str
-    precision: str | None
+    data_snapshot: str | None
 
     @property
     def vector_dimensions(self) -> int:
@@ -59,19 +50,15 @@ class ModelVersion:
 def insert_model_version(connection: Connection, version: NewModelVersion) -> ModelVersion:
     """Register a checkpoint. If its artifact is already registered, update and return that version."""
     statement = """
-        INSERT INTO catalog.model_versions AS v (kind, artifact_uri, weights_sha256, preprocessing, categories,
-            dimensions, data_snapshot, code_version, library_versions, metrics, engine, precision, built_from,
-            built_at, fidelity)
+        INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories,
+            dimensions, data_snapshot, code_version, library_versions, metrics)
         VALUES (:kind, :artifact_uri, :weights_sha256, :preprocessing, :categories, :dimensions, :data_snapshot,
-            :code_version, :library_versions, :metrics, :engine, :precision, :built_from,
-            CASE WHEN CAST(:built_from AS integer) IS NOT NULL THEN clock_timestamp() END, :fidelity)
-        ON CONFLICT (kind, artifact_uri) DO UPDATE
-        SET metrics = excluded.metrics, built_from = coalesce(excluded.built_from, v.built_from),
-            built_at = coalesce(excluded.built_at, v.built_at), fidelity = coalesce(excluded.fidelity, v.fidelity)
+            :code_version, :library_versions, :metrics)
+        ON CONFLICT (kind, artifact_uri) DO UPDATE SET metrics = excluded.metrics
         RETURNING *
     """
     rows = connection.execute(
-        text_with_json(statement, "preprocessing", "library_versions", "metrics", "fidelity"),
+        text_with_json(statement, "preprocessing", "library_versions", "metrics"),
         {**vars(version), "categories": list(version.categories) if version.categories else None},
     )
     return next(read_records(rows, ModelVersion))
@@ -81,15 +68,6 @@ def read_model_version(connection: Connection, model_version_id: int) -> ModelVe
     """Return a version by its id. The id must exist, for example because it comes from a foreign key."""
     statement = text("SELECT * FROM catalog.model_versions WHERE model_version_id = :id")
     return next(read_records(connection.execute(statement, {"id": model_version_id}), ModelVersion))
-
-
-def find_build_version(connection: Connection, trained_version_id: int) -> int | None:
-    """Return the latest build of a trained version, or None if it has none."""
-    statement = text("""
-        SELECT model_version_id FROM catalog.model_versions WHERE built_from = :id ORDER BY built_at DESC LIMIT 1
-    """)
-    found: int | None = connection.execute(statement, {"id": trained_version_id}).scalar_one_or_none()
-    return found
 
 
 def read_champion(connection: Connection, kind: ModelKind) -> ModelVersion | None:

@@ -138,10 +138,16 @@ def sum_run_and_parts(connection: Connection, run_id: str) -> WorkCounts:
 
 
 def read_recent_speed(connection: Connection) -> float | None:
-    """Return images per second and process over the latest 20 chunks with new predictions, or None without any."""
+    """Return images per second and process of the slowest class of device over the latest 20 chunks.
+
+    Only chunks with new predictions count. None without any.
+    """
     statement = text("""
-        SELECT sum(entries) / nullif(sum(wall_seconds), 0)
-        FROM (SELECT * FROM catalog.run_chunks WHERE tagged > 0 ORDER BY committed_at DESC LIMIT 20) latest
+        SELECT min(images_per_second) FROM (
+            SELECT sum(entries) / nullif(sum(wall_seconds), 0) AS images_per_second
+            FROM (SELECT * FROM catalog.run_chunks WHERE tagged > 0 ORDER BY committed_at DESC LIMIT 20) latest
+            GROUP BY device_class
+        ) classes
     """)
     images_per_second: float | None = connection.execute(statement).scalar_one()
     return images_per_second

@@ -111,8 +111,10 @@ def record_contents(connection: Connection, contents: Sequence[SeenContent]) -> 
     )
 
 
-def upsert_tags(connection: Connection, classifier_version_id: int | None, tags: Sequence[Tag]) -> None:
-    """Store tags of a classifier. If it is None, there are no tags."""
+def upsert_tags(
+    connection: Connection, classifier_version_id: int | None, build_id: int | None, tags: Sequence[Tag]
+) -> None:
+    """Store tags that a build of a classifier has computed. If there is no classifier, there are no tags."""
     if not tags:
         return
     columns = {
@@ -126,15 +128,16 @@ def upsert_tags(connection: Connection, classifier_version_id: int | None, tags:
     _stage(connection, STAGED_TAGS, columns)
     connection.execute(
         text("""
-            INSERT INTO catalog.image_tags (image_id, classifier_version_id, category, confidence, top_3,
+            INSERT INTO catalog.image_tags (image_id, classifier_version_id, build_id, category, confidence, top_3,
                                             probabilities, content_hash)
-            SELECT image_id, :classifier, category, confidence, top_3, probabilities, content_hash
+            SELECT image_id, :classifier, :build, category, confidence, top_3, probabilities, content_hash
             FROM pg_temp.staged_tags
             ON CONFLICT (image_id, classifier_version_id) DO UPDATE
-            SET category = excluded.category, confidence = excluded.confidence, top_3 = excluded.top_3,
-                probabilities = excluded.probabilities, content_hash = excluded.content_hash, tagged_at = now()
+            SET build_id = excluded.build_id, category = excluded.category, confidence = excluded.confidence,
+                top_3 = excluded.top_3, probabilities = excluded.probabilities,
+                content_hash = excluded.content_hash, tagged_at = now()
         """),
-        {"classifier": classifier_version_id},
+        {"classifier": classifier_version_id, "build": build_id},
     )
 
 
@@ -144,9 +147,10 @@ def copy_tags(connection: Connection, classifier_version_id: int | None, copies:
         return
     copied = connection.execute(
         text("""
-            INSERT INTO catalog.image_tags (image_id, classifier_version_id, category, confidence, top_3,
+            INSERT INTO catalog.image_tags (image_id, classifier_version_id, build_id, category, confidence, top_3,
                                             probabilities, content_hash)
-            SELECT s.image_id, :classifier, t.category, t.confidence, t.top_3, t.probabilities, t.content_hash
+            SELECT s.image_id, :classifier, t.build_id, t.category, t.confidence, t.top_3, t.probabilities,
+                   t.content_hash
             FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS bytea[])) AS s (image_id, content_hash)
             CROSS JOIN LATERAL (
                 SELECT * FROM catalog.image_tags t
@@ -154,16 +158,17 @@ def copy_tags(connection: Connection, classifier_version_id: int | None, copies:
                 ORDER BY t.tagged_at DESC, t.image_id LIMIT 1
             ) t
             ON CONFLICT (image_id, classifier_version_id) DO UPDATE
-            SET category = excluded.category, confidence = excluded.confidence, top_3 = excluded.top_3,
-                probabilities = excluded.probabilities, content_hash = excluded.content_hash, tagged_at = now()
+            SET build_id = excluded.build_id, category = excluded.category, confidence = excluded.confidence,
+                top_3 = excluded.top_3, probabilities = excluded.probabilities,
+                content_hash = excluded.content_hash, tagged_at = now()
         """),
         {"classifier": classifier_version_id, **_copy_parameters(copies)},
     )
     _require_all_copied(copied.rowcount, copies)
 
 
-def upsert_embeddings(connection: Connection, space_id: int, embeddings: Sequence[Embedding]) -> None:
-    """Store vectors of an encoder."""
+def upsert_embeddings(connection: Connection, space_id: int, build_id: int, embeddings: Sequence[Embedding]) -> None:
+    """Store vectors that a build of an encoder has computed."""
     if not embeddings:
         return
     columns = {
@@ -174,12 +179,13 @@ def upsert_embeddings(connection: Connection, space_id: int, embeddings: Sequenc
     _stage(connection, STAGED_EMBEDDINGS, columns)
     connection.execute(
         text("""
-            INSERT INTO catalog.image_embeddings (space_id, image_id, content_hash, embedding)
-            SELECT :space, image_id, content_hash, embedding FROM pg_temp.staged_embeddings
+            INSERT INTO catalog.image_embeddings (space_id, image_id, build_id, content_hash, embedding)
+            SELECT :space, image_id, :build, content_hash, embedding FROM pg_temp.staged_embeddings
             ON CONFLICT (space_id, image_id) DO UPDATE
-            SET content_hash = excluded.content_hash, embedding = excluded.embedding, embedded_at = now()
+            SET build_id = excluded.build_id, content_hash = excluded.content_hash, embedding = excluded.embedding,
+                embedded_at = now()
         """),
-        {"space": space_id},
+        {"space": space_id, "build": build_id},
     )
 
 
@@ -187,8 +193,8 @@ def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[Cont
     """Give each image the vector that the space has for the same bytes."""
     copied = connection.execute(
         text("""
-            INSERT INTO catalog.image_embeddings (space_id, image_id, content_hash, embedding)
-            SELECT :space, s.image_id, e.content_hash, e.embedding
+            INSERT INTO catalog.image_embeddings (space_id, image_id, build_id, content_hash, embedding)
+            SELECT :space, s.image_id, e.build_id, e.content_hash, e.embedding
             FROM unnest(CAST(:ids AS bigint[]), CAST(:hashes AS bytea[])) AS s (image_id, content_hash)
             CROSS JOIN LATERAL (
                 SELECT * FROM catalog.image_embeddings e
@@ -196,7 +202,8 @@ def copy_embeddings(connection: Connection, space_id: int, copies: Sequence[Cont
                 ORDER BY e.embedded_at DESC, e.image_id LIMIT 1
             ) e
             ON CONFLICT (space_id, image_id) DO UPDATE
-            SET content_hash = excluded.content_hash, embedding = excluded.embedding, embedded_at = now()
+            SET build_id = excluded.build_id, content_hash = excluded.content_hash, embedding = excluded.embedding,
+                embedded_at = now()
         """),
         {"space": space_id, **_copy_parameters(copies)},
     )

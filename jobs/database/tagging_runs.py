@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.database.model_builds import DeviceClass
 from jobs.database.records import read_record, text_with_json
 from jobs.database.run_history import RunTotals
 from jobs.errors import NotFoundError, RefusedError
@@ -56,6 +57,7 @@ class ChunkCounts:
     ``wall_seconds`` is the time between two commits. The counts by category and confidence do not include copied tags,
     because they are compared with a `DriftReference`. ``waiting_seconds`` is the time blocked on each resource before
     this chunk was written. ``embedded`` includes copied vectors. ``has_index`` says whether the space had an index.
+    ``device_class`` is what ran the models.
     """
 
     entries: int
@@ -73,6 +75,7 @@ class ChunkCounts:
     waiting_seconds: dict[str, float] = field(default_factory=dict)
     embedded: int = 0
     has_index: bool = False
+    device_class: DeviceClass = "cpu"
 
 
 def has_requested_retraining(connection: Connection, run_id: str, days: int) -> bool:
@@ -167,10 +170,10 @@ def insert_chunk(connection: Connection, run_id: str, shard: int, chunk: int, co
     statement = """
         INSERT INTO catalog.run_chunks (run_id, shard, chunk, entries, tagged, reused, failed, failure_reasons,
             read_seconds, decode_seconds, predict_seconds, write_seconds, wall_seconds, category_counts,
-            confidence_counts, waiting_seconds, embedded, has_index)
+            confidence_counts, waiting_seconds, embedded, has_index, device_class)
         VALUES (:run, :shard, :chunk, :entries, :tagged, :reused, :failed, :failure_reasons,
             :read_seconds, :decode_seconds, :predict_seconds, :write_seconds, :wall_seconds, :category_counts,
-            :confidence_counts, :waiting_seconds, :embedded, :has_index)
+            :confidence_counts, :waiting_seconds, :embedded, :has_index, :device_class)
     """
     connection.execute(
         text_with_json(statement, "failure_reasons", "category_counts", "confidence_counts", "waiting_seconds"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -36,8 +37,22 @@ class DueImage:
     needs_embedding: bool
 
 
-def stream_due_images(connection: Connection, query: WorkQuery) -> Iterator[DueImage]:
-    """Yield the due images, sorted by what they need and then by etag, which puts equal bytes next to each other."""
+@dataclass(frozen=True)
+class DueImages:
+    """The images that are due, and their number, which is known before they are read."""
+
+    total: int
+    images: Iterator[DueImage]
+
+
+@dataclass(frozen=True)
+class _CountedImage:
+    image: DueImage
+    total: int
+
+
+def stream_due_images(connection: Connection, query: WorkQuery) -> DueImages:
+    """Stream the due images, sorted by what they need and then by etag, which puts equal bytes next to each other."""
     statement = text("""
         SELECT i.image_id, i.object_key, i.etag, i.size_bytes,
                CASE WHEN f.etag = i.etag THEN 'retry'
@@ -48,7 +63,8 @@ def stream_due_images(connection: Connection, query: WorkQuery) -> Iterator[DueI
                     WHEN f.image_id IS NOT NULL OR i.width IS NOT NULL THEN 'changed'
                     ELSE 'new' END AS reason,
                CAST(:classifier AS integer) IS NOT NULL AND (:force OR t.image_id IS NULL) AS needs_tag,
-               :force OR e.image_id IS NULL AS needs_embedding
+               :force OR e.image_id IS NULL AS needs_embedding,
+               least(count(*) OVER (), CAST(:limit AS bigint)) AS total
         FROM catalog.images i
         LEFT JOIN catalog.image_tags t
                ON t.image_id = i.image_id AND t.classifier_version_id = :classifier AND t.content_hash = i.content_hash
@@ -65,7 +81,12 @@ def stream_due_images(connection: Connection, query: WorkQuery) -> Iterator[DueI
         LIMIT :limit
     """)
     parameters = {**vars(query), "retryable": list(query.retryable)}
-    return read_records(connection.execute(statement, parameters, execution_options={"yield_per": 1000}), DueImage)
+    rows = connection.execute(statement, parameters, execution_options={"yield_per": 1000})
+    counted = read_records(rows, _CountedImage)
+    first = next(counted, None)
+    if first is None:
+        return DueImages(0, iter(()))
+    return DueImages(first.total, (one.image for one in chain([first], counted)))
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ even if others are promoted in the meantime.
 
 import io
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -17,11 +18,17 @@ import pyarrow.parquet as pq
 
 from jobs.connections import Connections
 from jobs.database.tagging_runs import PlannedShard, RunModels
-from jobs.database.tagging_work import DueImage
+from jobs.database.tagging_work import DueImage, DueImages
 from jobs.errors import PermanentError
+from jobs.settings import ComputeSettings
 from jobs.storage.locations import manifest_location, shard_location
 
 HEADER_KEY = b"catalog_tagger"
+SHARD_SECONDS = 600
+FIRST_SHARD_SIZE = 8192
+"""Images in a shard before any run has shown how fast a process is."""
+MAX_SHARD_SIZE = 200_000
+"""A job has the list of its shard in memory, which takes 0.1 GB at this size."""
 _FIELDS: "list[pa.Field[Any]]" = [
     pa.field("image_id", pa.int64(), nullable=False),
     pa.field("object_key", pa.string(), nullable=False),
@@ -84,10 +91,29 @@ def decode_shard(content: bytes) -> Shard:
         ) from None
 
 
+def choose_shard_size(images: int, images_per_second: float | None, compute: ComputeSettings) -> int:
+    """Return the number of images in a shard that takes about ten minutes, or less if there are idle slots.
+
+    ``images_per_second`` is the speed of a process in the latest runs, None before the first.
+    """
+    if compute.shard_size:
+        return compute.shard_size
+    timed = math.ceil(SHARD_SECONDS * images_per_second) if images_per_second else FIRST_SHARD_SIZE
+    return max(compute.chunk_size, min(timed, MAX_SHARD_SIZE, math.ceil(images / compute.tagging_slots)))
+
+
 class ManifestWriter:
     """Split the images of a run into shards, write the shards to the bucket, and count the images."""
 
-    def __init__(self, connections: Connections, run_id: str, models: RunModels, *, force: bool = False) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        run_id: str,
+        models: RunModels,
+        images_per_second: float | None,
+        *,
+        force: bool = False,
+    ) -> None:
         self.run_id = run_id
         self.models = models
         self.location = manifest_location(connections.artifacts, run_id)
@@ -95,14 +121,15 @@ class ManifestWriter:
         self.reasons: Counter[str] = Counter()
         self._force = force
         self._store = connections.store
-        self._shard_size = connections.settings.compute.shard_size
-        self._chunk_size = connections.settings.compute.chunk_size
+        self._images_per_second = images_per_second
+        self._compute = connections.settings.compute
 
-    def write(self, bucket: str, due: Iterator[DueImage]) -> None:
+    def write(self, bucket: str, due: DueImages) -> None:
         """Append shards with the images of one bucket."""
-        while images := list(islice(due, self._shard_size)):
+        size = choose_shard_size(due.total, self._images_per_second, self._compute)
+        while images := list(islice(due.images, size)):
             header = ShardHeader(self.run_id, len(self.shards), bucket, self.models, self._force)
-            content = encode_shard(header, images, self._chunk_size)
+            content = encode_shard(header, images, self._compute.chunk_size)
             self._store.write(shard_location(self.location, header.shard), content)
             self.reasons.update(image.reason for image in images)
-            self.shards.append(PlannedShard(entries=len(images), chunks=-(-len(images) // self._chunk_size)))
+            self.shards.append(PlannedShard(entries=len(images), chunks=-(-len(images) // self._compute.chunk_size)))

@@ -3,7 +3,6 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection
@@ -19,7 +18,7 @@ from jobs.database.model_versions import (
 from jobs.database.run_history import read_recent_speed
 from jobs.database.spaces import find_space, open_space
 from jobs.database.tagging_runs import Purpose, RunModels, TaggingRun, insert_run, lock_run, read_run
-from jobs.database.tagging_work import DueImage, WorkQuery, stream_due_images
+from jobs.database.tagging_work import DueImages, WorkQuery, stream_due_images
 from jobs.errors import RefusedError
 from jobs.failures import RETRYABLE_REASONS
 from jobs.ingest.discover import discover_images
@@ -65,8 +64,8 @@ def preview_run(connections: Connections, options: IngestOptions) -> RunPlan:
         models = _read_live_models(connection)
         space_id = find_space(connection, models.encoder.model_version_id)
         max_attempts = connections.settings.runs.max_attempts
-        images = stream_due(connection, source, models.classifier_version_id, space_id, max_attempts, options)
-        due = Counter(image.reason for image in images)
+        due_images = stream_due(connection, source, models.classifier_version_id, space_id, max_attempts, options)
+        due = Counter(image.reason for image in due_images.images)
         plan = RunPlan(
             run_id="",
             source_uri=str(source),
@@ -106,7 +105,8 @@ def plan_run(connections: Connections, run_id: str, options: IngestOptions) -> R
         # Open the space after the listing: opening locks the partitioned table, and a listing may take minutes.
         space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
         models = RunModels(live.classifier_version_id, encoder.model_version_id, space_id)
-        manifest = ManifestWriter(connections, run_id, models, force=options.force)
+        speed = read_recent_speed(connection)
+        manifest = ManifestWriter(connections, run_id, models, speed, force=options.force)
         max_attempts = connections.settings.runs.max_attempts
         due = stream_due(connection, source, models.classifier_version_id, space_id, max_attempts, options)
         manifest.write(source.bucket, due)
@@ -153,8 +153,8 @@ def stream_due(
     space: int | None,
     max_attempts: int,
     options: IngestOptions,
-) -> Iterator[DueImage]:
-    """Yield the images in a folder that lack a tag of the classifier or a vector in the space.
+) -> DueImages:
+    """Stream the images in a folder that lack a tag of the classifier or a vector in the space.
 
     ``classifier`` and ``space`` are None if they do not exist.
     """

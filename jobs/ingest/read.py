@@ -66,8 +66,8 @@ class DeduplicatedBatch:
 class Deduplicator:
     """Decide for each image of a shard whether to run the models or to copy the results of equal bytes.
 
-    Bytes of an earlier image in the same shard count as known even before they are committed. This is safe because
-    chunks are written in order, so the results exist when the copies are made.
+    Bytes of an earlier image in the same shard count as known even before they are committed. This is safe because a
+    chunk makes its copies after all earlier chunks are committed.
     """
 
     def __init__(self, find_known: Callable[[Sequence[bytes]], KnownContent]) -> None:

@@ -20,6 +20,15 @@ DAYS_BETWEEN_RETRAININGS = 7
 """Drift triggers retraining at most this often, because the labels hardly change in less time."""
 
 
+ADVICE = {
+    "bucket": "Move the workers closer to the bucket, or raise CATALOG_DECODE_PROCESSES: each has four reading threads",
+    "decode": "Use a machine with more cores; CATALOG_DECODE_PROCESSES is one for each core by default",
+    "forward": "The models are the limit: use a GPU, more workers (CATALOG_TAGGING_SLOTS) or smaller models",
+    "database": "Check the disks and the load of the database; more shards at the same time do not help",
+}
+"""What relieves each bottleneck."""
+
+
 @dataclass(frozen=True)
 class IndexFilling:
     """Numbers of vectors written before the index was built and into an existing index, and a sentence about them."""
@@ -63,7 +72,8 @@ class RunReport:
 
     Stage seconds are summed over parallel workers. ``images_per_second`` covers the time from the start of the first
     chunk to the commit of the last, ``duration_seconds`` the time from planning to this report. ``bottleneck`` is the
-    resource that shards waited for longest: bucket, decode, forward or database. ``drift`` is None if the classifier
+    resource that shards waited for longest: bucket, decode, forward or database. ``advice`` says what would relieve it.
+    ``drift`` is None if the classifier
     has no reference. A failed run never requests a retraining.
     """
 
@@ -83,6 +93,7 @@ class RunReport:
     write_seconds: float
     waiting: dict[str, Wait]
     bottleneck: str | None
+    advice: str | None
     duration_seconds: float
     index: IndexFilling
     drift: DriftReport | None
@@ -145,6 +156,7 @@ def find_run_error(totals: RunTotals, failed_share_limit: float) -> str | None:
 def _build_report(
     run: TaggingRun, totals: RunTotals, index: IndexFilling, drift: DriftReport | None, asks: bool, state: RunState
 ) -> RunReport:
+    bottleneck = max(totals.waiting_seconds, key=totals.waiting_seconds.__getitem__, default=None)
     return RunReport(
         run_id=run.run_id,
         state=state,
@@ -164,7 +176,8 @@ def _build_report(
             resource: Wait(round(seconds, 3), round(seconds / totals.wall_seconds, 3))
             for resource, seconds in totals.waiting_seconds.items()
         },
-        bottleneck=max(totals.waiting_seconds, key=totals.waiting_seconds.__getitem__, default=None),
+        bottleneck=bottleneck,
+        advice=ADVICE.get(bottleneck) if bottleneck else None,
         duration_seconds=round(totals.duration_seconds, 3),
         index=index,
         drift=drift,

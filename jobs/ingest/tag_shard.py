@@ -17,22 +17,24 @@ from jobs.errors import RetryableError, TerminatedError
 from jobs.images.decode import MIN_SIDE_PIXELS, Decode, DecodeLimits, prepare_image
 from jobs.images.decode_pool import DecodePool
 from jobs.ingest.manifest import Shard, decode_shard
-from jobs.ingest.pipeline import PipelineSettings, ShardPipeline
+from jobs.ingest.pipeline import PipelineSettings, RunPredictor, ShardPipeline
 from jobs.ingest.read import Deduplicator
+from jobs.ingest.write import UsedBuilds
+from jobs.models.builds import fetch_build
 from jobs.models.engine import EngineSettings
 from jobs.models.predictor import Predictor, load_predictor
-from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
 from jobs.stopping import finish_steps, is_stop_requested
 from jobs.storage.locations import manifest_location, shard_location
 
 log = logging.getLogger(__name__)
 
-BATCH_BYTES = 16_000_000
-"""Maximum size of the files in a batch. Typical batches have 1 to 2 MB. Up to six batches are in memory between
-reading and decoding, so they take at most 100 MB, however large the images are."""
+MIN_BATCH_BYTES = 16_000_000
+BATCH_BYTES_PER_IMAGE = 500_000
+"""Maximum size of the files in a batch, for each image that a full batch has. Up to six batches are in memory between
+reading and decoding, so they take at most 100 MB on a CPU and 800 MB on a GPU, however large the images are."""
 
-LoadPredictor = Callable[[RunModels], Predictor]
+LoadModels = Callable[[RunModels], RunPredictor]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ShardTagger:
 
     def __init__(self, connections: Connections, device_index: int = 0) -> None:
         self._connections = connections
-        self._load = cache(partial(_load_predictor, connections, device_index))
+        self._load = cache(partial(_load_models, connections, device_index))
 
     def tag(self, run_id: str, shards: Sequence[int]) -> list[ShardReport]:
         """Tag shards of a planned run. Skip finished shards at almost no cost.
@@ -69,9 +71,9 @@ class ShardTagger:
 
 
 def tag_shard(
-    connections: Connections, run_id: str, shard_number: int, load: LoadPredictor, decode_pool: DecodePool
+    connections: Connections, run_id: str, shard_number: int, load: LoadModels, decode_pool: DecodePool
 ) -> ShardReport:
-    """Tag one shard of a planned run, resuming after its last committed chunk. Call ``load`` only if work is left.
+    """Tag those chunks of a shard that are not committed yet. Call ``load`` only if there are any.
 
     Raises:
         RetryableError: the bucket or database is unavailable, or another process is tagging this shard.
@@ -91,8 +93,7 @@ def tag_shard(
         counts: list[ChunkCounts] = []
         if len(finished) < len(shard.chunks):
             progress.report("loading the models")
-            predictor = load(shard.header.models)
-            pipeline = _make_pipeline(connections, shard, predictor, decode_pool)
+            pipeline = _make_pipeline(connections, shard, load(shard.header.models), decode_pool)
             counts = _tag_chunks(pipeline, shard, finished, progress)
         if len(finished) + len(counts) < len(shard.chunks):
             raise TerminatedError(f"stopped after {len(counts)} chunks of shard {shard_number}. Run it again to resume")
@@ -122,19 +123,20 @@ def _lock_shard(engine: Engine, run_id: str, shard: int) -> Iterator[None]:
 
 
 def _make_pipeline(
-    connections: Connections, shard: Shard, predictor: Predictor, decode_pool: DecodePool
+    connections: Connections, shard: Shard, models: RunPredictor, decode_pool: DecodePool
 ) -> ShardPipeline:
-    settings = connections.settings
+    settings, predictor = connections.settings, models.predictor
+    batch_size = settings.compute.batch_size or predictor.batch_size
     return ShardPipeline(
         connections.store,
         connections.engine,
         shard.header,
         Deduplicator(partial(_find_known, connections.engine, shard)),
-        _choose_decoder(connections, shard.header.shard, predictor, decode_pool),
-        predictor,
+        _make_decoder(connections, predictor, decode_pool),
+        models,
         PipelineSettings(
-            batch_size=settings.compute.batch_size or predictor.batch_size,
-            batch_bytes=BATCH_BYTES,
+            batch_size=batch_size,
+            batch_bytes=max(MIN_BATCH_BYTES, batch_size * BATCH_BYTES_PER_IMAGE),
             read_threads=settings.compute.read_threads,
             predict_threads=predictor.passes,
             max_object_bytes=settings.images.max_object_bytes,
@@ -142,16 +144,11 @@ def _make_pipeline(
     )
 
 
-def _choose_decoder(connections: Connections, shard: int, predictor: Predictor, decode_pool: DecodePool) -> Decode:
-    images, compute = connections.settings.images, connections.settings.compute
-    geometries = predictor.geometries
-    limits = DecodeLimits(images.max_pixels, MIN_SIDE_PIXELS, target_side=2 * predictor.largest_side)
-    on_cpu = partial(decode_pool.decode, partial(prepare_image, limits=limits, geometries=geometries))
-    if compute.jpeg_decoder == "cpu":
-        return on_cpu
-    from jobs.ingest.decode_on_gpu import GpuDecoder, require_gpu
-
-    return GpuDecoder(require_gpu(compute.device, shard), limits, geometries, on_cpu).decode
+def _make_decoder(connections: Connections, predictor: Predictor, decode_pool: DecodePool) -> Decode:
+    target_side = 2 * predictor.largest_side
+    limits = DecodeLimits(connections.settings.images.max_pixels, MIN_SIDE_PIXELS, target_side)
+    prepare = partial(prepare_image, limits=limits, geometries=predictor.geometries)
+    return partial(decode_pool.decode, prepare)
 
 
 def _tag_chunks(
@@ -183,16 +180,17 @@ def _find_known(engine: Engine, shard: Shard, hashes: Sequence[bytes]) -> KnownC
         return find_known_content(connection, hashes, models.classifier_version_id, models.space_id)
 
 
-def _load_predictor(connections: Connections, device_index: int, models: RunModels) -> Predictor:
-    """Fetch and load the versions that a run was planned with."""
+def _load_models(connections: Connections, device_index: int, models: RunModels) -> RunPredictor:
+    """Fetch and load the builds of the versions that a run was planned with."""
     settings = connections.settings
     version_ids = [version_id for version_id in (models.classifier_version_id, models.encoder_version_id) if version_id]
     with connections.engine.connect() as connection:
         versions = [read_model_version(connection, version_id) for version_id in version_ids]
-    model_cache = settings.locations.model_cache
-    folders = {version.kind: fetch_checkpoint(connections.store, version, model_cache) for version in versions}
+    fetched = {version.kind: fetch_build(connections, version) for version in versions}
+    builds = {kind: build.build_id for kind, (build, _) in fetched.items()}
+    folders = {kind: folder for kind, (_, folder) in fetched.items()}
     engine_settings = EngineSettings(settings.compute.device, settings.compute.precision, device_index)
     predictor = load_predictor(folders.get("classifier"), folders["encoder"], engine_settings)
     loaded = zip(versions, predictor.models, strict=True)
     log.info("loaded %s", " and ".join(f"{v.kind} {v.model_version_id} ({model.description})" for v, model in loaded))
-    return predictor
+    return RunPredictor(predictor, UsedBuilds(builds.get("classifier"), builds["encoder"], predictor.device_class))

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from sqlalchemy import Engine
 
 from jobs.database.drift_references import CONFIDENCE_BINS
 from jobs.database.item_failures import ItemFailure, keep_current, record_failures, resolve_failures
+from jobs.database.model_builds import DeviceClass
 from jobs.database.spaces import has_space_index
 from jobs.database.tagging_results import (
     ContentCopy,
@@ -60,15 +61,32 @@ class TaggingResults:
         return TaggingResults(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
 
+@dataclass(frozen=True)
+class UsedBuilds:
+    """The ids of the builds that computed the results, and what ran them. Without a classifier, its id is None."""
+
+    classifier: int | None
+    encoder: int
+    device_class: DeviceClass
+
+
 def write_chunk(
     engine: Engine,
     header: ShardHeader,
     chunk: int,
     results: TaggingResults,
-    last_commit: float,
+    builds: UsedBuilds,
     waiting_seconds: Mapping[str, float],
+    take_lap: Callable[[], float],
+    wait_for_earlier: Callable[[], None],
 ) -> ChunkCounts:
-    """Commit a chunk with its ledger row. ``last_commit`` is the `time.perf_counter` of the previous commit."""
+    """Commit a chunk with its ledger row. Other chunks may be written at the same time, on other connections.
+
+    ``take_lap`` returns the seconds since the previous commit of the shard. ``wait_for_earlier`` returns once all
+    earlier chunks are committed, whose results this one may have to copy.
+    """
+    if results.tag_copies or results.embedding_copies:
+        wait_for_earlier()
     started = time.perf_counter()
     models = header.models
     with engine.begin() as connection:
@@ -77,9 +95,9 @@ def write_chunk(
         superseded = len(results.failures) - len(current)
         results = replace(results, failures=current)
         record_contents(connection, results.contents)
-        upsert_tags(connection, models.classifier_version_id, results.tags)
+        upsert_tags(connection, models.classifier_version_id, builds.classifier, results.tags)
         copy_tags(connection, models.classifier_version_id, results.tag_copies)
-        upsert_embeddings(connection, models.space_id, results.embeddings)
+        upsert_embeddings(connection, models.space_id, builds.encoder, results.embeddings)
         copy_embeddings(connection, models.space_id, results.embedding_copies)
         record_failures(connection, header.run_id, results.failures)
         delete_stale_results(
@@ -88,7 +106,6 @@ def write_chunk(
         resolve_failures(connection, [content.image_id for content in results.contents])
         # Check for the index after the writes, which prevent others from building one before the commit.
         has_index = has_space_index(connection, models.space_id)
-        now = time.perf_counter()
         counts = ChunkCounts(
             entries=len(results.contents) + len(results.failures) + superseded,
             tagged=len(results.contents) - results.reused,
@@ -98,13 +115,14 @@ def write_chunk(
             read_seconds=results.seconds.read,
             decode_seconds=results.seconds.decode,
             predict_seconds=results.seconds.predict,
-            write_seconds=now - started,
-            wall_seconds=now - last_commit,
+            write_seconds=time.perf_counter() - started,
+            wall_seconds=take_lap(),
             category_counts=dict(Counter(tag.category for tag in results.tags)),
             confidence_counts=count_confidences([tag.confidence for tag in results.tags]),
             waiting_seconds=dict(waiting_seconds),
             embedded=len(results.embeddings) + len(results.embedding_copies),
             has_index=has_index,
+            device_class=builds.device_class,
         )
         insert_chunk(connection, header.run_id, header.shard, chunk, counts)
     return counts

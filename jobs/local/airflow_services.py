@@ -18,6 +18,7 @@ from typing import Self
 
 import psutil
 
+from jobs.cores import count_cores
 from jobs.errors import ConfigurationError, RetryableError
 from jobs.local.ports import LOOPBACK, fetch_page
 from jobs.local.services import Command, Service, keep_previous_log, open_private_log, open_process, quote_log
@@ -127,7 +128,7 @@ def choose_task_slots() -> int:
     Two, because a task leaves cores idle while it starts, reads or writes. Each further task would need 2 GB of memory.
     """
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    fitting = min(len(os.sched_getaffinity(0)), psutil.virtual_memory().total // _TASK_BYTES)
+    fitting = min(count_cores(), psutil.virtual_memory().total // _TASK_BYTES)
     return gpus or max(1, min(2, fitting))
 
 
@@ -188,8 +189,12 @@ def _make_configuration(
             "orphaned_tasks_check_interval": "30",
             "task_instance_heartbeat_timeout": "120",
         },
-        # Tasks must survive a restart of the API server, which takes longer than the default number of retries.
-        "workers": {"execution_api_retries": "8"},
+        "workers": {
+            # Tasks must survive a restart of the API server, which takes longer than the default number of retries.
+            "execution_api_retries": "8",
+            # The end of a task is often noticed only at its next heartbeat, which is five seconds away by default.
+            "min_heartbeat_interval": "1",
+        },
         "dag_processor": {
             "refresh_interval": "10",
             "parsing_processes": "1",
@@ -220,7 +225,8 @@ def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], p
         "PATH": os.pathsep.join(paths),
         "PYTHONPATH": str(PROJECT_ROOT),
         "PYTHONUNBUFFERED": "1",
-        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // pool_slots)),
+        "CATALOG_TAGGING_SLOTS": str(pool_slots),
+        "OMP_NUM_THREADS": str(max(1, count_cores() // pool_slots)),
         "NO_PROXY": LOOPBACK,
         "no_proxy": LOOPBACK,
         # Airflow's process titles would otherwise overwrite the environment, which contains the stack id.

@@ -1,6 +1,5 @@
 """Choose the device and precision of the forward pass."""
 
-import os
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -9,8 +8,10 @@ from typing import cast
 
 import torch
 
+from jobs.cores import count_cores
+from jobs.database.model_builds import Precision
 from jobs.errors import ConfigurationError
-from jobs.models.image_model import Precision, choose_float
+from jobs.models.image_model import choose_float
 
 PRECISIONS: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_FEATURES: dict[Precision, frozenset[str]] = {
@@ -38,6 +39,10 @@ class Device:
     def precision(self) -> Precision:
         """Name of the dtype."""
         return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
+
+    def describe(self) -> str:
+        """Return the name of the GPU."""
+        return torch.cuda.get_device_name(self.torch_device)
 
     def in_precision(self, precision: Precision) -> "Device":
         """Return the same device with another precision."""
@@ -114,7 +119,7 @@ def prepare_passes(device: Device) -> int:
     if device.is_cuda:
         return 2
     torch.set_num_threads(1)
-    return len(os.sched_getaffinity(0))
+    return count_cores()
 
 
 def use_own_stream(device: Device) -> AbstractContextManager[object]:

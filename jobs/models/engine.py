@@ -1,10 +1,10 @@
-"""Load a model with the engine that serves it; import torch only for models that run in torch."""
+"""Load a model with the engine that serves it. Import torch, and Transformers, only for models that need them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.database.model_versions import ModelKind
-from jobs.models.image_model import ImageModel, read_build
+from jobs.models.image_model import PROGRAM_FILE, ImageModel, read_build
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class EngineSettings:
 
 
 def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) -> ImageModel:
-    """Load a model as it is served. Import torch only for models that run in it.
+    """Load a model as it is served.
 
     Raises:
         ConfigurationError: the folder holds no model of this kind, or this machine cannot run it.
@@ -33,8 +33,13 @@ def load_image_model(folder: Path, kind: ModelKind, settings: EngineSettings) ->
 
         return load_openvino_model(folder, build, settings.pass_size)
     from jobs.models.device import choose_device
-    from jobs.models.torch_model import load_torch_model
 
     precision = build.precision if build else settings.precision
     device = choose_device(settings.device, precision, settings.device_index)
+    if build and (folder / PROGRAM_FILE).is_file():
+        from jobs.models.exported_model import load_exported_model
+
+        return load_exported_model(folder, build, device)
+    from jobs.models.torch_model import load_torch_model
+
     return load_torch_model(folder, kind, device)

@@ -5,22 +5,25 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from jobs.database.model_builds import DeviceClass, EngineName, Precision
 from jobs.database.model_versions import ModelKind
 from jobs.errors import ConfigurationError
 from jobs.images.geometry import Geometry
 
 log = logging.getLogger(__name__)
 
-EngineName = Literal["torch", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16", "int8"]
 BUILD_FILE = "build.json"
 GRAPH_FILE = "graph.xml"
 """The OpenVINO graph. Its weights are in ``graph.bin`` in the same folder."""
+PROGRAM_FILE = "program.pt2"
+"""The program exported by torch, with its weights."""
+PACKAGE_FILE = "package.pt2"
+"""The same program compiled for one type of GPU. Optional."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,20 @@ def read_build(folder: Path) -> ModelBuild | None:
         ) from None
 
 
+def finish(build: ModelBuild, outputs: np.ndarray) -> np.ndarray:
+    """Turn the outputs of a build into probabilities or unit vectors.
+
+    Vectors are normalized here, because a build returns unit length only up to the error of its precision.
+    """
+    if build.kind == "encoder":
+        unit: np.ndarray = outputs / np.linalg.norm(outputs, axis=1, keepdims=True)
+        return unit
+    logits = outputs / np.float32(build.temperature)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
+
+
 class ImageModel(Protocol):
     """A loaded model that takes images. Safe to call from ``passes`` threads at a time."""
 
@@ -102,6 +119,10 @@ class ImageModel(Protocol):
     @property
     def description(self) -> str:
         """Engine and precision as text."""
+
+    @property
+    def device_class(self) -> DeviceClass:
+        """The class of the device that runs the model."""
 
     @property
     def geometry(self) -> Geometry:

@@ -1,6 +1,5 @@
 """Run models on a CPU as OpenVINO graphs, which need neither torch nor the weights of the checkpoint."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,9 +12,11 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
+from jobs.cores import count_cores
+from jobs.database.model_builds import DeviceClass, EngineName, Precision
 from jobs.errors import ConfigurationError
 from jobs.images.geometry import Geometry
-from jobs.models.image_model import GRAPH_FILE, EngineName, ModelBuild, Precision, choose_float
+from jobs.models.image_model import GRAPH_FILE, ModelBuild, choose_float, finish
 
 PASS_SIZE = 8
 """Images per pass. It is fixed, so the graph is planned once, and small, so activations stay in the caches."""
@@ -56,6 +57,7 @@ class OpenVinoModel:
     """A model with its own graph, which is compiled on first use."""
 
     engine: EngineName = "openvino"
+    device_class: DeviceClass = "cpu"
 
     def __init__(self, folder: Path, build: ModelBuild, pass_size: int = PASS_SIZE) -> None:
         self.folder = folder
@@ -162,25 +164,6 @@ def list_float_precisions() -> tuple[Precision, ...]:
     except RuntimeError:
         return ("fp32",)
     return ("bf16", "fp32")
-
-
-def finish(build: ModelBuild, outputs: np.ndarray) -> np.ndarray:
-    """Turn the outputs of a graph into probabilities or unit vectors.
-
-    Vectors are normalized here, because a graph returns unit length only up to the error of its precision.
-    """
-    if build.kind == "encoder":
-        unit: np.ndarray = outputs / np.linalg.norm(outputs, axis=1, keepdims=True)
-        return unit
-    logits = outputs / np.float32(build.temperature)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: np.ndarray = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _read_graph(core: ov.Core, file: Path) -> ov.Model:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jobs.database.model_builds import DeviceClass
 from jobs.images.geometry import Geometry
 from jobs.models.engine import EngineSettings, load_image_model
-from jobs.models.image_model import ImageModel
+from jobs.models.image_model import ImageModel, finish
 
 if TYPE_CHECKING:
     from jobs.models.openvino_model import Graph, OpenVinoModel
@@ -59,6 +60,11 @@ class Predictor:
         return max(geometry.resize_to for geometry in self.geometries)
 
     @property
+    def device_class(self) -> DeviceClass:
+        """The class of the device that runs the encoder."""
+        return self.encoder.device_class
+
+    @property
     def batch_size(self) -> int:
         """The recommended number of images per call, for all models."""
         return max(model.batch_size for model in self.models)
@@ -88,8 +94,6 @@ class SharedGraph:
 
     def predict(self, pixels: np.ndarray) -> Predictions:
         """Turn uint8 pixels [n, side, side, 3] into the predictions of both models."""
-        from jobs.models.openvino_model import finish
-
         logits, vectors = self.graph.infer(pixels)
         return Predictions(finish(self.classifier.build, logits), finish(self.encoder.build, vectors))
 

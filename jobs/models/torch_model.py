@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from jobs.database.model_builds import DeviceClass, EngineName
 from jobs.database.model_versions import ModelKind
 from jobs.errors import RetryableError
 from jobs.images.geometry import Geometry
 from jobs.models.classifier import UNCALIBRATED, load_classifier, read_categories, read_temperature
 from jobs.models.device import Device, prepare_passes, use_own_stream
 from jobs.models.encoder import load_image_encoder
-from jobs.models.image_model import EngineName, ModelBuild
+from jobs.models.image_model import ModelBuild
 from jobs.models.preprocessing import Preprocessing
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -38,6 +39,11 @@ class TorchModel:
     def description(self) -> str:
         """Engine and precision as text."""
         return f"torch {str(self.device.dtype).removeprefix('torch.')} on {self.device.torch_device}"
+
+    @property
+    def device_class(self) -> DeviceClass:
+        """The class of the device that runs the model."""
+        return "cuda" if self.device.is_cuda else "cpu"
 
     @property
     def batch_size(self) -> int:

@@ -12,7 +12,7 @@ from jobs.database.model_coverage import lock_for_switch
 from jobs.database.model_versions import read_champion
 from jobs.database.products import renew_product_tags
 from jobs.database.promotions import Switch
-from jobs.database.run_history import sum_chunks, sum_run_and_parts
+from jobs.database.run_history import read_recent_speed, sum_chunks, sum_run_and_parts
 from jobs.database.spaces import (
     create_space_index,
     find_neighbors,
@@ -81,13 +81,13 @@ class RetagReport:
 
 def plan_missing_images(connections: Connections, run_id: str, models: RunModels) -> RunPlan:
     """Plan a run over all images that the models have not processed. If it is already planned, return its plan."""
-    manifest = ManifestWriter(connections, run_id, models)
     max_attempts = connections.settings.runs.max_attempts
     with connections.engine.begin() as connection:
         lock_run(connection, run_id)
         known = read_run(connection, run_id, "retag")
         if known is not None:
             return read_plan(connection, known)
+        manifest = ManifestWriter(connections, run_id, models, read_recent_speed(connection))
         sources = [S3Uri(bucket, "") for bucket in list_live_buckets(connection)]
         for source in sources:
             due = stream_due(

@@ -2,8 +2,8 @@
 
 import io
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
+from jobs.database.model_builds import NewBuild, insert_builds
 from jobs.database.model_coverage import PromotionReport, report_champion
 from jobs.database.model_versions import NewModelVersion, insert_model_version, read_champion
 from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
@@ -19,17 +20,18 @@ from jobs.errors import RefusedError
 from jobs.models.checkpoint import require_numbers, resolve_base
 from jobs.models.device import choose_device
 from jobs.models.encoder import load_text_encoder, load_towers
-from jobs.models.image_model import ModelBuild, write_build
+from jobs.models.image_model import ModelBuild
 from jobs.models.preprocessing import Preprocessing
-from jobs.models.registry import fetch_checkpoint, upload_checkpoint
+from jobs.models.registry import fetch_checkpoint, upload_build, upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
 from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics, ServingMetrics
-from jobs.retrain.evaluate.served_model import load_served_model
+from jobs.retrain.evaluate.served_model import ServedVersion, load_served_model
 from jobs.retrain.evaluate.serving import measure_serving
 from jobs.retrain.gates.findings import Evidence, Gate
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.gates.serving_gates import decide_failures, decide_memory
-from jobs.retrain.optimize.convert import convert_unless_torch, save_graph
+from jobs.retrain.optimize.optimize import describe_build, store_text
+from jobs.retrain.optimize.options import open_options
 from jobs.retrain.train.context import write_encoder
 from jobs.scratch import open_scratch
 from jobs.settings import Settings
@@ -76,15 +78,21 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
         _refuse_other_champion(connection, base)
     folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.locations.model_cache)
     with open_scratch() as scratch:
-        artifact = scratch / "artifact"
-        build = _build(folder, artifact, settings)
-        serving = _check(base, artifact, settings, policy, scratch)
-        uploaded = upload_checkpoint(connections.store, connections.artifacts, artifact, "encoder")
+        served, build = _build(folder, settings, scratch)
+        serving = _check(base, served, settings, policy, scratch)
+        uploaded = upload_checkpoint(connections.store, connections.artifacts, served.checkpoint, "encoder")
+        build_uri = str(upload_build(connections.store, connections.artifacts, served.build))
         reason = (
             f"{_describe_adoption(base)} the catalog had no champion encoder, and without labels "
             f"there is no test set; it loads, gives unit vectors, and is served by {build.describe()}"
         )
-        report = _promote(connections, base, uploaded, adopted_by, reason)
+        text_uri = store_text(connections, "encoder", served.checkpoint, scratch / "text")
+        device = choose_device(settings.compute.device, "fp32")
+
+        def describe(model_version_id: int) -> NewBuild:
+            return describe_build(model_version_id, build, device, build_uri, text_uri)
+
+        report = _promote(connections, base, uploaded, describe, adopted_by, reason)
     log.info("encoder %d is the champion: %s", report.model_version_id, reason)
     return AdoptionReport(
         base=base,
@@ -98,7 +106,12 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
 
 
 def _promote(
-    connections: Connections, base: str, uploaded: NewModelVersion, adopted_by: str, reason: str
+    connections: Connections,
+    base: str,
+    uploaded: NewModelVersion,
+    describe: Callable[[int], NewBuild],
+    adopted_by: str,
+    reason: str,
 ) -> PromotionReport:
     """Register and promote the uploaded base, unless it is the champion already."""
     with connections.engine.begin() as connection:
@@ -106,6 +119,7 @@ def _promote(
         is_new = not _refuse_other_champion(connection, base, uploaded)
         if is_new:
             version = insert_model_version(connection, uploaded)
+            insert_builds(connection, [describe(version.model_version_id)])
             log.info("reading encoder %d back from the bucket", version.model_version_id)
             # This also fills the local cache for the next run on this machine.
             fetch_checkpoint(connections.store, version, connections.settings.locations.model_cache)
@@ -140,25 +154,21 @@ def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModel
     return True
 
 
-def _build(base: Path, artifact: Path, settings: Settings) -> ModelBuild:
-    """Write the checkpoint with its build: torch on a GPU, otherwise an OpenVINO graph."""
+def _build(base: Path, settings: Settings, scratch: Path) -> tuple[ServedVersion, ModelBuild]:
+    """Write the checkpoint, and its build in float32 for this machine."""
     # Check this first, because its error messages are more specific.
     Preprocessing.from_checkpoint(base)
     towers = load_towers(base, torch.float32)
     require_numbers(towers, base)
-    write_encoder(towers, base, artifact)
-    build = describe_checkpoint(artifact, "encoder")
-    graph = convert_unless_torch(
-        artifact, "encoder", choose_device(settings.compute.device, "fp32"), settings.compute.engine
-    )
-    if graph:
-        save_graph(graph, artifact)
-        build = replace(build, engine="openvino")
-    write_build(artifact, build)
-    return build
+    served = ServedVersion(scratch / "checkpoint", scratch / "build")
+    write_encoder(towers, base, served.checkpoint)
+    build = describe_checkpoint(served.checkpoint, "encoder")
+    *_, option = open_options(served.checkpoint, build, settings.compute).list_floats()
+    option.make(served.build)
+    return served, option.build
 
 
-def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, scratch: Path) -> ServingMetrics:
+def _check(base: str, served: ServedVersion, settings: Settings, policy: GatePolicy, scratch: Path) -> ServingMetrics:
     """Check everything that needs no labels, and return the serving measurements.
 
     Raises:
@@ -166,13 +176,14 @@ def _check(base: str, artifact: Path, settings: Settings, policy: GatePolicy, sc
     """
     exact = choose_device(settings.compute.device, "fp32")
     images = _make_images()
-    model = load_served_model(artifact, "encoder", exact)
+    model = load_served_model(served.build, "encoder", exact)
     pixels = torch.stack([model.geometry.apply(image) for image in images])
     _require_unit_vectors(base, "images", model.predict(pixels))
-    _require_unit_vectors(base, "texts", load_text_encoder(artifact, exact).embed(["an image of a red dress", "hat"]))
+    texts = load_text_encoder(served.checkpoint, exact).embed(["an image of a red dress", "hat"])
+    _require_unit_vectors(base, "texts", texts)
     folder = scratch / "images"
     folder.mkdir()
-    serving = measure_serving(artifact, "encoder", [_encode(image) for image in images], settings, folder)
+    serving = measure_serving(served.build, "encoder", [_encode(image) for image in images], settings, folder)
     evidence = Evidence(EvaluationMetrics(serving=serving), has_champion=False, has_tagged_catalog=False)
     findings = [decide(evidence, policy) for decide in GATES]
     failed = [finding.sentence for finding in findings if finding.verdict == "failed"]

@@ -1,14 +1,15 @@
 """Load the text tower or the image tower of a registered encoder, when a search needs it."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from jobs.connections import Connections
+from jobs.database.model_builds import list_builds
 from jobs.database.model_versions import read_model_version
+from jobs.models.builds import fetch_build
 from jobs.models.engine import EngineSettings, load_image_model
 
 
@@ -34,28 +35,36 @@ def load_text_embedder(connections: Connections, model_version_id: int) -> TextE
     """
     # Importing torch takes seconds, and searches for known texts do not need it.
     from jobs.models.device import choose_device
-    from jobs.models.encoder import load_text_encoder
+    from jobs.models.registry import fetch_artifact, fetch_checkpoint
 
+    settings = connections.settings
     # Always float32, because a search embeds only a few texts.
-    device = choose_device(connections.settings.compute.device, "fp32")
-    return load_text_encoder(_fetch(connections, model_version_id), device)
+    device = choose_device(settings.compute.device, "fp32")
+    with connections.engine.connect() as connection:
+        version = read_model_version(connection, model_version_id)
+        builds = list_builds(connection, model_version_id)
+    exported = next((build.text_uri for build in builds if build.text_uri), None)
+    cache = settings.locations.model_cache
+    if exported is None:
+        from jobs.models.encoder import load_text_encoder
+
+        return load_text_encoder(fetch_checkpoint(connections.store, version, cache), device)
+    from jobs.models.exported_text import load_exported_text
+
+    name = f"the text tower of encoder {model_version_id}"
+    return load_exported_text(fetch_artifact(connections.store, exported, name, cache), device)
 
 
 def load_image_embedder(connections: Connections, model_version_id: int) -> EmbedImage:
     """Load the image tower of a registered encoder. Raises the same errors as `load_text_embedder`."""
     settings = EngineSettings(connections.settings.compute.device, connections.settings.compute.precision)
-    encoder = load_image_model(_fetch(connections, model_version_id), "encoder", settings)
+    with connections.engine.connect() as connection:
+        version = read_model_version(connection, model_version_id)
+    _, folder = fetch_build(connections, version)
+    encoder = load_image_model(folder, "encoder", settings)
 
     def embed_image(pixels: np.ndarray) -> np.ndarray:
         vector: np.ndarray = encoder.predict(np.stack([encoder.geometry.resize(Image.fromarray(pixels))]))[0]
         return vector
 
     return embed_image
-
-
-def _fetch(connections: Connections, model_version_id: int) -> Path:
-    from jobs.models.registry import fetch_checkpoint
-
-    with connections.engine.connect() as connection:
-        version = read_model_version(connection, model_version_id)
-    return fetch_checkpoint(connections.store, version, connections.settings.locations.model_cache)

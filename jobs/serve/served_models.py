@@ -13,10 +13,10 @@ import numpy as np
 from jobs.connections import Connections
 from jobs.database.model_versions import LiveEncoder, read_model_version
 from jobs.images.geometry import Geometry
+from jobs.models.builds import fetch_build
 from jobs.models.engine import EngineSettings, load_image_model
 from jobs.models.image_model import ImageModel
 from jobs.models.predictor import rank_categories
-from jobs.models.registry import fetch_checkpoint
 from jobs.search.encoders import load_text_embedder
 from jobs.serve.client import Classification, EmbeddedQuery, RankedCategory
 from jobs.serve.metrics import ServiceMetrics
@@ -174,7 +174,7 @@ def _load_image_model(connections: Connections, model_version_id: int) -> ImageM
     settings = connections.settings
     with connections.engine.connect() as connection:
         version = read_model_version(connection, model_version_id)
-    folder = fetch_checkpoint(connections.store, version, settings.locations.model_cache)
+    _, folder = fetch_build(connections, version)
     how = EngineSettings(settings.compute.device, settings.compute.precision, pass_size=GRAPH_BATCH_SIZE)
     return load_image_model(folder, version.kind, how)
 

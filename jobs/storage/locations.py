@@ -55,6 +55,11 @@ def checkpoint_location(artifacts: S3Uri, kind: str, digest: str) -> S3Uri:
     return artifacts / "models" / kind / digest
 
 
+def build_location(artifacts: S3Uri, digest: str) -> S3Uri:
+    """Return the folder of the build with this digest."""
+    return artifacts / "builds" / digest
+
+
 def manifest_location(artifacts: S3Uri, run_id: str) -> S3Uri:
     """Return the folder of a run's shards."""
     return artifacts / "runs" / _segment(run_id) / "manifest"

@@ -74,32 +74,46 @@ CREATE TABLE catalog.model_versions (
     library_versions jsonb NOT NULL DEFAULT '{}',
     metrics          jsonb NOT NULL DEFAULT '{}',
     created_at       timestamptz NOT NULL DEFAULT now(),
-    engine           text NOT NULL DEFAULT 'torch' CHECK (engine IN ('torch', 'openvino')),
-    precision        text CHECK (precision IN ('fp32', 'bf16', 'fp16', 'int8')),
-    built_from       integer REFERENCES catalog.model_versions,
-    built_at         timestamptz,
-    fidelity         jsonb,
     UNIQUE (kind, artifact_uri),
     UNIQUE (model_version_id, kind),
     CHECK ((kind = 'classifier') = (categories IS NOT NULL)),
     CHECK ((kind = 'encoder') = (dimensions IS NOT NULL))
 );
-CREATE INDEX model_versions_built_from ON catalog.model_versions (built_from, built_at DESC);
 COMMENT ON COLUMN catalog.model_versions.categories IS 'In the order of the classifier''s outputs';
 COMMENT ON COLUMN catalog.model_versions.code_version IS 'The commit that built it; -dirty with local changes';
-COMMENT ON COLUMN catalog.model_versions.engine IS 'torch, or a graph of OpenVINO on the CPU';
-COMMENT ON COLUMN catalog.model_versions.precision IS
-    'Of the computation; null if each machine uses its default';
-COMMENT ON COLUMN catalog.model_versions.built_from IS
-    'The trained version of which this one is the production artifact';
-COMMENT ON COLUMN catalog.model_versions.fidelity IS
-    'The builds that were tried, and how their outputs differed from float32';
+
+CREATE TABLE catalog.model_builds (
+    build_id         integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model_version_id integer NOT NULL REFERENCES catalog.model_versions,
+    device_class     text NOT NULL CHECK (device_class IN ('cpu', 'cuda')),
+    engine           text NOT NULL CHECK (engine IN ('torch', 'openvino')),
+    precision        text NOT NULL CHECK (precision IN ('fp32', 'bf16', 'fp16', 'int8')),
+    artifact_uri     text,
+    text_uri         text,
+    fidelity         jsonb,
+    losses           text[] NOT NULL DEFAULT '{}',
+    machine          text NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (model_version_id, device_class, engine, precision),
+    CHECK ((artifact_uri IS NULL) = (losses <> '{}'))
+);
+COMMENT ON TABLE catalog.model_builds IS
+    'How each class of device runs a version. Builds of a version that were admitted share its vector space';
+COMMENT ON COLUMN catalog.model_builds.engine IS 'torch, or a graph of OpenVINO on the CPU';
+COMMENT ON COLUMN catalog.model_builds.artifact_uri IS 'Null if the build was rejected';
+COMMENT ON COLUMN catalog.model_builds.text_uri IS
+    'The exported text tower of an encoder, the same for all builds; null if Transformers serves it';
+COMMENT ON COLUMN catalog.model_builds.fidelity IS
+    'How its outputs differ from float32 on the test images; null if it was not compared';
+COMMENT ON COLUMN catalog.model_builds.losses IS 'The criteria of the fidelity gate that it failed';
+COMMENT ON COLUMN catalog.model_builds.machine IS 'The processor or GPU that it was made on';
 
 -- Tags and vectors ----------------------------------------------------------------------------------------------
 
 CREATE TABLE catalog.image_tags (
     image_id              bigint NOT NULL REFERENCES catalog.images,
     classifier_version_id integer NOT NULL REFERENCES catalog.model_versions,
+    build_id              integer NOT NULL REFERENCES catalog.model_builds,
     category              text NOT NULL,
     confidence            real NOT NULL CHECK (confidence BETWEEN 0 AND 1),
     top_3                 jsonb NOT NULL,
@@ -143,12 +157,13 @@ CREATE TABLE catalog.embedding_spaces (
 );
 CREATE UNIQUE INDEX embedding_spaces_one_live ON catalog.embedding_spaces (state) WHERE state = 'live';
 COMMENT ON TABLE catalog.embedding_spaces IS
-    'All vectors of one encoder; vectors of two spaces are never comparable';
+    'All vectors of one encoder, whatever build computed them; vectors of two spaces are never comparable';
 
 -- One partition and one HNSW index for each space; jobs create both when a space is opened.
 CREATE TABLE catalog.image_embeddings (
     space_id     integer NOT NULL REFERENCES catalog.embedding_spaces,
     image_id     bigint NOT NULL REFERENCES catalog.images,
+    build_id     integer NOT NULL REFERENCES catalog.model_builds,
     content_hash bytea NOT NULL,
     embedding    halfvec NOT NULL,
     embedded_at  timestamptz NOT NULL DEFAULT now(),
@@ -461,6 +476,7 @@ CREATE TABLE catalog.run_chunks (
     waiting_seconds   jsonb NOT NULL DEFAULT '{}',
     embedded          integer NOT NULL DEFAULT 0,
     has_index         boolean NOT NULL DEFAULT false,
+    device_class      text NOT NULL DEFAULT 'cpu' CHECK (device_class IN ('cpu', 'cuda')),
     PRIMARY KEY (run_id, shard, chunk),
     FOREIGN KEY (run_id, shard) REFERENCES catalog.run_shards,
     CHECK (entries = tagged + reused + failed)
@@ -476,6 +492,7 @@ COMMENT ON COLUMN catalog.run_chunks.waiting_seconds IS
 COMMENT ON COLUMN catalog.run_chunks.embedded IS 'Vectors that were written, copies included';
 COMMENT ON COLUMN catalog.run_chunks.has_index IS
     'Whether the space had its index by then, so that each vector was inserted into it';
+COMMENT ON COLUMN catalog.run_chunks.device_class IS 'What ran the models; the plan of the next run depends on its speed';
 
 CREATE TABLE catalog.item_failures (
     image_id        bigint PRIMARY KEY REFERENCES catalog.images,

@@ -9,7 +9,7 @@ from jobs.database.images import count_roughly, find_image_object
 from jobs.database.item_failures import count_failures
 from jobs.database.products import list_categories
 from jobs.database.promotions import list_champions
-from jobs.database.run_history import list_runs, read_run_details, sum_chunks
+from jobs.database.run_history import list_runs, read_recent_speed, read_run_details, sum_chunks
 from jobs.database.tables import images, products
 from jobs.database.tagging_runs import (
     ChunkCounts,
@@ -125,3 +125,14 @@ def test_the_object_of_an_image_is_found(connection: Connection, catalog: SmallC
     assert source is not None
     assert (source.bucket, source.etag, source.is_deleted) == ("shop", "etag", False)
     assert find_image_object(connection, 0) is None
+
+
+def test_the_recent_speed_is_that_of_the_slowest_class_of_device(connection: Connection, run_id: str) -> None:
+    # Seven images in two chunks of 4 s.
+    assert read_recent_speed(connection) == pytest.approx(7 / 8)
+    shard = "INSERT INTO catalog.run_shards (run_id, shard, entries, chunks) VALUES (:run, 1, 100, 1)"
+    connection.execute(text(shard), {"run": run_id})
+    insert_chunk(connection, run_id, 1, 0, ChunkCounts(100, 100, 0, 0, {}, 1, 1, 1, 1, 0.1, device_class="cuda"))
+    assert read_recent_speed(connection) == pytest.approx(7 / 8)
+    connection.execute(text("DELETE FROM catalog.run_chunks WHERE device_class = 'cpu'"))
+    assert read_recent_speed(connection) == pytest.approx(1000)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, exc, text
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model
+from jobs.database.model_builds import list_builds
 from jobs.database.tagging_results import Embedding, Tag, upsert_embeddings, upsert_tags
 
 DIMENSIONS = 5
@@ -18,12 +19,13 @@ DIMENSIONS = 5
 
 @dataclass(frozen=True)
 class Catalog:
-    """Three images without results, a classifier, and a live space with its index."""
+    """Three images without results, a classifier with a build, and a live space with its index."""
 
     engine: Engine
     image_ids: list[int]
     classifier: int
     space_id: int
+    build_id: int
 
     def read(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of a statement."""
@@ -36,7 +38,8 @@ def catalog(engine: Engine) -> Catalog:
     with engine.begin() as connection:
         space_id, classifier = open_live_space(connection, DIMENSIONS), promote_model(connection, "classifier")
         image_ids = add_images(connection, [NewImage("p", category=None)] * 3, space_id, classifier)
-    return Catalog(engine, image_ids, classifier, space_id)
+        (build,) = list_builds(connection, classifier)
+    return Catalog(engine, image_ids, classifier, space_id, build.build_id)
 
 
 def make_tag(image_id: int, category: str, probabilities: Sequence[float]) -> Tag:
@@ -63,7 +66,7 @@ def test_tags_are_read_back_as_they_were_given(catalog: Catalog) -> None:
     first, _, third = catalog.image_ids
     tags = [make_tag(first, "Größe “neu” 👗", [0.1, 0.7, 0.2]), make_tag(third, "", [1 / 3, 1 / 3, 1 / 3])]
     with catalog.engine.begin() as connection:
-        upsert_tags(connection, catalog.classifier, tags)
+        upsert_tags(connection, catalog.classifier, catalog.build_id, tags)
     rows = catalog.read("""
         SELECT image_id, category, confidence, top_3, probabilities, content_hash, classifier_version_id
         FROM catalog.image_tags ORDER BY image_id
@@ -80,7 +83,7 @@ def test_tags_are_read_back_as_they_were_given(catalog: Catalog) -> None:
 def test_vectors_are_read_back_in_half_precision(catalog: Catalog) -> None:
     embeddings = [make_embedding(image_id, image_id) for image_id in catalog.image_ids]
     with catalog.engine.begin() as connection:
-        upsert_embeddings(connection, catalog.space_id, embeddings)
+        upsert_embeddings(connection, catalog.space_id, catalog.build_id, embeddings)
     rows = catalog.read("""
         SELECT image_id, space_id, content_hash, CAST(embedding AS text)
         FROM catalog.image_embeddings ORDER BY image_id
@@ -98,8 +101,8 @@ def test_later_results_replace_earlier_ones(catalog: Catalog) -> None:
     )
     for category, seed in (("hat", 1), ("dress", 2)):
         with catalog.engine.begin() as connection:
-            upsert_tags(connection, catalog.classifier, [make_tag(first, category, [seed / 4])])
-            upsert_embeddings(connection, catalog.space_id, [make_embedding(first, seed)])
+            upsert_tags(connection, catalog.classifier, catalog.build_id, [make_tag(first, category, [seed / 4])])
+            upsert_embeddings(connection, catalog.space_id, catalog.build_id, [make_embedding(first, seed)])
         if seed == 1:
             before = catalog.read(times)[0]
     after = catalog.read(times)[0]
@@ -115,24 +118,24 @@ def test_two_batches_in_one_transaction_stay_separate(catalog: Catalog) -> None:
     """The second must not store again what the first has staged."""
     first, second, _ = catalog.image_ids
     with catalog.engine.begin() as connection:
-        upsert_tags(connection, catalog.classifier, [make_tag(first, "hat", [1])])
+        upsert_tags(connection, catalog.classifier, catalog.build_id, [make_tag(first, "hat", [1])])
         connection.execute(text("UPDATE catalog.image_tags SET category = 'touched'"))
-        upsert_tags(connection, catalog.classifier, [make_tag(second, "hat", [1])])
-        upsert_embeddings(connection, catalog.space_id, [make_embedding(first, 1)])
-        upsert_embeddings(connection, catalog.space_id, [make_embedding(first, 2)])
+        upsert_tags(connection, catalog.classifier, catalog.build_id, [make_tag(second, "hat", [1])])
+        upsert_embeddings(connection, catalog.space_id, catalog.build_id, [make_embedding(first, 1)])
+        upsert_embeddings(connection, catalog.space_id, catalog.build_id, [make_embedding(first, 2)])
     assert catalog.read("SELECT category FROM catalog.image_tags ORDER BY image_id") == [("touched",), ("hat",)]
 
 
 def test_no_results_change_nothing(catalog: Catalog) -> None:
     with catalog.engine.begin() as connection:
-        upsert_tags(connection, catalog.classifier, [])
-        upsert_embeddings(connection, catalog.space_id, [])
+        upsert_tags(connection, catalog.classifier, catalog.build_id, [])
+        upsert_embeddings(connection, catalog.space_id, catalog.build_id, [])
         assert count_temporary_tables(connection) == 0
 
 
 def test_a_tag_without_probabilities_is_stored(catalog: Catalog) -> None:
     with catalog.engine.begin() as connection:
-        upsert_tags(connection, catalog.classifier, [make_tag(catalog.image_ids[0], "dress", [])])
+        upsert_tags(connection, catalog.classifier, catalog.build_id, [make_tag(catalog.image_ids[0], "dress", [])])
     assert catalog.read("SELECT probabilities FROM catalog.image_tags") == [([],)]
 
 
@@ -140,7 +143,9 @@ def test_nothing_stays_in_the_tables_of_a_connection(catalog: Catalog) -> None:
     with catalog.engine.connect() as connection:
         for category in ("hat", "dress", "shoes"):
             with connection.begin():
-                upsert_tags(connection, catalog.classifier, [make_tag(catalog.image_ids[0], category, [1])])
+                upsert_tags(
+                    connection, catalog.classifier, catalog.build_id, [make_tag(catalog.image_ids[0], category, [1])]
+                )
             with connection.begin():
                 assert connection.scalar(text("SELECT count(*) FROM pg_temp.staged_tags")) == 0
                 assert connection.scalar(text("SELECT pg_relation_size('pg_temp.staged_tags')")) == 0
@@ -153,9 +158,9 @@ def test_a_transaction_that_failed_leaves_a_connection_that_works(catalog: Catal
     with catalog.engine.connect() as connection:
         for _ in range(2):
             with pytest.raises((exc.DBAPIError, psycopg2.Error)), connection.begin():
-                upsert_tags(connection, catalog.classifier, [wrong])
+                upsert_tags(connection, catalog.classifier, catalog.build_id, [wrong])
             with connection.begin():
-                upsert_tags(connection, catalog.classifier, [make_tag(first, "hat", [1])])
+                upsert_tags(connection, catalog.classifier, catalog.build_id, [make_tag(first, "hat", [1])])
     assert catalog.read("SELECT category FROM catalog.image_tags") == [("hat",)]
 
 
@@ -163,7 +168,7 @@ def test_a_vector_with_nan_is_refused(catalog: Catalog) -> None:
     first, second, _ = catalog.image_ids
     wrong = Embedding(second, hash_of(second), np.full(DIMENSIONS, np.nan, dtype=np.float32))
     with pytest.raises(psycopg2.DataError, match="NaN"), catalog.engine.begin() as connection:
-        upsert_embeddings(connection, catalog.space_id, [make_embedding(first, 1), wrong])
+        upsert_embeddings(connection, catalog.space_id, catalog.build_id, [make_embedding(first, 1), wrong])
     assert catalog.read("SELECT count(*) FROM catalog.image_embeddings") == [(0,)]
 
 
@@ -171,4 +176,4 @@ def test_a_vector_of_another_length_is_refused(catalog: Catalog) -> None:
     first = catalog.image_ids[0]
     wrong = Embedding(first, hash_of(first), np.ones(DIMENSIONS + 1, dtype=np.float32))
     with pytest.raises(exc.DBAPIError, match="embedding_check"), catalog.engine.begin() as connection:
-        upsert_embeddings(connection, catalog.space_id, [wrong])
+        upsert_embeddings(connection, catalog.space_id, catalog.build_id, [wrong])

@@ -1,6 +1,5 @@
 """Control the local stack, with Airflow, that all tests in this folder share."""
 
-import configparser
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from demo.airflow_client import AirflowClient, DagRun
 from fixtures.stack_access import connect_s3, read_environment
 from jobs.connections import Connections, connect
 from jobs.database.engine import driver_url
-from jobs.local.airflow_services import AirflowOptions, write_airflow_configuration
+from jobs.local.airflow_services import AirflowOptions
 from jobs.local.ports import WantedPorts, find_free_ports
 from jobs.local.stack import StackStatus, start_stack
 from jobs.settings import PROJECT_ROOT, make_settings
@@ -32,14 +31,6 @@ CONFIGURATION = {
 }
 """Gates are lenient here; benchmarks use the default gates. The precision is fp32, because the search for an int8 build
 takes a minute of CPU time for each candidate.
-"""
-
-POLLING = {
-    ("workers", "min_heartbeat_interval"): "1",
-    ("scheduler", "scheduler_idle_sleep_time"): "0.2",
-}
-"""Intervals of Airflow in seconds. Airflow 3.3 often notices only at the next heartbeat that a task has ended, and by
-default the next one is up to five seconds away.
 """
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
@@ -83,8 +74,7 @@ class StackHome:
     def start(self, ports: WantedPorts | None = None) -> StackStatus:
         """Start the servers that are not running."""
         options = AirflowOptions(dags_folder=self.folder.parent / "dags", pool_slots=POOL_SLOTS)
-        writer = patch("jobs.local.stack.write_airflow_configuration", write_quick_configuration)
-        with patch.dict(os.environ, CONFIGURATION), writer:
+        with patch.dict(os.environ, CONFIGURATION):
             return start_stack(self.folder, ports or self.ports, options)
 
 
@@ -188,18 +178,6 @@ class LiveStack:
             run for dag_id in PROJECT_DAGS if self.airflow.has_dag(dag_id) for run in self.airflow.list_runs(dag_id)
         ]
         return all(run.is_finished for run in runs)
-
-
-def write_quick_configuration(folder: Path, *options: Any) -> None:
-    """Write Airflow's configuration with the intervals in `POLLING`."""
-    write_airflow_configuration(folder, *options)
-    path = folder / "airflow" / "airflow.cfg"
-    parser = configparser.RawConfigParser()
-    parser.read(path)
-    for (section, name), value in POLLING.items():
-        parser.set(section, name, value)
-    with path.open("w") as file:
-        parser.write(file)
 
 
 def wait_until(condition: Callable[[], bool], timeout_seconds: float = 240.0) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from demo.sample_catalog.products import CATEGORIES
+from fixtures.champions import add_build
 from fixtures.gate_results import store_gate_results
 from fixtures.shop import IMAGE_SIDE
 from jobs.connections import Connections
@@ -52,6 +53,7 @@ def _promote(connections: Connections, checkpoint: Path, kind: ModelKind) -> Non
     with connections.engine.begin() as connection:
         version = insert_model_version(connection, uploaded)
         store_gate_results(connection, f"seed/{kind}", kind, version.model_version_id)
+    add_build(connections, version, checkpoint)
     promote_candidate(connections, f"seed/{kind}", kind, "tester")
 
 

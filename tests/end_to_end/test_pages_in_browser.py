@@ -171,10 +171,9 @@ def add_twin(catalog: LiveStack) -> tuple[int, int]:
         candidate = connection.execute(
             text("""
                 INSERT INTO catalog.model_versions (kind, artifact_uri, weights_sha256, preprocessing, categories,
-                                                    dimensions, metrics, data_snapshot, code_version, engine, precision,
-                                                    built_from)
+                                                    dimensions, metrics, data_snapshot, code_version)
                 SELECT kind, replace(artifact_uri, :old, :new), weights_sha256, preprocessing, categories,
-                       dimensions, metrics, data_snapshot, code_version, engine, precision, built_from
+                       dimensions, metrics, data_snapshot, code_version
                 FROM catalog.model_versions WHERE model_version_id = :champion
                 RETURNING model_version_id
             """),

@@ -51,6 +51,8 @@ def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) 
     connections = replace(tagging_shop.with_settings(read_threads=2), store=ObjectStore(proxy.url))
     report = ingest(connections, IngestOptions())
     assert report.bottleneck == "bucket"
+    assert report.advice is not None
+    assert "CATALOG_DECODE_PROCESSES" in report.advice
     # Two threads read 24 images, each in a fifth of a second: 2.4 seconds in total.
     assert report.waiting["bucket"].seconds > 1.6
     assert 0.5 < report.waiting["bucket"].share <= 1

@@ -9,10 +9,11 @@ from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_image
 from jobs.errors import PermanentError
 from jobs.ingest.ingest import ingest
-from jobs.ingest.manifest import decode_shard
+from jobs.ingest.manifest import choose_shard_size, decode_shard
 from jobs.ingest.plan import IngestOptions, plan_run, preview_run
 from jobs.ingest.report import report_run
 from jobs.retag.retag import plan_retag, retag
+from jobs.settings import ComputeSettings
 from jobs.storage.locations import S3Uri
 
 TABLES = ("products", "images", "tagging_runs", "run_shards", "embedding_spaces")
@@ -130,3 +131,39 @@ def test_a_run_belongs_to_its_source_and_command(tagging_shop: Shop) -> None:
     plan_retag(connections, "retag")
     with pytest.raises(PermanentError, match="'retag' belongs to `python -m jobs retag`, not to ingest"):
         report_run(connections, "retag")
+
+
+@pytest.mark.parametrize(
+    ("images", "images_per_second", "slots", "shard_size", "expected"),
+    [
+        # A night on a GPU is one task.
+        (20_000, 1000.0, 1, None, 20_000),
+        # About ten minutes each.
+        (100_000, 50.0, 1, None, 30_000),
+        (100_000, 50.0, 8, None, 12_500),
+        # Before the first run, and a list that a job can keep in memory.
+        (100_000, None, 2, None, 8192),
+        (5_000_000, 4000.0, 2, None, 200_000),
+        # A few images are not worth several tasks.
+        (300, 50.0, 8, None, 256),
+        (0, None, 8, None, 256),
+        (100_000, 50.0, 8, 1000, 1000),
+    ],
+)
+def test_a_shard_takes_ten_minutes_and_leaves_no_slot_idle(
+    images: int, images_per_second: float | None, slots: int, shard_size: int | None, expected: int
+) -> None:
+    settings = {"tagging_slots": slots, "shard_size": shard_size}
+    assert choose_shard_size(images, images_per_second, ComputeSettings.model_validate(settings)) == expected
+
+
+def test_shards_are_cut_by_the_speed_of_the_latest_run(tagging_shop: Shop) -> None:
+    tagging_shop.put_images(6)
+    connections = tagging_shop.with_settings(shard_size=None, tagging_slots=3, chunk_size=2)
+    plan_run(connections, "first", IngestOptions())
+    assert tagging_shop.query("SELECT entries FROM catalog.run_shards ORDER BY shard") == [(2,), (2,), (2,)]
+    assert tagging_shop.query("SELECT entries FROM catalog.tagging_runs") == [(6,)]
+    limited = replace(IngestOptions(), limit=3)
+    plan_run(connections, "limited", limited)
+    shards = "SELECT entries FROM catalog.run_shards WHERE run_id = 'limited' ORDER BY shard"
+    assert tagging_shop.query(shards) == [(2,), (1,)]

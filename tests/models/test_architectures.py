@@ -18,7 +18,8 @@ from jobs.errors import PermanentError
 from jobs.models.classifier import load_classifier
 from jobs.models.device import Device
 from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
-from jobs.models.openvino_model import compile_graphs, finish
+from jobs.models.image_model import finish
+from jobs.models.openvino_model import compile_graphs
 from jobs.models.torch_model import describe_checkpoint
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
 from jobs.retrain.train.context import copy_preprocessing

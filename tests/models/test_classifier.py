@@ -11,6 +11,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 from fixtures.real_data import require_pretrained
 from fixtures.shop import CATEGORIES, IMAGE_SIDE, TinyModels
+from jobs.database.model_builds import Precision
 from jobs.errors import PermanentError
 from jobs.models.classifier import (
     CALIBRATION_FILE,
@@ -20,7 +21,6 @@ from jobs.models.classifier import (
     write_temperature,
 )
 from jobs.models.device import PRECISIONS, Device, choose_device
-from jobs.models.image_model import Precision
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from jobs.database.model_builds import Precision
 from jobs.errors import PermanentError
 from jobs.models import image_model
 from jobs.models.device import (
@@ -10,7 +11,7 @@ from jobs.models.device import (
     list_native_precisions,
     list_onednn_precisions,
 )
-from jobs.models.image_model import Precision, choose_float
+from jobs.models.image_model import choose_float
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -9,10 +9,10 @@ from torch.nn import functional
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, SiglipConfig, SiglipImageProcessor, SiglipModel
 
 from fixtures.shop import IMAGE_SIDE, TinyModels
+from jobs.database.model_builds import Precision
 from jobs.errors import PermanentError
 from jobs.models.device import PRECISIONS, Device, choose_device
 from jobs.models.encoder import load_image_encoder, load_text_encoder, read_dimensions
-from jobs.models.image_model import Precision
 
 SIGLIP_TOKENS = 16
 

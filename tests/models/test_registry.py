@@ -29,7 +29,7 @@ class StallingStore(ObjectStore):
         print(path, flush=True)
         time.sleep(600)
 
-version = ModelVersion(1, "encoder", sys.argv[2], "", (), 64, "torch", None)
+version = ModelVersion(1, "encoder", sys.argv[2], "", (), 64, None)
 fetch_checkpoint(StallingStore(sys.argv[1]), version, Path(sys.argv[3]))
 """
 
@@ -114,7 +114,7 @@ def test_names_outside_the_folder_are_refused(
     version = register(shop, tiny_models.encoder)
     location = S3Uri.parse(version.artifact_uri)
     shop.connections.store.write(location / "files.txt", f"{name.format(tmp_path=tmp_path)}\nconfig.json".encode())
-    with pytest.raises(PermanentError, match="outside the checkpoint"):
+    with pytest.raises(PermanentError, match="outside the artifact"):
         fetch_checkpoint(shop.connections.store, version, cache)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

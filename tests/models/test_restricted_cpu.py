@@ -19,10 +19,11 @@ import pytest
 import torch
 
 from benchmarks.avx2 import AVX2
+from jobs.database.model_builds import EngineName, Precision
 from jobs.database.model_versions import ModelKind
 from jobs.models.device import Device
 from jobs.models.engine import EngineSettings, load_image_model
-from jobs.models.image_model import EngineName, Precision, write_build
+from jobs.models.image_model import write_build
 from jobs.models.torch_model import describe_checkpoint, load_torch_model
 from jobs.retrain.optimize.convert import convert_checkpoint, save_graph
 from jobs.retrain.optimize.quantize import quantize

@@ -1,6 +1,9 @@
 """Adopting the first encoder of a catalog without labels."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +23,7 @@ from jobs.retrain.adopt import adopt_encoder
 from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.search.by_text import find_products_by_text
 from jobs.search.encoders import load_text_embedder
+from jobs.settings import PROJECT_ROOT
 
 WEIGHTS = "model.safetensors"
 ROOMY = load_gate_policy().model_copy(update={"max_memory_bytes": 10**11})
@@ -39,6 +43,14 @@ def assert_nothing_is_left(shop: Shop, scratch: Path) -> None:
     assert shop.query("SELECT * FROM catalog.model_versions") == []
     assert shop.query("SELECT * FROM catalog.promotions") == []
     assert list(scratch.iterdir()) == []
+
+
+SEARCH = """
+import sys
+from jobs.search import search_products
+print(len(search_products(sys.argv[1])))
+assert "transformers" not in sys.modules
+"""
 
 
 def test_images_can_be_searched_after_an_adoption_and_an_ingest(
@@ -72,6 +84,11 @@ def test_images_can_be_searched_after_an_adoption_and_an_ingest(
     assert {hit.product_id for hit in hits} == {"p0000", "p0001"}
     similar = shop.query("SELECT product_id, category FROM catalog.similar_products('p0000')")
     assert similar == [("p0001", None)]
+
+    command = [sys.executable, "-c", SEARCH, "blue hat"]
+    environment = os.environ | shop.environment
+    searched = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (searched.returncode, searched.stdout) == (0, "2\n"), searched.stderr
 
 
 def test_a_repeated_adoption_changes_nothing(shop: Shop, tiny_models: TinyModels) -> None:

@@ -92,7 +92,7 @@ def test_the_audit_draws_at_random_and_the_next_classifier_draws_others(
     connection.execute(
         text("""
             INSERT INTO catalog.image_tags
-            SELECT image_id, :successor, category, confidence, top_3, probabilities, content_hash
+            SELECT image_id, :successor, build_id, category, confidence, top_3, probabilities, content_hash
             FROM catalog.image_tags
         """),
         {"successor": successor},

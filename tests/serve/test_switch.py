@@ -14,6 +14,7 @@ from fixtures.champions import make_champion
 from fixtures.postgres import execute
 from fixtures.shop import Shop, TinyModels, make_image
 from jobs.connections import connect
+from jobs.database.model_builds import list_builds
 from jobs.database.promotions import Switch, insert_switch
 from jobs.database.spaces import create_space_index, make_space_live, open_space
 from jobs.ingest.ingest import ingest
@@ -178,7 +179,9 @@ def test_a_version_that_does_not_load_is_reported_and_the_previous_one_serves(
     monkeypatch.setattr(follower, "RETRY_SECONDS", 0.0)
     connections, first = live_shop.connections, service.read_health()["classifier"]
     version = make_champion(connections, tiny_models.other_classifier, "classifier")
-    weights = S3Uri.parse(f"{version.artifact_uri}/model.safetensors")
+    with connections.engine.connect() as connection:
+        (build,) = list_builds(connection, version.model_version_id)
+    weights = S3Uri.parse(f"{build.artifact_uri}/model.safetensors")
     whole = connections.store.read(weights)
     connections.store.write(weights, b"{}")
     with connections.engine.begin() as connection:

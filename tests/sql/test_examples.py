@@ -37,7 +37,7 @@ def small_catalog(connection: Connection, models: Models) -> Connection:
     connection.execute(
         text("""
             INSERT INTO catalog.image_tags
-            SELECT image_id, :after, 'hat', 0.5, top_3, probabilities, content_hash, now()
+            SELECT image_id, :after, build_id, 'hat', 0.5, top_3, probabilities, content_hash, now()
             FROM catalog.image_tags WHERE classifier_version_id = :before
         """),
         {"before": before, "after": models.classifier},

@@ -128,7 +128,7 @@ def test_only_the_champion_classifier_counts(connection: Connection, models: Mod
     connection.execute(
         text("""
             INSERT INTO catalog.image_tags
-            SELECT image_id, :newer, 'hat', 0.5, '[]', '{}', content_hash, now() FROM catalog.image_tags
+            SELECT image_id, :newer, build_id, 'hat', 0.5, '[]', '{}', content_hash, now() FROM catalog.image_tags
         """),
         {"newer": newer},
     )

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from jobs.database.model_builds import RegisteredBuild
 from jobs.database.model_versions import ModelKind, ModelVersion
 from jobs.errors import PermanentError
 from jobs.models.classifier import read_categories
 from jobs.models.device import Device
 from jobs.models.encoder import load_text_encoder
 from jobs.models.preprocessing import Preprocessing
-from jobs.models.registry import fetch_checkpoint
+from jobs.models.registry import fetch_artifact, fetch_checkpoint
 from jobs.retrain.evaluate.evaluation_record import ArtifactCheck
-from jobs.retrain.evaluate.served_model import ServedModel, load_trained_model
+from jobs.retrain.evaluate.served_model import ServedModel, ServedVersion, load_trained_model
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.storage.object_store import ObjectStore
@@ -59,21 +60,22 @@ def read_reference_outputs(folder: Path) -> ReferenceOutputs | None:
 
 @dataclass(frozen=True)
 class ArtifactInspection:
-    """Result of an inspection. ``folder`` holds the downloaded artifact, or is None if no model can be loaded."""
+    """Result of an inspection. ``served`` holds the downloaded artifact, or is None if no model can be loaded."""
 
     check: ArtifactCheck
-    folder: Path | None
+    served: ServedVersion | None
 
 
 def inspect_artifact(
     store: ObjectStore,
     version: ModelVersion,
+    build: RegisteredBuild,
     snapshot: Snapshot,
     images: SnapshotImages,
     device: Device,
     scratch: Path,
 ) -> ArtifactInspection:
-    """Download a model version into an empty folder and compare its outputs with the reference outputs.
+    """Download a version and its build into an empty folder, and compare its outputs with the reference outputs.
 
     ``device`` must compute in float32, like the reference. Problems of the artifact are returned, not raised.
 
@@ -83,6 +85,8 @@ def inspect_artifact(
     """
     try:
         folder = fetch_checkpoint(store, version, scratch)
+        assert build.artifact_uri is not None
+        build_folder = fetch_artifact(store, build.artifact_uri, f"the build {build.describe()}", scratch)
     except (PermanentError, UnicodeDecodeError) as error:
         return ArtifactInspection(ArtifactCheck(False, False, False, None, str(error)), None)
     errors: list[str] = []
@@ -92,7 +96,7 @@ def inspect_artifact(
     reference = _read_reference(folder, version.kind, errors)
     difference = _measure_difference(model, reference, snapshot, images, errors) if model and reference else None
     check = ArtifactCheck(True, has_labels, has_preprocessing, difference, "; ".join(errors) or None)
-    return ArtifactInspection(check, folder if model else None)
+    return ArtifactInspection(check, ServedVersion(folder, build_folder) if model else None)
 
 
 def _check_categories(folder: Path, categories: Sequence[str], errors: list[str]) -> bool:

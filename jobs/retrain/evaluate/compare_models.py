@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from jobs.retrain.evaluate.scores import (
     score_classifier,
     score_encoder,
 )
-from jobs.retrain.evaluate.served_model import ServedModel, load_served_model, map_batches
+from jobs.retrain.evaluate.served_model import ServedModel, ServedVersion, load_served_model, map_batches
 from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 
@@ -45,14 +44,14 @@ MAX_TRAIN_IMAGES = 1000
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """The model folders of the candidate and the champion, and the images and device to evaluate both with."""
+    """The candidate and the champion, and the images and device to evaluate both with."""
 
     connections: Connections
     snapshot: Snapshot
     images: SnapshotImages
     device: Device
-    candidate: Path
-    champion: Path | None
+    candidate: ServedVersion
+    champion: ServedVersion | None
     progress: Progress = SILENT
 
 
@@ -71,12 +70,12 @@ def evaluate_classifier(context: EvaluationContext) -> EvaluationResult:
     if not rows:
         return EvaluationResult(EvaluationMetrics())
     labels = [row.category for row in rows]
-    model = load_served_model(context.candidate, "classifier", context.device)
+    model = load_served_model(context.candidate.build, "classifier", context.device)
     candidate = _predict(context, model, rows)
     scores = _score_classifier(context, context.candidate, candidate, labels)
     champion, champion_scores, paired, change = None, None, None, None
     if context.champion is not None:
-        champion = _predict(context, load_served_model(context.champion, "classifier", context.device), rows)
+        champion = _predict(context, load_served_model(context.champion.build, "classifier", context.device), rows)
         champion_scores = _score_classifier(context, context.champion, champion, labels)
         paired = pair_outcomes(candidate.is_correct(labels), champion.is_correct(labels))
         change = measure_blast_radius(context.connections, model, progress=context.progress)
@@ -111,9 +110,9 @@ def _predict(context: EvaluationContext, model: ServedModel, rows: Sequence[Snap
 
 
 def _score_classifier(
-    context: EvaluationContext, folder: Path, predictions: ClassifierPredictions, labels: Sequence[str]
+    context: EvaluationContext, served: ServedVersion, predictions: ClassifierPredictions, labels: Sequence[str]
 ) -> ClassifierScores:
-    return score_classifier(predictions, labels, context.snapshot.categories, read_temperature(folder))
+    return score_classifier(predictions, labels, context.snapshot.categories, read_temperature(served.checkpoint))
 
 
 def count_predictions(predictions: ClassifierPredictions) -> DriftReference:
@@ -197,14 +196,14 @@ def evaluate_encoder(context: EvaluationContext) -> EvaluationResult:
 
 
 def _score_encoder(
-    context: EvaluationContext, folder: Path, rows: Sequence[SnapshotRow]
+    context: EvaluationContext, served: ServedVersion, rows: Sequence[SnapshotRow]
 ) -> tuple[EncoderResult, np.ndarray]:
     """Return the scores and the cosine of each image and its text."""
     if not rows:
         nothing = np.empty((0, 1), dtype=np.float32)
         return score_encoder(nothing, nothing, [], logit_scale=1), nothing[:, 0]
-    images = load_served_model(folder, "encoder", context.device)
-    texts = load_text_encoder(folder, context.device.in_precision("fp32"))
+    images = load_served_model(served.build, "encoder", context.device)
+    texts = load_text_encoder(served.checkpoint, context.device.in_precision("fp32"))
     image_vectors = images.predict(context.images.load_pixels(rows, images.geometry), context.progress)
     full_texts = [row.full_text for row in rows]
     text_vectors = map_batches(texts.embed, full_texts, context.device)

@@ -1,24 +1,24 @@
 """Stage 4 of retraining, evaluate: measure a candidate and the champion on the test images of the snapshot."""
 
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.connections import Connections
+from jobs.cores import count_cores
 from jobs.database.drift_references import upsert_drift_reference
 from jobs.database.evaluations import NewEvaluation, insert_evaluation, read_training
 from jobs.database.examples import RegisteredSnapshot, read_snapshot
 from jobs.database.model_versions import (
     ModelKind,
     ModelVersion,
-    find_build_version,
     read_champion,
     read_model_version,
 )
 from jobs.errors import NotFoundError
+from jobs.models.builds import ensure_build, fetch_build
 from jobs.models.device import choose_device
 from jobs.models.registry import fetch_checkpoint
 from jobs.progress import Progress, open_progress
@@ -29,8 +29,8 @@ from jobs.retrain.evaluate.compare_models import (
     evaluate_classifier,
     evaluate_encoder,
 )
-from jobs.retrain.evaluate.evaluation_record import DataCheck, EvaluationMetrics, ServingMetrics
-from jobs.retrain.evaluate.fidelity import read_served_build
+from jobs.retrain.evaluate.evaluation_record import DataCheck, EvaluationMetrics, Fidelity, ServedBuild, ServingMetrics
+from jobs.retrain.evaluate.served_model import ServedVersion
 from jobs.retrain.evaluate.serving import MAX_IMAGES, measure_serving
 from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS
 from jobs.retrain.snapshot.leaks import fingerprint_images, measure_leaks
@@ -119,8 +119,7 @@ def _read_inputs(connections: Connections, run_id: str, kind: ModelKind) -> _Inp
         snapshot = read_snapshot(connection, training.snapshot_id)
         # Guaranteed by a foreign key.
         assert snapshot is not None
-        built = find_build_version(connection, training.model_version_id)
-        candidate = read_model_version(connection, built or training.model_version_id)
+        candidate = read_model_version(connection, training.model_version_id)
         return _Inputs(run_id, kind, candidate, read_champion(connection, kind), snapshot)
 
 
@@ -131,15 +130,16 @@ def _measure(connections: Connections, inputs: _Inputs, scratch: Path, progress:
     log.info("reading %s %d from the bucket", inputs.kind, inputs.candidate.model_version_id)
     progress.report("reading the artifact from the bucket")
     exact = choose_device(settings.compute.device, "fp32")
-    inspection = inspect_artifact(store, inputs.candidate, snapshot, images, exact, scratch / "artifact")
+    build = ensure_build(connections, inputs.candidate)
+    inspection = inspect_artifact(store, inputs.candidate, build, snapshot, images, exact, scratch / "artifact")
     log.info("checking %d images for leaks", len(snapshot.rows))
     data = check_data(snapshot, inputs.snapshot.created_at, images)
-    if inspection.folder is None:
+    if inspection.served is None:
         log.error("the candidate cannot be evaluated: %s", inspection.check.error)
         return EvaluationResult(EvaluationMetrics(data=data, artifact=inspection.check))
-    champion = fetch_checkpoint(store, inputs.champion, settings.locations.model_cache) if inputs.champion else None
+    champion = _fetch(connections, inputs.champion) if inputs.champion else None
     device = choose_device(settings.compute.device, settings.compute.precision)
-    context = EvaluationContext(connections, snapshot, images, device, inspection.folder, champion, progress)
+    context = EvaluationContext(connections, snapshot, images, device, inspection.served, champion, progress)
     log.info("measuring how the artifact is served, in a separate process")
     serving = _measure_serving(context, inputs.kind, scratch)
     log.info("scoring %d test images", len(snapshot.part("test")))
@@ -148,10 +148,15 @@ def _measure(connections: Connections, inputs: _Inputs, scratch: Path, progress:
         result.metrics,
         data=data,
         artifact=inspection.check,
-        build=read_served_build(inspection.folder),
+        build=ServedBuild(build.engine, build.precision, Fidelity(**build.fidelity) if build.fidelity else None),
         serving=serving,
     )
     return replace(result, metrics=metrics)
+
+
+def _fetch(connections: Connections, version: ModelVersion) -> ServedVersion:
+    checkpoint = fetch_checkpoint(connections.store, version, connections.settings.locations.model_cache)
+    return ServedVersion(checkpoint, fetch_build(connections, version)[1])
 
 
 def check_data(snapshot: Snapshot, taken_at: datetime, contents: SnapshotImages) -> DataCheck:
@@ -160,7 +165,7 @@ def check_data(snapshot: Snapshot, taken_at: datetime, contents: SnapshotImages)
     test = snapshot.part("test")
     test_images = Counter(row.category for row in test)
     others = [*snapshot.part("train"), *snapshot.part("validation")]
-    threads = 2 * len(os.sched_getaffinity(0))
+    threads = 2 * count_cores()
     leaks = measure_leaks(
         fingerprint_images(contents, test, threads), fingerprint_images(contents, others, threads), NEAR_DUPLICATE_BITS
     )
@@ -180,7 +185,8 @@ def _measure_serving(context: EvaluationContext, kind: ModelKind, scratch: Path)
     folder = scratch / "images"
     folder.mkdir()
     images = [context.images.read(row.content_hash) for row in context.snapshot.part("test")[:MAX_IMAGES]]
-    return measure_serving(context.candidate, kind, images, context.connections.settings, folder, context.progress)
+    settings = context.connections.settings
+    return measure_serving(context.candidate.build, kind, images, settings, folder, context.progress)
 
 
 def summarize(metrics: EvaluationMetrics) -> dict[str, float | None]:

@@ -19,6 +19,14 @@ from jobs.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
+class ServedVersion:
+    """The local folders of a model version: its checkpoint, and the build that serves its image side."""
+
+    checkpoint: Path
+    build: Path
+
+
+@dataclass(frozen=True)
 class ServedModel:
     """A loaded model that maps resized pixels to probabilities or vectors. An encoder has no ``categories``."""
 
@@ -40,7 +48,7 @@ class ServedModel:
 
 
 def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
-    """Load a model with the engine and precision of its build record. Without a record, use the device's.
+    """Load a build as it is served on a device.
 
     Raises:
         PermanentError: the folder contains no model of this kind, or this machine cannot run it.

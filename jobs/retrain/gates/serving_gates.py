@@ -24,7 +24,7 @@ def decide_fidelity(evidence: Evidence, policy: GatePolicy) -> Finding:
     name = f"{build.engine} {build.precision}"
     if build.fidelity is None:
         if build.precision == EXACT:
-            return Finding(0, 0, "passed", f"{name} is the checkpoint as it was trained")
+            return Finding(0, 0, "passed", f"{name} computes as in training")
         return fail_unmeasured(0, f"the fidelity of {name}", "run `python -m jobs optimize` to measure it")
     losses = find_losses(build.fidelity, policy)
     if losses:

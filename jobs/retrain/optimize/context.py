@@ -28,13 +28,16 @@ from jobs.settings import ComputeSettings
 
 @dataclass(frozen=True)
 class OptimizationContext:
-    """A trained checkpoint and its snapshot. ``build`` is the float32 build, which runs on the device ``exact``."""
+    """A checkpoint and the snapshot that it was trained on, if any.
+
+    ``build`` describes the checkpoint in float32, which runs on the device ``exact``.
+    """
 
     kind: ModelKind
     checkpoint: Path
     build: ModelBuild
     images: SnapshotImages
-    snapshot: Snapshot
+    snapshot: Snapshot | None
     exact: Device
     compute: ComputeSettings
     progress: Progress = SILENT
@@ -42,7 +45,7 @@ class OptimizationContext:
     @property
     def test(self) -> tuple[SnapshotRow, ...]:
         """Return the test images of the snapshot."""
-        return self.snapshot.part("test")
+        return self.snapshot.part("test") if self.snapshot else ()
 
     def load_pixels(self, rows: tuple[SnapshotRow, ...]) -> torch.Tensor:
         """Return uint8 pixels [n, 3, side, side]."""
@@ -53,32 +56,32 @@ class OptimizationContext:
 
         Rows are ordered by content hash, so the first ones are a random sample.
         """
+        assert self.snapshot is not None
         pixels = self.load_pixels(self.snapshot.part("train")[:CALIBRATION_IMAGES])
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def open_context(
-    connections: Connections, kind: ModelKind, trained: ModelVersion, snapshot_id: str, progress: Progress = SILENT
-) -> OptimizationContext:
-    """Fetch a trained version and its snapshot.
+def open_context(connections: Connections, version: ModelVersion, progress: Progress = SILENT) -> OptimizationContext:
+    """Fetch a version and its snapshot.
 
     Raises:
         RefusedError: the snapshot has fewer than two test images.
         RetryableError: the bucket is unavailable.
     """
     settings = connections.settings
-    folder = fetch_checkpoint(connections.store, trained, settings.locations.model_cache)
+    folder = fetch_checkpoint(connections.store, version, settings.locations.model_cache)
+    snapshot_id = version.data_snapshot
     context = OptimizationContext(
-        kind=kind,
+        kind=version.kind,
         checkpoint=folder,
-        build=describe_checkpoint(folder, kind),
+        build=describe_checkpoint(folder, version.kind),
         images=SnapshotImages(connections.store, connections.artifacts, settings.locations.model_cache, progress),
-        snapshot=load_snapshot(connections.store, connections.artifacts, snapshot_id),
+        snapshot=load_snapshot(connections.store, connections.artifacts, snapshot_id) if snapshot_id else None,
         exact=choose_device(settings.compute.device, "fp32"),
         compute=settings.compute,
         progress=progress,
     )
-    if len(context.test) < 2:
+    if snapshot_id and len(context.test) < 2:
         raise RefusedError(
             f"snapshot {snapshot_id[:12]} has {len(context.test)} test images, but comparing precisions takes at least "
             "2: label more products and take a new snapshot"

@@ -2,44 +2,18 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import openvino as ov
 import torch
-from torch import nn
-from torch.nn import functional
 
 from jobs.database.model_versions import ModelKind
 from jobs.errors import first_line
-from jobs.models.classifier import load_classifier
 from jobs.models.device import Device, choose_device
-from jobs.models.encoder import load_image_encoder
 from jobs.models.image_model import GRAPH_FILE
 from jobs.models.preprocessing import Preprocessing
+from jobs.retrain.optimize.export import EXAMPLE_BATCH, load_image_side, trace
 
 log = logging.getLogger(__name__)
-
-EXAMPLE_BATCH = 2
-"""Not 1, because torch.export would treat a batch size of 1 as constant."""
-
-
-class _Logits(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(pixel_values=pixels).logits
-        return logits
-
-
-class _UnitVectors(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return functional.normalize(self.model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
 
 
 def convert_unless_torch(checkpoint: Path, kind: ModelKind, device: Device, engine: str) -> ov.Model | None:
@@ -66,14 +40,11 @@ def convert_checkpoint(folder: Path, kind: ModelKind) -> ov.Model:
         PermanentError: the folder contains no model of this kind.
         Errors of torch.export and OpenVINO: an operation of the model is not supported.
     """
-    device = choose_device("cpu", "fp32")
-    loaded = load_classifier(folder, device) if kind == "classifier" else load_image_encoder(folder, device)
-    module = (_Logits if kind == "classifier" else _UnitVectors)(loaded.model).eval()
-    side = loaded.preprocessing.geometry.crop_to
+    model, preprocessing = load_image_side(folder, kind, choose_device("cpu", "fp32"))
+    side = preprocessing.geometry.crop_to
     example = torch.zeros(EXAMPLE_BATCH, 3, side, side).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim("images", min=1)},))
-    graph = _accept_bytes(ov.convert_model(program), loaded.preprocessing, side)
+    program = trace(model, example)
+    graph = _accept_bytes(ov.convert_model(program), preprocessing, side)
     _name_operations(graph)
     return graph
 

@@ -1,213 +1,230 @@
-"""Stage 3 of the retrain flow: build the fastest version of a candidate that passes the fidelity gate."""
+"""Stage 3 of the retrain flow: make the builds of a version, and admit those that are faithful to float32."""
 
 import logging
-import shutil
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import openvino as ov
+from sqlalchemy import Engine
 
 from jobs.connections import Connections
+from jobs.cores import describe_processor
 from jobs.database.evaluations import read_training
-from jobs.database.model_versions import ModelKind, ModelVersion, insert_model_version, read_model_version
+from jobs.database.model_builds import EngineName, NewBuild, Precision, insert_builds, lock_builds
+from jobs.database.model_versions import ModelKind, ModelVersion, read_model_version
 from jobs.errors import NotFoundError
-from jobs.models.device import choose_device
-from jobs.models.image_model import ModelBuild, Precision, write_build
-from jobs.models.openvino_model import list_float_precisions
-from jobs.models.registry import upload_checkpoint
-from jobs.progress import open_progress
-from jobs.retrain.evaluate.fidelity import Attempt, write_attempts
+from jobs.models.builds import find_build, find_device_class
+from jobs.models.device import Device
+from jobs.models.image_model import ModelBuild
+from jobs.models.registry import upload_build
+from jobs.progress import Progress, open_progress
+from jobs.retrain.evaluate.evaluation_record import Fidelity
 from jobs.retrain.evaluate.served_model import load_served_model
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.gates.serving_gates import describe_fidelity, find_losses
 from jobs.retrain.optimize.context import OptimizationContext, open_context, prepare_comparison
-from jobs.retrain.optimize.convert import convert_unless_torch, save_graph
-from jobs.retrain.optimize.quantize import Int8Subset, list_blocks, list_int8_subsets, quantize, rank_blocks
+from jobs.retrain.optimize.export_text import export_text
+from jobs.retrain.optimize.options import ServingOption, ServingOptions, open_options
 from jobs.scratch import open_scratch
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class OptimizeReport:
-    """The build of a candidate and every attempt, in order.
+class TriedBuild:
+    """A build, and the criteria of the fidelity gate that it failed. ``fidelity`` is None if it was not compared."""
 
-    ``int8_share`` and ``float_blocks`` are copied from the `ModelBuild`.
+    build: ModelBuild
+    folder: Path
+    fidelity: Fidelity | None
+    losses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A build that was tried, as reported. An admitted one has no ``losses``.
+
+    ``int8_share`` and ``float_blocks`` are copied from its `ModelBuild`.
     """
 
-    kind: ModelKind
-    trained_version_id: int
-    model_version_id: int
-    engine: str
+    engine: EngineName
     precision: Precision
+    fidelity: Fidelity | None
+    losses: tuple[str, ...]
     int8_share: float | None
     float_blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OptimizeReport:
+    """The build of a version that this machine serves, and all that were tried, in order."""
+
+    kind: ModelKind
+    model_version_id: int
+    engine: EngineName
+    precision: Precision
     attempts: tuple[Attempt, ...]
 
 
 def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, policy: GatePolicy) -> OptimizeReport:
-    """Build and register the version of a run's candidate that will be served.
+    """Make the builds of a run's candidate for this machine, and register them.
 
-    Choose the fastest engine and precision whose predictions on the test images pass the fidelity gate. If int8 fails
-    for the whole graph, search for the largest part of the graph that can be int8. The checkpoint in float32 passes by
-    definition. A repeated call builds the same artifact.
+    Builds are tried fastest first, until the predictions of one on the test images pass the fidelity gate. If none
+    does, the checkpoint in float32 is served, which is exact by definition. A repeated call makes them again.
 
     Raises:
-        NotFoundError: the run has trained no model of this kind, or its snapshot has too few test images.
+        NotFoundError: the run has trained no model of this kind.
+        RefusedError: the snapshot has too few test images.
         RetryableError: the bucket or the database is unavailable.
     """
     with connections.engine.connect() as connection:
         training = read_training(connection, run_id, kind)
         if training is None:
             raise NotFoundError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
-        trained = read_model_version(connection, training.model_version_id)
+        version = read_model_version(connection, training.model_version_id)
+    with open_progress(connections.engine, run_id, f"{kind}.optimize") as progress:
+        return make_builds(connections, version, policy, progress)
+
+
+def make_missing_build(connections: Connections, model_version_id: int, policy: GatePolicy) -> OptimizeReport | None:
+    """Make the builds of a version for this machine, unless it has one. Only one process makes them at a time.
+
+    Raises:
+        RetryableError: another process has been making them for too long, or the bucket is unavailable.
+    """
+    with connections.engine.connect() as connection:
+        version = read_model_version(connection, model_version_id)
     with (
-        open_scratch() as scratch,
-        open_progress(connections.engine, run_id, f"{kind}.optimize") as progress,
+        _lock_builds(connections.engine, model_version_id),
+        open_progress(connections.engine, f"build-{model_version_id}", "build") as progress,
     ):
-        context = open_context(connections, kind, trained, training.snapshot_id, progress)
-        search = _BuildSearch(context, policy, scratch)
-        best = search.run()
-        build = best.build if best else context.build
-        attempts = [tried.attempt for tried in search.tried]
-        progress.report("storing the artifact")
-        artifact = scratch / "artifact"
-        shutil.copytree(context.checkpoint, artifact)
-        if best:
-            shutil.copytree(best.folder, artifact, dirs_exist_ok=True)
-        write_build(artifact, build)
-        write_attempts(artifact, attempts)
-        version = _register(connections, trained, artifact, training.snapshot_id, attempts)
-    log.info("%s %d is served by %s", kind, version.model_version_id, build.describe())
-    return OptimizeReport(
-        kind=kind,
-        trained_version_id=trained.model_version_id,
-        model_version_id=version.model_version_id,
-        engine=build.engine,
-        precision=build.precision,
-        int8_share=build.int8_share,
-        float_blocks=build.float_blocks,
-        attempts=tuple(attempts),
-    )
+        if find_build(connections, model_version_id):
+            return None
+        return make_builds(connections, version, policy, progress)
 
 
-def _register(
-    connections: Connections, trained: ModelVersion, artifact: Path, snapshot_id: str, attempts: Sequence[Attempt]
-) -> ModelVersion:
-    uploaded = upload_checkpoint(
-        connections.store,
-        connections.artifacts,
-        artifact,
-        trained.kind,
-        data_snapshot=snapshot_id,
-        built_from=trained.model_version_id,
-        fidelity=[asdict(attempt) for attempt in attempts],
-    )
+@contextmanager
+def _lock_builds(engine: Engine, model_version_id: int) -> Iterator[None]:
+    with engine.connect() as connection:
+        # Detach from the pool, so closing the connection always releases the lock.
+        connection.detach()
+        lock_builds(connection, model_version_id)
+        connection.commit()
+        yield
+
+
+def make_builds(
+    connections: Connections, version: ModelVersion, policy: GatePolicy, progress: Progress
+) -> OptimizeReport:
+    """Make and register the builds of a version. Without a snapshot to compare on, make the one in float32."""
+    with open_scratch() as scratch:
+        progress.report("reading the checkpoint")
+        context = open_context(connections, version, progress)
+        progress.report("converting the checkpoint")
+        options = open_options(context.checkpoint, context.build, context.compute, progress)
+        tried = _try_builds(context, options, policy, scratch) if context.snapshot else []
+        admitted = [one for one in tried if not one.losses]
+        if not admitted:
+            option = options.keep_checkpoint() if tried else list(options.list_floats())[-1]
+            admitted = [_make_exact(option, scratch / "exact")]
+            tried += admitted
+        # More than one build can pass only among int8 subsets.
+        served = max(admitted, key=lambda one: one.build.int8_share or 0)
+        progress.report("storing the builds")
+        # Builds of the same engine and precision are one record, which the served one takes.
+        records = {(one.build.engine, one.build.precision): one for one in (*reversed(tried), served)}
+        text_uri = store_text(connections, version.kind, context.checkpoint, scratch / "text")
+        builds = [_store(connections, version, context.exact, one, text_uri) for one in records.values()]
     with connections.engine.begin() as connection:
-        return insert_model_version(connection, uploaded)
+        insert_builds(connection, builds)
+    log.info("%s %d is served by %s", version.kind, version.model_version_id, served.build.describe())
+    return OptimizeReport(
+        kind=version.kind,
+        model_version_id=version.model_version_id,
+        engine=served.build.engine,
+        precision=served.build.precision,
+        attempts=tuple(
+            Attempt(
+                one.build.engine,
+                one.build.precision,
+                one.fidelity,
+                one.losses,
+                one.build.int8_share,
+                one.build.float_blocks,
+            )
+            for one in tried
+        ),
+    )
 
 
-@dataclass(frozen=True)
-class ServingOption:
-    """A build to try. ``write`` writes its files into a folder that does not exist yet."""
+def _try_builds(
+    context: OptimizationContext, options: ServingOptions, policy: GatePolicy, scratch: Path
+) -> list[TriedBuild]:
+    """Make builds, fastest first, until one passes the fidelity gate. Return all of them."""
+    compare = prepare_comparison(context)
+    tried: list[TriedBuild] = []
 
-    build: ModelBuild
-    write: Callable[[Path], object]
-
-
-@dataclass(frozen=True)
-class _TriedOption:
-    build: ModelBuild
-    folder: Path
-    attempt: Attempt
-
-    @property
-    def passes(self) -> bool:
-        return not self.attempt.losses
-
-
-class _BuildSearch:
-    """Try serving options, fastest first, until one passes the fidelity gate."""
-
-    def __init__(self, context: OptimizationContext, policy: GatePolicy, scratch: Path) -> None:
-        self.tried: list[_TriedOption] = []
-        self._context = context
-        self._policy = policy
-        self._scratch = scratch
-        self._compare = prepare_comparison(context)
-
-    def run(self) -> _TriedOption | None:
-        """Return the fastest option that passes, or None if only the checkpoint in float32 does."""
-        context = self._context
-        context.progress.report("converting the checkpoint")
-        graph = convert_unless_torch(context.checkpoint, context.kind, context.exact, context.compute.engine)
-        if graph and context.compute.precision in {"auto", "int8"} and not self._try(make_int8_option(context, graph)):
-            # Assumes that if an int8 subset passes, smaller subsets pass too.
-            bisect_left(list_partial_int8_options(context, graph), True, key=self._try)
-        if not any(tried.passes for tried in self.tried):
-            for option in list_graph_options(context, graph) if graph else list_torch_options(context):
-                if self._try(option):
-                    break
-        passing = [tried for tried in self.tried if tried.passes]
-        # More than one option can pass only among int8 subsets.
-        return max(passing, key=lambda tried: tried.build.int8_share or 0, default=None)
-
-    def _try(self, option: ServingOption) -> bool:
-        """Build an option and compare it with float32. Return whether it passes the fidelity gate."""
-        kind, build, folder = self._context.kind, option.build, self._scratch / f"option-{len(self.tried)}"
-        self._context.progress.report(f"build {len(self.tried) + 1}: {build.describe()}")
-        option.write(folder)
-        write_build(folder, build)
-        fidelity = self._compare(load_served_model(folder, kind, self._context.exact))
-        losses = tuple(find_losses(fidelity, self._policy))
+    def try_option(option: ServingOption) -> bool:
+        folder = scratch / f"build-{len(tried) + 1}"
+        context.progress.report(f"build {len(tried) + 1}: {option.build.describe()}")
+        option.make(folder)
+        fidelity = compare(load_served_model(folder, context.kind, context.exact))
+        losses = tuple(find_losses(fidelity, policy))
         result = f"rejected: {'; '.join(losses)}" if losses else describe_fidelity(fidelity)
-        log.info("%s by %s: %s", kind, build.describe(), result)
-        attempt = Attempt(build.engine, build.precision, fidelity, losses, build.int8_share, build.float_blocks)
-        self.tried.append(_TriedOption(build, folder, attempt))
+        log.info("%s by %s: %s", context.kind, option.build.describe(), result)
+        tried.append(TriedBuild(option.build, folder, fidelity, losses))
         return not losses
 
-
-def make_int8_option(context: OptimizationContext, graph: ov.Model) -> ServingOption:
-    """Quantize everything that NNCF can quantize. The rest stays in float32."""
-    build = replace(context.build, engine="openvino", precision="int8", rest_precision="fp32")
-
-    def write(folder: Path) -> None:
-        save_graph(quantize(graph, context.load_calibration(), progress=context.progress), folder)
-
-    return ServingOption(build, write)
-
-
-def list_partial_int8_options(context: OptimizationContext, graph: ov.Model) -> tuple[ServingOption, ...]:
-    """List int8 builds. Each keeps one more of the most sensitive blocks in the fastest float precision."""
-    rest = list_float_precisions()[0]
-    calibration = context.load_calibration()
-    blocks = list_blocks(graph)
-    int8 = replace(context.build, engine="openvino", precision="int8", rest_precision=rest)
-
-    def make_option(subset: Int8Subset) -> ServingOption:
-        build = replace(int8, int8_share=subset.int8_share, float_blocks=subset.float_blocks)
-
-        def write(folder: Path) -> None:
-            save_graph(quantize(graph, calibration, subset.float_operations, progress=context.progress), folder)
-
-        return ServingOption(build, write)
-
-    ranked = rank_blocks(graph, blocks, calibration, rest, context.progress)
-    return tuple(make_option(subset) for subset in list_int8_subsets(blocks, ranked))
+    if options.allow_int8:
+        calibration = context.load_calibration()
+        if not try_option(options.quantize_all(calibration)):
+            # Assumes that if an int8 subset passes, smaller subsets pass too.
+            bisect_left(options.quantize_parts(calibration), True, key=try_option)
+    if all(one.losses for one in tried):
+        # Stops at the first that passes.
+        any(try_option(option) for option in options.list_floats())
+    return tried
 
 
-def list_graph_options(context: OptimizationContext, graph: ov.Model) -> Iterator[ServingOption]:
-    """List the graph in the float precisions of this processor, fastest first."""
-    for name in ("fp32",) if context.compute.precision == "fp32" else list_float_precisions():
-        build = replace(context.build, engine="openvino", precision=name, rest_precision=name)
-        yield ServingOption(build, lambda folder: save_graph(graph, folder))
+def _make_exact(option: ServingOption, folder: Path) -> TriedBuild:
+    """Make a build in float32 that is not compared."""
+    option.make(folder)
+    return TriedBuild(option.build, folder, None, ())
 
 
-def list_torch_options(context: OptimizationContext) -> Iterator[ServingOption]:
-    """List the checkpoint in the precision from the settings or of the device, unless that is float32."""
-    native = choose_device(context.compute.device, context.compute.precision).precision
-    if native != "fp32":
-        build = replace(context.build, precision=native, rest_precision=native)
-        yield ServingOption(build, lambda folder: shutil.copytree(context.checkpoint, folder))
+def store_text(connections: Connections, kind: ModelKind, checkpoint: Path, folder: Path) -> str | None:
+    """Export and upload the text tower of an encoder. Return None if there is none, or it cannot be exported."""
+    if kind == "classifier" or not export_text(checkpoint, folder):
+        return None
+    return str(upload_build(connections.store, connections.artifacts, folder))
+
+
+def _store(
+    connections: Connections, version: ModelVersion, device: Device, tried: TriedBuild, text_uri: str | None
+) -> NewBuild:
+    """Upload an admitted build, and return the record to register."""
+    location = None if tried.losses else upload_build(connections.store, connections.artifacts, tried.folder)
+    return replace(
+        describe_build(version.model_version_id, tried.build, device, str(location) if location else None, text_uri),
+        fidelity=asdict(tried.fidelity) if tried.fidelity else None,
+        losses=tried.losses,
+    )
+
+
+def describe_build(
+    model_version_id: int, build: ModelBuild, device: Device, artifact_uri: str | None, text_uri: str | None
+) -> NewBuild:
+    """Return the record of a build that was made on this machine and not compared with float32."""
+    return NewBuild(
+        model_version_id=model_version_id,
+        device_class=find_device_class(device.torch_device.type),
+        engine=build.engine,
+        precision=build.precision,
+        artifact_uri=artifact_uri,
+        fidelity=None,
+        losses=(),
+        machine=device.describe() if device.is_cuda else describe_processor(),
+        text_uri=text_uri,
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 from nncf.quantization.advanced_parameters import OverflowFix
 
-from jobs.models.image_model import Precision
+from jobs.database.model_builds import Precision
 from jobs.models.openvino_model import PASS_SIZE, compile_graph
 from jobs.progress import SILENT, Progress
 

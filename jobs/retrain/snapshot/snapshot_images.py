@@ -17,6 +17,7 @@ import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
 
+from jobs.cores import count_cores
 from jobs.errors import PermanentError
 from jobs.images.decode import DecodedImage, DecodeLimits, decode_image
 from jobs.images.geometry import Geometry
@@ -124,7 +125,7 @@ class SnapshotImages:
 
 
 def _open_pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2 * len(os.sched_getaffinity(0)))
+    return ThreadPoolExecutor(2 * count_cores())
 
 
 def _write_once(path: Path, write: Callable[[Path], None]) -> None:

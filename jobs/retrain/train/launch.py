@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from jobs.cores import count_cores
 from jobs.errors import JobError, PermanentError, RetryableError, TerminatedError
 from jobs.models.device import Device
 from jobs.models.unpickle import end_with
@@ -38,7 +39,7 @@ def train_together(words: Sequence[str], request: TrainingRequest, device: Devic
         return
     log.info("training in %d processes", count)
     # As torchrun does, but for several threads per process.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // count)))
     with open_scratch() as folder:
         _launch(words, count, folder)
 

@@ -1,6 +1,5 @@
 """Freeze the early layers of a model, and fit a classifier's last layer on features of a frozen backbone."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from jobs.cores import count_cores
 from jobs.errors import ConfigurationError
 from jobs.models.preprocessing import Preprocessing
 from jobs.retrain.snapshot.image_shards import ImageShards
@@ -93,7 +93,7 @@ def compute_features(
             outputs: torch.Tensor = model(pixel_values=inputs.contiguous(memory_format=torch.channels_last)).logits
         return outputs.float().cpu()
 
-    threads = DECODING_THREADS if device.is_cuda else len(os.sched_getaffinity(0))
+    threads = DECODING_THREADS if device.is_cuda else count_cores()
     with keep_threads():
         torch.set_num_threads(1)
         return torch.cat(context.map_batches("computing features", forward, images, BATCH_SIZE, threads))

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerState
 
+from jobs.cores import count_cores
 from jobs.errors import RefusedError
 from jobs.models.device import Device
 from jobs.progress import SILENT, Progress
@@ -290,7 +291,7 @@ def count_workers(batch_bytes: int, shared_bytes: int) -> int:
     room for a worker, return 0: the training process then decodes.
     """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    wanted = min(MAX_WORKERS, max(1, len(os.sched_getaffinity(0)) // processes - 1))
+    wanted = min(MAX_WORKERS, max(1, count_cores() // processes - 1))
     possible = shared_bytes // (processes * BATCHES_PER_WORKER * batch_bytes)
     if possible < wanted:
         log.warning("%s has room for the batches of %d workers instead of %d", SHARED_MEMORY, possible, wanted)

@@ -21,9 +21,7 @@ from jobs.database.evaluations import Training, insert_training, read_training
 from jobs.database.model_versions import ModelKind, insert_model_version
 from jobs.errors import RefusedError, RetryableError, TerminatedError
 from jobs.models.device import choose_device
-from jobs.models.image_model import write_build
 from jobs.models.registry import upload_checkpoint
-from jobs.models.torch_model import describe_checkpoint
 from jobs.progress import Progress, open_progress
 from jobs.retrain.snapshot.snapshot_file import load_snapshot
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
@@ -183,7 +181,6 @@ def _save(request: TrainingRequest, context: TrainingContext, trained: TrainedMo
         metrics = save_encoder(trained.model, request, context, folder)
     write_history(folder, trained.history)
     settings = _describe(request) | {"base": request.base.name}
-    write_build(folder, describe_checkpoint(folder, request.kind))
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
     return trained.metrics | metrics
 

@@ -62,7 +62,8 @@ def candidate(browsed: BrowsedShop) -> int:
         store_gate_results(connection, "run/1", "classifier", version)
         connection.exec_driver_sql(f"""
             INSERT INTO catalog.image_tags
-            SELECT image_id, {version}, CASE image_id WHEN {browsed.image_ids[0]} THEN 'hat' ELSE category END,
+            SELECT image_id, {version}, build_id,
+                   CASE image_id WHEN {browsed.image_ids[0]} THEN 'hat' ELSE category END,
                    confidence, top_3, probabilities, content_hash
             FROM catalog.image_tags
         """)
@@ -155,6 +156,7 @@ def test_viewers_see_the_gates_without_buttons(
     visitor = visit(role)
     page = visitor.get(f"models/{candidate}").text
     assert "accuracy has passed" in page
+    assert "torch fp32 on cpu admitted not compared fixtures" in read_text(page)
     assert "/promote" not in page
     for action in ("promote", "rollback"):
         assert visitor.get(f"models/{candidate}/{action}").status_code == 403

@@ -110,3 +110,15 @@ def test_retries_and_ignored_failures_record_the_user(visit: Visit, failed: int,
 def test_invalid_forms_change_nothing(visit: Visit, failed: int, browsed: BrowsedShop, data: dict[str, object]) -> None:
     assert visit("user").post("failures", data).status_code == 422
     assert browsed.shop.query(STATE) == [(None, None)]
+
+
+def test_the_bottleneck_of_a_run_is_shown_with_advice(visit: Visit, browsed: BrowsedShop) -> None:
+    ((classifier, space),) = browsed.shop.query("""
+        SELECT model_version_id, catalog.live_space() FROM catalog.live_models WHERE kind = 'classifier'
+    """)
+    with browsed.shop.connections.engine.begin() as connection:
+        start_run(connection, classifier, space)
+        report = '{"bottleneck": "decode", "advice": "Use a machine with more cores"}'
+        connection.execute(text("UPDATE catalog.tagging_runs SET report = :report"), {"report": report})
+    words = read_text(visit("viewer").get("run", run="run").text)
+    assert "Bottleneck: decode. Use a machine with more cores." in words

@@ -13,6 +13,7 @@ from fixtures.candidates import (
     write_reference,
 )
 from fixtures.shop import CATEGORIES, Shop, TinyModels
+from jobs.database.model_builds import list_builds
 from jobs.database.model_versions import ModelVersion
 from jobs.retrain.evaluate.artifact_check import ArtifactInspection, inspect_artifact
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
@@ -35,7 +36,9 @@ def register(shop: Shop, labeled: LabeledSet, folder: Path) -> ModelVersion:
 def inspect(shop: Shop, labeled: LabeledSet, version: ModelVersion, scratch: Path) -> ArtifactInspection:
     connections = shop.connections
     images = SnapshotImages(connections.store, connections.artifacts, scratch / "cache")
-    return inspect_artifact(connections.store, version, labeled.snapshot, images, EXACT, scratch / "artifact")
+    with connections.engine.connect() as connection:
+        (build,) = list_builds(connection, version.model_version_id)
+    return inspect_artifact(connections.store, version, build, labeled.snapshot, images, EXACT, scratch / "artifact")
 
 
 def overwrite(shop: Shop, version: ModelVersion, name: str, content: bytes) -> None:
@@ -46,7 +49,7 @@ def test_accepts_the_trained_checkpoint(
     stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path
 ) -> None:
     found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
-    assert found.folder is not None
+    assert found.served is not None
     check = found.check
     assert (check.is_checksum_right, check.has_labels, check.has_preprocessing) == (True, True, True)
     assert check.largest_difference == pytest.approx(0, abs=TOLERANCE)
@@ -77,7 +80,7 @@ def test_modified_file_fails_the_checksum(
     overwrite(stocked_shop, version, name, content[:-1] + b"\x00")
     found = inspect(stocked_shop, labeled, version, tmp_path)
     assert not found.check.is_checksum_right
-    assert found.folder is None
+    assert found.served is None
     assert "do not match the registered hash" in str(found.check.error)
 
 
@@ -99,7 +102,7 @@ def test_registered_but_truncated_weights_are_reported(
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
     assert found.check.is_checksum_right
-    assert found.folder is None
+    assert found.served is None
     assert "cannot be loaded" in str(found.check.error)
 
 
@@ -114,7 +117,7 @@ def test_missing_or_misshapen_weights_are_reported(
         weights[name] = head[:2].clone()
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
     found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
-    assert found.folder is None
+    assert found.served is None
     assert found.check.largest_difference is None
     assert found.check.error
 
@@ -182,5 +185,5 @@ def test_damaged_temperature_is_reported(
 ) -> None:
     (checkpoint / "calibration.json").write_text("{}")
     found = inspect(stocked_shop, labeled, register(stocked_shop, labeled, checkpoint), tmp_path)
-    assert found.folder is None
+    assert found.served is None
     assert "calibration.json" in str(found.check.error)

@@ -16,13 +16,15 @@ from fixtures.shop import CATEGORIES, Shop
 from jobs.retrain.evaluate.compare_models import EvaluationContext, audit_labels, evaluate_classifier
 from jobs.retrain.evaluate.evaluation_record import LabelSuspect, decode_label_suspects, encode_list
 from jobs.retrain.evaluate.scores import ClassifierPredictions
+from jobs.retrain.evaluate.served_model import ServedVersion
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 
 
 def make_context(shop: Shop, labeled: LabeledSet, candidate: Path, champion: Path | None = None) -> EvaluationContext:
     connections = shop.connections
     images = SnapshotImages(connections.store, connections.artifacts, connections.settings.locations.model_cache)
-    return EvaluationContext(connections, labeled.snapshot, images, EXACT, candidate, champion)
+    served = ServedVersion(champion, champion) if champion else None
+    return EvaluationContext(connections, labeled.snapshot, images, EXACT, ServedVersion(candidate, candidate), served)
 
 
 def test_classifier_trained_on_shuffled_labels_is_no_better_than_chance(

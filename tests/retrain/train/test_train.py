@@ -156,7 +156,6 @@ def test_a_candidate_is_trained_stored_and_registered_but_not_promoted(
         "model.safetensors",
         "preprocessor_config.json",
         "calibration.json",
-        "build.json",
         "reference_outputs.json",
         "training/history.json",
         "training/history.png",

@@ -1,0 +1,64 @@
+"""Run exported programs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures.candidates import EXACT
+from fixtures.shop import TinyModels
+from jobs.database.model_versions import ModelKind
+from jobs.errors import ConfigurationError
+from jobs.models.exported_model import choose_batch_size, load_exported_model
+from jobs.models.image_model import PROGRAM_FILE
+from jobs.models.torch_model import describe_checkpoint, load_torch_model
+from jobs.retrain.optimize.export import export_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("speeds", "size"),
+    [
+        ({32: 4000, 64: 7600, 128: 11_000, 256: 15_000}, 256),
+        ({32: 4000, 64: 7600, 128: 14_500, 256: 15_000}, 128),
+        ({32: 4000, 64: 7600}, 64),
+        ({32: 900, 64: 800, 128: 700, 256: 600}, 32),
+        ({}, 32),
+    ],
+    ids=["largest", "nearly as fast", "little memory", "slower", "no memory"],
+)
+def test_the_smallest_batch_that_is_nearly_the_fastest_is_chosen(speeds: dict[int, float], size: int) -> None:
+    def measure(batch_size: int) -> float:
+        if batch_size not in speeds:
+            raise torch.OutOfMemoryError
+        return speeds[batch_size]
+
+    assert choose_batch_size(measure) == size
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_a_program_gives_the_predictions_of_its_checkpoint(
+    tiny_models: TinyModels, tmp_path: Path, kind: ModelKind
+) -> None:
+    folder = getattr(tiny_models, kind)
+    export_checkpoint(folder, kind, EXACT, tmp_path / "program")
+    model = load_exported_model(tmp_path / "program", describe_checkpoint(folder, kind), EXACT)
+    side = model.geometry.crop_to
+    pixels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    exact = load_torch_model(folder, kind, EXACT)
+    for count in (1, 2, 5):
+        np.testing.assert_allclose(model.predict(pixels[:count]), exact.predict(pixels[:count]), atol=1e-5)
+    assert (model.description, model.device_class, model.categories) == ("torch fp32 on cpu", "cpu", exact.categories)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(tiny_models: TinyModels, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        export_checkpoint(tiny_models.classifier, "classifier", EXACT, tmp_path / name)
+    first, second = ((tmp_path / name / PROGRAM_FILE).read_bytes() for name in ("first", "second"))
+    assert first == second
+
+
+def test_a_damaged_program_is_one_line(tiny_models: TinyModels, tmp_path: Path) -> None:
+    (tmp_path / PROGRAM_FILE).write_bytes(b"no archive")
+    with pytest.raises(ConfigurationError, match="is not an exported program: "):
+        load_exported_model(tmp_path, describe_checkpoint(tiny_models.classifier, "classifier"), EXACT)
