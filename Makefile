@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Three processes for two cores, because the tests also wait. A process that dies ends the run.
+PYTEST = $(BIN)/python -m pytest --numprocesses=3 --max-worker-restart=0 --dist=loadscope --no-loadscope-reorder
 INSTALL = $(BIN)/uv pip install --python
 PEERS_VENV := .local/peers-venv
 PEERS_READY := $(PEERS_VENV)/.ready
@@ -12,7 +14,7 @@ PEERS_READY := $(PEERS_VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install ui down test check settings quality bench chaos bench-peers report lock reset clean
+.PHONY: help demo install ui down test coverage check settings quality bench chaos bench-peers report lock reset clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,8 +31,12 @@ ui: $(READY) ## start the local stack with Airflow, print URL and login
 down: ## stop the local stack and keep its data in .local/
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m jobs stack down; else echo "nothing to stop: make demo was never run"; fi
 
-test: check ## lint, types and all tests; branch coverage of at least 90 %
-	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadscope --no-loadscope-reorder --cov --cov-report=term
+test: check ## lint, types and all tests
+	@$(PYTEST)
+
+# Tracing takes half as much processor time again as the tests themselves.
+coverage: $(READY) ## all tests, with branch coverage of at least 90 %
+	@$(PYTEST) --cov --cov-report=term
 
 check: $(READY) ## lint, format, types, layers of imports
 	@$(BIN)/ruff check .

@@ -75,6 +75,12 @@ def test_images_can_be_searched_after_an_adoption_and_an_ingest(
     assert "without labels there is no test set" in report.reason
     assert list(scratch.iterdir()) == []
 
+    # A repeated adoption changes nothing.
+    again = adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", ROOMY)
+    assert not again.promotion.is_new
+    assert (again.reason, again.engine, again.precision) == (report.reason, report.engine, report.precision)
+    assert shop.query("SELECT count(*) FROM catalog.promotions") == [(1,)]
+
     assert ingest(shop.connections, IngestOptions()).tagged == 4
 
     def load(version: int) -> object:
@@ -89,14 +95,6 @@ def test_images_can_be_searched_after_an_adoption_and_an_ingest(
     environment = os.environ | shop.environment
     searched = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (searched.returncode, searched.stdout) == (0, "2\n"), searched.stderr
-
-
-def test_a_repeated_adoption_changes_nothing(shop: Shop, tiny_models: TinyModels) -> None:
-    first = adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", ROOMY)
-    again = adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", ROOMY)
-    assert (first.promotion.is_new, again.promotion.is_new) == (True, False)
-    assert (again.reason, again.engine, again.precision) == (first.reason, first.engine, first.precision)
-    assert shop.query("SELECT count(*) FROM catalog.promotions") == [(1,)]
 
 
 def test_a_second_champion_has_to_pass_its_gates(tagging_shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:

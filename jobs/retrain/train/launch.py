@@ -40,37 +40,42 @@ def train_together(words: Sequence[str], request: TrainingRequest, device: Devic
     log.info("training in %d processes", count)
     # As torchrun does, but for several threads per process.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // count)))
-    with open_scratch() as folder:
-        _launch(words, count, folder)
+    launch(("-m", "jobs", *words), count)
 
 
-def _launch(words: Sequence[str], processes: int, folder: Path) -> None:
+def launch(arguments: Sequence[str], processes: int) -> None:
+    """Run Python with these arguments in several processes that train together, and wait until all succeed.
+
+    Raises:
+        JobError: as `train_together`.
+    """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=str(uuid.uuid4()),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.5,
-        logs_specs=DefaultLogsSpecs(str(folder)),
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "jobs", *words)
-    except SignalException:
-        raise TerminatedError("SIGTERM stopped the training: run the same command to resume") from None
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        for kind in (RetryableError, PermanentError, TerminatedError):
-            if failure.exitcode == kind.exit_code:
-                raise kind(failure.message) from None
-        log.error("process %d ended with exit code %d", rank, failure.exitcode)
-        sys.exit(1)
+    with open_scratch() as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=str(uuid.uuid4()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=0.5,
+            logs_specs=DefaultLogsSpecs(str(folder)),
+        )
+        try:
+            elastic_launch(config, sys.executable)(*arguments)
+        except SignalException:
+            raise TerminatedError("SIGTERM stopped the training: run the same command to resume") from None
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            for kind in (RetryableError, PermanentError, TerminatedError):
+                if failure.exitcode == kind.exit_code:
+                    raise kind(failure.message) from None
+            log.error("process %d ended with exit code %d", rank, failure.exitcode)
+            sys.exit(1)
 
 
 def is_launched() -> bool:

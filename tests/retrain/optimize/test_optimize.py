@@ -127,9 +127,28 @@ def test_an_int8_classifier_predicts_like_its_checkpoint(built: Built, labeled: 
     assert {path.name for path in stored.build.iterdir()} == {BUILD_FILE, GRAPH_FILE, "graph.bin"}
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
+PROGRAM = """
+import sys, numpy as np
+from pathlib import Path
+import jobs.ingest.tag_shard
+from jobs.models.engine import EngineSettings, load_image_model
+model = load_image_model(Path(sys.argv[1]), "classifier", EngineSettings("cpu", "auto"))
+side = model.geometry.crop_to
+print(model.predict(np.zeros((3, side, side, 3), dtype=np.uint8)).shape)
+assert not set(sys.argv[2:]) & set(sys.modules)
+"""
+
+
+def serve_without(folder: Path, *modules: str) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(folder), *modules]
+    finished = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("(3, ")
+
+
+@pytest.mark.parametrize(("engine", "not_needed"), [("openvino", "torch"), ("torch", "openvino")])
 def test_a_float32_build_predicts_the_same_as_the_checkpoint(
-    stocked_shop: Shop, labeled: LabeledSet, engine: EngineName
+    stocked_shop: Shop, labeled: LabeledSet, engine: EngineName, not_needed: str
 ) -> None:
     connections = stocked_shop.with_settings(engine=engine, precision="fp32")
     report = optimize_candidate(connections, RUN, "classifier", POLICY)
@@ -141,6 +160,7 @@ def test_a_float32_build_predicts_the_same_as_the_checkpoint(
     served = load_served_model(stored.build, "classifier", EXACT)
     assert np.abs(served.predict(pixels) - exact.predict(pixels)).max() < 1e-4
     assert np.abs(served.predict(pixels[:1]) - exact.predict(pixels[:1])).max() < 1e-4
+    serve_without(stored.build, "transformers", not_needed)
 
 
 def test_a_build_that_fails_the_gate_is_followed_by_the_next_precision(stocked_shop: Shop) -> None:
@@ -314,32 +334,3 @@ def test_another_machine_makes_its_own_build(built: Built, labeled: LabeledSet, 
 def test_a_run_without_training_is_refused(shop: Shop) -> None:
     with pytest.raises(PermanentError, match="run `python -m jobs train classifier` first"):
         optimize_candidate(shop.connections, RUN, "classifier", POLICY)
-
-
-PROGRAM = """
-import sys, numpy as np
-from pathlib import Path
-import jobs.ingest.tag_shard
-from jobs.models.engine import EngineSettings, load_image_model
-model = load_image_model(Path(sys.argv[1]), "classifier", EngineSettings("cpu", "auto"))
-side = model.geometry.crop_to
-print(model.predict(np.zeros((3, side, side, 3), dtype=np.uint8)).shape)
-assert not set(sys.argv[2:]) & set(sys.modules)
-"""
-
-
-def serve_without(folder: Path, *modules: str) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(folder), *modules]
-    finished = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.startswith("(3, ")
-
-
-def test_a_process_that_serves_a_graph_never_imports_torch(built: Built) -> None:
-    serve_without(fetch(built.connections, built.report).build, "torch", "transformers")
-
-
-def test_a_process_that_serves_a_program_never_imports_transformers(stocked_shop: Shop) -> None:
-    connections = stocked_shop.with_settings(engine="torch", precision="fp32", device="cpu")
-    report = optimize_candidate(connections, RUN, "classifier", POLICY)
-    serve_without(fetch(connections, report).build, "transformers", "openvino")

@@ -1,6 +1,5 @@
 """The training loop alone, with a one-layer model that learns whether an image is bright."""
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -140,7 +139,7 @@ def test_measuring_the_speed_does_not_change_the_training(shards: ImageShards, t
 
 
 def test_workers_leave_a_core_and_fit_into_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)))
+    monkeypatch.setattr("jobs.retrain.train.loop.count_cores", lambda: 12)
     assert count_workers(batch_bytes=10_000_000, shared_bytes=10**12) == 11
     assert count_workers(batch_bytes=10_000_000, shared_bytes=64 * 2**20) == 2
     assert count_workers(batch_bytes=10_000_000, shared_bytes=10_000_000) == 0

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
@@ -19,7 +18,7 @@ from fixtures.recorded_progress import record_progress
 from fixtures.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from fixtures.small_classifier import write_small_classifier
 from jobs.database.model_versions import read_model_version
-from jobs.errors import PermanentError, RetryableError, TerminatedError
+from jobs.errors import PermanentError, RetryableError
 from jobs.local.ports import LOOPBACK, find_free_ports
 from jobs.models.checkpoint import hash_weights
 from jobs.models.registry import fetch_checkpoint
@@ -279,37 +278,6 @@ def test_two_processes_train_one_candidate(labeled_shop: Shop, labeled: LabeledS
     )
     assert len(together) == 2
     assert together[0]["train_loss"] == pytest.approx(expected[0]["train_loss"], rel=0.3)
-
-
-def test_an_error_of_a_process_is_that_of_the_command(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
-    words = ["classifier", *make_options(labeled, "run", base)]
-    with _hold_folder(_choose_folder(labeled_shop.connections, "run", "classifier")):
-        process = start_two_processes(labeled_shop, words)
-        output, _ = process.communicate(timeout=300)
-    assert process.returncode == RetryableError.exit_code
-    assert output.splitlines()[-1].startswith("error: another process is training this run")
-
-
-@pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGTERM, TerminatedError.exit_code), (signal.SIGKILL, -signal.SIGKILL)]
-)
-def test_a_signal_stops_all_processes(
-    number: signal.Signals, exit_code: int, labeled_shop: Shop, labeled: LabeledSet, base: Path
-) -> None:
-    words = ["classifier", *make_options(labeled, "run", base, epochs=2000)]
-    process = start_two_processes(labeled_shop, words)
-    trainings = labeled_shop.connections.settings.locations.model_cache / "trainings"
-    while process.poll() is None and not any(map(is_json, trainings.glob("*/*/checkpoint-*/trainer_state.json"))):
-        time.sleep(0.05)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) == 2
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == exit_code, output[-3000:]
-    if number == signal.SIGTERM:
-        assert output.splitlines()[-1].startswith("error: SIGTERM stopped the training")
-    assert psutil.wait_procs(children, timeout=10)[1] == []
-    assert labeled_shop.query("SELECT count(*) FROM catalog.trainings") == [(0,)]
 
 
 def test_two_processes_fit_one_head(labeled_shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
