@@ -54,12 +54,16 @@ def import_labels(
 
 
 @app.command()
-def build(version: Annotated[int, typer.Argument(help="Number of the version in `models list`.")]) -> None:
+def build(
+    version: Annotated[int, typer.Argument(help="Number of the version in `models list`.")],
+    again: Annotated[bool, typer.Option("--again", help="Replace the builds, for example if files were lost.")] = False,
+) -> None:
     """Make the builds of a version for this machine if it has none. Workers do it when they need one."""
     from jobs.retrain.optimize.optimize import make_missing_build
 
     with connect(load_settings()) as connections:
-        print_report(make_missing_build(connections, version, _load_policy(connections)) or {"made": False})
+        report = make_missing_build(connections, version, _load_policy(connections), again=again)
+        print_report(report or {"made": False})
 
 
 @app.command()

@@ -149,8 +149,8 @@ CONNECT_TIMEOUT_SECONDS = 10
 TCP_TIMEOUT_MILLISECONDS = 60_000
 LOCK_TIMEOUT_SECONDS = 600
 """Maximum wait for a lock in one statement. The job then ends with a retryable error."""
-POOL_SIZE = 2
-POOL_OVERFLOW = 6
+POOL_SIZE = 8
+POOL_OVERFLOW = 2
 
 # libpq reports a refused login only with a message, not with an SQLSTATE.
 REFUSED_LOGINS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "no password supplied")

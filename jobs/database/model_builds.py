@@ -11,6 +11,8 @@ from jobs.database.records import read_records, text_with_json
 DeviceClass = Literal["cpu", "cuda"]
 EngineName = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+BUILD_HOURS = 2
+"""Maximum time to make the builds of a version. A CLIP takes minutes."""
 FASTEST_FIRST: tuple[Precision, ...] = ("int8", "bf16", "fp16", "fp32")
 
 
@@ -60,16 +62,24 @@ class BuildChoice:
     engine: EngineName | None = None
     precision: Precision | None = None
 
+    def matches(self, build: "RegisteredBuild | NewBuild") -> bool:
+        """Return whether a build is one of those, admitted or not."""
+        return (
+            self.device_class == build.device_class
+            and self.engine in {None, build.engine}
+            and self.precision in {None, build.precision}
+        )
+
 
 def choose_build(builds: Sequence[RegisteredBuild], choice: BuildChoice) -> RegisteredBuild | None:
     """Return the fastest admitted build that a process may use.
 
-    If what it asks for was rejected, take the next slower precision, then another engine. None means that what it asks
-    for was never made.
+    If the requested build was rejected, take the next slower precision, then another engine. None means that the
+    requested build was never made.
     """
-    own = [one for one in builds if one.device_class == choice.device_class]
-    if not any(choice.engine in {None, one.engine} and choice.precision in {None, one.precision} for one in own):
+    if not any(map(choice.matches, builds)):
         return None
+    own = [one for one in builds if one.device_class == choice.device_class]
     first = FASTEST_FIRST.index(choice.precision) if choice.precision else 0
     admitted = [one for one in own if one.artifact_uri and one.precision in FASTEST_FIRST[first:]]
 
@@ -82,13 +92,13 @@ def choose_build(builds: Sequence[RegisteredBuild], choice: BuildChoice) -> Regi
 def insert_builds(connection: Connection, builds: Sequence[NewBuild]) -> None:
     """Register builds. One that is registered already gets the new artifact and figures."""
     statement = """
-        INSERT INTO catalog.model_builds (model_version_id, device_class, engine, precision, artifact_uri, fidelity,
-            losses, machine, text_uri)
+        INSERT INTO catalog.model_builds AS b (model_version_id, device_class, engine, precision, artifact_uri,
+            fidelity, losses, machine, text_uri)
         VALUES (:model_version_id, :device_class, :engine, :precision, :artifact_uri, :fidelity, :losses, :machine,
             :text_uri)
         ON CONFLICT (model_version_id, device_class, engine, precision) DO UPDATE
         SET artifact_uri = excluded.artifact_uri, fidelity = excluded.fidelity, losses = excluded.losses,
-            machine = excluded.machine, text_uri = excluded.text_uri, created_at = now()
+            machine = excluded.machine, text_uri = coalesce(excluded.text_uri, b.text_uri), created_at = now()
     """
     for build in builds:
         connection.execute(text_with_json(statement, "fidelity"), {**vars(build), "losses": list(build.losses)})
@@ -103,6 +113,7 @@ def list_builds(connection: Connection, model_version_id: int) -> tuple[Register
 
 
 def lock_builds(connection: Connection, model_version_id: int) -> None:
-    """Block other processes that make builds of a version until this transaction ends."""
+    """Block other processes that make builds of a version until the connection closes. Wait as long as it may take."""
+    connection.execute(text("SELECT set_config('lock_timeout', :limit, false)"), {"limit": f"{BUILD_HOURS}h"})
     key = {"key": f"builds of {model_version_id}"}
-    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), key)
+    connection.execute(text("SELECT pg_advisory_lock(hashtextextended(:key, 0))"), key)

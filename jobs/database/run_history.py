@@ -138,15 +138,19 @@ def sum_run_and_parts(connection: Connection, run_id: str) -> WorkCounts:
 
 
 def read_recent_speed(connection: Connection) -> float | None:
-    """Return images per second and process of the slowest class of device over the latest 20 chunks.
+    """Return images per second and process of the slowest class of device, over its latest 20 chunks of a week.
 
     Only chunks with new predictions count. None without any.
     """
     statement = text("""
         SELECT min(images_per_second) FROM (
             SELECT sum(entries) / nullif(sum(wall_seconds), 0) AS images_per_second
-            FROM (SELECT * FROM catalog.run_chunks WHERE tagged > 0 ORDER BY committed_at DESC LIMIT 20) latest
-            GROUP BY device_class
+            FROM (
+                SELECT *, row_number() OVER (PARTITION BY device_class ORDER BY committed_at DESC) AS place
+                FROM catalog.run_chunks
+                WHERE tagged > 0 AND committed_at > now() - interval '7 days'
+            ) latest
+            WHERE place <= 20 GROUP BY device_class
         ) classes
     """)
     images_per_second: float | None = connection.execute(statement).scalar_one()

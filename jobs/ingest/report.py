@@ -26,7 +26,7 @@ ADVICE = {
     "forward": "The models are the limit: use a GPU, more workers (CATALOG_TAGGING_SLOTS) or smaller models",
     "database": "Check the disks and the load of the database; more shards at the same time do not help",
 }
-"""What relieves each bottleneck."""
+"""Advice for each bottleneck."""
 
 
 @dataclass(frozen=True)

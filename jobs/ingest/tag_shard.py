@@ -189,7 +189,8 @@ def _load_models(connections: Connections, device_index: int, models: RunModels)
     fetched = {version.kind: fetch_build(connections, version) for version in versions}
     builds = {kind: build.build_id for kind, (build, _) in fetched.items()}
     folders = {kind: folder for kind, (_, folder) in fetched.items()}
-    engine_settings = EngineSettings(settings.compute.device, settings.compute.precision, device_index)
+    compute = settings.compute
+    engine_settings = EngineSettings(compute.device, compute.precision, device_index, batch_size=compute.batch_size)
     predictor = load_predictor(folders.get("classifier"), folders["encoder"], engine_settings)
     loaded = zip(versions, predictor.models, strict=True)
     log.info("loaded %s", " and ".join(f"{v.kind} {v.model_version_id} ({model.description})" for v, model in loaded))

@@ -4,12 +4,15 @@ import ctypes
 import logging
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import cast
 
 from jobs.connections import Connections
 from jobs.database.model_builds import (
+    BUILD_HOURS,
     BuildChoice,
     DeviceClass,
     Precision,
@@ -18,14 +21,14 @@ from jobs.database.model_builds import (
     list_builds,
 )
 from jobs.database.model_versions import ModelVersion
-from jobs.errors import ConfigurationError, PermanentError, RetryableError
+from jobs.errors import ConfigurationError, PermanentError, RetryableError, TerminatedError
 from jobs.models.registry import fetch_artifact
 from jobs.settings import PROJECT_ROOT, ComputeSettings
+from jobs.stopping import is_stop_requested
 
 log = logging.getLogger(__name__)
 
-BUILD_HOURS = 2
-"""Maximum time to make a build. A CLIP takes minutes."""
+POLL_SECONDS = 0.5
 
 
 def choose_builds(compute: ComputeSettings) -> BuildChoice:
@@ -75,21 +78,32 @@ def ensure_build(connections: Connections, version: ModelVersion) -> RegisteredB
     log.info("%s %d has no build for this machine yet, making one", version.kind, version.model_version_id)
     # In its own process, because the libraries that make builds would stay in the memory of this one.
     command = [sys.executable, "-m", "jobs", "build", str(version.model_version_id)]
-    try:
-        finished = subprocess.run(
-            command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL, timeout=BUILD_HOURS * 3600, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise RetryableError(f"making a build of {version.kind} {version.model_version_id} took too long") from None
+    exit_code = _run(command)
     build = find_build(connections, version.model_version_id)
     if build is None:
         # Any other end has a cause outside the version, such as a signal.
-        failure = ConfigurationError if finished.returncode == PermanentError.exit_code else RetryableError
+        failure = ConfigurationError if exit_code == PermanentError.exit_code else RetryableError
         raise failure(
             f"{version.kind} {version.model_version_id} has no build for this machine. "
             f"Run `python -m jobs build {version.model_version_id}`"
         )
     return build
+
+
+def _run(command: Sequence[str]) -> int:
+    """Run a command and return its exit code. If this process is asked to stop, stop the command, too."""
+    deadline = time.monotonic() + BUILD_HOURS * 3600
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, stdout=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None and not is_stop_requested():
+                if time.monotonic() > deadline:
+                    raise RetryableError(f"making a build took more than {BUILD_HOURS} hours")
+                time.sleep(POLL_SECONDS)
+        finally:
+            process.terminate()
+    if is_stop_requested():
+        raise TerminatedError("stopped while a build was made. Run the same command again")
+    return process.returncode
 
 
 def fetch_build(connections: Connections, version: ModelVersion) -> tuple[RegisteredBuild, Path]:
@@ -102,5 +116,6 @@ def fetch_build(connections: Connections, version: ModelVersion) -> tuple[Regist
     build = ensure_build(connections, version)
     assert build.artifact_uri is not None
     name = f"the build {build.describe()} of {version.kind} {version.model_version_id}"
+    remedy = f"Run `python -m jobs build {version.model_version_id} --again`"
     cache_folder = connections.settings.locations.model_cache
-    return build, fetch_artifact(connections.store, build.artifact_uri, name, cache_folder)
+    return build, fetch_artifact(connections.store, build.artifact_uri, name, cache_folder, remedy)

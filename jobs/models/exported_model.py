@@ -71,19 +71,22 @@ class ExportedModel:
         return batch.to(self.device.torch_device, non_blocking=True)
 
 
-def load_exported_model(folder: Path, build: ModelBuild, device: Device) -> ExportedModel:
+def load_exported_model(folder: Path, build: ModelBuild, device: Device, batch_size: int | None) -> ExportedModel:
     """Load the program of a build. On a CPU, this limits torch to one thread per pass.
+
+    Without ``batch_size``, a short probe chooses it on a GPU.
 
     Raises:
         ConfigurationError: torch cannot load the program.
     """
     passes = prepare_passes(device)
-    package = folder / PACKAGE_FILE
-    compiled = _load_package(package, device) if device.is_cuda and package.is_file() else None
-    forward = compiled or load_program(folder / PROGRAM_FILE, device)
-    batch_size = device.batch_size
-    if device.is_cuda:
-        batch_size = choose_batch_size(partial(_measure_speed, forward, build.geometry.crop_to, device))
+    side = build.geometry.crop_to
+    forward: Forward = load_program(folder / PROGRAM_FILE, device)
+    if device.is_cuda and (folder / PACKAGE_FILE).is_file():
+        forward = _load_package(folder / PACKAGE_FILE, forward, side, device, passes)
+    if batch_size is None:
+        probe = partial(_measure_speed, forward, side, device)
+        batch_size = choose_batch_size(probe) if device.is_cuda else device.batch_size
     return ExportedModel(build, forward, device, passes, batch_size)
 
 
@@ -114,14 +117,35 @@ def _measure_speed(forward: Forward, side: int, device: Device, batch_size: int)
     return PROBED_PASSES * batch_size / (time.perf_counter() - started)
 
 
-def _load_package(file: Path, device: Device) -> Forward | None:
-    """Load a compiled program, or return None if it was compiled for another type of GPU."""
+def _load_package(file: Path, program: Forward, side: int, device: Device, passes: int) -> Forward:
+    """Load a compiled program and run it once. If it was compiled for another type of GPU, return ``program``."""
+    from torch._inductor.package.package import load_package
+
+    place = device.torch_device
     try:
-        compiled = torch._inductor.aoti_load_package(str(file), device_index=device.torch_device.index or 0)
+        compiled = load_package(str(file), num_runners=passes, device_index=place.index or 0)
+        compiled(torch.zeros(2, side, side, 3, dtype=torch.uint8, device=place))
+        torch.cuda.synchronize(place)
     except RuntimeError as error:
         log.warning("%s does not run on this GPU, using the program without compilation: %s", file, first_line(error))
-        return None
-    return compiled
+        return program
+    return fall_back(compiled, program)
+
+
+def fall_back(compiled: Forward, program: Forward) -> Forward:
+    """Return a function that runs ``compiled``, and ``program`` for a batch on which that fails.
+
+    A compiled program raises only RuntimeError. The other one then raises `torch.OutOfMemoryError`, if that is the
+    cause, and the batch is halved.
+    """
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        try:
+            return compiled(pixels)
+        except RuntimeError:
+            return program(pixels)
+
+    return forward
 
 
 def load_program(file: Path, device: Device) -> Callable[..., torch.Tensor]:

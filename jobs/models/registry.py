@@ -65,23 +65,29 @@ def fetch_checkpoint(store: ObjectStore, version: ModelVersion, cache: Path) -> 
     return fetch_artifact(store, version.artifact_uri, name, cache)
 
 
-def fetch_artifact(store: ObjectStore, artifact_uri: str, name: str, cache: Path) -> Path:
+def fetch_artifact(
+    store: ObjectStore,
+    artifact_uri: str,
+    name: str,
+    cache: Path,
+    remedy: str = "Restore them or roll back to another version",
+) -> Path:
     """Return the local folder of a checkpoint or build. Verify it on every call, and download it if needed.
 
     Raises:
-        PermanentError: the files in the bucket do not match the registered hash. ``name`` is what the message calls
-            them.
+        PermanentError: the files in the bucket do not match the registered hash. The message contains ``name`` and
+            ``remedy``.
     """
     location = S3Uri.parse(artifact_uri)
     digest = location.key.rsplit("/", 1)[-1]
     folder = cache / digest
     if not folder.is_dir() or hash_checkpoint(folder) != digest:
         shutil.rmtree(folder, ignore_errors=True)
-        _download(store, location, name, folder)
+        _download(store, location, name, folder, remedy)
     return folder
 
 
-def _download(store: ObjectStore, location: S3Uri, artifact: str, folder: Path) -> None:
+def _download(store: ObjectStore, location: S3Uri, artifact: str, folder: Path, remedy: str) -> None:
     """Download to a temporary folder and then rename it, so a killed job leaves no partial artifact."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open_scratch(folder.parent) as scratch:
@@ -94,10 +100,7 @@ def _download(store: ObjectStore, location: S3Uri, artifact: str, folder: Path) 
             path.parent.mkdir(parents=True, exist_ok=True)
             store.download(location / name, path)
         if hash_checkpoint(staged) != folder.name:
-            raise PermanentError(
-                f"{artifact}: the files at {location} do not match the registered hash. Restore them or roll back to "
-                "another version"
-            )
+            raise PermanentError(f"{artifact}: the files at {location} do not match the registered hash. {remedy}")
         try:
             staged.rename(folder)
         except OSError:

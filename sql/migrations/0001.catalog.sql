@@ -492,7 +492,7 @@ COMMENT ON COLUMN catalog.run_chunks.waiting_seconds IS
 COMMENT ON COLUMN catalog.run_chunks.embedded IS 'Vectors that were written, copies included';
 COMMENT ON COLUMN catalog.run_chunks.has_index IS
     'Whether the space had its index by then, so that each vector was inserted into it';
-COMMENT ON COLUMN catalog.run_chunks.device_class IS 'What ran the models; the plan of the next run depends on its speed';
+COMMENT ON COLUMN catalog.run_chunks.device_class IS 'The class of the device that ran the models; the next plan depends on its speed';
 
 CREATE TABLE catalog.item_failures (
     image_id        bigint PRIMARY KEY REFERENCES catalog.images,

@@ -1,6 +1,7 @@
 """Find the build of a version for this machine."""
 
 import os
+import shutil
 import subprocess
 import sys
 from unittest.mock import patch
@@ -10,11 +11,15 @@ import torch
 from sqlalchemy import text
 
 from fixtures.champions import make_champion
+from fixtures.job_processes import wait_until
 from fixtures.shop import Shop, TinyModels
-from jobs.database.model_builds import BuildChoice
+from jobs.database.model_builds import BuildChoice, lock_builds
 from jobs.errors import ConfigurationError, PermanentError
 from jobs.models.builds import choose_builds, ensure_build, fetch_build, find_device_class
+from jobs.models.image_model import PROGRAM_FILE
 from jobs.models.registry import FILE_LIST
+from jobs.retrain.gates.gate_policy import load_gate_policy
+from jobs.retrain.optimize.optimize import make_missing_build
 from jobs.settings import PROJECT_ROOT
 from jobs.storage.locations import S3Uri
 
@@ -59,3 +64,31 @@ def test_a_build_with_other_files_is_refused(shop: Shop, tiny_models: TinyModels
     (folder / "build.json").unlink()
     with pytest.raises(PermanentError, match=r"torch fp32 on cpu of classifier .* do not match the registered hash"):
         fetch_build(shop.connections, version)
+
+
+def test_lost_files_of_a_build_are_made_again(shop: Shop, tiny_models: TinyModels) -> None:
+    version = make_champion(shop.connections, tiny_models.encoder, "encoder")
+    connections = shop.with_settings(device="cpu", engine="torch", precision="bf16")
+    # An encoder without labels has only builds in float32, so nobody asks for bf16 twice.
+    assert make_missing_build(connections, version.model_version_id, load_gate_policy()) is not None
+    assert make_missing_build(connections, version.model_version_id, load_gate_policy()) is None
+    build, _ = fetch_build(connections, version)
+    assert build.precision == "fp32"
+    location = S3Uri.parse(build.artifact_uri or "")
+    shop.connections.store.write(location / FILE_LIST, b"")
+    shutil.rmtree(connections.settings.locations.model_cache)
+    with pytest.raises(PermanentError, match=rf"Run `python -m jobs build {version.model_version_id} --again`"):
+        fetch_build(connections, version)
+    make_missing_build(connections, version.model_version_id, load_gate_policy(), again=True)
+    _, folder = fetch_build(connections, version)
+    assert (folder / PROGRAM_FILE).is_file()
+
+
+def test_only_one_process_makes_the_builds_of_a_version(shop: Shop) -> None:
+    with shop.connections.engine.connect() as holder, shop.connections.engine.connect() as other:
+        lock_builds(holder, 1)
+        holder.commit()
+        attempt = text("SELECT pg_try_advisory_lock(hashtextextended('builds of 1', 0))")
+        assert other.scalar(attempt) is False
+        holder.detach()
+    wait_until(lambda: shop.query("SELECT pg_try_advisory_lock(hashtextextended('builds of 1', 0))") == [(True,)])

@@ -10,7 +10,7 @@ from fixtures.candidates import EXACT
 from fixtures.shop import TinyModels
 from jobs.database.model_versions import ModelKind
 from jobs.errors import ConfigurationError
-from jobs.models.exported_model import choose_batch_size, load_exported_model
+from jobs.models.exported_model import choose_batch_size, fall_back, load_exported_model
 from jobs.models.image_model import PROGRAM_FILE
 from jobs.models.torch_model import describe_checkpoint, load_torch_model
 from jobs.retrain.optimize.export import export_checkpoint
@@ -42,7 +42,7 @@ def test_a_program_gives_the_predictions_of_its_checkpoint(
 ) -> None:
     folder = getattr(tiny_models, kind)
     export_checkpoint(folder, kind, EXACT, tmp_path / "program")
-    model = load_exported_model(tmp_path / "program", describe_checkpoint(folder, kind), EXACT)
+    model = load_exported_model(tmp_path / "program", describe_checkpoint(folder, kind), EXACT, batch_size=None)
     side = model.geometry.crop_to
     pixels = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
     exact = load_torch_model(folder, kind, EXACT)
@@ -61,4 +61,22 @@ def test_the_same_checkpoint_gives_the_same_bytes(tiny_models: TinyModels, tmp_p
 def test_a_damaged_program_is_one_line(tiny_models: TinyModels, tmp_path: Path) -> None:
     (tmp_path / PROGRAM_FILE).write_bytes(b"no archive")
     with pytest.raises(ConfigurationError, match="is not an exported program: "):
-        load_exported_model(tmp_path, describe_checkpoint(tiny_models.classifier, "classifier"), EXACT)
+        load_exported_model(tmp_path, describe_checkpoint(tiny_models.classifier, "classifier"), EXACT, batch_size=None)
+
+
+def test_a_batch_on_which_the_compiled_program_fails_is_run_without_compilation() -> None:
+    def compiled(pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > 2:
+            raise RuntimeError("run_func_ API call failed")
+        return pixels + 1
+
+    def program(pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError
+        return pixels + 2
+
+    forward = fall_back(compiled, program)
+    assert forward(torch.zeros(2)).tolist() == [1, 1]
+    assert forward(torch.zeros(3)).tolist() == [2, 2, 2]
+    with pytest.raises(torch.OutOfMemoryError):
+        forward(torch.zeros(5))

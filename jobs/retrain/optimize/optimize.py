@@ -12,10 +12,10 @@ from sqlalchemy import Engine
 from jobs.connections import Connections
 from jobs.cores import describe_processor
 from jobs.database.evaluations import read_training
-from jobs.database.model_builds import EngineName, NewBuild, Precision, insert_builds, lock_builds
+from jobs.database.model_builds import EngineName, NewBuild, Precision, insert_builds, list_builds, lock_builds
 from jobs.database.model_versions import ModelKind, ModelVersion, read_model_version
 from jobs.errors import NotFoundError
-from jobs.models.builds import find_build, find_device_class
+from jobs.models.builds import choose_builds, find_build, find_device_class
 from jobs.models.device import Device
 from jobs.models.image_model import ModelBuild
 from jobs.models.registry import upload_build
@@ -88,8 +88,12 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
         return make_builds(connections, version, policy, progress)
 
 
-def make_missing_build(connections: Connections, model_version_id: int, policy: GatePolicy) -> OptimizeReport | None:
+def make_missing_build(
+    connections: Connections, model_version_id: int, policy: GatePolicy, *, again: bool = False
+) -> OptimizeReport | None:
     """Make the builds of a version for this machine, unless it has one. Only one process makes them at a time.
+
+    With ``again``, replace those that it has, for example because their files were lost.
 
     Raises:
         RetryableError: another process has been making them for too long, or the bucket is unavailable.
@@ -100,7 +104,7 @@ def make_missing_build(connections: Connections, model_version_id: int, policy: 
         _lock_builds(connections.engine, model_version_id),
         open_progress(connections.engine, f"build-{model_version_id}", "build") as progress,
     ):
-        if find_build(connections, model_version_id):
+        if not again and find_build(connections, model_version_id):
             return None
         return make_builds(connections, version, policy, progress)
 
@@ -135,8 +139,21 @@ def make_builds(
         progress.report("storing the builds")
         # Builds of the same engine and precision are one record, which the served one takes.
         records = {(one.build.engine, one.build.precision): one for one in (*reversed(tried), served)}
-        text_uri = store_text(connections, version.kind, context.checkpoint, scratch / "text")
+        with connections.engine.connect() as connection:
+            known = list_builds(connection, version.model_version_id)
+        text_uri = next((build.text_uri for build in known if build.text_uri), None)
+        text_uri = text_uri or store_text(connections, version.kind, context.checkpoint, scratch / "text")
         builds = [_store(connections, version, context.exact, one, text_uri) for one in records.values()]
+    choice = choose_builds(connections.settings.compute)
+    if not any(map(choice.matches, known)) and not any(map(choice.matches, builds)):
+        # Otherwise each process that asks for it would have it made again.
+        missing = replace(
+            describe_build(version.model_version_id, served.build, context.exact, None, text_uri),
+            engine=choice.engine or served.build.engine,
+            precision=choice.precision or served.build.precision,
+            losses=("this machine cannot make it",),
+        )
+        builds.append(missing)
     with connections.engine.begin() as connection:
         insert_builds(connection, builds)
     log.info("%s %d is served by %s", version.kind, version.model_version_id, served.build.describe())

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from jobs.errors import first_line
+from jobs.errors import JobError, first_line
 from jobs.models.device import Device, choose_device
 from jobs.models.image_model import ModelBuild, write_build
 from jobs.models.openvino_model import list_float_precisions
@@ -97,9 +97,12 @@ class ServingOptions:
         def write(folder: Path) -> None:
             try:
                 export_checkpoint(self.checkpoint, self.build.kind, device, folder)
-            except RuntimeError as error:
+            except JobError:
+                raise
+            except Exception as error:  # noqa: BLE001 - tracing runs the code of the model, which may raise anything
                 log.warning("torch.export does not support this model, Transformers serves it: %s", first_line(error))
-                shutil.copytree(self.checkpoint, folder, dirs_exist_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                shutil.copytree(self.checkpoint, folder)
 
         return ServingOption(replace(self.build, precision=device.precision, rest_precision=device.precision), write)
 

@@ -282,6 +282,9 @@ def test_a_16_bit_precision_that_the_processor_lacks_is_not_tried(stocked_shop: 
     connections = stocked_shop.with_settings(engine="torch", precision="fp16", device="cpu")
     report = optimize_candidate(connections, RUN, "classifier", ANYTHING)
     assert [(one.engine, one.precision, one.losses) for one in report.attempts] == [("torch", "fp32", ())]
+    # Stored as rejected, so that no process asks for it again.
+    assert set(read_builds(connections, report)) == {("torch", "fp32", True), ("torch", "fp16", False)}
+    assert fetch(connections, report).build.is_dir()
 
 
 def test_a_model_that_cannot_be_converted_stays_in_torch(
