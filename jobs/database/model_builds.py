@@ -18,10 +18,7 @@ FASTEST_FIRST: tuple[Precision, ...] = ("int8", "bf16", "fp16", "fp32")
 
 @dataclass(frozen=True)
 class NewBuild:
-    """A build to register. A rejected one has no artifact, but the criteria of the fidelity gate that it failed.
-
-    ``text_uri`` locates the exported text tower of an encoder, if it can be exported.
-    """
+    """A build to register. A rejected one has no artifact, but the criteria of the fidelity gate that it failed."""
 
     model_version_id: int
     device_class: DeviceClass
@@ -31,7 +28,6 @@ class NewBuild:
     fidelity: dict[str, Any] | None
     losses: Sequence[str]
     machine: str
-    text_uri: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,6 @@ class RegisteredBuild:
     fidelity: dict[str, Any] | None
     losses: tuple[str, ...]
     machine: str
-    text_uri: str | None = None
 
     def describe(self) -> str:
         """Return engine, precision and device as text."""
@@ -92,13 +87,12 @@ def choose_build(builds: Sequence[RegisteredBuild], choice: BuildChoice) -> Regi
 def insert_builds(connection: Connection, builds: Sequence[NewBuild]) -> None:
     """Register builds. One that is registered already gets the new artifact and figures."""
     statement = """
-        INSERT INTO catalog.model_builds AS b (model_version_id, device_class, engine, precision, artifact_uri,
-            fidelity, losses, machine, text_uri)
-        VALUES (:model_version_id, :device_class, :engine, :precision, :artifact_uri, :fidelity, :losses, :machine,
-            :text_uri)
+        INSERT INTO catalog.model_builds (model_version_id, device_class, engine, precision, artifact_uri,
+            fidelity, losses, machine)
+        VALUES (:model_version_id, :device_class, :engine, :precision, :artifact_uri, :fidelity, :losses, :machine)
         ON CONFLICT (model_version_id, device_class, engine, precision) DO UPDATE
         SET artifact_uri = excluded.artifact_uri, fidelity = excluded.fidelity, losses = excluded.losses,
-            machine = excluded.machine, text_uri = coalesce(excluded.text_uri, b.text_uri), created_at = now()
+            machine = excluded.machine, created_at = now()
     """
     for build in builds:
         connection.execute(text_with_json(statement, "fidelity"), {**vars(build), "losses": list(build.losses)})

@@ -30,7 +30,7 @@ class NewModelVersion:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A registered checkpoint."""
+    """A registered checkpoint. ``text_uri`` locates the exported text tower of an encoder, if there is one."""
 
     model_version_id: int
     kind: ModelKind
@@ -39,6 +39,7 @@ class ModelVersion:
     categories: tuple[str, ...]
     dimensions: int | None
     data_snapshot: str | None
+    text_uri: str | None
 
     @property
     def vector_dimensions(self) -> int:
@@ -62,6 +63,12 @@ def insert_model_version(connection: Connection, version: NewModelVersion) -> Mo
         {**vars(version), "categories": list(version.categories) if version.categories else None},
     )
     return next(read_records(rows, ModelVersion))
+
+
+def store_text_uri(connection: Connection, model_version_id: int, text_uri: str) -> None:
+    """Record where the exported text tower of an encoder is."""
+    statement = text("UPDATE catalog.model_versions SET text_uri = :uri WHERE model_version_id = :id")
+    connection.execute(statement, {"uri": text_uri, "id": model_version_id})
 
 
 def read_model_version(connection: Connection, model_version_id: int) -> ModelVersion:

@@ -12,9 +12,15 @@ from PIL import Image
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
-from jobs.database.model_builds import NewBuild, insert_builds
+from jobs.database.model_builds import insert_builds
 from jobs.database.model_coverage import PromotionReport, report_champion
-from jobs.database.model_versions import NewModelVersion, insert_model_version, read_champion
+from jobs.database.model_versions import (
+    ModelVersion,
+    NewModelVersion,
+    insert_model_version,
+    read_champion,
+    store_text_uri,
+)
 from jobs.database.promotions import NewPromotion, insert_promotion, lock_promotions, read_latest_promotion
 from jobs.errors import RefusedError
 from jobs.models.checkpoint import require_numbers, resolve_base
@@ -89,10 +95,14 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
         text_uri = store_text(connections, "encoder", served.checkpoint, scratch / "text")
         device = choose_device(settings.compute.device, "fp32")
 
-        def describe(model_version_id: int) -> NewBuild:
-            return describe_build(model_version_id, build, device, build_uri, text_uri)
+        def register(connection: Connection) -> ModelVersion:
+            version = insert_model_version(connection, uploaded)
+            insert_builds(connection, [describe_build(version.model_version_id, build, device, build_uri)])
+            if text_uri:
+                store_text_uri(connection, version.model_version_id, text_uri)
+            return version
 
-        report = _promote(connections, base, uploaded, describe, adopted_by, reason)
+        report = _promote(connections, base, uploaded, register, adopted_by, reason)
     log.info("encoder %d is the champion: %s", report.model_version_id, reason)
     return AdoptionReport(
         base=base,
@@ -109,7 +119,7 @@ def _promote(
     connections: Connections,
     base: str,
     uploaded: NewModelVersion,
-    describe: Callable[[int], NewBuild],
+    register: Callable[[Connection], ModelVersion],
     adopted_by: str,
     reason: str,
 ) -> PromotionReport:
@@ -118,8 +128,7 @@ def _promote(
         lock_promotions(connection)
         is_new = not _refuse_other_champion(connection, base, uploaded)
         if is_new:
-            version = insert_model_version(connection, uploaded)
-            insert_builds(connection, [describe(version.model_version_id)])
+            version = register(connection)
             log.info("reading encoder %d back from the bucket", version.model_version_id)
             # This also fills the local cache for the next run on this machine.
             fetch_checkpoint(connections.store, version, connections.settings.locations.model_cache)

@@ -7,7 +7,6 @@ import numpy as np
 from PIL import Image
 
 from jobs.connections import Connections
-from jobs.database.model_builds import list_builds
 from jobs.database.model_versions import read_model_version
 from jobs.models.builds import fetch_build
 from jobs.models.engine import EngineSettings, load_image_model
@@ -42,17 +41,16 @@ def load_text_embedder(connections: Connections, model_version_id: int) -> TextE
     device = choose_device(settings.compute.device, "fp32")
     with connections.engine.connect() as connection:
         version = read_model_version(connection, model_version_id)
-        builds = list_builds(connection, model_version_id)
-    exported = next((build.text_uri for build in builds if build.text_uri), None)
     cache = settings.locations.model_cache
-    if exported is None:
+    if version.text_uri is None:
         from jobs.models.encoder import load_text_encoder
 
         return load_text_encoder(fetch_checkpoint(connections.store, version, cache), device)
     from jobs.models.exported_text import load_exported_text
 
     name = f"the text tower of encoder {model_version_id}"
-    return load_exported_text(fetch_artifact(connections.store, exported, name, cache), device)
+    remedy = f"Run `python -m jobs build {model_version_id} --again`"
+    return load_exported_text(fetch_artifact(connections.store, version.text_uri, name, cache, remedy), device)
 
 
 def load_image_embedder(connections: Connections, model_version_id: int) -> EmbedImage:

@@ -70,6 +70,7 @@ CREATE TABLE catalog.model_versions (
     categories       text[],
     dimensions       integer,
     data_snapshot    text,
+    text_uri         text,
     code_version     text NOT NULL,
     library_versions jsonb NOT NULL DEFAULT '{}',
     metrics          jsonb NOT NULL DEFAULT '{}',
@@ -80,6 +81,8 @@ CREATE TABLE catalog.model_versions (
     CHECK ((kind = 'encoder') = (dimensions IS NOT NULL))
 );
 COMMENT ON COLUMN catalog.model_versions.categories IS 'In the order of the classifier''s outputs';
+COMMENT ON COLUMN catalog.model_versions.text_uri IS
+    'The exported text tower of an encoder; null if Transformers serves it';
 COMMENT ON COLUMN catalog.model_versions.code_version IS 'The commit that built it; -dirty with local changes';
 
 CREATE TABLE catalog.model_builds (
@@ -89,7 +92,6 @@ CREATE TABLE catalog.model_builds (
     engine           text NOT NULL CHECK (engine IN ('torch', 'openvino')),
     precision        text NOT NULL CHECK (precision IN ('fp32', 'bf16', 'fp16', 'int8')),
     artifact_uri     text,
-    text_uri         text,
     fidelity         jsonb,
     losses           text[] NOT NULL DEFAULT '{}',
     machine          text NOT NULL,
@@ -101,8 +103,6 @@ COMMENT ON TABLE catalog.model_builds IS
     'How each class of device runs a version. Builds of a version that were admitted share its vector space';
 COMMENT ON COLUMN catalog.model_builds.engine IS 'torch, or a graph of OpenVINO on the CPU';
 COMMENT ON COLUMN catalog.model_builds.artifact_uri IS 'Null if the build was rejected';
-COMMENT ON COLUMN catalog.model_builds.text_uri IS
-    'The exported text tower of an encoder, the same for all builds; null if Transformers serves it';
 COMMENT ON COLUMN catalog.model_builds.fidelity IS
     'How its outputs differ from float32 on the test images; null if it was not compared';
 COMMENT ON COLUMN catalog.model_builds.losses IS 'The criteria of the fidelity gate that it failed';

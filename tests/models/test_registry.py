@@ -29,7 +29,7 @@ class StallingStore(ObjectStore):
         print(path, flush=True)
         time.sleep(600)
 
-version = ModelVersion(1, "encoder", sys.argv[2], "", (), 64, None)
+version = ModelVersion(1, "encoder", sys.argv[2], "", (), 64, None, None)
 fetch_checkpoint(StallingStore(sys.argv[1]), version, Path(sys.argv[3]))
 """
 

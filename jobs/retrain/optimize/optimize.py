@@ -13,7 +13,7 @@ from jobs.connections import Connections
 from jobs.cores import describe_processor
 from jobs.database.evaluations import read_training
 from jobs.database.model_builds import EngineName, NewBuild, Precision, insert_builds, list_builds, lock_builds
-from jobs.database.model_versions import ModelKind, ModelVersion, read_model_version
+from jobs.database.model_versions import ModelKind, ModelVersion, read_model_version, store_text_uri
 from jobs.errors import NotFoundError
 from jobs.models.builds import choose_builds, find_build, find_device_class
 from jobs.models.device import Device
@@ -139,23 +139,23 @@ def make_builds(
         progress.report("storing the builds")
         # Builds of the same engine and precision are one record, which the served one takes.
         records = {(one.build.engine, one.build.precision): one for one in (*reversed(tried), served)}
-        with connections.engine.connect() as connection:
-            known = list_builds(connection, version.model_version_id)
-        text_uri = next((build.text_uri for build in known if build.text_uri), None)
-        text_uri = text_uri or store_text(connections, version.kind, context.checkpoint, scratch / "text")
-        builds = [_store(connections, version, context.exact, one, text_uri) for one in records.values()]
+        builds = [_store(connections, version, context.exact, one) for one in records.values()]
+        text_uri = store_text(connections, version.kind, context.checkpoint, scratch / "text")
     choice = choose_builds(connections.settings.compute)
-    if not any(map(choice.matches, known)) and not any(map(choice.matches, builds)):
-        # Otherwise each process that asks for it would have it made again.
-        missing = replace(
-            describe_build(version.model_version_id, served.build, context.exact, None, text_uri),
-            engine=choice.engine or served.build.engine,
-            precision=choice.precision or served.build.precision,
-            losses=("this machine cannot make it",),
-        )
-        builds.append(missing)
     with connections.engine.begin() as connection:
+        known = list_builds(connection, version.model_version_id)
+        if not any(map(choice.matches, known)) and not any(map(choice.matches, builds)):
+            # Otherwise each process that asks for it would have it made again.
+            missing = replace(
+                describe_build(version.model_version_id, served.build, context.exact, None),
+                engine=choice.engine or served.build.engine,
+                precision=choice.precision or served.build.precision,
+                losses=("this machine cannot make it",),
+            )
+            builds.append(missing)
         insert_builds(connection, builds)
+        if text_uri:
+            store_text_uri(connection, version.model_version_id, text_uri)
     log.info("%s %d is served by %s", version.kind, version.model_version_id, served.build.describe())
     return OptimizeReport(
         kind=version.kind,
@@ -218,21 +218,17 @@ def store_text(connections: Connections, kind: ModelKind, checkpoint: Path, fold
     return str(upload_build(connections.store, connections.artifacts, folder))
 
 
-def _store(
-    connections: Connections, version: ModelVersion, device: Device, tried: TriedBuild, text_uri: str | None
-) -> NewBuild:
+def _store(connections: Connections, version: ModelVersion, device: Device, tried: TriedBuild) -> NewBuild:
     """Upload an admitted build, and return the record to register."""
     location = None if tried.losses else upload_build(connections.store, connections.artifacts, tried.folder)
     return replace(
-        describe_build(version.model_version_id, tried.build, device, str(location) if location else None, text_uri),
+        describe_build(version.model_version_id, tried.build, device, str(location) if location else None),
         fidelity=asdict(tried.fidelity) if tried.fidelity else None,
         losses=tried.losses,
     )
 
 
-def describe_build(
-    model_version_id: int, build: ModelBuild, device: Device, artifact_uri: str | None, text_uri: str | None
-) -> NewBuild:
+def describe_build(model_version_id: int, build: ModelBuild, device: Device, artifact_uri: str | None) -> NewBuild:
     """Return the record of a build that was made on this machine and not compared with float32."""
     return NewBuild(
         model_version_id=model_version_id,
@@ -243,5 +239,4 @@ def describe_build(
         fidelity=None,
         losses=(),
         machine=device.describe() if device.is_cuda else describe_processor(),
-        text_uri=text_uri,
     )
