@@ -1,7 +1,7 @@
 """Choose the images to review: those where a label helps most, and a random sample to measure accuracy."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
 from sqlalchemy import Connection
@@ -37,6 +37,8 @@ AUDIT_TARGET = 200
 """Random answers needed to estimate the accuracy to within seven points at worst (Wilson's 95 % interval)."""
 MAX_COUNTED = 1_000
 """Maximum number of images to find per reason."""
+SPARE_IMAGES = 200
+"""Images looked up in addition to those shown, in place of those that were answered since the queue was found."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class ReviewQueue:
 
     classifier_version_id: int | None
     by_reason: dict[ReviewReason, Sequence[int]]
+
+    def leave_out(self, image_ids: Collection[int]) -> "ReviewQueue":
+        """Return the queue without these images."""
+        kept: dict[ReviewReason, Sequence[int]] = {
+            reason: [one for one in found if one not in image_ids] for reason, found in self.by_reason.items()
+        }
+        return replace(self, by_reason=kept)
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,8 @@ def read_review_queue(
     mixed: dict[int, ReviewReason] = {}
     for image_id, each in (pair for pair in chain.from_iterable(zip_longest(*by_reason)) if pair):
         mixed.setdefault(image_id, each)
-    return read_review_items(connection, queue.classifier_version_id, dict(islice(mixed.items(), size)))
+    first = dict(islice(mixed.items(), size + SPARE_IMAGES))
+    return read_review_items(connection, queue.classifier_version_id, first, size)
 
 
 def read_backlog(connection: Connection, queue: ReviewQueue) -> tuple[Backlog, ...]:
@@ -105,4 +115,12 @@ def read_backlog(connection: Connection, queue: ReviewQueue) -> tuple[Backlog, .
     return tuple(
         Backlog(reason, min(len(images), missing) if reason == "audit" else len(images))
         for reason, images in queue.by_reason.items()
+    )
+
+
+def count_waiting(queue: ReviewQueue, backlog: Sequence[Backlog], reason: ReviewReason | None) -> int:
+    """Count the images that wait for one reason, or for any. An image that waits for two reasons counts once."""
+    waiting = {one.reason: queue.by_reason[one.reason][: one.images] for one in backlog}
+    return (
+        len(waiting.get(reason, ())) if reason else len({image_id for found in waiting.values() for image_id in found})
     )
