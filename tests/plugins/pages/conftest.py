@@ -91,7 +91,12 @@ def show_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from catalog_airflow.pages import catalog_access, images
 
     def forget() -> None:
-        for kept in (catalog_access.open_query_client, catalog_access.open_catalog, images.open_cache):
+        for kept in (
+            catalog_access.open_query_client,
+            catalog_access.open_catalog,
+            catalog_access.open_queue,
+            images.open_cache,
+        ):
             kept.cache_clear()
 
     for name, value in shop.environment.items():

@@ -92,7 +92,7 @@ def test_a_slow_image_blocks_no_request(visit: Visit, browsed: BrowsedShop, monk
     images.open_shrinker.cache_clear()
     # A server opens it in its only event loop; here every request has its own loop.
     shrinker = images.open_shrinker()
-    monkeypatch.setattr(images, "shrink_under_limits", lambda _settings: sleep)
+    monkeypatch.setattr(images, "shrink_under_limits", lambda _settings, _side: sleep)
     monkeypatch.setattr(images, "WAIT_SECONDS", 0.5)
     viewer = visit("viewer")
     with ThreadPoolExecutor(20) as threads:
@@ -109,7 +109,7 @@ def test_a_slow_image_blocks_no_request(visit: Visit, browsed: BrowsedShop, monk
 def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -> None:
     from catalog_airflow.pages.images import ThumbnailCache
 
-    cache = ThumbnailCache(size_bytes=4_000)
+    cache = ThumbnailCache(size_bytes=4_000, side=320)
     from jobs.database.images import find_image_object
 
     for image_id in browsed.image_ids[:2] + browsed.image_ids[3:]:
