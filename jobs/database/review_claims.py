@@ -40,7 +40,10 @@ def claim_first(connection: Connection, image_ids: Sequence[int], person: str) -
     return None
 
 
-def release_claims(connection: Connection, image_ids: Sequence[int], person: str) -> None:
-    """Give up a person's claims on these images."""
-    statement = text("DELETE FROM catalog.review_claims WHERE claimed_by = :person AND image_id = ANY (:ids)")
-    connection.execute(statement, {"person": person, "ids": list(image_ids)})
+def release_claims(connection: Connection, person: str, image_ids: Sequence[int] | None = None) -> None:
+    """Give up a person's claims, or only those on some images."""
+    statement = text("""
+        DELETE FROM catalog.review_claims
+        WHERE claimed_by = :person AND (CAST(:ids AS bigint[]) IS NULL OR image_id = ANY (CAST(:ids AS bigint[])))
+    """)
+    connection.execute(statement, {"person": person, "ids": None if image_ids is None else list(image_ids)})

@@ -46,7 +46,7 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
                 f"There is no category {answer.answer!r}. New categories come with imported labels and a retraining."
             )
     review_ids = [_record(connection, version, answer, reviewed_by) for answer in answers]
-    release_claims(connection, [answer.image_id for answer in answers], reviewed_by)
+    release_claims(connection, reviewed_by, [answer.image_id for answer in answers])
     return review_ids
 
 
@@ -80,6 +80,8 @@ def undo_answer(connection: Connection, review_id: int, undone_by: str) -> int:
     if review.overruled_by is not None:
         raise ReviewRefusedError(f"This answer no longer applies: {review.overruled_by} has answered since.")
     undo_review(connection, review_id, undone_by)
+    # The queue then shows this person the image again, and not the one after it.
+    release_claims(connection, undone_by)
     return review.image_id
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from threading import Lock
 
 from sqlalchemy import Connection
@@ -23,7 +24,7 @@ class SharedQueue:
         self._answered: set[int] = set()
 
     def get(self, connection: Connection, drift: RunSettings) -> ReviewQueue:
-        """Return the queue, of up to `FRESH_SECONDS` ago and without the images answered since."""
+        """Return the queue, found up to `FRESH_SECONDS` ago, with the images that this process has answered since."""
         version = read_live_versions(connection).classifier
         with self._lock:
             is_old = time.monotonic() - self._found_at > FRESH_SECONDS
@@ -31,7 +32,7 @@ class SharedQueue:
                 self._answered.clear()
                 self._queue = find_review_queue(connection, drift)
                 self._found_at = time.monotonic()
-            return self._queue.leave_out(self._answered)
+            return replace(self._queue, answered=frozenset(self._answered))
 
     def add_answers(self, image_ids: Collection[int]) -> None:
         """Leave out images that were answered."""

@@ -177,7 +177,7 @@ def _read_review(viewer: Viewer, query: ReviewQuery) -> _Review:
         queue, claims = read_queue(connection), read_claims(connection)
         claimed = {image_id for image_id, person in claims.items() if person != viewer.name}
         hidden = {*claimed, *query.skipped}
-        items = read_review_queue(connection, queue.leave_out(hidden), query.only, QUEUE_SIZE)
+        items = read_review_queue(connection, queue, query.only, QUEUE_SIZE, hidden)
         backlog = read_backlog(connection, queue)
         past = read_past_answers(connection, viewer.name, PAST_SHOWN)
         last = next((answer.review_id for answer in past if not answer.is_undone), None)
@@ -202,7 +202,7 @@ def _choose_item(
     with change_catalog() if viewer.may_review else read_catalog() as connection:
         by_id = {item.image_id: item for item in items}
         if viewer.may_review:
-            release_claims(connection, query.skipped, viewer.name)
+            release_claims(connection, viewer.name, query.skipped)
             item = by_id.get(claim_first(connection, list(by_id), viewer.name) or 0)
         else:
             item = next(iter(items), None)

@@ -28,7 +28,7 @@ class Visitor:
 
     def get(self, page: str, **query: object) -> Any:
         """Request a page."""
-        return self.client.get(f"/catalog/{page}", params=query, follow_redirects=False)
+        return self.client.get(f"/catalog/{page}", params=query or None, follow_redirects=False)
 
     def post(self, page: str, data: dict[str, Any] | None = None, **files: Any) -> Any:
         """Send a form as a browser sends those of our own pages."""
@@ -131,11 +131,11 @@ def _fill(shop: Shop) -> tuple[list[int], int]:
         if image.product_id != "P2":
             assert image.object_key is not None
             shop.put(image.object_key, make_image(number, (600, 800)))
-    _adopt_bucket(shop)
+    adopt_bucket(shop)
     return image_ids, classifier
 
 
-def _adopt_bucket(shop: Shop) -> None:
+def adopt_bucket(shop: Shop) -> None:
     """Set bucket and etags of the rows to those that the endpoint lists."""
     from sqlalchemy import text
 

@@ -10,7 +10,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from fixtures.shop import make_image
-from tests.plugins.pages.conftest import BrowsedShop, Visit, read_text
+from tests.plugins.pages.conftest import BrowsedShop, Visit, adopt_bucket, read_text
 
 
 def test_images_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> None:
@@ -47,6 +47,19 @@ def test_a_thumbnail_is_a_small_jpeg(visit: Visit, browsed: BrowsedShop) -> None
         f"/catalog/thumbnails/{browsed.image_ids[0]}", headers={"if-none-match": answer.headers["etag"]}
     )
     assert again.status_code == 304
+
+
+def test_a_zoomed_image_is_larger(visit: Visit, browsed: BrowsedShop) -> None:
+    browsed.shop.put("P1_1.jpg", make_image(3, (3000, 2000)))
+    adopt_bucket(browsed.shop)
+    viewer = visit("viewer")
+    sizes = []
+    for page in ("thumbnails", "zoom", "thumbnails"):
+        answer = viewer.get(f"{page}/{browsed.image_ids[0]}")
+        assert answer.headers["content-type"] == "image/jpeg"
+        with Image.open(BytesIO(answer.content)) as image:
+            sizes.append(image.size)
+    assert sizes == [(320, 213), (1200, 800), (320, 213)]
 
 
 def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> None:

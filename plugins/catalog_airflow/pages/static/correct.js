@@ -2,6 +2,8 @@
 import { isShortcut } from "./dialogs.js";
 import { findCurrent, listSelected, showSelection } from "./selection.js";
 
+const MAX_SHOWN = 12;
+
 // Open the menu for an image, or for all selected ones if it is one of them or none is given.
 function openMenu(card) {
   const menu = document.getElementById("correct");
@@ -11,6 +13,8 @@ function openMenu(card) {
   const form = menu.querySelector("form");
   form.querySelectorAll("input[name=image]").forEach((input) => input.remove());
   for (const each of cards) form.append(makeElement("input", { type: "hidden", name: "image", value: each.dataset.image }));
+  const images = cards.slice(0, MAX_SHOWN).map((each) => each.querySelector("img").cloneNode());
+  menu.querySelector("[data-corrected]").replaceChildren(...images);
   const suggestions = cards.length === 1 ? JSON.parse(cards[0].dataset.suggestions) : [];
   const buttons = suggestions.map((category, place) => {
     const button = makeElement("button", { name: "answer", value: category });
@@ -38,7 +42,7 @@ document.addEventListener("keydown", (event) => {
   openMenu(zoomed ?? (listSelected("image").length ? null : findCurrent()));
 });
 
-// data-swap: send a form without leaving the page, and take over the grids of the response.
+// data-swap: send a form without leaving the page, and take over the images of the response.
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   if (event.defaultPrevented || !("swap" in form.dataset)) return;
@@ -57,16 +61,15 @@ document.addEventListener("submit", async (event) => {
 });
 
 function takeOver(page, address) {
-  const [grids, fresh] = [document, page].map((one) => [...one.querySelectorAll("ul.grid")]);
-  if (grids.length !== fresh.length || !page.getElementById("corrections")) {
+  const [old, fresh] = [document, page].map((one) => [...one.querySelectorAll("ul.grid, #corrections, [data-live]")]);
+  if (old.length !== fresh.length) {
     location.assign(address);
     return;
   }
   const focused = findCurrent()?.dataset.image;
   document.getElementById("correct").close();
   document.getElementById("zoom").close();
-  grids.forEach((grid, place) => grid.replaceWith(fresh[place]));
-  document.getElementById("corrections").replaceWith(page.getElementById("corrections"));
+  old.forEach((part, place) => part.replaceWith(fresh[place]));
   history.replaceState(null, "", address);
   showSelection();
   document.querySelector(`[data-image="${focused}"] [data-zoom]`)?.focus({ preventScroll: true });
