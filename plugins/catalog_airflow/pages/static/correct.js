@@ -66,9 +66,10 @@ function takeOver(page, address) {
     location.assign(address);
     return;
   }
-  const focused = findCurrent()?.dataset.image;
+  // Closing gives the focus back to the image, which is about to be replaced.
   document.getElementById("correct").close();
   document.getElementById("zoom").close();
+  const focused = findCurrent()?.dataset.image;
   old.forEach((part, place) => part.replaceWith(fresh[place]));
   history.replaceState(null, "", address);
   showSelection();

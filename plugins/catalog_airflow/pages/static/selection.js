@@ -42,7 +42,10 @@ document.addEventListener("click", (event) => {
 });
 // A click with Shift would also select the text between the images.
 document.addEventListener("mousedown", (event) => {
-  if (event.shiftKey && event.target.closest(".pick")) event.preventDefault();
+  const pick = event.target.closest(".pick");
+  if (!event.shiftKey || !pick) return;
+  event.preventDefault();
+  pick.querySelector("input").focus();
 });
 
 document.addEventListener("keydown", (event) => {
