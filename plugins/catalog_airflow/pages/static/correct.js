@@ -12,7 +12,7 @@ function openMenu(card) {
   if (!menu || cards.length === 0 || !cards[0].dataset.suggestions) return;
   const form = menu.querySelector("form");
   form.querySelectorAll("input[name=image]").forEach((input) => input.remove());
-  for (const each of cards) form.append(makeElement("input", { type: "hidden", name: "image", value: each.dataset.image }));
+  for (const each of cards) form.prepend(makeElement("input", { type: "hidden", name: "image", value: each.dataset.image }));
   const images = cards.slice(0, MAX_SHOWN).map((each) => each.querySelector("img").cloneNode());
   menu.querySelector("[data-corrected]").replaceChildren(...images);
   const suggestions = cards.length === 1 ? JSON.parse(cards[0].dataset.suggestions) : [];
