@@ -45,14 +45,15 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
             raise ReviewRefusedError(
                 f"There is no category {answer.answer!r}. New categories come with imported labels and a retraining."
             )
+    # Held until the commit, so the second of two concurrent answers sees the first. Sorted against deadlocks.
+    for image_id in sorted({answer.image_id for answer in answers}):
+        lock_image_review(connection, image_id)
     review_ids = [_record(connection, version, answer, reviewed_by) for answer in answers]
     release_claims(connection, reviewed_by, [answer.image_id for answer in answers])
     return review_ids
 
 
 def _record(connection: Connection, classifier_version_id: int, answer: Answer, reviewed_by: str) -> int:
-    # Held until the commit, so the second of two concurrent answers sees the first.
-    lock_image_review(connection, answer.image_id)
     first = find_others_answer(connection, classifier_version_id, answer.image_id, reviewed_by)
     if first is not None and answer.reason != "correction":
         raise ReviewRefusedError(

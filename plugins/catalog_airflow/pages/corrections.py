@@ -71,7 +71,7 @@ def read_corrections(connection: Connection, viewer: Viewer, request: Request, i
     )
 
 
-def _read_address(address: Annotated[str, Form(max_length=4000)]) -> str:
+def _read_address(address: Annotated[str, Form(max_length=20_000)]) -> str:
     if not OWN_ADDRESS.fullmatch(address):
         raise HTTPException(422, "The form does not name one of the catalog's pages to return to.")
     return f"{locate_pages()}/{address}"

@@ -112,6 +112,9 @@ def test_selected_images_are_relabeled_together(open_page: Open, browsed: Browse
     expect(page.get_by_text("Undone. 2 images")).to_be_visible()
     assert browsed.shop.query(LABELS) == []
     page.keyboard.press("a")
+    page.keyboard.press("Escape")
+    expect(relabel).to_be_disabled()
+    page.keyboard.press("a")
     page.keyboard.press("e")
     page.get_by_role("button", name="hat", exact=True).click()
     expect(page.get_by_text("Relabeled 4 images as hat.")).to_be_visible()

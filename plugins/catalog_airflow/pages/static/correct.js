@@ -73,7 +73,8 @@ function takeOver(page, address) {
   old.forEach((part, place) => part.replaceWith(fresh[place]));
   history.replaceState(null, "", address);
   showSelection();
-  document.querySelector(`[data-image="${focused}"] [data-zoom]`)?.focus({ preventScroll: true });
+  const next = document.querySelector(`[data-image="${focused}"] [data-zoom]`) ?? document.querySelector("[data-key=u]");
+  next?.focus({ preventScroll: true });
 }
 
 function report(message) {

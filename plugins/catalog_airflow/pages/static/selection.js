@@ -53,7 +53,13 @@ document.addEventListener("keydown", (event) => {
   const card = findCurrent();
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (event.key === "x" && card) card.querySelector(".pick input")?.click();
-  if (!step || event.shiftKey) return;
+  if (event.key === "Escape") {
+    for (const box of document.querySelectorAll(".pick input:checked")) box.checked = false;
+    showSelection();
+  }
+  // Elsewhere, the arrow keys scroll.
+  const isFree = document.activeElement.matches("body, main") || document.activeElement.closest("[data-image]");
+  if (!step || event.shiftKey || !isFree) return;
   const links = [...document.querySelectorAll("[data-image] [data-zoom]")];
   if (links.length === 0) return;
   event.preventDefault();
