@@ -289,6 +289,7 @@ def test_dialogs_and_bars_have_no_serious_accessibility_problem(open_page: Open,
         page.keyboard.press(keys)
         states[name] = find_serious(page)
         page.keyboard.press("Escape")
+    page.keyboard.press("a")
     page.locator("#relabel select").select_option("dress")
     page.get_by_role("button", name="Relabel", exact=True).click()
     expect(page.get_by_text("Relabeled 4 images")).to_be_visible()
