@@ -1,5 +1,5 @@
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from fixtures.catalog_rows import label_image, promote_model
 from jobs.database.reviews import Answer
@@ -57,3 +57,12 @@ def test_the_queue_is_found_again_later_and_for_another_classifier(
     monkeypatch.undo()
     promote_model(connection, "classifier")
     assert shared.get(connection, DRIFT).by_reason["low_confidence"] == []
+
+
+def test_a_label_that_another_server_confirmed_is_not_shown(connection: Connection, catalog: SmallCatalog) -> None:
+    shared, image_id = SharedQueue(), catalog.image_ids["labeled"]
+    connection.execute(text("UPDATE catalog.image_tags SET confidence = 0.9 WHERE image_id = :id"), {"id": image_id})
+    queue = shared.get(connection, DRIFT)
+    assert [item.image_id for item in read_review_queue(connection, queue, "label_error", 50)] == [image_id]
+    record_answers(connection, [Answer(image_id, "label_error", "dress")], "ann")
+    assert read_review_queue(connection, queue, "label_error", 50) == ()
