@@ -252,7 +252,8 @@ def select_random_images(
     start, segment 1 the rest. The result has ``columns``, ``segment`` and ``place``.
     """
     place = func.hashint8extended(images.c.image_id, 0)
-    start = select(func.hashint8extended(cast(model_version_id, BigInteger), 1)).scalar_subquery()
+    # A constant to the planner. It would read the whole table for a range whose start it does not know.
+    start = func.hashint8extended(cast(model_version_id, BigInteger), 1)
 
     def select_segment(segment: int, is_inside: ColumnElement[bool]) -> Select[Any]:
         chosen = select(*columns, literal(segment).label("segment"), place.label("place")).select_from(source)

@@ -12,6 +12,9 @@ from jobs.database.records import read_record, read_records
 from jobs.database.tables import image_tags, images, labels
 
 ReviewReason = Literal["low_confidence", "images_disagree", "label_error", "drifted_category", "audit"]
+"""Why the queue shows an image."""
+AnswerReason = Literal[ReviewReason, "correction"]
+"""Why a person answered for an image. A correction is made outside the queue, where the tag is seen."""
 
 
 def find_unsure(connection: Connection, classifier_version_id: int, below: float, limit: int) -> Sequence[int]:
@@ -132,9 +135,12 @@ class ReviewItem:
 
 
 def read_review_items(
-    connection: Connection, classifier_version_id: int, reasons: dict[int, ReviewReason]
+    connection: Connection, classifier_version_id: int, reasons: dict[int, ReviewReason], size: int
 ) -> tuple[ReviewItem, ...]:
-    """Return the review items of the images in ``reasons``, in their order."""
+    """Return the first ``size`` review items of the images in ``reasons``, in their order.
+
+    Images that were answered or deleted since the queue was found are left out.
+    """
     rows = connection.execute(
         text("""
             SELECT i.image_id, i.product_id, p.display_name, shown.reason, t.category, t.confidence,
@@ -148,9 +154,17 @@ def read_review_items(
             JOIN catalog.images i USING (image_id)
             JOIN catalog.products p USING (product_id)
             JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :version
-            ORDER BY shown.place
+            WHERE i.deleted_at IS NULL
+              AND NOT EXISTS (SELECT FROM catalog.reviews r WHERE r.image_id = i.image_id
+                              AND r.classifier_version_id = :version AND r.undone_at IS NULL)
+              AND (shown.reason = 'label_error'
+                   OR NOT EXISTS (SELECT FROM catalog.labels l WHERE l.image_id = i.image_id))
+              AND (shown.reason <> 'images_disagree' OR NOT EXISTS (
+                  SELECT FROM catalog.images o JOIN catalog.labels l USING (image_id) WHERE o.product_id = i.product_id
+              ))
+            ORDER BY shown.place LIMIT :size
         """),
-        {"ids": list(reasons), "reasons": list(reasons.values()), "version": classifier_version_id},
+        {"ids": list(reasons), "reasons": list(reasons.values()), "version": classifier_version_id, "size": size},
     )
     return tuple(read_records(rows, ReviewItem))
 
@@ -160,7 +174,7 @@ class Answer:
     """An answer to a review: a category or `NOT_CLOTHING`, and the reason why the image was shown."""
 
     image_id: int
-    reason: ReviewReason
+    reason: AnswerReason
     answer: str
 
 
@@ -171,7 +185,8 @@ class PastAnswer:
     review_id: int
     image_id: int
     product_id: str
-    reason: ReviewReason
+    display_name: str | None
+    reason: AnswerReason
     answer: str
     model_category: str
     reviewed_at: datetime
@@ -229,6 +244,7 @@ def insert_review(connection: Connection, classifier_version_id: int, answer: An
 class StoredReview:
     """A review to undo. ``overruled_by`` is the person who labeled the image afterwards, or None."""
 
+    image_id: int
     undone_by: str | None
     overruled_by: str | None
 
@@ -236,7 +252,7 @@ class StoredReview:
 def lock_review(connection: Connection, review_id: int) -> StoredReview | None:
     """Return a review and lock it until the transaction ends. Return None if it does not exist."""
     statement = text("""
-        SELECT r.undone_by,
+        SELECT r.image_id, r.undone_by,
                (SELECT l.labeled_by FROM catalog.labels l WHERE l.image_id = r.image_id AND l.label_id > r.label_id
                 ORDER BY l.label_id DESC LIMIT 1) AS overruled_by
         FROM catalog.reviews r WHERE r.review_id = :id FOR UPDATE OF r
@@ -263,8 +279,8 @@ def read_past_answers(connection: Connection, reviewed_by: str, size: int) -> tu
     """Return the latest answers of a person, newest first."""
     rows = connection.execute(
         text("""
-            SELECT r.*, i.product_id, r.undone_at IS NOT NULL AS is_undone
-            FROM catalog.reviews r JOIN catalog.images i USING (image_id)
+            SELECT r.*, i.product_id, p.display_name, r.undone_at IS NOT NULL AS is_undone
+            FROM catalog.reviews r JOIN catalog.images i USING (image_id) JOIN catalog.products p USING (product_id)
             WHERE r.reviewed_by = :person ORDER BY r.review_id DESC LIMIT :size
         """),
         {"person": reviewed_by, "size": size},

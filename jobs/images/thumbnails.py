@@ -13,24 +13,29 @@ from jobs.settings import ImageSettings
 
 GRID_SIDE = 320
 """Twice the displayed size, for high-resolution screens."""
+ZOOM_SIDE = 1200
+"""Fills most screens, at a tenth of the bytes of a camera's image."""
 GRID_MAX_PIXELS = 25_000_000
 """Maximum number of pixels. Decoding a PNG of this size takes 100 MB, which a server can afford once at a time."""
 THUMBNAIL_SIDE = 120
 
 
-def shrink_under_limits(settings: ImageSettings) -> Decoder[bytes]:
-    """Return a decoder that makes small JPEGs, with the limits of the ingest flow and a lower limit on pixels."""
-    limits = DecodeLimits(min(GRID_MAX_PIXELS, settings.max_pixels), MIN_SIDE_PIXELS, GRID_SIDE)
+def shrink_under_limits(settings: ImageSettings, side: int) -> Decoder[bytes]:
+    """Return a decoder that makes JPEGs of at most ``side`` pixels per side.
+
+    It has the limits of the ingest flow and a lower limit on pixels.
+    """
+    limits = DecodeLimits(min(GRID_MAX_PIXELS, settings.max_pixels), MIN_SIDE_PIXELS, side)
     return partial(shrink_image, limits=limits)
 
 
 def shrink_image(content: bytes, limits: DecodeLimits) -> bytes | DecodeFailure:
-    """Turn the bytes of an image into a small JPEG."""
+    """Turn the bytes of an image into a JPEG of at most ``limits.target_side`` pixels per side."""
     decoded = decode_pil(content, limits)
     if not isinstance(decoded, DecodedPil):
         return decoded
     image = decoded.image.copy()
-    image.thumbnail((GRID_SIDE, GRID_SIDE), Image.Resampling.BICUBIC)
+    image.thumbnail((limits.target_side, limits.target_side), Image.Resampling.BICUBIC)
     return _encode_jpeg(image, quality=80)
 
 

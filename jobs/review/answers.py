@@ -7,6 +7,8 @@ from sqlalchemy import Connection
 from jobs.database.examples import NOT_CLOTHING
 from jobs.database.model_versions import read_live_versions
 from jobs.database.products import list_categories
+from jobs.database.review_claims import release_claims
+from jobs.database.review_progress import list_stored_together
 from jobs.database.reviews import (
     Answer,
     find_others_answer,
@@ -31,7 +33,8 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
 
     Raises:
         ReviewRefusedError: the category does not exist, or the image is gone, has no tag of the live classifier, or
-            was already answered by somebody else. Nothing is stored in this case.
+            was already answered by somebody else. Nothing is stored in this case. A correction replaces the answer
+            of somebody else, because its author sees that answer.
     """
     version = read_live_versions(connection).classifier
     if version is None:
@@ -42,14 +45,17 @@ def record_answers(connection: Connection, answers: Sequence[Answer], reviewed_b
             raise ReviewRefusedError(
                 f"There is no category {answer.answer!r}. New categories come with imported labels and a retraining."
             )
-    return [_record(connection, version, answer, reviewed_by) for answer in answers]
+    # Held until the commit, so the second of two concurrent answers sees the first. Sorted against deadlocks.
+    for image_id in sorted({answer.image_id for answer in answers}):
+        lock_image_review(connection, image_id)
+    review_ids = [_record(connection, version, answer, reviewed_by) for answer in answers]
+    release_claims(connection, reviewed_by, [answer.image_id for answer in answers])
+    return review_ids
 
 
 def _record(connection: Connection, classifier_version_id: int, answer: Answer, reviewed_by: str) -> int:
-    # Held until the commit, so the second of two concurrent answers sees the first.
-    lock_image_review(connection, answer.image_id)
     first = find_others_answer(connection, classifier_version_id, answer.image_id, reviewed_by)
-    if first is not None:
+    if first is not None and answer.reason != "correction":
         raise ReviewRefusedError(
             f"{first.reviewed_by} has already answered for image {answer.image_id}: {first.answer}."
         )
@@ -61,8 +67,8 @@ def _record(connection: Connection, classifier_version_id: int, answer: Answer, 
     return review_id
 
 
-def undo_answer(connection: Connection, review_id: int, undone_by: str) -> None:
-    """Undo an answer and delete its label. The tag or label before it applies again.
+def undo_answer(connection: Connection, review_id: int, undone_by: str) -> int:
+    """Undo an answer and delete its label. The tag or label before it applies again. Return the image's id.
 
     Raises:
         ReviewRefusedError: the answer does not exist or is already undone, or somebody has answered since.
@@ -75,3 +81,18 @@ def undo_answer(connection: Connection, review_id: int, undone_by: str) -> None:
     if review.overruled_by is not None:
         raise ReviewRefusedError(f"This answer no longer applies: {review.overruled_by} has answered since.")
     undo_review(connection, review_id, undone_by)
+    # The queue then shows this person the image again, and not the one after it.
+    release_claims(connection, undone_by)
+    return review.image_id
+
+
+def undo_batch(connection: Connection, review_id: int, undone_by: str) -> list[int]:
+    """Undo all answers that a person stored together with this one. Return the images' ids.
+
+    Raises:
+        ReviewRefusedError: the answer is not theirs, or one of the answers cannot be undone. Nothing is undone then.
+    """
+    review_ids = list_stored_together(connection, review_id, undone_by)
+    if not review_ids:
+        raise ReviewRefusedError(f"You gave no answer {review_id}.")
+    return [undo_answer(connection, each, undone_by) for each in reversed(review_ids)]

@@ -1,6 +1,6 @@
 """Choose the images to review: those where a label helps most, and a random sample to measure accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 
@@ -37,6 +37,8 @@ AUDIT_TARGET = 200
 """Random answers needed to estimate the accuracy to within seven points at worst (Wilson's 95 % interval)."""
 MAX_COUNTED = 1_000
 """Maximum number of images to find per reason."""
+SPARE_IMAGES = 200
+"""Images looked up in addition to those shown, in place of those that were answered since the queue was found."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class ReviewQueue:
 
     classifier_version_id: int | None
     by_reason: dict[ReviewReason, Sequence[int]]
+    answered: frozenset[int] = frozenset()
+    """Images that were answered since the queue was found. They keep their places, so the order of the others stays."""
+
+    def list_waiting(self, reason: ReviewReason) -> list[int]:
+        """Return the images that wait for one reason."""
+        return [image_id for image_id in self.by_reason[reason] if image_id not in self.answered]
 
 
 @dataclass(frozen=True)
@@ -85,16 +93,22 @@ def find_drifted_categories(connection: Connection, classifier_version_id: int, 
 
 
 def read_review_queue(
-    connection: Connection, queue: ReviewQueue, reason: ReviewReason | None, size: int
+    connection: Connection,
+    queue: ReviewQueue,
+    reason: ReviewReason | None,
+    size: int,
+    hidden: Collection[int] = (),
 ) -> tuple[ReviewItem, ...]:
-    """Return the next images to show, for one reason or for all in turn. No image is shown twice."""
+    """Return the next images to show, for one reason or for all in turn, without the hidden ones and none twice."""
     if queue.classifier_version_id is None:
         return ()
     by_reason = [[(image_id, each) for image_id in queue.by_reason[each]] for each in ([reason] if reason else REASONS)]
     mixed: dict[int, ReviewReason] = {}
     for image_id, each in (pair for pair in chain.from_iterable(zip_longest(*by_reason)) if pair):
         mixed.setdefault(image_id, each)
-    return read_review_items(connection, queue.classifier_version_id, dict(islice(mixed.items(), size)))
+    shown = (item for item in mixed.items() if item[0] not in queue.answered and item[0] not in hidden)
+    first = dict(islice(shown, size + SPARE_IMAGES))
+    return read_review_items(connection, queue.classifier_version_id, first, size)
 
 
 def read_backlog(connection: Connection, queue: ReviewQueue) -> tuple[Backlog, ...]:
@@ -102,7 +116,15 @@ def read_backlog(connection: Connection, queue: ReviewQueue) -> tuple[Backlog, .
     if queue.classifier_version_id is None:
         return ()
     missing = max(AUDIT_TARGET - count_audit_reviews(connection, queue.classifier_version_id), 0)
+    counts = {reason: len(queue.list_waiting(reason)) for reason in queue.by_reason}
     return tuple(
-        Backlog(reason, min(len(images), missing) if reason == "audit" else len(images))
-        for reason, images in queue.by_reason.items()
+        Backlog(reason, min(count, missing) if reason == "audit" else count) for reason, count in counts.items()
+    )
+
+
+def count_waiting(queue: ReviewQueue, backlog: Sequence[Backlog], reason: ReviewReason | None) -> int:
+    """Count the images that wait for one reason, or for any. An image that waits for two reasons counts once."""
+    waiting = {one.reason: queue.list_waiting(one.reason)[: one.images] for one in backlog}
+    return (
+        len(waiting.get(reason, ())) if reason else len({image_id for found in waiting.values() for image_id in found})
     )

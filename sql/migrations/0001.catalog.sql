@@ -237,7 +237,8 @@ CREATE TABLE catalog.reviews (
     model_category        text NOT NULL,
     confidence            real NOT NULL CHECK (confidence BETWEEN 0 AND 1),
     reason                text NOT NULL
-        CHECK (reason IN ('low_confidence', 'images_disagree', 'label_error', 'drifted_category', 'audit')),
+        CHECK (reason IN ('low_confidence', 'images_disagree', 'label_error', 'drifted_category', 'audit',
+                          'correction')),
     answer                text NOT NULL,
     label_id              bigint REFERENCES catalog.labels ON DELETE SET NULL,
     reviewed_by           text NOT NULL,
@@ -252,9 +253,18 @@ CREATE INDEX reviews_person ON catalog.reviews (reviewed_by, review_id DESC);
 COMMENT ON TABLE catalog.reviews IS 'The answers of reviewers, and why each image was shown';
 COMMENT ON COLUMN catalog.reviews.model_category IS 'The classifier''s tag at that time';
 COMMENT ON COLUMN catalog.reviews.reason IS
-    'Why the image was shown: audit images are drawn at random to measure accuracy, others because they are hard';
+    'Why the image was shown: audit images are drawn at random to measure accuracy, others because they are hard. '
+    'Corrections were made outside the queue, where the tag was seen';
 COMMENT ON COLUMN catalog.reviews.answer IS 'A category, or ''not clothing''';
 COMMENT ON COLUMN catalog.reviews.label_id IS 'The label that the answer became; null once it is undone';
+
+CREATE TABLE catalog.review_claims (
+    image_id   bigint PRIMARY KEY REFERENCES catalog.images,
+    claimed_by text NOT NULL,
+    expires_at timestamptz NOT NULL
+);
+COMMENT ON TABLE catalog.review_claims IS
+    'Images on the screens of reviewers, which the queue does not show to anyone else until the claim expires';
 
 -- Training data -------------------------------------------------------------------------------------------------
 

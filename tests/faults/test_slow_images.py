@@ -12,7 +12,7 @@ from PIL import Image
 from fixtures.shop import Shop, make_image, make_scan_bomb
 from jobs.failures import DecodeReason
 from jobs.images.decode import MAX_SCANS, DecodeFailure, DecodeLimits, decode_pil
-from jobs.images.thumbnails import shrink_under_limits
+from jobs.images.thumbnails import GRID_SIDE, shrink_under_limits
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from jobs.settings import ImageSettings
@@ -25,7 +25,9 @@ def name_fault(decoded: object) -> str | None:
     return decoded.reason if isinstance(decoded, DecodeFailure) else None
 
 
-@pytest.mark.parametrize("decode", [partial(decode_pil, limits=LIMITS), shrink_under_limits(ImageSettings())])
+@pytest.mark.parametrize(
+    "decode", [partial(decode_pil, limits=LIMITS), shrink_under_limits(ImageSettings(), GRID_SIDE)]
+)
 def test_a_scan_bomb_is_refused_before_it_is_decoded(decode: Callable[[bytes], object]) -> None:
     with Image.open(BytesIO(BOMB)) as image:
         assert image.format == "JPEG"

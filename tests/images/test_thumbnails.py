@@ -8,7 +8,7 @@ from jobs.images.decode import DecodeFailure
 from jobs.images.thumbnails import GRID_SIDE, shrink_under_limits
 from jobs.settings import ImageSettings
 
-SHRINK = shrink_under_limits(ImageSettings())
+SHRINK = shrink_under_limits(ImageSettings(), GRID_SIDE)
 
 
 def test_an_image_becomes_a_small_jpeg() -> None:

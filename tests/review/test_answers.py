@@ -9,7 +9,7 @@ from jobs.database.engine import create_database_engine
 from jobs.database.examples import NOT_CLOTHING
 from jobs.database.reviews import Answer, read_past_answers
 from jobs.database.vector_codes import renew_vector_codes
-from jobs.review.answers import ReviewRefusedError, list_answers, record_answers, undo_answer
+from jobs.review.answers import ReviewRefusedError, list_answers, record_answers, undo_answer, undo_batch
 from tests.database.conftest import SmallCatalog
 
 Tag = tuple[str, str] | None
@@ -174,3 +174,25 @@ def test_categories_are_those_of_the_classifier_and_of_labels(connection: Connec
     label_image(connection, catalog.image_ids["hat"], "kimono")
     assert list_answers(connection) == ("dress", "hat", "kimono", "shoes")
     answer(connection, catalog, "boot", "kimono")
+
+
+def test_answers_stored_together_are_undone_together(connection: Connection, catalog: SmallCatalog) -> None:
+    images = catalog.image_ids
+    answers = [Answer(images[name], "correction", "shoes") for name in ("blue", "hat")]
+    review_id = record_answers(connection, answers, "ann")[-1]
+    with pytest.raises(ReviewRefusedError, match="You gave no answer"):
+        undo_batch(connection, review_id, "bob")
+    assert sorted(undo_batch(connection, review_id, "ann")) == sorted([images["blue"], images["hat"]])
+    assert read_tags(connection, catalog, "blue")[0] == read_tags(connection, catalog, "hat")[0] == ("hat", "model")
+
+
+def test_an_overruled_answer_blocks_the_undo_of_all(connection: Connection, catalog: SmallCatalog) -> None:
+    answers = [Answer(catalog.image_ids[name], "correction", "shoes") for name in ("blue", "hat")]
+    review_id = record_answers(connection, answers, "ann")[-1]
+    record_answers(connection, [Answer(catalog.image_ids["blue"], "correction", "dress")], "bob")
+    savepoint = connection.begin_nested()
+    with pytest.raises(ReviewRefusedError, match="bob has answered since"):
+        undo_batch(connection, review_id, "ann")
+    savepoint.rollback()
+    assert read_tags(connection, catalog, "hat")[0] == ("shoes", "human")
+    assert read_tags(connection, catalog, "blue")[0] == ("dress", "human")

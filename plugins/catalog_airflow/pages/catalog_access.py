@@ -7,8 +7,10 @@ from functools import cache
 from sqlalchemy import Connection
 
 from jobs.connections import Connections, open_connections, translate_catalog_errors
+from jobs.review.queue import ReviewQueue
+from jobs.review.shared_queue import SharedQueue
 from jobs.serve.client import QueryClient
-from jobs.settings import RunSettings, load_settings
+from jobs.settings import load_settings
 
 STATEMENT_TIMEOUT_MILLISECONDS = 15_000
 """Limits how long a page takes, and how long it can hold locks that the nightly run needs."""
@@ -20,9 +22,15 @@ def open_catalog() -> Connections:
     return open_connections(load_settings())
 
 
-def read_drift_settings() -> RunSettings:
-    """Return the thresholds for categories to count as drifted."""
-    return open_catalog().settings.runs
+@cache
+def open_queue() -> SharedQueue:
+    """Return the review queue of this server."""
+    return SharedQueue()
+
+
+def read_queue(connection: Connection) -> ReviewQueue:
+    """Return the review queue, which may be half a minute old."""
+    return open_queue().get(connection, open_catalog().settings.runs)
 
 
 @cache

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
+from catalog_airflow.pages.corrections import read_corrections
 from catalog_airflow.pages.templating import format_words, make_url, render_page
 from jobs.database.image_grid import ImageFilter, read_image_page
 from jobs.database.images import ImageObject, find_image_object
@@ -24,7 +25,7 @@ from jobs.errors import NotFoundError, RetryableError
 from jobs.failures import ReadReason
 from jobs.images.decode import DecodeFailure
 from jobs.images.decode_pool import DecodePool
-from jobs.images.thumbnails import shrink_under_limits
+from jobs.images.thumbnails import GRID_SIDE, ZOOM_SIDE, shrink_under_limits
 from jobs.settings import Settings
 from jobs.storage.locations import S3Uri
 
@@ -36,6 +37,7 @@ MAX_PENDING = 16
 """Maximum number of images whose bytes are in memory, including the one being decoded."""
 MAX_IMAGE_BYTES = 20_000_000
 CACHE_BYTES = 16_000_000
+"""Size of the cache for each size of images."""
 PLACEHOLDER = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 160"><rect width="160" height="160" fill="#8883"/>'
     '<text x="80" y="84" text-anchor="middle" font-family="sans-serif" font-size="13" fill="#888">{text}</text></svg>'
@@ -87,11 +89,12 @@ class GridQuery(BaseModel):
 
 
 @router.get("/images")
-def show_images(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
+def show_images(viewer: AnyViewer, request: Request, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
     """Show one page of the grid."""
     with read_catalog() as connection:
         categories = list_categories(connection)
         page = read_image_page(connection, query.make_filter(), query.after or None, IMAGES_SHOWN)
+        corrections = read_corrections(connection, viewer, request, [image.image_id for image in page.images])
     address = query.model_dump()
     return render_page(
         "images.html",
@@ -99,6 +102,7 @@ def show_images(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTML
         query=query,
         categories=categories,
         images=page.images,
+        corrections=corrections,
         is_filtered=query != GridQuery(after=query.after),
         next_url=make_url("images", **{**address, "after": page.next_cursor}) if page.next_cursor else None,
         first_url=make_url("images", **{**address, "after": ""}) if query.after else None,
@@ -106,7 +110,11 @@ def show_images(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTML
 
 
 @router.get("/product")
-def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_length=1000)]) -> HTMLResponse:  # noqa: A002
+def show_product(
+    viewer: AnyViewer,
+    request: Request,
+    id: Annotated[str, Query(min_length=1, max_length=1000)],  # noqa: A002
+) -> HTMLResponse:
     """Show a product. Its id may contain any character of an object key, so it is a parameter and not in the path."""
     with read_catalog() as connection:
         product = read_product(connection, id)
@@ -116,7 +124,11 @@ def show_product(viewer: AnyViewer, id: Annotated[str, Query(min_length=1, max_l
             similar, problem = search_by_product(connection, id, SIMILAR_SHOWN, None), ""
         except NotFoundError as error:
             similar, problem = [], str(error)
-    return render_page("product.html", viewer, product=product, similar=similar, problem=problem)
+        image_ids = [*(image.image_id for image in product.images), *(hit.image_id for hit in similar)]
+        corrections = read_corrections(connection, viewer, request, image_ids)
+    return render_page(
+        "product.html", viewer, product=product, similar=similar, problem=problem, corrections=corrections
+    )
 
 
 class Shrinker:
@@ -129,13 +141,16 @@ class Shrinker:
         # Stop the process before the interpreter waits for it, because a slow image would delay the exit.
         atexit.register(self.close)
 
-    async def shrink(self, content: bytes, settings: Settings) -> bytes | DecodeFailure | None:
-        """Return a small JPEG, or why the image cannot be decoded, or None if the process stays busy for seconds."""
+    async def shrink(self, content: bytes, settings: Settings, side: int) -> bytes | DecodeFailure | None:
+        """Return a JPEG of at most ``side`` pixels per side, or why the image cannot be decoded.
+
+        Return None if the process stays busy for seconds.
+        """
         if self._waiting >= MAX_PENDING:
             return None
         self._waiting += 1
         work = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._pool.decode, shrink_under_limits(settings.images), [content]
+            self._thread, self._pool.decode, shrink_under_limits(settings.images, side), [content]
         )
         work.add_done_callback(self._finish)
         try:
@@ -170,9 +185,13 @@ class Thumbnail:
 
 
 class ThumbnailCache:
-    """The most recently used thumbnails, by image id and etag. Not thread-safe: use it only from the event loop."""
+    """The most recently used thumbnails, by image id and etag, of at most ``side`` pixels per side.
 
-    def __init__(self, size_bytes: int) -> None:
+    Not thread-safe: use it only from the event loop.
+    """
+
+    def __init__(self, size_bytes: int, side: int) -> None:
+        self._side = side
         self._kept: LRUCache[tuple[int, str], Thumbnail] = LRUCache(
             size_bytes, getsizeof=lambda thumbnail: len(thumbnail.content) + 200
         )
@@ -186,7 +205,7 @@ class ThumbnailCache:
         if isinstance(content, str):
             # Not cached, because the next listing may find other bytes.
             return Thumbnail(b"", content)
-        small = await open_shrinker().shrink(content, open_catalog().settings)
+        small = await open_shrinker().shrink(content, open_catalog().settings, self._side)
         if small is None:
             return Thumbnail(b"", "busy: reload")
         thumbnail = Thumbnail(b"", format_words(small.reason)) if isinstance(small, DecodeFailure) else Thumbnail(small)
@@ -195,14 +214,24 @@ class ThumbnailCache:
 
 
 @cache
-def open_cache() -> ThumbnailCache:
-    """Return the cache of this server."""
-    return ThumbnailCache(CACHE_BYTES)
+def open_cache(side: int) -> ThumbnailCache:
+    """Return this server's cache of images of at most ``side`` pixels per side."""
+    return ThumbnailCache(CACHE_BYTES, side)
 
 
 @router.get("/thumbnails/{image_id}")
 async def send_thumbnail(image_id: int, request: Request) -> Response:
     """Send a small JPEG, or an SVG with the reason why there is none."""
+    return await _send_image(image_id, request, GRID_SIDE)
+
+
+@router.get("/zoom/{image_id}")
+async def send_zoomed(image_id: int, request: Request) -> Response:
+    """Send a JPEG that fills a screen, or an SVG with the reason why there is none."""
+    return await _send_image(image_id, request, ZOOM_SIDE)
+
+
+async def _send_image(image_id: int, request: Request, side: int) -> Response:
     source = await run_in_threadpool(_find_source, image_id)
     if source is None:
         return _send_placeholder("no such image")
@@ -210,7 +239,7 @@ async def send_thumbnail(image_id: int, request: Request) -> Response:
     headers = {**THUMBNAIL_HEADERS, "Cache-Control": "private, max-age=600", "ETag": etag}
     if request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    thumbnail = await open_cache().get(image_id, source)
+    thumbnail = await open_cache(side).get(image_id, source)
     if thumbnail.problem is not None:
         return _send_placeholder(thumbnail.problem)
     return Response(thumbnail.content, media_type="image/jpeg", headers=headers)

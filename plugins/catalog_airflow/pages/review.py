@@ -1,5 +1,6 @@
 """Review the images for which a person's answer helps most, one by one, each with a single key."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, get_args
 
@@ -8,36 +9,55 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from catalog_airflow.pages.access import AnyViewer, Reviewer, Viewer
-from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_drift_settings
+from catalog_airflow.pages.answering import store_answers, undo_one, undo_together
+from catalog_airflow.pages.catalog_access import change_catalog, open_queue, read_catalog, read_queue
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.database.examples import NOT_CLOTHING
-from jobs.database.reviews import Answer, ReviewReason, read_past_answers
-from jobs.review.accuracy import read_reviewed_accuracy
-from jobs.review.answers import ReviewRefusedError, list_answers, record_answers, undo_answer
-from jobs.review.queue import MAX_COUNTED, find_review_queue, read_backlog, read_review_queue
+from jobs.database.image_choices import SiblingImage, list_siblings
+from jobs.database.review_claims import claim_first, read_claims, release_claims
+from jobs.database.review_progress import AnswerBatch, count_sitting, read_batch
+from jobs.database.reviews import Answer, PastAnswer, ReviewItem, ReviewReason, read_past_answers
+from jobs.review.accuracy import ReviewedAccuracy, read_reviewed_accuracy
+from jobs.review.answers import ReviewRefusedError, list_answers
+from jobs.review.queue import MAX_COUNTED, REASONS, Backlog, count_waiting, read_backlog, read_review_queue
 
 QUEUE_SIZE = 24
 PAST_SHOWN = 8
+SIBLINGS_SHOWN = 8
+PRELOADED = 2
+"""Images after the current one that the browser loads in advance."""
+MAX_SKIPPED = 100
+"""If more images are skipped, the first ones are shown again."""
+SKIPPED = r"^([0-9]{1,18}(-[0-9]{1,18})*)?$"
 
 router = APIRouter()
 
 Only = Annotated[ReviewReason | None, BeforeValidator(lambda value: value or None)]
-Place = Annotated[int, Field(ge=0, lt=QUEUE_SIZE)]
 ReviewId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 class ReviewQuery(BaseModel):
-    """The query parameters of the page: one reason or all, and the number of skipped images."""
+    """The query parameters of the page: one reason or all, and the ids of skipped images with hyphens between them."""
 
     model_config = ConfigDict(frozen=True)
 
     only: Only = None
-    at: Place = 0
+    skip: Annotated[str, Field(max_length=20 * MAX_SKIPPED, pattern=SKIPPED)] = ""
 
     @property
     def address(self) -> str:
         """Return the address of this page."""
-        return make_url("review", only=self.only, at=self.at)
+        return make_url("review", only=self.only, skip=self.skip)
+
+    @property
+    def skipped(self) -> tuple[int, ...]:
+        """Return the ids of the skipped images."""
+        return tuple(int(image_id) for image_id in self.skip.split("-") if image_id)
+
+    def make_skip_url(self, image_id: int) -> str:
+        """Return the address of this page without an image."""
+        skipped = [*self.skipped, image_id][-MAX_SKIPPED:]
+        return make_url("review", only=self.only, skip="-".join(map(str, skipped)))
 
 
 @dataclass(frozen=True)
@@ -47,10 +67,12 @@ class ReviewForm:
     query: ReviewQuery
 
     @classmethod
-    def read(cls, only: Annotated[str, Form()] = "", at: Annotated[int, Form()] = 0) -> "ReviewForm":
+    def read(cls, only: Annotated[str, Form()] = "", skip: Annotated[str, Form()] = "") -> "ReviewForm":
         """Read the fields of the form. If they are invalid, return to the first page."""
-        is_known = only in get_args(ReviewReason)
-        return cls(ReviewQuery.model_validate({"only": only if is_known else None, "at": at % QUEUE_SIZE}))
+        try:
+            return cls(ReviewQuery.model_validate({"only": only, "skip": skip}))
+        except ValueError:
+            return cls(ReviewQuery())
 
 
 AnyForm = Annotated[ReviewForm, Depends(ReviewForm.read)]
@@ -83,11 +105,10 @@ def accept_answers(
 
 
 @router.post("/review/answers/{review_id}/undo")
-def undo(viewer: Reviewer, form: AnyForm, review_id: ReviewId) -> Response:
-    """Undo an answer."""
+def undo(viewer: Reviewer, form: AnyForm, review_id: ReviewId, together: Annotated[bool, Form()] = False) -> Response:
+    """Undo an answer, or all answers that were stored together with it."""
     try:
-        with change_catalog() as connection:
-            undo_answer(connection, review_id, viewer.name)
+        (undo_together if together else undo_one)(review_id, viewer.name)
     except ReviewRefusedError as refused:
         return _render_review(viewer, form.query, problem=str(refused))
     return RedirectResponse(form.query.address, 303)
@@ -95,8 +116,7 @@ def undo(viewer: Reviewer, form: AnyForm, review_id: ReviewId) -> Response:
 
 def _record(viewer: Viewer, query: ReviewQuery, answers: list[Answer]) -> Response:
     try:
-        with change_catalog() as connection:
-            record_answers(connection, answers, viewer.name)
+        store_answers(answers, viewer.name)
     except ReviewRefusedError as refused:
         return _render_review(viewer, query, problem=str(refused))
     return RedirectResponse(query.address, 303)
@@ -112,29 +132,78 @@ def _parse_accepted(value: str) -> Answer:
     raise HTTPException(422, "One of the accepted images is not on this page.")
 
 
+@dataclass(frozen=True)
+class _Review:
+    """What the page shows except for the current image. ``items`` leaves out images that others have claimed."""
+
+    items: Sequence[ReviewItem]
+    others_claimed: int
+    backlog: Sequence[Backlog]
+    waiting: int
+    answered: int
+    accuracy: ReviewedAccuracy | None
+    past: Sequence[PastAnswer]
+    last: AnswerBatch | None
+    categories: Sequence[str]
+
+
 def _render_review(viewer: Viewer, query: ReviewQuery, problem: str = "") -> HTMLResponse:
-    with read_catalog() as connection:
-        queue = find_review_queue(connection, read_drift_settings())
-        items = read_review_queue(connection, queue, query.only, QUEUE_SIZE)
-        backlog = read_backlog(connection, queue)
-        accuracy = read_reviewed_accuracy(connection)
-        past = read_past_answers(connection, viewer.name, PAST_SHOWN)
-        categories = list_answers(connection)
-    at = query.at if query.at < len(items) else 0
+    review = _read_review(viewer, query)
+    if not review.items and review.waiting:
+        # Another server may have stored the answers for all images that this one found.
+        open_queue().forget()
+        review = _read_review(viewer, query)
+    item, siblings = _choose_item(viewer, query, review.items)
+    others = [other for other in review.items if item is None or other.image_id != item.image_id]
     return render_page(
         "review.html",
         viewer,
         status_code=409 if problem else 200,
         query=query,
-        item=items[at] if items else None,
-        others=[item for place, item in enumerate(items) if place != at],
-        skip_url=make_url("review", only=query.only, at=at + 1) if at + 1 < len(items) else None,
-        backlog=backlog,
+        review=review,
+        item=item,
+        siblings=siblings,
+        others=others,
+        preloaded=[other.image_id for other in others[:PRELOADED]],
+        skip_url=query.make_skip_url(item.image_id) if item else None,
         max_counted=MAX_COUNTED,
-        accuracy=accuracy,
-        past=past,
-        undoable=next((answer.review_id for answer in past if not answer.is_undone), None),
-        categories=categories,
         not_clothing=NOT_CLOTHING,
         problem=problem,
     )
+
+
+def _read_review(viewer: Viewer, query: ReviewQuery) -> _Review:
+    with read_catalog() as connection:
+        queue, claims = read_queue(connection), read_claims(connection)
+        claimed = {image_id for image_id, person in claims.items() if person != viewer.name}
+        hidden = {*claimed, *query.skipped}
+        items = read_review_queue(connection, queue, query.only, QUEUE_SIZE, hidden)
+        backlog = read_backlog(connection, queue)
+        past = read_past_answers(connection, viewer.name, PAST_SHOWN)
+        last = next((answer.review_id for answer in past if not answer.is_undone), None)
+        return _Review(
+            # A reviewer's own claim comes first, so a reload shows the same image.
+            items=sorted(items, key=lambda item: item.image_id not in claims),
+            others_claimed=len(claimed),
+            backlog=backlog,
+            waiting=count_waiting(queue, backlog, query.only),
+            answered=count_sitting(connection, viewer.name, [query.only] if query.only else REASONS),
+            accuracy=read_reviewed_accuracy(connection),
+            past=past,
+            last=read_batch(connection, last, viewer.name) if last else None,
+            categories=list_answers(connection),
+        )
+
+
+def _choose_item(
+    viewer: Viewer, query: ReviewQuery, items: Sequence[ReviewItem]
+) -> tuple[ReviewItem | None, Sequence[SiblingImage]]:
+    """Return the image to show and the other images of its product. A reviewer claims the image."""
+    with change_catalog() if viewer.may_review else read_catalog() as connection:
+        by_id = {item.image_id: item for item in items}
+        if viewer.may_review:
+            release_claims(connection, viewer.name, query.skipped)
+            item = by_id.get(claim_first(connection, list(by_id), viewer.name) or 0)
+        else:
+            item = next(iter(items), None)
+        return item, list_siblings(connection, item.product_id, item.image_id, SIBLINGS_SHOWN) if item else ()

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import Field
 
 from catalog_airflow.pages.access import AnyViewer, Reviewer
-from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_drift_settings
+from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_queue
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.charts import Chart, Series, Unit, draw_lines, draw_stacked_bars
 from jobs.database.images import count_roughly
@@ -18,7 +18,7 @@ from jobs.database.job_progress import list_running_jobs
 from jobs.database.promotions import list_champions
 from jobs.database.run_history import RunSummary, list_runs, read_run_details
 from jobs.database.tables import images, products
-from jobs.review.queue import MAX_COUNTED, find_review_queue, read_backlog
+from jobs.review.queue import MAX_COUNTED, read_backlog
 
 RUNS_SHOWN = 20
 FAILURES_SHOWN = 60
@@ -46,7 +46,7 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
         counts = {"images": count_roughly(connection, images), "products": count_roughly(connection, products)}
         runs = list_runs(connection, RUNS_SHOWN)
         jobs = list_running_jobs(connection)
-        backlog = read_backlog(connection, find_review_queue(connection, read_drift_settings()))
+        backlog = read_backlog(connection, read_queue(connection))
     return render_page(
         "overview.html",
         viewer,

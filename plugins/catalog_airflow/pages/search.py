@@ -7,18 +7,20 @@ from functools import partial
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, File, Form, Query, Request, UploadFile
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer, Viewer
 from catalog_airflow.pages.catalog_access import open_catalog, open_query_client, read_catalog, use_catalog
+from catalog_airflow.pages.corrections import read_corrections
 from catalog_airflow.pages.images import open_shrinker
 from catalog_airflow.pages.templating import render_page
 from jobs.database.products import list_categories
 from jobs.database.search import ProductHit, format_search, search_by_product
 from jobs.errors import PermanentError, RetryableError
+from jobs.images.thumbnails import GRID_SIDE
 from jobs.search.by_image import find_products_by_image
 from jobs.search.by_text import MAX_QUERY_BYTES, find_products_by_text, find_text_problem
 from jobs.serve.client import EmbeddedQuery, QueryRefusedError
@@ -57,25 +59,29 @@ class _ServiceEncoder:
 
 
 @router.get("/search")
-def show_search(viewer: AnyViewer, query: Annotated[SearchParameters, Query()]) -> HTMLResponse:
+def show_search(viewer: AnyViewer, request: Request, query: Annotated[SearchParameters, Query()]) -> HTMLResponse:
     """Show the forms, and the hits for the text or product in the address."""
     category = query.category or None
     if query.like:
-        return _render_search(viewer, query, partial(_search_similar, query.like, category))
+        return _render_search(viewer, request, query, partial(_search_similar, query.like, category))
     if query.q:
-        return _render_search(viewer, query, partial(_search_text, query.q, category))
-    return _render_search(viewer, query, None)
+        return _render_search(viewer, request, query, partial(_search_text, query.q, category))
+    return _render_search(viewer, request, query, None)
 
 
 @router.post("/search")
 async def search_by_image(
-    viewer: AnyViewer, image: Annotated[UploadFile, File()], category: Annotated[str, Form(max_length=200)] = ""
+    viewer: AnyViewer,
+    request: Request,
+    image: Annotated[UploadFile, File()],
+    category: Annotated[str, Form(max_length=200)] = "",
 ) -> HTMLResponse:
     """Show the products most similar to an uploaded image, which is not stored."""
     content = await image.read()
     uploaded = await _make_preview(content)
     search = partial(_search_image, content, category or None)
-    return await run_in_threadpool(_render_search, viewer, SearchParameters(category=category), search, uploaded)
+    query = SearchParameters(category=category)
+    return await run_in_threadpool(_render_search, viewer, request, query, search, uploaded)
 
 
 def _search_text(query_text: str, category: str | None) -> SearchResult:
@@ -108,11 +114,13 @@ def _read_vector(embedded: EmbeddedQuery, encoder_version_id: int) -> np.ndarray
 
 
 def _render_search(
-    viewer: Viewer, query: SearchParameters, search: Callable[[], SearchResult] | None, uploaded: str | None = None
+    viewer: Viewer,
+    request: Request,
+    query: SearchParameters,
+    search: Callable[[], SearchResult] | None,
+    uploaded: str | None = None,
 ) -> HTMLResponse:
     """Render the page. After an error, the text stays in its field, so the user does not have to type it again."""
-    with read_catalog() as connection:
-        categories = list_categories(connection)
     result, problem, status_code = None, "", 200
     try:
         result = search() if search else None
@@ -120,6 +128,11 @@ def _render_search(
         problem, status_code = f"Cannot search for this: {refused.detail}", 422
     except (PermanentError, RetryableError) as error:
         problem, status_code = str(error), 503
+    with read_catalog() as connection:
+        categories = list_categories(connection)
+        corrections = read_corrections(
+            connection, viewer, request, [hit.image_id for hit in result.hits] if result else []
+        )
     return render_page(
         "search.html",
         viewer,
@@ -127,6 +140,7 @@ def _render_search(
         query=query,
         categories=categories,
         result=result,
+        corrections=corrections,
         problem=problem,
         uploaded=uploaded if result else None,
     )
@@ -134,5 +148,5 @@ def _render_search(
 
 async def _make_preview(image: bytes) -> str | None:
     """Return a thumbnail of the upload as a data URL, because uploads are not stored, or None if there is none."""
-    small = await open_shrinker().shrink(image, open_catalog().settings)
+    small = await open_shrinker().shrink(image, open_catalog().settings, GRID_SIDE)
     return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}" if isinstance(small, bytes) else None

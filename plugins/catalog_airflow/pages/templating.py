@@ -18,6 +18,10 @@ FILES = {
     "pages.css": "text/css",
     "theme.js": "text/javascript",
     "pages.js": "text/javascript",
+    "dialogs.js": "text/javascript",
+    "selection.js": "text/javascript",
+    "zoom.js": "text/javascript",
+    "correct.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "icon_dark.svg": "image/svg+xml",
 }

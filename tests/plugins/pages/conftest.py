@@ -28,7 +28,7 @@ class Visitor:
 
     def get(self, page: str, **query: object) -> Any:
         """Request a page."""
-        return self.client.get(f"/catalog/{page}", params=query, follow_redirects=False)
+        return self.client.get(f"/catalog/{page}", params=query or None, follow_redirects=False)
 
     def post(self, page: str, data: dict[str, Any] | None = None, **files: Any) -> Any:
         """Send a form as a browser sends those of our own pages."""
@@ -91,7 +91,12 @@ def show_shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from catalog_airflow.pages import catalog_access, images
 
     def forget() -> None:
-        for kept in (catalog_access.open_query_client, catalog_access.open_catalog, images.open_cache):
+        for kept in (
+            catalog_access.open_query_client,
+            catalog_access.open_catalog,
+            catalog_access.open_queue,
+            images.open_cache,
+        ):
             kept.cache_clear()
 
     for name, value in shop.environment.items():
@@ -126,11 +131,11 @@ def _fill(shop: Shop) -> tuple[list[int], int]:
         if image.product_id != "P2":
             assert image.object_key is not None
             shop.put(image.object_key, make_image(number, (600, 800)))
-    _adopt_bucket(shop)
+    adopt_bucket(shop)
     return image_ids, classifier
 
 
-def _adopt_bucket(shop: Shop) -> None:
+def adopt_bucket(shop: Shop) -> None:
     """Set bucket and etags of the rows to those that the endpoint lists."""
     from sqlalchemy import text
 

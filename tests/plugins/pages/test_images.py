@@ -10,7 +10,7 @@ from PIL import Image
 from sqlalchemy import text
 
 from fixtures.shop import make_image
-from tests.plugins.pages.conftest import BrowsedShop, Visit, read_text
+from tests.plugins.pages.conftest import BrowsedShop, Visit, adopt_bucket, read_text
 
 
 def test_images_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> None:
@@ -47,6 +47,19 @@ def test_a_thumbnail_is_a_small_jpeg(visit: Visit, browsed: BrowsedShop) -> None
         f"/catalog/thumbnails/{browsed.image_ids[0]}", headers={"if-none-match": answer.headers["etag"]}
     )
     assert again.status_code == 304
+
+
+def test_a_zoomed_image_is_larger(visit: Visit, browsed: BrowsedShop) -> None:
+    browsed.shop.put("P1_1.jpg", make_image(3, (3000, 2000)))
+    adopt_bucket(browsed.shop)
+    viewer = visit("viewer")
+    sizes = []
+    for page in ("thumbnails", "zoom", "thumbnails"):
+        answer = viewer.get(f"{page}/{browsed.image_ids[0]}")
+        assert answer.headers["content-type"] == "image/jpeg"
+        with Image.open(BytesIO(answer.content)) as image:
+            sizes.append(image.size)
+    assert sizes == [(320, 213), (1200, 800), (320, 213)]
 
 
 def test_a_thumbnail_follows_the_bytes(visit: Visit, browsed: BrowsedShop) -> None:
@@ -92,7 +105,7 @@ def test_a_slow_image_blocks_no_request(visit: Visit, browsed: BrowsedShop, monk
     images.open_shrinker.cache_clear()
     # A server opens it in its only event loop; here every request has its own loop.
     shrinker = images.open_shrinker()
-    monkeypatch.setattr(images, "shrink_under_limits", lambda _settings: sleep)
+    monkeypatch.setattr(images, "shrink_under_limits", lambda _settings, _side: sleep)
     monkeypatch.setattr(images, "WAIT_SECONDS", 0.5)
     viewer = visit("viewer")
     with ThreadPoolExecutor(20) as threads:
@@ -109,7 +122,7 @@ def test_a_slow_image_blocks_no_request(visit: Visit, browsed: BrowsedShop, monk
 def test_a_cache_of_thumbnails_stays_small(visit: Visit, browsed: BrowsedShop) -> None:
     from catalog_airflow.pages.images import ThumbnailCache
 
-    cache = ThumbnailCache(size_bytes=4_000)
+    cache = ThumbnailCache(size_bytes=4_000, side=320)
     from jobs.database.images import find_image_object
 
     for image_id in browsed.image_ids[:2] + browsed.image_ids[3:]:

@@ -4,6 +4,7 @@ import html
 import re
 
 import pytest
+from sqlalchemy import text
 
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, Visitor, read_text
 
@@ -44,7 +45,7 @@ def test_an_answer_becomes_current_and_can_be_undone(visit: Visit, browsed: Brow
 def test_several_predictions_are_accepted_together(visit: Visit, browsed: BrowsedShop) -> None:
     reviewer = visit("user")
     page = reviewer.get("review").text
-    accepted = [html.unescape(value) for value in re.findall(r'name="accepted" value="([^"]+)"', page)]
+    accepted = [html.unescape(value) for value in re.findall(r'name="accepted" form="accept" value="([^"]+)"', page)]
     assert len(accepted) == 3
     assert reviewer.post("review/accept", {"accepted": accepted}).status_code == 303
     rows = browsed.shop.query("""
@@ -59,12 +60,12 @@ def test_several_predictions_are_accepted_together(visit: Visit, browsed: Browse
 def test_skipping_shows_the_next_image(visit: Visit, browsed: BrowsedShop) -> None:
     reviewer = visit("user")
     first = ask(reviewer, "audit")[1]["image_id"]
-    page = reviewer.get("review", only="audit", at=1).text
+    page = reviewer.get("review", only="audit", skip=first).text
     second = next(fields for action, fields in read_forms(page) if action == "review")
     assert second["image_id"] != first
-    assert second["at"] == "1"
+    assert second["skip"] == first
     answer = reviewer.post("review", second | {"answer": "not clothing"})
-    assert answer.headers["location"] == "/catalog/review?only=audit&at=1"
+    assert answer.headers["location"] == f"/catalog/review?only=audit&skip={first}"
     assert "1 more were skipped" in read_text(reviewer.get("review").text)
 
 
@@ -75,7 +76,7 @@ def test_skipping_shows_the_next_image(visit: Visit, browsed: BrowsedShop) -> No
         ("review", {"image_id": "999999", "reason": "audit", "answer": "hat"}, 409, "is gone"),
         ("review", {"image_id": "x", "reason": "audit", "answer": "hat"}, 422, "Go back"),
         ("review", {"image_id": "1", "reason": "because", "answer": "hat"}, 422, "Go back"),
-        ("review", {"image_id": "1", "reason": "audit", "answer": "hat", "only": HOSTILE, "at": "-7"}, 303, ""),
+        ("review", {"image_id": "1", "reason": "audit", "answer": "hat", "only": HOSTILE, "skip": "-7"}, 303, ""),
         ("review/accept", {}, 422, "Go back"),
         ("review/accept", {"accepted": [f"1 audit {HOSTILE}"]}, 409, "There is no category"),
         ("review/accept", {"accepted": ["1"]}, 422, "not on this page"),
@@ -96,12 +97,90 @@ def test_invalid_forms_are_explained(
 
 def test_viewers_see_no_forms(visit: Visit, browsed: BrowsedShop) -> None:
     page = visit("viewer").get("review").text
-    assert read_forms(page) == [("review/accept", {"only": "", "at": "0"})]
+    assert read_forms(page) == []
     assert "You may view this page" in page
-    assert "<button" not in page
-    assert "<button" in visit("user").get("review").text
+    assert 'name="answer"' not in page
+    assert 'name="answer"' in visit("user").get("review").text
 
 
 def test_the_overview_shows_the_review_queue(visit: Visit, browsed: BrowsedShop) -> None:
     words = read_text(visit("viewer").get("overview").text)
     assert "images to review 7 low confidence , images disagree , audit" in words
+
+
+def read_asked(visitor: Visitor, **query: str) -> str | None:
+    """Return the id of the image that the page asks about, or None."""
+    found = re.search(r'name="image_id" value="(\d+)"', visitor.get("review", **query).text)
+    return found[1] if found else None
+
+
+def list_next(visitor: Visitor) -> set[str]:
+    """Return the ids of the images that are up next."""
+    return set(re.findall(r'name="accepted" form="accept" value="(\d+)', visitor.get("review").text))
+
+
+def test_two_people_never_see_the_same_image(visit: Visit, browsed: BrowsedShop) -> None:
+    ann, bob = visit("user"), visit("op")
+    first = read_asked(ann)
+    assert first == read_asked(ann)
+    second = read_asked(bob)
+    assert second not in {None, first}
+    assert first not in list_next(bob)
+    assert second not in list_next(ann)
+    # Skipping gives the image back, and an answer gives the claim back.
+    skipped = read_asked(ann, skip=str(first))
+    assert skipped not in {None, first, second}
+    assert browsed.shop.query("SELECT count(*) FROM catalog.review_claims WHERE image_id = :id", id=first) == [(0,)]
+    ann.post("review", {"image_id": str(skipped), "reason": "audit", "answer": "hat"})
+    assert browsed.shop.query("SELECT claimed_by FROM catalog.review_claims") == [("op@example.test",)]
+
+
+def test_a_claim_expires(visit: Visit, browsed: BrowsedShop) -> None:
+    first = read_asked(visit("user"))
+    assert read_asked(visit("op")) != first
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(text("UPDATE catalog.review_claims SET expires_at = now()"))
+    assert read_asked(visit("admin")) == first
+    assert read_asked(visit("user")) != first
+
+
+def test_viewers_claim_nothing(visit: Visit, browsed: BrowsedShop) -> None:
+    visit("viewer").get("review")
+    assert browsed.shop.query("SELECT count(*) FROM catalog.review_claims") == [(0,)]
+
+
+def test_the_progress_counts_answers_of_this_sitting(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    assert "0 of 4 answered" in read_text(reviewer.get("review").text)
+    assert "0 of 2 answered" in read_text(reviewer.get("review", only="low_confidence").text)
+    action, fields = ask(reviewer)
+    reviewer.post(action, fields | {"answer": "shoes"})
+    assert "1 of 4 answered" in read_text(reviewer.get("review").text)
+    assert "1 of 2 answered" in read_text(reviewer.get("review", only="low_confidence").text)
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(text("UPDATE catalog.reviews SET reviewed_at = now() - interval '31 minutes'"))
+    assert "0 of 3 answered" in read_text(reviewer.get("review").text)
+
+
+def test_the_last_answers_are_named_and_undone_together(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    accepted = [f"{image_id} audit hat" for image_id in browsed.image_ids[1:4]]
+    reviewer.post("review/accept", {"accepted": accepted})
+    page = reviewer.get("review").text
+    assert "hat for 3 images" in read_text(page)
+    undo = next((action, fields) for action, fields in read_forms(page) if "together" in fields)
+    assert reviewer.post(*undo).status_code == 303
+    assert browsed.shop.query("SELECT count(*) FROM catalog.labels") == [(0,)]
+
+
+def test_the_other_images_of_the_product_are_shown(visit: Visit, browsed: BrowsedShop) -> None:
+    page = visit("user").get("review", only="low_confidence").text
+    siblings = page[page.index('class="siblings"') :].partition("</ul>")[0]
+    assert re.findall(r"/zoom/(\d+)", siblings) == [str(browsed.image_ids[0])]
+
+
+def test_the_next_images_are_preloaded(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    preloaded = re.findall(r'rel="preload" as="image" [^>]*href="/catalog/zoom/(\d+)"', reviewer.get("review").text)
+    assert len(preloaded) == 2
+    assert read_asked(reviewer, skip=read_asked(reviewer) or "") == preloaded[0]

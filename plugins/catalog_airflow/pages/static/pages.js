@@ -7,7 +7,9 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const target = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  // In an open dialog, only its own keys work.
+  const scope = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document;
+  const target = scope.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
   if (!target) return;
   event.preventDefault();
   if (target.matches("input, select, textarea")) target.focus();
