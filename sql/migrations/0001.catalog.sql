@@ -125,6 +125,7 @@ CREATE TABLE catalog.image_tags (
 CREATE INDEX image_tags_content ON catalog.image_tags (content_hash, classifier_version_id);
 -- For the filters of the pages, which continue from any row.
 CREATE INDEX image_tags_category ON catalog.image_tags (classifier_version_id, category, image_id);
+CREATE INDEX image_tags_category_confidence ON catalog.image_tags (classifier_version_id, category, confidence, image_id);
 CREATE INDEX image_tags_confidence ON catalog.image_tags (classifier_version_id, confidence, image_id);
 CREATE INDEX image_tags_time ON catalog.image_tags (classifier_version_id, tagged_at, image_id);
 COMMENT ON COLUMN catalog.image_tags.top_3 IS 'Up to three {"category", "confidence"}, best first';

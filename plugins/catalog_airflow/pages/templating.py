@@ -18,6 +18,7 @@ FILES = {
     "pages.css": "text/css",
     "theme.js": "text/javascript",
     "pages.js": "text/javascript",
+    "find.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "icon_dark.svg": "image/svg+xml",
 }
@@ -56,9 +57,9 @@ HEADERS = {
 }
 
 
-def make_url(page: str, **query: object) -> str:
+def make_url(page: str, /, **query: object) -> str:
     """Return the address of a page. Empty values are left out of the query."""
-    kept = {name: value for name, value in query.items() if value not in (None, "", False)}
+    kept = {name: value for name, value in query.items() if value not in (None, "") and value is not False}
     return f"{locate_pages()}/{page}" + (f"?{urlencode(kept)}" if kept else "")
 
 
