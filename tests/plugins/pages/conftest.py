@@ -28,7 +28,7 @@ class Visitor:
 
     def get(self, page: str, **query: object) -> Any:
         """Request a page."""
-        return self.client.get(f"/catalog/{page}", params=query, follow_redirects=False)
+        return self.client.get(f"/catalog/{page}", params=query or None, follow_redirects=False)
 
     def post(self, page: str, data: dict[str, Any] | None = None, **files: Any) -> Any:
         """Send a form as a browser sends those of our own pages."""
