@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from sqlalchemy import (
     CTE,
+    ColumnElement,
     Connection,
     FromClause,
     Select,
@@ -21,7 +22,6 @@ from sqlalchemy import (
     cast,
     func,
     literal,
-    null,
     select,
     true,
     union,
@@ -29,17 +29,17 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import REAL
 
 from jobs.database.image_filters import ImageFilter, Order, Place, Sort, read_cursor, write_cursor
-from jobs.database.image_scans import follows, name_of, order_by, scan_images
+from jobs.database.image_scans import add_tags, follows, name_of, order_by, scan_images
 from jobs.database.image_scope import Scope, filter_images, find_scope, is_in_run, is_within, select_disagreeing
 from jobs.database.images import count_roughly
 from jobs.database.records import read_records
 from jobs.database.tables import image_tags, images, labels, products
 
-MAX_PRODUCTS = 5_000
+MAX_PRODUCTS = 3_000
 """Maximum number of products that a text search considers. Images of further products are not found."""
-MAX_SORTED = 20_000
+MAX_SORTED = 10_000
 """If a condition selects at most this many images, all of them are read, counted and sorted for each page."""
-SAMPLE_SIZE = 4_000
+SAMPLE_SIZE = 2_000
 """Number of random images from which larger counts are estimated."""
 MIN_SAMPLED = 30
 """With fewer matches in the sample, an estimate could be off by more than a third, so only a bound is shown."""
@@ -105,7 +105,8 @@ def read_image_page(connection: Connection, wanted: ImageFilter, after: str | No
         count = _estimate(connection, wanted, scope)
     else:
         matching = _select_matching(wanted, scope, few.rows)
-        rows = list(read_records(connection.execute(_select_page(wanted.order, matching, place, size + 1)), _Counted))
+        statement = _select_page(wanted, scope, matching, place, size + 1)
+        rows = list(read_records(connection.execute(statement), _Counted))
         cards = tuple(row.card for row in rows)
         count = ImageCount(rows[0].total if rows else 0, "more than" if few.is_cut else "exact")
     next_cursor = cards[size - 1].write_cursor(wanted.order) if len(cards) > size else None
@@ -178,55 +179,50 @@ def _list_conditions(wanted: ImageFilter, scope: Scope) -> Iterator[Sequence[Sel
 
 
 def _select_matching(wanted: ImageFilter, scope: Scope, few: CTE) -> CTE:
-    """Select those of few images that meet all conditions, with their tags."""
-    own = (image_tags.c.image_id == few.c.image_id, image_tags.c.classifier_version_id == scope.version)
+    """Select those of few images that meet all conditions, with their tags if a condition or the order needs them."""
     i = select(images).where(images.c.image_id == few.c.image_id).offset(0).lateral("i")
-    t = select(image_tags).where(*own).offset(0).lateral("t")
-    latest = select(labels.c.category).where(labels.c.image_id == few.c.image_id, literal(wanted.has_labels))
-    label = latest.order_by(labels.c.label_id.desc()).limit(1).lateral("label")
-    product = select(products).where(products.c.product_id == i.c.product_id).offset(0).lateral("p")
-    category = func.coalesce(label.c.category, t.c.category)
-    confidence = case((label.c.category.is_not(None), cast(1, REAL)), else_=t.c.confidence)
-    conditions = filter_images(wanted, scope, i)
+    columns: list[ColumnElement[Any]] = [*i.c]
+    joined, conditions = few.join(i, true()), filter_images(wanted, scope, i)
+    if wanted.order.key == "name":
+        product = select(products).where(products.c.product_id == i.c.product_id).offset(0).lateral("p")
+        joined = joined.join(product, true())
+        columns.append(name_of(product).label("name"))
     if wanted.needs_tags:
-        conditions.append(category.is_not(None))
-    if wanted.category:
-        conditions.append(category == wanted.category)
-    if wanted.bounds:
-        conditions.append(is_within(confidence, wanted.bounds))
-    if wanted.run_id:
-        conditions.append(is_in_run(t, scope))
-    joined = few.join(i, true()).outerjoin(t, true()).outerjoin(label, true())
-    is_named = wanted.order.key == "name"
-    return (
-        select(
-            i.c.image_id,
-            i.c.product_id,
+        own = (image_tags.c.image_id == few.c.image_id, image_tags.c.classifier_version_id == scope.version)
+        t = select(image_tags).where(*own).offset(0).lateral("t")
+        latest = select(labels.c.category).where(labels.c.image_id == few.c.image_id, literal(wanted.has_labels))
+        label = latest.order_by(labels.c.label_id.desc()).limit(1).lateral("label")
+        joined = joined.outerjoin(t, true()).outerjoin(label, true())
+        has_label = label.c.category.is_not(None)
+        category = func.coalesce(label.c.category, t.c.category)
+        confidence = case((has_label, cast(1, REAL)), else_=t.c.confidence)
+        columns += [
             category.label("category"),
             confidence.label("confidence"),
-            case((label.c.category.is_not(None), "human"), (t.c.category.is_not(None), "model")).label("source"),
-            i.c.deleted_at.is_not(None).label("is_deleted"),
+            case((has_label, "human"), else_="model").label("source"),
             t.c.tagged_at,
-            (name_of(product) if is_named else null()).label("name"),
-        )
-        .select_from(joined.join(product, true()) if is_named else joined)
-        .where(*conditions)
-        .cte("matching")
-        .prefix_with("MATERIALIZED")
-    )
+        ]
+        conditions.append(category == wanted.category if wanted.category else category.is_not(None))
+        if wanted.bounds:
+            conditions.append(is_within(confidence, wanted.bounds))
+        if wanted.run_id:
+            conditions.append(is_in_run(t, scope))
+    return select(*columns).select_from(joined).where(*conditions).cte("matching").prefix_with("MATERIALIZED")
 
 
-def _select_page(order: Order, matching: CTE, place: Place | None, limit: int) -> Select[Any]:
+def _select_page(wanted: ImageFilter, scope: Scope, matching: CTE, place: Place | None, limit: int) -> Select[Any]:
     """Select the images after a place, each with the total number of matching images."""
-    page = select(matching).order_by(*order_by(order, matching)).limit(limit)
+    page = select(matching).order_by(*order_by(wanted.order, matching)).limit(limit)
     if place is not None:
-        page = page.where(follows(order, matching, place))
+        page = page.where(follows(wanted.order, matching, place))
     shown = page.subquery("shown")
-    total = select(func.count()).select_from(matching).scalar_subquery()
+    total = select(func.count()).select_from(matching).scalar_subquery().label("total")
+    if not wanted.needs_tags:
+        return add_tags(shown, wanted.order, scope).add_columns(total)
     return (
-        select(shown, products.c.display_name, total.label("total"))
+        select(shown, products.c.display_name, shown.c.deleted_at.is_not(None).label("is_deleted"), total)
         .select_from(shown.join(products, products.c.product_id == shown.c.product_id))
-        .order_by(*order_by(order, shown))
+        .order_by(*order_by(wanted.order, shown))
     )
 
 

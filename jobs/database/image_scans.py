@@ -10,6 +10,7 @@ from sqlalchemy import (
     DateTime,
     FromClause,
     Select,
+    Subquery,
     case,
     cast,
     func,
@@ -38,7 +39,13 @@ def _scan_all(wanted: ImageFilter, scope: Scope, place: Place | None, limit: int
     conditions = filter_images(wanted, scope, images)
     if place is not None:
         conditions.append(follows(wanted.order, images, place))
-    i = select(images).where(*conditions).order_by(*order_by(wanted.order, images)).limit(limit).subquery("shown")
+    shown = select(images).where(*conditions).order_by(*order_by(wanted.order, images)).limit(limit)
+    return add_tags(shown.subquery("shown"), wanted.order, scope)
+
+
+def add_tags(shown: Subquery, order: Order, scope: Scope) -> Select[Any]:
+    """Select the columns of cards for a page of images. Images without a tag stay."""
+    i = shown
     is_own = (image_tags.c.image_id == i.c.image_id) & (image_tags.c.classifier_version_id == scope.version)
     latest = select(labels.c.category).where(labels.c.image_id == i.c.image_id).order_by(labels.c.label_id.desc())
     label = latest.limit(1).lateral("label")
@@ -59,7 +66,7 @@ def _scan_all(wanted: ImageFilter, scope: Scope, place: Place | None, limit: int
             .outerjoin(image_tags, is_own)
             .outerjoin(label, true())
         )
-        .order_by(*order_by(wanted.order, i))
+        .order_by(*order_by(order, i))
     )
 
 

@@ -87,7 +87,8 @@ def test_the_sort_is_kept_by_every_link(visit: Visit, browsed: BrowsedShop, monk
         "most_confident": [hat, red, shoes, blue],
         "name": [red, blue, hat, shoes, untagged],
     }.items():
-        shown, address = [], f"images?sort={sort}"
+        shown: list[int] = []
+        address = f"images?sort={sort}"
         while address and len(shown) < len(ordered):
             page = viewer.get(address).text
             shown += [int(image_id) for image_id in re.findall(r'src="/catalog/thumbnails/(\d+)"', page)]
