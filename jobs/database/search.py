@@ -20,7 +20,7 @@ REFUSED_QUERIES = (
     psycopg2.DataError,
 )
 """Errors that the functions in ``sql/functions`` raise, and errors about values that Postgres cannot store."""
-CLOSE_DEVIATIONS = 2.4
+CLOSE_DEVIATIONS = 2.5
 """If the best hit is fewer deviations above the mean, no product is a close match (docs/decisions/pages.md)."""
 WEAK_DEVIATIONS = 1.8
 """A hit that is fewer deviations above the mean is weak."""

@@ -1,5 +1,6 @@
 -- A text is compared with other texts, because similarities of texts to images vary less than those among images. The
--- variation of the query alone is no scale: it is larger for what much of the catalog shows.
+-- oldest texts, so that later searches do not change the scale. The variation of the query alone is no scale: it is larger
+-- for what much of the catalog shows.
 CREATE OR REPLACE FUNCTION catalog.similarity_scale(query_vector halfvec, space_id integer, is_text boolean)
 RETURNS TABLE (mean real, spread real, images integer)
 LANGUAGE plpgsql STABLE ROWS 1 SET search_path FROM CURRENT AS $$
@@ -16,7 +17,7 @@ BEGIN
         ), others AS MATERIALIZED (
             (SELECT q.embedding FROM catalog.text_queries q
              JOIN catalog.embedding_spaces s USING (encoder_version_id)
-             WHERE $2 AND s.space_id = %1$s ORDER BY q.query_text LIMIT 30)
+             WHERE $2 AND s.space_id = %1$s ORDER BY q.embedded_at, q.query_text LIMIT 30)
             UNION ALL
             (SELECT embedding FROM sample WHERE NOT $2 LIMIT 30)
         )

@@ -197,6 +197,7 @@ CREATE TABLE catalog.text_queries (
     embedded_at        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (query_text, encoder_version_id)
 );
+CREATE INDEX text_queries_oldest ON catalog.text_queries (encoder_version_id, embedded_at, query_text);
 COMMENT ON TABLE catalog.text_queries IS
     'Vectors of texts from `python -m jobs embed-text`, for catalog.search_products';
 

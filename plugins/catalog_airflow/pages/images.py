@@ -3,7 +3,7 @@
 import asyncio
 import atexit
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated
 
@@ -53,10 +53,11 @@ router = APIRouter()
 @router.get("/images")
 def show_images(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
     """Show one page of the grid."""
+    wanted = query.make_filter()
     with read_catalog() as connection:
         categories, classifiers = list_categories(connection), list_classifier_choices(connection)
         runs = list_run_choices(connection, query.run or None)
-        page = read_image_page(connection, query.make_filter(), query.after or None, IMAGES_SHOWN)
+        page = read_image_page(connection, wanted, query.after or None, IMAGES_SHOWN)
     return render_page(
         "images.html",
         viewer,
@@ -69,6 +70,7 @@ def show_images(viewer: AnyViewer, query: Annotated[GridQuery, Query()]) -> HTML
         count=page.count,
         sort=page.sort,
         chips=list_chips(query, runs),
+        has_only_tagged=wanted.needs_tags and not replace(wanted, sort="newest").needs_tags,
         view_url=query.make_url(),
         next_url=query.make_url(after=page.next_cursor) if page.next_cursor else None,
         first_url=query.make_url() if query.after else None,
