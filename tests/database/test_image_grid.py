@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from sqlalchemy import Connection, text
 
-from fixtures.catalog_rows import NewImage, add_images, delete_images, register_model
+from fixtures.catalog_rows import NewImage, add_images, delete_images, label_image, register_model
 from jobs.database import image_grid
 from jobs.database.image_filters import BadCursorError, ImageFilter, Sort, write_cursor
 from jobs.database.image_grid import ImageCount, read_image_page
@@ -43,12 +43,12 @@ class ModelRow:
 
 
 def model_rows(catalog: SmallCatalog, wanted: ImageFilter, deleted: Sequence[str]) -> list[ModelRow]:
-    """List all images. The label of ``labeled`` counts unless the tags of a version are selected."""
+    """List all images. The latest label of ``labeled`` counts unless the tags of a version are selected."""
     rows = []
     for name, image in IMAGES.items():
         category, confidence = image.category, image.confidence if image.category else None
         if name == "labeled" and wanted.classifier_version_id is None:
-            category, confidence = "dress", 1.0
+            category, confidence = "shoes", 1.0
         number = catalog.image_ids[name]
         rows.append(ModelRow(name, number, image.product_id, category, confidence, name in deleted))
     return rows
@@ -116,6 +116,7 @@ def test_filters_and_sorts_combine_on_every_page(
 ) -> None:
     monkeypatch.setattr(image_grid, "MAX_SORTED", max_sorted)
     delete_images(connection, [catalog.image_ids[name] for name in deleted])
+    label_image(connection, catalog.image_ids["labeled"], "shoes")
     for one in FILTERS:
         for more in ({}, {"deleted": True}, {"classifier_version_id": catalog.classifier}):
             wanted = ImageFilter(**{"sort": sort} | one | more)

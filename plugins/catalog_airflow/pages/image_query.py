@@ -60,7 +60,9 @@ class GridQuery(BaseModel):
     def make_url(self, **changes: object) -> str:
         """Return the address of the first page with these parameters and some changes."""
         values = self.model_dump(exclude_defaults=True) | {"after": None} | changes
-        return make_url("images", **values)
+        return make_url(
+            "images", **{name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
+        )
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def test_each_chip_removes_its_filter_and_keeps_the_others(visit: Visit, browsed
     for name, words in filters.items():
         left = dict(parse_qsl(urlsplit(chips[words]).query))
         assert set(left) == set(query) - {name}
+        assert left.get("max_confidence", "90") == "90"
         others = read_chips(viewer.get(chips[words]).text)
         assert list(others) == [other for other in filters.values() if other != words]
     assert read_chips(viewer.get("images").text) == {}
