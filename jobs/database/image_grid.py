@@ -95,7 +95,7 @@ def read_image_page(connection: Connection, wanted: ImageFilter, after: str | No
     """
     scope = find_scope(connection, wanted)
     few = None if scope is None else _find_few(connection, wanted, scope)
-    if few is None and wanted.sort == "name":
+    if scope is not None and few is None and wanted.sort == "name":
         wanted = replace(wanted, sort="newest")
     place = None if after is None else read_cursor(after, wanted.order)
     if scope is None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from fixtures.catalog_rows import NewImage, add_images, delete_images, label_image, register_model
 from jobs.database import image_grid
 from jobs.database.image_filters import BadCursorError, ImageFilter, Sort, write_cursor
-from jobs.database.image_grid import ImageCount, read_image_page
+from jobs.database.image_grid import ImageCount, ImagePage, read_image_page
 from tests.database.conftest import IMAGES, SmallCatalog
 
 EVERYTHING = ["untagged", "labeled", "sandal", "boot", "hat", "blue", "red"]
@@ -241,7 +241,9 @@ def test_a_run_shows_what_was_tagged_during_it(
         wanted = dataclasses.replace(sure, sort=sort)
         assert read_names(connection, catalog, wanted, size=1) == ["boot", "sandal"], sort
     assert read_names(connection, catalog, dataclasses.replace(sure, run_id="later")) == []
-    assert read_names(connection, catalog, ImageFilter(run_id="never")) == []
+    assert read_image_page(connection, ImageFilter(run_id="never", sort="name"), None, 5) == ImagePage(
+        (), None, ImageCount(0), "name"
+    )
 
 
 @pytest.mark.parametrize("cursor", ["x", "", "%%%", "W10", write_cursor("a", 1), write_cursor(0.5, -1)])

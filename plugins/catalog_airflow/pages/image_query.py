@@ -60,9 +60,8 @@ class GridQuery(BaseModel):
     def make_url(self, **changes: object) -> str:
         """Return the address of the first page with these parameters and some changes."""
         values = self.model_dump(exclude_defaults=True) | {"after": None} | changes
-        return make_url(
-            "images", **{name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
-        )
+        whole = {name: f"{value:g}" for name, value in values.items() if isinstance(value, float)}
+        return make_url("images", **(values | whole))
 
 
 @dataclass(frozen=True)

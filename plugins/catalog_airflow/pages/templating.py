@@ -59,7 +59,7 @@ HEADERS = {
 
 def make_url(page: str, /, **query: object) -> str:
     """Return the address of a page. Empty values are left out of the query."""
-    kept = {name: value for name, value in query.items() if value not in (None, "") and value is not False}
+    kept = {name: value for name, value in query.items() if value not in (None, "", False)}
     return f"{locate_pages()}/{page}" + (f"?{urlencode(kept)}" if kept else "")
 
 

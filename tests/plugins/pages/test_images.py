@@ -49,6 +49,8 @@ def test_confidence_is_in_percent(visit: Visit, browsed: BrowsedShop) -> None:
     assert list(read_chips(page)) == ["confidence 40 to 60.5 %"]
     assert list(read_chips(viewer.get("images", min_confidence="40").text)) == ["confidence from 40 %"]
     assert list(read_chips(viewer.get("images", max_confidence="60").text)) == ["confidence up to 60 %"]
+    # 0 % is a filter, because images without a tag have no confidence.
+    assert "min_confidence=0" in read_chips(viewer.get("images", min_confidence="0", category="hat").text)["hat"]
 
 
 def test_each_chip_removes_its_filter_and_keeps_the_others(visit: Visit, browsed: BrowsedShop) -> None:
