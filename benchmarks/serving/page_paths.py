@@ -4,17 +4,19 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import get_args
 from urllib.parse import urlencode
 
 from sqlalchemy import Engine, text
 
 from benchmarks.search.generated_catalog import IMAGES_PER_PRODUCT
 from benchmarks.serving.used_catalog import RETAG_SHOWN, RUN_SHOWN, RUN_UNDER_WAY
-from jobs.database.image_grid import write_cursor
+from jobs.database.image_filters import Sort, write_cursor
 from jobs.database.model_versions import MODEL_KINDS
 from jobs.review.queue import REASONS
 
-GRID = "images: all combinations of seven filters"
+MAX_PAGES = 10
+GRID = "images, {sort}: all combinations of seven filters"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
             words = {"q": f"question {number % 5000 + 1}", "category": category}
             yield Address("search: more like this", f"search?{urlencode(similar)}")
             yield Address("search: words searched before", f"search?{urlencode(words)}")
+            yield Address("search: the last page", f"search?{urlencode(words | {'page': MAX_PAGES})}")
     for reason in ("", *REASONS):
         yield Address("review", f"review?only={reason}")
     for reason, ignored, after in itertools.product(("", "corrupt"), ("false", "true"), ({}, {"after": images // 2})):
@@ -62,31 +65,38 @@ def list_model_pages(engine: Engine) -> Iterator[Address]:
 
 
 def list_grids(engine: Engine, images: int) -> Iterator[Address]:
-    """List two pages for each combination of filters: the first one, and one in the middle."""
+    """List two pages for each combination of filters and sorts: the first one, and one in the middle."""
     choices: dict[str, list[dict[str, str]]] = {
         "category": [{}, {"category": "a tenth"}, {"category": "a thousandth"}],
         "confidence": [
             {},
-            {"max_confidence": "0.5"},
-            {"min_confidence": "0.5", "max_confidence": "0.9"},
-            {"min_confidence": "0.999"},
+            {"max_confidence": "50"},
+            {"min_confidence": "50", "max_confidence": "90"},
+            {"min_confidence": "99.9"},
         ],
         "disagree": [{}, {"disagree": "true"}],
         "run": [{}, {"run": RUN_SHOWN}, {"run": RETAG_SHOWN}],
         "version": [{}, {"version": str(find_earlier(engine, "classifier"))}],
         "deleted": [{}, {"deleted": "true"}],
         "text": [{}, {"text": "red"}, {"text": "red striped dress"}, {"text": "sku1234"}, {"text": "no such words"}],
+        "sort": [{"sort": sort} for sort in get_args(Sort)],
     }
     middles = {run: _find_middle(engine, run) for run in (RUN_SHOWN, RETAG_SHOWN)}
     for chosen in itertools.product(*choices.values()):
         query = {name: value for one in chosen for name, value in one.items()}
+        group = GRID.format(sort=query["sort"].replace("_", " "))
+        yield Address(group, f"images?{urlencode(query)}")
         key: str | float | None = None
-        if chosen[1]:
-            key = {"": 0.45, "0.5": 0.8, "0.999": 0.9995}[query.get("min_confidence", "")]
+        if query["sort"] == "name":
+            # Large results are not sorted by name, so the cursor depends on the number of images.
+            continue
+        if query["sort"].endswith("confident"):
+            key = {"": 0.45 if "max_confidence" in query else 0.9, "50": 0.8, "99.9": 0.9995}[
+                query.get("min_confidence", "")
+            ]
         elif "run" in query:
             key = middles[query["run"]]
-        yield Address(GRID, f"images?{urlencode(query)}")
-        yield Address(GRID, f"images?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
+        yield Address(group, f"images?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
 
 
 def find_earlier(engine: Engine, kind: str) -> int:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import psycopg2
+from pgvector import HalfVector
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import ARRAY, Connection, TextClause, bindparam, exc, text
 
-from jobs.database.records import read_records
+from jobs.database.records import Record, read_records
 from jobs.errors import NotFoundError, RefusedError
 
 REFUSED_QUERIES = (
@@ -19,6 +20,12 @@ REFUSED_QUERIES = (
     psycopg2.DataError,
 )
 """Errors that the functions in ``sql/functions`` raise, and errors about values that Postgres cannot store."""
+CLOSE_DEVIATIONS = 2.5
+"""If the best hit is fewer deviations above the mean, no product is a close match (docs/decisions/pages.md)."""
+WEAK_DEVIATIONS = 1.8
+"""A hit that is fewer deviations above the mean is weak."""
+MIN_SCALE_IMAGES = 30
+"""With fewer images, the scale is not reliable, and no hit is called weak."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,57 @@ class ProductHit:
     similarity: float
     image_id: int
     object_key: str
+
+
+@dataclass(frozen=True)
+class SimilarityScale:
+    """How similar a query is to random images: the mean, and the usual standard deviation of queries of its kind.
+
+    Encoders differ in the range of their similarities, and texts differ in their mean. Only the distance from the mean
+    in standard deviations can be compared with a limit.
+    """
+
+    mean: float
+    spread: float
+    images: int
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough images have a vector, and they are not all the same."""
+        return self.images >= MIN_SCALE_IMAGES and self.spread > 0
+
+    def is_close(self, hits: Sequence[ProductHit]) -> bool:
+        """Return whether the best hit matches the query, rather than being the least unsuitable."""
+        return not self.is_known or (bool(hits) and self._measure(hits[0]) >= CLOSE_DEVIATIONS)
+
+    def is_weak(self, hit: ProductHit) -> bool:
+        """Return whether a hit is less similar than most products that match a query."""
+        return self.is_known and self._measure(hit) < WEAK_DEVIATIONS
+
+    def _measure(self, hit: ProductHit) -> float:
+        return (hit.similarity - self.mean) / self.spread
+
+
+def read_text_scale(connection: Connection, query_text: str) -> SimilarityScale:
+    """Return the scale of a stored text in the live space. Raises the same errors as `search_by_text`."""
+    return _read_scale(connection, "catalog.text_vector(:query)", query_text, is_text=True)
+
+
+def read_product_scale(connection: Connection, product_id: str) -> SimilarityScale:
+    """Return the scale of a product in the live space. Raises the same errors as `search_by_product`."""
+    return _read_scale(connection, "catalog.product_vector(:query)", product_id, is_text=False)
+
+
+def read_vector_scale(connection: Connection, vector: np.ndarray) -> SimilarityScale:
+    """Return the scale of an image's vector in the live space."""
+    return _read_scale(connection, "CAST(:query AS halfvec)", HalfVector(vector).to_text(), is_text=False)
+
+
+def _read_scale(connection: Connection, vector: str, query: str, *, is_text: bool) -> SimilarityScale:
+    call = f"catalog.similarity_scale({vector}, catalog.live_space(), :is_text)"
+    statement = text(f"SELECT * FROM {call}")  # noqa: S608 - the vector is one of three constants
+    (scale,) = _read_rows(connection, statement, {"query": query, "is_text": is_text}, SimilarityScale)
+    return scale
 
 
 def search_by_text(connection: Connection, query_text: str, k: int, category: str | None) -> list[ProductHit]:
@@ -68,14 +126,20 @@ def search_by_vector(
 
 
 def _read_hits(connection: Connection, query: TextClause, parameters: dict[str, Any]) -> list[ProductHit]:
-    """Run one of the search functions.
+    return _read_rows(connection, query, parameters, ProductHit)
+
+
+def _read_rows(
+    connection: Connection, query: TextClause, parameters: dict[str, Any], record_type: type[Record]
+) -> list[Record]:
+    """Run one of the functions.
 
     Raises:
         NotFoundError: the product, its vector or the space does not exist. The message comes from the SQL function.
         RefusedError: a value is invalid. The message comes from the database.
     """
     try:
-        return list(read_records(connection.execute(query, parameters), ProductHit))
+        return list(read_records(connection.execute(query, parameters), record_type))
     except exc.DBAPIError as error:
         if not isinstance(error.orig, REFUSED_QUERIES):
             raise
@@ -88,12 +152,31 @@ def _read_hits(connection: Connection, query: TextClause, parameters: dict[str, 
         raise RefusedError(f"the query is not a text that Postgres can store: {error}") from None
 
 
-def format_search(function: str, *arguments: str | int, category: str | None) -> str:
-    """Return the SQL of a search, for display."""
-    given = [*arguments, *([category] if category is not None else [])]
+@dataclass(frozen=True)
+class HitRange:
+    """A page of hits: ``limit`` hits after the first ``offset`` ones."""
+
+    offset: int
+    limit: int
+
+    @property
+    def k(self) -> int:
+        """The number of hits to search for: one more than needed, which shows whether there is a next page."""
+        return self.offset + self.limit + 1
+
+    def cut(self, hits: Sequence[ProductHit]) -> list[ProductHit]:
+        """Return the hits of the page."""
+        return list(hits[self.offset : self.offset + self.limit])
+
+
+def format_search(function: str, *arguments: str | int, category: str | None, shown: HitRange) -> str:
+    """Return the SQL of a page of a search, for display."""
+    given = [*arguments, shown.k, *([category] if category is not None else [])]
     # A backslash needs no escape in a standard SQL string.
     quoted = [str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'" for value in given]
-    return f"SELECT * FROM catalog.{function}({', '.join(quoted)});"  # noqa: S608 - shown, never executed
+    offset = f" OFFSET {shown.offset}" if shown.offset else ""
+    call = f"catalog.{function}({', '.join(quoted)})"
+    return f"SELECT * FROM {call} LIMIT {shown.limit}{offset};"  # noqa: S608 - shown, never executed
 
 
 def is_text_known(connection: Connection, encoder_version_id: int, query_text: str) -> bool:

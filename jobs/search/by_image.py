@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pgvector import HalfVector
 from sqlalchemy import Engine
 
 from jobs.connections import connect
-from jobs.database.search import ProductHit, format_search, search_by_product, search_by_vector
+from jobs.database.search import ProductHit, SimilarityScale, read_vector_scale, search_by_product, search_by_vector
 from jobs.database.spaces import find_live_space, read_live_space
 from jobs.errors import NotFoundError, RefusedError
 from jobs.images.decode import MIN_SIDE_PIXELS, DecodedImage, DecodeLimits, decode_image
@@ -39,10 +38,12 @@ SHRUNKEN_SIDE = 1024
 
 @dataclass(frozen=True)
 class ImageSearch:
-    """The hits, most similar first, and SQL that returns the same hits."""
+    """The hits, most similar first, and the vector and the space that were searched."""
 
     hits: list[ProductHit]
-    sql: str
+    vector: np.ndarray
+    space_id: int
+    scale: SimilarityScale
 
 
 def similar_products_by_image(
@@ -75,8 +76,8 @@ def find_products_by_image(engine: Engine, embed: EmbedWith, k: int, category: s
             if find_live_space(connection) != space.space_id:
                 continue
             hits = search_by_vector(connection, vector, space.space_id, k, category)
-        shown_vector = HalfVector(vector).to_text()
-        return ImageSearch(hits, format_search("nearest_products", shown_vector, space.space_id, k, category=category))
+            scale = read_vector_scale(connection, vector)
+        return ImageSearch(hits, vector, space.space_id, scale)
 
 
 def read_image(image_path: Path, settings: Settings) -> np.ndarray:

@@ -125,6 +125,7 @@ CREATE TABLE catalog.image_tags (
 CREATE INDEX image_tags_content ON catalog.image_tags (content_hash, classifier_version_id);
 -- For the filters of the pages, which continue from any row.
 CREATE INDEX image_tags_category ON catalog.image_tags (classifier_version_id, category, image_id);
+CREATE INDEX image_tags_category_confidence ON catalog.image_tags (classifier_version_id, category, confidence, image_id);
 CREATE INDEX image_tags_confidence ON catalog.image_tags (classifier_version_id, confidence, image_id);
 CREATE INDEX image_tags_time ON catalog.image_tags (classifier_version_id, tagged_at, image_id);
 COMMENT ON COLUMN catalog.image_tags.top_3 IS 'Up to three {"category", "confidence"}, best first';
@@ -196,6 +197,7 @@ CREATE TABLE catalog.text_queries (
     embedded_at        timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (query_text, encoder_version_id)
 );
+CREATE INDEX text_queries_oldest ON catalog.text_queries (encoder_version_id, embedded_at, query_text);
 COMMENT ON TABLE catalog.text_queries IS
     'Vectors of texts from `python -m jobs embed-text`, for catalog.search_products';
 

@@ -13,7 +13,7 @@ from jobs.local.stack import read_status
 from jobs.settings import LOCAL_STACK_FOLDER, load_settings
 from tests.end_to_end.pages_browser import open_browser
 
-WIDTHS = (1280, 420)
+WIDTHS = (1280, 390)
 
 
 def list_pages() -> dict[str, str]:
@@ -37,7 +37,7 @@ def list_pages() -> dict[str, str]:
     return {
         "overview": "overview",
         "run": f"run?run={run.replace('+', '%2B')}",
-        "images": "images?min_confidence=0.4",
+        "images": "images?category=dress&min_confidence=40&max_confidence=95&sort=least_confident",
         "product": f"product?id={product}",
         "search": "search?q=red+striped+dress",
         "review": "review",

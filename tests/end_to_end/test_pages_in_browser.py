@@ -66,13 +66,54 @@ def test_search_links_to_a_product_and_similar_products(browser: PagesBrowser) -
     expect(page.get_by_role("heading", name=WORDS)).to_be_visible()
     first = page.locator("ul.grid > li").first
     expect(first).to_contain_text(NAME)
-    expect(page.locator("textarea.sql")).to_have_value(f"SELECT * FROM catalog.search_products('{WORDS}', 24);")
+    expect(page.locator("textarea.sql")).to_have_value(
+        f"SELECT * FROM catalog.search_products('{WORDS}', 25) LIMIT 24;"
+    )
     first.get_by_role("link", name=NAME, exact=True).click()
     expect(page.get_by_role("heading", name=NAME)).to_be_visible()
     expect(page.get_by_role("heading", name="Similar products")).to_be_visible()
     expect(page.locator("section img").first).to_have_js_property("complete", True)
     page.get_by_role("link", name="More like this", exact=True).click()
     expect(page.get_by_role("heading", name="Similar to")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_filters_are_removed_by_keyboard_and_by_touch(window: PagesBrowser, catalog: LiveStack, width: int) -> None:
+    assert window.page.context.browser is not None
+    context = window.page.context.browser.new_context(
+        viewport={"width": width, "height": 800}, has_touch=True, storage_state=window.page.context.storage_state()
+    )
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    [(category,)] = catalog.query("SELECT min(category) FROM catalog.current_image_tags")
+    page.goto(f"{window.url}/catalog/images?category={category}&min_confidence=0&max_confidence=90&sort=most_confident")
+    chips = page.get_by_role("list", name="Filters").get_by_role("listitem")
+    expect(chips).to_have_count(3)
+    expect(page.get_by_role("status")).to_contain_text("image")
+    page.get_by_role("link", name="Copy link").click()
+    expect(page.get_by_text("Link copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+    for chip in chips.all():
+        box = chip.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+
+    by_category = page.get_by_role("link", name=f"Remove filter: {category}")
+    by_category.focus()
+    page.keyboard.press("Enter")
+    expect(chips).to_have_count(1)
+    expect(page.get_by_label("category")).to_have_value("")
+    page.get_by_role("link", name="Remove filter: confidence 0 to 90 %").tap()
+    expect(chips).to_have_count(0)
+    expect(page.get_by_label("sort")).to_have_value("most_confident")
+    page.go_back()
+    expect(chips).to_have_count(1)
+
+    found = Axe().run(page)
+    assert [rule["id"] for rule in found["violations"] if rule["impact"] in {"serious", "critical"}] == []
+    context.close()
 
 
 def test_images_are_reviewed_by_keyboard(browser: PagesBrowser, catalog: LiveStack) -> None:
@@ -144,7 +185,16 @@ def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, cata
     [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
     [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
     [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
-    paths = ["overview", "images", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
+    paths = [
+        "overview",
+        "images",
+        "images?category=dress&min_confidence=10&sort=name",
+        f"product?id={product}",
+        "search?q=a+red+dress",
+        "review",
+        "models",
+        "failures",
+    ]
     paths += [f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
     browser.choose_theme(theme)
     violations = {}

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from catalog_airflow.pages import corrections, images, models, review, runs, search, templating
 from catalog_airflow.pages.access import BodyLimit, identify_viewer, require_same_origin
 from catalog_airflow.pages.templating import render_page
-from jobs.database.image_grid import BadCursorError
+from jobs.database.image_filters import BadCursorError
 from jobs.errors import PermanentError, RetryableError
 
 log = logging.getLogger(__name__)

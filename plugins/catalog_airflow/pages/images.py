@@ -3,21 +3,22 @@
 import asyncio
 import atexit
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Annotated
 
 from cachetools import LRUCache
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
 from catalog_airflow.pages.corrections import read_corrections
-from catalog_airflow.pages.templating import format_words, make_url, render_page
-from jobs.database.image_grid import ImageFilter, read_image_page
+from catalog_airflow.pages.image_query import SORTS, GridQuery, list_chips, title_run
+from catalog_airflow.pages.templating import format_words, render_page
+from jobs.database.grid_choices import list_classifier_choices, list_run_choices
+from jobs.database.image_grid import read_image_page
 from jobs.database.images import ImageObject, find_image_object
 from jobs.database.products import list_categories, read_product
 from jobs.database.search import search_by_product
@@ -50,62 +51,33 @@ THUMBNAIL_HEADERS = {
 
 router = APIRouter()
 
-# Forms send empty fields as empty strings.
-Bound = Annotated[
-    Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(lambda value: None if value == "" else value)
-]
-VersionParameter = Annotated[
-    Annotated[int, Field(ge=1, lt=2**31)] | None, BeforeValidator(lambda value: None if value == "" else value)
-]
-
-
-class GridQuery(BaseModel):
-    """The query parameters of the grid."""
-
-    model_config = ConfigDict(frozen=True)
-
-    category: Annotated[str, Field(max_length=200)] = ""
-    min_confidence: Bound = None
-    max_confidence: Bound = None
-    disagree: bool = False
-    run: Annotated[str, Field(max_length=500)] = ""
-    version: VersionParameter = None
-    deleted: bool = False
-    text: Annotated[str, Field(max_length=500)] = ""
-    after: Annotated[str, Field(max_length=500)] = ""
-
-    def make_filter(self) -> ImageFilter:
-        """Return the filter for these parameters."""
-        return ImageFilter(
-            category=self.category or None,
-            min_confidence=self.min_confidence,
-            max_confidence=self.max_confidence,
-            images_disagree=self.disagree,
-            run_id=self.run or None,
-            classifier_version_id=self.version,
-            deleted=self.deleted,
-            text=self.text,
-        )
-
 
 @router.get("/images")
 def show_images(viewer: AnyViewer, request: Request, query: Annotated[GridQuery, Query()]) -> HTMLResponse:
     """Show one page of the grid."""
+    wanted = query.make_filter()
     with read_catalog() as connection:
-        categories = list_categories(connection)
-        page = read_image_page(connection, query.make_filter(), query.after or None, IMAGES_SHOWN)
+        categories, classifiers = list_categories(connection), list_classifier_choices(connection)
+        runs = list_run_choices(connection, query.run or None)
+        page = read_image_page(connection, wanted, query.after or None, IMAGES_SHOWN)
         corrections = read_corrections(connection, viewer, request, [image.image_id for image in page.images])
-    address = query.model_dump()
     return render_page(
         "images.html",
         viewer,
         query=query,
         categories=categories,
+        runs={run.run_id: title_run(run) for run in runs},
+        classifiers=classifiers,
+        sorts=SORTS,
         images=page.images,
         corrections=corrections,
-        is_filtered=query != GridQuery(after=query.after),
-        next_url=make_url("images", **{**address, "after": page.next_cursor}) if page.next_cursor else None,
-        first_url=make_url("images", **{**address, "after": ""}) if query.after else None,
+        count=page.count,
+        sort=page.sort,
+        chips=list_chips(query, runs),
+        has_only_tagged=wanted.needs_tags and not replace(wanted, sort="newest").needs_tags,
+        view_url=query.make_url(),
+        next_url=query.make_url(after=page.next_cursor) if page.next_cursor else None,
+        first_url=query.make_url() if query.after else None,
     )
 
 

@@ -14,17 +14,8 @@ from catalog_airflow.page_links import locate_pages
 from catalog_airflow.pages.access import Viewer
 
 STATIC = Path(__file__).parent / "static"
-FILES = {
-    "pages.css": "text/css",
-    "theme.js": "text/javascript",
-    "pages.js": "text/javascript",
-    "dialogs.js": "text/javascript",
-    "selection.js": "text/javascript",
-    "zoom.js": "text/javascript",
-    "correct.js": "text/javascript",
-    "icon.svg": "image/svg+xml",
-    "icon_dark.svg": "image/svg+xml",
-}
+MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+FILES = {path.name: MEDIA_TYPES[path.suffix] for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES}
 
 router = APIRouter()
 
@@ -60,7 +51,7 @@ HEADERS = {
 }
 
 
-def make_url(page: str, **query: object) -> str:
+def make_url(page: str, /, **query: object) -> str:
     """Return the address of a page. Empty values are left out of the query."""
     kept = {name: value for name, value in query.items() if value not in (None, "", False)}
     return f"{locate_pages()}/{page}" + (f"?{urlencode(kept)}" if kept else "")

@@ -13,7 +13,7 @@ from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, read_text,
 @pytest.mark.parametrize(
     ("page", "query"),
     [
-        ("images", {"min_confidence": "2"}),
+        ("images", {"min_confidence": "101"}),
         ("images", {"version": "x"}),
         ("images", {"after": "nonsense"}),
         ("failures", {"after": "-1"}),
@@ -129,7 +129,7 @@ def test_a_catalog_without_a_classifier_has_all_its_pages(
             ("overview", {}),
             ("run", {"run": "run"}),
             ("images", {}),
-            ("images", {"run": "run", "max_confidence": "0.5"}),
+            ("images", {"run": "run", "max_confidence": "50"}),
             ("images", {"category": "dress"}),
             ("product", {"id": "P1"}),
             ("search", {}),

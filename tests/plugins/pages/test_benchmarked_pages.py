@@ -16,7 +16,7 @@ NOT_LISTED = {"/", "/evaluations/{kind}", "/thumbnails/{image_id}", "/zoom/{imag
 
 def test_every_page_and_every_filter_is_requested(engine: Engine) -> None:
     from catalog_airflow.pages.app import create_pages_app
-    from catalog_airflow.pages.images import GridQuery
+    from catalog_airflow.pages.image_query import GridQuery
     from fastapi.routing import APIRoute
 
     catalog = make_catalog(IMAGES)
@@ -30,7 +30,7 @@ def test_every_page_and_every_filter_is_requested(engine: Engine) -> None:
         assert requested or route.path in NOT_LISTED, route.path
     grid = [set(parse_qs(urlsplit(path).query)) for path in paths if path.startswith("images?")]
     assert set().union(*grid) == set(GridQuery.model_fields)
-    assert {"category", "max_confidence", "disagree", "run", "version", "deleted", "text", "after"} in grid
+    assert {"category", "max_confidence", "disagree", "run", "version", "deleted", "text", "sort", "after"} in grid
 
 
 def _leads_to(route: object, path: str) -> bool:

@@ -1,14 +1,18 @@
 """The image grid, product pages and thumbnails."""
 
 import asyncio
+import html
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from PIL import Image
 from sqlalchemy import text
 
+from fixtures.catalog_rows import start_run
 from fixtures.shop import make_image
 from tests.plugins.pages.conftest import BrowsedShop, Visit, adopt_bucket, read_text
 
@@ -24,6 +28,104 @@ def test_images_are_shown_and_filtered(visit: Visit, browsed: BrowsedShop) -> No
     empty = viewer.get("images", text="", category="", min_confidence="", max_confidence="", run="", version="")
     assert empty.status_code == 200
     assert "No image matches" in viewer.get("images", category="no such").text
+
+
+CHIP = re.compile(r'<li><a href="([^"]+)"><span class="hidden">Remove filter: </span>(.*?) <span')
+
+
+def read_chips(page: str) -> dict[str, str]:
+    """Return the addresses without each filter, by the words of the filter."""
+    return {html.unescape(words): html.unescape(url).removeprefix("/catalog/") for url, words in CHIP.findall(page)}
+
+
+def count_cards(page: str) -> int:
+    return page.count('<li class="card"')
+
+
+def test_confidence_is_in_percent(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    page = viewer.get("images", min_confidence="40", max_confidence="60.5").text
+    assert (count_cards(page), "<strong>2</strong> images" in page) == (2, True)
+    assert list(read_chips(page)) == ["confidence 40 to 60.5 %"]
+    assert list(read_chips(viewer.get("images", min_confidence="40").text)) == ["confidence from 40 %"]
+    assert list(read_chips(viewer.get("images", max_confidence="60").text)) == ["confidence up to 60 %"]
+    # 0 % is a filter, because images without a tag have no confidence.
+    assert "min_confidence=0" in read_chips(viewer.get("images", min_confidence="0", category="hat").text)["hat"]
+
+
+def test_each_chip_removes_its_filter_and_keeps_the_others(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    filters = {
+        "text": "“P1”",
+        "category": "hat",
+        "max_confidence": "confidence up to 90 %",
+        "disagree": "images disagree",
+        "version": f"tags of classifier {browsed.classifier}",
+    }
+    values = {"text": "P1", "category": "hat", "max_confidence": "90", "disagree": "true"}
+    query = values | {"version": str(browsed.classifier), "sort": "oldest"}
+    page = viewer.get("images", **query).text
+    chips = read_chips(page)
+    assert list(chips) == list(filters.values())
+    assert (count_cards(page), "Remove all" in page) == (1, True)
+    for name, words in filters.items():
+        left = dict(parse_qsl(urlsplit(chips[words]).query))
+        assert set(left) == set(query) - {name}
+        assert left.get("max_confidence", "90") == "90"
+        others = read_chips(viewer.get(chips[words]).text)
+        assert list(others) == [other for other in filters.values() if other != words]
+    assert read_chips(viewer.get("images").text) == {}
+
+
+def test_the_sort_is_kept_by_every_link(visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalog_airflow.pages import images
+
+    monkeypatch.setattr(images, "IMAGES_SHOWN", 2)
+    viewer = visit("viewer")
+    red, blue, hat, shoes, untagged = browsed.image_ids
+    for sort, ordered in {
+        "newest": [untagged, shoes, hat, blue, red],
+        "oldest": [red, blue, hat, shoes, untagged],
+        "least_confident": [blue, shoes, red, hat],
+        "most_confident": [hat, red, shoes, blue],
+        "name": [red, blue, hat, shoes, untagged],
+    }.items():
+        shown: list[int] = []
+        address = f"images?sort={sort}"
+        while address and len(shown) < len(ordered):
+            page = viewer.get(address).text
+            shown += [int(image_id) for image_id in re.findall(r'src="/catalog/thumbnails/(\d+)"', page)]
+            assert f'<option value="{sort}" selected' in page
+            found = re.search(r'href="/catalog/(images[^"]+)" data-key="n"', page)
+            address = html.unescape(found[1]) if found else ""
+        assert shown == ordered
+    assert viewer.get("images", sort="price").status_code == 422
+
+
+def test_a_view_without_an_index_says_how_it_is_sorted(
+    visit: Visit, browsed: BrowsedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jobs.database import image_grid
+
+    assert "too many images" not in visit("viewer").get("images", sort="name").text
+    monkeypatch.setattr(image_grid, "MAX_SORTED", 1)
+    words = read_text(visit("viewer").get("images", sort="name").text)
+    assert "too many images to sort by name, so they are sorted newest first" in words
+    assert "Fewer than" in words
+
+
+def test_runs_and_classifiers_are_chosen_by_name(visit: Visit, browsed: BrowsedShop) -> None:
+    viewer = visit("viewer")
+    with browsed.shop.connections.engine.begin() as connection:
+        space_id = connection.execute(text("SELECT space_id FROM catalog.embedding_spaces")).scalar_one()
+        start_run(connection, browsed.classifier, space_id, entries=4)
+    page = viewer.get("images", run="run", version=str(browsed.classifier))
+    assert re.search(r'<option value="run" selected>Ingestion of 20\d\d', page.text)
+    assert f"selected>classifier {browsed.classifier}, champion, live</option>" in page.text
+    assert [words[:12] for words in read_chips(page.text)] == ["Ingestion of", "tags of clas"]
+    unknown = viewer.get("images", run="no such", version="77").text
+    assert "<option selected>no such</option>" in unknown
+    assert ">classifier 77</option>" in unknown
 
 
 def test_a_product_shows_its_images_tags_and_similar_products(visit: Visit, browsed: BrowsedShop) -> None:

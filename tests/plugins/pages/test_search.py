@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from fixtures.shop import Shop, make_image
+from jobs.database.search import SimilarityScale
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from tests.plugins.pages.conftest import HOSTILE, Visit, read_text, show_shop
@@ -77,6 +78,52 @@ def test_a_category_filters_every_search(enter: Visit, searched: SearchedShop) -
     image = ("x.jpg", make_image(0), "image/jpeg")
     assert "No results" in viewer.post("search", {"category": "no such"}, image=image).text
     assert "No results" in viewer.get("search", like=product, category="no such").text
+
+
+def test_results_have_pages(enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    tagging_shop.put_images(60)
+    ingest(tagging_shop.connections, IngestOptions())
+    with run_service(tagging_shop.connections) as service:
+        service.wait_until_ready()
+        monkeypatch.setenv("CATALOG_QUERY_SERVICE_URL", service.url)
+        with show_shop(tagging_shop, monkeypatch):
+            viewer, shop = enter("viewer"), SearchedShop(tagging_shop)
+            pages = [viewer.get(f"search?q=a+dress&page={page}").text for page in (1, 2, 3)]
+            products = [list_products(page) for page in pages]
+            assert [len(found) for found in products] == [24, 6, 0]
+            assert len({product for found in products for product in found}) == 30
+            for page in pages:
+                assert shop.run_sql(page) == list_products(page)
+            assert ["Next page" in page for page in pages] == [True, False, False]
+            assert ["Previous page" in page for page in pages] == [False, True, True]
+            assert "No further results" in pages[2]
+            assert "page=2" in pages[0]
+            for page in (0, 11):
+                assert viewer.get(f"search?q=a+dress&page={page}").status_code == 422
+            # An upload is not stored, so its search has no further pages.
+            uploaded = viewer.post("search", image=("x.jpg", make_image(2), "image/jpeg")).text
+            assert len(list_products(uploaded)) == 24
+            assert "Next page" not in uploaded
+
+
+def test_weaker_matches_are_folded(enter: Visit, tagging_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalog_airflow.pages import search as page_of
+
+    tagging_shop.put_images(8)
+    ingest(tagging_shop.connections, IngestOptions())
+    [[product]] = tagging_shop.query("SELECT min(product_id) FROM catalog.products")
+    with show_shop(tagging_shop, monkeypatch):
+        viewer = enter("viewer")
+        everything = viewer.get("search", like=product).text
+        assert "<details" not in everything
+        assert len(list_products(everything)) == 3
+        for mean, spread, words in ((-1.0, 0.1, ""), (0.99, 1.0, "No close match"), (0.0, 0.3, "")):
+            scale = SimilarityScale(mean, spread, 300)
+            monkeypatch.setattr(page_of, "read_product_scale", lambda *_, scale=scale: scale)
+            page = viewer.get("search", like=product).text
+            assert ("No close match" in page) == bool(words)
+            assert ("<details" in page) == bool(words)
+            assert list_products(page) == list_products(everything)
 
 
 @pytest.mark.parametrize(
