@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, text
 
 from jobs.database.records import read_records
+from jobs.run_titles import title_run
 
 SAMPLE_SIZE = 24
 
@@ -169,6 +170,16 @@ class RunSummary(RunTotals):
     has_drifted: bool
     drift_sentence: str | None
 
+    @property
+    def title(self) -> str:
+        """Return the title for people."""
+        return title_run(self.run_id, self.started_at, self.purpose)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether the run ended well and had nothing to do."""
+        return self.state == "succeeded" and self.planned_entries == 0
+
 
 @dataclass(frozen=True)
 class RunImages:
@@ -215,7 +226,9 @@ def read_run_details(connection: Connection, run_id: str) -> RunDetails | None:
 
 
 def _summarize(connection: Connection, run: Row[Any]) -> RunSummary:
-    return RunSummary(**{**vars(read_totals(connection, run.run_id)), **run._mapping})
+    own = {name: value for name, value in run._mapping.items() if name != "totals"}
+    totals = RunTotals(**run.totals) if run.totals else sum_chunks(connection, run.run_id)
+    return RunSummary(**{**vars(totals), **own})
 
 
 def _read_images(connection: Connection, run: RunSummary, classifier_version_id: int | None) -> RunImages:
@@ -233,7 +246,7 @@ def _read_images(connection: Connection, run: RunSummary, classifier_version_id:
 
 
 RUNS = """
-    SELECT run_id, purpose, state, started_at, finished_at,
+    SELECT run_id, purpose, state, started_at, finished_at, totals,
            extract(epoch FROM coalesce(finished_at, now()) - started_at)::float AS duration_seconds,
            coalesce((report -> 'drift' -> 'is_flagged')::boolean, false) AS has_drifted,
            report -> 'drift' ->> 'sentence' AS drift_sentence

@@ -13,7 +13,7 @@ from jobs.local.stack import read_status
 from jobs.settings import LOCAL_STACK_FOLDER, load_settings
 from tests.end_to_end.pages_browser import open_browser
 
-WIDTHS = (1280, 420)
+WIDTHS = (1280, 390)
 
 
 def list_pages() -> dict[str, str]:

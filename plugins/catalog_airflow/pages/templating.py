@@ -12,12 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalog_airflow.page_links import locate_pages
 from catalog_airflow.pages.access import Viewer
+from jobs.charts import OTHER_COLOR
+from jobs.retrain.gates.gate_table import tabulate_gates
+from jobs.run_titles import title_run
 
 STATIC = Path(__file__).parent / "static"
 FILES = {
     "pages.css": "text/css",
     "theme.js": "text/javascript",
     "pages.js": "text/javascript",
+    "selection.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "icon_dark.svg": "image/svg+xml",
 }
@@ -77,7 +81,7 @@ def _open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["url"] = make_url
+    environment.globals |= {"url": make_url, "tabulate_gates": tabulate_gates, "other_color": OTHER_COLOR}
     environment.filters |= {
         "time": format_time,
         "share": format_share,
@@ -85,6 +89,7 @@ def _open_templates() -> Environment:
         "duration": format_duration,
         "size": format_size,
         "words": format_words,
+        "run_title": title_run,
     }
     return environment
 
