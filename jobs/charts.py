@@ -4,6 +4,7 @@ A `Chart` renders itself in a Jinja template. Its marks have the classes ``serie
 style sheet of the page maps these to colors, with the variables ``--series-0``, ``--series-1`` and so on.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,9 +21,7 @@ MAX_SLOT_WIDTH = 128.0
 MAX_LABELED = 8
 """Up to this many places, values are written next to the marks."""
 MAX_TICKS = 5
-TICK_MARGIN = 20.0
-"""Distance of the last tick from the end of the axis, so that its text is not cut off."""
-POINT_RADIUS = 3.5
+POINT_RADIUS, LARGE_POINT_RADIUS = 3.5, 6.0
 COLORS = 16
 """Number of colors for categories. Further categories use them again."""
 OTHER_COLOR = COLORS
@@ -36,7 +35,7 @@ TEMPLATE = """
     <text x="-6" y="{{ y + 5 }}" text-anchor="end">{{ label }}</text>
     {% endfor %}
     {% for x, label in chart.x_ticks %}
-    <text x="{{ "%.1f"|format(x) }}" y="{{ chart.height + 22 }}" text-anchor="middle">{{ label }}</text>
+    <text x="{{ "%.1f"|format(x) }}" y="{{ chart.height + 28 }}" text-anchor="middle">{{ label }}</text>
     {% endfor %}
     {% for bar in chart.bars %}
     <rect class="series-{{ bar.series }}" x="{{ "%.1f"|format(bar.x) }}" y="{{ "%.1f"|format(bar.y) }}" width="{{
@@ -140,7 +139,7 @@ class Chart:
     @property
     def view_box(self) -> tuple[float, float, float, float]:
         """The view box of the SVG: the chart with space for its labels."""
-        return -60, -24, self.width + 76, self.height + (54 if self.x_ticks else 34)
+        return -68, -24, self.width + 84, self.height + (60 if self.x_ticks else 34)
 
     def __html__(self) -> str:
         """Render the chart. Jinja and MarkupSafe call this where they would otherwise escape a string."""
@@ -186,6 +185,7 @@ def draw_lines(
     known = [value for one in series for value in one.values if value is not None]
     top = highest or max(known, default=0) or 1
     centers = _place_centers(len(places))
+    radius = LARGE_POINT_RADIUS if len(places) <= MAX_LABELED else POINT_RADIUS
     lines: list[Line] = []
     dots: list[Dot] = []
     for one in series:
@@ -194,7 +194,7 @@ def draw_lines(
                 one.color,
                 center,
                 HEIGHT * (1 - value / top),
-                POINT_RADIUS,
+                radius,
                 f"{place.name}: {format_value(value, unit)}",
             )
             for place, center, value in zip(places, centers, one.values, strict=True)
@@ -209,7 +209,7 @@ def draw_lines(
         _make_x_ticks(places, centers),
         lines=tuple(lines),
         dots=tuple(dots),
-        labels=_label([dot.x for dot in dots], [dot.y - POINT_RADIUS for dot in dots], known, unit) if is_alone else (),
+        labels=_label([dot.x for dot in dots], [dot.y - radius for dot in dots], known, unit) if is_alone else (),
         legend=() if is_alone else tuple((one.name, one.color) for one in series),
     )
 
@@ -234,12 +234,10 @@ def _label(
 
 def _make_x_ticks(places: Sequence[Place], centers: Sequence[float]) -> tuple[tuple[float, str], ...]:
     """Write the texts of at most `MAX_TICKS` places evenly along the axis, and none of them twice in a row."""
-    count = min(len(places), MAX_TICKS)
-    chosen = [round(number * (len(places) - 1) / max(1, count - 1)) for number in range(count)]
     ticks: list[tuple[float, str]] = []
-    for number in chosen:
+    for number in range(0, len(places), max(1, math.ceil(len(places) / MAX_TICKS))):
         if not ticks or ticks[-1][1] != places[number].tick:
-            ticks.append((min(centers[number], WIDTH - TICK_MARGIN), places[number].tick))
+            ticks.append((centers[number], places[number].tick))
     return tuple(ticks)
 
 

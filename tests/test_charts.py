@@ -20,14 +20,14 @@ def test_one_place_is_labeled_and_stays_on_the_left() -> None:
 
 def test_a_thousand_places_have_few_ticks_and_no_labels() -> None:
     for chart in draw(1000):
-        assert [tick for _, tick in chart.x_ticks] == ["day 0", "day 25", "day 50", "day 74", "day 99"]
-        assert all(0 <= x <= WIDTH - 20 for x, _ in chart.x_ticks)
+        assert [tick for _, tick in chart.x_ticks] == ["day 0", "day 20", "day 40", "day 60", "day 80"]
+        assert all(0 <= x <= WIDTH for x, _ in chart.x_ticks)
         assert chart.labels == ()
 
 
 def test_ticks_are_not_repeated() -> None:
-    bars, _ = draw(12)
-    assert [tick for _, tick in bars.x_ticks] == ["day 0", "day 1"]
+    bars, _ = draw(6)
+    assert [tick for _, tick in bars.x_ticks] == ["day 0"]
 
 
 def test_no_places_are_an_empty_chart() -> None:

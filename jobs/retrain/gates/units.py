@@ -22,9 +22,9 @@ def format_days(days: float) -> str:
 
 
 def format_seconds(milliseconds: float) -> str:
-    """Format milliseconds as seconds with two significant digits."""
+    """Format milliseconds as seconds with two significant digits, and at most three decimals."""
     seconds = milliseconds / 1000
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{float(f'{seconds:.2g}'):g} s"
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{round(float(f'{seconds:.2g}'), 3):g} s"
 
 
 def format_speed(images_per_second: float) -> str:

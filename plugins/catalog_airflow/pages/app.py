@@ -19,9 +19,15 @@ def create_pages_app() -> FastAPI:
     )
     for module in (runs, images, search, review, models, templating):
         app.include_router(module.router)
+    # The last route: an unknown address, too, is a page with navigation, after the login.
+    app.get("/{path:path}")(_refuse_unknown)
     app.add_middleware(BodyLimit)
     handle_errors(app)
     return app
+
+
+def _refuse_unknown() -> None:
+    raise HTTPException(404, "There is no such page.")
 
 
 def _refuse_nul(request: Request) -> None:

@@ -14,6 +14,7 @@ from catalog_airflow.page_links import locate_pages
 from catalog_airflow.pages.access import Viewer
 from jobs.charts import OTHER_COLOR
 from jobs.retrain.gates.gate_table import tabulate_gates
+from jobs.retrain.gates.units import format_percent
 from jobs.run_titles import title_run
 
 STATIC = Path(__file__).parent / "static"
@@ -90,6 +91,7 @@ def _open_templates() -> Environment:
         "size": format_size,
         "words": format_words,
         "run_title": title_run,
+        "percent": format_percent,
     }
     return environment
 

@@ -1,3 +1,6 @@
+// On a narrow screen, the navigation is one line that scrolls.
+document.querySelector("nav.pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A key clicks or focuses the element with that data-key, unless the user is typing.
 document.addEventListener("keydown", (event) => {
   // A key that is held down must not also act on the next page.
