@@ -122,7 +122,7 @@ def test_every_parameter_has_a_label() -> None:
         assert isinstance(route, APIRoute)
         flat = get_flat_dependant(route.dependant)
         for field in (*flat.path_params, *flat.query_params, *flat.body_params):
-            kind = field.field_info.annotation
+            kind: Any = field.field_info.annotation
             is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
             names |= set(kind.model_fields) if is_model else {field.name}
     # Without visible fields: hidden ones, and those with names that are words.

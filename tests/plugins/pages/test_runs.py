@@ -171,16 +171,17 @@ def test_runs_without_new_images_are_folded(visit: Visit, browsed: BrowsedShop) 
         add_run(browsed, run_id, hours_ago, entries)
     overview = visit("viewer").get("overview").text
     table = read_text(overview.partition("Recent runs</h2>")[2])
-    assert "without new images" in table.partition("b")[0]
+    assert re.search(r"Ingestion of [\w ]+, [\d:]+ without new images Ingestion of", table)
     assert "3 runs without new images" in table
-    assert "1 runs" not in table
     assert all(f"run={run_id}" in overview for run_id in "abcdef")
 
 
 def test_categories_have_the_same_color_on_all_pages(visit: Visit, browsed: BrowsedShop) -> None:
     add_run(browsed, INGEST, 5, entries=4)
     with browsed.shop.connections.engine.begin() as connection:
-        connection.execute(text("UPDATE catalog.model_versions SET categories = '{dress,hat,shoes}'"))
+        connection.execute(
+            text("UPDATE catalog.model_versions SET categories = '{dress,hat,shoes}' WHERE kind = 'classifier'")
+        )
     viewer = visit("viewer")
     overview, run = viewer.get("overview").text, viewer.get("run", run=INGEST).text
     # The most frequent category is not the first one. One of an earlier classifier has no color of its own.
