@@ -22,10 +22,10 @@ MAX_LABELED = 8
 """Up to this many places, values are written next to the marks."""
 MAX_TICKS = 5
 POINT_RADIUS, LARGE_POINT_RADIUS = 3.5, 6.0
-COLORS = 16
-"""Number of colors for categories. Further categories use them again."""
-OTHER_COLOR = COLORS
-"""The color of everything that has no color of its own."""
+OTHER_COLOR = 8
+"""The color of everything that has no color of its own, a gray."""
+COLORS = (*range(OTHER_COLOR), *range(OTHER_COLOR + 1, 17))
+"""The colors of categories, by their numbers in the style sheet. Further categories use them again."""
 TEMPLATE = """
 <figure class="chart">
   <figcaption>{{ chart.title }}</figcaption>
@@ -67,7 +67,7 @@ def choose_colors(categories: Iterable[str]) -> dict[str, int]:
 
     It depends only on the alphabetical place of the category. Pass all categories of the catalog, not those of a chart.
     """
-    return {category: place % COLORS for place, category in enumerate(sorted(set(categories)))}
+    return {category: COLORS[place % len(COLORS)] for place, category in enumerate(sorted(set(categories)))}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,17 @@
 """Charts make sense with one place and with a thousand, and a category has the same color on all of them."""
 
-from jobs.charts import COLORS, HEIGHT, WIDTH, Chart, Place, Series, choose_colors, draw_lines, draw_stacked_bars
+from jobs.charts import (
+    COLORS,
+    HEIGHT,
+    OTHER_COLOR,
+    WIDTH,
+    Chart,
+    Place,
+    Series,
+    choose_colors,
+    draw_lines,
+    draw_stacked_bars,
+)
 
 
 def draw(places: int) -> tuple[Chart, Chart]:
@@ -46,5 +57,6 @@ def test_marks_and_legend_have_the_color_of_their_series() -> None:
 def test_the_color_of_a_category_depends_on_all_categories_and_not_on_their_order() -> None:
     categories = ["shoes", "dress", "hat"]
     assert choose_colors(categories) == choose_colors(sorted(categories)) == {"dress": 0, "hat": 1, "shoes": 2}
-    many = choose_colors(f"{number:03}" for number in range(COLORS + 1))
-    assert (many["000"], many[f"{COLORS:03}"], max(many.values())) == (0, 0, COLORS - 1)
+    many = choose_colors(f"{number:03}" for number in range(len(COLORS) + 1))
+    assert (many["000"], many["008"], many[f"{len(COLORS):03}"]) == (0, 9, 0)
+    assert OTHER_COLOR not in many.values()

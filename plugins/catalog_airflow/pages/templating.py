@@ -22,7 +22,7 @@ FILES = {
     "pages.css": "text/css",
     "theme.js": "text/javascript",
     "pages.js": "text/javascript",
-    "selection.js": "text/javascript",
+    "needs.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "icon_dark.svg": "image/svg+xml",
 }

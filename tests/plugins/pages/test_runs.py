@@ -203,5 +203,5 @@ def test_actions_on_failures_need_a_selection(visit: Visit, failed: int) -> None
     page = visit("user").get("failures").text
     assert page.count('data-needs="image"') == 2
     assert "Select images to retry or ignore them." in page
-    assert "Retry selected" in page
+    assert "Retry selected" in read_text(page)
     assert "Ignore until the file changes" in page

@@ -1,23 +1,17 @@
 // Buttons that act on checked boxes.
 const boxesOf = (name) => [...document.querySelectorAll(`input[type=checkbox][name="${CSS.escape(name)}"]`)];
 
-// data-needs: disable the button until a box of that name is checked, and append their number to its text.
-// data-needs-hint: show this text instead, until then.
+// data-needs: disable the button until a box of that name is checked.
+// data-count: show how many boxes of that name are checked, in the text of a button.
+// data-needs-hint: show this text until a box of that name is checked.
 const showSelection = () => {
-  for (const button of document.querySelectorAll("[data-needs]")) {
-    const checked = boxesOf(button.dataset.needs).filter((box) => box.checked).length;
-    button.disabled = checked === 0;
-    let count = button.querySelector(".count");
-    if (!count) {
-      count = document.createElement("span");
-      count.className = "count";
-      button.append(count);
-    }
-    count.textContent = checked ? ` (${checked})` : "";
+  const count = (name) => boxesOf(name).filter((box) => box.checked).length;
+  for (const button of document.querySelectorAll("[data-needs]")) button.disabled = count(button.dataset.needs) === 0;
+  for (const text of document.querySelectorAll("[data-count]")) {
+    const checked = count(text.dataset.count);
+    text.textContent = checked ? `${checked} selected` : "selected";
   }
-  for (const hint of document.querySelectorAll("[data-needs-hint]")) {
-    hint.hidden = boxesOf(hint.dataset.needsHint).some((box) => box.checked);
-  }
+  for (const hint of document.querySelectorAll("[data-needs-hint]")) hint.hidden = count(hint.dataset.needsHint) > 0;
 };
 
 // data-check: check all boxes of that name, or uncheck them if all are checked.
