@@ -1,6 +1,6 @@
 """Queries on what tagging runs did: sums over the chunks in their ledger, for reports and pages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -39,6 +39,18 @@ class RunTotals:
 
 def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
     """Add up the chunks in the ledger of a run."""
+    by_name = _sum_by_name(connection, run_id)
+    return replace(
+        count_chunks(connection, run_id),
+        failure_reasons=_to_counts(by_name["failure_reasons"]),
+        waiting_seconds=dict(sorted(by_name["waiting_seconds"].items(), key=lambda wait: -wait[1])),
+        category_counts=_to_counts(by_name["category_counts"]),
+        confidence_counts=_sum_confidences(connection, run_id),
+    )
+
+
+def count_chunks(connection: Connection, run_id: str) -> RunTotals:
+    """Add up the chunks without what they count by name, which takes most of the time for a run of many chunks."""
     row = connection.execute(
         text("""
             SELECT entries, tagged, reused, failed, read_seconds, decode_seconds, predict_seconds, write_seconds,
@@ -49,14 +61,7 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
         """),
         {"run": run_id},
     ).one()
-    by_name = _sum_by_name(connection, run_id)
-    return RunTotals(
-        **row._mapping,
-        failure_reasons=_to_counts(by_name["failure_reasons"]),
-        waiting_seconds=dict(sorted(by_name["waiting_seconds"].items(), key=lambda wait: -wait[1])),
-        category_counts=_to_counts(by_name["category_counts"]),
-        confidence_counts=_sum_confidences(connection, run_id),
-    )
+    return RunTotals(**row._mapping, failure_reasons={}, waiting_seconds={}, category_counts={}, confidence_counts=[])
 
 
 def _sum_by_name(connection: Connection, run_id: str) -> dict[str, dict[str, float]]:
@@ -204,9 +209,9 @@ class RunDetails:
 
 
 def list_runs(connection: Connection, size: int) -> tuple[RunSummary, ...]:
-    """List the latest runs, newest first."""
+    """List the latest runs, newest first. Runs without stored totals lack those by name."""
     rows = connection.execute(text(RUNS), {"run": None, "size": size}).all()
-    return tuple(_summarize(connection, row) for row in rows)
+    return tuple(_summarize(row, row.totals or vars(count_chunks(connection, row.run_id))) for row in rows)
 
 
 def read_run_details(connection: Connection, run_id: str) -> RunDetails | None:
@@ -221,14 +226,13 @@ def read_run_details(connection: Connection, run_id: str) -> RunDetails | None:
         """),
         {"run": run_id},
     ).one()
-    summary = _summarize(connection, row)
+    summary = _summarize(row, row.totals or vars(sum_chunks(connection, run_id)))
     return RunDetails(summary, **run._mapping, images=_read_images(connection, summary, run.classifier_version_id))
 
 
-def _summarize(connection: Connection, run: Row[Any]) -> RunSummary:
+def _summarize(run: Row[Any], totals: dict[str, Any]) -> RunSummary:
     own = {name: value for name, value in run._mapping.items() if name != "totals"}
-    totals = RunTotals(**run.totals) if run.totals else sum_chunks(connection, run.run_id)
-    return RunSummary(**{**vars(totals), **own})
+    return RunSummary(**{**totals, **own})
 
 
 def _read_images(connection: Connection, run: RunSummary, classifier_version_id: int | None) -> RunImages:
