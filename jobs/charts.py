@@ -1,10 +1,11 @@
 """Draw charts as SVG without scripts or inline styles, so they work under a strict Content-Security-Policy.
 
 A `Chart` renders itself in a Jinja template. Its marks have the classes ``series-0``, ``series-1`` and so on, and the
-style sheet of the page maps these to colors.
+style sheet of the page maps these to colors, with the variables ``--series-0``, ``--series-1`` and so on.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,16 @@ Unit = Literal["number", "share"]
 WIDTH, HEIGHT = 640.0, 160.0
 BAR_SHARE, MAX_BAR_WIDTH = 0.75, 56.0
 """The width of a bar as a share of its slot, and its maximum, so a chart with few bars does not look like a wall."""
-POINT_RADIUS = 3.5
+MAX_SLOT_WIDTH = 128.0
+"""A chart of a few places starts on the left, like one that will grow, instead of stretching over the whole width."""
+MAX_LABELED = 8
+"""Up to this many places, values are written next to the marks."""
+MAX_TICKS = 5
+POINT_RADIUS, LARGE_POINT_RADIUS = 3.5, 6.0
+OTHER_COLOR = 8
+"""The color of everything that has no color of its own, a gray."""
+COLORS = (*range(OTHER_COLOR), *range(OTHER_COLOR + 1, 17))
+"""The colors of categories, by their numbers in the style sheet. Further categories use them again."""
 TEMPLATE = """
 <figure class="chart">
   <figcaption>{{ chart.title }}</figcaption>
@@ -25,7 +35,7 @@ TEMPLATE = """
     <text x="-6" y="{{ y + 5 }}" text-anchor="end">{{ label }}</text>
     {% endfor %}
     {% for x, label in chart.x_ticks %}
-    <text x="{{ x }}" y="{{ chart.height + 18 }}" text-anchor="middle">{{ label }}</text>
+    <text x="{{ "%.1f"|format(x) }}" y="{{ chart.height + 28 }}" text-anchor="middle">{{ label }}</text>
     {% endfor %}
     {% for bar in chart.bars %}
     <rect class="series-{{ bar.series }}" x="{{ "%.1f"|format(bar.x) }}" y="{{ "%.1f"|format(bar.y) }}" width="{{
@@ -39,14 +49,33 @@ TEMPLATE = """
     <circle class="series-{{ dot.series }}" cx="{{ "%.1f"|format(dot.x) }}" cy="{{ "%.1f"|format(dot.y) }}" r="{{
       "%.1f"|format(dot.radius) }}"><title>{{ dot.title }}</title></circle>
     {% endfor %}
+    {% for x, y, label in chart.labels %}
+    <text class="label" x="{{ "%.1f"|format(x) }}" y="{{ "%.1f"|format(y) }}" text-anchor="middle">{{ label }}</text>
+    {% endfor %}
   </svg>
   {% if chart.legend %}
   <ul class="legend">
-    {% for name in chart.legend %}<li><i class="swatch series-{{ loop.index0 }}"></i>{{ name }}</li>{% endfor %}
+    {% for name, color in chart.legend %}<li><i class="swatch series-{{ color }}"></i>{{ name }}</li>{% endfor %}
   </ul>
   {% endif %}
 </figure>
 """
+
+
+def choose_colors(categories: Iterable[str]) -> dict[str, int]:
+    """Return the number of the color of each category, the same on all charts and pages.
+
+    It depends only on the alphabetical place of the category. Pass all categories of the catalog, not those of a chart.
+    """
+    return {category: COLORS[place % len(COLORS)] for place, category in enumerate(sorted(set(categories)))}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place on the x axis: its name when the mouse is over it, and the short text below the axis."""
+
+    name: str
+    tick: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +84,7 @@ class Series:
 
     name: str
     values: Sequence[float | None]
+    color: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,7 +120,10 @@ class Dot:
 
 @dataclass(frozen=True)
 class Chart:
-    """Everything that a chart shows, in SVG coordinates. A tick is a position with a label."""
+    """Everything that a chart shows, in SVG coordinates. A tick is a position with a label.
+
+    ``labels`` are texts with their positions. ``legend`` contains names with the numbers of their colors.
+    """
 
     title: str
     y_ticks: tuple[tuple[float, str], ...]
@@ -98,14 +131,15 @@ class Chart:
     bars: tuple[Bar, ...] = ()
     lines: tuple[Line, ...] = ()
     dots: tuple[Dot, ...] = ()
-    legend: tuple[str, ...] = ()
+    labels: tuple[tuple[float, float, str], ...] = ()
+    legend: tuple[tuple[str, int], ...] = ()
     width: float = WIDTH
     height: float = HEIGHT
 
     @property
     def view_box(self) -> tuple[float, float, float, float]:
         """The view box of the SVG: the chart with space for its labels."""
-        return -60, -10, self.width + 72, self.height + (36 if self.x_ticks else 20)
+        return -68, -24, self.width + 84, self.height + (60 if self.x_ticks else 34)
 
     def __html__(self) -> str:
         """Render the chart. Jinja and MarkupSafe call this where they would otherwise escape a string."""
@@ -116,55 +150,101 @@ _TEMPLATE = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).f
 
 
 def draw_stacked_bars(
-    title: str, places: Sequence[str], series: Sequence[Series], unit: Unit = "number", highest: float | None = None
+    title: str, places: Sequence[Place], series: Sequence[Series], unit: Unit = "number", highest: float | None = None
 ) -> Chart:
     """Draw one bar for each place, with one part for each series. ``highest`` is the value at the top of the axis."""
     totals = [sum(one.values[place] or 0 for one in series) for place in range(len(places))]
     top = highest or max(totals, default=0) or 1
-    step = WIDTH / max(1, len(places))
-    width = min(step * BAR_SHARE, MAX_BAR_WIDTH)
+    centers = _place_centers(len(places))
+    width = min(_slot_width(len(places)) * BAR_SHARE, MAX_BAR_WIDTH)
     bars = []
-    for place, name in enumerate(places):
+    for number, (place, center) in enumerate(zip(places, centers, strict=True)):
         y = HEIGHT
-        for number, one in enumerate(series):
-            value = one.values[place] or 0
+        for one in series:
+            value = one.values[number] or 0
             if value > 0:
                 height = HEIGHT * value / top
                 y -= height
-                text = f"{name}: {format_value(value, unit)} {one.name}"
-                bars.append(Bar(number, step * (place + 0.5) - width / 2, y, width, height, text))
-    return Chart(title, _make_y_ticks(top, unit), bars=tuple(bars), legend=tuple(one.name for one in series))
+                text = f"{place.name}: {format_value(value, unit)} {one.name}"
+                bars.append(Bar(one.color, center - width / 2, y, width, height, text))
+    heights = [HEIGHT * (1 - total / top) for total in totals]
+    return Chart(
+        title,
+        _make_y_ticks(top, unit),
+        _make_x_ticks(places, centers),
+        bars=tuple(bars),
+        labels=_label(centers, heights, totals, unit) if unit == "number" else (),
+        legend=tuple((one.name, one.color) for one in series),
+    )
 
 
 def draw_lines(
-    title: str, places: Sequence[str], series: Sequence[Series], unit: Unit = "number", highest: float | None = None
+    title: str, places: Sequence[Place], series: Sequence[Series], unit: Unit = "number", highest: float | None = None
 ) -> Chart:
     """Draw one line for each series, on an axis from zero to ``highest``. A single line gets no legend."""
     known = [value for one in series for value in one.values if value is not None]
     top = highest or max(known, default=0) or 1
-    lines, dots = [], []
-    for number, one in enumerate(series):
+    centers = _place_centers(len(places))
+    radius = LARGE_POINT_RADIUS if len(places) <= MAX_LABELED else POINT_RADIUS
+    lines: list[Line] = []
+    dots: list[Dot] = []
+    for one in series:
         points = [
             Dot(
-                number,
-                WIDTH * (place + 0.5) / len(places),
+                one.color,
+                center,
                 HEIGHT * (1 - value / top),
-                POINT_RADIUS,
-                f"{name}: {format_value(value, unit)}",
+                radius,
+                f"{place.name}: {format_value(value, unit)}",
             )
-            for place, (name, value) in enumerate(zip(places, one.values, strict=True))
+            for place, center, value in zip(places, centers, one.values, strict=True)
             if value is not None
         ]
-        lines.append(Line(f"series-{number}", tuple((dot.x, dot.y) for dot in points)))
+        lines.append(Line(f"series-{one.color}", tuple((dot.x, dot.y) for dot in points)))
         dots += points
-    legend = tuple(one.name for one in series) if len(series) > 1 else ()
-    return Chart(title, _make_y_ticks(top, unit), lines=tuple(lines), dots=tuple(dots), legend=legend)
+    is_alone = len(series) == 1
+    return Chart(
+        title,
+        _make_y_ticks(top, unit),
+        _make_x_ticks(places, centers),
+        lines=tuple(lines),
+        dots=tuple(dots),
+        labels=_label([dot.x for dot in dots], [dot.y - radius for dot in dots], known, unit) if is_alone else (),
+        legend=() if is_alone else tuple((one.name, one.color) for one in series),
+    )
+
+
+def _slot_width(places: int) -> float:
+    return min(WIDTH / max(1, places), MAX_SLOT_WIDTH)
+
+
+def _place_centers(places: int) -> list[float]:
+    return [_slot_width(places) * (place + 0.5) for place in range(places)]
+
+
+def _label(
+    centers: Sequence[float], heights: Sequence[float], values: Sequence[float], unit: Unit
+) -> tuple[tuple[float, float, str], ...]:
+    """Write values above their marks, unless there are many."""
+    if len(values) > MAX_LABELED:
+        return ()
+    shown = zip(centers, heights, values, strict=True)
+    return tuple((center, height - 5, format_value(value, unit)) for center, height, value in shown if value)
+
+
+def _make_x_ticks(places: Sequence[Place], centers: Sequence[float]) -> tuple[tuple[float, str], ...]:
+    """Write the texts of at most `MAX_TICKS` places evenly along the axis, and none of them twice in a row."""
+    ticks: list[tuple[float, str]] = []
+    for number in range(0, len(places), max(1, math.ceil(len(places) / MAX_TICKS))):
+        if not ticks or ticks[-1][1] != places[number].tick:
+            ticks.append((centers[number], places[number].tick))
+    return tuple(ticks)
 
 
 def format_value(value: float, unit: Unit) -> str:
     """Format a share as a percentage, or a number with more decimals the smaller it is."""
     if unit == "share":
-        return f"{value:.0%}"
+        return f"{100 * value:.0f} %"
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

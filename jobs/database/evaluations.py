@@ -75,6 +75,14 @@ def read_latest_evaluation(connection: Connection, run_id: str, kind: ModelKind)
     return read_record(connection.execute(statement, {"run": run_id, "kind": kind}), Evaluation)
 
 
+def list_run_evaluations(connection: Connection, run_id: str) -> tuple[Evaluation, ...]:
+    """Return the latest evaluation of each kind in a run."""
+    statement = text("""
+        SELECT DISTINCT ON (kind) * FROM catalog.evaluations WHERE run_id = :run ORDER BY kind, evaluation_id DESC
+    """)
+    return tuple(read_records(connection.execute(statement, {"run": run_id}), Evaluation))
+
+
 def find_latest_evaluation(connection: Connection, kind: ModelKind) -> Evaluation | None:
     """Return the latest evaluation of a kind, or None."""
     statement = text("SELECT * FROM catalog.evaluations WHERE kind = :kind ORDER BY evaluation_id DESC LIMIT 1")

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from jobs.database.records import read_records
+from jobs.run_titles import title_run
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ class OpenFailure:
     retry_requested_by: str | None
     ignored_by: str | None
     ignored_at: datetime | None
+
+    @property
+    def run_title(self) -> str:
+        """Return the title of the run for people."""
+        return title_run(self.run_id)
 
 
 @dataclass(frozen=True)

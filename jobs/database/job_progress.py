@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection, text
 
 from jobs.database.records import read_records
+from jobs.run_titles import title_run
 
 SHOWN_HOURS = 1
 """How long a killed job is shown after its last update, unless a retry replaces its row."""
@@ -75,6 +76,11 @@ class RunningJob:
     updated_at: datetime
     seconds_running: float
     seconds_without_news: float
+
+    @property
+    def title(self) -> str:
+        """Return the title of the run for people."""
+        return title_run(self.run_id)
 
 
 def upsert_job_progress(

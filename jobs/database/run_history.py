@@ -1,12 +1,13 @@
 """Queries on what tagging runs did: sums over the chunks in their ledger, for reports and pages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from jobs.database.records import read_records
+from jobs.run_titles import title_run
 
 SAMPLE_SIZE = 24
 
@@ -38,6 +39,18 @@ class RunTotals:
 
 def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
     """Add up the chunks in the ledger of a run."""
+    by_name = _sum_by_name(connection, run_id)
+    return replace(
+        count_chunks(connection, run_id),
+        failure_reasons=_to_counts(by_name["failure_reasons"]),
+        waiting_seconds=dict(sorted(by_name["waiting_seconds"].items(), key=lambda wait: -wait[1])),
+        category_counts=_to_counts(by_name["category_counts"]),
+        confidence_counts=_sum_confidences(connection, run_id),
+    )
+
+
+def count_chunks(connection: Connection, run_id: str) -> RunTotals:
+    """Add up the chunks without what they count by name, which takes most of the time for a run of many chunks."""
     row = connection.execute(
         text("""
             SELECT entries, tagged, reused, failed, read_seconds, decode_seconds, predict_seconds, write_seconds,
@@ -48,14 +61,7 @@ def sum_chunks(connection: Connection, run_id: str) -> RunTotals:
         """),
         {"run": run_id},
     ).one()
-    by_name = _sum_by_name(connection, run_id)
-    return RunTotals(
-        **row._mapping,
-        failure_reasons=_to_counts(by_name["failure_reasons"]),
-        waiting_seconds=dict(sorted(by_name["waiting_seconds"].items(), key=lambda wait: -wait[1])),
-        category_counts=_to_counts(by_name["category_counts"]),
-        confidence_counts=_sum_confidences(connection, run_id),
-    )
+    return RunTotals(**row._mapping, failure_reasons={}, waiting_seconds={}, category_counts={}, confidence_counts=[])
 
 
 def _sum_by_name(connection: Connection, run_id: str) -> dict[str, dict[str, float]]:
@@ -169,6 +175,16 @@ class RunSummary(RunTotals):
     has_drifted: bool
     drift_sentence: str | None
 
+    @property
+    def title(self) -> str:
+        """Return the title for people."""
+        return title_run(self.run_id, self.started_at, self.purpose)
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether the run ended well and had nothing to do."""
+        return self.state == "succeeded" and self.planned_entries == 0
+
 
 @dataclass(frozen=True)
 class RunImages:
@@ -193,9 +209,9 @@ class RunDetails:
 
 
 def list_runs(connection: Connection, size: int) -> tuple[RunSummary, ...]:
-    """List the latest runs, newest first."""
+    """List the latest runs, newest first. Runs without stored totals lack those by name."""
     rows = connection.execute(text(RUNS), {"run": None, "size": size}).all()
-    return tuple(_summarize(connection, row) for row in rows)
+    return tuple(_summarize(row, row.totals or vars(count_chunks(connection, row.run_id))) for row in rows)
 
 
 def read_run_details(connection: Connection, run_id: str) -> RunDetails | None:
@@ -210,12 +226,13 @@ def read_run_details(connection: Connection, run_id: str) -> RunDetails | None:
         """),
         {"run": run_id},
     ).one()
-    summary = _summarize(connection, row)
+    summary = _summarize(row, row.totals or vars(sum_chunks(connection, run_id)))
     return RunDetails(summary, **run._mapping, images=_read_images(connection, summary, run.classifier_version_id))
 
 
-def _summarize(connection: Connection, run: Row[Any]) -> RunSummary:
-    return RunSummary(**{**vars(read_totals(connection, run.run_id)), **run._mapping})
+def _summarize(run: Row[Any], totals: dict[str, Any]) -> RunSummary:
+    own = {name: value for name, value in run._mapping.items() if name != "totals"}
+    return RunSummary(**{**totals, **own})
 
 
 def _read_images(connection: Connection, run: RunSummary, classifier_version_id: int | None) -> RunImages:
@@ -233,7 +250,7 @@ def _read_images(connection: Connection, run: RunSummary, classifier_version_id:
 
 
 RUNS = """
-    SELECT run_id, purpose, state, started_at, finished_at,
+    SELECT run_id, purpose, state, started_at, finished_at, totals,
            extract(epoch FROM coalesce(finished_at, now()) - started_at)::float AS duration_seconds,
            coalesce((report -> 'drift' -> 'is_flagged')::boolean, false) AS has_drifted,
            report -> 'drift' ->> 'sentence' AS drift_sentence

@@ -12,14 +12,24 @@ from jobs.errors import RefusedError
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EncoderScores, EvaluationMetrics
 from jobs.retrain.promote import require_promotable
 
+CLIP_SCORE = "CLIP score, 0 to 100"
+
 
 @dataclass(frozen=True)
 class ComparedMetric:
-    """A metric of both models on the same test images. It ranges from 0 to 1 unless its name gives another range."""
+    """A metric of both models on the same test images. ``is_share`` is true if it ranges from 0 to 1."""
 
     name: str
     candidate: float | None
     champion: float | None
+    is_share: bool
+
+    @property
+    def difference(self) -> float | None:
+        """Return by how much the candidate's value is higher."""
+        if self.candidate is None or self.champion is None:
+            return None
+        return self.candidate - self.champion
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,9 @@ def _compare_metrics(evaluation: Evaluation) -> tuple[ComparedMetric, ...]:
         figures = zip(_list_classifier(metrics.classifier), _list_classifier(metrics.champion_classifier), strict=True)
     else:
         figures = zip(_list_encoder(metrics.encoder), _list_encoder(metrics.champion_encoder), strict=True)
-    return tuple(ComparedMetric(name, candidate, champion) for (name, candidate), (_, champion) in figures)
+    return tuple(
+        ComparedMetric(name, candidate, champion, name != CLIP_SCORE) for (name, candidate), (_, champion) in figures
+    )
 
 
 def _list_classifier(scores: ClassifierScores | None) -> list[tuple[str, float | None]]:
@@ -85,5 +97,5 @@ def _list_encoder(scores: EncoderScores | None) -> list[tuple[str, float | None]
         ("recall at 1", scores.recall_at_1 if scores else None),
         ("recall at 5", scores.recall_at_5 if scores else None),
         ("recall at 10", scores.recall_at_10 if scores else None),
-        ("CLIP score, 0 to 100", scores.clip_score if scores else None),
+        (CLIP_SCORE, scores.clip_score if scores else None),
     ]

@@ -9,11 +9,15 @@ from airflow.sdk.types import TaskInstanceKey
 from catalog_airflow.defaults import PAGES_PREFIX
 
 
-def locate_pages() -> str:
-    """Return the path of the pages in the browser, including a prefix under which a proxy may serve Airflow."""
+def locate_airflow() -> str:
+    """Return the path under which a proxy may serve Airflow, without a slash at its end. Usually it is empty."""
     base: str = conf.get("api", "base_url", fallback="") or ""
-    path = "/" + base.partition("://")[2].partition("/")[2].strip("/")
-    return f"{path.rstrip('/')}{PAGES_PREFIX}"
+    return f"/{base.partition('://')[2].partition('/')[2].strip('/')}".rstrip("/")
+
+
+def locate_pages() -> str:
+    """Return the path of the pages in the browser."""
+    return f"{locate_airflow()}{PAGES_PREFIX}"
 
 
 TAGGING_COMMANDS = frozenset({"discover", "tag-shard", "publish", "report", "plan-retag", "complete-retag"})

@@ -34,6 +34,23 @@ class LazyApp:
         await self._app(scope, receive, send)
 
 
+class RedirectBarePrefix:
+    """ASGI middleware that redirects ``/catalog``, which Airflow would not route to the pages without a slash."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Redirect the bare prefix, and pass all other requests on."""
+        if scope["type"] == "http" and scope["path"].removeprefix(scope.get("root_path", "")) == PAGES_PREFIX:
+            # Relative to the address in the browser, which may have the prefix of a proxy.
+            location = f"{PAGES_PREFIX.strip('/')}/overview".encode()
+            await send({"type": "http.response.start", "status": 307, "headers": [(b"location", location)]})
+            await send({"type": "http.response.body"})
+        else:
+            await self._app(scope, receive, send)
+
+
 def make_pages_app() -> App:
     """Import and create the pages."""
     # Imported here, because Airflow loads plugins before its API can be imported and in processes without pages.
@@ -49,6 +66,9 @@ class CatalogPlugin(AirflowPlugin):  # type: ignore[misc]
     operator_extra_links: ClassVar[list[Any]] = [CatalogPageLink(), EvaluationPageLink()]
     fastapi_apps: ClassVar[list[dict[str, Any]]] = [
         {"app": LazyApp(make_pages_app), "url_prefix": PAGES_PREFIX, "name": "Catalog tagger"}
+    ]
+    fastapi_root_middlewares: ClassVar[list[dict[str, Any]]] = [
+        {"middleware": RedirectBarePrefix, "name": "Catalog tagger, bare prefix"}
     ]
     external_views: ClassVar[list[dict[str, Any]]] = [
         {

@@ -30,6 +30,16 @@ class PagesBrowser:
         """Go to Airflow's home page."""
         self.page.goto(self.url)
 
+    def resize(self, width: int) -> None:
+        """Change the width of the window."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+
+    def fill_login(self, username: str, password: str) -> None:
+        """Log in with the form of Airflow that the window shows."""
+        self.page.fill("input[name=username]", username)
+        self.page.fill("input[name=password]", password)
+        self.page.keyboard.press("Enter")
+
     def take_records(self) -> tuple[list[str], list[str]]:
         """Wait for the last page's requests, return the contents of `external` and `errors`, and clear both."""
         self.page.wait_for_load_state("networkidle")
@@ -61,9 +71,7 @@ def open_browser(url: str, username: str, password: str) -> Iterator[PagesBrowse
         page.context.on("request", browser.record)
         page.on("pageerror", lambda error: browser.errors.append(str(error)))
         page.goto(url)
-        page.fill("input[name=username]", username)
-        page.fill("input[name=password]", password)
-        page.keyboard.press("Enter")
+        browser.fill_login(username, password)
         page.get_by_role("link", name="Catalog", exact=True).wait_for()
         yield browser
         chromium.close()

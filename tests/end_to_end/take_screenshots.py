@@ -59,7 +59,7 @@ def main(folder: Path) -> None:
         for theme in ("light", "dark"):
             browser.choose_theme(theme)
             for width in WIDTHS:
-                browser.page.set_viewport_size({"width": width, "height": 900})
+                browser.resize(width)
                 for name, path in list_pages().items():
                     browser.open(path)
                     browser.page.wait_for_load_state("networkidle")

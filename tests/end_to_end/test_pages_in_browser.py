@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from axe_core_python.sync_playwright import Axe
@@ -10,10 +11,15 @@ from sqlalchemy import text
 
 from fixtures.gate_results import store_gate_results
 from jobs.errors import PermanentError
+from jobs.retrain.gates.evaluation_page import PageContents, render_page
+from jobs.retrain.gates.gate_policy import load_gate_policy
+from jobs.retrain.gates.gates import decide_all
 from jobs.storage.locations import S3Uri
 from tests.end_to_end.live_stack import LiveStack, wait_until
 from tests.end_to_end.pages_browser import CHROMIUM, PATIENCE_SECONDS, PagesBrowser, open_browser
 from tests.end_to_end.seeded_catalog import NAME, WORDS, seed_catalog
+from tests.end_to_end.take_screenshots import WIDTHS
+from tests.retrain.gates.sample_evaluations import CLASSIFIER, make_evaluation
 
 pytestmark = [
     pytest.mark.end_to_end,
@@ -45,6 +51,7 @@ def browser(window: PagesBrowser) -> Iterator[PagesBrowser]:
     """Open Airflow's home page. After the test, check that no request left the machine and no script failed."""
     window.go_home()
     yield window
+    window.resize(1280)
     external, errors = window.take_records()
     assert external == []
     assert errors == []
@@ -180,25 +187,15 @@ def test_starting_the_dag_promotes_nothing(catalog: LiveStack) -> None:
     assert catalog.query("SELECT * FROM catalog.champion_models") == champions
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, catalog: LiveStack, theme: str) -> None:
-    [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
-    [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
-    [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
-    paths = [
-        "overview",
-        "images",
-        "images?category=dress&min_confidence=10&sort=name",
-        f"product?id={product}",
-        "search?q=a+red+dress",
-        "review",
-        "models",
-        "failures",
-    ]
-    paths += [f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
+@pytest.mark.usefixtures("failure")
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+def test_no_page_has_a_serious_accessibility_problem(
+    browser: PagesBrowser, catalog: LiveStack, theme: str, width: int
+) -> None:
     browser.choose_theme(theme)
+    browser.resize(width)
     violations = {}
-    for path in paths:
+    for path in list_paths(catalog):
         browser.open(path)
         found = Axe().run(browser.page)
         assert found["passes"], path
@@ -206,6 +203,110 @@ def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, cata
         if serious:
             violations[path] = [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in serious]
     assert not violations, json.dumps(violations, indent=1)
+
+
+@pytest.mark.usefixtures("failure")
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_fit_the_window(browser: PagesBrowser, catalog: LiveStack, width: int) -> None:
+    browser.resize(width)
+    for path in list_paths(catalog):
+        browser.open(path)
+        assert browser.page.evaluate("document.documentElement.scrollWidth") <= width, path
+        navigation = browser.page.locator("nav.pages")
+        assert navigation.evaluate("nav => new Set([...nav.children].map((link) => link.offsetTop)).size") == 1, path
+        expect(navigation.locator("[aria-current]").or_(browser.page.locator("h1")).first).to_be_in_viewport()
+        for table in browser.page.locator("table.cards").all():
+            is_wide = width > 640
+            assert table.locator("thead").is_visible() == is_wide, path
+            display = table.locator("tbody > tr").first.evaluate("row => getComputedStyle(row).display")
+            assert display == ("table-row" if is_wide else "block"), path
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_large_confusion_matrix_is_not_cut_off(browser: PagesBrowser, width: int) -> None:
+    browser.resize(width)
+    names = [f"category-{number}" for number in range(40)]
+    scores = replace(
+        CLASSIFIER.classifier,  # type: ignore[type-var]
+        categories=names,
+        images_by_category=dict.fromkeys(names, 80),
+        recall_by_category=dict.fromkeys(names, 0.5),
+        confusion=[[2] * len(names) for _ in names],
+    )
+    metrics = replace(CLASSIFIER, classifier=scores)
+    evaluation = make_evaluation("classifier", metrics.as_record())
+    decisions = decide_all(evaluation, has_tagged_catalog=True, policy=load_gate_policy())
+    browser.page.set_content(render_page(PageContents(evaluation, metrics, decisions, [], [], [])))
+    assert browser.page.evaluate("document.documentElement.scrollWidth") <= width
+    matrix = browser.page.locator(".matrix")
+    assert matrix.evaluate("box => [...box.querySelectorAll('td')].every((cell) => cell.offsetWidth >= 3)")
+    assert matrix.evaluate("box => box.querySelector('table').offsetWidth <= box.clientWidth")
+
+
+def test_failures_are_selected_by_keyboard(browser: PagesBrowser, catalog: LiveStack, failure: int) -> None:
+    page = browser.page
+    browser.open("failures")
+    retry = page.locator('button[value="retry"]')
+    expect(retry).to_be_disabled()
+    expect(page.get_by_text("Select images to retry or ignore them.")).to_be_visible()
+    page.keyboard.press("r")
+    page.keyboard.press("a")
+    expect(retry).to_contain_text(f"Retry {page.locator('input[name=image]').count()} selected")
+    expect(page.get_by_text("Select images to retry or ignore them.")).to_be_hidden()
+    page.keyboard.press("a")
+    expect(retry).to_be_disabled()
+    page.locator(f'input[value="{failure}"]').focus()
+    page.keyboard.press("Space")
+    expect(retry).to_contain_text("Retry 1 selected")
+    page.keyboard.press("r")
+    expect(page.get_by_text("retry requested by admin")).to_be_visible()
+    statement = "SELECT image_id FROM catalog.item_failures WHERE retry_requested_by IS NOT NULL"
+    assert catalog.query(statement) == [(failure,)]
+
+
+def test_a_login_leads_back_to_the_page(browser: PagesBrowser, catalog: LiveStack) -> None:
+    page, status = browser.page, catalog.status
+    assert status.password is not None
+    page.get_by_role("link", name="Catalog", exact=True).click()
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name="Models", exact=True).click()
+    expect(frame.get_by_role("heading", name="Models")).to_be_visible()
+    page.context.clear_cookies()
+    frame.get_by_role("link", name="Failures", exact=True).click()
+    frame.get_by_role("button", name="Log in").click()
+    browser.fill_login(status.username, status.password)
+    expect(frame.get_by_role("heading", name="Failures")).to_be_visible()
+    page.context.clear_cookies()
+    browser.open("images?text=a%20b&category=dress")
+    browser.fill_login(status.username, status.password)
+    page.wait_for_url("**/catalog/images?text=a%20b&category=dress")
+    page.goto(f"{browser.url}/catalog")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
+@pytest.fixture
+def failure(catalog: LiveStack) -> Iterator[int]:
+    """An image that failed in the run of the catalog, with a long word in its details."""
+    with catalog.connect() as connections, connections.engine.begin() as connection:
+        image_id: int = connection.execute(
+            text("""
+                INSERT INTO catalog.item_failures (image_id, etag, stage, reason, detail, run_id)
+                SELECT image_id, etag, 'decode', 'truncated', repeat('long', 60), run_id
+                FROM catalog.images, catalog.tagging_runs ORDER BY image_id LIMIT 1 RETURNING image_id
+            """)
+        ).scalar_one()
+    yield image_id
+    with catalog.connect() as connections, connections.engine.begin() as connection:
+        connection.execute(text("DELETE FROM catalog.item_failures WHERE image_id = :image"), {"image": image_id})
+
+
+def list_paths(catalog: LiveStack) -> list[str]:
+    """Return the path of every page, and of an error."""
+    [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
+    [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
+    [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
+    paths = ["overview", "images", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
+    return [*paths, f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
 
 
 def add_twin(catalog: LiveStack) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Render the evaluation page of a candidate as one self-contained HTML file, and the text for its approval."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jobs.database.evaluations import Evaluation, GateDecision
 from jobs.retrain.evaluate.evaluation_record import EncoderScores, EvaluationMetrics, Flip, LabelSuspect
 from jobs.retrain.gates import page_charts
+from jobs.retrain.gates.gate_table import name_gate, tabulate_gates
+from jobs.retrain.gates.units import format_number, format_percent, format_seconds
 from jobs.retrain.train.history import EpochRecord
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -65,8 +66,8 @@ def render_page(contents: PageContents) -> str:
             evaluation=contents.evaluation,
             data=contents.metrics.data,
             scores=scores,
-            decisions=contents.decisions,
-            failed=failed,
+            gates=tabulate_gates(contents.decisions),
+            failed=[(name_gate(decision.gate), decision.sentence) for decision in failed],
             tiles=list_tiles(contents.metrics),
             encoder_rows=list_encoder_rows(contents.metrics),
             has_champion=contents.evaluation.champion_version_id is not None,
@@ -93,7 +94,7 @@ def _open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = format_number
+    environment.filters |= {"number": format_number, "percent": format_percent}
     return environment
 
 
@@ -102,27 +103,35 @@ def list_tiles(metrics: EvaluationMetrics) -> list[Tile]:
     tiles = []
     scores, champion, serving = metrics.classifier, metrics.champion_classifier, metrics.serving
     if scores and scores.images:
-        note = f"champion {champion.correct / champion.images:.1%}" if champion and champion.images else "no champion"
-        tiles.append(Tile("Accuracy", f"{scores.correct / scores.images:.1%}", f"{scores.images} images, {note}"))
+        note = (
+            f"champion {format_percent(champion.correct / champion.images)}"
+            if champion and champion.images
+            else "no champion at the time"
+        )
         tiles.append(
-            Tile("Top-3 accuracy", f"{scores.top_3_correct / scores.images:.1%}", "among the three most likely")
+            Tile("Accuracy", format_percent(scores.correct / scores.images), f"{scores.images} images, {note}")
+        )
+        tiles.append(
+            Tile("Top-3 accuracy", format_percent(scores.top_3_correct / scores.images), "among the three most likely")
         )
     if scores and scores.expected_calibration_error is not None:
-        error = f"{scores.expected_calibration_error:.3f}"
+        error = format_percent(scores.expected_calibration_error)
         tiles.append(Tile("Calibration error", error, "confidence vs. accuracy"))
     if metrics.encoder and metrics.encoder.clip_score is not None:
         tiles.append(Tile("CLIP score", f"{metrics.encoder.clip_score:.1f}", "100 times the mean cosine"))
     if metrics.encoder and metrics.encoder.recall_at_5 is not None:
         recall = metrics.champion_encoder.recall_at_5 if metrics.champion_encoder else None
-        note = "no champion" if recall is None else f"champion {recall:.1%}"
-        tiles.append(Tile("Recall@5", f"{metrics.encoder.recall_at_5:.1%}", note))
+        note = "no champion at the time" if recall is None else f"champion {format_percent(recall)}"
+        tiles.append(Tile("Recall@5", format_percent(metrics.encoder.recall_at_5), note))
     if metrics.blast_radius and metrics.blast_radius.images:
         share = metrics.blast_radius.changed / metrics.blast_radius.images
-        tiles.append(Tile("Catalog would change", f"{share:.1%}", f"of {metrics.blast_radius.images} live images"))
+        tiles.append(
+            Tile("Catalog would change", format_percent(share), f"of {metrics.blast_radius.images} live images")
+        )
     if serving and serving.mean_latency_milliseconds is not None:
-        tiles.append(Tile("Latency", f"{serving.mean_latency_milliseconds:.0f} ms", "single image, mean"))
+        tiles.append(Tile("Latency", format_seconds(serving.mean_latency_milliseconds), "single image, mean"))
     if serving and serving.images_per_second is not None:
-        tiles.append(Tile("Throughput", f"{serving.images_per_second:.0f}", "images per second"))
+        tiles.append(Tile("Throughput", f"{serving.images_per_second:,.0f}", "images per second"))
     return tiles
 
 
@@ -139,19 +148,6 @@ def list_encoder_rows(metrics: EvaluationMetrics) -> list[tuple[str, list[float 
     ]
 
 
-def format_number(value: float | None) -> str:
-    """Format a number briefly. Return a dash for None and NaN."""
-    if value is None or not math.isfinite(value):
-        return "–"  # noqa: RUF001
-    if abs(value) >= 1e6:
-        return f"{value / 1e6:,.0f} million"
-    if value == int(value):
-        return f"{value:,.0f}"
-    if abs(value) < 0.001:
-        return f"{value:.1g}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-
-
 def write_approval_text(
     evaluation: Evaluation, decisions: Sequence[GateDecision], flips: Sequence[Flip], page_uri: str
 ) -> str:
@@ -166,7 +162,7 @@ def write_approval_text(
             "| gate | verdict | reason |",
             "|---|---|---|",
             *(
-                f"| {_escape_markdown(one.gate)} | **{one.verdict}** | {_escape_markdown(one.sentence)} |"
+                f"| {_escape_markdown(name_gate(one.gate))} | **{one.verdict}** | {_escape_markdown(one.sentence)} |"
                 for one in decisions
             ),
             *_list_flips(flips),

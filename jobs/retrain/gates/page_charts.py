@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.charts import Chart, Dot, Line, Series, draw_lines, format_value
+from jobs.charts import Chart, Dot, Line, Place, Series, draw_lines, format_value
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, ReliabilityBin
 from jobs.retrain.train.history import EpochRecord
 
@@ -46,22 +46,22 @@ def draw_history(history: Sequence[EpochRecord]) -> tuple[Chart, ...]:
     if not history:
         return ()
     losses = [
-        _make_series("train", [record.train_loss for record in history]),
-        _make_series("validation", [record.validation_loss for record in history]),
+        _make_series("train", [record.train_loss for record in history], 0),
+        _make_series("validation", [record.validation_loss for record in history], 1),
     ]
-    accuracy = [_make_series("validation", [record.validation_accuracy for record in history])]
-    epochs = [f"epoch {record.epoch}" for record in history]
+    accuracy = [_make_series("validation", [record.validation_accuracy for record in history], 1)]
+    epochs = [Place(f"epoch {record.epoch}", str(record.epoch)) for record in history]
     return (
         draw_lines("Loss by epoch", epochs, losses),
         draw_lines("Validation accuracy by epoch", epochs, accuracy, "share", highest=1.0),
     )
 
 
-def _make_series(name: str, values: Sequence[float]) -> Series:
+def _make_series(name: str, values: Sequence[float], color: int) -> Series:
     # Losses are not finite if the training diverged.
     finite = [value if math.isfinite(value) else None for value in values]
     last = f", {finite[-1]:.3g} after the last epoch" if finite[-1] is not None else ", diverged"
-    return Series(f"{name}{last}", finite)
+    return Series(f"{name}{last}", finite, color)
 
 
 def draw_reliability(bins: Sequence[ReliabilityBin]) -> Chart | None:

@@ -1,6 +1,5 @@
 """Gates on the data set and on the scores of a candidate, alone and compared with the champion."""
 
-import math
 from dataclasses import astuple
 
 from jobs.retrain.evaluate.evaluation_record import PairedOutcomes
@@ -15,6 +14,7 @@ from jobs.retrain.gates.findings import (
 )
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.gates.paired_test import CONFIDENCE, bound_difference
+from jobs.retrain.gates.units import format_days, format_lower_bound, format_percent
 
 NO_CHAMPION = "there is no champion to compare with"
 NO_CATALOG = "no catalog image has a tag yet"
@@ -29,8 +29,8 @@ def decide_test_set_size(evidence: Evidence, policy: GatePolicy) -> Finding:
         policy.min_test_images,
         "the size of the test set",
         lambda value: f"the scores are based on {value:.0f} test images",
-        f"at least {policy.min_test_images} are required to distinguish an accuracy of {policy.min_accuracy:.3f} from "
-        f"{lower:.3f}",
+        f"at least {policy.min_test_images} are required to distinguish an accuracy of "
+        f"{format_percent(policy.min_accuracy)} from {format_percent(lower)}",
     )
 
 
@@ -74,8 +74,8 @@ def decide_snapshot_age(evidence: Evidence, policy: GatePolicy) -> Finding:
         evidence.metrics.data.age_days if evidence.metrics.data else None,
         policy.max_snapshot_age_days,
         "the age of the snapshot",
-        lambda value: f"the snapshot is {max(0.0, value):.1f} days old",
-        f"at most {policy.max_snapshot_age_days:g} days are allowed",
+        lambda value: f"the snapshot is {format_days(value)} old",
+        f"at most {format_days(policy.max_snapshot_age_days)} are allowed",
         # Tolerate clock differences between machines.
         minimum=-1.0,
     )
@@ -98,7 +98,7 @@ def decide_top_3_accuracy(evidence: Evidence, policy: GatePolicy) -> Finding:
 def decide_category_recall(evidence: Evidence, policy: GatePolicy) -> Finding:
     """Require a minimum recall of every category."""
     scores = evidence.metrics.classifier
-    need = f"at least {policy.min_category_recall:.3f} is required for every category"
+    need = f"at least {format_percent(policy.min_category_recall)} is required for every category"
     images = scores.images_by_category if scores else {}
     measured = {
         category: recall
@@ -114,7 +114,7 @@ def decide_category_recall(evidence: Evidence, policy: GatePolicy) -> Finding:
         recall,
         policy.min_category_recall,
         f"the recall of {worst}",
-        lambda value: f"the lowest recall is {value:.3f}, of {worst} ({images[worst]} images)",
+        lambda value: f"the lowest recall is {format_percent(value)}, of {worst} ({images[worst]} images)",
         need,
     )
 
@@ -127,8 +127,10 @@ def decide_calibration(evidence: Evidence, policy: GatePolicy) -> Finding:
         scores.expected_calibration_error if scores and temperature else None,
         policy.max_calibration_error,
         "the calibration" if temperature else "the temperature of the calibration",
-        lambda value: f"confidence and accuracy differ by {value:.3f} on average, at temperature {temperature:.2f}",
-        f"at most {policy.max_calibration_error:.3f} is allowed",
+        lambda value: (
+            f"confidence and accuracy differ by {format_percent(value)} on average, at temperature {temperature:.2f}"
+        ),
+        f"at most {format_percent(policy.max_calibration_error)} is allowed",
     )
 
 
@@ -158,8 +160,10 @@ def decide_blast_radius(evidence: Evidence, policy: GatePolicy) -> Finding:
         radius.changed / radius.images if radius and radius.images and is_plausible else None,
         policy.max_changed_share,
         "the share of the live catalog that would change",
-        lambda value: f"{value:.1%} of {radius.images if radius else 0} live images would change their category",
-        f"at most {policy.max_changed_share:.1%} is allowed",
+        lambda value: (
+            f"{format_percent(value)} of {radius.images if radius else 0} live images would change their category"
+        ),
+        f"at most {format_percent(policy.max_changed_share)} is allowed",
     )
 
 
@@ -191,16 +195,16 @@ def _require_share(subject: str, correct: int | None, bound: float, evidence: Ev
     from scipy.stats import binomtest
 
     images = evidence.metrics.classifier.images if evidence.metrics.classifier else 0
-    need = f"at least {bound:.3f} is required"
+    need = f"at least {format_percent(bound)} is required"
     if correct is None or images <= 0 or not 0 <= correct <= images:
         return fail_unmeasured(bound, subject, need)
     lower = float(binomtest(correct, images, alternative="greater").proportion_ci(CONFIDENCE, method="wilson").low)
-    observed = f"{correct / images:.3f} on {images} images"
+    observed = f"{format_percent(correct / images)} on {images} images"
     return require_at_least(
         lower,
         bound,
         subject,
-        lambda value: f"{subject} is at least {_round_down(value):.3f} with 95 % confidence ({observed})",
+        lambda value: f"{subject} is at least {format_lower_bound(value)} with 95 % confidence ({observed})",
         need,
     )
 
@@ -208,7 +212,7 @@ def _require_share(subject: str, correct: int | None, bound: float, evidence: Ev
 def _require_not_worse(
     subject: str, unit: str, paired: PairedOutcomes | None, margin: float, evidence: Evidence
 ) -> Finding:
-    need = f"it must be above {-margin:.3f}"
+    need = f"it must be above {format_percent(-margin)}"
     if not evidence.has_champion:
         return skip(-margin, NO_CHAMPION)
     if paired is None or sum(astuple(paired)) == 0 or min(astuple(paired)) < 0:
@@ -220,12 +224,7 @@ def _require_not_worse(
         -margin,
         # Equality is not enough: a loss of exactly the margin must be ruled out.
         "passed" if lower > -margin else "failed",
-        f"{subject} differs from the champion's by {observed:+.3f} on the same {total} {unit} "
+        f"{subject} differs from the champion's by {format_percent(observed, sign=True)} on the same {total} {unit} "
         f"({paired.only_candidate} gained, {paired.only_champion} lost); "
-        f"the lower bound with 95 % confidence is {_round_down(lower):+.3f}; {need}",
+        f"the lower bound with 95 % confidence is {format_lower_bound(lower, sign=True)}; {need}",
     )
-
-
-def _round_down(bound: float) -> float:
-    """Round a lower bound down to three places. Rounding up would overstate it."""
-    return math.floor(bound * 1000) / 1000

@@ -10,6 +10,7 @@ from jobs.retrain.gates.findings import (
     require_true,
 )
 from jobs.retrain.gates.gate_policy import GatePolicy
+from jobs.retrain.gates.units import format_megabytes, format_percent, format_seconds, format_speed
 
 EXACT = "fp32"
 ROUNDING = 1e-5
@@ -135,8 +136,8 @@ def decide_latency(evidence: Evidence, policy: GatePolicy) -> Finding:
         evidence.metrics.serving.mean_latency_milliseconds if evidence.metrics.serving else None,
         policy.max_latency_milliseconds,
         "the latency",
-        lambda value: f"a single image takes {value:.1f} ms on average",
-        f"at most {policy.max_latency_milliseconds:g} ms are allowed",
+        lambda value: f"a single image takes {format_seconds(value)} on average",
+        f"at most {format_seconds(policy.max_latency_milliseconds)} is allowed",
     )
 
 
@@ -146,8 +147,8 @@ def decide_throughput(evidence: Evidence, policy: GatePolicy) -> Finding:
         evidence.metrics.serving.images_per_second if evidence.metrics.serving else None,
         policy.min_images_per_second,
         "the throughput",
-        lambda value: f"the throughput is {value:.0f} images per second",
-        f"at least {policy.min_images_per_second:g} are required",
+        lambda value: f"the throughput is {format_speed(value)}",
+        f"at least {format_speed(policy.min_images_per_second)} are required",
     )
 
 
@@ -158,8 +159,8 @@ def decide_failures(evidence: Evidence, policy: GatePolicy) -> Finding:
         serving.failed_share if serving and serving.images > 0 else None,
         policy.max_failed_share,
         "the share of failures",
-        lambda value: f"{value:.1%} of the images failed",
-        f"at most {policy.max_failed_share:.1%} is allowed",
+        lambda value: f"{format_percent(value)} of the images failed",
+        f"at most {format_percent(policy.max_failed_share)} is allowed",
     )
 
 
@@ -169,7 +170,7 @@ def decide_memory(evidence: Evidence, policy: GatePolicy) -> Finding:
         evidence.metrics.serving.peak_memory_bytes if evidence.metrics.serving else None,
         policy.max_memory_bytes,
         "the memory",
-        lambda value: f"the serving process uses up to {value / 1e9:.2f} GB of memory",
-        f"at most {policy.max_memory_bytes / 1e9:.2f} GB are allowed",
+        lambda value: f"the serving process uses up to {format_megabytes(value)} of memory",
+        f"at most {format_megabytes(policy.max_memory_bytes)} are allowed",
         minimum=1.0,
     )

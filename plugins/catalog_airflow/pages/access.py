@@ -35,13 +35,16 @@ class Viewer:
     may_promote: bool
 
 
-def identify_viewer(user: Annotated[BaseUser, Depends(get_user)]) -> Viewer:
-    """Identify the user by Airflow's login. Respond 401 or 403 if they may not view the pages."""
+def identify_viewer(request: Request, user: Annotated[BaseUser, Depends(get_user)]) -> Viewer:
+    """Identify the user by Airflow's login. Respond 401 or 403 if they may not view the pages.
+
+    Error pages find the viewer in the state of the request.
+    """
     manager = get_auth_manager()
     details = DagDetails(id=INGEST_DAG)
     if not manager.is_authorized_dag(method="GET", details=details, user=user):
         raise HTTPException(403, "You may not view the catalog. Ask for the right to view the DAG catalog_ingest.")
-    return Viewer(
+    viewer = Viewer(
         name=user.get_name(),
         may_review=manager.is_authorized_dag(
             method="POST", access_entity=DagAccessEntity.RUN, details=details, user=user
@@ -51,6 +54,8 @@ def identify_viewer(user: Annotated[BaseUser, Depends(get_user)]) -> Viewer:
         )
         and manager.is_authorized_asset(method="POST", details=AssetDetails(), user=user),
     )
+    request.state.viewer = viewer
+    return viewer
 
 
 AnyViewer = Annotated[Viewer, Depends(identify_viewer)]

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from catalog_airflow.pages.templating import format_time, make_url
+from catalog_airflow.pages.templating import make_url
 from jobs.database.grid_choices import RunChoice
 from jobs.database.image_filters import ImageFilter, Sort
+from jobs.run_titles import title_run
 
 SORTS: dict[Sort, str] = {
     "newest": "newest first",
@@ -74,7 +75,7 @@ class Chip:
 
 def list_chips(query: GridQuery, runs: Sequence[RunChoice]) -> list[Chip]:
     """List the filters that are set."""
-    titles = {run.run_id: title_run(run) for run in runs}
+    titles = title_runs(runs)
     words_of = {
         ("text",): query.text and f"“{query.text}”",
         ("category",): query.category,
@@ -94,6 +95,6 @@ def _describe_confidence(query: GridQuery) -> str:
     return f"confidence from {lowest:g} %" if highest is None else f"confidence {lowest:g} to {highest:g} %"
 
 
-def title_run(run: RunChoice) -> str:
-    """Return the name of a run for people."""
-    return f"{'Retagging' if run.purpose == 'retag' else 'Ingestion'} of {format_time(run.started_at)}"
+def title_runs(runs: Sequence[RunChoice]) -> dict[str, str]:
+    """Return the titles of runs by their ids."""
+    return {run.run_id: title_run(run.run_id, run.started_at, run.purpose) for run in runs}

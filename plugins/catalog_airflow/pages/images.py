@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
 from catalog_airflow.pages.corrections import read_corrections
-from catalog_airflow.pages.image_query import SORTS, GridQuery, list_chips, title_run
+from catalog_airflow.pages.image_query import SORTS, GridQuery, list_chips, title_runs
 from catalog_airflow.pages.templating import format_words, render_page
 from jobs.database.grid_choices import list_classifier_choices, list_run_choices
 from jobs.database.image_grid import read_image_page
@@ -66,7 +66,7 @@ def show_images(viewer: AnyViewer, request: Request, query: Annotated[GridQuery,
         viewer,
         query=query,
         categories=categories,
-        runs={run.run_id: title_run(run) for run in runs},
+        runs=title_runs(runs),
         classifiers=classifiers,
         sorts=SORTS,
         images=page.images,

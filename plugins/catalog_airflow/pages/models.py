@@ -32,7 +32,9 @@ EVALUATION_POLICY = "; ".join(
         "default-src 'none'",
         "img-src data:",
         "style-src 'unsafe-inline'",
-        "sandbox",
+        # Without allow-scripts, it can do nothing with its origin. Without an origin, browsers would send no login with
+        # its link to the model if Airflow shows it in a frame.
+        "sandbox allow-same-origin",
         "form-action 'none'",
         "frame-ancestors 'self'",
         "base-uri 'none'",

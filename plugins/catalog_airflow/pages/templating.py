@@ -12,6 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from catalog_airflow.page_links import locate_pages
 from catalog_airflow.pages.access import Viewer
+from jobs.charts import OTHER_COLOR
+from jobs.retrain.gates.gate_table import tabulate_gates
+from jobs.retrain.gates.units import format_percent
+from jobs.run_titles import title_run
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -72,7 +76,7 @@ def _open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["url"] = make_url
+    environment.globals |= {"url": make_url, "tabulate_gates": tabulate_gates, "other_color": OTHER_COLOR}
     environment.filters |= {
         "time": format_time,
         "share": format_share,
@@ -80,6 +84,8 @@ def _open_templates() -> Environment:
         "duration": format_duration,
         "size": format_size,
         "words": format_words,
+        "run_title": title_run,
+        "percent": format_percent,
     }
     return environment
 

@@ -11,7 +11,14 @@ import uvicorn
 
 from tests.plugins.pages.conftest import BrowsedShop, Role, Visit
 
-VALUES = {"image_id": "1", "version": "1", "kind": "classifier", "name": "pages.css", "review_id": "1"}
+VALUES = {
+    "image_id": "1",
+    "version": "1",
+    "kind": "classifier",
+    "name": "pages.css",
+    "review_id": "1",
+    "path": "nowhere",
+}
 
 
 def list_routes() -> Iterator[tuple[str, str]]:
@@ -22,7 +29,7 @@ def list_routes() -> Iterator[tuple[str, str]]:
     for route in create_pages_app().routes:
         assert isinstance(route, APIRoute), f"{route} has no login check"
         for method in route.methods:
-            yield method, route.path.format(**VALUES)
+            yield method, route.path_format.format(**VALUES)
 
 
 def test_every_route_requires_a_login(visit: Visit) -> None:

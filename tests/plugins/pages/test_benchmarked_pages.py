@@ -10,7 +10,14 @@ from benchmarks.serving.page_paths import list_grids, list_pages
 from benchmarks.serving.used_catalog import simulate_use
 
 IMAGES = 3_000
-NOT_LISTED = {"/", "/evaluations/{kind}", "/thumbnails/{image_id}", "/zoom/{image_id}", "/static/{name}"}
+NOT_LISTED = {
+    "/",
+    "/evaluations/{kind}",
+    "/thumbnails/{image_id}",
+    "/zoom/{image_id}",
+    "/static/{name}",
+    "/{path:path}",
+}
 """A redirect, static files, and what is read from the bucket."""
 
 

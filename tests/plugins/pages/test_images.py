@@ -120,7 +120,7 @@ def test_runs_and_classifiers_are_chosen_by_name(visit: Visit, browsed: BrowsedS
         space_id = connection.execute(text("SELECT space_id FROM catalog.embedding_spaces")).scalar_one()
         start_run(connection, browsed.classifier, space_id, entries=4)
     page = viewer.get("images", run="run", version=str(browsed.classifier))
-    assert re.search(r'<option value="run" selected>Ingestion of 20\d\d', page.text)
+    assert re.search(r'<option value="run" selected>Ingestion of \d+ \w+ 20\d\d', page.text)
     assert f"selected>classifier {browsed.classifier}, champion, live</option>" in page.text
     assert [words[:12] for words in read_chips(page.text)] == ["Ingestion of", "tags of clas"]
     unknown = viewer.get("images", run="no such", version="77").text

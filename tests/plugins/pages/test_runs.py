@@ -1,10 +1,16 @@
 """Pages of runs: live progress, and failures that people retry or ignore."""
 
+import re
+
 import pytest
 from sqlalchemy import text
 
 from fixtures.catalog_rows import start_run
+from fixtures.gate_results import store_gate_results
+from jobs.charts import OTHER_COLOR
 from jobs.database.job_progress import JobProgress, upsert_job_progress
+from jobs.database.run_history import sum_chunks
+from jobs.database.tagging_runs import ChunkCounts, finish_run, insert_chunk
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, read_text
 
 RUN = "model_retrain/manual__2026-01-01T00:00:00+00:00"
@@ -23,7 +29,7 @@ def test_running_jobs_are_on_the_overview_and_on_their_run(visit: Visit, browsed
     start_job(browsed, "catalog_retag/1", "tag_shard[0]", JobProgress("loading the models"))
     overview = viewer.get("overview")
     words = read_text(overview.text)
-    for part in ("classifier.train training 1,240 of 5,000 images 36.4 2 of 8 0.512 2 min 31 s", "tag_shard[0]"):
+    for part in ("classifier.train training 1,240 of 5,000 images 36.4 2 min 2 of 8 0.512 31 s", "tag_shard[0]"):
         assert part in words
     assert '<progress max="5000" value="1240"' in overview.text
     assert "no update" not in words
@@ -122,3 +128,80 @@ def test_the_bottleneck_of_a_run_is_shown_with_advice(visit: Visit, browsed: Bro
         connection.execute(text("UPDATE catalog.tagging_runs SET report = :report"), {"report": report})
     words = read_text(visit("viewer").get("run", run="run").text)
     assert "Bottleneck: decode. Use a machine with more cores." in words
+
+
+TIME = "2026-11-27T10:15:00+00:00"
+INGEST = f"catalog_ingest/scheduled__{TIME}"
+
+
+def add_run(browsed: BrowsedShop, run_id: str, hours_ago: int, entries: int = 0) -> None:
+    """Add a finished run that tagged ``entries`` images, most of which are hats."""
+    ((space,),) = browsed.shop.query("SELECT catalog.live_space()")
+    counts = ChunkCounts(entries, entries, 0, 0, {}, 1, 1, 1, 1, 1, category_counts={"hat": 2, "dress": 1, "old": 1})
+    with browsed.shop.connections.engine.begin() as connection:
+        start_run(connection, browsed.classifier, space, run_id, entries=entries)
+        if entries:
+            insert_chunk(connection, run_id, 0, 0, counts)
+        finish_run(connection, run_id, "succeeded", {}, sum_chunks(connection, run_id))
+        connection.execute(
+            text(
+                "UPDATE catalog.tagging_runs SET started_at = now() - make_interval(hours => :ago) WHERE run_id = :run"
+            ),
+            {"ago": hours_ago, "run": run_id},
+        )
+
+
+def test_runs_have_the_same_title_on_all_pages(visit: Visit, browsed: BrowsedShop, failed: int) -> None:
+    add_run(browsed, INGEST, 5, entries=4)
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(text("UPDATE catalog.item_failures SET run_id = :run"), {"run": INGEST})
+    start_job(browsed, INGEST, "report")
+    viewer = visit("viewer")
+    pages = [viewer.get("overview"), viewer.get("failures"), viewer.get("run", run=INGEST), viewer.get("progress")]
+    for page in pages:
+        assert "Ingestion of 27 Nov 2026, 10:15" in read_text(page.text)
+    assert f'<small class="mono">{INGEST}</small>' in pages[2].text
+    assert f">{INGEST}<" not in pages[0].text
+    other = viewer.get("run", run=f"model_retrain/manual__{TIME}")
+    assert (other.status_code, "Retraining of 27 Nov 2026, 10:15" in other.text) == (404, True)
+
+
+def test_runs_without_new_images_are_folded(visit: Visit, browsed: BrowsedShop) -> None:
+    for hours_ago, (run_id, entries) in enumerate([("a", 0), ("b", 3), ("c", 0), ("d", 0), ("e", 0), ("f", 2)]):
+        add_run(browsed, run_id, hours_ago, entries)
+    overview = visit("viewer").get("overview").text
+    table = read_text(overview.partition("Recent runs</h2>")[2])
+    assert re.search(r"Ingestion of [\w ]+, [\d:]+ without new images Ingestion of", table)
+    assert "3 runs without new images" in table
+    assert all(f"run={run_id}" in overview for run_id in "abcdef")
+
+
+def test_categories_have_the_same_color_on_all_pages(visit: Visit, browsed: BrowsedShop) -> None:
+    add_run(browsed, INGEST, 5, entries=4)
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE catalog.model_versions SET categories = '{dress,hat,shoes}' WHERE kind = 'classifier'")
+        )
+    viewer = visit("viewer")
+    overview, run = viewer.get("overview").text, viewer.get("run", run=INGEST).text
+    # The most frequent category is not the first one. One of an earlier classifier has no color of its own.
+    for category, color in (("dress", 0), ("hat", 1), ("old", OTHER_COLOR)):
+        assert f'<i class="swatch series-{color}"></i>{category}' in overview
+        assert re.search(rf'<i class="swatch series-{color}"></i><a [^>]*>{category}</a>', run)
+
+
+def test_a_retraining_links_to_its_candidates(visit: Visit, browsed: BrowsedShop) -> None:
+    run_id = f"model_retrain/manual__{TIME}"
+    with browsed.shop.connections.engine.begin() as connection:
+        store_gate_results(connection, run_id, "classifier", browsed.classifier)
+    page = visit("viewer").get("run", run=run_id)
+    assert page.status_code == 200
+    assert f'href="/catalog/models/{browsed.classifier}"' in page.text
+
+
+def test_actions_on_failures_need_a_selection(visit: Visit, failed: int) -> None:
+    page = visit("user").get("failures").text
+    assert page.count('data-needs="image"') == 2
+    assert "Select images to retry or ignore them." in page
+    assert "Retry selected" in read_text(page)
+    assert "Ignore until the file changes" in page

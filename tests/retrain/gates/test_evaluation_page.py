@@ -8,10 +8,12 @@ import pytest
 
 from jobs.database.model_versions import ModelKind
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EvaluationMetrics, Flip, LabelSuspect
-from jobs.retrain.gates.evaluation_page import PageContents, format_number, list_tiles, render_page, write_approval_text
+from jobs.retrain.gates.evaluation_page import PageContents, list_tiles, render_page, write_approval_text
 from jobs.retrain.gates.gate_policy import load_gate_policy
+from jobs.retrain.gates.gate_table import name_gate
 from jobs.retrain.gates.gates import decide_all
 from jobs.retrain.gates.page_charts import draw_history, draw_reliability, list_category_bars, list_confusion
+from jobs.retrain.gates.units import format_number
 from jobs.retrain.train.history import EpochRecord
 from tests.retrain.gates.sample_evaluations import CLASSIFIER, ENCODER, GOOD, make_evaluation, replace_value
 
@@ -79,7 +81,8 @@ def render(
 @pytest.mark.parametrize("kind", KINDS)
 def test_page_loads_and_runs_nothing(kind: ModelKind) -> None:
     page = render(kind, flips=[make_flip(1)], suspects=[LabelSuspect("ab" * 32, "hat", "shirt", 0.02, THUMBNAIL)])
-    loaded = [value or "" for _, attributes in page.tags for name, value in attributes.items() if name in LOADING]
+    loading = [attributes for tag, attributes in page.tags if tag != "a"]
+    loaded = [value or "" for attributes in loading for name, value in attributes.items() if name in LOADING]
     assert all(value.startswith("data:image/jpeg;base64,") for value in loaded)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base", "form"}
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
@@ -112,6 +115,10 @@ def test_escapes_names_from_the_shop() -> None:
     assert "<script>alert(1)</script>" in page.text
 
 
+def test_page_links_to_its_model() -> None:
+    assert [attributes["href"] for tag, attributes in render().tags if tag == "a"] == ["../models/2"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_header_shows_passed_candidate(kind: ModelKind) -> None:
     text = render(kind).text
@@ -134,7 +141,7 @@ def test_shows_every_decision(kind: ModelKind) -> None:
     for decision in decide_all(
         make_evaluation(kind, has_champion=False), has_tagged_catalog=True, policy=load_gate_policy()
     ):
-        assert f"{decision.verdict} {decision.gate} " in text
+        assert f"{name_gate(decision.gate)} {decision.verdict} " in text
         assert " ".join(decision.sentence.split()) in text
 
 
@@ -243,20 +250,20 @@ def test_dots_lie_where_confidence_and_accuracy_say() -> None:
 def test_a_training_that_diverged_still_has_a_chart() -> None:
     history = [EpochRecord(1, 0.1, 2.0, float("nan"), 0.1), EpochRecord(2, 0.1, float("nan"), float("inf"), 0.1)]
     loss, accuracy = draw_history(history)
-    assert [line.points for line in loss.lines] == [((160.0, 0.0),), ()]
+    assert [line.points for line in loss.lines] == [((64.0, 0.0),), ()]
     assert loss.y_ticks[0] == (0.0, "2")
-    assert loss.legend == ("train, diverged", "validation, diverged")
+    assert loss.legend == (("train, diverged", 0), ("validation, diverged", 1))
     assert len(accuracy.lines[0].points) == 2
     assert draw_history([]) == ()
 
 
 def test_tiles_show_headline_metrics() -> None:
     assert [(tile.name, tile.value) for tile in list_tiles(CLASSIFIER)] == [
-        ("Accuracy", "92.1%"),
-        ("Top-3 accuracy", "99.1%"),
-        ("Calibration error", "0.031"),
-        ("Catalog would change", "5.4%"),
-        ("Latency", "41 ms"),
+        ("Accuracy", "92.1 %"),
+        ("Top-3 accuracy", "99.1 %"),
+        ("Calibration error", "3.1 %"),
+        ("Catalog would change", "5.4 %"),
+        ("Latency", "0.041 s"),
         ("Throughput", "214"),
     ]
     assert [tile.name for tile in list_tiles(ENCODER)] == ["CLIP score", "Recall@5", "Latency", "Throughput"]
@@ -266,8 +273,8 @@ def test_tiles_show_headline_metrics() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, "–"),  # noqa: RUF001
-        (float("nan"), "–"),  # noqa: RUF001
+        (None, "-"),
+        (float("nan"), "-"),
         (0.0, "0"),
         (174.0, "174"),
         (-0.025, "-0.025"),

@@ -288,19 +288,19 @@ def test_lower_bound_is_not_rounded_up() -> None:
     record = replace_value(CLASSIFIER.as_record(), "classifier.top_3_correct", 316)
     decision = decide("classifier", record)["top_3_accuracy"]
     assert decision.verdict == "failed"
-    assert decision.sentence.startswith("top-3 accuracy is at least 0.899 with")
+    assert decision.sentence.startswith("top-3 accuracy is at least 89.9 % with")
 
 
 def test_sentences() -> None:
     sentences = {gate: one.sentence for gate, one in decide_metrics(CLASSIFIER).items()}
     assert sentences["accuracy"] == (
-        "accuracy is at least 0.893 with 95 % confidence (0.921 on 341 images); at least 0.800 is required"
+        "accuracy is at least 89.3 % with 95 % confidence (92.1 % on 341 images); at least 80.0 % is required"
     )
     assert sentences["not_worse_than_champion"] == (
-        "accuracy differs from the champion's by +0.026 on the same 341 images (16 gained, 7 lost); "
-        "the lower bound with 95 % confidence is +0.003; it must be above -0.025"
+        "accuracy differs from the champion's by +2.6 % on the same 341 images (16 gained, 7 lost); "
+        "the lower bound with 95 % confidence is +0.3 %; it must be above -2.5 %"
     )
     assert sentences["category_recall"] == (
-        "the lowest recall is 0.905, of hat (42 images); at least 0.600 is required for every category"
+        "the lowest recall is 90.5 %, of hat (42 images); at least 60.0 % is required for every category"
     )
     assert not any("\n" in sentence for sentence in sentences.values())

@@ -1,6 +1,7 @@
 // Correct tags in place: a menu for one image or the selected ones, and forms that replace only the grid.
 import { isShortcut } from "./dialogs.js";
-import { findCurrent, listSelected, showSelection } from "./selection.js";
+import { listSelected, showSelection } from "./needs.js";
+import { findCurrent } from "./selection.js";
 
 const MAX_SHOWN = 12;
 

@@ -1,3 +1,6 @@
+// On a narrow screen, the navigation is one line that scrolls.
+document.querySelector("nav.pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A key clicks or focuses the element with that data-key, unless the user is typing.
 document.addEventListener("keydown", (event) => {
   // A key that is held down must not also act on the next page.
@@ -49,13 +52,9 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-// data-check: check all boxes of that name, or uncheck them if all are checked.
+// data-reload: reload the window around the pages, in which Airflow asks for the login.
 document.addEventListener("click", (event) => {
-  const button = event.target.closest("[data-check]");
-  if (!button) return;
-  const boxes = [...document.querySelectorAll(`input[type=checkbox][name="${CSS.escape(button.dataset.check)}"]`)];
-  const all = boxes.every((box) => box.checked);
-  for (const box of boxes) box.checked = !all;
+  if (event.target.closest("[data-reload]")) window.top.location.reload();
 });
 
 // data-progress: reload the section from that address, every 3 seconds while a job runs, otherwise every 15.

@@ -1,5 +1,6 @@
 // Select images: the boxes of a grid, ranges with Shift, x for the image under the pointer or with the focus.
 import { isShortcut } from "./dialogs.js";
+import { showSelection } from "./needs.js";
 
 let hovered = null;
 let lastBox = null;
@@ -13,25 +14,7 @@ export function findCurrent() {
   return zoomed ?? document.activeElement.closest("[data-image]") ?? (hovered?.isConnected ? hovered : null);
 }
 
-export function listSelected(name) {
-  return [...document.querySelectorAll(`input[type=checkbox][name="${name}"]:checked`)];
-}
-
-// Show how many are selected, and disable the buttons that need a selection.
-export function showSelection() {
-  for (const count of document.querySelectorAll("[data-count]")) {
-    const selected = listSelected(count.dataset.count).length;
-    count.textContent = selected ? `${selected} selected` : "selected";
-    count.closest("form").classList.toggle("is-active", selected > 0);
-  }
-  for (const button of document.querySelectorAll("[data-needs]")) {
-    button.disabled = listSelected(button.dataset.needs).length === 0;
-    button.title = button.disabled ? "Select images first" : "";
-  }
-}
-
 document.addEventListener("click", (event) => {
-  if (event.target.closest("[data-check]")) showSelection();
   if (!event.target.matches(".pick input")) return;
   const box = event.target;
   const boxes = [...document.querySelectorAll(`.pick input[name="${box.name}"]`)];
@@ -66,6 +49,3 @@ document.addEventListener("keydown", (event) => {
   const next = card ? links.indexOf(card.querySelector("[data-zoom]")) + step : 0;
   links[Math.min(Math.max(next, 0), links.length - 1)].focus();
 });
-
-// After the user goes back, the browser restores the boxes.
-window.addEventListener("pageshow", showSelection);
