@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fixtures.command_line import run_job, run_process
 from fixtures.shop import CATEGORIES, Shop, TinyModels, make_image
+from jobs.errors import EXIT_PERMANENT
 
 
 def test_all_processes_train_the_candidate(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
@@ -14,9 +15,12 @@ def test_all_processes_train_the_candidate(shop: Shop, tiny_models: TinyModels, 
         (tmp_path / f"{number}.jpg").write_bytes(make_image(number))
     imported = run_job("import-labels", "csv", str(tmp_path / "labels.csv"), environment=shop.environment)
     assert imported.exit_code == 0, imported.messages
-    # The learned head is worthless and its gates fail, but the candidate is registered.
+    # Without test images, the flow ends after the training.
+    environment = shop.environment | {"CATALOG_TEST_SHARE": "0.001"}
     options = ("--kinds=classifier", f"--classifier-base={tiny_models.classifier}", "--classifier-epochs=1", "--seed=3")
-    finished = run_process("retrain", *options, "--processes=2", environment=shop.environment)
+    finished = run_process("retrain", *options, "--processes=2", environment=environment)
+    assert finished.exit_code == EXIT_PERMANENT
+    assert "test images" in finished.error
     assert sum("training on" in line for line in finished.messages) == 2, finished.messages
     ((hyperparameters,),) = shop.query("SELECT settings->'hyperparameters' FROM catalog.trainings")
     assert (hyperparameters["epochs"], hyperparameters["seed"]) == (1, 3)
