@@ -89,17 +89,18 @@ def measure(request: TrainingRequest, count: int, folder: Path) -> Row:
 def open_context(request: TrainingRequest, count: int, folder: Path, progress: Progress) -> TrainingContext:
     """Write generated images where the training looks for them."""
     snapshot = make_snapshot([*make_rows(count, "train"), *make_rows(VALIDATION_IMAGES, "validation")])
-    # Everything is in the cache, so the store is never used.
-    images = SnapshotImages(None, None, folder / "cache")  # type: ignore[arg-type]
+    # All shards exist before the training starts, so the store is never used.
+    images = SnapshotImages(None, None)  # type: ignore[arg-type]
+    context = TrainingContext(snapshot, images, choose_device("auto", "auto"), folder / "checkpoints", progress)
     if isinstance(request, ClassifierTraining):
         geometry = read_whole_images(request.base).geometry
         larger = enlarge(geometry)
     else:
         geometry = larger = Preprocessing.from_checkpoint(request.base).geometry
     train, validation = snapshot.part("train"), snapshot.part("validation")
-    write_generated(images.locate_shards(train, larger), len(train), larger)
-    write_generated(images.locate_shards(validation, geometry), len(validation), geometry)
-    return TrainingContext(snapshot, images, choose_device("auto", "auto"), folder / "checkpoints", progress)
+    write_generated(context.locate_shards(train, larger), len(train), larger)
+    write_generated(context.locate_shards(validation, geometry), len(validation), geometry)
+    return context
 
 
 def _train(request: TrainingRequest, context: TrainingContext) -> TrainedModel:

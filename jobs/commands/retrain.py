@@ -1,6 +1,6 @@
 """Commands of the retrain flow, one for each task of ``model_retrain`` and one for all of them."""
 
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +35,9 @@ MiningOption = Annotated[
     bool, typer.Option("--mine-hard-negatives", help="Fill an encoder's batches with images that are easily confused.")
 ]
 ScratchOption = Annotated[bool, typer.Option("--from-scratch", help="Use large steps, for bases with random weights.")]
+ProcessesOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes that train together. Default: one per GPU of this machine.")
+]
 PromoterOption = Annotated[str, typer.Option("--by", help="Name to record in catalog.promotions.")]
 
 
@@ -88,13 +91,10 @@ def train(
     freeze: FreezeOption = None,
     mine_hard_negatives: MiningOption = False,
     from_scratch: ScratchOption = False,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes that train together. Default: one per GPU of this machine.")
-    ] = None,
+    processes: ProcessesOption = None,
 ) -> None:
     """Train a candidate. A repeated call resumes from the last checkpoint."""
-    from jobs.models.device import choose_device
-    from jobs.retrain.train.launch import run_as_launched, train_together
+    from jobs.retrain.train.launch import run_as_launched
     from jobs.retrain.train.train import train_candidate
 
     options = TrainingOptions(
@@ -109,8 +109,7 @@ def train(
     )
     settings = load_settings()
     request = _make_request(settings, kind, base, options)
-    device = choose_device(settings.compute.device, settings.compute.precision)
-    train_together(sys.argv[1:], request, device, processes)
+    _train_on_all_gpus(settings, run, snapshot, request, options, processes)
     with run_as_launched(), connect(settings) as connections:
         print_report(train_candidate(connections, run, snapshot, request))
 
@@ -185,11 +184,13 @@ def retrain(
     mine_hard_negatives: MiningOption = False,
     from_scratch: ScratchOption = False,
     seed: SeedOption = None,
+    processes: ProcessesOption = None,
     by: PromoterOption = "retrain",
 ) -> None:
     """Train, evaluate, promote and retag: the whole weekly flow without Airflow."""
     from jobs.retrain.retrain import RetrainOptions
     from jobs.retrain.retrain import retrain as retrain_models
+    from jobs.retrain.train.train import train_candidate
 
     bases: dict[Kind, str | None] = {"classifier": classifier_base, "encoder": encoder_base}
     options: dict[Kind, TrainingOptions] = {
@@ -217,7 +218,13 @@ def retrain(
         return _make_request(settings, kind, bases[kind], options[kind])
 
     with connect(settings) as connections:
-        print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, _load_policy(connections)))
+
+        def train_kind(run_id: str, snapshot_id: str, request: TrainingRequest) -> None:
+            _train_on_all_gpus(settings, run_id, snapshot_id, request, options[request.kind], processes)
+            train_candidate(connections, run_id, snapshot_id, request)
+
+        policy = _load_policy(connections)
+        print_report(retrain_models(connections, RetrainOptions(kinds, run, by), make, train_kind, policy))
 
 
 def _load_policy(connections: Connections) -> GatePolicy:
@@ -231,3 +238,25 @@ def _make_request(settings: Settings, kind: Kind, base: str | None, options: Tra
     folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.locations.model_cache)
     device = choose_device(settings.compute.device, settings.compute.precision)
     return make_request(kind, folder, options, device.is_cuda)
+
+
+def _train_on_all_gpus(
+    settings: Settings,
+    run: str,
+    snapshot: str,
+    request: TrainingRequest,
+    options: TrainingOptions,
+    processes: int | None,
+) -> None:
+    """Run the command ``train`` once per GPU, with options that make the same request. Do nothing for a single GPU."""
+    from jobs.models.device import choose_device
+    from jobs.retrain.train.launch import train_together
+
+    given = {"run": run, "snapshot": snapshot, "base": request.base, **asdict(options)}
+    words = [
+        f"--{name.replace('_', '-')}" if value is True else f"--{name.replace('_', '-')}={value}"
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+    device = choose_device(settings.compute.device, settings.compute.precision)
+    train_together(["train", request.kind, *words], request, device, processes)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -64,7 +65,19 @@ def _count_gpus() -> int:
 def find_build(connections: Connections, model_version_id: int) -> RegisteredBuild | None:
     """Return the build of a version that this machine runs, or None if it has to be made."""
     with connections.engine.connect() as connection:
-        return choose_build(list_builds(connection, model_version_id), choose_builds(connections.settings.compute))
+        builds = list_builds(connection, model_version_id)
+    suitable = [replace(one, artifact_uri=None) if _is_emulated(one) else one for one in builds]
+    return choose_build(suitable, choose_builds(connections.settings.compute))
+
+
+def _is_emulated(build: RegisteredBuild) -> bool:
+    """Return whether this processor lacks the precision of a torch build. OpenVINO graphs then run in float32."""
+    if build.device_class != "cpu" or build.engine != "torch" or build.precision == "fp32":
+        return False
+    # Imported only here: with builds for OpenVINO, processes start without torch.
+    from jobs.models.device import choose_device
+
+    return choose_device("cpu", build.precision).precision != build.precision
 
 
 def ensure_build(connections: Connections, version: ModelVersion) -> RegisteredBuild:

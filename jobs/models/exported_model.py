@@ -82,8 +82,8 @@ def load_exported_model(folder: Path, build: ModelBuild, device: Device, batch_s
     passes = prepare_passes(device)
     side = build.geometry.crop_to
     forward: Forward = load_program(folder / PROGRAM_FILE, device)
-    if device.is_cuda and (folder / PACKAGE_FILE).is_file():
-        forward = _load_package(folder / PACKAGE_FILE, forward, side, device, passes)
+    if (folder / PACKAGE_FILE).is_file():
+        forward = load_compiled(folder / PACKAGE_FILE, forward, side, device, passes)
     if batch_size is None:
         probe = partial(_measure_speed, forward, side, device)
         batch_size = choose_batch_size(probe) if device.is_cuda else device.batch_size
@@ -117,17 +117,17 @@ def _measure_speed(forward: Forward, side: int, device: Device, batch_size: int)
     return PROBED_PASSES * batch_size / (time.perf_counter() - started)
 
 
-def _load_package(file: Path, program: Forward, side: int, device: Device, passes: int) -> Forward:
+def load_compiled(file: Path, program: Forward, side: int, device: Device, passes: int) -> Forward:
     """Load a compiled program and run it once. If it was compiled for another type of GPU, return ``program``."""
     from torch._inductor.package.package import load_package
 
     place = device.torch_device
     try:
-        compiled = load_package(str(file), num_runners=passes, device_index=place.index or 0)
-        compiled(torch.zeros(2, side, side, 3, dtype=torch.uint8, device=place))
-        torch.cuda.synchronize(place)
+        compiled = load_package(str(file), num_runners=passes, device_index=-1 if place.index is None else place.index)
+        # Copying the outputs waits for the device, so an error of its kernels is raised here.
+        compiled(torch.zeros(2, side, side, 3, dtype=torch.uint8, device=place)).cpu()
     except RuntimeError as error:
-        log.warning("%s does not run on this GPU, using the program without compilation: %s", file, first_line(error))
+        log.warning("%s does not run here, using the program without compilation: %s", file, first_line(error))
         return program
     return fall_back(compiled, program)
 

@@ -1,4 +1,4 @@
-"""Run the whole retrain flow in one process, like the DAG ``model_retrain`` but without Airflow."""
+"""Run the whole retrain flow, like the DAG ``model_retrain`` but without Airflow."""
 
 import logging
 from collections.abc import Callable
@@ -20,11 +20,12 @@ from jobs.retrain.optimize.optimize import optimize_candidate
 from jobs.retrain.promote import promote_candidate
 from jobs.retrain.snapshot.snapshot import SnapshotReport, SnapshotSettings, take_snapshot
 from jobs.retrain.train.requests import TrainingRequest
-from jobs.retrain.train.train import train_candidate
 
 log = logging.getLogger(__name__)
 
 MakeRequest = Callable[[ModelKind], TrainingRequest]
+Train = Callable[[str, str, TrainingRequest], None]
+"""Train and register the candidate of a run, given its id, a snapshot and a request."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class RetrainReport:
 
 
 def retrain(
-    connections: Connections, options: RetrainOptions, make_request: MakeRequest, policy: GatePolicy
+    connections: Connections, options: RetrainOptions, make_request: MakeRequest, train: Train, policy: GatePolicy
 ) -> RetrainReport:
     """Run all stages, one kind after the other, then retag.
 
@@ -64,7 +65,8 @@ def retrain(
     refusals: list[str] = []
     for request in requests:
         try:
-            promotions.append(_retrain_kind(connections, run_id, snapshot, request, options, policy))
+            train(run_id, snapshot.snapshot_id, request)
+            promotions.append(_promote(connections, run_id, request.kind, options, policy))
         except PermanentError as error:
             refusals.append(f"{request.kind}: {error}")
             log.error("%s", refusals[-1])
@@ -90,17 +92,12 @@ def _is_promoted(connections: Connections, run_id: str, kind: ModelKind) -> bool
     return bool(evaluation and champion and evaluation.candidate_version_id == champion.model_version_id)
 
 
-def _retrain_kind(
-    connections: Connections,
-    run_id: str,
-    snapshot: SnapshotReport,
-    request: TrainingRequest,
-    options: RetrainOptions,
-    policy: GatePolicy,
+def _promote(
+    connections: Connections, run_id: str, kind: ModelKind, options: RetrainOptions, policy: GatePolicy
 ) -> PromotionReport:
-    train_candidate(connections, run_id, snapshot.snapshot_id, request)
-    if not _is_promoted(connections, run_id, request.kind):
-        optimize_candidate(connections, run_id, request.kind, policy)
-        evaluate_candidate(connections, run_id, request.kind)
-        decide_gates(connections, run_id, request.kind, policy)
-    return promote_candidate(connections, run_id, request.kind, options.promoted_by)
+    """Run the stages after the training."""
+    if not _is_promoted(connections, run_id, kind):
+        optimize_candidate(connections, run_id, kind, policy)
+        evaluate_candidate(connections, run_id, kind)
+        decide_gates(connections, run_id, kind, policy)
+    return promote_candidate(connections, run_id, kind, options.promoted_by)

@@ -15,7 +15,7 @@ from fixtures.job_processes import wait_until
 from fixtures.shop import Shop, TinyModels
 from jobs.database.model_builds import BuildChoice, lock_builds
 from jobs.errors import ConfigurationError, PermanentError
-from jobs.models.builds import choose_builds, ensure_build, fetch_build, find_device_class
+from jobs.models.builds import choose_builds, ensure_build, fetch_build, find_build, find_device_class
 from jobs.models.image_model import PROGRAM_FILE
 from jobs.models.registry import FILE_LIST
 from jobs.retrain.gates.gate_policy import load_gate_policy
@@ -82,6 +82,27 @@ def test_lost_files_of_a_build_are_made_again(shop: Shop, tiny_models: TinyModel
     make_missing_build(connections, version.model_version_id, load_gate_policy(), again=True)
     _, folder = fetch_build(connections, version)
     assert (folder / PROGRAM_FILE).is_file()
+
+
+@pytest.mark.parametrize("precision", ["auto", "bf16"])
+def test_a_processor_without_bf16_does_not_emulate_it(
+    shop: Shop, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    version = make_champion(shop.connections, tiny_models.encoder, "encoder")
+    connections = shop.with_settings(device="cpu", engine="torch", precision=precision)
+    with shop.connections.engine.begin() as connection:
+        connection.execute(text("UPDATE catalog.model_builds SET engine = 'torch', precision = 'bf16'"))
+    monkeypatch.setattr("jobs.models.device.list_onednn_precisions", lambda: ("bf16",))
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    build = find_build(connections, version.model_version_id)
+    assert build is not None
+    assert build.precision == "bf16"
+    monkeypatch.setattr("torch.cpu.get_capabilities", dict)
+    assert find_build(connections, version.model_version_id) is None
+    assert make_missing_build(connections, version.model_version_id, load_gate_policy()) is not None
+    build = find_build(connections, version.model_version_id)
+    assert build is not None
+    assert (build.engine, build.precision) == ("torch", "fp32")
 
 
 def test_only_one_process_makes_the_builds_of_a_version(shop: Shop) -> None:

@@ -1,5 +1,6 @@
 """Run exported programs."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from fixtures.candidates import EXACT
 from fixtures.shop import TinyModels
 from jobs.database.model_versions import ModelKind
 from jobs.errors import ConfigurationError
-from jobs.models.exported_model import choose_batch_size, fall_back, load_exported_model
-from jobs.models.image_model import PROGRAM_FILE
+from jobs.models.exported_model import choose_batch_size, fall_back, load_compiled, load_exported_model
+from jobs.models.image_model import PACKAGE_FILE, PROGRAM_FILE
 from jobs.models.torch_model import describe_checkpoint, load_torch_model
-from jobs.retrain.optimize.export import export_checkpoint
+from jobs.retrain.optimize.export import EXAMPLE_BATCH, compile_program, export_checkpoint, trace
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,33 @@ def test_a_program_gives_the_predictions_of_its_checkpoint(
     for count in (1, 2, 5):
         np.testing.assert_allclose(model.predict(pixels[:count]), exact.predict(pixels[:count]), atol=1e-5)
     assert (model.description, model.device_class, model.categories) == ("torch fp32 on cpu", "cpu", exact.categories)
+
+
+class _Network(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Conv2d(3, 4, 3)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.layers(pixels.permute(0, 3, 1, 2) / 255).mean((2, 3))
+        return features
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
+def test_a_compiled_program_gives_the_outputs_of_the_program(tmp_path: Path) -> None:
+    """Compile for the CPU. Only the device differs from the package for a GPU."""
+    network = _Network().eval()
+    program = trace(network, torch.zeros(EXAMPLE_BATCH, 8, 8, 3, dtype=torch.uint8))
+    compile_program(program, EXACT, tmp_path / PACKAGE_FILE)
+
+    def refuse(_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("ran without compilation")
+
+    compiled = load_compiled(tmp_path / PACKAGE_FILE, refuse, 8, EXACT, passes=2)
+    pixels = torch.randint(0, 256, (40, 8, 8, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        for count in (1, 2, 40):
+            torch.testing.assert_close(compiled(pixels[:count]), network(pixels[:count]))
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(tiny_models: TinyModels, tmp_path: Path) -> None:

@@ -151,7 +151,8 @@ def _measure_difference(
         errors.append(f"{REFERENCE_FILE} contains images that are not in the snapshot")
         return None
     differences = []
-    for row, output in zip(rows, model.predict(images.load_pixels(rows, model.geometry)), strict=True):
+    outputs = model.predict_in_batches(rows, lambda batch: images.load_pixels(batch, model.geometry))
+    for row, output in zip(rows, outputs, strict=True):
         expected = reference.outputs[row.content_hash]
         if isinstance(expected, dict):
             predicted = dict(zip(model.categories, output.tolist(), strict=True))

@@ -63,7 +63,9 @@ def measure_blast_radius(
         return None
     if not readable:
         return None
-    probabilities = candidate.predict(torch.stack([image.pixels for image in readable]), progress)
+    probabilities = candidate.predict_in_batches(
+        readable, lambda batch: torch.stack([image.pixels for image in batch]), progress
+    )
     if not np.isfinite(probabilities).all():
         return None
     flips = _find_flips(readable, ClassifierPredictions(probabilities, candidate.categories))

@@ -54,6 +54,12 @@ class EvaluationContext:
     champion: ServedVersion | None
     progress: Progress = SILENT
 
+    def predict(self, model: ServedModel, rows: Sequence[SnapshotRow]) -> np.ndarray:
+        """Return the float32 probabilities or unit vectors [n, outputs] of a model."""
+        return model.predict_in_batches(
+            rows, lambda batch: self.images.load_pixels(batch, model.geometry), self.progress
+        )
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -105,8 +111,7 @@ def evaluate_classifier(context: EvaluationContext) -> EvaluationResult:
 
 
 def _predict(context: EvaluationContext, model: ServedModel, rows: Sequence[SnapshotRow]) -> ClassifierPredictions:
-    pixels = context.images.load_pixels(rows, model.geometry)
-    return ClassifierPredictions(model.predict(pixels, context.progress), model.categories)
+    return ClassifierPredictions(context.predict(model, rows), model.categories)
 
 
 def _score_classifier(
@@ -204,7 +209,7 @@ def _score_encoder(
         return score_encoder(nothing, nothing, [], logit_scale=1), nothing[:, 0]
     images = load_served_model(served.build, "encoder", context.device)
     texts = load_text_encoder(served.checkpoint, context.device.in_precision("fp32"))
-    image_vectors = images.predict(context.images.load_pixels(rows, images.geometry), context.progress)
+    image_vectors = context.predict(images, rows)
     full_texts = [row.full_text for row in rows]
     text_vectors = map_batches(texts.embed, full_texts, context.device)
     logit_scale = float(texts.model.logit_scale.detach().exp()) if hasattr(texts.model, "logit_scale") else None

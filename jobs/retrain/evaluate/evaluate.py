@@ -126,7 +126,7 @@ def _read_inputs(connections: Connections, run_id: str, kind: ModelKind) -> _Inp
 def _measure(connections: Connections, inputs: _Inputs, scratch: Path, progress: Progress) -> EvaluationResult:
     settings, store = connections.settings, connections.store
     snapshot = load_snapshot(store, connections.artifacts, inputs.snapshot.snapshot_id)
-    images = SnapshotImages(store, connections.artifacts, settings.locations.model_cache, progress)
+    images = SnapshotImages(store, connections.artifacts, progress)
     log.info("reading %s %d from the bucket", inputs.kind, inputs.candidate.model_version_id)
     progress.report("reading the artifact from the bucket")
     exact = choose_device(settings.compute.device, "fp32")

@@ -1,10 +1,10 @@
-"""Run the image side of a classifier or encoder on torch pixels, with the same engines as the ingest flow."""
+"""Run the image side of a classifier or encoder in batches, with the same engines as the ingest flow."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from jobs.models.engine import EngineSettings, load_image_model
 from jobs.models.image_model import ImageModel
 from jobs.models.torch_model import load_torch_model
 from jobs.progress import SILENT, Progress
+
+_Image = TypeVar("_Image")
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,23 @@ class ServedModel:
         """Return how images are resized for this model."""
         return self.model.geometry
 
-    def predict_batch(self, pixels: torch.Tensor) -> np.ndarray:
+    def predict(self, pixels: torch.Tensor) -> np.ndarray:
         """Predict one batch: uint8 [n, 3, side, side] to float32 [n, outputs]."""
         return self.model.predict(np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy()))
 
-    def predict(self, pixels: torch.Tensor, progress: Progress = SILENT, stage: str = "scoring images") -> np.ndarray:
-        """Predict at least one image, in batches: uint8 [n, 3, side, side] to float32 [n, outputs]."""
-        return _map_batches(self.predict_batch, pixels, self.model.batch_size, self.model.passes, progress, stage)
+    def predict_in_batches(
+        self,
+        images: Sequence[_Image],
+        load: Callable[[Sequence[_Image]], torch.Tensor],
+        progress: Progress = SILENT,
+        stage: str = "scoring images",
+    ) -> np.ndarray:
+        """Predict at least one image: float32 [n, outputs].
+
+        ``load`` returns the pixels of some images: uint8 [n, 3, side, side]. One batch per pass is in memory.
+        """
+        size, passes = self.model.batch_size, self.model.passes
+        return _map_batches(lambda batch: self.predict(load(batch)), images, size, passes, progress, stage)
 
 
 def load_served_model(folder: Path, kind: ModelKind, device: Device) -> ServedModel:
@@ -71,7 +83,7 @@ def map_batches(work: Callable[[Any], np.ndarray], items: Sequence[str], device:
 
 def _map_batches(
     work: Callable[[Any], np.ndarray],
-    items: torch.Tensor | Sequence[str],
+    items: Sequence[Any],
     size: int,
     passes: int,
     progress: Progress = SILENT,

@@ -1,6 +1,6 @@
 """Prepare the inputs of all optimization steps: the trained model, its snapshot, and the comparison with float32."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from jobs.retrain.snapshot.snapshot_file import Snapshot, SnapshotRow, load_snap
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.settings import ComputeSettings
 
+MAX_TEST_IMAGES = 10_000
+"""Test images on which builds are compared. Each build decodes them again, and searches the neighbors of each."""
+
 
 @dataclass(frozen=True)
 class OptimizationContext:
@@ -44,18 +47,18 @@ class OptimizationContext:
 
     @property
     def test(self) -> tuple[SnapshotRow, ...]:
-        """Return the test images of the snapshot."""
-        return self.snapshot.part("test") if self.snapshot else ()
+        """Return at most 10,000 test images of the snapshot.
 
-    def load_pixels(self, rows: tuple[SnapshotRow, ...]) -> torch.Tensor:
+        Rows are ordered by content hash, so the first ones are a random sample.
+        """
+        return self.snapshot.part("test")[:MAX_TEST_IMAGES] if self.snapshot else ()
+
+    def load_pixels(self, rows: Sequence[SnapshotRow]) -> torch.Tensor:
         """Return uint8 pixels [n, 3, side, side]."""
         return self.images.load_pixels(rows, self.build.geometry)
 
     def load_calibration(self) -> np.ndarray:
-        """Return uint8 pixels [n, side, side, 3] of at most 300 train images.
-
-        Rows are ordered by content hash, so the first ones are a random sample.
-        """
+        """Return uint8 pixels [n, side, side, 3] of a random sample of at most 300 train images."""
         assert self.snapshot is not None
         pixels = self.load_pixels(self.snapshot.part("train")[:CALIBRATION_IMAGES])
         return pixels.permute(0, 2, 3, 1).contiguous().numpy()
@@ -75,7 +78,7 @@ def open_context(connections: Connections, version: ModelVersion, progress: Prog
         kind=version.kind,
         checkpoint=folder,
         build=describe_checkpoint(folder, version.kind),
-        images=SnapshotImages(connections.store, connections.artifacts, settings.locations.model_cache, progress),
+        images=SnapshotImages(connections.store, connections.artifacts, progress),
         snapshot=load_snapshot(connections.store, connections.artifacts, snapshot_id) if snapshot_id else None,
         exact=choose_device(settings.compute.device, "fp32"),
         compute=settings.compute,
@@ -92,10 +95,10 @@ def open_context(connections: Connections, version: ModelVersion, progress: Prog
 def prepare_comparison(context: OptimizationContext) -> Callable[[ServedModel], Fidelity]:
     """Run the checkpoint in float32 on the test images once. Return a function that compares a build with it."""
     exact_model = load_trained_model(context.checkpoint, context.kind, context.exact)
-    pixels = context.load_pixels(context.test)
 
     def predict(model: ServedModel) -> np.ndarray:
-        return model.predict(pixels, context.progress, f"scoring test images by {model.model.description}")
+        stage = f"scoring test images by {model.model.description}"
+        return model.predict_in_batches(context.test, context.load_pixels, context.progress, stage)
 
     exact = predict(exact_model)
     if context.kind == "classifier":

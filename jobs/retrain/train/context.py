@@ -1,9 +1,10 @@
 """Share code between both kinds of training: data and device, the trained model, and writing checkpoints."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import torch
 
 from jobs.database.model_versions import ModelKind
 from jobs.errors import RefusedError
+from jobs.images.geometry import Geometry
 from jobs.models.device import Device
 from jobs.models.encoder import load_tokenizer
 from jobs.progress import SILENT, Progress
@@ -36,7 +38,10 @@ def keep_threads() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """The data and the device of one training. ``folder`` holds the checkpoints of its epochs."""
+    """The data and the device of one training. ``folder`` holds the checkpoints of its epochs.
+
+    The shards of its images are next to ``folder``, so they are deleted with it.
+    """
 
     snapshot: Snapshot
     images: SnapshotImages
@@ -59,13 +64,24 @@ class TrainingContext:
             )
         return rows
 
+    def load_shards(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> ImageShards:
+        """Decode, resize and store images once. The processes of a training and a later attempt share them."""
+        folder = self.locate_shards(rows, geometry)
+        self.images.store_shards(rows, geometry, folder)
+        return ImageShards(folder, geometry.crop_to)
+
+    def locate_shards(self, rows: Sequence[SnapshotRow], geometry: Geometry) -> Path:
+        """Return the folder of these shards. It may not exist."""
+        digest = hashlib.sha256(repr(sorted(asdict(geometry).items())).encode())
+        for row in rows:
+            digest.update(bytes.fromhex(row.content_hash))
+        return self.folder.parent / "shards" / digest.hexdigest()[:32]
+
     def predict(self, checkpoint: Path, kind: ModelKind, images: ImageShards) -> np.ndarray:
         """Return the float32 probabilities or unit vectors [n, outputs] of a checkpoint."""
         with keep_threads():
             served = load_trained_model(checkpoint, kind, self.device)
-            size = served.model.batch_size
-            outputs = self.map_batches("scoring images", served.predict_batch, images, size, served.model.passes)
-            return np.concatenate(outputs)
+            return served.predict_in_batches(range(len(images)), images.decode, self.progress)
 
     def map_batches(
         self, stage: str, work: Callable[[torch.Tensor], _Output], images: ImageShards, size: int, threads: int

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import uuid
@@ -38,8 +39,6 @@ def train_together(words: Sequence[str], request: TrainingRequest, device: Devic
     if count == 1 or "WORLD_SIZE" in os.environ or not needs_all_processes(request):
         return
     log.info("training in %d processes", count)
-    # As torchrun does, but for several threads per process.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // count)))
     launch(("-m", "jobs", *words), count)
 
 
@@ -53,7 +52,9 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    with open_scratch() as folder:
+    with open_scratch() as folder, _restore_process():
+        # As torchrun does, but for several threads per process.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // processes)))
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -76,6 +77,21 @@ def launch(arguments: Sequence[str], processes: int) -> None:
                     raise kind(failure.message) from None
             log.error("process %d ended with exit code %d", rank, failure.exitcode)
             sys.exit(1)
+
+
+@contextmanager
+def _restore_process() -> Iterator[None]:
+    """Restore afterwards what a launch changes: handlers of signals, and variables that the processes inherit."""
+    variables = dict(os.environ)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(variables)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def is_launched() -> bool:

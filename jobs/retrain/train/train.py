@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "training/settings.json"
 POLL_SECONDS = 1.0
+ABANDONED_DAYS = 15
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def train_candidate(
         _end_on_sigterm(),
         open_progress(connections.engine, reported, f"{request.kind}.train") as progress,
     ):
+        _delete_abandoned(folder.parent)
         context = _open_context(connections, snapshot_id, request, folder, progress)
         if not needs_all_processes(request) and not is_first_process():
             return _wait_for_report(connections, run_id, request.kind)
@@ -133,6 +135,16 @@ def _hold_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _delete_abandoned(trainings: Path) -> None:
+    """Delete the images and checkpoints of runs that failed and were not resumed."""
+    oldest = time.time() - ABANDONED_DAYS * 24 * 3600
+    for folder in trainings.iterdir():
+        with suppress(FileNotFoundError, RetryableError):
+            if is_first_process() and folder.stat().st_mtime < oldest:
+                with _hold_folder(folder):
+                    shutil.rmtree(folder)
+
+
 @contextmanager
 def _end_on_sigterm() -> Iterator[None]:
     if is_launched():
@@ -156,7 +168,7 @@ def _open_context(
     settings = connections.settings
     device = choose_device(settings.compute.device, settings.compute.precision, int(os.environ.get("LOCAL_RANK", "0")))
     snapshot = load_snapshot(connections.store, connections.artifacts, snapshot_id)
-    images = SnapshotImages(connections.store, connections.artifacts, settings.locations.model_cache, progress)
+    images = SnapshotImages(connections.store, connections.artifacts, progress)
     # Never resume from checkpoints that were trained with other settings.
     plan = json.dumps({"snapshot": snapshot_id, **_describe(request), "device": str(device.dtype)}, sort_keys=True)
     checkpoints = folder / f"checkpoints-{hashlib.sha256(plan.encode()).hexdigest()[:16]}"

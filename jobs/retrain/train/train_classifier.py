@@ -146,7 +146,7 @@ def _load_part(split: Split, geometry: Geometry, context: TrainingContext) -> _P
     rows = context.require_rows(split)
     numbers = {category: number for number, category in enumerate(context.snapshot.categories)}
     labels = torch.tensor([numbers[row.category] for row in rows])
-    return _Part(context.images.load_shards(rows, geometry), labels)
+    return _Part(context.load_shards(rows, geometry), labels)
 
 
 def _fit_new_head(model: Any, request: ClassifierTraining, context: TrainingContext) -> TrainedModel:

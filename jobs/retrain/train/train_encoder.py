@@ -46,9 +46,7 @@ def train_encoder(request: EncoderTraining, context: TrainingContext) -> Trained
         return TrainedModel(model)
     rows, validation_rows = context.require_rows("train", True), context.require_rows("validation", True)
     preprocessing = Preprocessing.from_checkpoint(request.base)
-    images, validation_images = (
-        context.images.load_shards(part, preprocessing.geometry) for part in (rows, validation_rows)
-    )
+    images, validation_images = (context.load_shards(part, preprocessing.geometry) for part in (rows, validation_rows))
     hyperparameters = request.hyperparameters.fit_batch_size(len(rows) // count_processes())
     categories = context.snapshot.categories
     *tokens, names = _tokenize(load_tokenizer(request.base), model, (rows, validation_rows), categories)
@@ -164,7 +162,7 @@ def _measure(
     folder: Path, preprocessing: Preprocessing, rows: Sequence[SnapshotRow], context: TrainingContext
 ) -> EncoderScores:
     texts = [row.full_text for row in rows]
-    images = context.images.load_shards(rows, preprocessing.geometry)
+    images = context.load_shards(rows, preprocessing.geometry)
     image_vectors = context.predict(folder, "encoder", images)
     encoder = load_text_encoder(folder, context.device)
     with keep_threads():

@@ -35,7 +35,7 @@ def register(shop: Shop, labeled: LabeledSet, folder: Path) -> ModelVersion:
 
 def inspect(shop: Shop, labeled: LabeledSet, version: ModelVersion, scratch: Path) -> ArtifactInspection:
     connections = shop.connections
-    images = SnapshotImages(connections.store, connections.artifacts, scratch / "cache")
+    images = SnapshotImages(connections.store, connections.artifacts)
     with connections.engine.connect() as connection:
         (build,) = list_builds(connection, version.model_version_id)
     return inspect_artifact(connections.store, version, build, labeled.snapshot, images, EXACT, scratch / "artifact")

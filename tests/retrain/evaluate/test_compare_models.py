@@ -22,7 +22,7 @@ from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 
 def make_context(shop: Shop, labeled: LabeledSet, candidate: Path, champion: Path | None = None) -> EvaluationContext:
     connections = shop.connections
-    images = SnapshotImages(connections.store, connections.artifacts, connections.settings.locations.model_cache)
+    images = SnapshotImages(connections.store, connections.artifacts)
     served = ServedVersion(champion, champion) if champion else None
     return EvaluationContext(connections, labeled.snapshot, images, EXACT, ServedVersion(candidate, candidate), served)
 

@@ -154,7 +154,7 @@ def test_fails_if_the_run_trained_no_model_of_this_kind(shop: Shop) -> None:
 
 def check(shop: Shop, snapshot: Snapshot, tmp_path: Path) -> DataCheck:
     store_labeled_set(shop.connections, SMALL_SET)
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts)
     return check_data(snapshot, datetime.now(UTC) - timedelta(hours=36), images)
 
 

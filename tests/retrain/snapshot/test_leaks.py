@@ -69,7 +69,7 @@ def store_image(shop: Shop, content: bytes, group: str, split: Split) -> Snapsho
 
 
 def test_fingerprints_are_computed_from_bytes_not_rows(shop: Shop, tmp_path: Path) -> None:
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts)
     scenes = [make_scene(seed) for seed in range(4)]
     train = [store_image(shop, encode_jpeg(scene), f"train {n}", "train") for n, scene in enumerate(scenes)]
     copy = encode_jpeg(scenes[2].resize((600, 800)), quality=60)
@@ -84,7 +84,7 @@ def test_fingerprints_are_computed_from_bytes_not_rows(shop: Shop, tmp_path: Pat
 
 
 def test_fingerprint_fails_on_modified_or_broken_image(shop: Shop, tmp_path: Path) -> None:
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts)
     modified = store_image(shop, encode_jpeg(make_scene(1)), "a", "train")
     location = example_location(shop.connections.artifacts, modified.content_hash)
     shop.connections.store.write(location, encode_jpeg(make_scene(2)))

@@ -1,18 +1,19 @@
 import fcntl
 import hashlib
-import os
-import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fixtures.shop import Shop
 from jobs.errors import PermanentError
 from jobs.images.geometry import Geometry
+from jobs.retrain.snapshot.image_shards import ImageShards
 from jobs.retrain.snapshot.snapshot_file import SnapshotRow
-from jobs.retrain.snapshot.snapshot_images import UNUSED_DAYS, SnapshotImages
+from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.storage.locations import example_location
 from tests.retrain.snapshot.scenes import encode_jpeg, make_scene
 
@@ -26,82 +27,52 @@ def store_image(shop: Shop, number: int) -> SnapshotRow:
     return SnapshotRow(content_hash, "00" * 32, "dress", "", f"group {number}", "train")
 
 
-def list_pixels(cache: Path) -> set[str]:
-    return {path.name for path in (cache / "pixels").glob("*.npy")}
+def open_images(shop: Shop) -> SnapshotImages:
+    return SnapshotImages(shop.connections.store, shop.connections.artifacts)
 
 
-def test_reuses_cached_pixels(shop: Shop, tmp_path: Path) -> None:
+def test_pixels_are_those_that_serving_decodes(shop: Shop) -> None:
     rows = [store_image(shop, number) for number in range(3)]
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
-    pixels = images.load_pixels(rows, GEOMETRY)
+    pixels = open_images(shop).load_pixels(rows, GEOMETRY)
     assert pixels.shape == (3, 3, 32, 32)
-    shop.connections.store.write(example_location(shop.connections.artifacts, rows[0].content_hash), b"gone")
-    assert torch.equal(images.load_pixels(rows, GEOMETRY), pixels)
-
-
-def test_waits_for_another_process_that_decodes_the_same_rows(shop: Shop, tmp_path: Path) -> None:
-    stored = store_image(shop, 0)
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
-    pixels = images.load_pixels([stored], GEOMETRY)
-    path = next((tmp_path / "pixels").glob("*.npy"))
-    hidden = path.rename(tmp_path / "hidden.npy")
-    shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
-    with ThreadPoolExecutor(1) as pool, path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        waiting = pool.submit(images.load_pixels, [stored], GEOMETRY)
-        assert not wait([waiting], timeout=0.5).done
-        hidden.rename(path)
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        assert torch.equal(waiting.result(timeout=60), pixels)
-    assert list_pixels(tmp_path) == {path.name}
-
-
-def test_deletes_pixels_unused_for_long(shop: Shop, tmp_path: Path) -> None:
-    first, second, third = (store_image(shop, number) for number in range(3))
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
-    images.load_pixels([first], GEOMETRY)
-    (forgotten,) = list_pixels(tmp_path)
-    images.load_pixels([second], GEOMETRY)
-    long_ago = time.time() - (UNUSED_DAYS + 1) * 24 * 3600
-    for path in (tmp_path / "pixels").glob("*.npy"):
-        os.utime(path, (long_ago, long_ago))
-    images.load_pixels([second], GEOMETRY)
-    images.load_pixels([third], GEOMETRY)
-    assert len(list_pixels(tmp_path)) == 2
-    assert forgotten not in list_pixels(tmp_path)
+    for row, loaded in zip(rows, pixels.permute(0, 2, 3, 1).numpy(), strict=True):
+        decoded = open_images(shop).decode(row.content_hash, 2 * GEOMETRY.resize_to).pixels
+        assert np.array_equal(loaded, GEOMETRY.resize(Image.fromarray(decoded)))
 
 
 def test_shards_hold_the_pixels_as_jpegs(shop: Shop, tmp_path: Path) -> None:
     rows = [store_image(shop, number) for number in range(5)]
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
-    shards = images.load_shards(rows, GEOMETRY)
+    images = open_images(shop)
+    images.store_shards(rows, GEOMETRY, tmp_path / "shards")
+    shards = ImageShards(tmp_path / "shards", GEOMETRY.crop_to)
     assert len(shards) == 5
     difference = shards.decode([3, 1]).int() - images.load_pixels([rows[3], rows[1]], GEOMETRY).int()
     assert difference.abs().float().mean() < 6
 
 
-def test_reuses_cached_shards(shop: Shop, tmp_path: Path) -> None:
+def test_stored_shards_are_not_written_again(shop: Shop, tmp_path: Path) -> None:
     stored = store_image(shop, 0)
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
-    jpeg = images.load_shards([stored], GEOMETRY).read(0)
+    open_images(shop).store_shards([stored], GEOMETRY, tmp_path / "shards")
     shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
-    assert images.load_shards([stored], GEOMETRY).read(0) == jpeg
+    open_images(shop).store_shards([stored], GEOMETRY, tmp_path / "shards")
+    assert torch.is_tensor(ImageShards(tmp_path / "shards", GEOMETRY.crop_to).decode([0]))
+
+
+def test_waits_for_another_process_that_writes_the_same_shards(shop: Shop, tmp_path: Path) -> None:
+    stored, folder = store_image(shop, 0), tmp_path / "shards"
+    with ThreadPoolExecutor(1) as pool, folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = pool.submit(open_images(shop).store_shards, [stored], GEOMETRY, folder)
+        assert not wait([waiting], timeout=0.5).done
+        folder.mkdir()
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        waiting.result(timeout=60)
+    assert list(folder.iterdir()) == []
 
 
 def test_an_unreadable_image_leaves_no_shards(shop: Shop, tmp_path: Path) -> None:
     stored = store_image(shop, 0)
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
     shop.connections.store.write(example_location(shop.connections.artifacts, stored.content_hash), b"gone")
     with pytest.raises(PermanentError, match="was modified"):
-        images.load_shards([stored], GEOMETRY)
-    assert list((tmp_path / "shards").iterdir()) == []
-
-
-def test_deletes_shards_unused_for_long(shop: Shop, tmp_path: Path) -> None:
-    first, second = (store_image(shop, number) for number in range(2))
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, tmp_path)
-    images.load_shards([first], GEOMETRY)
-    long_ago = time.time() - (UNUSED_DAYS + 1) * 24 * 3600
-    os.utime(images.locate_shards([first], GEOMETRY), (long_ago, long_ago))
-    images.load_shards([second], GEOMETRY)
-    assert list((tmp_path / "shards").iterdir()) == [images.locate_shards([second], GEOMETRY)]
+        open_images(shop).store_shards([stored], GEOMETRY, tmp_path / "shards")
+    assert [path.name for path in tmp_path.iterdir()] == ["shards.lock"]

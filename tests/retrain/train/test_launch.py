@@ -14,12 +14,14 @@ from jobs.errors import RetryableError, TerminatedError
 from jobs.settings import PROJECT_ROOT
 
 COMMAND = """
-import sys
+import os, signal, sys
 from jobs.errors import JobError
 from jobs.retrain.train.launch import launch
+before = signal.getsignal(signal.SIGTERM), dict(os.environ)
 try:
     launch(sys.argv[1:], 2)
 except JobError as error:
+    assert (signal.getsignal(signal.SIGTERM), dict(os.environ)) == before
     print(f"error: {error}")
     sys.exit(error.exit_code)
 """

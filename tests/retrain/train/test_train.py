@@ -24,7 +24,7 @@ from jobs.models.checkpoint import hash_weights
 from jobs.models.registry import fetch_checkpoint
 from jobs.retrain.train.history import HISTORY_FILE
 from jobs.retrain.train.requests import ClassifierTraining, EncoderTraining, Hyperparameters
-from jobs.retrain.train.train import TrainingReport, _choose_folder, _hold_folder, train_candidate
+from jobs.retrain.train.train import ABANDONED_DAYS, TrainingReport, _choose_folder, _hold_folder, train_candidate
 from jobs.settings import PROJECT_ROOT
 from tests.retrain.train.training_contexts import write_small_clip
 
@@ -222,6 +222,21 @@ def test_a_run_that_another_process_trains_is_refused(labeled_shop: Shop, labele
     ):
         train_candidate(labeled_shop.connections, "run", snapshot_id, request)
     train_candidate(labeled_shop.connections, "run", snapshot_id, request)
+
+
+def test_what_abandoned_runs_stored_is_deleted(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
+    abandoned, running, recent = (
+        _choose_folder(labeled_shop.connections, name, "classifier") for name in ("abandoned", "running", "recent")
+    )
+    long_ago = time.time() - (ABANDONED_DAYS + 1) * 24 * 3600
+    for folder in (abandoned, running, recent):
+        (folder / "shards").mkdir(parents=True)
+    for folder in (abandoned, running):
+        os.utime(folder, (long_ago, long_ago))
+    request = ClassifierTraining(base, "backbone", HYPERPARAMETERS)
+    with _hold_folder(running):
+        train_candidate(labeled_shop.connections, "run", labeled.snapshot.snapshot_id, request)
+    assert set(recent.parent.iterdir()) == {running, recent}
 
 
 def test_an_unknown_snapshot_is_refused(labeled_shop: Shop, base: Path) -> None:

@@ -113,7 +113,7 @@ def test_the_best_epoch_is_saved_and_not_the_last(context: TrainingContext, base
     best = min(record.validation_loss for record in trained.history)
     classifier = load_classifier(tmp_path / "output", EXACT)
     rows = context.snapshot.part("validation")
-    pixels = context.images.load_shards(rows, classifier.preprocessing.geometry).decode(range(len(rows)))
+    pixels = context.load_shards(rows, classifier.preprocessing.geometry).decode(range(len(rows)))
     labels = torch.tensor([classifier.categories.index(row.category) for row in rows])
     with torch.inference_mode():
         logits = classifier.model(pixel_values=classifier.preprocessing.normalize(pixels, torch.float32)).logits

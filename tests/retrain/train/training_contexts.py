@@ -23,7 +23,7 @@ EXACT = choose_device("cpu", "fp32")
 def open_context(shop: Shop, labeled: LabeledSet, folder: Path) -> TrainingContext:
     """Store the images and open a context, as `train_candidate` does."""
     store_labeled_set(shop.connections, labeled)
-    images = SnapshotImages(shop.connections.store, shop.connections.artifacts, folder / "cache")
+    images = SnapshotImages(shop.connections.store, shop.connections.artifacts)
     return TrainingContext(labeled.snapshot, images, EXACT, folder / "checkpoints")
 
 
