@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from jobs.commands.options import give_examples
 from jobs.commands.terminal import show
 from jobs.local.airflow_services import AirflowOptions, choose_task_slots
 from jobs.local.ports import WantedPorts
@@ -35,7 +36,10 @@ stack_app = typer.Typer(
 app.add_typer(stack_app, name="stack")
 
 
-@stack_app.command("up")
+@stack_app.command(
+    "up",
+    epilog=give_examples("catalog stack up", "catalog stack up --no-airflow", "catalog stack up --airflow-port 8081"),
+)
 def stack_up(
     postgres_port: PostgresPortOption,
     s3_port: S3PortOption,
@@ -50,14 +54,14 @@ def stack_up(
     show(_format_status(status))
 
 
-@stack_app.command("status")
+@stack_app.command("status", epilog=give_examples("catalog stack status"))
 def stack_status() -> None:
     """Show the services, their addresses and the login."""
 
     show(_format_status(read_status(LOCAL_STACK_FOLDER)))
 
 
-@stack_app.command("down")
+@stack_app.command("down", epilog=give_examples("catalog stack down"))
 def stack_down() -> None:
     """Stop all services. Their data stay in .local/."""
     stop_stack(LOCAL_STACK_FOLDER)

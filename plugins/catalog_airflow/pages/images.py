@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
-from catalog_airflow.pages.templating import format_words, make_url, render_page
+from catalog_airflow.pages.templating import make_url, render_page
 from jobs.database.image_grid import ImageFilter, read_image_page
 from jobs.database.images import ImageObject, find_image_object
 from jobs.database.products import list_categories, read_product
@@ -27,6 +27,7 @@ from jobs.images.decode_pool import DecodePool
 from jobs.images.thumbnails import shrink_under_limits
 from jobs.settings import Settings
 from jobs.storage.locations import S3Uri
+from jobs.units import format_words
 
 IMAGES_SHOWN = 60
 SIMILAR_SHOWN = 12
