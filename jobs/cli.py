@@ -103,7 +103,7 @@ def list_commands(command: Any) -> list[Any]:
     return [leaf for subcommand in subcommands.values() for leaf in list_commands(subcommand)]
 
 
-def _show_progress_on_terminal() -> None:
+def show_progress_on_terminal() -> None:
     """If standard error is a terminal, show the progress of jobs there, and log lines above it."""
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         return
@@ -131,7 +131,7 @@ class LazyGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if name not in COMMANDS:
             return name, command, rest
-        _show_progress_on_terminal()
+        show_progress_on_terminal()
         return name, load_command(name), rest
 
 

@@ -85,6 +85,19 @@ DISPLAY: ContextVar[ShowProgress | None] = ContextVar("display", default=None)
 
 
 @contextmanager
+def show_progress(task: str) -> Iterator[Progress]:
+    """Show the progress of a task on the terminal, if there is one, without storing it."""
+    progress = Progress()
+    with _display(task, progress):
+        yield progress
+
+
+def _display(task: str, progress: Progress) -> AbstractContextManager[None]:
+    display = DISPLAY.get()
+    return display(task, progress) if display else nullcontext()
+
+
+@contextmanager
 def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Progress]:
     """Store and show the progress of a task while it runs, under the task's name in the DAG. Without a run, do neither.
 
@@ -95,13 +108,12 @@ def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Pro
         yield progress
         return
     is_over = threading.Event()
-    display = DISPLAY.get()
-    writer = _Writer(engine, run_id, task, progress, is_logged=display is None)
+    writer = _Writer(engine, run_id, task, progress, is_logged=DISPLAY.get() is None)
     # A daemon thread, so a hanging database does not keep the process alive.
     thread = threading.Thread(target=writer.write_until, args=(is_over,), name="progress", daemon=True)
     thread.start()
     try:
-        with display(task, progress) if display else nullcontext():
+        with _display(task, progress):
             yield progress
     finally:
         is_over.set()

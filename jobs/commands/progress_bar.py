@@ -53,13 +53,7 @@ def draw_bars(bars: Iterable[Bar], width: int) -> Table:
 
 def _draw_bar(bar: Bar, width: int, *, has_count: bool) -> Iterator[Text | ProgressBar]:
     yield Text(f" {bar.name}", style="bold")
-    progress = bar.progress
-    if progress is None:
-        yield ProgressBar(pulse=True, width=width)
-        yield Text("running")
-        yield from [Text()] * (4 if has_count else 3)
-        yield Text(f"{bar.seconds:.0f} s" if bar.seconds is not None else "", style="dim")
-        return
+    progress = bar.progress or JobProgress("running")
     yield ProgressBar(progress.total, progress.done, width, pulse=progress.total is None)
     yield Text(progress.stage)
     if has_count:
@@ -67,7 +61,10 @@ def _draw_bar(bar: Bar, width: int, *, has_count: bool) -> Iterator[Text | Progr
     yield Text(progress.describe_speed(), style="cyan")
     yield Text(f"epoch {progress.epoch}/{progress.epochs}" if progress.epoch else "")
     yield Text(progress.describe_loss())
-    yield Text(progress.describe_time_left(), style="cyan")
+    if time_left := progress.describe_time_left():
+        yield Text(time_left, style="cyan")
+    else:
+        yield Text(f"{bar.seconds:.0f} s" if bar.seconds is not None else "", style="dim")
 
 
 class TerminalProgress(logging.Handler):

@@ -17,8 +17,10 @@ _GAP = 2
 _MIN_LAST_WIDTH = 24
 MAX_ITEMS = 12
 """Maximum number of items of a list to print."""
-LEFT_OUT = frozenset({"read_seconds", "decode_seconds", "predict_seconds", "write_seconds", "approval_text"})
-"""Fields that are only for programs."""
+LEFT_OUT = frozenset(
+    {"read_seconds", "decode_seconds", "predict_seconds", "write_seconds", "approval_text", "decisions"}
+)
+"""Fields that are only for programs, or that the log has shown."""
 LABELS = {
     "entries": "images",
     "entries_by_reason": "images by reason",
