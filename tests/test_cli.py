@@ -253,6 +253,40 @@ def test_a_run_that_was_never_planned_is_named(shop: Shop) -> None:
     assert answer.error == "error: run 'nope' was never planned. There is no ingest run yet"
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("models", "show", "77"), "there is no model version 77. The existing ones are 2 (encoder), 1 (classifier)"),
+        (("build", "77"), "there is no model version 77. The existing ones are 2 (encoder), 1 (classifier)"),
+        (("rollback", "classifier", "--to", "77"), "choose a version that was live. The only one is 1"),
+        (("spaces", "drop", "9"), "there is no embedding space 9. There are none yet"),
+        (("tag-shard", "0", "--run", "x"), "run 'x' was never planned. There is no planned run yet"),
+        (("retag", "--run", "x"), "run 'x' was never planned. There is no retag run yet"),
+        (("evaluate", "encoder", "--run", "x"), "run 'x' has no trained encoder: "),
+        (("gate", "encoder", "--run", "x"), "No run has an evaluated encoder yet"),
+        (("promote", "encoder", "--run", "x"), "No run has an evaluated encoder yet"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else " ".join(part),
+)
+def test_what_does_not_exist_is_answered_with_what_does(
+    words: tuple[str, ...], answer: str, tagging_shop: Shop
+) -> None:
+    refused = run_job(*words, environment=tagging_shop.environment)
+    assert (refused.exit_code, refused.output) == (EXIT_PERMANENT, "")
+    assert answer in refused.error
+
+
+def test_a_training_without_its_snapshot_or_base_names_the_existing_ones(
+    tagging_shop: Shop, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    (tmp_path / "classifier").mkdir()
+    words = ("train", "classifier", "--run", "week", "--snapshot", "3f9a", "--base")
+    wrong_base = run_job(*words, str(tmp_path / "clasifier"), environment=tagging_shop.environment)
+    assert wrong_base.error == (f"error: --base={tmp_path / 'clasifier'}: no such directory. Did you mean classifier?")
+    wrong_snapshot = run_job(*words, str(tiny_models.classifier), environment=tagging_shop.environment)
+    assert wrong_snapshot.error == "error: there is no snapshot '3f9a'. Take one with `catalog snapshot`"
+
+
 def test_migrating_again_changes_nothing_and_says_so(database_url: str) -> None:
     answer = run_job("migrate", environment=make_environment(CATALOG_DATABASE_URL=database_url))
     assert answer.exit_code == 0

@@ -116,11 +116,9 @@ def resolve_base(base: str, setting: str, cache: Path) -> Path:
     folder = Path(base).expanduser()
     if not folder.is_dir():
         if not HUB_ID.fullmatch(base) or base.startswith((".", "/", "~")):
-            folders = [child for child in folder.parent.glob("*") if child.is_dir()]
-            raise ConfigurationError(
-                f"{setting}={base}: no such directory. "
-                f"{name_alternatives(folder, folders, f'{folder.parent} contains no directory')}"
-            )
+            names = [child.name for child in folder.parent.glob("*") if child.is_dir()]
+            alternatives = name_alternatives(folder.name, names, f"{folder.parent} contains no directory")
+            raise ConfigurationError(f"{setting}={base}: no such directory. {alternatives}")
         folder = download(base, setting)
     names = [path.name for path in folder.iterdir() if path.is_file()]
     weights = choose_weights(names)
