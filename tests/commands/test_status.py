@@ -2,11 +2,14 @@
 
 import json
 
+from sqlalchemy import text
+
 from fixtures.command_line import run_job, run_on_terminal
 from fixtures.shop import Shop
 from jobs.commands.status import CatalogStatus, format_sections, read_status
 from jobs.database.engine import open_reading
 from jobs.database.job_progress import JobProgress, upsert_job_progress
+from jobs.database.model_coverage import WaitingImages
 
 
 def read(shop: Shop) -> CatalogStatus:
@@ -32,6 +35,15 @@ def test_the_next_step_follows_the_state(tagging_shop: Shop) -> None:
     state = read(tagging_shop)
     assert (state.waiting.unread, state.waiting.untagged_share) == (2, 0)
     assert state.next_step == "`catalog ingest` tags the waiting images"
+
+
+def test_images_that_lost_their_tags_are_waiting(tagging_shop: Shop) -> None:
+    tagging_shop.put_images(4)
+    assert run_job("ingest", environment=tagging_shop.environment).exit_code == 0
+    assert read(tagging_shop).waiting == WaitingImages(0, 0.0)
+    with tagging_shop.connections.engine.begin() as connection:
+        connection.execute(text("DELETE FROM catalog.image_tags WHERE image_id = 1"))
+    assert read(tagging_shop).waiting == WaitingImages(0, 0.25)
 
 
 def test_runs_models_failures_and_jobs_are_on_the_screen(tagging_shop: Shop) -> None:
