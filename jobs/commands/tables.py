@@ -26,6 +26,7 @@ LABELS = {
     "entries_by_reason": "images by reason",
     "seconds": "duration",
     "estimated_seconds": "estimated duration",
+    "model_version_id": "version",
 }
 STATE_STYLES = {
     "succeeded": "green",
@@ -113,7 +114,9 @@ def format_value(name: str, value: Any) -> str:
 def _format_label(name: str) -> str:
     if name in LABELS:
         return LABELS[name]
-    return format_words(name.removesuffix("_uri").removesuffix("_seconds").removesuffix("_bytes"))
+    for suffix in ("_id", "_uri", "_seconds", "_bytes"):
+        name = name.removesuffix(suffix)
+    return format_words(name.removeprefix("is_"))
 
 
 def _format_number(name: str, value: float) -> str:
@@ -136,7 +139,7 @@ def _format_mapping(name: str, record: Mapping[str, Any]) -> str:
     parts = [
         f"{_format_label(key)} {format_value(key, value)}".removeprefix("duration ").removeprefix("share ")
         for key, value in record.items()
-        if key not in LEFT_OUT and value is not None and value not in ("", [], (), {}, 0)
+        if key not in LEFT_OUT and (value is False or (value is not None and value not in ("", [], (), {}, 0)))
     ]
     return ("\n" if are_records else ", ").join(parts) or "none"
 

@@ -65,3 +65,5 @@ def test_nested_records_are_short() -> None:
     )
     assert format_value("shards", list(range(14))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 2 more"
     assert format_value("created", []) == ""
+    promotion = {"kind": "classifier", "model_version_id": 3, "replaced_version_id": None, "is_live": False}
+    assert format_value("promotions", [promotion, promotion]) == "\n".join(["kind classifier, version 3, live no"] * 2)
