@@ -33,6 +33,9 @@ COPY sql sql
 COPY plugins plugins
 COPY dags dags
 COPY jobs jobs
+# The command `catalog`. setuptools, which builds it, is among the requirements.
+COPY pyproject.toml ./
+RUN uv pip install --system --no-deps --no-build-isolation --editable .
 
 USER 10001:10001
-CMD ["python", "-m", "jobs", "--help"]
+CMD ["catalog", "--help"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.cli import run_app
+from jobs.cli import run_app, show_progress_on_terminal
 from jobs.commands.local import AirflowPortOption, PostgresPortOption, QueryPortOption, S3PortOption
 from jobs.commands.terminal import show
 
@@ -27,6 +27,7 @@ def demo(
     from demo.demo import run_demo
     from jobs.local.ports import WantedPorts
 
+    show_progress_on_terminal()
     run_demo(show, WantedPorts(postgres_port, s3_port, airflow_port, query_port), photos)
 
 

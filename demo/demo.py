@@ -239,10 +239,10 @@ def _show_results(demo: _Demo, status: StackStatus) -> None:
     product_id = _choose_product(demo.connections)
     if query is not None:
         demo.write(f"\nSELECT * FROM catalog.search_products('{query}', k => 5);")
-        show_text_search(demo.connections, query, 5, None, demo.files.text_sheet, demo.write)
+        show_text_search(demo.connections, query, 5, None, demo.files.text_sheet)
     if product_id is not None:
         demo.write(f"\nSELECT * FROM catalog.similar_products('{product_id}', k => 5);")
-        show_similar_products(demo.connections, product_id, 5, None, demo.files.product_sheet, demo.write)
+        show_similar_products(demo.connections, product_id, 5, None, demo.files.product_sheet)
     with demo.connections.engine.connect() as connection:
         rows = connection.exec_driver_sql(COUNT_CATEGORIES).all()
     if rows:

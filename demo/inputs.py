@@ -13,6 +13,7 @@ from jobs.database.model_versions import MODEL_KINDS, ModelKind
 from jobs.errors import ConfigurationError
 from jobs.local.stack_files import write_private_file
 from jobs.models.checkpoint import resolve_base
+from jobs.progress import show_progress
 from jobs.scratch import open_scratch
 from jobs.settings import Settings
 from jobs.storage.locations import S3Uri
@@ -117,12 +118,13 @@ def upload_images(connections: Connections, images: DemoImages) -> int:
     store, source = connections.store, connections.source
     present = {item.key: item.etag for page in store.list_pages(source) for item in page}
     uploaded = 0
-    for path in images.files:
-        key = source.key + path.relative_to(images.folder).as_posix()
-        # The local endpoint's ETags are MD5 sums.
-        if present.get(key) != hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest():
-            store.upload(path, S3Uri(source.bucket, key))
-            uploaded += 1
+    with show_progress("upload") as progress:
+        for path in progress.track("uploading images", images.files, len(images.files)):
+            key = source.key + path.relative_to(images.folder).as_posix()
+            # The local endpoint's ETags are MD5 sums.
+            if present.get(key) != hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest():
+                store.upload(path, S3Uri(source.bucket, key))
+                uploaded += 1
     return uploaded
 
 

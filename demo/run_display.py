@@ -9,18 +9,16 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from jobs.commands.progress_bar import Bar, draw_bars
 from jobs.database.job_progress import JobProgress
 
 PROGRESS_SECONDS = 10.0
 """Interval between plain lines about a running task."""
 _ENDS = frozenset({"success", "failed", "skipped", "up_for_retry"})
 _STYLES = {"success": "green", "failed": "red", "up_for_retry": "yellow"}
-_FIGURES_WIDTH = 46
-"""Width of the columns for speed, epoch, loss and time left. Name, stage and bar share the rest of the line."""
 
 Write = Callable[[str], None]
 
@@ -123,23 +121,12 @@ class LiveDisplay:
                 self._console.print(Text(f"   {_describe_state(task)}", style=style), soft_wrap=True)
         self._live.update(self._draw(view), refresh=True)
 
-    def _draw(self, view: RunView) -> Table:
-        table = Table.grid(padding=(0, 1))
+    def _draw(self, view: RunView) -> Table | Text:
         if not view.running:
             waiting = [task.name for task in view.tasks if task.state in {"queued", "scheduled", "up_for_retry"}]
-            table.add_row(Text(f" waiting for {', '.join(waiting) or 'Airflow'}", style="dim"))
-            return table
-        name_width = 1 + max(len(task.name) for task in view.running)
-        rest = max(0, self._console.width - name_width - _FIGURES_WIDTH)
-        bar_width = max(4, min(30, rest // 3))
-        table.add_column(no_wrap=True, min_width=name_width)
-        table.add_column(width=bar_width)
-        table.add_column(no_wrap=True, max_width=max(8, rest - bar_width))
-        for _ in range(4):
-            table.add_column(no_wrap=True)
-        for task in view.running:
-            table.add_row(*_draw_task(task, bar_width))
-        return table
+            return Text(f" waiting for {', '.join(waiting) or 'Airflow'}", style="dim")
+        bars = [Bar(task.name, task.progress, task.seconds) for task in view.running]
+        return draw_bars(bars, self._console.width)
 
 
 class _StateChanges:
@@ -158,20 +145,3 @@ class _StateChanges:
 def _describe_state(task: TaskView) -> str:
     seconds = f", {task.seconds:.0f} s" if task.seconds is not None and task.state in {"success", "failed"} else ""
     return f"{task.name}: {task.state}{seconds}"
-
-
-def _draw_task(task: TaskView, bar_width: int) -> Iterator[Text | ProgressBar]:
-    yield Text(f" {task.name}", style="bold")
-    progress = task.progress
-    if progress is None:
-        yield ProgressBar(pulse=True, width=bar_width)
-        yield Text("running")
-        yield from (Text(), Text(), Text())
-        yield Text(f"{task.seconds:.0f} s" if task.seconds is not None else "", style="dim")
-        return
-    yield ProgressBar(progress.total, progress.done, bar_width, pulse=progress.total is None)
-    yield Text(progress.stage)
-    yield Text(progress.describe_speed(), style="cyan")
-    yield Text(f"epoch {progress.epoch}/{progress.epochs}" if progress.epoch else "")
-    yield Text(progress.describe_loss())
-    yield Text(progress.describe_time_left(), style="cyan")

@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import SupportsFloat, TypeVar
 
 import psycopg2
@@ -78,10 +79,27 @@ class Progress:
 SILENT = Progress()
 """Progress that is not stored."""
 
+ShowProgress = Callable[[str, Progress], AbstractContextManager[None]]
+DISPLAY: ContextVar[ShowProgress | None] = ContextVar("display", default=None)
+"""Shows the progress of a task to the user during a block. None if there is no terminal."""
+
+
+@contextmanager
+def show_progress(task: str) -> Iterator[Progress]:
+    """Show the progress of a task on the terminal, if there is one, without storing it."""
+    progress = Progress()
+    with _display(task, progress):
+        yield progress
+
+
+def _display(task: str, progress: Progress) -> AbstractContextManager[None]:
+    display = DISPLAY.get()
+    return display(task, progress) if display else nullcontext()
+
 
 @contextmanager
 def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Progress]:
-    """Store the progress of a task while it runs, under the task's name in the DAG. Without a run, store nothing.
+    """Store and show the progress of a task while it runs, under the task's name in the DAG. Without a run, do neither.
 
     An unavailable database neither ends nor delays the job. Reports are then lost, and this is logged once.
     """
@@ -90,12 +108,13 @@ def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Pro
         yield progress
         return
     is_over = threading.Event()
-    writer = _Writer(engine, run_id, task, progress)
+    writer = _Writer(engine, run_id, task, progress, is_logged=DISPLAY.get() is None)
     # A daemon thread, so a hanging database does not keep the process alive.
     thread = threading.Thread(target=writer.write_until, args=(is_over,), name="progress", daemon=True)
     thread.start()
     try:
-        yield progress
+        with _display(task, progress):
+            yield progress
     finally:
         is_over.set()
         thread.join(CLOSE_SECONDS)
@@ -104,11 +123,12 @@ def open_progress(engine: Engine, run_id: str | None, task: str) -> Iterator[Pro
 class _Writer:
     """Write the latest report every 1.5 s, and delete it at the end."""
 
-    def __init__(self, engine: Engine, run_id: str, task: str, progress: Progress) -> None:
+    def __init__(self, engine: Engine, run_id: str, task: str, progress: Progress, *, is_logged: bool) -> None:
         self._engine = engine
         self._run_id = run_id
         self._task = task
         self._progress = progress
+        self._is_logged = is_logged
         self._started = time.monotonic()
         self._has_failed = False
 
@@ -121,7 +141,7 @@ class _Writer:
                 continue
             self._store(latest)
             written = latest
-            if now - logged >= LOG_SECONDS:
+            if self._is_logged and now - logged >= LOG_SECONDS:
                 log.info("%s: %s", self._task, latest.describe())
                 logged = now
         if written is not None:

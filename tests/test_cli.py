@@ -1,48 +1,24 @@
 """The command line as a scheduler and a person meet it: exit codes, one line for each fault, JSON on request."""
 
 import json
+import shlex
 import socket
 from collections.abc import Iterator
+from contextvars import copy_context
 from importlib import import_module
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
-from typer.main import get_group
+from typer.core import TyperCommand
+from typer.main import get_command, get_group
 
 from fixtures.command_line import run_job, run_process
 from fixtures.shop import CATEGORIES, Shop, TinyModels, make_image
-from jobs.cli import COMMANDS as LISTED
-from jobs.cli import load_command
+from jobs.cli import COMMANDS, GROUPS, PROGRAM, app, list_commands, load_command
 from jobs.errors import EXIT_PERMANENT, EXIT_RETRY
 
-COMMANDS = (
-    "migrate",
-    "ingest",
-    "discover",
-    "tag-shard",
-    "publish",
-    "report",
-    "import-labels",
-    "snapshot",
-    "train",
-    "evaluate",
-    "gate",
-    "promote",
-    "retrain",
-    "plan-retag",
-    "complete-retag",
-    "retag",
-    "rollback",
-    "models",
-    "spaces",
-    "embed-text",
-    "search",
-    "similar",
-    "serve",
-    "stack",
-    "settings",
-)
 WRONG_USAGE = 2
 
 
@@ -87,18 +63,19 @@ def test_a_process_gives_the_exit_code_and_streams_of_its_command(closed_port: i
     assert endings == {0: on_output, WRONG_USAGE: on_errors, EXIT_PERMANENT: on_errors, EXIT_RETRY: on_errors}
 
 
-def test_help_lists_every_command() -> None:
+def test_help_lists_every_command_in_its_group() -> None:
     answer = run_job("--help", environment={})
     assert answer.exit_code == 0
-    listed = [line.strip("│ ").partition(" ")[0] for line in answer.output.splitlines()]
-    assert [word for word in listed if word in COMMANDS] == list(COMMANDS)
+    lines = [line.strip("│╭╰─╮╯ ") for line in answer.output.splitlines()]
+    wanted = [word for group, commands in GROUPS.items() for word in (group, *commands)]
+    assert [word for line in lines for word in wanted if line == word or line.startswith(f"{word}  ")] == wanted
 
 
-@pytest.mark.parametrize("command", LISTED)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_is_the_listed_one(command: str) -> None:
-    module, text = LISTED[command]
+    module, text = COMMANDS[command]
     assert load_command(command).help == text
-    listed = {name for name, (other, _) in LISTED.items() if other == module}
+    listed = {name for name, (other, _) in COMMANDS.items() if other == module}
     assert get_group(import_module(f"jobs.commands.{module}").app).commands.keys() == listed
 
 
@@ -107,6 +84,29 @@ def test_every_command_explains_itself(command: str) -> None:
     answer = run_job(command, "--help", environment={})
     assert answer.exit_code == 0
     assert "Usage: python -m jobs" in answer.output
+
+
+LEAVES = [leaf for command in COMMANDS for leaf in list_commands(load_command(command))]
+EXAMPLES = [(leaf.name, example) for leaf in LEAVES for example in str(leaf.epilog).splitlines()[1:]]
+
+
+def test_every_command_has_an_example() -> None:
+    assert {name for name, _ in EXAMPLES} == {leaf.name for leaf in LEAVES}
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES)
+def test_an_example_is_a_correct_command_line(
+    name: str, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").touch()
+    (tmp_path / "images").mkdir()
+    prompt, program, *words = shlex.split(example)
+    assert (prompt, program) == ("$", PROGRAM)
+    parsed = []
+    with patch.object(TyperCommand, "invoke", lambda command, _: parsed.append(command.name)):
+        copy_context().run(get_command(app).main, words, prog_name=program, standalone_mode=False)
+    assert parsed == [name]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,7 @@ def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     assert (answer.exit_code, answer.output, len(answer.messages)) == (EXIT_PERMANENT, "", 1)
     assert name in answer.error
     assert "hush" not in answer.error
+    assert "Value error" not in answer.error
 
 
 @pytest.mark.parametrize("words", [("gate", "classifier", "--run", "1"), ("retrain",)], ids=" ".join)
@@ -250,7 +251,41 @@ def test_a_wrong_base_is_refused_before_anything_is_trained(
 def test_a_run_that_was_never_planned_is_named(shop: Shop) -> None:
     answer = run_job("report", "--run", "nope", environment=shop.environment)
     assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
-    assert answer.error == "error: run 'nope' was never planned"
+    assert answer.error == "error: run 'nope' was never planned. There is no ingest run yet"
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("models", "show", "77"), "there is no model version 77. The existing ones are 2 (encoder), 1 (classifier)"),
+        (("build", "77"), "there is no model version 77. The existing ones are 2 (encoder), 1 (classifier)"),
+        (("rollback", "classifier", "--to", "77"), "choose a version that was live. The only one is 1"),
+        (("spaces", "drop", "9"), "there is no embedding space 9. There are none yet"),
+        (("tag-shard", "0", "--run", "x"), "run 'x' was never planned. There is no planned run yet"),
+        (("retag", "--run", "x"), "run 'x' was never planned. There is no retag run yet"),
+        (("evaluate", "encoder", "--run", "x"), "run 'x' has no trained encoder: "),
+        (("gate", "encoder", "--run", "x"), "No run has an evaluated encoder yet"),
+        (("promote", "encoder", "--run", "x"), "No run has an evaluated encoder yet"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else " ".join(part),
+)
+def test_what_does_not_exist_is_answered_with_what_does(
+    words: tuple[str, ...], answer: str, tagging_shop: Shop
+) -> None:
+    refused = run_job(*words, environment=tagging_shop.environment)
+    assert (refused.exit_code, refused.output) == (EXIT_PERMANENT, "")
+    assert answer in refused.error
+
+
+def test_a_training_without_its_snapshot_or_base_names_the_existing_ones(
+    tagging_shop: Shop, tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    (tmp_path / "classifier").mkdir()
+    words = ("train", "classifier", "--run", "week", "--snapshot", "3f9a", "--base")
+    wrong_base = run_job(*words, str(tmp_path / "clasifier"), environment=tagging_shop.environment)
+    assert wrong_base.error == (f"error: --base={tmp_path / 'clasifier'}: no such directory. Did you mean classifier?")
+    wrong_snapshot = run_job(*words, str(tiny_models.classifier), environment=tagging_shop.environment)
+    assert wrong_snapshot.error == "error: there is no snapshot '3f9a'. Take one with `catalog snapshot`"
 
 
 def test_migrating_again_changes_nothing_and_says_so(database_url: str) -> None:

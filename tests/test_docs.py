@@ -39,7 +39,7 @@ def test_pages_for_a_first_reading_stay_short(document: str, max_lines: int) -> 
 @each_document
 def test_commands_exist(document: Path) -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    called = re.findall(r"python -m jobs ([a-z][a-z-]+)", document.read_text(encoding="utf-8"))
+    called = re.findall(r"(?:python -m jobs|[`/]catalog) ([a-z][a-z-]+)", document.read_text(encoding="utf-8"))
     assert set(called) <= set(commands)
 
 

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import RunOption
+from jobs.commands.options import RunOption, give_examples
 from jobs.commands.terminal import print_report
 from jobs.connections import connect
+from jobs.database.tagging_runs import require_shard
 from jobs.ingest.ingest import ingest as ingest_catalog
 from jobs.ingest.plan import IngestOptions, plan_run, preview_run
 from jobs.ingest.publish import publish_run
@@ -27,7 +28,14 @@ RetryOption = Annotated[
 PlanOption = Annotated[bool, typer.Option("--plan", help="Print what would be done and why, without writing anything.")]
 
 
-@app.command()
+@app.command(
+    epilog=give_examples(
+        "catalog ingest",
+        "catalog ingest --plan",
+        "catalog ingest --source s3://images/summer/ --limit 1000",
+        "catalog ingest --retry-failed",
+    )
+)
 def ingest(
     source: SourceOption = None,
     limit: LimitOption = None,
@@ -42,7 +50,7 @@ def ingest(
         print_report(preview_run(connections, options) if plan else ingest_catalog(connections, options))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog discover --run night-1", "catalog discover --run night-1 --plan"))
 def discover(
     run: RunOption,
     source: SourceOption = None,
@@ -57,21 +65,23 @@ def discover(
         print_report(preview_run(connections, options) if plan else plan_run(connections, run, options))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog tag-shard 3 --run night-1"))
 def tag_shard(shard: Annotated[int, typer.Argument(min=0, help="Number of the shard.")], run: RunOption) -> None:
     """Stages 3 to 6: read, decode, predict and write one shard. A repeated call resumes it."""
     with connect(load_settings()) as connections:
+        with connections.engine.connect() as connection:
+            require_shard(connection, run, shard)
         print_report(ShardTagger(connections, device_index=shard).tag(run, [shard])[0])
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog publish --run night-1"))
 def publish(run: RunOption) -> None:
     """Stage 7: update the product tags and the vector index, and make the space live."""
     with connect(load_settings()) as connections:
         print_report(publish_run(connections.engine, run))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog report --run night-1"))
 def report(run: RunOption) -> None:
     """Stage 8: summarize a run, store its report and check it against the limits."""
     with connect(load_settings()) as connections:

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.commands.terminal import show
+from jobs.commands.options import give_examples
+from jobs.commands.terminal import print_text, show
 from jobs.local.airflow_services import AirflowOptions, choose_task_slots
 from jobs.local.ports import WantedPorts
 from jobs.local.stack import StackStatus, read_status, start_stack, stop_stack
@@ -35,7 +36,10 @@ stack_app = typer.Typer(
 app.add_typer(stack_app, name="stack")
 
 
-@stack_app.command("up")
+@stack_app.command(
+    "up",
+    epilog=give_examples("catalog stack up", "catalog stack up --no-airflow", "catalog stack up --airflow-port 8081"),
+)
 def stack_up(
     postgres_port: PostgresPortOption,
     s3_port: S3PortOption,
@@ -47,21 +51,26 @@ def stack_up(
     uses_stack = not names_locations()
     options = AirflowOptions(pool_slots=choose_task_slots(), jobs_use_stack=uses_stack) if airflow else None
     status = start_stack(LOCAL_STACK_FOLDER, WantedPorts(postgres_port, s3_port, airflow_port, query_port), options)
-    show(_format_status(status))
+    _print_status(status)
 
 
-@stack_app.command("status")
+@stack_app.command("status", epilog=give_examples("catalog stack status"))
 def stack_status() -> None:
     """Show the services, their addresses and the login."""
+    _print_status(read_status(LOCAL_STACK_FOLDER))
 
-    show(_format_status(read_status(LOCAL_STACK_FOLDER)))
 
-
-@stack_app.command("down")
+@stack_app.command("down", epilog=give_examples("catalog stack down"))
 def stack_down() -> None:
     """Stop all services. Their data stay in .local/."""
     stop_stack(LOCAL_STACK_FOLDER)
     show("the local stack is down; its data remains in .local/")
+
+
+def _print_status(status: StackStatus) -> None:
+    services = {service.name: service.pid for service in status.services}
+    # Without the password, because JSON often ends up in logs.
+    print_text({"services": services, "airflow_url": status.airflow_url}, _format_status(status))
 
 
 def _format_status(status: StackStatus) -> str:

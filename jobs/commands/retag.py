@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.options import KindArgument, RunOption
+from jobs.commands.options import KindArgument, RunOption, give_examples
 from jobs.commands.terminal import print_report
 from jobs.connections import connect
 from jobs.database.tagging_runs import require_run
@@ -17,21 +17,21 @@ from jobs.settings import load_settings
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog plan-retag --run retag-1"))
 def plan_retag(run: RunOption) -> None:
     """Find the images that the champions have not tagged, and write the manifest of a run."""
     with connect(load_settings()) as connections:
         print_report(plan(connections, run))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog complete-retag --run retag-1"))
 def complete_retag(run: RunOption) -> None:
     """Tag images that arrived during the retag, and switch to the champions in one transaction."""
     with connect(load_settings()) as connections:
         print_report(complete(connections, run))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog retag", "catalog retag --run retag-20260131T020000.000000Z"))
 def retag(
     run: Annotated[str | None, typer.Option(help="Resume this unfinished run.")] = None,
 ) -> None:
@@ -43,7 +43,11 @@ def retag(
         print_report(retag_catalog(connections, run))
 
 
-@app.command()
+@app.command(
+    epilog=give_examples(
+        "catalog rollback classifier", 'catalog rollback encoder --to 3 --by anna --reason "worse results for shoes"'
+    )
+)
 def rollback(
     kind: KindArgument,
     to: Annotated[int | None, typer.Option(help="Version to switch back to; by default the previous one.")] = None,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from jobs.commands.options import Kind, KindArgument, RunOption
+from jobs.commands.options import Kind, KindArgument, RunOption, give_examples
 from jobs.commands.terminal import print_report
 from jobs.connections import Connections, connect
 from jobs.models.checkpoint import resolve_base
@@ -41,7 +41,11 @@ ProcessesOption = Annotated[
 PromoterOption = Annotated[str, typer.Option("--by", help="Name to record in catalog.promotions.")]
 
 
-@app.command()
+@app.command(
+    epilog=give_examples(
+        "catalog import-labels csv labels.csv", "catalog import-labels folders images/ --name summer --prune"
+    )
+)
 def import_labels(
     format_name: Annotated[
         str,
@@ -56,7 +60,7 @@ def import_labels(
         print_report(import_all(connections, format_name, source, name, prune))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog build 4", "catalog build 4 --again"))
 def build(
     version: Annotated[int, typer.Argument(help="Number of the version in `models list`.")],
     again: Annotated[bool, typer.Option("--again", help="Replace the builds, for example if files were lost.")] = False,
@@ -69,7 +73,7 @@ def build(
         print_report(report or {"made": False})
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog snapshot"))
 def snapshot() -> None:
     """Freeze all labels into a dataset: drop duplicates and split it by group."""
     settings = load_settings()
@@ -77,7 +81,12 @@ def snapshot() -> None:
         print_report(take_snapshot(connections, SnapshotSettings.from_settings(settings)))
 
 
-@app.command()
+@app.command(
+    epilog=give_examples(
+        "catalog train classifier --run week-1 --snapshot 3f9a",
+        "catalog train encoder --run week-1 --snapshot 3f9a --epochs 3 --freeze early",
+    )
+)
 def train(
     kind: KindArgument,
     run: RunOption,
@@ -108,13 +117,13 @@ def train(
         from_scratch=from_scratch,
     )
     settings = load_settings()
-    request = _make_request(settings, kind, base, options)
+    request = _make_request(settings, kind, base, "--base", options)
     _train_on_all_gpus(settings, run, snapshot, request, options, processes)
     with run_as_launched(), connect(settings) as connections:
         print_report(train_candidate(connections, run, snapshot, request))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog optimize classifier --run week-1"))
 def optimize(kind: KindArgument, run: RunOption) -> None:
     """Search for the fastest build of a candidate that passes the fidelity gate."""
     from jobs.retrain.optimize.optimize import optimize_candidate
@@ -123,7 +132,7 @@ def optimize(kind: KindArgument, run: RunOption) -> None:
         print_report(optimize_candidate(connections, run, kind, _load_policy(connections)))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog evaluate classifier --run week-1"))
 def evaluate(kind: KindArgument, run: RunOption) -> None:
     """Score candidate and champion on the same test images, and benchmark the artifact."""
     from jobs.retrain.evaluate.evaluate import evaluate_candidate
@@ -132,21 +141,21 @@ def evaluate(kind: KindArgument, run: RunOption) -> None:
         print_report(evaluate_candidate(connections, run, kind))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog gate classifier --run week-1"))
 def gate(kind: KindArgument, run: RunOption) -> None:
     """Decide whether a candidate may be promoted, and write its evaluation page."""
     with connect(load_settings()) as connections:
         print_report(decide_gates(connections, run, kind, _load_policy(connections)))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog promote classifier --run week-1 --by anna"))
 def promote(kind: KindArgument, run: RunOption, by: PromoterOption = "model_retrain") -> None:
     """Make a candidate that passed its gates the champion, if the champion is unchanged."""
     with connect(load_settings()) as connections:
         print_report(promote_candidate(connections, run, kind, by))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog decide 12"))
 def decide(
     decision: Annotated[int, typer.Argument(help="Number of the decision in catalog.champion_decisions.")],
 ) -> None:
@@ -155,7 +164,7 @@ def decide(
         print_report(carry_out_decision(connections, decision))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog adopt encoder", "catalog adopt encoder openai/clip-vit-base-patch32"))
 def adopt(
     kind: Annotated[Literal["encoder"], typer.Argument(help="encoder.")],
     base: Annotated[str | None, typer.Argument(help="Directory or hub id instead of CATALOG_ENCODER_BASE.")] = None,
@@ -168,7 +177,13 @@ def adopt(
         print_report(adopt_encoder(connections, base, by, _load_policy(connections)))
 
 
-@app.command()
+@app.command(
+    epilog=give_examples(
+        "catalog retrain",
+        "catalog retrain --kinds classifier --budget-minutes 30",
+        "catalog retrain --run retrain-20260131T020000.000000Z",
+    )
+)
 def retrain(
     kinds: Annotated[Literal["both", "classifier", "encoder"], typer.Option(help="What to train.")] = "both",
     run: Annotated[str | None, typer.Option(help="Resume this unfinished run.")] = None,
@@ -215,7 +230,7 @@ def retrain(
     settings = load_settings()
 
     def make(kind: Kind) -> TrainingRequest:
-        return _make_request(settings, kind, bases[kind], options[kind])
+        return _make_request(settings, kind, bases[kind], f"--{kind}-base", options[kind])
 
     with connect(settings) as connections:
 
@@ -231,11 +246,14 @@ def _load_policy(connections: Connections) -> GatePolicy:
     return load_gate_policy(connections.settings.training.gate_policy)
 
 
-def _make_request(settings: Settings, kind: Kind, base: str | None, options: TrainingOptions) -> TrainingRequest:
+def _make_request(
+    settings: Settings, kind: Kind, base: str | None, base_option: str, options: TrainingOptions
+) -> TrainingRequest:
     from jobs.models.device import choose_device
 
     configured = settings.training.classifier_base if kind == "classifier" else settings.training.encoder_base
-    folder = resolve_base(base or configured, f"CATALOG_{kind.upper()}_BASE", settings.locations.model_cache)
+    origin = base_option if base else f"CATALOG_{kind.upper()}_BASE"
+    folder = resolve_base(base or configured, origin, settings.locations.model_cache)
     device = choose_device(settings.compute.device, settings.compute.precision)
     return make_request(kind, folder, options, device.is_cuda)
 

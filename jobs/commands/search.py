@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from jobs.commands.terminal import print_report, show
+from jobs.commands.options import give_examples
+from jobs.commands.terminal import is_json_chosen, print_report, print_text, show
 from jobs.connections import Connections, connect
 from jobs.database.images import find_first_image, find_image_object
+from jobs.database.products import require_category, require_product
 from jobs.database.search import ProductHit, search_by_product
 from jobs.errors import ConfigurationError, PermanentError
 from jobs.search.by_text import embed_text_query, find_products_by_text
@@ -25,7 +27,7 @@ CountOption = Annotated[int, typer.Option("-k", min=1, help="Number of results."
 SheetOption = Annotated[Path | None, typer.Option("--png", help="Write the results with their images to this file.")]
 
 
-@app.command()
+@app.command(epilog=give_examples('catalog embed-text "red dress"'))
 def embed_text(query_text: Annotated[str, typer.Argument(help="Text to search for in SQL.")]) -> None:
     """Store the vector of a text, for catalog.search_products in SQL."""
     with connect(load_settings()) as connections:
@@ -33,7 +35,13 @@ def embed_text(query_text: Annotated[str, typer.Argument(help="Text to search fo
     print_report({"query_text": query_text, "is_new": is_new})
 
 
-@app.command()
+@app.command(
+    epilog=give_examples(
+        'catalog search "red dress"',
+        'catalog search "red dress" -k 5 --category dress --png result.png',
+        "catalog search",
+    )
+)
 def search(
     query_text: Annotated[str | None, typer.Argument(help="Text to search for. Without it, a prompt opens.")] = None,
     k: CountOption = 10,
@@ -43,12 +51,12 @@ def search(
     """Search products by text."""
     with connect(load_settings()) as connections:
         if query_text is None:
-            prompt_for_searches(connections, k, category, partial(input, "search> "), show)
+            prompt_for_searches(connections, k, category, partial(input, "search> "))
         else:
-            show_text_search(connections, query_text, k, category, png, show)
+            show_text_search(connections, query_text, k, category, png)
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog similar sku1", "catalog similar sku1 -k 5 --png similar.png"))
 def similar(
     product_id: Annotated[str, typer.Argument(help="Product to compare with.")],
     k: CountOption = 10,
@@ -57,34 +65,30 @@ def similar(
 ) -> None:
     """Find products that look like another product."""
     with connect(load_settings()) as connections:
-        show_similar_products(connections, product_id, k, category, png, show)
-
-
-Write = Callable[[str], None]
+        show_similar_products(connections, product_id, k, category, png)
 
 
 def show_text_search(
-    connections: Connections, query_text: str, k: int, category: str | None, sheet: Path | None, write: Write
+    connections: Connections, query_text: str, k: int, category: str | None, sheet: Path | None
 ) -> None:
     """Print the results for one text."""
     load_encoder = partial(load_text_embedder, connections)
     hits = find_products_by_text(connections.engine, load_encoder, query_text, k, category)
-    _show(connections, SearchQuery(query_text), hits, sheet, write)
+    _show(connections, SearchQuery(query_text), hits, category, sheet)
 
 
 def show_similar_products(
-    connections: Connections, product_id: str, k: int, category: str | None, sheet: Path | None, write: Write
+    connections: Connections, product_id: str, k: int, category: str | None, sheet: Path | None
 ) -> None:
     """Print the products that look like another one."""
     with connections.engine.connect() as connection:
+        require_product(connection, product_id)
         hits = search_by_product(connection, product_id, k, category)
         image_id = find_first_image(connection, product_id)
-    _show(connections, SearchQuery(f"like {product_id}", image_id), hits, sheet, write)
+    _show(connections, SearchQuery(f"like {product_id}", image_id), hits, category, sheet)
 
 
-def prompt_for_searches(
-    connections: Connections, k: int, category: str | None, ask: Callable[[], str], write: Write
-) -> None:
+def prompt_for_searches(connections: Connections, k: int, category: str | None, ask: Callable[[], str]) -> None:
     """Search for one text after another until an empty line or the end of the input. A refused text is reported."""
     load_encoder = cache(partial(load_text_embedder, connections))
     while True:
@@ -95,9 +99,11 @@ def prompt_for_searches(
         if not query_text:
             return
         try:
-            write(format_hits(find_products_by_text(connections.engine, load_encoder, query_text, k, category)))
+            hits = find_products_by_text(connections.engine, load_encoder, query_text, k, category)
         except PermanentError as error:
-            write(f"error: {error}")
+            show(f"error: {error}")
+        else:
+            _print_hits(connections, hits, category)
 
 
 def format_hits(hits: Sequence[ProductHit]) -> str:
@@ -113,10 +119,21 @@ def _format_hit(rank: int, hit: ProductHit, width: int) -> str:
     return f"{rank:3d}. {hit.similarity:.3f}  {hit.product_id:<{width}}  {hit.category or '-':<12}  {name}".rstrip()
 
 
+def _print_hits(connections: Connections, hits: Sequence[ProductHit], category: str | None) -> None:
+    if category is not None and not hits:
+        with connections.engine.connect() as connection:
+            require_category(connection, category)
+    print_text(hits, format_hits(hits))
+
+
 def _show(
-    connections: Connections, query: SearchQuery, hits: Sequence[ProductHit], sheet: Path | None, write: Write
+    connections: Connections,
+    query: SearchQuery,
+    hits: Sequence[ProductHit],
+    category: str | None,
+    sheet: Path | None,
 ) -> None:
-    write(format_hits(hits))
+    _print_hits(connections, hits, category)
     if sheet is None:
         return
 
@@ -131,4 +148,5 @@ def _show(
         render_contact_sheet(query, hits, read_image).save(sheet, format="PNG")
     except OSError as error:
         raise ConfigurationError(f"cannot write {sheet}: {error.strerror}") from None
-    write(f"contact sheet: {sheet}")
+    if not is_json_chosen():
+        show(f"contact sheet: {sheet}")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
+from jobs.commands.options import give_examples
 from jobs.commands.terminal import show
 from jobs.settings import GROUPS, HOME, PREFIX, PROJECT_ROOT, VARIABLES
 
@@ -19,7 +20,7 @@ END = "# --- End of the generated part ---\n"
 WIDTH = 120
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog settings"))
 def settings(
     write: Annotated[bool, typer.Option("--write", help="Update .env.example and docker-compose.yaml.")] = False,
 ) -> None:

@@ -2,6 +2,7 @@
 
 import typer
 
+from jobs.commands.options import give_examples
 from jobs.commands.terminal import print_report
 from jobs.database.migrations import migrate as migrate_database
 from jobs.settings import load_settings
@@ -11,13 +12,13 @@ from jobs.storage.object_store import create_missing_buckets
 app = typer.Typer()
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog migrate"))
 def migrate() -> None:
     """Create or upgrade the schema in CATALOG_DATABASE_URL."""
     print_report(migrate_database(load_settings().locations.database_url))
 
 
-@app.command()
+@app.command(epilog=give_examples("catalog create-buckets"))
 def create_buckets() -> None:
     """Create the buckets of the source and the artifacts if they are missing."""
     settings = load_settings()

@@ -1,15 +1,33 @@
-"""Print reports and messages, without the control characters that names and keys from outside may contain."""
+"""Print reports and messages, without the control characters that names and keys from outside may contain.
+
+A report is a table on a terminal. In a pipe, or with ``--json``, it is JSON in the last line of standard output, which
+a scheduler reads.
+"""
 
 import json
 import logging
 import re
-from dataclasses import asdict, is_dataclass
+import sys
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import typer
 
 _ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters except line breaks and tabs, and characters that change the direction of text."""
+
+_IS_JSON_CHOSEN: ContextVar[bool] = ContextVar("is_json_chosen", default=False)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table: the names of its columns, and its rows. Without a head, the first column names the rows."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def show(message: str, *, err: bool = False) -> None:
@@ -29,6 +47,76 @@ class HarmlessFormatter(logging.Formatter):
         return make_harmless(super().format(record))
 
 
+def choose_json() -> None:
+    """Print everything as JSON from now on, in the current context."""
+    _IS_JSON_CHOSEN.set(True)
+
+
+def is_json_chosen() -> bool:
+    """Return whether ``--json`` was given."""
+    return _IS_JSON_CHOSEN.get()
+
+
 def print_report(record: Any) -> None:
-    """Print a record as the last line, which a scheduler reads."""
-    typer.echo(json.dumps(asdict(record) if is_dataclass(record) and not isinstance(record, type) else record))
+    """Print a record: a table on a terminal, otherwise JSON."""
+    if _IS_JSON_CHOSEN.get() or not sys.stdout.isatty():
+        _print_json(record)
+        return
+    from jobs.commands.tables import print_fields
+
+    print_fields(_to_plain(record))
+
+
+def print_text(record: Any, text: str) -> None:
+    """Print a text also in a pipe. With ``--json``, print the record that it describes."""
+    if _IS_JSON_CHOSEN.get():
+        _print_json(record)
+    else:
+        show(text)
+
+
+def print_table(records: Sequence[Any], listing: Listing) -> None:
+    """Print a table also in a pipe. With ``--json``, print the records that it describes."""
+    if _IS_JSON_CHOSEN.get():
+        _print_json(list(records))
+    elif sys.stdout.isatty():
+        from jobs.commands.tables import print_listing
+
+        print_listing(listing)
+    else:
+        show(format_table(listing))
+
+
+def print_sections(record: Any, sections: Mapping[str, Listing], end: str) -> None:
+    """Print tables below their titles, and a last line. In a pipe or with ``--json``, print the record."""
+    if _IS_JSON_CHOSEN.get() or not sys.stdout.isatty():
+        _print_json(record)
+        return
+    from jobs.commands.tables import print_titled
+
+    print_titled(sections, end)
+
+
+def format_table(listing: Listing) -> str:
+    """Return aligned columns without a limit on their width."""
+    table = [listing.head, *listing.rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(listing.head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    )
+
+
+def _print_json(record: Any) -> None:
+    records = [_to_plain(one) for one in record] if isinstance(record, list) else _to_plain(record)
+    typer.echo(json.dumps(records, default=_encode))
+
+
+def _to_plain(record: Any) -> Any:
+    return asdict(record) if is_dataclass(record) and not isinstance(record, type) else record
+
+
+def _encode(value: Any) -> str:
+    """Encode a time in ISO 8601. Other types are an error."""
+    if not isinstance(value, datetime):
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

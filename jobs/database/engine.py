@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import psycopg2
 from psycopg2.extensions import connection, cursor, new_type, register_type
-from sqlalchemy import URL, Engine, create_engine, event, exc, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
 
 from jobs.errors import ConfigurationError, RetryableError
 
@@ -227,6 +227,19 @@ def driver_url(database_url: str) -> URL:
         raise ConfigurationError(
             "CATALOG_DATABASE_URL is not of the form postgresql://USER:PASSWORD@HOST:PORT/NAME"
         ) from None
+
+
+STATEMENT_TIMEOUT_MILLISECONDS = 15_000
+"""Limits how long a reader waits, and how long it can hold locks that the nightly run needs."""
+
+
+@contextmanager
+def open_reading(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in a read-only snapshot, whose statements have a time limit."""
+    with engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
+        yield connection
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.alternatives import name_alternatives
 from jobs.database.model_versions import ModelKind
 from jobs.database.records import read_record, read_records, text_with_json
 
@@ -163,3 +164,20 @@ def read_training(connection: Connection, run_id: str, kind: ModelKind) -> Train
     """Return the training of a kind in a run, or None."""
     statement = text("SELECT * FROM catalog.trainings WHERE run_id = :run AND kind = :kind")
     return read_record(connection.execute(statement, {"run": run_id, "kind": kind}), Training)
+
+
+def name_trained_runs(connection: Connection, wanted: str, kind: ModelKind) -> str:
+    """Return the end of an error message about a run that has trained no model of a kind."""
+    statement = text("SELECT run_id FROM catalog.trainings WHERE kind = :kind ORDER BY finished_at DESC LIMIT 200")
+    ids = connection.execute(statement, {"kind": kind}).scalars()
+    return name_alternatives(wanted, ids, f"No run has a trained {kind} yet")
+
+
+def name_evaluated_runs(connection: Connection, wanted: str, kind: ModelKind) -> str:
+    """Return the end of an error message about a run that has evaluated no model of a kind."""
+    statement = text("""
+        SELECT run_id FROM catalog.evaluations WHERE kind = :kind
+        GROUP BY run_id ORDER BY max(evaluation_id) DESC LIMIT 200
+    """)
+    ids = connection.execute(statement, {"kind": kind}).scalars()
+    return name_alternatives(wanted, ids, f"No run has an evaluated {kind} yet")

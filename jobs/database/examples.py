@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.alternatives import name_alternatives
 from jobs.database.records import read_record, read_records, text_with_json
+from jobs.errors import NotFoundError
 
 CATALOG_SOURCE = "catalog"
 """The ``source`` of examples that are images of the catalog."""
@@ -168,6 +170,18 @@ def read_snapshot(connection: Connection, snapshot_id: str) -> RegisteredSnapsho
     """Return a registered snapshot, or None."""
     statement = text("SELECT * FROM catalog.dataset_snapshots WHERE snapshot_id = :id")
     return read_record(connection.execute(statement, {"id": snapshot_id}), RegisteredSnapshot)
+
+
+def require_snapshot(connection: Connection, snapshot_id: str) -> None:
+    """Check that a snapshot exists.
+
+    Raises:
+        NotFoundError: it does not.
+    """
+    if read_snapshot(connection, snapshot_id) is None:
+        latest = text("SELECT snapshot_id FROM catalog.dataset_snapshots ORDER BY created_at DESC LIMIT 100")
+        names = name_alternatives(snapshot_id, connection.execute(latest).scalars(), "Take one with `catalog snapshot`")
+        raise NotFoundError(f"there is no snapshot {snapshot_id!r}. {names}")
 
 
 def lock_split_memory(connection: Connection) -> None:

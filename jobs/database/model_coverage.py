@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Executable, and_, func, literal, select, text
 
 from jobs.database.images import count_roughly, select_random_images
-from jobs.database.model_versions import ModelKind, read_live_model
+from jobs.database.model_versions import ModelKind, read_live_model, read_live_versions
 from jobs.database.promotions import lock_promotions, read_latest_promotion
 from jobs.database.records import read_records
 from jobs.database.spaces import find_space, lock_spaces
@@ -36,6 +36,59 @@ def count_unprocessed(connection: Connection, classifier: int | None, space: int
     """)
     unprocessed: int = connection.execute(statement, {"classifier": classifier, "space": space}).scalar_one()
     return unprocessed
+
+
+MAX_WAITING = 10_000
+"""Maximum number of waiting images to count."""
+
+
+@dataclass(frozen=True)
+class WaitingImages:
+    """Images in the bucket, as of its last listing, that a run has to process. Failed images do not count.
+
+    ``unread`` images are new or changed; `MAX_WAITING` means that there may be more. ``untagged_share`` is the share of
+    the other images that lack a result of a live model, estimated from a random sample.
+    """
+
+    unread: int
+    untagged_share: float
+
+
+def count_waiting(connection: Connection) -> WaitingImages:
+    """Count the images that wait for a run, without reading all images."""
+    unread: int = connection.execute(text(UNREAD), {"limit": MAX_WAITING}).scalar_one()
+    live = read_live_versions(connection)
+    parameters = {
+        "classifier": live.classifier,
+        "space": live.encoder.space_id if live.encoder else None,
+        "size": PREVIEW_SAMPLE,
+    }
+    return WaitingImages(unread, connection.execute(text(UNTAGGED_SHARE), parameters).scalar_one())
+
+
+_HAS_FAILED = """
+    EXISTS (SELECT FROM catalog.item_failures f
+            WHERE f.image_id = i.image_id AND f.resolved_at IS NULL AND f.etag = i.etag)
+"""
+UNREAD = f"""
+    SELECT count(*) FROM (
+        SELECT FROM catalog.images i
+        WHERE i.content_hash IS NULL AND i.deleted_at IS NULL AND NOT {_HAS_FAILED}
+        LIMIT :limit
+    ) unread
+"""  # noqa: S608 - constants only
+UNTAGGED_SHARE = f"""
+    WITH drawn AS MATERIALIZED (
+        SELECT image_id, content_hash, etag FROM catalog.images
+        WHERE deleted_at IS NULL ORDER BY hashint8extended(image_id, 0) LIMIT :size
+    )
+    SELECT coalesce(avg((CAST(:classifier AS integer) IS NOT NULL AND t.image_id IS NULL
+                         OR CAST(:space AS integer) IS NOT NULL AND e.image_id IS NULL)::integer), 0)::float
+    FROM drawn i
+    LEFT JOIN catalog.image_tags t ON t.image_id = i.image_id AND t.classifier_version_id = :classifier
+    LEFT JOIN catalog.image_embeddings e ON e.image_id = i.image_id AND e.space_id = :space
+    WHERE i.content_hash IS NOT NULL AND NOT {_HAS_FAILED}
+"""  # noqa: S608 - constants only
 
 
 LOCK_TIMEOUT = "60s"

@@ -7,9 +7,8 @@ from sqlalchemy import Connection, text
 
 from jobs.database.evaluations import GateDecision, read_gate_decisions
 from jobs.database.model_builds import RegisteredBuild, list_builds
-from jobs.database.model_versions import ModelKind
-from jobs.database.records import read_record, read_records
-from jobs.errors import NotFoundError
+from jobs.database.model_versions import ModelKind, require_model_version
+from jobs.database.records import ISO_8601, read_records
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,8 @@ def show_model_version(connection: Connection, model_version_id: int) -> ModelDe
         NotFoundError: no version has this id.
     """
     parameters = {"id": model_version_id, "time_format": ISO_8601}
-    version = read_record(connection.execute(text(VERSIONS), parameters), ModelRecord)
-    if version is None:
-        raise NotFoundError(f"there is no model version {model_version_id}: `python -m jobs models list` shows them")
+    require_model_version(connection, model_version_id)
+    (version,) = read_records(connection.execute(text(VERSIONS), parameters), ModelRecord)
     evaluations = [
         ListedEvaluation(**row._mapping, gates=read_gate_decisions(connection, row.evaluation_id))
         for row in connection.execute(text(EVALUATIONS), parameters).all()
@@ -118,7 +116,6 @@ def show_model_version(connection: Connection, model_version_id: int) -> ModelDe
     )
 
 
-ISO_8601 = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 VERSIONS = """
     SELECT v.model_version_id, v.kind, coalesce(c.model_version_id = v.model_version_id, false) AS is_champion,
            coalesce(l.model_version_id = v.model_version_id, false) AS is_live,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.alternatives import name_alternatives
 from jobs.database.records import read_record, read_records, text_with_json
 from jobs.errors import NotFoundError
 
@@ -75,6 +76,24 @@ def read_model_version(connection: Connection, model_version_id: int) -> ModelVe
     """Return a version by its id. The id must exist, for example because it comes from a foreign key."""
     statement = text("SELECT * FROM catalog.model_versions WHERE model_version_id = :id")
     return next(read_records(connection.execute(statement, {"id": model_version_id}), ModelVersion))
+
+
+def require_model_version(connection: Connection, model_version_id: int) -> ModelVersion:
+    """Return a version by an id that a person has entered.
+
+    Raises:
+        NotFoundError: no version has this id.
+    """
+    statement = text("SELECT * FROM catalog.model_versions WHERE model_version_id = :id")
+    version = read_record(connection.execute(statement, {"id": model_version_id}), ModelVersion)
+    if version is None:
+        latest = text("""
+            SELECT concat_ws(' ', model_version_id, '(' || kind || ')') FROM catalog.model_versions
+            ORDER BY model_version_id DESC LIMIT 100
+        """)
+        names = name_alternatives(model_version_id, connection.execute(latest).scalars())
+        raise NotFoundError(f"there is no model version {model_version_id}. {names}")
+    return version
 
 
 def read_champion(connection: Connection, kind: ModelKind) -> ModelVersion | None:

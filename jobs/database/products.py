@@ -6,10 +6,15 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.alternatives import name_alternatives
 from jobs.database.records import read_record, read_records
+from jobs.errors import NotFoundError
 
 MAX_IMAGES = 100
 MAX_TAGS = 500
+PRODUCTS_COMPARED = 200
+MAX_COMMON_START = 40
+"""Limits of the search for products whose ids are similar to one that does not exist."""
 
 
 def list_categories(connection: Connection) -> tuple[str, ...]:
@@ -27,6 +32,38 @@ def list_categories(connection: Connection) -> tuple[str, ...]:
         ORDER BY category
     """)
     return tuple(connection.execute(statement).scalars())
+
+
+def require_category(connection: Connection, category: str) -> None:
+    """Check that images can have a category.
+
+    Raises:
+        NotFoundError: it is neither a category of the live classifier nor that of a label.
+    """
+    categories = list_categories(connection)
+    if category not in categories:
+        raise NotFoundError(f"there is no category {category!r}. {name_alternatives(category, categories)}")
+
+
+def require_product(connection: Connection, product_id: str) -> None:
+    """Check that a product exists.
+
+    Raises:
+        NotFoundError: it does not. The message names products whose ids start alike.
+    """
+    statement = text("SELECT EXISTS (SELECT FROM catalog.products WHERE product_id = :product)")
+    if not connection.scalar(statement, {"product": product_id}):
+        raise NotFoundError(f"there is no product {product_id!r}. {_name_products(connection, product_id)}")
+
+
+def _name_products(connection: Connection, wanted: str) -> str:
+    """Return ids of products with the longest common start, as the end of an error message."""
+    statement = text("SELECT product_id FROM catalog.products WHERE product_id ^@ :start LIMIT :size")
+    for length in range(min(len(wanted), MAX_COMMON_START), -1, -1):
+        ids = connection.execute(statement, {"start": wanted[:length], "size": PRODUCTS_COMPARED}).scalars().all()
+        if ids:
+            return name_alternatives(wanted, ids)
+    return "There are no products yet"
 
 
 def choose_example_product(connection: Connection) -> str | None:

@@ -225,6 +225,15 @@ def find_latest_other(connection: Connection, kind: ModelKind, model_version_id:
     return connection.execute(statement, {"kind": kind, "version": model_version_id}).scalar_one_or_none()
 
 
+def list_once_live(connection: Connection, kind: ModelKind) -> list[int]:
+    """List the versions of a kind that were ever live, the latest first."""
+    statement = text("""
+        SELECT model_version_id FROM catalog.switches WHERE kind = :kind
+        GROUP BY model_version_id ORDER BY max(switch_id) DESC
+    """)
+    return list(connection.execute(statement, {"kind": kind}).scalars())
+
+
 def was_live(connection: Connection, kind: ModelKind, model_version_id: int) -> bool:
     """Return whether a version was ever live."""
     statement = text("SELECT EXISTS (SELECT FROM catalog.switches WHERE kind = :kind AND model_version_id = :version)")

@@ -10,6 +10,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 Record = TypeVar("Record")
 
+ISO_8601 = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+"""Format of times in JSON, for ``to_char`` of a time in UTC."""
+
 
 def read_records(result: Result[Any], record_type: Callable[..., Record]) -> Iterator[Record]:
     """Yield a dataclass record for each row. Each field is read from the column with its name.

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.alternatives import name_alternatives
 from jobs.database.promotions import Switch, insert_switch
-from jobs.database.records import read_record
+from jobs.database.records import ISO_8601, read_record, read_records
 from jobs.errors import NotFoundError, RefusedError
 
 SpaceState = Literal["building", "live", "retired"]
@@ -185,7 +186,9 @@ def read_space(connection: Connection, space_id: int) -> EmbeddingSpace:
     statement = text("SELECT * FROM catalog.embedding_spaces WHERE space_id = :space")
     space = read_record(connection.execute(statement, {"space": space_id}), EmbeddingSpace)
     if space is None:
-        raise NotFoundError(f"there is no embedding space {space_id}")
+        latest = text("SELECT space_id FROM catalog.embedding_spaces ORDER BY space_id DESC LIMIT 100")
+        names = name_alternatives(space_id, connection.execute(latest).scalars())
+        raise NotFoundError(f"there is no embedding space {space_id}. {names}")
     return space
 
 
@@ -211,17 +214,17 @@ def list_spaces(connection: Connection) -> list[SpaceSummary]:
         text("""
             SELECT s.space_id, s.encoder_version_id, s.dimensions, s.state,
                    CASE WHEN p.partition IS NOT NULL THEN coalesce(e.vectors, 0) END AS vectors,
-                   coalesce(pg_total_relation_size(p.partition), 0) AS size_bytes, s.created_at
+                   coalesce(pg_total_relation_size(p.partition), 0) AS size_bytes,
+                   to_char(s.created_at AT TIME ZONE 'UTC', :time_format) AS created_at
             FROM catalog.embedding_spaces s
             LEFT JOIN (SELECT space_id, count(*) AS vectors FROM catalog.image_embeddings GROUP BY space_id) e
                 USING (space_id)
             CROSS JOIN LATERAL to_regclass('catalog.image_embeddings_' || s.space_id) AS p (partition)
             ORDER BY s.space_id
-        """)
+        """),
+        {"time_format": ISO_8601},
     )
-    return [
-        SpaceSummary(**{**row._mapping, "created_at": row.created_at.isoformat(timespec="seconds")}) for row in rows
-    ]
+    return list(read_records(rows, SpaceSummary))
 
 
 def find_space(connection: Connection, encoder_version_id: int) -> int | None:

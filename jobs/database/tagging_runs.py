@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, text
 
+from jobs.alternatives import name_alternatives
 from jobs.database.model_builds import DeviceClass
 from jobs.database.records import read_record, text_with_json
 from jobs.database.run_history import RunTotals
@@ -13,6 +14,10 @@ from jobs.errors import NotFoundError, RefusedError
 
 Purpose = Literal["ingest", "retag"]
 RunState = Literal["running", "succeeded", "failed"]
+
+
+RUNS_COMPARED = 200
+"""Number of the latest runs whose ids are compared with one that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,36 @@ def require_run(connection: Connection, run_id: str, purpose: Purpose) -> Taggin
     """
     run = read_run(connection, run_id, purpose)
     if run is None:
-        raise NotFoundError(f"run {run_id!r} was never planned")
+        raise NotFoundError(f"run {run_id!r} was never planned. {name_runs(connection, run_id, purpose)}")
     return run
+
+
+def name_runs(connection: Connection, wanted: str, purpose: Purpose | None = None) -> str:
+    """Return the end of an error message about a run that does not exist: the ids of similar or of the latest runs."""
+    statement = text("""
+        SELECT run_id FROM catalog.tagging_runs WHERE CAST(:purpose AS text) IS NULL OR purpose = :purpose
+        ORDER BY started_at DESC LIMIT :size
+    """)
+    ids = connection.execute(statement, {"purpose": purpose, "size": RUNS_COMPARED}).scalars()
+    return name_alternatives(wanted, ids, f"There is no {purpose or 'planned'} run yet")
+
+
+def require_shard(connection: Connection, run_id: str, shard: int) -> None:
+    """Check that a shard was planned.
+
+    Raises:
+        NotFoundError: the run was never planned, or has fewer shards.
+    """
+    statement = text("""
+        SELECT (SELECT count(*) FROM catalog.run_shards s WHERE s.run_id = r.run_id) AS shards
+        FROM catalog.tagging_runs r WHERE run_id = :run
+    """)
+    shards: int | None = connection.execute(statement, {"run": run_id}).scalar_one_or_none()
+    if shards is None:
+        raise NotFoundError(f"run {run_id!r} was never planned. {name_runs(connection, run_id)}")
+    if shard >= shards:
+        known = f"Its shards are 0 to {shards - 1}" if shards else "It has no shards, because no image was due"
+        raise NotFoundError(f"run {run_id!r} has no shard {shard}. {known}")
 
 
 def read_run(connection: Connection, run_id: str, purpose: Purpose) -> TaggingRun | None:

@@ -122,7 +122,7 @@ def report_run(connections: Connections, run_id: str) -> RunReport:
         finish_run(connection, run_id, report.state, asdict(report), totals)
     content = json.dumps(asdict(report), indent=2)
     connections.store.write(report_location(connections.artifacts, run_id), content.encode())
-    log.info("report of run %s:\n%s", run_id, content)
+    log.info("report of run %s:\n%s", run_id, content, extra={"is_report": True})
     if drift and drift.is_flagged:
         log.warning("drift: %s", drift.sentence)
     if error:

@@ -53,6 +53,7 @@ from jobs.local.stack_files import (
     write_private_file,
     write_record,
 )
+from jobs.progress import Progress, show_progress
 from jobs.settings import LOCAL_STACK_ENVIRONMENT
 
 _STORAGE_SERVICES = (POSTGRES, S3_ENDPOINT)
@@ -98,6 +99,7 @@ class _Stack:
     folder: Path
     stack_id: str
     credentials: StackCredentials
+    progress: Progress
 
     def locate_log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
@@ -113,8 +115,11 @@ def start_stack(folder: Path, ports: WantedPorts, airflow: AirflowOptions | None
         RetryableError: a server was not ready in time.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with hold_lock(folder / _LOCK_FILE, f"another command is starting or stopping the stack in {folder}"):
-        stack = _Stack(folder.resolve(), identify_stack(folder), load_credentials(folder))
+    with (
+        hold_lock(folder / _LOCK_FILE, f"another command is starting or stopping the stack in {folder}"),
+        show_progress("stack up") as progress,
+    ):
+        stack = _Stack(folder.resolve(), identify_stack(folder), load_credentials(folder), progress)
         record = _resolve_ports(stack, ports)
         stop_processes(find_strays(stack.stack_id, record.pids.values()), signal.SIGTERM, _STRAY_STOP_TIMEOUT_SECONDS)
         if airflow is None:
@@ -149,7 +154,11 @@ def stop_stack(folder: Path) -> None:
     if not folder.exists():
         _stop_servers(identify_stack(folder), {})
         return
-    with hold_lock(folder / _LOCK_FILE, f"another command is starting or stopping the stack in {folder}"):
+    with (
+        hold_lock(folder / _LOCK_FILE, f"another command is starting or stopping the stack in {folder}"),
+        show_progress("stack down") as progress,
+    ):
+        progress.report("stopping all services")
         record = read_record(folder)
         _stop_servers(identify_stack(folder), record.pids if record else {})
         if record:
@@ -226,6 +235,7 @@ def _start_all(stack: _Stack, record: StackRecord, options: AirflowOptions) -> N
         record = _start_storage(stack, record)
         record = _start_missing(stack, record, (query_service,))
         if launcher is not None:
+            stack.progress.report("importing Airflow")
             record = _migrate_airflow(stack, record, launcher, environment)
             # Before the servers: a start that is stopped here lacks a server, and the next one sets the pool.
             set_pool = make_airflow_command(environment, "pools", "set", GPU_POOL, str(options.pool_slots), _POOL_TEXT)
@@ -242,6 +252,7 @@ def _migrate_airflow(
     if record.airflow_version == version:
         return record
     logger.info("migrating the tables of Airflow %s", version)
+    stack.progress.report("migrating the tables of Airflow")
     launcher.run_command(make_airflow_command(environment, "db", "migrate"), stack.locate_log("airflow-db-migrate"))
     record = replace(record, airflow_version=version)
     write_record(stack.folder, record)
@@ -259,6 +270,7 @@ def _start_missing(
         if service.port is not None:
             require_free_port(service.port, service.port_setting)
         logger.info("starting %s", service.name)
+        stack.progress.report(f"starting {service.name}")
         pid = start(service, stack.stack_id, stack.locate_log(service.name))
         record = replace(record, pids={**record.pids, service.name: pid})
         write_record(stack.folder, record)
@@ -266,7 +278,8 @@ def _start_missing(
 
 
 def _wait_until_ready(stack: _Stack, record: StackRecord, services: Sequence[Service]) -> None:
-    for service in services:
+    for number, service in enumerate(services):
+        stack.progress.report(f"waiting for {service.name}", number, len(services), "services")
         wait_until_ready(service, record.pids[service.name], stack.stack_id, stack.locate_log(service.name))
 
 

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from jobs.alternatives import name_alternatives
 from jobs.errors import ConfigurationError, RetryableError, TerminatedError, first_line
 from jobs.models.pickled_weights import convert_pickled
 
@@ -84,8 +85,8 @@ def download(base: str, setting: str) -> Path:
         ) from None
     except RepositoryNotFoundError:
         raise ConfigurationError(
-            f"{setting}={base}: the hub has no such repository, or it is private. Check the name, or set HF_TOKEN "
-            "to a token of an account that can read it"
+            f"{setting}={base}: the hub has no such repository, or it is private. Check the name (docs/models.md lists "
+            "suitable models), or set HF_TOKEN to a token of an account that can read it"
         ) from None
     except RevisionNotFoundError:
         raise ConfigurationError(
@@ -115,7 +116,9 @@ def resolve_base(base: str, setting: str, cache: Path) -> Path:
     folder = Path(base).expanduser()
     if not folder.is_dir():
         if not HUB_ID.fullmatch(base) or base.startswith((".", "/", "~")):
-            raise ConfigurationError(f"{setting}={base}: no such directory")
+            names = [child.name for child in folder.parent.glob("*") if child.is_dir()]
+            alternatives = name_alternatives(folder.name, names, f"{folder.parent} contains no directory")
+            raise ConfigurationError(f"{setting}={base}: no such directory. {alternatives}")
         folder = download(base, setting)
     names = [path.name for path in folder.iterdir() if path.is_file()]
     weights = choose_weights(names)

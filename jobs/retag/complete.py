@@ -20,7 +20,7 @@ from jobs.database.spaces import (
     sample_common_images,
     widen_index_search,
 )
-from jobs.database.tagging_runs import RunModels, RunState, TaggingRun, finish_run, lock_run, read_run
+from jobs.database.tagging_runs import RunModels, RunState, TaggingRun, finish_run, lock_run, name_runs, read_run
 from jobs.database.tagging_work import list_live_buckets
 from jobs.database.vector_codes import renew_live_codes, renew_vector_codes
 from jobs.errors import NotFoundError, RefusedError, RetryableError
@@ -129,13 +129,16 @@ def complete_with(tagger: ShardTagger, connections: Connections, run_id: str) ->
             report = _Completion(connections, run, tagger, progress).run()
     content = json.dumps(asdict(report), indent=2)
     connections.store.write(report_location(connections.artifacts, run_id), content.encode())
-    log.info("report of run %s:\n%s", run_id, content)
+    log.info("report of run %s:\n%s", run_id, content, extra={"is_report": True})
     return report
 
 
 def _report_nothing_planned(connection: Connection, run_id: str) -> RetagReport:
     if read_champion(connection, "encoder"):
-        raise NotFoundError(f"run {run_id!r} was never planned: run `python -m jobs plan-retag --run {run_id}` first")
+        raise NotFoundError(
+            f"run {run_id!r} was never planned: run `python -m jobs plan-retag --run {run_id}` first. "
+            f"{name_runs(connection, run_id, 'retag')}"
+        )
     return RetagReport(run_id, "nothing to do", (), 0, 0, 0, None, 0.0)
 
 

@@ -4,6 +4,7 @@ import logging
 
 from sqlalchemy import Connection
 
+from jobs.alternatives import name_alternatives
 from jobs.connections import Connections
 from jobs.database.model_coverage import PromotionReport, report_champion
 from jobs.database.model_versions import ModelKind, read_live_model
@@ -15,6 +16,7 @@ from jobs.database.promotions import (
     find_latest_other,
     insert_promotion,
     insert_switch,
+    list_once_live,
     lock_promotions,
     read_latest_promotion,
     was_live,
@@ -114,9 +116,10 @@ def choose_rollback(connection: Connection, kind: ModelKind, to_version: int | N
     if version == champion.model_version_id:
         return version
     if not was_live(connection, kind, version):
+        names = name_alternatives(version, list_once_live(connection, kind), f"No {kind} was live yet")
         raise RefusedError(
-            f"{kind} {version} was never live: evaluate and promote it instead, or choose a version that was live "
-            "from `python -m jobs models list`"
+            f"{kind} {version} was never live: evaluate and promote it instead, or choose a version that was live. "
+            f"{names}"
         )
     if kind == "encoder":
         _require_searchable_space(connection, version)

@@ -30,6 +30,7 @@ from jobs.models.image_model import ModelBuild
 from jobs.models.preprocessing import Preprocessing
 from jobs.models.registry import fetch_checkpoint, upload_build, upload_checkpoint
 from jobs.models.torch_model import describe_checkpoint
+from jobs.progress import show_progress
 from jobs.retrain.evaluate.evaluation_record import EvaluationMetrics, ServingMetrics
 from jobs.retrain.evaluate.served_model import ServedVersion, load_served_model
 from jobs.retrain.evaluate.serving import measure_serving
@@ -82,10 +83,13 @@ def adopt_encoder(connections: Connections, base: str | None, adopted_by: str, p
     base = base or settings.training.encoder_base
     with connections.engine.connect() as connection:
         _refuse_other_champion(connection, base)
-    folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.locations.model_cache)
-    with open_scratch() as scratch:
+    with show_progress("adopt") as progress, open_scratch() as scratch:
+        progress.report("reading the base")
+        folder = resolve_base(base, "CATALOG_ENCODER_BASE", settings.locations.model_cache)
         served, build = _build(folder, settings, scratch)
+        progress.report("measuring how the encoder is served")
         serving = _check(base, served, settings, policy, scratch)
+        progress.report("uploading the checkpoint")
         uploaded = upload_checkpoint(connections.store, connections.artifacts, served.checkpoint, "encoder")
         build_uri = str(upload_build(connections.store, connections.artifacts, served.build))
         reason = (

@@ -5,7 +5,7 @@ import logging
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
-from jobs.database.evaluations import Evaluation, read_latest_evaluation
+from jobs.database.evaluations import Evaluation, name_evaluated_runs, read_latest_evaluation
 from jobs.database.model_coverage import PromotionReport, report_champion
 from jobs.database.model_versions import ModelKind, read_champion, read_live_model
 from jobs.database.promotions import (
@@ -42,7 +42,8 @@ def promote_candidate(
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
             raise NotFoundError(
-                f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first"
+                f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first. "
+                f"{name_evaluated_runs(connection, run_id, kind)}"
             )
         lock_promotions(connection)
         if decision_id is not None:

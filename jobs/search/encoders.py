@@ -10,6 +10,7 @@ from jobs.connections import Connections
 from jobs.database.model_versions import read_model_version
 from jobs.models.builds import fetch_build
 from jobs.models.engine import EngineSettings, load_image_model
+from jobs.progress import show_progress
 
 
 class TextEmbedder(Protocol):
@@ -32,6 +33,12 @@ def load_text_embedder(connections: Connections, model_version_id: int) -> TextE
     Raises:
         PermanentError: the checkpoint differs from the registered one.
     """
+    with show_progress("search") as progress:
+        progress.report("loading the text encoder")
+        return _load_text_embedder(connections, model_version_id)
+
+
+def _load_text_embedder(connections: Connections, model_version_id: int) -> TextEmbedder:
     # Importing torch takes seconds, and searches for known texts do not need it.
     from jobs.models.device import choose_device
     from jobs.models.registry import fetch_artifact, fetch_checkpoint

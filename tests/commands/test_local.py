@@ -1,5 +1,6 @@
 """Where the options of the local stack come from."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from fixtures.command_line import run_job
 from jobs.commands.local import app
 
 WRONG_USAGE = 2
@@ -38,3 +40,11 @@ def test_a_wrong_port_in_the_file_is_wrong_usage(env_file: Path) -> None:
     answer = CliRunner().invoke(app, ["stack", "up"])
     assert answer.exit_code == WRONG_USAGE
     assert "CATALOG_S3_PORT" in answer.stderr
+
+
+def test_the_status_as_json_contains_no_password() -> None:
+    answer = run_job("stack", "status", "--json", environment={})
+    status = json.loads(answer.output)
+    assert set(status) == {"services", "airflow_url"}
+    assert set(status["services"].values()) == {None}
+    assert run_job("stack", "status", environment={}).output.count("not running") == len(status["services"])

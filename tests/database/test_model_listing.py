@@ -32,7 +32,7 @@ def test_a_version_is_shown_with_its_history(engine: Engine) -> None:
         version = promote_model(connection, "classifier")
         evaluation = store_gate_results(connection, "run", "classifier", version, GateResults(failed="accuracy"))
         details = show_model_version(connection, version)
-        with pytest.raises(PermanentError, match="no model version 99: `python -m jobs models list`"):
+        with pytest.raises(PermanentError, match=r"no model version 99\. The existing ones are"):
             show_model_version(connection, 99)
     assert details.summary.is_live
     assert [listed.evaluation_id for listed in details.evaluations] == [evaluation]

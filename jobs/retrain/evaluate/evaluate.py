@@ -9,7 +9,7 @@ from pathlib import Path
 from jobs.connections import Connections
 from jobs.cores import count_cores
 from jobs.database.drift_references import upsert_drift_reference
-from jobs.database.evaluations import NewEvaluation, insert_evaluation, read_training
+from jobs.database.evaluations import NewEvaluation, insert_evaluation, name_trained_runs, read_training
 from jobs.database.examples import RegisteredSnapshot, read_snapshot
 from jobs.database.model_versions import (
     ModelKind,
@@ -115,7 +115,10 @@ def _read_inputs(connections: Connections, run_id: str, kind: ModelKind) -> _Inp
     with connections.engine.connect() as connection:
         training = read_training(connection, run_id, kind)
         if training is None:
-            raise NotFoundError(f"run {run_id} has no trained {kind}. Run `python -m jobs train {kind}` first")
+            raise NotFoundError(
+                f"run {run_id!r} has no trained {kind}: run `python -m jobs train {kind} --run {run_id}` first. "
+                f"{name_trained_runs(connection, run_id, kind)}"
+            )
         snapshot = read_snapshot(connection, training.snapshot_id)
         # Guaranteed by a foreign key.
         assert snapshot is not None

@@ -12,8 +12,8 @@ from jobs.database.evaluations import Evaluation, GateDecision
 from jobs.retrain.evaluate.evaluation_record import EncoderScores, EvaluationMetrics, Flip, LabelSuspect
 from jobs.retrain.gates import page_charts
 from jobs.retrain.gates.gate_table import name_gate, tabulate_gates
-from jobs.retrain.gates.units import format_number, format_percent, format_seconds
 from jobs.retrain.train.history import EpochRecord
+from jobs.units import format_figure, format_percent, format_seconds
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_LISTED = 200
@@ -94,7 +94,7 @@ def _open_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": format_number, "percent": format_percent}
+    environment.filters |= {"number": format_figure, "percent": format_percent}
     return environment
 
 

@@ -8,11 +8,11 @@ from functools import partial
 from jinja2 import Environment
 
 from jobs.database.evaluations import GateDecision, Verdict
-from jobs.retrain.gates.units import (
+from jobs.units import (
     format_days,
+    format_figure,
     format_lower_bound,
     format_megabytes,
-    format_number,
     format_percent,
     format_seconds,
     format_speed,
@@ -94,7 +94,7 @@ def name_gate(gate: str) -> str:
 
 
 def _format(gate: str, value: float | None) -> str:
-    return "-" if value is None else UNITS.get(gate, format_number)(value)
+    return "-" if value is None else UNITS.get(gate, format_figure)(value)
 
 
 def _format_check(is_true: float) -> str:

@@ -13,6 +13,7 @@ from jobs.database.evaluations import (
     Evaluation,
     GateDecision,
     insert_gate_decisions,
+    name_evaluated_runs,
     read_gate_decisions,
     read_latest_evaluation,
     store_page_hash,
@@ -104,7 +105,10 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
     with connections.engine.connect() as connection:
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
-            raise NotFoundError(f"run {run_id} has no evaluation. Run `python -m jobs evaluate {kind}` first")
+            raise NotFoundError(
+                f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first. "
+                f"{name_evaluated_runs(connection, run_id, kind)}"
+            )
         decisions = decide_all(evaluation, bool(sample_live_tags(connection, size=1)), policy)
         contents = _read_page_contents(connection, connections.store, evaluation, decisions)
     page = S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE

@@ -14,7 +14,7 @@ from jobs.retrain.gates.findings import (
 )
 from jobs.retrain.gates.gate_policy import GatePolicy
 from jobs.retrain.gates.paired_test import CONFIDENCE, bound_difference
-from jobs.retrain.gates.units import format_days, format_lower_bound, format_percent
+from jobs.units import format_days, format_lower_bound, format_percent
 
 NO_CHAMPION = "there is no champion to compare with"
 NO_CATALOG = "no catalog image has a tag yet"

@@ -10,7 +10,7 @@ from jobs.retrain.gates.findings import (
     require_true,
 )
 from jobs.retrain.gates.gate_policy import GatePolicy
-from jobs.retrain.gates.units import format_megabytes, format_percent, format_seconds, format_speed
+from jobs.units import format_megabytes, format_percent, format_seconds, format_speed
 
 EXACT = "fp32"
 ROUNDING = 1e-5

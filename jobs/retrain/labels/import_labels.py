@@ -20,6 +20,7 @@ from jobs.database.examples import (
     stream_due_labels,
 )
 from jobs.errors import RefusedError
+from jobs.progress import open_progress
 from jobs.retrain.labels.example_maker import open_example_maker
 from jobs.retrain.labels.formats import read_rows
 from jobs.retrain.labels.label_row import BucketImage, LabelRow, SkippedRow, SkipReason, measure_image
@@ -119,9 +120,16 @@ def import_rows(
     import_id = f"import-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     with open_scratch() as folder:
         path = folder / "skipped.jsonl"
-        with path.open("w", encoding="utf-8") as file, open_example_maker(connections, source, import_id) as maker:
+        with (
+            path.open("w", encoding="utf-8") as file,
+            open_example_maker(connections, source, import_id) as maker,
+            open_progress(connections.engine, import_id, "import_labels") as progress,
+        ):
             tally = ImportTally(file)
+            read = 0
             for batch in batch_rows(skip_repeated(rows)):
+                progress.report("importing labels", read)
+                read += len(batch)
                 tally.add([row for row in batch if isinstance(row, SkippedRow)])
                 tally.add(maker.make_examples([row for row in batch if isinstance(row, LabelRow)]))
         tally.log_progress()

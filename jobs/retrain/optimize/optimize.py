@@ -11,9 +11,15 @@ from sqlalchemy import Engine
 
 from jobs.connections import Connections
 from jobs.cores import describe_processor
-from jobs.database.evaluations import read_training
+from jobs.database.evaluations import name_trained_runs, read_training
 from jobs.database.model_builds import EngineName, NewBuild, Precision, insert_builds, list_builds, lock_builds
-from jobs.database.model_versions import ModelKind, ModelVersion, read_model_version, store_text_uri
+from jobs.database.model_versions import (
+    ModelKind,
+    ModelVersion,
+    read_model_version,
+    require_model_version,
+    store_text_uri,
+)
 from jobs.errors import NotFoundError
 from jobs.models.builds import choose_builds, find_build, find_device_class
 from jobs.models.device import Device
@@ -82,7 +88,10 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
     with connections.engine.connect() as connection:
         training = read_training(connection, run_id, kind)
         if training is None:
-            raise NotFoundError(f"run {run_id} has trained no {kind}: run `python -m jobs train {kind}` first")
+            raise NotFoundError(
+                f"run {run_id!r} has no trained {kind}: run `python -m jobs train {kind} --run {run_id}` first. "
+                f"{name_trained_runs(connection, run_id, kind)}"
+            )
         version = read_model_version(connection, training.model_version_id)
     with open_progress(connections.engine, run_id, f"{kind}.optimize") as progress:
         return make_builds(connections, version, policy, progress)
@@ -96,10 +105,11 @@ def make_missing_build(
     With ``again``, replace those that it has, for example because their files were lost.
 
     Raises:
+        NotFoundError: the version does not exist.
         RetryableError: another process has been making them for too long, or the bucket is unavailable.
     """
     with connections.engine.connect() as connection:
-        version = read_model_version(connection, model_version_id)
+        version = require_model_version(connection, model_version_id)
     with (
         _lock_builds(connections.engine, model_version_id),
         open_progress(connections.engine, f"build-{model_version_id}", "build") as progress,

@@ -19,6 +19,7 @@ from jobs.database.examples import (
     stream_examples,
 )
 from jobs.errors import RefusedError
+from jobs.progress import show_progress
 from jobs.retrain.labels.import_labels import import_catalog_labels
 from jobs.retrain.snapshot.curation import NEAR_DUPLICATE_BITS, Contradiction, CuratedImage, Curation, curate_examples
 from jobs.retrain.snapshot.leaks import require_no_leak
@@ -86,7 +87,8 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
     """
     started = time.perf_counter()
     import_catalog_labels(connections)
-    with connections.engine.begin() as connection:
+    with show_progress("snapshot") as progress, connections.engine.begin() as connection:
+        progress.report("removing duplicates")
         lock_split_memory(connection)
         memory = read_split_memory(connection)
         curation = curate_examples(
@@ -94,7 +96,9 @@ def take_snapshot(connections: Connections, settings: SnapshotSettings) -> Snaps
         )
         curation, snapshot = _split_images(curation, memory, settings)
         _require_splits(snapshot, curation, settings)
+        progress.report("checking for leaks")
         require_no_leak(snapshot, settings.near_duplicate_bits)
+        progress.report("storing the snapshot")
         location = snapshot_location(connections.artifacts, snapshot.snapshot_id)
         connections.store.write(location, encode_snapshot(snapshot))
         report = _make_report(snapshot, str(location), curation, time.perf_counter() - started)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from jobs.connections import Connections
 from jobs.database.evaluations import Training, insert_training, read_training
+from jobs.database.examples import require_snapshot
 from jobs.database.model_versions import ModelKind, insert_model_version
 from jobs.errors import RefusedError, RetryableError, TerminatedError
 from jobs.models.device import choose_device
@@ -62,12 +63,15 @@ def train_candidate(
     first one registers the candidate, and all return the same report.
 
     Raises:
-        RefusedError: the snapshot does not exist, or the base or the data do not fit the request.
+        NotFoundError: the snapshot does not exist.
+        RefusedError: the base or the data do not fit the request.
         RetryableError: another process is training the same candidate.
         TerminatedError: the process received SIGTERM. Finished epochs are saved.
     """
     with connections.engine.connect() as connection:
         finished = _read_report(connection, run_id, request.kind)
+        if not finished:
+            require_snapshot(connection, snapshot_id)
     if finished and finished.snapshot_id != snapshot_id:
         raise RefusedError(
             f"run {run_id!r} has already trained its {request.kind} on snapshot {finished.snapshot_id}, not on "

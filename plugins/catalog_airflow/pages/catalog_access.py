@@ -7,13 +7,11 @@ from functools import cache
 from sqlalchemy import Connection
 
 from jobs.connections import Connections, open_connections, translate_catalog_errors
+from jobs.database.engine import STATEMENT_TIMEOUT_MILLISECONDS, open_reading
 from jobs.review.queue import ReviewQueue
 from jobs.review.shared_queue import SharedQueue
 from jobs.serve.client import QueryClient
 from jobs.settings import load_settings
-
-STATEMENT_TIMEOUT_MILLISECONDS = 15_000
-"""Limits how long a page takes, and how long it can hold locks that the nightly run needs."""
 
 
 @cache
@@ -51,9 +49,7 @@ def use_catalog() -> Iterator[Connections]:
 @contextmanager
 def read_catalog() -> Iterator[Connection]:
     """Yield a connection in a read-only snapshot. Raises the same errors as `jobs.connections.connect`."""
-    with use_catalog() as catalog, catalog.engine.connect() as connection, connection.begin():
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
+    with use_catalog() as catalog, open_reading(catalog.engine) as connection:
         yield connection
 
 

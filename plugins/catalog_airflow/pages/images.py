@@ -16,7 +16,7 @@ from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import open_catalog, read_catalog
 from catalog_airflow.pages.corrections import read_corrections
 from catalog_airflow.pages.image_query import SORTS, GridQuery, list_chips, title_runs
-from catalog_airflow.pages.templating import format_words, render_page
+from catalog_airflow.pages.templating import render_page
 from jobs.database.grid_choices import list_classifier_choices, list_run_choices
 from jobs.database.image_grid import read_image_page
 from jobs.database.images import ImageObject, find_image_object
@@ -29,6 +29,7 @@ from jobs.images.decode_pool import DecodePool
 from jobs.images.thumbnails import GRID_SIDE, ZOOM_SIDE, shrink_under_limits
 from jobs.settings import Settings
 from jobs.storage.locations import S3Uri
+from jobs.units import format_words
 
 IMAGES_SHOWN = 60
 SIMILAR_SHOWN = 12

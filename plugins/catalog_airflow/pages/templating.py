@@ -1,6 +1,5 @@
 """Render templates with all values escaped, and serve the style sheet and scripts."""
 
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,16 @@ from catalog_airflow.page_links import locate_pages
 from catalog_airflow.pages.access import Viewer
 from jobs.charts import OTHER_COLOR
 from jobs.retrain.gates.gate_table import tabulate_gates
-from jobs.retrain.gates.units import format_percent
 from jobs.run_titles import title_run
+from jobs.units import (
+    format_duration,
+    format_number,
+    format_percent,
+    format_share,
+    format_size,
+    format_time,
+    format_words,
+)
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -88,42 +95,3 @@ def _open_templates() -> Environment:
         "percent": format_percent,
     }
     return environment
-
-
-def format_time(moment: datetime | None) -> str:
-    """Format a time to the minute, in UTC as in Airflow's logs."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if moment else "-"
-
-
-def format_share(share: float | None) -> str:
-    """Format a share from 0 to 1 as a whole percentage. Only a share of exactly 1 becomes 100 %."""
-    if share is None:
-        return "-"
-    return f"{min(round(100 * share), 99) if share < 1 else 100} %"
-
-
-def format_number(number: float | None) -> str:
-    """Format a number with thousands separators, and with one decimal if it is small and not an integer."""
-    if number is None:
-        return "-"
-    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:,.1f}"
-
-
-def format_duration(seconds: float | None) -> str:
-    """Format seconds in a readable unit."""
-    if seconds is None:
-        return "-"
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length or (unit != "days" and seconds >= length):
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-
-
-def format_size(size_bytes: int) -> str:
-    """Format bytes as kB or MB."""
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1_000_000 else f"{size_bytes / 1e3:.1f} kB"
-
-
-def format_words(name: str) -> str:
-    """Format an identifier as words."""
-    return name.replace("_", " ")

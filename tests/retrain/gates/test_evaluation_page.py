@@ -13,8 +13,8 @@ from jobs.retrain.gates.gate_policy import load_gate_policy
 from jobs.retrain.gates.gate_table import name_gate
 from jobs.retrain.gates.gates import decide_all
 from jobs.retrain.gates.page_charts import draw_history, draw_reliability, list_category_bars, list_confusion
-from jobs.retrain.gates.units import format_number
 from jobs.retrain.train.history import EpochRecord
+from jobs.units import format_figure
 from tests.retrain.gates.sample_evaluations import CLASSIFIER, ENCODER, GOOD, make_evaluation, replace_value
 
 ATTACK = '"><script>alert(1)</script><img src=https://elsewhere.test/x onerror=alert(2)>'
@@ -286,7 +286,7 @@ def test_tiles_show_headline_metrics() -> None:
     ],
 )
 def test_formats_numbers_briefly(value: float | None, text: str) -> None:
-    assert format_number(value) == text
+    assert format_figure(value) == text
 
 
 def write_text(flips: list[Flip], has_champion: bool = True) -> list[str]:

@@ -105,7 +105,7 @@ def test_unparsable_metrics_fail_and_still_have_a_page(shop: Shop) -> None:
 
 def test_fails_without_an_evaluation(shop: Shop) -> None:
     put_evaluation(shop, "encoder")
-    with pytest.raises(PermanentError, match=r"run has no evaluation\. Run `python -m jobs evaluate classifier` first"):
+    with pytest.raises(PermanentError, match="no evaluated classifier: run `python -m jobs evaluate classifier"):
         decide(shop)
 
 

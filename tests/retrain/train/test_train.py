@@ -18,7 +18,7 @@ from fixtures.recorded_progress import record_progress
 from fixtures.shop import CATEGORIES, IMAGE_SIDE, Shop, TinyModels
 from fixtures.small_classifier import write_small_classifier
 from jobs.database.model_versions import read_model_version
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import NotFoundError, PermanentError, RetryableError
 from jobs.local.ports import LOOPBACK, find_free_ports
 from jobs.models.checkpoint import hash_weights
 from jobs.models.registry import fetch_checkpoint
@@ -239,8 +239,8 @@ def test_what_abandoned_runs_stored_is_deleted(labeled_shop: Shop, labeled: Labe
     assert set(recent.parent.iterdir()) == {running, recent}
 
 
-def test_an_unknown_snapshot_is_refused(labeled_shop: Shop, base: Path) -> None:
-    with pytest.raises(PermanentError, match=r"snapshots/0000"):
+def test_an_unknown_snapshot_is_refused(labeled_shop: Shop, labeled: LabeledSet, base: Path) -> None:
+    with pytest.raises(NotFoundError, match=f"there is no snapshot '0000.*{labeled.snapshot.snapshot_id}"):
         train_candidate(
             labeled_shop.connections, "run", "0" * 64, ClassifierTraining(base, "backbone", HYPERPARAMETERS)
         )

@@ -1,0 +1,63 @@
+"""What people see: tables and bars on a terminal, JSON in a pipe."""
+
+import json
+import re
+
+import pytest
+
+from fixtures.command_line import FinishedCommand, run_job, run_on_terminal
+from fixtures.shop import Shop
+
+LOG_LINE = re.compile(r"\d\d:\d\d:\d\d INFO \S.*")
+
+
+def read_fields(answer: FinishedCommand) -> dict[str, str]:
+    """Return the fields of a report."""
+    parts = [re.split(r" {2,}", line.strip(), maxsplit=1) for line in answer.messages]
+    return {part[0]: part[1] for part in parts if len(part) == 2}
+
+
+def test_a_run_shows_bars_intact_log_lines_and_a_table(tagging_shop: Shop) -> None:
+    tagging_shop.put_images(6)
+    answer = run_on_terminal("ingest", environment=tagging_shop.environment)
+    assert answer.exit_code == 0, answer.messages
+    assert any(re.match(r" tag_shard\[0\] ━+ loading the models", line) for line in answer.messages)
+    logged = [line for line in answer.messages if " INFO " in line]
+    assert any(line.endswith("INFO 6 images are due. " + line.partition("due. ")[2]) for line in logged)
+    assert all(LOG_LINE.fullmatch(line) for line in logged), logged
+    assert not any("{" in line for line in answer.messages)
+    fields = read_fields(answer)
+    assert (fields["state"], fields["images"], fields["tagged"]) == ("succeeded", "6", "6")
+
+
+def test_with_standard_output_in_a_pipe_bars_stay_on_the_terminal(tagging_shop: Shop) -> None:
+    tagging_shop.put_images(6)
+    answer = run_on_terminal("ingest", environment=tagging_shop.environment, is_output_piped=True)
+    assert answer.exit_code == 0, answer.messages
+    assert json.loads(answer.output.splitlines()[-1])["tagged"] == 6
+    assert any("━" in line for line in answer.messages)
+
+
+@pytest.mark.parametrize("words", [("--json", "migrate"), ("migrate", "--json")], ids=" ".join)
+def test_json_on_a_terminal(words: tuple[str, ...], shop: Shop) -> None:
+    answer = run_on_terminal(*words, environment=shop.environment)
+    assert json.loads(answer.messages[-1])["applied"] == []
+
+
+def test_search_results_as_json(tagging_shop: Shop) -> None:
+    tagging_shop.put_images(6)
+    assert run_job("ingest", environment=tagging_shop.environment).exit_code == 0
+    answer = run_job("search", "hat", "-k", "2", "--json", environment=tagging_shop.environment)
+    assert [set(hit) >= {"product_id", "similarity"} for hit in json.loads(answer.output)] == [True, True]
+    unknown = run_job("search", "hat", "--category", "dres", environment=tagging_shop.environment)
+    assert unknown.error == "error: there is no category 'dres'. Did you mean dress?"
+    wrong = run_job("similar", "p000", environment=tagging_shop.environment)
+    assert wrong.error.startswith("error: there is no product 'p000'. Did you mean p000")
+
+
+def test_an_error_on_a_terminal_is_one_line(shop: Shop) -> None:
+    answer = run_on_terminal("report", "--run", "nope", environment=shop.environment)
+    assert answer.exit_code == 78
+    assert [line for line in answer.messages if line] == [
+        "error: run 'nope' was never planned. There is no ingest run yet"
+    ]
