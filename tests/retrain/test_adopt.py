@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ ROOMY = load_gate_policy().model_copy(update={"max_memory_bytes": 10**11})
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of temporary files. It must be empty after each adoption."""
+    # Multiprocessing keeps its sockets in a folder that it creates once, and whose path must be short.
+    get_temp_dir()
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
