@@ -20,7 +20,7 @@ the maximum number of images. `force` tags unchanged images again. `plan_only` w
 `discover` shows what a run would do.
 
 **On the command line**: each task logs its command, `python -m jobs ...`, which you can run again in a shell. To run
-the whole flow without Airflow, use `python -m jobs ingest`. To count failed images by reason, run
+the whole flow without Airflow, use `catalog ingest`. To count failed images by reason, run
 `SELECT * FROM catalog.item_failure_summary`.
 """
 

@@ -12,8 +12,8 @@ that arrive in the meantime are tagged by both.
 - **complete_retag** processes the images that arrived in the meantime, builds the index, and reports the agreement of
   old and new neighbors. When no result is missing, it switches in one transaction. It can be repeated safely.
 
-**On the command line**: each task logs its command. To run the whole flow without Airflow, use `python -m jobs retag`.
-To return to the previous model, use `python -m jobs rollback KIND`.
+**On the command line**: each task logs its command. To run the whole flow without Airflow, use `catalog retag`.
+To return to the previous model, use `catalog rollback KIND`.
 """
 
 from datetime import timedelta

@@ -10,8 +10,8 @@ effects of the decision. A run that was started in any other way fails.
 **Parameter**: `decision` is the id of a row in `catalog.champion_decisions`, which the page stores. A decision is
 carried out once, and only within a day.
 
-A candidate that failed its gates cannot be promoted. **On the command line**: `python -m jobs promote KIND --run RUN`,
-`python -m jobs rollback KIND --to VERSION`.
+A candidate that failed its gates cannot be promoted. **On the command line**: `catalog promote KIND --run RUN`,
+`catalog rollback KIND --to VERSION`.
 """
 
 from airflow.sdk import DAG, Param

@@ -27,7 +27,7 @@ models with random weights. `seed` sets the random seed. `require_approval` requ
 promotion.
 
 **On the command line**: each task logs its command. To run the whole flow without Airflow, use
-`python -m jobs retrain`.
+`catalog retrain`.
 """
 
 from datetime import timedelta

@@ -252,7 +252,7 @@ def _show_results(demo: _Demo, status: StackStatus) -> None:
     search = f'search "{query}" -k 10 --png .local/result.png' if query else "spaces list"
     similar = f"similar {product_id} --png .local/result.png" if product_id else "ingest --plan"
     for command in (search, similar, "models list"):
-        demo.write(f"  .venv/bin/python -m jobs {command}")
+        demo.write(f"  .venv/bin/catalog {command}")
     login = f"user: {status.username}   password: {status.password}"
     demo.write(f"Search page: {status.airflow_url}/catalog/search   {login}")
     demo.write("Stop it all with `make down`.")

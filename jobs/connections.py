@@ -73,5 +73,5 @@ def _require_schema(database_url: str) -> Iterator[None]:
         reason = str(error.orig).splitlines()[0]
         raise ConfigurationError(
             f"the catalog schema at {describe_address(database_url)} is missing or outdated ({reason}). "
-            "Run `python -m jobs migrate`"
+            "Run `catalog migrate`"
         ) from error

@@ -174,7 +174,7 @@ class ComputeSettings(SettingsGroup):
 
 
 class ServingSettings(SettingsGroup):
-    """The query service (`python -m jobs serve`) and its clients.
+    """The query service (`catalog serve`) and its clients.
 
     Docker Compose sets its own host and port.
     """

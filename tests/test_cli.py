@@ -189,7 +189,7 @@ def test_a_database_without_our_schema_says_which_command_makes_it(
 ) -> None:
     answer = run_job(*words, environment=shop.environment | {"CATALOG_DATABASE_URL": empty_database_url})
     assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
-    assert "python -m jobs migrate" in answer.error
+    assert "catalog migrate" in answer.error
 
 
 def test_a_bucket_that_is_down_is_worth_a_retry(shop: Shop, closed_port: int) -> None:
@@ -218,7 +218,7 @@ def test_a_bucket_that_does_not_open_needs_somebody_to_act(shop: Shop, changes: 
 def test_a_shop_without_models_says_which_command_makes_them(shop: Shop) -> None:
     answer = run_job("ingest", environment=shop.environment)
     assert (answer.exit_code, answer.output) == (EXIT_PERMANENT, "")
-    assert "python -m jobs retrain" in answer.error
+    assert "catalog retrain" in answer.error
 
 
 def test_a_starting_point_that_is_not_there_is_named_with_its_setting(shop: Shop, tmp_path: Path) -> None:

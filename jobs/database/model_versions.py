@@ -122,8 +122,8 @@ def require_champion(connection: Connection, kind: ModelKind) -> ModelVersion:
     """
     champion = read_champion(connection, kind)
     if champion is None:
-        adoption = " or, without labels, `python -m jobs adopt encoder`" if kind == "encoder" else ""
-        raise NotFoundError(f"no {kind} was promoted yet: run `python -m jobs retrain`{adoption} first")
+        adoption = " or, without labels, `catalog adopt encoder`" if kind == "encoder" else ""
+        raise NotFoundError(f"no {kind} was promoted yet: run `catalog retrain`{adoption} first")
     return champion
 
 

@@ -248,7 +248,7 @@ def read_live_space(connection: Connection) -> EmbeddingSpace:
     statement = text("SELECT * FROM catalog.embedding_spaces WHERE state = 'live'")
     space = read_record(connection.execute(statement), EmbeddingSpace)
     if space is None:
-        raise NotFoundError("no embedding space is live yet: run `python -m jobs ingest` first")
+        raise NotFoundError("no embedding space is live yet: run `catalog ingest` first")
     return space
 
 

@@ -188,7 +188,7 @@ def read_run(connection: Connection, run_id: str, purpose: Purpose) -> TaggingRu
     )
     run = read_record(rows, TaggingRun)
     if run is not None and run.purpose != purpose:
-        raise RefusedError(f"run {run_id!r} belongs to `python -m jobs {run.purpose}`, not to {purpose}")
+        raise RefusedError(f"run {run_id!r} belongs to `catalog {run.purpose}`, not to {purpose}")
     return run
 
 

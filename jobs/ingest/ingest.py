@@ -25,7 +25,7 @@ def ingest(connections: Connections, options: IngestOptions) -> RunReport:
             require_run(connection, options.run_id, "ingest")
     run_id = options.run_id or f"ingest-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     plan = plan_run(connections, run_id, options)
-    log.info("%d images are due. To resume this run, use `python -m jobs ingest --run %s`", plan.entries, run_id)
+    log.info("%d images are due. To resume this run, use `catalog ingest --run %s`", plan.entries, run_id)
     ShardTagger(connections).tag(run_id, plan.shards)
     publish_run(connections.engine, run_id)
     return report_run(connections, run_id)

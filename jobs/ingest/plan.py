@@ -139,7 +139,7 @@ def _prefer_live(connection: Connection, kind: ModelKind, champion: ModelVersion
     live = read_live_model(connection, kind)
     if live not in {None, champion}:
         log.warning(
-            "%s %d is promoted but not live: run `python -m jobs retag` to tag the catalog with it",
+            "%s %d is promoted but not live: run `catalog retag` to tag the catalog with it",
             kind,
             champion.model_version_id,
         )

@@ -192,9 +192,7 @@ def _resolve_ports(stack: _Stack, wanted: WantedPorts) -> StackRecord:
             (QUERY_SERVICE, before.ports.query, ports.query),
         ):
             if old != new and find_stack_process(before.pids.get(name), stack.stack_id):
-                raise ConfigurationError(
-                    f"{name} is running on port {old}, not {new}: run `python -m jobs stack down` first"
-                )
+                raise ConfigurationError(f"{name} is running on port {old}, not {new}: run `catalog stack down` first")
         record = replace(before, ports=ports)
     write_record(stack.folder, record)
     return record

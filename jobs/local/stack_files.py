@@ -106,7 +106,7 @@ def read_record(folder: Path) -> StackRecord | None:
     try:
         return _RECORD.validate_json(path.read_bytes())
     except ValidationError:
-        raise ConfigurationError(f"{path} is damaged: delete it, then run `python -m jobs stack down`") from None
+        raise ConfigurationError(f"{path} is damaged: delete it, then run `catalog stack down`") from None
 
 
 def write_record(folder: Path, record: StackRecord) -> None:

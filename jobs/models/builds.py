@@ -98,7 +98,7 @@ def ensure_build(connections: Connections, version: ModelVersion) -> RegisteredB
         failure = ConfigurationError if exit_code == PermanentError.exit_code else RetryableError
         raise failure(
             f"{version.kind} {version.model_version_id} has no build for this machine. "
-            f"Run `python -m jobs build {version.model_version_id}`"
+            f"Run `catalog build {version.model_version_id}`"
         )
     return build
 
@@ -129,6 +129,6 @@ def fetch_build(connections: Connections, version: ModelVersion) -> tuple[Regist
     build = ensure_build(connections, version)
     assert build.artifact_uri is not None
     name = f"the build {build.describe()} of {version.kind} {version.model_version_id}"
-    remedy = f"Run `python -m jobs build {version.model_version_id} --again`"
+    remedy = f"Run `catalog build {version.model_version_id} --again`"
     cache_folder = connections.settings.locations.model_cache
     return build, fetch_artifact(connections.store, build.artifact_uri, name, cache_folder, remedy)

@@ -91,7 +91,7 @@ def read_build(folder: Path) -> ModelBuild | None:
         return TypeAdapter(ModelBuild).validate_json(file.read_bytes()) if file.is_file() else None
     except ValidationError as error:
         raise ConfigurationError(
-            f"{file} is not a valid build record ({error.errors()[0]['msg']}). Run `python -m jobs optimize` again"
+            f"{file} is not a valid build record ({error.errors()[0]['msg']}). Run `catalog optimize` again"
         ) from None
 
 

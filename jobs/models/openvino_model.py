@@ -168,7 +168,7 @@ def list_float_precisions() -> tuple[Precision, ...]:
 
 def _read_graph(core: ov.Core, file: Path) -> ov.Model:
     if not file.is_file():
-        raise ConfigurationError(f"{file.parent} holds no {GRAPH_FILE}. Run `python -m jobs optimize` again")
+        raise ConfigurationError(f"{file.parent} holds no {GRAPH_FILE}. Run `catalog optimize` again")
     try:
         return core.read_model(file)
     except RuntimeError as error:

@@ -136,7 +136,7 @@ def complete_with(tagger: ShardTagger, connections: Connections, run_id: str) ->
 def _report_nothing_planned(connection: Connection, run_id: str) -> RetagReport:
     if read_champion(connection, "encoder"):
         raise NotFoundError(
-            f"run {run_id!r} was never planned: run `python -m jobs plan-retag --run {run_id}` first. "
+            f"run {run_id!r} was never planned: run `catalog plan-retag --run {run_id}` first. "
             f"{name_runs(connection, run_id, 'retag')}"
         )
     return RetagReport(run_id, "nothing to do", (), 0, 0, 0, None, 0.0)

@@ -27,7 +27,7 @@ def retag(connections: Connections, run_id: str | None = None) -> RetagReport:
     run_id = run_id or f"retag-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     plan = plan_retag(connections, run_id)
     log.info(
-        "retagging %d images; if this run is interrupted, `python -m jobs retag --run %s` resumes it",
+        "retagging %d images; if this run is interrupted, `catalog retag --run %s` resumes it",
         plan.entries,
         run_id,
     )

@@ -56,7 +56,7 @@ def roll_back(
     if report.unprocessed_images:
         log.warning(
             "%s %d has not processed %d images, which arrived after it was replaced: the next ingest run processes "
-            "them, or `python -m jobs retag` now",
+            "them, or `catalog retag` now",
             kind,
             report.model_version_id,
             report.unprocessed_images,

@@ -161,7 +161,7 @@ def _refuse_other_champion(connection: Connection, base: str, uploaded: NewModel
     if not is_same or (uploaded and uploaded.weights_sha256 != champion.weights_sha256):
         raise RefusedError(
             f"encoder {champion.model_version_id} is already the champion, and only the first one is adopted without "
-            "gates: import labels with texts and run `python -m jobs retrain --kinds encoder`. Add "
+            "gates: import labels with texts and run `catalog retrain --kinds encoder`. Add "
             "`--encoder-epochs 0` to evaluate a base without training"
         )
     return True

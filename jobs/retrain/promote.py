@@ -42,7 +42,7 @@ def promote_candidate(
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
             raise NotFoundError(
-                f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first. "
+                f"run {run_id!r} has no evaluated {kind}: run `catalog evaluate {kind} --run {run_id}` first. "
                 f"{name_evaluated_runs(connection, run_id, kind)}"
             )
         lock_promotions(connection)
@@ -90,7 +90,7 @@ def _require_compared_champion(evaluation: Evaluation, champion_version_id: int 
     raise RefusedError(
         f"the champion is now {describe(champion_version_id)}, but the candidate was compared with "
         f"{describe(evaluation.champion_version_id)}: evaluate it again with "
-        f"`python -m jobs evaluate {evaluation.kind} --run {evaluation.run_id}`"
+        f"`catalog evaluate {evaluation.kind} --run {evaluation.run_id}`"
     )
 
 
@@ -104,7 +104,7 @@ def _require_not_rolled_back(connection: Connection, evaluation: Evaluation) -> 
     if rollback:
         raise RefusedError(
             f"{kind} {version} was rolled back ({rollback}): train another one with more labels or other settings, or "
-            f"restore this one with `python -m jobs rollback {kind} --to {version}`"
+            f"restore this one with `catalog rollback {kind} --to {version}`"
         )
 
 

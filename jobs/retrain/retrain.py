@@ -57,7 +57,7 @@ def retrain(
             If the candidate of the other kind passed, it is promoted and live.
     """
     run_id = options.run_id or f"retrain-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    log.info("if this run is interrupted, `python -m jobs retrain --run %s` resumes it", run_id)
+    log.info("if this run is interrupted, `catalog retrain --run %s` resumes it", run_id)
     snapshot = take_snapshot(connections, SnapshotSettings.from_settings(connections.settings))
     # Make all requests before the first training, to refuse invalid ones early.
     requests = [make_request(kind) for kind in _choose_kinds(options, snapshot)]

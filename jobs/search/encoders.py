@@ -56,7 +56,7 @@ def _load_text_embedder(connections: Connections, model_version_id: int) -> Text
     from jobs.models.exported_text import load_exported_text
 
     name = f"the text tower of encoder {model_version_id}"
-    remedy = f"Run `python -m jobs build {model_version_id} --again`"
+    remedy = f"Run `catalog build {model_version_id} --again`"
     return load_exported_text(fetch_artifact(connections.store, version.text_uri, name, cache, remedy), device)
 
 

@@ -115,7 +115,7 @@ class QueryClient:
             raise RetryableError(f"the query service at {self._url} did not respond in time: try again") from None
         except httpx.TransportError:
             raise RetryableError(
-                f"cannot reach the query service at {self._url}: start it with `python -m jobs serve`"
+                f"cannot reach the query service at {self._url}: start it with `catalog serve`"
             ) from None
         try:
             if response.status_code == httpx.codes.OK:

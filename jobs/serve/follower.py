@@ -87,12 +87,12 @@ class LiveModelFollower:
         self.classifier = FollowedModel[int, ServedClassifier](
             "classifier",
             load_classifier,
-            "no classifier is live yet: run `python -m jobs retrain` first",
+            "no classifier is live yet: run `catalog retrain` first",
         )
         self.encoder = FollowedModel[LiveEncoder, ServedEncoder](
             "encoder",
             load_encoder,
-            "no embedding space is live yet: run `python -m jobs ingest` first",
+            "no embedding space is live yet: run `catalog ingest` first",
         )
         self.database_problem: str | None = None
         self._connections = connections

@@ -1,4 +1,4 @@
-"""Run the query service over HTTP (``python -m jobs serve``): raw bodies in, JSON out."""
+"""Run the query service over HTTP (``catalog serve``): raw bodies in, JSON out."""
 
 import logging
 import signal

@@ -13,7 +13,7 @@ BEGIN
     ELSIF image.embedding IS NULL THEN
         RAISE EXCEPTION 'image % has no vector yet', image_vector.image_id
             USING ERRCODE = 'no_data_found',
-                  HINT = 'Run `python -m jobs ingest`; catalog.item_failures says why an image failed.';
+                  HINT = 'Run `catalog ingest`; catalog.item_failures says why an image failed.';
     END IF;
     RETURN image.embedding;
 END $$;

@@ -4,7 +4,7 @@ DECLARE
 BEGIN
     IF found_id IS NULL THEN
         RAISE EXCEPTION 'no embedding space is live yet'
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run `python -m jobs ingest` first.';
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run `catalog ingest` first.';
     END IF;
     RETURN found_id;
 END $$;

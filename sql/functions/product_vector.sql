@@ -16,7 +16,7 @@ BEGIN
     ELSIF mean IS NULL THEN
         RAISE EXCEPTION 'product % has no image with a vector yet', quote_literal(product_vector.product_id)
             USING ERRCODE = 'no_data_found',
-                  HINT = 'Run `python -m jobs ingest`; catalog.item_failures says why an image failed.';
+                  HINT = 'Run `catalog ingest`; catalog.item_failures says why an image failed.';
     END IF;
     RETURN mean;
 END $$;

@@ -8,4 +8,4 @@ $$;
 
 COMMENT ON FUNCTION catalog.search_products IS
     'The k products whose images fit a text best, only those of a category if one is given. '
-    'The text must have been embedded: `python -m jobs embed-text "..."`';
+    'The text must have been embedded: `catalog embed-text "..."`';

@@ -4,7 +4,7 @@ DECLARE
     live_space_id constant integer := catalog.live_space();
     vector_of_text halfvec;
     -- Quoted for a POSIX shell. After --, a text that starts with a dash is not an option.
-    command text := 'python -m jobs embed-text ' || CASE WHEN starts_with(query_text, '-') THEN '-- ' ELSE '' END
+    command text := 'catalog embed-text ' || CASE WHEN starts_with(query_text, '-') THEN '-- ' ELSE '' END
                     || '''' || replace(query_text, '''', '''\''''') || '''';
 BEGIN
     SELECT q.embedding INTO vector_of_text
@@ -19,4 +19,4 @@ BEGIN
 END $$;
 
 COMMENT ON FUNCTION catalog.text_vector IS
-    'The vector of a text in the live space, as `python -m jobs embed-text` stored it';
+    'The vector of a text in the live space, as `catalog embed-text` stored it';

@@ -1,6 +1,6 @@
 -- The schema of the catalog: products and images, models and promotions, tags and vectors, labels and trainings, runs.
 --
--- Views and functions are not here: every `python -m jobs migrate` defines them again from sql/views and sql/functions.
+-- Views and functions are not here: every `catalog migrate` defines them again from sql/views and sql/functions.
 -- A released migration never changes; sql/migrations/frozen.txt holds its hash.
 
 CREATE SCHEMA catalog;
@@ -199,7 +199,7 @@ CREATE TABLE catalog.text_queries (
 );
 CREATE INDEX text_queries_oldest ON catalog.text_queries (encoder_version_id, embedded_at, query_text);
 COMMENT ON TABLE catalog.text_queries IS
-    'Vectors of texts from `python -m jobs embed-text`, for catalog.search_products';
+    'Vectors of texts from `catalog embed-text`, for catalog.search_products';
 
 -- Labels and reviews --------------------------------------------------------------------------------------------
 

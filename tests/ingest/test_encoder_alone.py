@@ -92,6 +92,6 @@ def test_another_encoder_goes_live_by_a_retag(embedding_shop: Shop, tiny_models:
 
 def test_a_classifier_alone_tags_nothing(shop: Shop, tiny_models: TinyModels) -> None:
     make_champion(shop.connections, tiny_models.classifier, "classifier")
-    with pytest.raises(PermanentError, match=r"no encoder was promoted yet.*python -m jobs adopt encoder"):
+    with pytest.raises(PermanentError, match=r"no encoder was promoted yet.*catalog adopt encoder"):
         ingest(shop.connections, IngestOptions())
     assert retag(shop.connections).state == "nothing to do"

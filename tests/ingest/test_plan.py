@@ -100,7 +100,7 @@ def test_new_images_are_tagged_by_the_live_models_until_a_retag(
     assert ingest(tagging_shop.connections, IngestOptions()).entries == 2
     assert tagging_shop.query(models) == live
     assert tagging_shop.query("SELECT count(*) FROM catalog.current_image_tags") == [(5,)]
-    assert caplog.text.count("is promoted but not live: run `python -m jobs retag`") == 2
+    assert caplog.text.count("is promoted but not live: run `catalog retag`") == 2
 
 
 def test_the_limit_restricts_the_number_of_images(tagging_shop: Shop) -> None:
@@ -124,12 +124,12 @@ def test_a_run_belongs_to_its_source_and_command(tagging_shop: Shop) -> None:
     elsewhere = replace(connections, source=replace(connections.source, key="other/"))
     with pytest.raises(PermanentError, match=r"'night' was planned for s3://.*, not for s3://.*other/\. Start"):
         plan_run(elsewhere, "night", IngestOptions())
-    with pytest.raises(PermanentError, match="'night' belongs to `python -m jobs ingest`, not to retag"):
+    with pytest.raises(PermanentError, match="'night' belongs to `catalog ingest`, not to retag"):
         retag(connections, "night")
     with pytest.raises(PermanentError, match="'nobody' was never planned"):
         ingest(connections, IngestOptions(run_id="nobody"))
     plan_retag(connections, "retag")
-    with pytest.raises(PermanentError, match="'retag' belongs to `python -m jobs retag`, not to ingest"):
+    with pytest.raises(PermanentError, match="'retag' belongs to `catalog retag`, not to ingest"):
         report_run(connections, "retag")
 
 

@@ -51,7 +51,7 @@ def test_a_build_that_cannot_be_made_is_one_line(shop: Shop, tiny_models: TinyMo
     with shop.connections.engine.begin() as connection:
         connection.execute(text("DELETE FROM catalog.model_builds"))
     shop.connections.store.write(S3Uri.parse(version.artifact_uri) / "config.json", b"{}")
-    words = rf"^classifier {version.model_version_id} has no build for this machine\. Run `python -m jobs build \d+`$"
+    words = rf"^classifier {version.model_version_id} has no build for this machine\. Run `catalog build \d+`$"
     with patch.dict(os.environ, shop.environment), pytest.raises(ConfigurationError, match=words):
         ensure_build(shop.connections, version)
 
@@ -77,7 +77,7 @@ def test_lost_files_of_a_build_are_made_again(shop: Shop, tiny_models: TinyModel
     location = S3Uri.parse(build.artifact_uri or "")
     shop.connections.store.write(location / FILE_LIST, b"")
     shutil.rmtree(connections.settings.locations.model_cache)
-    with pytest.raises(PermanentError, match=rf"Run `python -m jobs build {version.model_version_id} --again`"):
+    with pytest.raises(PermanentError, match=rf"Run `catalog build {version.model_version_id} --again`"):
         fetch_build(connections, version)
     make_missing_build(connections, version.model_version_id, load_gate_policy(), again=True)
     _, folder = fetch_build(connections, version)

@@ -352,7 +352,7 @@ def test_the_first_space_waits_for_the_first_ingest(tagging_shop: Shop) -> None:
 
 
 def test_an_unplanned_or_untagged_run_is_not_completed(promoted_catalog: Shop) -> None:
-    with pytest.raises(PermanentError, match="'retag' was never planned: run `python -m jobs plan-retag"):
+    with pytest.raises(PermanentError, match="'retag' was never planned: run `catalog plan-retag"):
         complete_retag(promoted_catalog.connections, "retag")
     plan_retag(promoted_catalog.connections, "retag")
     with pytest.raises(PermanentError, match="30 of 30 images were not processed"):

@@ -103,7 +103,7 @@ def test_images_can_be_searched_after_an_adoption_and_an_ingest(
 def test_a_second_champion_has_to_pass_its_gates(tagging_shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     promotions = "SELECT * FROM catalog.promotions ORDER BY promotion_id"
     before, artifacts = tagging_shop.query(promotions), tagging_shop.list_artifacts()
-    with pytest.raises(PermanentError, match=r"is already the champion.*python -m jobs retrain --kinds encoder"):
+    with pytest.raises(PermanentError, match=r"is already the champion.*catalog retrain --kinds encoder"):
         adopt_encoder(tagging_shop.connections, str(tiny_models.other_encoder), "anna", ROOMY)
     assert (tagging_shop.query(promotions), tagging_shop.list_artifacts()) == (before, artifacts)
     assert list(scratch.iterdir()) == []

@@ -107,7 +107,7 @@ def test_a_candidate_that_did_not_pass_every_gate_is_refused(shop: Shop, results
 
 def test_a_run_without_an_evaluation_is_refused(shop: Shop) -> None:
     add_candidate(shop.connections.engine, "another run", "classifier")
-    with pytest.raises(PermanentError, match="'run' has no evaluated classifier: run `python -m jobs evaluate"):
+    with pytest.raises(PermanentError, match="'run' has no evaluated classifier: run `catalog evaluate"):
         promote_candidate(shop.connections, "run", "classifier", "anna")
 
 

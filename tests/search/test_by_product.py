@@ -32,5 +32,5 @@ def test_texts_that_postgres_cannot_store_are_refused(settings: Settings, text: 
 
 
 def test_an_empty_catalog_says_what_to_do(engine: Engine, settings: Settings) -> None:
-    with pytest.raises(PermanentError, match="python -m jobs ingest"):
+    with pytest.raises(PermanentError, match="catalog ingest"):
         similar_products("dress", settings=settings)

@@ -109,5 +109,5 @@ def test_an_invalid_count_is_refused(stocked: Engine, k: int, words: str) -> Non
 
 
 def test_without_a_live_space_the_error_says_what_to_do(engine: Engine) -> None:
-    with pytest.raises(PermanentError, match="python -m jobs ingest"):
+    with pytest.raises(PermanentError, match="catalog ingest"):
         find_products_by_text(engine, WordEncoder().load, "hat", 1, None)

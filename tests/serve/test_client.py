@@ -59,7 +59,7 @@ def test_an_invalid_query_has_its_own_error(service: RunningService) -> None:
 
 def test_a_service_without_a_model_is_a_retryable_error(shop: Shop) -> None:
     with run_service(shop.connections) as service, QueryClient(service.url) as client:
-        with pytest.raises(RetryableError, match=r"no classifier is live yet: run `python -m jobs retrain` first"):
+        with pytest.raises(RetryableError, match=r"no classifier is live yet: run `catalog retrain` first"):
             client.classify(b"")
         with pytest.raises(RetryableError, match=r"is not available now: .*no embedding space is live yet"):
             client.embed_text("hat")
@@ -69,7 +69,7 @@ def test_the_error_for_a_stopped_service_says_how_to_start_it() -> None:
     url = f"http://{LOOPBACK}:{find_free_port()}"
     with (
         QueryClient(url) as client,
-        pytest.raises(RetryableError, match=rf"{url}: start it with `python -m jobs serve`"),
+        pytest.raises(RetryableError, match=rf"{url}: start it with `catalog serve`"),
     ):
         client.embed_text("hat")
 

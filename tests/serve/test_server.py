@@ -1,4 +1,4 @@
-"""Run the command `python -m jobs serve` until it gets a signal."""
+"""Run the command `catalog serve` until it gets a signal."""
 
 import os
 import signal

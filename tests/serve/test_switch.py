@@ -102,7 +102,7 @@ def test_a_catalog_without_a_classifier_is_searchable_and_its_first_classifier_i
             503,
             {
                 "reason": "no_live_model",
-                "detail": "no classifier is live yet: run `python -m jobs retrain` first",
+                "detail": "no classifier is live yet: run `catalog retrain` first",
             },
         )
         first = make_champion(shop.connections, tiny_models.classifier, "classifier")
@@ -113,7 +113,7 @@ def test_a_catalog_without_a_classifier_is_searchable_and_its_first_classifier_i
 def test_it_waits_for_the_schema(empty_database_url: str, shop: Shop) -> None:
     settings = shop.with_settings(database_url=empty_database_url).settings
     with connect(settings) as connections, run_service(connections) as service:
-        service.wait_until(lambda health: "python -m jobs migrate" in health.get("detail", ""))
+        service.wait_until(lambda health: "catalog migrate" in health.get("detail", ""))
         assert service.http.get("/health").status_code == 503
 
 

@@ -40,7 +40,7 @@ def test_products_that_fit_a_text(connection: Connection, models: Models) -> Non
 def test_a_text_of_another_encoder_is_unknown(connection: Connection, models: Models) -> None:
     store_text(connection, "red", "[1, 0, 0]", models.space_id)
     newer = open_live_space(connection, 3)
-    with refused(connection, "P0002", "'red' was not embedded", "python -m jobs embed-text 'red'"):
+    with refused(connection, "P0002", "'red' was not embedded", "catalog embed-text 'red'"):
         search(connection, "red")
     store_text(connection, "red", "[1, 0, 0]", newer)
     assert search(connection, "red") == []
@@ -50,7 +50,7 @@ def test_a_text_of_another_encoder_is_unknown(connection: Connection, models: Mo
 def test_the_hint_can_be_pasted_into_a_shell(connection: Connection, models: Models, hostile: str) -> None:
     with refused(connection, "P0002", "was not embedded yet") as hints:
         search(connection, hostile)
-    command = hints[0].removeprefix("Run: python -m jobs embed-text ")
+    command = hints[0].removeprefix("Run: catalog embed-text ")
     assert shlex.split(command) == (["--", hostile] if hostile.startswith("-") else [hostile])
     echo = subprocess.run(["sh", "-c", f"printf %s {command.removeprefix('-- ')}"], capture_output=True, check=True)
     assert echo.stdout.decode() == hostile
@@ -72,5 +72,5 @@ def test_invalid_queries_are_refused(connection: Connection, models: Models) -> 
 
 
 def test_without_a_live_space_the_error_names_the_command(connection: Connection) -> None:
-    with refused(connection, "55000", "no embedding space is live yet", "python -m jobs ingest"):
+    with refused(connection, "55000", "no embedding space is live yet", "catalog ingest"):
         search(connection, "red")

@@ -62,7 +62,7 @@ def test_images_that_cannot_be_compared_are_refused(connection: Connection, mode
         (deleted, f"image {deleted} is not in the catalog", "deleted_at"),
         (999, "image 999 is not in the catalog", "catalog.images"),
         (None, "image null is not in the catalog", "catalog.images"),
-        (not_embedded, f"image {not_embedded} has no vector yet", "python -m jobs ingest"),
+        (not_embedded, f"image {not_embedded} has no vector yet", "catalog ingest"),
     ):
         with refused(connection, "P0002", message, hint):
             find_similar_images(connection, image_id)
@@ -155,7 +155,7 @@ def test_products_that_cannot_be_compared_are_refused(connection: Connection, mo
         ("gone", "product 'gone' has no image in the catalog", "catalog.current_product_tags"),
         ("unknown", "product 'unknown' has no image in the catalog", "catalog.current_product_tags"),
         (None, "product NULL has no image in the catalog", "catalog.current_product_tags"),
-        ("new", "product 'new' has no image with a vector yet", "python -m jobs ingest"),
+        ("new", "product 'new' has no image with a vector yet", "catalog ingest"),
     ):
         with refused(connection, "P0002", message, hint):
             find_similar_products(connection, product_id)
@@ -164,9 +164,9 @@ def test_products_that_cannot_be_compared_are_refused(connection: Connection, mo
 
 
 def test_without_a_live_space_nothing_is_compared(connection: Connection) -> None:
-    with refused(connection, "55000", "no embedding space is live yet", "python -m jobs ingest"):
+    with refused(connection, "55000", "no embedding space is live yet", "catalog ingest"):
         find_similar_products(connection, "p")
-    with refused(connection, "55000", "no embedding space is live yet", "python -m jobs ingest"):
+    with refused(connection, "55000", "no embedding space is live yet", "catalog ingest"):
         find_similar_images(connection, 1)
 
 

@@ -116,7 +116,7 @@ def _read_inputs(connections: Connections, run_id: str, kind: ModelKind) -> _Inp
         training = read_training(connection, run_id, kind)
         if training is None:
             raise NotFoundError(
-                f"run {run_id!r} has no trained {kind}: run `python -m jobs train {kind} --run {run_id}` first. "
+                f"run {run_id!r} has no trained {kind}: run `catalog train {kind} --run {run_id}` first. "
                 f"{name_trained_runs(connection, run_id, kind)}"
             )
         snapshot = read_snapshot(connection, training.snapshot_id)

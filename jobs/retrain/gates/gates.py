@@ -106,7 +106,7 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
         evaluation = read_latest_evaluation(connection, run_id, kind)
         if evaluation is None:
             raise NotFoundError(
-                f"run {run_id!r} has no evaluated {kind}: run `python -m jobs evaluate {kind} --run {run_id}` first. "
+                f"run {run_id!r} has no evaluated {kind}: run `catalog evaluate {kind} --run {run_id}` first. "
                 f"{name_evaluated_runs(connection, run_id, kind)}"
             )
         decisions = decide_all(evaluation, bool(sample_live_tags(connection, size=1)), policy)
@@ -164,7 +164,7 @@ def require_passed_gates(connection: Connection, evaluation: Evaluation) -> None
     missing = [gate for gate in GATES[evaluation.kind] if gate not in decisions]
     if missing:
         raise RefusedError(
-            f"{where} has no decision of {', '.join(missing)}. Run `python -m jobs gate {evaluation.kind}` first"
+            f"{where} has no decision of {', '.join(missing)}. Run `catalog gate {evaluation.kind}` first"
         )
     may_be_skipped = NEEDS_CATALOG | (NEEDS_CHAMPION if evaluation.champion_version_id is None else set())
     refusals = [
@@ -194,7 +194,7 @@ def _read_page_contents(
     except ValidationError as error:
         raise PermanentError(
             f"a file in {folder} cannot be parsed ({error.errors()[0]['msg']}). "
-            f"Run `python -m jobs evaluate {evaluation.kind}` again"
+            f"Run `catalog evaluate {evaluation.kind}` again"
         ) from None
 
 

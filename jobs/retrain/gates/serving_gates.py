@@ -21,12 +21,12 @@ def decide_fidelity(evidence: Evidence, policy: GatePolicy) -> Finding:
     """Require predictions close to the float32 predictions. The value is the number of failed criteria."""
     build = evidence.metrics.build
     if build is None:
-        return fail_unmeasured(0, "the precision", "run `python -m jobs optimize` to choose one")
+        return fail_unmeasured(0, "the precision", "run `catalog optimize` to choose one")
     name = f"{build.engine} {build.precision}"
     if build.fidelity is None:
         if build.precision == EXACT:
             return Finding(0, 0, "passed", f"{name} computes as in training")
-        return fail_unmeasured(0, f"the fidelity of {name}", "run `python -m jobs optimize` to measure it")
+        return fail_unmeasured(0, f"the fidelity of {name}", "run `catalog optimize` to measure it")
     losses = find_losses(build.fidelity, policy)
     if losses:
         return Finding(len(losses), 0, "failed", f"{name} differs too much from float32: {'; '.join(losses)}")

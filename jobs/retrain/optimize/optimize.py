@@ -89,7 +89,7 @@ def optimize_candidate(connections: Connections, run_id: str, kind: ModelKind, p
         training = read_training(connection, run_id, kind)
         if training is None:
             raise NotFoundError(
-                f"run {run_id!r} has no trained {kind}: run `python -m jobs train {kind} --run {run_id}` first. "
+                f"run {run_id!r} has no trained {kind}: run `catalog train {kind} --run {run_id}` first. "
                 f"{name_trained_runs(connection, run_id, kind)}"
             )
         version = read_model_version(connection, training.model_version_id)

@@ -129,7 +129,7 @@ def _require_splits(snapshot: Snapshot, curation: Curation, settings: SnapshotSe
         raise RefusedError(
             f"{curation.examples} labels leave {len(snapshot.categories)} categories with at least "
             f"{settings.min_images_per_category} different images, but a model needs 2 (dropped: "
-            f"{_list_counts(curation.dropped) or 'none'}). Import more labels with `python -m jobs import-labels`"
+            f"{_list_counts(curation.dropped) or 'none'}). Import more labels with `catalog import-labels`"
         )
     images = Counter(row.split for row in snapshot.rows)
     empty = [split for split in SPLITS if not images[split]]

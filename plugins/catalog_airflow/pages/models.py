@@ -129,7 +129,7 @@ def show_evaluation(
     with read_catalog() as connection:
         evaluation = read_latest_evaluation(connection, run, kind)
     if evaluation is None or evaluation.page_sha256 is None:
-        raise HTTPException(404, f"There is no evaluation page yet. Run `python -m jobs gate {kind} --run {run}`.")
+        raise HTTPException(404, f"There is no evaluation page yet. Run `catalog gate {kind} --run {run}`.")
     content = open_catalog().store.read_if_present(S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE)
     if content is None:
         raise HTTPException(404, "The page of this evaluation is no longer in the bucket.")

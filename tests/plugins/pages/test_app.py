@@ -60,7 +60,7 @@ def test_an_outdated_schema_is_a_page_that_says_what_to_do(
     for page in ("overview", "images", "models", "failures", "search", "review", "product", "run"):
         answer = visit("viewer").get(page, id="x", run="x")
         assert answer.status_code == 503
-        assert "python -m jobs migrate" in answer.text
+        assert "catalog migrate" in answer.text
         assert "Traceback" not in answer.text
 
 

@@ -165,7 +165,7 @@ def test_a_stopped_service_is_named_and_other_pages_work(
         viewer = enter("viewer")
         answer = viewer.get("search", q="a new question")
         assert answer.status_code == 503
-        assert "python -m jobs serve" in answer.text
+        assert "catalog serve" in answer.text
         assert 'value="a new question"' in answer.text
         assert viewer.get("search").status_code == 200
         assert viewer.get("images").status_code == 200

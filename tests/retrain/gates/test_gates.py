@@ -105,7 +105,7 @@ def test_unparsable_metrics_fail_and_still_have_a_page(shop: Shop) -> None:
 
 def test_fails_without_an_evaluation(shop: Shop) -> None:
     put_evaluation(shop, "encoder")
-    with pytest.raises(PermanentError, match="no evaluated classifier: run `python -m jobs evaluate classifier"):
+    with pytest.raises(PermanentError, match="no evaluated classifier: run `catalog evaluate classifier"):
         decide(shop)
 
 
@@ -161,7 +161,7 @@ def test_damaged_history_is_left_out(shop: Shop, history: bytes) -> None:
 def test_unparsable_list_fails_with_advice(shop: Shop) -> None:
     evaluation = put_evaluation(shop, "classifier")
     shop.connections.store.write(S3Uri.parse(evaluation.artifact_uri) / FLIPS_FILE, b"[{}]")
-    with pytest.raises(PermanentError, match="Run `python -m jobs evaluate classifier` again"):
+    with pytest.raises(PermanentError, match="Run `catalog evaluate classifier` again"):
         decide(shop)
 
 
@@ -204,7 +204,7 @@ def test_accepts_evaluation_that_passed_all_gates(engine: Engine, kind: ModelKin
 def test_rejects_undecided_evaluation(engine: Engine, kind: ModelKind) -> None:
     evaluation, other = store_in(engine, kind), store_in(engine, kind)
     store_decisions(engine, other, pass_all(kind))
-    with pytest.raises(PermanentError, match=f"Run `python -m jobs gate {kind}` first"):
+    with pytest.raises(PermanentError, match=f"Run `catalog gate {kind}` first"):
         require(engine, evaluation)
 
 
