@@ -28,6 +28,7 @@ COMMANDS = {
     "discover": ("ingest", "Stages 1 and 2: compare the bucket with the catalog and write the manifest of a run."),
     "tag-shard": ("ingest", "Stages 3 to 6: read, decode, predict and write one shard. A repeated call resumes it."),
     "publish": ("ingest", "Stage 7: update the product tags and the vector index, and make the space live."),
+    "map": ("map", "Draw the map of the catalog again if its images have changed."),
     "report": ("ingest", "Stage 8: summarize a run, store its report and check it against the limits."),
     "import-labels": ("retrain", "Import labels to train on. Invalid rows are skipped and listed in a report."),
     "snapshot": ("retrain", "Freeze all labels into a dataset: drop duplicates and split it by group."),
