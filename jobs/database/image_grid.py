@@ -33,6 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import REAL
 
+from jobs.database.maps import select_image_ids_in_area
 from jobs.database.model_versions import read_live_versions
 from jobs.database.records import read_records
 from jobs.database.tables import image_tags, images, labels, product_tags, products
@@ -90,6 +91,7 @@ class ImageFilter:
     ``text`` matches words of product names and the start of product ids. ``run_id`` selects the images that the
     classifier of that run tagged while it ran. With ``classifier_version_id``, the tags shown are those of that
     version. Otherwise they are the current ones: the label if there is one, else the tag of the live classifier.
+    ``area`` is a polygon on the map of the live space, as "x,y;x,y;...".
     """
 
     category: str | None = None
@@ -100,6 +102,7 @@ class ImageFilter:
     classifier_version_id: int | None = None
     deleted: bool = False
     text: str = ""
+    area: str | None = None
 
     @property
     def order(self) -> Order:
@@ -198,8 +201,14 @@ class _Rows:
 
 
 def _find_rows(connection: Connection, wanted: ImageFilter, scope: _Scope) -> _Rows:
-    if words := wanted.text.replace("\0", " ").strip():
-        return _join_few_images(_select_named(words), scope)
+    words = wanted.text.replace("\0", " ").strip()
+    few = _select_named(words) if words else None
+    if wanted.area:
+        source = images if few is None else few
+        inside = source.c.image_id.in_(select_image_ids_in_area(wanted.area))
+        few = select(source).where(inside).cte("in_area").prefix_with("MATERIALIZED")
+    if few is not None:
+        return _join_few_images(few, scope)
     if wanted.deleted and wanted.needs_tags:
         deleted = select(images).where(images.c.deleted_at.is_not(None))
         if _are_few(connection, deleted):

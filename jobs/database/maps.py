@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, func, literal_column, select, text
+from sqlalchemy import Connection, Select, func, literal_column, select, text
 
 from jobs.database.images import select_random_images
 from jobs.database.records import read_record
@@ -193,3 +193,13 @@ def read_map_drawing(connection: Connection, version: MapVersion) -> MapDrawing:
         np.array([row.confidence for row in rows], np.float32),
         np.array([row.is_labeled for row in rows], np.bool_),
     )
+
+
+def select_image_ids_in_area(area: str) -> Select[tuple[int]]:
+    """Select the images on the map of the live space whose points lie in a polygon, given as "x,y;x,y;..."."""
+    polygon = ",".join(f"({corner})" for corner in area.split(";"))
+    is_inside = text("""
+        position <@ CAST(:polygon AS polygon)
+        AND space_id = (SELECT space_id FROM catalog.embedding_spaces WHERE state = 'live')
+    """)
+    return select(map_points.c.image_id).where(is_inside.bindparams(polygon=polygon))

@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from catalog_airflow.pages import images, models, review, runs, search, templating
+from catalog_airflow.pages import images, map_page, models, review, runs, search, templating
 from catalog_airflow.pages.access import BodyLimit, identify_viewer, require_same_origin
 from catalog_airflow.pages.templating import render_page
 from jobs.database.image_grid import BadCursorError
@@ -35,7 +35,7 @@ def create_pages_app() -> FastAPI:
         # Applies to all routes, including those added later.
         dependencies=[Depends(identify_viewer), Depends(require_same_origin), Depends(_refuse_nul)],
     )
-    for module in (runs, images, search, review, models, templating):
+    for module in (runs, images, search, map_page, review, models, templating):
         app.include_router(module.router)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(AnyHTTPException, _explain_refusal)

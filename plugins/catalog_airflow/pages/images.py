@@ -56,6 +56,10 @@ VersionParameter = Annotated[
     Annotated[int, Field(ge=1, lt=2**31)] | None, BeforeValidator(lambda value: None if value == "" else value)
 ]
 
+CORNER = r"-?\d{1,3}(\.\d{1,2})?,-?\d{1,3}(\.\d{1,2})?"
+AREA = rf"^({CORNER}(;{CORNER}){{2,49}})?$"
+"""The corners of a polygon on the map."""
+
 
 class GridQuery(BaseModel):
     """The query parameters of the grid."""
@@ -70,6 +74,7 @@ class GridQuery(BaseModel):
     version: VersionParameter = None
     deleted: bool = False
     text: Annotated[str, Field(max_length=500)] = ""
+    area: Annotated[str, Field(max_length=800, pattern=AREA)] = ""
     after: Annotated[str, Field(max_length=500)] = ""
 
     def make_filter(self) -> ImageFilter:
@@ -83,6 +88,7 @@ class GridQuery(BaseModel):
             classifier_version_id=self.version,
             deleted=self.deleted,
             text=self.text,
+            area=self.area or None,
         )
 
 

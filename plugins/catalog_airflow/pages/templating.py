@@ -18,6 +18,8 @@ FILES = {
     "pages.css": "text/css",
     "theme.js": "text/javascript",
     "pages.js": "text/javascript",
+    "map.js": "text/javascript",
+    "map_view.js": "text/javascript",
     "icon.svg": "image/svg+xml",
     "icon_dark.svg": "image/svg+xml",
 }
