@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Annotated
 
 import numpy as np
@@ -20,8 +21,10 @@ router = APIRouter()
 
 FORMAT = 1
 """Version of the format of `encode_points`, part of the ETag."""
-SERIES = 9
-"""Number of colors in the style sheet. The last one, a gray, is that of all further categories."""
+SERIES = (*range(8), *range(9, 17))
+"""The colors in the style sheet, for the most frequent category first."""
+OTHER_SERIES = 8
+"""The color of all further categories, a gray."""
 NO_CATEGORY, NO_CONFIDENCE, LABELED = 65535, 255, 101
 
 
@@ -71,7 +74,8 @@ def encode_points(drawing: MapDrawing) -> bytes:
     The columns are the differences of image ids (uint32), x and y in hundredths (int16), the index of the category
     (uint16) and the confidence in percent (uint8).
     """
-    categories = [{"name": name, "series": min(rank, SERIES - 1)} for rank, name in enumerate(drawing.categories)]
+    named = zip_longest(drawing.categories, SERIES[: len(drawing.categories)], fillvalue=OTHER_SERIES)
+    categories = [{"name": name, "series": series} for name, series in named]
     header = json.dumps({"count": len(drawing.image_ids), "categories": categories}).encode()
     header += b" " * (-len(header) % 4)
     # As elsewhere on the pages, only a confidence of exactly 1 becomes 100 %.

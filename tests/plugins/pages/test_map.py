@@ -47,9 +47,8 @@ def test_without_a_map_the_page_says_how_to_get_one(visit: Visit) -> None:
 def test_the_map_is_in_the_navigation(visit: Visit, with_map: BrowsedShop) -> None:
     page = visit("viewer").get("map").text
     assert "4 images" in read_text(page)
-    assert (
-        page.index('catalog/search"') < page.index('catalog/map" aria-current="page"') < page.index('catalog/review"')
-    )
+    places = [page.index(link) for link in ('catalog/search"', 'catalog/map" aria-current="page"', 'catalog/review"')]
+    assert places == sorted(places)
 
 
 def test_points_have_position_category_and_confidence(visit: Visit, with_map: BrowsedShop) -> None:
@@ -113,7 +112,7 @@ def test_many_points_are_small(visit: Visit, with_map: BrowsedShop) -> None:
     )
     points = decode(encode_points(drawing))
     assert points["ids"] == drawing.image_ids.tolist()
-    assert {category["series"] for category in points["categories"]} == set(range(9))
+    assert {category["series"] for category in points["categories"]} == set(range(17))
     assert points["names"].count(None) == int((drawing.category < 0).sum())
     import gzip
 
@@ -140,8 +139,6 @@ def test_an_area_of_the_map_is_a_filter_of_the_grid(visit: Visit, with_map: Brow
     assert f'name="area" value="{area}" checked' in page.text
 
 
-@pytest.mark.parametrize(
-    "area", ["x", "1,1;2,2", "1,1;2,2;3", "1,1;2,2;3,NaN", "1,1;2,2;1e9,1", ";".join(["1,1"] * 51)]
-)
+@pytest.mark.parametrize("area", ["x", "1,1;2,2", "1,1;2,2;3", "1,1;2,2;3,NaN", "1,1;2,2;1e9,1", "1,1;" * 50 + "1,1"])
 def test_a_damaged_area_is_refused(visit: Visit, area: str) -> None:
     assert visit("viewer").get("images", area=area).status_code == 422

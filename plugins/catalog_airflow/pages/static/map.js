@@ -5,6 +5,8 @@ const MAX_VERTICES = 40;
 const TAP_PIXELS = 5;
 const PICK_PIXELS = 12;
 const ZOOM_STEP = 1.4;
+const MANY_POINTS = 20_000;
+const SETTLE_MILLISECONDS = 200;
 
 const root = document.querySelector(".map");
 const find = (selector) => root.querySelector(selector);
@@ -53,7 +55,7 @@ function chooseColors() {
 
 let isScheduled = false;
 function redraw() {
-  if (isScheduled) return;
+  if (isScheduled || !painter.image) return;
   isScheduled = true;
   requestAnimationFrame(() => {
     isScheduled = false;
@@ -107,17 +109,23 @@ const toMap = (px, py) => [
   Math.round(view.y - (py - frame.clientHeight / 2) / view.scale),
 ];
 
-function resize() {
-  ratio = Math.min(window.devicePixelRatio || 1, 2);
+function resize(wanted = Math.min(window.devicePixelRatio || 1, 2)) {
+  ratio = wanted;
   for (const each of [canvas, marks]) {
     each.width = Math.round(frame.clientWidth * ratio);
     each.height = Math.round(frame.clientHeight * ratio);
   }
   painter.resize(canvas.width, canvas.height);
-  const before = view.least;
-  fit();
-  if (before === 1) showAll();
   redraw();
+}
+
+// Many points are drawn with fewer pixels while they move, so the map stays fluid on a screen with small pixels.
+let settling = 0;
+function coarsen() {
+  if (points.count < MANY_POINTS) return;
+  if (ratio > 1) resize(1);
+  clearTimeout(settling);
+  settling = setTimeout(resize, SETTLE_MILLISECONDS);
 }
 
 // The smallest scale is the one that shows all points.
@@ -143,6 +151,7 @@ function showAll() {
 function pan(dx, dy) {
   view.x = Math.min(Math.max(view.x - dx / view.scale, view.left), view.right);
   view.y = Math.min(Math.max(view.y + dy / view.scale, view.bottom), view.top);
+  coarsen();
   redraw();
 }
 
@@ -153,6 +162,7 @@ function zoom(factor, px = frame.clientWidth / 2, py = frame.clientHeight / 2) {
   view.x += dx / view.scale - dx / scale;
   view.y -= dy / view.scale - dy / scale;
   view.scale = scale;
+  coarsen();
   redraw();
 }
 
@@ -409,7 +419,13 @@ async function load() {
   }
   showLegend();
   deselect();
-  new ResizeObserver(resize).observe(frame);
+  // Also called once at the start.
+  new ResizeObserver(() => {
+    const isFirst = !painter.image;
+    fit();
+    resize();
+    if (isFirst) showAll();
+  }).observe(frame);
   new MutationObserver(() => {
     chooseColors();
     redraw();
