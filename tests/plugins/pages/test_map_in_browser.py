@@ -93,6 +93,15 @@ def read_pixels(page: Page) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+def wait_for_pixels(page: Page, is_right: Callable[[np.ndarray], np.bool_]) -> None:
+    """Wait until the points are drawn as expected."""
+    for _ in range(100):
+        if is_right(read_pixels(page)):
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("the points are not drawn as expected")
+
+
 def read_point(page: Page, x: float, y: float) -> str:
     """Return the color at a place of the map, as in a style sheet."""
     box = page.locator(".map-points").bounding_box()
@@ -185,18 +194,20 @@ def test_dragging_and_zooming_move_the_map(page: Page) -> None:
     left, top = find_place(page, *PLACES[2])
     box = page.locator(".map-points").bounding_box()
     assert box is not None
-    pixels = read_pixels(page)
-    assert (pixels[int(top - box["y"]), int(left - box["x"] - 30)] < 255).any()
-    assert (pixels[int(top - box["y"]), int(left - box["x"])] == 255).all()
+    before, after = [(int(top - box["y"]), int(left - box["x"] - moved)) for moved in (0, 30)]
+    wait_for_pixels(page, lambda pixels: (pixels[after] < 255).any() and (pixels[before] == 255).all())
     page.keyboard.press("0")
-    page.wait_for_timeout(100)
     page.mouse.move(left, top)
     page.mouse.wheel(0, -1500)
-    page.wait_for_timeout(200)
-    # The point under the mouse stays there, and the others leave the frame.
-    pixels = read_pixels(page)
-    assert (pixels[int(top - box["y"]), int(left - box["x"])] < 255).any()
-    assert (pixels[:, : pixels.shape[1] // 2] == 255).all()
+    # The point under the mouse stays there, up to the rounding of the mouse's place, and the others leave the frame.
+    row, column = int(top - box["y"]), int(left - box["x"])
+    wait_for_pixels(
+        page,
+        lambda pixels: (
+            (pixels[:, : pixels.shape[1] // 2] == 255).all()
+            and (pixels[row - 10 : row + 10, column - 10 : column + 10] < 255).any()
+        ),
+    )
 
 
 def test_a_point_shows_its_image_and_leads_to_its_product(page: Page) -> None:
