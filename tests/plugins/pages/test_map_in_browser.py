@@ -107,7 +107,8 @@ def read_point(page: Page, x: float, y: float) -> str:
     box = page.locator(".map-points").bounding_box()
     assert box is not None
     px, py = find_place(page, x, y)
-    return "#" + read_pixels(page)[int(py - box["y"]), int(px - box["x"])].tobytes().hex()
+    color: bytes = read_pixels(page)[int(py - box["y"]), int(px - box["x"])].tobytes()
+    return f"#{color.hex()}"
 
 
 def draw_around(page: Page, x: float, y: float, radius: float) -> None:
