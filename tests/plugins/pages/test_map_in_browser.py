@@ -121,6 +121,15 @@ def draw_around(page: Page, x: float, y: float, radius: float) -> None:
     page.mouse.up()
 
 
+def touch(page: Page, *steps: list[tuple[float, float]]) -> None:
+    """Put fingers on the screen, move them from step to step, and lift them. A step has the place of each finger."""
+    session = page.context.new_cdp_session(page)
+    for number, step in enumerate([*steps, []]):
+        kind = "touchStart" if number == 0 else "touchMove" if step else "touchEnd"
+        places = [{"x": x, "y": y, "id": finger} for finger, (x, y) in enumerate(step)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+
 def open_selection(page: Page) -> list[int]:
     """Open the grid of a selection, and return its images."""
     page.locator(".map-selection a").click()
@@ -151,7 +160,7 @@ def test_a_lasso_opens_its_images_in_the_grid(page: Page, browsed: BrowsedShop) 
         page.keyboard.up("Shift")
     else:
         page.get_by_role("button", name="Lasso").click()
-        draw_around(page, -9.5, 5, 3)
+        touch(page, *([find_place(page, x, y)] for x, y in ((-7, 1), (-7, 7), (-10, 8), (-12, 5), (-10, 2))))
     expect(page.get_by_role("status")).to_have_text("2 images selected: 2 dress")
     expect(page.get_by_role("link", name="Open 2 images")).to_be_focused()
     assert sorted(open_selection(page)) == browsed.image_ids[:2]
@@ -209,6 +218,14 @@ def test_dragging_and_zooming_move_the_map(page: Page) -> None:
             and (pixels[row - 10 : row + 10, column - 10 : column + 10] < 255).any()
         ),
     )
+
+
+def test_two_fingers_zoom(page: Page) -> None:
+    x, y = find_place(page, *PLACES[2])
+    touch(page, *([(x, y - distance), (x, y + distance)] for distance in (5, 10, 20, 40, 60)))
+    page.wait_for_timeout(200)
+    # The points on the left have left the frame.
+    wait_for_pixels(page, lambda pixels: (pixels[:, : pixels.shape[1] // 2] == 255).all() and (pixels < 255).any())
 
 
 def test_a_point_shows_its_image_and_leads_to_its_product(page: Page) -> None:
