@@ -40,6 +40,7 @@ def list_pages() -> dict[str, str]:
         "images": "images?min_confidence=0.4",
         "product": f"product?id={product}",
         "search": "search?q=red+striped+dress",
+        "map": "map",
         "review": "review",
         "models": "models",
         "model": f"models/{classifier}",

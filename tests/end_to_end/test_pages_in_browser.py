@@ -143,7 +143,16 @@ def test_no_page_has_a_serious_accessibility_problem(browser: PagesBrowser, cata
     [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
     [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
     [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
-    paths = ["overview", "images", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
+    paths = [
+        "overview",
+        "images",
+        f"product?id={product}",
+        "search?q=a+red+dress",
+        "map",
+        "review",
+        "models",
+        "failures",
+    ]
     paths += [f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
     browser.choose_theme(theme)
     violations = {}

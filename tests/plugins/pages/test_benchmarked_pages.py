@@ -10,8 +10,8 @@ from benchmarks.serving.page_paths import list_grids, list_pages
 from benchmarks.serving.used_catalog import simulate_use
 
 IMAGES = 3_000
-NOT_LISTED = {"/", "/evaluations/{kind}", "/thumbnails/{image_id}", "/static/{name}"}
-"""A redirect, static files, and what is read from the bucket."""
+NOT_LISTED = {"/", "/map/image/{image_id}", "/evaluations/{kind}", "/thumbnails/{image_id}", "/static/{name}"}
+"""Redirects, static files, and what is read from the bucket."""
 
 
 def test_every_page_and_every_filter_is_requested(engine: Engine) -> None:
