@@ -1,5 +1,5 @@
 // The map of the catalog: pan, zoom, color, filter, and select images with a lasso. It needs the elements of map.html.
-import { LABELED, NO_CATEGORY, NO_CONFIDENCE, PointPainter, blend, contains, decodePoints, readColor, simplify } from "./map_view.js";
+import { LABELED, NO_CATEGORY, NO_CONFIDENCE, PointPainter, blend, buildLegend, contains, decodePoints, findBounds, readColor, simplify } from "./map_view.js";
 
 const MAX_VERTICES = 40;
 const TAP_PIXELS = 5;
@@ -14,7 +14,6 @@ const frame = find(".map-frame"), canvas = find(".map-points"), marks = find(".m
 const status = find("[role=status]"), open = find(".map-selection a"), clear = find("[name=clear]"), lassoButton = find("[name=lasso]");
 const legend = find(".map-legend"), ramp = find(".map-ramp"), colorBy = find("[name=color]");
 const number = (value) => value.toLocaleString("en-US");
-const percent = (value) => `${value} %`;
 
 const painter = new PointPainter(canvas);
 const view = { x: 0, y: 0, scale: 1, least: 1 };
@@ -130,14 +129,7 @@ function coarsen() {
 
 // The smallest scale is the one that shows all points.
 function fit() {
-  let [left, right, bottom, top] = [Infinity, -Infinity, Infinity, -Infinity];
-  for (let i = 0; i < points.count; i++) {
-    left = Math.min(left, points.x[i]);
-    right = Math.max(right, points.x[i]);
-    bottom = Math.min(bottom, points.y[i]);
-    top = Math.max(top, points.y[i]);
-  }
-  Object.assign(view, { left, right, bottom, top });
+  const { left, right, bottom, top } = Object.assign(view, findBounds(points));
   view.least = 0.92 * Math.min(frame.clientWidth / Math.max(right - left, 100), frame.clientHeight / Math.max(top - bottom, 100));
 }
 
@@ -192,7 +184,7 @@ function showCard(i, pinned = false) {
     title.textContent = nameOf(i);
     const line = document.createElement("span");
     const confidence = points.confidence[i];
-    line.textContent = confidence === LABELED ? "by a person" : confidence === NO_CONFIDENCE ? "" : `confidence ${percent(confidence)}`;
+    line.textContent = confidence === LABELED ? "by a person" : confidence === NO_CONFIDENCE ? "" : `confidence ${confidence} %`;
     card.replaceChildren(image, title, line);
     if (isPinned) {
       const link = document.createElement("a");
@@ -363,41 +355,14 @@ root.addEventListener("click", (event) => {
   if (points) ACTIONS[event.target.closest("button")?.name]?.();
 });
 
-// --- Legend
+// --- Legend and colors
 
 function showLegend() {
-  const counts = new Map();
-  for (let i = 0; i < points.count; i++) counts.set(points.category[i], (counts.get(points.category[i]) ?? 0) + 1);
-  const numbers = [...points.categories.keys(), NO_CATEGORY].filter((category) => counts.has(category));
-  for (const category of numbers) {
-    const button = document.createElement("button");
-    const swatch = document.createElement("i");
-    swatch.className = category === NO_CATEGORY ? "swatch untagged" : `swatch series-${points.categories[category].series}`;
-    const count = document.createElement("span");
-    count.textContent = number(counts.get(category));
-    button.type = "button";
-    button.ariaPressed = "true";
-    button.title = "Show or hide. Double-click: show only this category";
-    button.append(swatch, category === NO_CATEGORY ? "not tagged" : points.categories[category].name, count);
-    button.addEventListener("click", () => {
-      if (!hiddenCategories.delete(category)) hiddenCategories.add(category);
-      update();
-    });
-    button.addEventListener("dblclick", () => {
-      for (const other of numbers) hiddenCategories.add(other);
-      hiddenCategories.delete(category);
-      update();
-    });
-    const item = document.createElement("li");
-    item.append(button);
-    legend.append(item);
-  }
-  const update = () => {
-    [...legend.children].forEach((item, k) => { item.firstChild.ariaPressed = String(!hiddenCategories.has(numbers[k])); });
+  buildLegend(legend, points, hiddenCategories, () => {
     showCard(-1);
     if (selection) describeSelection();
     else deselect();
-  };
+  });
 }
 
 colorBy.addEventListener("change", () => {

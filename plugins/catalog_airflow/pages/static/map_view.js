@@ -1,4 +1,4 @@
-// Parts of the map without interaction: decode the points, draw them, and find those in a polygon.
+// Parts of the map without interaction: decode the points, draw them, find those in a polygon, and list categories.
 
 // Decode the response of map/points (see map_page.py). Coordinates are hundredths of a map unit.
 export function decodePoints(buffer) {
@@ -90,6 +90,17 @@ export class PointPainter {
   }
 }
 
+export function findBounds({ count, x, y }) {
+  let [left, right, bottom, top] = [Infinity, -Infinity, Infinity, -Infinity];
+  for (let i = 0; i < count; i++) {
+    left = Math.min(left, x[i]);
+    right = Math.max(right, x[i]);
+    bottom = Math.min(bottom, y[i]);
+    top = Math.max(top, y[i]);
+  }
+  return { left, right, bottom, top };
+}
+
 // Keep the vertices that shape a polygon most: remove the one with the smallest triangle until few enough are left.
 export function simplify(polygon, limit) {
   const kept = polygon.slice();
@@ -121,4 +132,38 @@ export function contains(polygon, x, y) {
     }
   }
   return winding !== 0;
+}
+
+// Fill the list of categories. Its buttons change which are hidden, and then call onChange.
+export function buildLegend(list, points, hidden, onChange) {
+  const counts = new Map();
+  for (let i = 0; i < points.count; i++) counts.set(points.category[i], (counts.get(points.category[i]) ?? 0) + 1);
+  const numbers = [...points.categories.keys(), NO_CATEGORY].filter((category) => counts.has(category));
+  const update = () => {
+    [...list.children].forEach((item, k) => { item.firstChild.ariaPressed = String(!hidden.has(numbers[k])); });
+    onChange();
+  };
+  for (const category of numbers) {
+    const button = document.createElement("button");
+    const swatch = document.createElement("i");
+    swatch.className = category === NO_CATEGORY ? "swatch untagged" : `swatch series-${points.categories[category].series}`;
+    const count = document.createElement("span");
+    count.textContent = counts.get(category).toLocaleString("en-US");
+    button.type = "button";
+    button.ariaPressed = "true";
+    button.title = "Show or hide. Double-click: show only this category";
+    button.append(swatch, category === NO_CATEGORY ? "not tagged" : points.categories[category].name, count);
+    button.addEventListener("click", () => {
+      if (!hidden.delete(category)) hidden.add(category);
+      update();
+    });
+    button.addEventListener("dblclick", () => {
+      for (const other of numbers) hidden.add(other);
+      hidden.delete(category);
+      update();
+    });
+    const item = document.createElement("li");
+    item.append(button);
+    list.append(item);
+  }
 }
