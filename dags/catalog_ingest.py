@@ -11,6 +11,8 @@ all results. Unchanged images are not read again unless the models have changed.
 - **publish** updates the product tags, the vector index and the live space. It can be repeated safely.
 - **report** summarizes the run. The report is in its XCom and its log. It fails if too many images failed or a shard is
   unfinished. All results up to then are already stored.
+- **draw_map** draws the map of the catalog again if its images have changed. If it fails, the old map stays, and the
+  run succeeds anyway.
 - **announce_drift** starts `model_retrain` if the tags of this run have drifted from the reference of the live
   classifier, at most once a week per classifier. Otherwise it is skipped. It does not run after a failed report: the
   failure has to be resolved first.
@@ -96,6 +98,11 @@ with DAG(
     )
     report = JobOperator(task_id="report", command="report", options=RUN)
 
+    # A teardown, so its failure does not fail the run.
+    draw_map = JobOperator(
+        task_id="draw_map", command="map", options=RUN, skip_when="{{ params.plan_only }}"
+    ).as_teardown()
+
     announce_drift = AnnouncementOperator(
         task_id="announce_drift",
         skip_when="{{ not ti.xcom_pull(task_ids='report')['requests_retraining'] }}",
@@ -103,5 +110,6 @@ with DAG(
     )
 
     discover >> tag_shard >> publish >> report >> announce_drift
+    publish >> draw_map
     # With plan_only, the last tasks are skipped. Without these edges, a failed discover would not fail the run.
     discover >> [publish, report]

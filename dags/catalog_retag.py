@@ -11,6 +11,7 @@ that arrive in the meantime are tagged by both.
   chunk.
 - **complete_retag** processes the images that arrived in the meantime, builds the index, and reports the agreement of
   old and new neighbors. When no result is missing, it switches in one transaction. It can be repeated safely.
+- **draw_map** draws the map of the live space if its images have changed. If it fails, the run succeeds anyway.
 
 **On the command line**: each task logs its command. To run the whole flow without Airflow, use `catalog retag`.
 To return to the previous model, use `catalog rollback KIND`.
@@ -55,4 +56,7 @@ with DAG(
         trigger_rule=TriggerRule.NONE_FAILED,
     )
 
-    plan_retag >> tag_shard >> complete_retag
+    # A teardown, so its failure does not fail the run.
+    draw_map = JobOperator(task_id="draw_map", command="map", options=RUN).as_teardown()
+
+    plan_retag >> tag_shard >> complete_retag >> draw_map

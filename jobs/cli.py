@@ -55,6 +55,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
             "Stages 3 to 6: read, decode, predict and write one shard. A repeated call resumes it.",
         ),
         "publish": ("ingest", "Stage 7: update the product tags and the vector index, and make the space live."),
+        "map": ("map", "Draw the map of the catalog again if its images have changed."),
         "report": ("ingest", "Stage 8: summarize a run, store its report and check it against the limits."),
         "train": ("retrain", "Train a candidate. A repeated call resumes from the last checkpoint."),
         "optimize": ("retrain", "Search for the fastest build of a candidate that passes the fidelity gate."),

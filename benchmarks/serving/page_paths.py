@@ -50,6 +50,8 @@ def list_pages(engine: Engine, images: int) -> Iterator[Address]:
         yield Address("review", f"review?only={reason}")
     for reason, ignored, after in itertools.product(("", "corrupt"), ("false", "true"), ({}, {"after": images // 2})):
         yield Address("failures", f"failures?{urlencode({'reason': reason, 'ignored': ignored, **after})}")
+    yield Address("map", "map")
+    yield Address("map: all points", "map/points")
     yield from list_model_pages(engine)
 
 
@@ -97,6 +99,9 @@ def list_grids(engine: Engine, images: int) -> Iterator[Address]:
         elif "run" in query:
             key = middles[query["run"]]
         yield Address(group, f"images?{urlencode(query | {'after': write_cursor(key, images // 2)})}")
+    for side, category in itertools.product((1, 20, 99), ("", "a tenth")):
+        area = f"-{side},-{side};{side},-{side};{side},{side};-{side},{side}"
+        yield Address("images: in an area of the map", f"images?{urlencode({'area': area, 'category': category})}")
 
 
 def find_earlier(engine: Engine, kind: str) -> int:

@@ -56,6 +56,8 @@ def simulate_use(engine: Engine, catalog: GeneratedCatalog) -> None:
         copy_vectors(connection, space_id, 1, catalog.vectors[: len(catalog.vectors) // 2])
         create_space_index(connection, space_id)
         settle_drift_reference(connection, live["classifier"])
+        for statement in MAP:
+            connection.execute(text(statement))
     _vacuum(engine)
     with engine.begin() as connection:
         _review(connection)
@@ -246,6 +248,21 @@ QUESTIONS = """
     FROM catalog.image_embeddings e JOIN catalog.embedding_spaces s USING (space_id)
     WHERE s.state = 'live' AND e.image_id <= 5000
 """
+MAP = (
+    """
+    INSERT INTO catalog.maps (space_id, added_points)
+    SELECT space_id, 0 FROM catalog.embedding_spaces WHERE state = 'live'
+    """,
+    """
+    INSERT INTO catalog.map_points (space_id, image_id, position, embedded_at)
+    SELECT m.space_id, i.image_id, point(random() * 200 - 100, random() * 200 - 100), now()
+    FROM catalog.maps m CROSS JOIN (
+        SELECT image_id FROM catalog.images WHERE deleted_at IS NULL ORDER BY hashint8extended(image_id, 0) LIMIT 100000
+    ) i
+    """,
+)
+"""A map of random places."""
+
 STATEMENTS = (
     NAMES,
     DELETE_SOME,

@@ -30,6 +30,7 @@ class ImageFilter:
     ``text`` matches words of product names and the start of product ids. ``run_id`` selects the images that the
     classifier of that run tagged while it ran. With ``classifier_version_id``, the tags shown are those of that
     version. Otherwise they are the current ones: the label if there is one, else the tag of the live classifier.
+    ``area`` is a polygon on the map of the live space, as "x,y;x,y;...".
     """
 
     category: str | None = None
@@ -40,6 +41,7 @@ class ImageFilter:
     classifier_version_id: int | None = None
     deleted: bool = False
     text: str = ""
+    area: str | None = None
     sort: Sort = "newest"
 
     @property

@@ -32,6 +32,7 @@ from jobs.database.image_filters import ImageFilter, Order, Place, Sort, read_cu
 from jobs.database.image_scans import add_tags, follows, name_of, order_by, scan_images
 from jobs.database.image_scope import Scope, filter_images, find_scope, is_in_run, is_within, select_disagreeing
 from jobs.database.images import count_roughly
+from jobs.database.maps import select_image_ids_in_area
 from jobs.database.records import read_records
 from jobs.database.tables import image_tags, images, labels, products
 
@@ -159,6 +160,8 @@ def _select_of_products(chosen: FromClause) -> Select[Any]:
 
 def _list_conditions(wanted: ImageFilter, scope: Scope) -> Iterator[Sequence[Select[Any]]]:
     """List selections of image ids, each read from indexes alone. The union of each includes all matching images."""
+    if wanted.area:
+        yield [select_image_ids_in_area(wanted.area)]
     if wanted.deleted:
         yield [select(images.c.image_id).where(images.c.deleted_at.is_not(None))]
     tagged = select(image_tags.c.image_id).where(image_tags.c.classifier_version_id == scope.version)

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Select, cast, sele
 from sqlalchemy.dialects.postgresql import REAL
 
 from jobs.database.image_filters import ImageFilter
+from jobs.database.maps import select_image_ids_in_area
 from jobs.database.model_versions import read_live_versions
 from jobs.database.records import read_records
 from jobs.database.tables import product_tags
@@ -58,4 +59,6 @@ def filter_images(wanted: ImageFilter, scope: Scope, image: FromClause) -> list[
     conditions: list[ColumnElement[bool]] = [is_deleted if wanted.deleted else ~is_deleted]
     if wanted.images_disagree:
         conditions.append(image.c.product_id.in_(select_disagreeing(scope)))
+    if wanted.area:
+        conditions.append(image.c.image_id.in_(select_image_ids_in_area(wanted.area)))
     return conditions

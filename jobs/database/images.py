@@ -206,6 +206,7 @@ def sample_live_tags(connection: Connection, size: int) -> list[LiveTag]:
 class ImageObject:
     """The object of an image, as last listed. For a deleted image the object may still exist."""
 
+    product_id: str
     bucket: str
     object_key: str
     etag: str

@@ -162,7 +162,8 @@ def drop_space(connection: Connection, space_id: int) -> None:
     if space.state == "live":
         raise RefusedError(f"embedding space {space_id} is live: make another one live before you drop it")
     connection.execute(text(f"DROP TABLE IF EXISTS catalog.{space.partition}"))
-    connection.execute(text("DELETE FROM catalog.vector_codes WHERE space_id = :space"), {"space": space_id})
+    for table in ("vector_codes", "map_points", "maps"):
+        connection.execute(text(f"DELETE FROM catalog.{table} WHERE space_id = :space"), {"space": space_id})  # noqa: S608
     _set_state(connection, space, "retired")
 
 

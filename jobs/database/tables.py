@@ -36,7 +36,20 @@ labels = table(
     schema="catalog",
 )
 image_embeddings = table(
-    "image_embeddings", column("image_id", BigInteger), column("space_id", Integer), schema="catalog"
+    "image_embeddings",
+    column("image_id", BigInteger),
+    column("space_id", Integer),
+    column("embedding"),
+    column("embedded_at", DateTime(timezone=True)),
+    schema="catalog",
+)
+map_points = table(
+    "map_points",
+    column("image_id", BigInteger),
+    column("space_id", Integer),
+    column("position"),
+    column("embedded_at", DateTime(timezone=True)),
+    schema="catalog",
 )
 text_queries = table(
     "text_queries", column("query_text", Text), column("encoder_version_id", Integer), schema="catalog"

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from jobs.connections import Connections
 from jobs.database.tagging_runs import require_run
+from jobs.embedding_map.draw import try_to_draw_map
 from jobs.ingest.plan import IngestOptions, plan_run
 from jobs.ingest.publish import publish_run
 from jobs.ingest.report import RunReport, report_run
@@ -28,4 +29,6 @@ def ingest(connections: Connections, options: IngestOptions) -> RunReport:
     log.info("%d images are due. To resume this run, use `catalog ingest --run %s`", plan.entries, run_id)
     ShardTagger(connections).tag(run_id, plan.shards)
     publish_run(connections.engine, run_id)
-    return report_run(connections, run_id)
+    report = report_run(connections, run_id)
+    try_to_draw_map(connections.engine, run_id)
+    return report

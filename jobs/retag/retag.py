@@ -11,6 +11,7 @@ from jobs.connections import Connections
 from jobs.database.model_versions import read_champion
 from jobs.database.spaces import open_space
 from jobs.database.tagging_runs import RunModels, read_run
+from jobs.embedding_map.draw import try_to_draw_map
 from jobs.ingest.plan import RunPlan, read_plan
 from jobs.ingest.tag_shard import ShardTagger
 from jobs.retag.complete import RetagReport, complete_with, plan_missing_images
@@ -33,7 +34,9 @@ def retag(connections: Connections, run_id: str | None = None) -> RetagReport:
     )
     tagger = ShardTagger(connections)
     tagger.tag(run_id, plan.shards)
-    return complete_with(tagger, connections, run_id)
+    report = complete_with(tagger, connections, run_id)
+    try_to_draw_map(connections.engine, run_id)
+    return report
 
 
 def plan_retag(connections: Connections, run_id: str) -> RunPlan:

@@ -20,7 +20,7 @@ def locate_pages() -> str:
     return f"{locate_airflow()}{PAGES_PREFIX}"
 
 
-TAGGING_COMMANDS = frozenset({"discover", "tag-shard", "publish", "report", "plan-retag", "complete-retag"})
+TAGGING_COMMANDS = frozenset({"discover", "tag-shard", "publish", "map", "report", "plan-retag", "complete-retag"})
 MODEL_COMMANDS = frozenset({"snapshot", "train", "optimize", "evaluate", "gate", "promote", "decide"})
 
 

@@ -201,6 +201,27 @@ CREATE INDEX text_queries_oldest ON catalog.text_queries (encoder_version_id, em
 COMMENT ON TABLE catalog.text_queries IS
     'Vectors of texts from `catalog embed-text`, for catalog.search_products';
 
+-- The map of the catalog, a projection of a space to two dimensions.
+CREATE TABLE catalog.maps (
+    space_id     integer PRIMARY KEY REFERENCES catalog.embedding_spaces,
+    added_points integer NOT NULL,
+    drawn_at     timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON COLUMN catalog.maps.added_points IS
+    'Points placed next to their neighbors since all points were last arranged';
+
+CREATE TABLE catalog.map_points (
+    space_id    integer NOT NULL REFERENCES catalog.maps,
+    image_id    bigint NOT NULL REFERENCES catalog.images,
+    position    point NOT NULL,
+    embedded_at timestamptz NOT NULL,
+    PRIMARY KEY (space_id, image_id)
+);
+CREATE INDEX map_points_position ON catalog.map_points USING gist (position);
+COMMENT ON TABLE catalog.map_points IS 'A random sample of the images of a space, at most 100,000';
+COMMENT ON COLUMN catalog.map_points.position IS 'In hundredths, from -327 to 327: vectors that are near have near points';
+COMMENT ON COLUMN catalog.map_points.embedded_at IS 'Of the vector that was placed; an image with another one is placed again';
+
 -- Labels and reviews --------------------------------------------------------------------------------------------
 
 CREATE TABLE catalog.labels (

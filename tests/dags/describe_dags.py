@@ -49,6 +49,7 @@ def describe_task(task: Any) -> dict[str, Any]:
     return {
         "command": options.get("command"),
         "argument": options.get("argument") if not task.is_mapped else None,
+        "is_harmless": task.is_teardown and not task.on_failure_fail_dagrun,
         "outlets": [outlet.name for outlet in task.outlets],
         "is_mapped": task.is_mapped,
         "owner": task.owner,

@@ -3,15 +3,18 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from sqlalchemy import Connection, text
 
-from fixtures.catalog_rows import NewImage, add_images, delete_images, label_image, register_model
+from fixtures.catalog_rows import NewImage, add_images, delete_images, label_image, open_live_space, register_model
 from jobs.database import image_grid
 from jobs.database.image_filters import BadCursorError, ImageFilter, Sort, write_cursor
 from jobs.database.image_grid import ImageCount, ImagePage, read_image_page
+from jobs.database.maps import MapSample, replace_map
 from tests.database.conftest import IMAGES, SmallCatalog
 
 EVERYTHING = ["untagged", "labeled", "sandal", "boot", "hat", "blue", "red"]
@@ -257,3 +260,39 @@ def test_a_cursor_of_another_order_is_refused(connection: Connection) -> None:
         read_image_page(connection, ImageFilter(sort="most_confident"), write_cursor(None, 5), 5)
     with pytest.raises(BadCursorError, match="does not fit"):
         read_image_page(connection, ImageFilter(run_id="x"), write_cursor("no time", 5), 5)
+
+
+@pytest.fixture
+def map_of_names(connection: Connection, catalog: SmallCatalog) -> None:
+    """A map on which the images lie on a line, 10 apart, in the order of their ids."""
+    image_ids = list(catalog.image_ids.values())
+    positions = np.array([(10.0 * place, 0) for place in range(len(image_ids))])
+    times = (datetime.now(UTC),) * len(image_ids)
+    replace_map(connection, catalog.space_id, MapSample(np.array(image_ids), times, positions), 0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (ImageFilter(area="-1,-1;21,-1;21,1;-1,1"), ["hat", "blue", "red"]),
+        # A corner of the box around this triangle is outside.
+        (ImageFilter(area="-1,-1;21,1;-1,1"), ["blue", "red"]),
+        (ImageFilter(area="9,-1;61,-1;61,1;9,1", category="shoes"), ["sandal", "boot"]),
+        (ImageFilter(area="9,-1;61,-1;61,1;9,1", min_confidence=0.5), ["labeled", "sandal", "boot", "hat"]),
+        (ImageFilter(area="9,-1;61,-1;61,1;9,1", text="P1"), ["blue"]),
+        (ImageFilter(area="9,-1;61,-1;61,1;9,1", images_disagree=True), ["blue"]),
+        (ImageFilter(area="1,1;2,1;2,2"), []),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 100])
+@pytest.mark.usefixtures("map_of_names")
+def test_an_area_selects_the_images_in_it(
+    connection: Connection, catalog: SmallCatalog, wanted: ImageFilter, names: list[str], size: int
+) -> None:
+    assert read_names(connection, catalog, wanted, size) == names
+
+
+@pytest.mark.usefixtures("map_of_names")
+def test_an_area_is_one_of_the_live_space(connection: Connection, catalog: SmallCatalog) -> None:
+    open_live_space(connection, 3)
+    assert read_names(connection, catalog, ImageFilter(area="-1,-1;21,-1;21,1;-1,1")) == []

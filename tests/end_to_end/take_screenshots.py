@@ -40,6 +40,7 @@ def list_pages() -> dict[str, str]:
         "images": "images?category=dress&min_confidence=40&max_confidence=95&sort=least_confident",
         "product": f"product?id={product}",
         "search": "search?q=red+striped+dress",
+        "map": "map",
         "review": "review",
         "models": "models",
         "model": f"models/{classifier}",

@@ -305,7 +305,16 @@ def list_paths(catalog: LiveStack) -> list[str]:
     [(run,)] = catalog.query("SELECT run_id FROM catalog.tagging_runs ORDER BY entries DESC LIMIT 1")
     [(product,)] = catalog.query("SELECT product_id FROM catalog.current_product_tags ORDER BY 1 LIMIT 1")
     [(version,)] = catalog.query("SELECT model_version_id FROM catalog.champion_models WHERE kind = 'classifier'")
-    paths = ["overview", "images", f"product?id={product}", "search?q=a+red+dress", "review", "models", "failures"]
+    paths = [
+        "overview",
+        "images",
+        f"product?id={product}",
+        "search?q=a+red+dress",
+        "map",
+        "review",
+        "models",
+        "failures",
+    ]
     return [*paths, f"run?run={run.replace('+', '%2B')}", f"models/{version}", "product?id=no-such"]
 
 

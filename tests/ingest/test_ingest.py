@@ -37,6 +37,7 @@ def test_every_file_of_the_sample_is_tagged_or_fails_as_expected(tagging_shop: S
     with sample.truth_file.open(encoding="utf-8", newline="") as file:
         truth = {row["image"]: row for row in csv.DictReader(file)}
     report = ingest(tagging_shop.connections, IngestOptions())
+    assert tagging_shop.query("SELECT count(*) FROM catalog.map_points") == tagging_shop.query(VECTORS)
     expected = Counter(row["expected"] for row in truth.values())
     assert report.entries == len(truth) == report.tagged + report.reused + report.failed
     assert report.failed == expected["failed"] == 6

@@ -2,7 +2,7 @@
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 
-from catalog_airflow.pages import corrections, images, models, review, runs, search, templating
+from catalog_airflow.pages import corrections, images, map_page, models, review, runs, search, templating
 from catalog_airflow.pages.access import BodyLimit, identify_viewer, require_same_origin
 from catalog_airflow.pages.errors import handle_errors
 
@@ -17,7 +17,7 @@ def create_pages_app() -> FastAPI:
         # Applies to all routes, including those added later.
         dependencies=[Depends(identify_viewer), Depends(require_same_origin), Depends(_refuse_nul)],
     )
-    for module in (runs, images, search, corrections, review, models, templating):
+    for module in (runs, images, search, map_page, corrections, review, models, templating):
         app.include_router(module.router)
     # The last route: an unknown address, too, is a page with navigation, after the login.
     app.get("/{path:path}")(_refuse_unknown)

@@ -51,6 +51,7 @@ LISTS = {
 
 FIELDS = {
     "after": "Page",
+    "area": "Selection on the map",
     "address": "Page to return to",
     "category": "Category",
     "decision": "Action",

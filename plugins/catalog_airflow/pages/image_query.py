@@ -27,6 +27,10 @@ VersionParameter = Annotated[
     Annotated[int, Field(ge=1, lt=2**31)] | None, BeforeValidator(lambda value: None if value == "" else value)
 ]
 
+CORNER = r"-?\d{1,3}(\.\d{1,2})?,-?\d{1,3}(\.\d{1,2})?"
+AREA = rf"^({CORNER}(;{CORNER}){{2,49}})?$"
+"""The corners of a polygon on the map."""
+
 
 class GridQuery(BaseModel):
     """The query parameters of the grid. Confidence is in percent."""
@@ -41,6 +45,7 @@ class GridQuery(BaseModel):
     version: VersionParameter = None
     deleted: bool = False
     text: Annotated[str, Field(max_length=500)] = ""
+    area: Annotated[str, Field(max_length=800, pattern=AREA)] = ""
     sort: Sort = "newest"
     after: Annotated[str, Field(max_length=500)] = ""
 
@@ -55,6 +60,7 @@ class GridQuery(BaseModel):
             classifier_version_id=self.version,
             deleted=self.deleted,
             text=self.text,
+            area=self.area or None,
             sort=self.sort,
         )
 
@@ -84,6 +90,7 @@ def list_chips(query: GridQuery, runs: Sequence[RunChoice]) -> list[Chip]:
         ("run",): titles.get(query.run, query.run),
         ("version",): f"tags of classifier {query.version}" if query.version else "",
         ("deleted",): "deleted" if query.deleted else "",
+        ("area",): "selected on the map" if query.area else "",
     }
     return [Chip(words, query.make_url(**dict.fromkeys(names))) for names, words in words_of.items() if words]
 

@@ -49,7 +49,7 @@ def test_an_invalid_token_is_not_a_login(visit: Visit) -> None:
 
 def test_a_viewer_may_view_every_page(visit: Visit) -> None:
     viewer = visit("viewer")
-    for page in ("overview", "images", "search", "review", "models", "failures", "static/pages.css"):
+    for page in ("overview", "images", "search", "map", "review", "models", "failures", "static/map.js"):
         assert viewer.get(page).status_code == 200, page
 
 

@@ -12,13 +12,14 @@ from benchmarks.serving.used_catalog import simulate_use
 IMAGES = 3_000
 NOT_LISTED = {
     "/",
+    "/map/image/{image_id}",
     "/evaluations/{kind}",
     "/thumbnails/{image_id}",
     "/zoom/{image_id}",
     "/static/{name}",
     "/{path:path}",
 }
-"""A redirect, static files, and what is read from the bucket."""
+"""Redirects, static files, and what is read from the bucket."""
 
 
 def test_every_page_and_every_filter_is_requested(engine: Engine) -> None:
