@@ -52,7 +52,7 @@ def try_to_draw_map(engine: Engine, run_id: str) -> None:
     try:
         draw_map(engine, run_id)
     except Exception:
-        log.exception("the map was not drawn and the old one stays. To try again, run `python -m jobs map`")
+        log.exception("the map was not drawn and the old one stays. To try again, run `catalog map`")
 
 
 def _draw(engine: Engine, progress: Progress, clock: Callable[[], float]) -> MapReport:

@@ -39,7 +39,7 @@ def decode(content: bytes) -> dict[str, Any]:
 
 def test_without_a_map_the_page_says_how_to_get_one(visit: Visit) -> None:
     page = visit("viewer").get("map")
-    assert (page.status_code, "python -m jobs map" in page.text) == (200, True)
+    assert (page.status_code, "catalog map" in page.text) == (200, True)
     assert "canvas" not in page.text
     assert visit("viewer").get("map/points").status_code == 404
 
