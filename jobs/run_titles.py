@@ -11,6 +11,8 @@ KINDS = {
     "model_retrain": "Retraining",
     "retrain": "Retraining",
     "model_decision": "Decision",
+    "build": "Build",
+    "import": "Import of labels",
 }
 """Titles by DAG, by the purpose of a tagging run, and by the prefix of runs that were started without Airflow."""
 TIME = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})T(\d{2}):?(\d{2})[\d:.]*(Z|[+-]\d{2}:\d{2})?")

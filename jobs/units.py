@@ -40,10 +40,9 @@ def format_duration(seconds: float | None) -> str:
 
 def format_size(size_bytes: int) -> str:
     """Format bytes as kB, MB or GB."""
-    for unit, length in (("GB", 1e9), ("MB", 1e6)):
-        if size_bytes >= length:
-            return f"{size_bytes / length:.1f} {unit}"
-    return f"{size_bytes / 1e3:.1f} kB"
+    units = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+    unit, length = next((one for one in units if size_bytes >= one[1]), units[-1])
+    return f"{size_bytes / length:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def format_words(name: str) -> str:

@@ -16,7 +16,7 @@ def test_times_are_in_utc_to_the_minute() -> None:
 
 @pytest.mark.parametrize(
     ("size_bytes", "words"),
-    [(0, "0.0 kB"), (999_999, "1000.0 kB"), (1_500_000, "1.5 MB"), (2_340_000_000, "2.3 GB")],
+    [(0, "0 kB"), (999_999, "1000 kB"), (1_500_000, "1.5 MB"), (688_000_000, "688 MB"), (2_340_000_000, "2.3 GB")],
 )
 def test_sizes(size_bytes: int, words: str) -> None:
     assert format_size(size_bytes) == words

@@ -151,7 +151,7 @@ def _list_file_sizes(folder: Path) -> Iterator[int]:
 
 
 CHAMPION_HEAD = ("champion", "version", "state", "served by", "since", "by")
-RUN_HEAD = ("purpose", "state", "started", "duration", "images", "failed", "images/s", "run")
+RUN_HEAD = ("run", "state", "duration", "images", "failed", "images/s", "id")
 
 
 def format_sections(state: CatalogStatus) -> dict[str, Listing]:
@@ -213,9 +213,8 @@ def _describe_champion(one: ServedChampion) -> tuple[str, ...]:
 
 def _describe_run(run: RunSummary) -> tuple[str, ...]:
     return (
-        run.purpose,
+        run.title,
         run.state,
-        format_time(run.started_at),
         format_duration(run.duration_seconds),
         format_number(run.entries),
         format_number(run.failed),

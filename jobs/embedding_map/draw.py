@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from jobs.database.maps import MapSample, count_map_points, read_map, read_map_sample, read_vectors, replace_map
 from jobs.database.spaces import find_live_space, read_space
-from jobs.progress import Progress, open_progress
+from jobs.progress import Progress, open_progress, show_progress
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def draw_map(engine: Engine, run_id: str | None = None) -> MapReport:
     arranged again, starting from their positions.
     """
     started = time.monotonic()
-    with open_progress(engine, run_id, "draw_map") as progress:
+    with open_progress(engine, run_id, "draw_map") if run_id else show_progress("draw_map") as progress:
         report = _draw(engine, progress, lambda: round(time.monotonic() - started, 1))
     log.info("map: %s", report)
     return report

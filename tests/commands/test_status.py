@@ -56,7 +56,7 @@ def test_runs_models_failures_and_jobs_are_on_the_screen(tagging_shop: Shop) -> 
     sections = format_sections(state)
     assert list(sections) == ["Catalog", "Models", "Running now", "Last runs", "Open failures"]
     (run,) = sections["Last runs"].rows
-    assert (run[0], run[1], run[4], run[5]) == ("ingest", "succeeded", "7", "1")
+    assert (run[0][:12], run[1], run[3], run[4]) == ("Ingestion of", "succeeded", "7", "1")
     assert [row[:3] for row in sections["Models"].rows] == [
         (one.champion.kind, str(one.champion.model_version_id), "live") for one in state.champions
     ]

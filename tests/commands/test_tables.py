@@ -48,7 +48,7 @@ def test_control_characters_of_a_name_do_nothing() -> None:
 def test_values_have_the_unit_of_their_field() -> None:
     shown = {
         ("read_seconds", 93.0): "2 min",
-        ("peak_memory_bytes", 160_000_000): "160.0 MB",
+        ("peak_memory_bytes", 160_000_000): "160 MB",
         ("share", 0.25): "25 %",
         ("accuracy", 0.97916): "0.979",
         ("entries", 12345): "12,345",

@@ -11,9 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jobs.database.evaluations import Evaluation, GateDecision
 from jobs.retrain.evaluate.evaluation_record import EncoderScores, EvaluationMetrics, Flip, LabelSuspect
 from jobs.retrain.gates import page_charts
-from jobs.retrain.gates.gate_table import name_gate, tabulate_gates
+from jobs.retrain.gates.gate_table import tabulate_gates
 from jobs.retrain.train.history import EpochRecord
-from jobs.units import format_figure, format_percent, format_seconds
+from jobs.units import format_figure, format_percent, format_seconds, format_words
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_LISTED = 200
@@ -67,7 +67,7 @@ def render_page(contents: PageContents) -> str:
             data=contents.metrics.data,
             scores=scores,
             gates=tabulate_gates(contents.decisions),
-            failed=[(name_gate(decision.gate), decision.sentence) for decision in failed],
+            failed=[(format_words(decision.gate), decision.sentence) for decision in failed],
             tiles=list_tiles(contents.metrics),
             encoder_rows=list_encoder_rows(contents.metrics),
             has_champion=contents.evaluation.champion_version_id is not None,
@@ -162,7 +162,7 @@ def write_approval_text(
             "| gate | verdict | reason |",
             "|---|---|---|",
             *(
-                f"| {_escape_markdown(name_gate(one.gate))} | **{one.verdict}** | {_escape_markdown(one.sentence)} |"
+                f"| {_escape_markdown(format_words(one.gate))} | **{one.verdict}** | {_escape_markdown(one.sentence)} |"
                 for one in decisions
             ),
             *_list_flips(flips),

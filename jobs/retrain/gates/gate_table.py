@@ -16,6 +16,7 @@ from jobs.units import (
     format_percent,
     format_seconds,
     format_speed,
+    format_words,
 )
 
 VERDICTS: tuple[Verdict, ...] = ("passed", "failed", "skipped")
@@ -77,7 +78,7 @@ def tabulate_gates(decisions: Sequence[GateDecision]) -> GateTable:
     return GateTable(
         tuple(
             GateRow(
-                name_gate(one.gate),
+                format_words(one.gate),
                 one.verdict,
                 _format(one.gate, one.value),
                 _format(one.gate, one.bound),
@@ -86,11 +87,6 @@ def tabulate_gates(decisions: Sequence[GateDecision]) -> GateTable:
             for one in decisions
         )
     )
-
-
-def name_gate(gate: str) -> str:
-    """Return the name of a gate for people."""
-    return gate.replace("_", " ")
 
 
 def _format(gate: str, value: float | None) -> str:

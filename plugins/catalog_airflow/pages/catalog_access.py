@@ -56,7 +56,6 @@ def read_catalog() -> Iterator[Connection]:
 @contextmanager
 def change_catalog() -> Iterator[Connection]:
     """Yield a connection in a transaction. Raises the same errors as `jobs.connections.connect`."""
-    catalog = open_catalog()
-    with translate_catalog_errors(catalog.settings.locations.database_url), catalog.engine.begin() as connection:
+    with use_catalog() as catalog, catalog.engine.begin() as connection:
         connection.exec_driver_sql(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MILLISECONDS}")
         yield connection

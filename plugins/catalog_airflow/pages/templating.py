@@ -20,6 +20,7 @@ from jobs.units import (
     format_percent,
     format_share,
     format_size,
+    format_stored_time,
     format_time,
     format_words,
 )
@@ -86,6 +87,7 @@ def _open_templates() -> Environment:
     environment.globals |= {"url": make_url, "tabulate_gates": tabulate_gates, "other_color": OTHER_COLOR}
     environment.filters |= {
         "time": format_time,
+        "stored_time": format_stored_time,
         "share": format_share,
         "number": format_number,
         "duration": format_duration,

@@ -10,11 +10,10 @@ from jobs.database.model_versions import ModelKind
 from jobs.retrain.evaluate.evaluation_record import ClassifierScores, EvaluationMetrics, Flip, LabelSuspect
 from jobs.retrain.gates.evaluation_page import PageContents, list_tiles, render_page, write_approval_text
 from jobs.retrain.gates.gate_policy import load_gate_policy
-from jobs.retrain.gates.gate_table import name_gate
 from jobs.retrain.gates.gates import decide_all
 from jobs.retrain.gates.page_charts import draw_history, draw_reliability, list_category_bars, list_confusion
 from jobs.retrain.train.history import EpochRecord
-from jobs.units import format_figure
+from jobs.units import format_figure, format_words
 from tests.retrain.gates.sample_evaluations import CLASSIFIER, ENCODER, GOOD, make_evaluation, replace_value
 
 ATTACK = '"><script>alert(1)</script><img src=https://elsewhere.test/x onerror=alert(2)>'
@@ -141,7 +140,7 @@ def test_shows_every_decision(kind: ModelKind) -> None:
     for decision in decide_all(
         make_evaluation(kind, has_champion=False), has_tagged_catalog=True, policy=load_gate_policy()
     ):
-        assert f"{name_gate(decision.gate)} {decision.verdict} " in text
+        assert f"{format_words(decision.gate)} {decision.verdict} " in text
         assert " ".join(decision.sentence.split()) in text
 
 
