@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from threading import Lock
 from typing import Annotated
 
 import numpy as np
@@ -47,7 +48,10 @@ def send_points(if_none_match: Annotated[str | None, Header()] = None) -> Respon
     if if_none_match == etag:
         return Response(status_code=304, headers=headers)
     headers["Content-Encoding"] = "gzip"
-    return Response(_read_points(version), media_type="application/octet-stream", headers=headers)
+    # Requests for a new version wait for the first of them, and then find its points in memory.
+    with _LOCK:
+        points = _read_points(version)
+    return Response(points, media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/map/image/{image_id}")
@@ -58,6 +62,9 @@ def open_image(image_id: int) -> RedirectResponse:
     if image is None:
         raise HTTPException(404, f"There is no image {image_id} in the catalog.")
     return RedirectResponse(make_url("product", id=image.product_id), 303)
+
+
+_LOCK = Lock()
 
 
 @lru_cache(maxsize=1)
