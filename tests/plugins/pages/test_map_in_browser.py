@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy import text
 
+from jobs.charts import choose_colors
 from tests.end_to_end.pages_browser import CHROMIUM
 from tests.plugins.pages.conftest import BrowsedShop, Role
 
@@ -111,6 +112,12 @@ def read_point(page: Page, x: float, y: float) -> str:
     return f"#{color.hex()}"
 
 
+def read_variable(page: Page, name: str) -> str:
+    """Return a variable of the style sheet."""
+    value: str = page.evaluate("name => getComputedStyle(document.documentElement).getPropertyValue(name)", name)
+    return value.strip()
+
+
 def draw_around(page: Page, x: float, y: float, radius: float) -> None:
     """Draw a circle with the mouse."""
     corners = [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in np.linspace(0, 2 * math.pi, 60)]
@@ -141,7 +148,8 @@ def open_selection(page: Page) -> list[int]:
 def test_points_have_the_color_of_their_category(page: Page) -> None:
     expect(page.locator(".map-legend li")).to_have_count(3)
     colors = [read_point(page, x, y) for x, y in PLACES]
-    assert colors == ["#2e7bd6", "#2e7bd6", "#8fb8e8", "#d1495b"]
+    series = choose_colors(["dress", "hat", "shoes"])
+    assert colors == [read_variable(page, f"--series-{series[name]}") for name in ("dress", "dress", "hat", "shoes")]
     paper = "#ffffff"
     assert read_point(page, 0, 0) == paper
     page.locator(".map-legend button", has_text="dress").click()
