@@ -4,6 +4,7 @@ A `Chart` renders itself in a Jinja template. Its marks have the classes ``serie
 style sheet of the page maps these to colors, with the variables ``--series-0``, ``--series-1`` and so on.
 """
 
+import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -65,9 +66,17 @@ TEMPLATE = """
 def choose_colors(categories: Iterable[str]) -> dict[str, int]:
     """Return the number of the color of each category, the same on all charts and pages.
 
-    It depends only on the alphabetical place of the category. Pass all categories of the catalog, not those of a chart.
+    It follows from a hash of the name, so a new category changes few other colors. If the color is taken, the category
+    gets the next free one. Pass all categories of the catalog, not those of a chart.
     """
-    return {category: COLORS[place % len(COLORS)] for place, category in enumerate(sorted(set(categories)))}
+    colors: dict[str, int] = {}
+    free = set(COLORS)
+    for category in sorted(set(categories)):
+        start = hashlib.sha256(category.encode()).digest()[0] % len(COLORS)
+        free = free or set(COLORS)
+        colors[category] = next(color for color in COLORS[start:] + COLORS[:start] if color in free)
+        free.remove(colors[category])
+    return colors
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Charts make sense with one place and with a thousand, and a category has the same color on all of them."""
 
+from collections import Counter
+
 from jobs.charts import (
     COLORS,
     HEIGHT,
@@ -54,9 +56,18 @@ def test_marks_and_legend_have_the_color_of_their_series() -> None:
     assert 'class="swatch series-9"' in chart.__html__()
 
 
-def test_the_color_of_a_category_depends_on_all_categories_and_not_on_their_order() -> None:
+def test_each_category_has_a_color_of_its_own_while_there_are_enough() -> None:
     categories = ["shoes", "dress", "hat"]
-    assert choose_colors(categories) == choose_colors(sorted(categories)) == {"dress": 0, "hat": 1, "shoes": 2}
-    many = choose_colors(f"{number:03}" for number in range(len(COLORS) + 1))
-    assert (many["000"], many["008"], many[f"{len(COLORS):03}"]) == (0, 9, 0)
-    assert OTHER_COLOR not in many.values()
+    assert choose_colors(categories) == choose_colors(sorted(categories))
+    many = [f"{number:03}" for number in range(2 * len(COLORS))]
+    assert set(choose_colors(many[: len(COLORS)]).values()) == set(COLORS)
+    assert Counter(choose_colors(many).values()) == dict.fromkeys(COLORS, 2)
+    assert OTHER_COLOR not in COLORS
+
+
+def test_a_new_category_changes_few_other_colors() -> None:
+    categories = ["bag", "coat", "dress", "hat", "jeans", "shirt", "shoes", "skirt"]
+    before = choose_colors(categories)
+    for new in ("accessory", "blazer", "cardigan", "gloves", "scarf", "zip hoodie"):
+        after = choose_colors([*categories, new])
+        assert sum(after[category] != before[category] for category in categories) <= 1

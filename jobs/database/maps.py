@@ -132,7 +132,7 @@ class MapVersion:
     classifier_version_id: int | None
     latest_run: datetime | None
     latest_label: int | None
-    labels: int
+    latest_undo: datetime | None
 
 
 def read_map_version(connection: Connection) -> MapVersion | None:
@@ -140,10 +140,11 @@ def read_map_version(connection: Connection) -> MapVersion | None:
     statement = text("""
         SELECT space_id, drawn_at,
                (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier') AS classifier_version_id,
-               (SELECT greatest(started_at, finished_at) FROM catalog.tagging_runs ORDER BY started_at DESC LIMIT 1)
-                   AS latest_run,
+               (SELECT max(greatest(started_at, finished_at)) FROM (
+                   SELECT started_at, finished_at FROM catalog.tagging_runs ORDER BY started_at DESC LIMIT 100
+               ) r) AS latest_run,
                (SELECT max(label_id) FROM catalog.labels) AS latest_label,
-               (SELECT count(*) FROM catalog.labels) AS labels
+               (SELECT max(undone_at) FROM catalog.reviews) AS latest_undo
         FROM catalog.maps JOIN catalog.embedding_spaces USING (space_id) WHERE state = 'live'
     """)
     return read_record(connection.execute(statement), MapVersion)
@@ -174,9 +175,9 @@ def read_map_drawing(connection: Connection, version: MapVersion) -> MapDrawing:
         FROM catalog.map_points p
         JOIN catalog.images i USING (image_id)
         LEFT JOIN catalog.image_tags t ON t.image_id = p.image_id AND t.classifier_version_id = :classifier
-        LEFT JOIN (
-            SELECT DISTINCT ON (image_id) image_id, category FROM catalog.labels ORDER BY image_id, label_id DESC
-        ) l ON l.image_id = p.image_id
+        LEFT JOIN LATERAL (
+            SELECT category FROM catalog.labels WHERE image_id = p.image_id ORDER BY label_id DESC LIMIT 1
+        ) l ON true
         WHERE p.space_id = :space AND i.deleted_at IS NULL
         ORDER BY p.image_id
     """)

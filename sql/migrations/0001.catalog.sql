@@ -273,6 +273,7 @@ CREATE TABLE catalog.reviews (
 CREATE INDEX reviews_image ON catalog.reviews (image_id);
 CREATE INDEX reviews_classifier ON catalog.reviews (classifier_version_id, reason) WHERE undone_at IS NULL;
 CREATE INDEX reviews_person ON catalog.reviews (reviewed_by, review_id DESC);
+CREATE INDEX reviews_undone ON catalog.reviews (undone_at) WHERE undone_at IS NOT NULL;
 COMMENT ON TABLE catalog.reviews IS 'The answers of reviewers, and why each image was shown';
 COMMENT ON COLUMN catalog.reviews.model_category IS 'The classifier''s tag at that time';
 COMMENT ON COLUMN catalog.reviews.reason IS

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from threading import Lock
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from catalog_airflow.pages.access import AnyViewer
 from catalog_airflow.pages.catalog_access import read_catalog
 from catalog_airflow.pages.templating import make_url, render_page
-from jobs.charts import choose_colors
+from jobs.charts import OTHER_COLOR, choose_colors
 from jobs.database.images import find_image_object
 from jobs.database.maps import MapDrawing, MapVersion, count_map_points, read_map_drawing, read_map_version
 from jobs.database.products import list_categories
@@ -47,7 +48,10 @@ def send_points(if_none_match: Annotated[str | None, Header()] = None) -> Respon
     if if_none_match == etag:
         return Response(status_code=304, headers=headers)
     headers["Content-Encoding"] = "gzip"
-    return Response(_read_points(version), media_type="application/octet-stream", headers=headers)
+    # Requests for a new version wait for the first of them, and then find its points in memory.
+    with _LOCK:
+        points = _read_points(version)
+    return Response(points, media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/map/image/{image_id}")
@@ -58,6 +62,9 @@ def open_image(image_id: int) -> RedirectResponse:
     if image is None:
         raise HTTPException(404, f"There is no image {image_id} in the catalog.")
     return RedirectResponse(make_url("product", id=image.product_id), 303)
+
+
+_LOCK = Lock()
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +80,8 @@ def encode_points(drawing: MapDrawing, colors: Mapping[str, int]) -> bytes:
     The columns are the differences of image ids (uint32), x and y in hundredths (int16), the index of the category
     (uint16) and the confidence in percent (uint8).
     """
-    categories = [{"name": name, "series": colors[name]} for name in drawing.categories]
+    # A switch between reading the colors and the points can bring categories that have no color yet.
+    categories = [{"name": name, "series": colors.get(name, OTHER_COLOR)} for name in drawing.categories]
     header = json.dumps({"count": len(drawing.image_ids), "categories": categories}).encode()
     header += b" " * (-len(header) % 4)
     # As elsewhere on the pages, only a confidence of exactly 1 becomes 100 %.

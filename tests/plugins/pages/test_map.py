@@ -1,13 +1,17 @@
 """The page of the map, and the points that its script draws."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
-from fixtures.catalog_rows import delete_images, label_image
+from fixtures.catalog_rows import delete_images
+from jobs.charts import OTHER_COLOR, choose_colors
+from jobs.database.maps import MapDrawing, MapVersion, read_map_drawing
 from jobs.embedding_map.draw import draw_map
 from tests.plugins.pages.conftest import BrowsedShop, Visit, read_text
 
@@ -57,11 +61,8 @@ def test_points_have_position_category_and_confidence(visit: Visit, with_map: Br
     assert points["names"] == ["dress", "hat", "hat", "shoes"]
     assert points["confidence"] == [90, 40, 95, 60]
     # The most frequent category comes first. Colors are the same as on all pages.
-    assert points["categories"] == [
-        {"name": "hat", "series": 1},
-        {"name": "dress", "series": 0},
-        {"name": "shoes", "series": 2},
-    ]
+    colors = choose_colors(["dress", "hat", "shoes"])
+    assert points["categories"] == [{"name": name, "series": colors[name]} for name in ("hat", "dress", "shoes")]
     stored = with_map.shop.query("SELECT position[0], position[1] FROM catalog.map_points ORDER BY image_id")
     assert points["places"] == [(round(100 * x), round(100 * y)) for x, y in stored]
 
@@ -79,19 +80,59 @@ def test_points_are_sent_again_only_if_they_have_changed(visit: Visit, with_map:
         return decode(answer.content)
 
     request()
-    with engine.begin() as connection:
-        label_image(connection, ids[1], "dress")
+    reviewer = visit("user")
+    form = {"address": "images", "image": str(ids[1]), "answer": "dress"}
+    review_id = reviewer.post("corrections", form).headers["location"].rpartition("=")[2]
     labeled = request()
     assert (labeled["names"][1], labeled["confidence"][1]) == ("dress", 101)
-    with engine.begin() as connection:
-        connection.execute(text("DELETE FROM catalog.labels"))
+    reviewer.post(f"corrections/{review_id}/undo", {"address": "images"})
     assert request()["names"][1] == "hat"
     with engine.begin() as connection:
         delete_images(connection, ids[:1])
     draw_map(engine)
     assert request()["ids"] == ids[1:4]
-    # Undoing the label leads back to the first state.
-    assert (len(set(etags)), etags[0]) == (3, etags[2])
+    assert len(set(etags)) == 4
+
+
+def test_an_older_run_that_ends_last_changes_the_points(visit: Visit, with_map: BrowsedShop) -> None:
+    with with_map.shop.connections.engine.begin() as connection:
+        for run, started, finished in (
+            ("long", "2026-11-01 10:00Z", None),
+            ("short", "2026-11-01 11:00Z", "2026-11-01 11:30Z"),
+        ):
+            connection.execute(
+                text("""
+                    INSERT INTO catalog.tagging_runs (run_id, source_uri, manifest_uri, encoder_version_id, space_id,
+                                                      discovered, entries, entries_by_reason, started_at, finished_at)
+                    SELECT :run, '', '', encoder_version_id, space_id, '{}', 0, '{}', :started, :finished
+                    FROM catalog.embedding_spaces
+                """),
+                {"run": run, "started": started, "finished": finished},
+            )
+    before = visit("viewer").get("map/points").headers["etag"]
+    with with_map.shop.connections.engine.begin() as connection:
+        connection.execute(text("UPDATE catalog.tagging_runs SET finished_at = now() WHERE run_id = 'long'"))
+    assert visit("viewer").get("map/points").headers["etag"] != before
+
+
+def test_parallel_requests_read_the_points_once(
+    visit: Visit, with_map: BrowsedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catalog_airflow.pages import map_page
+
+    versions = []
+
+    def read_slowly(connection: Connection, version: MapVersion) -> MapDrawing:
+        versions.append(version)
+        sleep(0.5)
+        return read_map_drawing(connection, version)
+
+    monkeypatch.setattr(map_page, "read_map_drawing", read_slowly)
+    viewers = [visit("viewer") for _ in range(4)]
+    with ThreadPoolExecutor() as threads:
+        answers = list(threads.map(lambda viewer: viewer.get("map/points"), viewers))
+    assert {len(decode(answer.content)["ids"]) for answer in answers} == {4}
+    assert len(versions) == 1
 
 
 def test_many_points_are_small(visit: Visit, with_map: BrowsedShop) -> None:
@@ -99,8 +140,6 @@ def test_many_points_are_small(visit: Visit, with_map: BrowsedShop) -> None:
     assert answer.headers["content-encoding"] == "gzip"
     count, spaced = 100_000, np.random.default_rng(0)
     from catalog_airflow.pages.map_page import encode_points
-
-    from jobs.database.maps import MapDrawing
 
     drawing = MapDrawing(
         np.cumsum(spaced.integers(1, 20, count)),
@@ -110,8 +149,10 @@ def test_many_points_are_small(visit: Visit, with_map: BrowsedShop) -> None:
         np.where(spaced.random(count) < 0.1, np.nan, spaced.random(count)).astype(np.float32),
         spaced.random(count) < 0.1,
     )
-    encoded = encode_points(drawing, dict.fromkeys(drawing.categories, 0))
+    # The last category has no color: a switch happened between reading the colors and the points.
+    encoded = encode_points(drawing, dict.fromkeys(drawing.categories[:-1], 0))
     points = decode(encoded)
+    assert [category["series"] for category in points["categories"]] == [*[0] * 19, OTHER_COLOR]
     assert points["ids"] == drawing.image_ids.tolist()
     assert points["names"].count(None) == int((drawing.category < 0).sum())
     import gzip

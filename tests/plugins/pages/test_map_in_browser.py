@@ -16,6 +16,8 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from sqlalchemy import text
 
+from fixtures.catalog_rows import label_image
+from jobs.charts import choose_colors
 from tests.end_to_end.pages_browser import CHROMIUM
 from tests.plugins.pages.conftest import BrowsedShop, Role
 
@@ -111,6 +113,12 @@ def read_point(page: Page, x: float, y: float) -> str:
     return f"#{color.hex()}"
 
 
+def read_variable(page: Page, name: str) -> str:
+    """Return a variable of the style sheet."""
+    value: str = page.evaluate("name => getComputedStyle(document.documentElement).getPropertyValue(name)", name)
+    return value.strip()
+
+
 def draw_around(page: Page, x: float, y: float, radius: float) -> None:
     """Draw a circle with the mouse."""
     corners = [(x + radius * math.cos(a), y + radius * math.sin(a)) for a in np.linspace(0, 2 * math.pi, 60)]
@@ -141,7 +149,8 @@ def open_selection(page: Page) -> list[int]:
 def test_points_have_the_color_of_their_category(page: Page) -> None:
     expect(page.locator(".map-legend li")).to_have_count(3)
     colors = [read_point(page, x, y) for x, y in PLACES]
-    assert colors == ["#2e7bd6", "#2e7bd6", "#8fb8e8", "#d1495b"]
+    series = choose_colors(["dress", "hat", "shoes"])
+    assert colors == [read_variable(page, f"--series-{series[name]}") for name in ("dress", "dress", "hat", "shoes")]
     paper = "#ffffff"
     assert read_point(page, 0, 0) == paper
     page.locator(".map-legend button", has_text="dress").click()
@@ -195,6 +204,34 @@ def test_only_one_visible_category_is_opened(page: Page, browsed: BrowsedShop) -
     assert open_selection(page) == browsed.image_ids[2:3]
 
 
+def test_images_of_hidden_categories_are_not_selected(page: Page, browsed: BrowsedShop) -> None:
+    page.locator(".map-legend button", has_text="hat").click()
+    page.get_by_role("button", name="Select view").click()
+    status, link = page.get_by_role("status"), page.locator(".map-selection a")
+    expect(status).to_have_text("3 images selected: 2 dress, 1 shoes. The grid also shows 1 of hidden categories.")
+    expect(link).to_have_text("Open 4 images")
+    for hidden in ("dress", "shoes"):
+        page.locator(".map-legend button", has_text=hidden).click()
+    expect(status).to_have_text("All images in this area are hidden.")
+    expect(link).to_be_hidden()
+    page.locator(".map-legend button", has_text="hat").click()
+    page.locator(".map-legend button", has_text="dress").click()
+    expect(status).to_have_text("3 images selected: 2 dress, 1 hat. The grid also shows 1 of hidden categories.")
+    assert sorted(open_selection(page)) == browsed.image_ids[:4]
+
+
+def test_an_area_larger_than_the_map_opens_the_grid(page: Page, url: str) -> None:
+    query = page.evaluate("""async () => {
+        const { describe, selectPoints } = await import("/catalog/static/map_selection.js");
+        const points = { count: 1, x: [32767], y: [0], category: [0], categories: [{ name: "hat" }] };
+        const polygon = [[-2e5, -2e5], [2e5, -2e5], [2e5, 2e5], [-2e5, 2e5]];
+        return String(describe(selectPoints(points, polygon), points, new Set()).query);
+    }""")
+    answer = page.goto(f"{url}/catalog/images?{query}")
+    assert answer is not None
+    assert answer.status == 200
+
+
 def test_dragging_and_zooming_move_the_map(page: Page) -> None:
     x, y = find_place(page, 0, 0)
     page.mouse.move(x, y)
@@ -228,13 +265,19 @@ def test_two_fingers_zoom(page: Page) -> None:
     wait_for_pixels(page, lambda pixels: (pixels[:, : pixels.shape[1] // 2] == 255).all() and (pixels < 255).any())
 
 
-def test_a_point_shows_its_image_and_leads_to_its_product(page: Page) -> None:
+def test_a_point_shows_its_image_and_leads_to_its_product(page: Page, browsed: BrowsedShop) -> None:
     page.mouse.move(*find_place(page, *PLACES[2]))
     card = page.locator(".map-card")
     expect(card).to_contain_text("hat")
     expect(card).to_contain_text("confidence 95 %")
     page.mouse.move(*find_place(page, 0, 0))
     expect(card).to_be_hidden()
+    with browsed.shop.connections.engine.begin() as connection:
+        label_image(connection, browsed.image_ids[2], "hat")
+    page.reload()
+    expect(page.get_by_role("status")).to_have_text("4 images")
+    page.mouse.move(*find_place(page, *PLACES[2]))
+    expect(card).to_contain_text("Reviewed")
     page.mouse.click(*find_place(page, *PLACES[3]))
     card.get_by_role("link", name="Open product").click()
     page.wait_for_url("**/product?id=P3")

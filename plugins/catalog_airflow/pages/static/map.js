@@ -1,7 +1,7 @@
 // The map of the catalog: pan, zoom, color, filter, and select images with a lasso. It needs the elements of map.html.
-import { LABELED, NO_CATEGORY, NO_CONFIDENCE, PointPainter, blend, buildLegend, contains, decodePoints, findBounds, readColor, simplify } from "./map_view.js";
+import { describe, selectPoints } from "./map_selection.js";
+import { LABELED, NO_CATEGORY, NO_CONFIDENCE, PointPainter, blend, buildLegend, decodePoints, findBounds, nameCategory, number, readColor } from "./map_view.js";
 
-const MAX_VERTICES = 40;
 const TAP_PIXELS = 5;
 const PICK_PIXELS = 12;
 const ZOOM_STEP = 1.4;
@@ -13,20 +13,18 @@ const find = (selector) => root.querySelector(selector);
 const frame = find(".map-frame"), canvas = find(".map-points"), marks = find(".map-marks"), card = find(".map-card");
 const status = find("[role=status]"), open = find(".map-selection a"), clear = find("[name=clear]"), lassoButton = find("[name=lasso]");
 const legend = find(".map-legend"), ramp = find(".map-ramp"), colorBy = find("[name=color]");
-const number = (value) => value.toLocaleString("en-US");
 
 const painter = new PointPainter(canvas);
 const view = { x: 0, y: 0, scale: 1, least: 1 };
 const hiddenCategories = new Set();
 let points, colors, order, ratio = 1;
-let selection = null; // {polygon, chosen}: vertices in hundredths of a map unit, and a flag for each point
+let selection = null; // see selectPoints
 let shown = -1; // the point that the card shows
 let isPinned = false;
 let drawing = null; // the vertices of a lasso in progress, in hundredths
 
 // --- Colors and order of points
 
-const nameOf = (i) => (points.category[i] === NO_CATEGORY ? "not tagged" : points.categories[points.category[i]].name);
 const isHidden = (i) => hiddenCategories.has(points.category[i]);
 
 function chooseColors() {
@@ -181,10 +179,10 @@ function showCard(i, pinned = false) {
     const image = document.createElement("img");
     Object.assign(image, { className: "thumbnail", src: root.dataset.thumbnails + points.ids[i], alt: "" });
     const title = document.createElement("b");
-    title.textContent = nameOf(i);
+    title.textContent = nameCategory(points, points.category[i]);
     const line = document.createElement("span");
     const confidence = points.confidence[i];
-    line.textContent = confidence === LABELED ? "by a person" : confidence === NO_CONFIDENCE ? "" : `confidence ${confidence} %`;
+    line.textContent = confidence === LABELED ? "Reviewed" : confidence === NO_CONFIDENCE ? "" : `confidence ${confidence} %`;
     card.replaceChildren(image, title, line);
     if (isPinned) {
       const link = document.createElement("a");
@@ -207,39 +205,18 @@ function placeCard() {
 // --- Selection
 
 function select(polygon) {
-  const vertices = simplify(polygon, MAX_VERTICES);
-  const chosen = new Uint8Array(points.count);
-  const counts = new Map();
-  let [total, hidden] = [0, 0];
-  for (let i = 0; i < points.count; i++) {
-    if (!contains(vertices, points.x[i], points.y[i])) continue;
-    chosen[i] = 1;
-    total++;
-    if (isHidden(i)) hidden++;
-    counts.set(points.category[i], (counts.get(points.category[i]) ?? 0) + 1);
-  }
-  if (!total) {
-    deselect("No image is in this area.");
-    return;
-  }
-  selection = { polygon: vertices, chosen, total, hidden, counts };
-  describeSelection();
+  selection = selectPoints(points, polygon);
+  if (selection) describeSelection();
+  else deselect("No image is in this area.");
 }
 
 function describeSelection() {
-  const { polygon, counts } = selection;
-  const visible = [...counts].filter(([category]) => !hiddenCategories.has(category));
-  // The grid filters by at most one category.
-  const only = visible.length === 1 && visible[0][0] !== NO_CATEGORY ? visible[0] : null;
-  const total = only ? only[1] : selection.total;
-  const names = (only ? [only] : [...counts]).sort((a, b) => b[1] - a[1]).slice(0, 3);
-  const parts = names.map(([category, count]) => `${number(count)} ${category === NO_CATEGORY ? "not tagged" : points.categories[category].name}`);
-  status.textContent = `${number(total)} ${total === 1 ? "image" : "images"} selected: ${parts.join(", ")}${counts.size > 3 && !only ? ", …" : ""}`;
-  const query = new URLSearchParams({ area: polygon.map(([x, y]) => `${x / 100},${y / 100}`).join(";") });
-  if (only) query.set("category", points.categories[only[0]].name);
+  const { words, opened, query } = describe(selection, points, hiddenCategories);
+  status.textContent = words;
   open.href = `${root.dataset.images}?${query}`;
-  open.textContent = `Open ${total === 1 ? "this image" : `${number(total)} images`}`;
-  open.hidden = clear.hidden = false;
+  open.textContent = `Open ${opened === 1 ? "this image" : `${number(opened)} images`}`;
+  open.hidden = !opened;
+  clear.hidden = false;
   chooseColors();
   redraw();
 }

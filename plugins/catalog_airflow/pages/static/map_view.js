@@ -1,4 +1,4 @@
-// Parts of the map without interaction: decode the points, draw them, find those in a polygon, and list categories.
+// Parts of the map without interaction: decode the points, draw them, and list categories.
 
 // Decode the response of map/points (see map_page.py). Coordinates are hundredths of a map unit.
 export function decodePoints(buffer) {
@@ -21,6 +21,9 @@ export function decodePoints(buffer) {
 export const NO_CATEGORY = 65535;
 export const NO_CONFIDENCE = 255;
 export const LABELED = 101;
+
+export const number = (value) => value.toLocaleString("en-US");
+export const nameCategory = (points, category) => (category === NO_CATEGORY ? "not tagged" : points.categories[category].name);
 
 // Colors as the four bytes of a pixel in ImageData.
 export function readColor(name) {
@@ -101,39 +104,6 @@ export function findBounds({ count, x, y }) {
   return { left, right, bottom, top };
 }
 
-// Keep the vertices that shape a polygon most: remove the one with the smallest triangle until few enough are left.
-export function simplify(polygon, limit) {
-  const kept = polygon.slice();
-  const area = (k) => {
-    const n = kept.length;
-    const [a, b, c] = [kept[(k + n - 1) % n], kept[k], kept[(k + 1) % n]];
-    return Math.abs((b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1]));
-  };
-  while (kept.length > limit) {
-    let least = 0;
-    for (let k = 1, best = area(0); k < kept.length; k++) {
-      const value = area(k);
-      if (value < best) [best, least] = [value, k];
-    }
-    kept.splice(least, 1);
-  }
-  return kept;
-}
-
-// Whether a polygon winds around a point, which is how Postgres decides too.
-export function contains(polygon, x, y) {
-  let winding = 0;
-  for (let k = 0, last = polygon.length - 1; k < polygon.length; last = k++) {
-    const [ax, ay] = polygon[last], [bx, by] = polygon[k];
-    if (ay <= y !== by <= y) {
-      const side = (bx - ax) * (y - ay) - (x - ax) * (by - ay);
-      if (by > ay && side > 0) winding++;
-      else if (by < ay && side < 0) winding--;
-    }
-  }
-  return winding !== 0;
-}
-
 // Fill the list of categories. Its buttons change which are hidden, and then call onChange.
 export function buildLegend(list, points, hidden, onChange) {
   const counts = new Map();
@@ -148,11 +118,11 @@ export function buildLegend(list, points, hidden, onChange) {
     const swatch = document.createElement("i");
     swatch.className = category === NO_CATEGORY ? "swatch untagged" : `swatch series-${points.categories[category].series}`;
     const count = document.createElement("span");
-    count.textContent = counts.get(category).toLocaleString("en-US");
+    count.textContent = number(counts.get(category));
     button.type = "button";
     button.ariaPressed = "true";
     button.title = "Show or hide. Double-click: show only this category";
-    button.append(swatch, category === NO_CATEGORY ? "not tagged" : points.categories[category].name, count);
+    button.append(swatch, nameCategory(points, category), count);
     button.addEventListener("click", () => {
       if (!hidden.delete(category)) hidden.add(category);
       update();
