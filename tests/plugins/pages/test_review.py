@@ -173,6 +173,21 @@ def test_the_last_answers_are_named_and_undone_together(visit: Visit, browsed: B
     assert browsed.shop.query("SELECT count(*) FROM catalog.labels") == [(0,)]
 
 
+def test_the_rest_of_a_batch_is_undone_after_a_part_of_it(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    accepted = [f"{image_id} audit hat" for image_id in browsed.image_ids[1:4]]
+    reviewer.post("review/accept", {"accepted": accepted})
+    [first] = browsed.shop.query("SELECT max(review_id) FROM catalog.reviews")[0]
+    assert reviewer.post(f"review/answers/{first}/undo").status_code == 303
+    page = reviewer.get("review").text
+    assert "hat for 2 images" in read_text(page)
+    undo = next((action, fields) for action, fields in read_forms(page) if "together" in fields)
+    assert reviewer.post(*undo).status_code == 303
+    assert browsed.shop.query("SELECT count(*) FROM catalog.labels") == [(0,)]
+    again = reviewer.post(*undo)
+    assert (again.status_code, "already undone" in again.text) == (409, True)
+
+
 def test_the_other_images_of_the_product_are_shown(visit: Visit, browsed: BrowsedShop) -> None:
     page = visit("user").get("review", only="low_confidence").text
     siblings = page[page.index('class="siblings"') :].partition("</ul>")[0]
