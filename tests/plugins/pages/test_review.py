@@ -6,6 +6,9 @@ import re
 import pytest
 from sqlalchemy import text
 
+from jobs.database.reviews import Answer
+from jobs.review.answers import record_answers
+from jobs.review.queue import ReviewQueue
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, Visitor, read_text
 
 CURRENT = "SELECT category, source FROM catalog.current_image_tags WHERE image_id = :id"
@@ -116,6 +119,14 @@ def read_asked(visitor: Visitor, **query: str) -> str | None:
     return found[1] if found else None
 
 
+def read_shared_queue() -> ReviewQueue:
+    """Return the queue that the pages share."""
+    from catalog_airflow.pages.catalog_access import read_catalog, read_queue
+
+    with read_catalog() as connection:
+        return read_queue(connection)
+
+
 def list_next(visitor: Visitor) -> set[str]:
     """Return the ids of the images that are up next."""
     return set(re.findall(r'name="accepted" form="accept" value="(\d+)', visitor.get("review").text))
@@ -135,6 +146,25 @@ def test_two_people_never_see_the_same_image(visit: Visit, browsed: BrowsedShop)
     assert browsed.shop.query("SELECT count(*) FROM catalog.review_claims WHERE image_id = :id", id=first) == [(0,)]
     ann.post("review", {"image_id": str(skipped), "reason": "audit", "answer": "hat"})
     assert browsed.shop.query("SELECT claimed_by FROM catalog.review_claims") == [("op@example.test",)]
+
+
+def test_the_queue_is_kept_while_its_images_are_claimed_or_skipped(visit: Visit, browsed: BrowsedShop) -> None:
+    ann, bob = visit("user"), visit("op")
+    image = str(read_asked(ann, only="images_disagree"))
+    found = read_shared_queue().by_reason
+    assert "Nothing to review for this reason" in read_text(bob.get("review", only="images_disagree").text)
+    assert "skipped the other images" in read_text(ann.get("review", only="images_disagree", skip=image).text)
+    assert read_shared_queue().by_reason is found
+
+
+def test_the_queue_is_found_again_if_another_server_stored_all_answers(visit: Visit, browsed: BrowsedShop) -> None:
+    reviewer = visit("user")
+    image_id = int(read_asked(reviewer, only="images_disagree") or 0)
+    with browsed.shop.connections.engine.begin() as connection:
+        record_answers(connection, [Answer(image_id, "images_disagree", "dress")], "somebody@example.test")
+    words = read_text(reviewer.get("review", only="images_disagree").text)
+    assert "images disagree 0" in words
+    assert "Nothing to review for this reason" in words
 
 
 def test_a_claim_expires(visit: Visit, browsed: BrowsedShop) -> None:
