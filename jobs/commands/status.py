@@ -18,7 +18,7 @@ from jobs.database.images import count_roughly
 from jobs.database.item_failures import FailureCount, count_failures
 from jobs.database.job_progress import RunningJob, list_running_jobs
 from jobs.database.model_builds import list_builds
-from jobs.database.model_coverage import MAX_WAITING, WaitingImages, count_waiting
+from jobs.database.model_coverage import MAX_WAITING, WaitingImages, count_untagged
 from jobs.database.promotions import Champion, list_champions
 from jobs.database.run_history import RunSummary, list_runs
 from jobs.database.tables import images, products
@@ -82,7 +82,7 @@ def read_status(connection: Connection, connections: Connections) -> CatalogStat
     """Read everything that the screen shows. No statement reads all rows of a large table."""
     settings = connections.settings
     champions = tuple(_list_builds(connection, champion) for champion in list_champions(connection))
-    runs, waiting = list_runs(connection, RUNS_SHOWN), count_waiting(connection)
+    runs, waiting = list_runs(connection, RUNS_SHOWN), count_untagged(connection)
     to_review = read_backlog(connection, find_review_queue(connection, settings.runs))
     return CatalogStatus(
         database=describe_address(settings.locations.database_url),

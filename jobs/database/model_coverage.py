@@ -54,7 +54,7 @@ class WaitingImages:
     untagged_share: float
 
 
-def count_waiting(connection: Connection) -> WaitingImages:
+def count_untagged(connection: Connection) -> WaitingImages:
     """Count the images that wait for a run, without reading all images."""
     unread: int = connection.execute(text(UNREAD), {"limit": MAX_WAITING}).scalar_one()
     live = read_live_versions(connection)

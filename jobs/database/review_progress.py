@@ -20,7 +20,8 @@ BATCH_REACH = 2_000
 class AnswerBatch:
     """The answers that one person stored in one transaction, such as a relabeling of several images.
 
-    ``answer`` is None if they differ. ``display_name`` and ``product_id`` are those of one of the images.
+    Answers that were undone since are left out, unless all were (``is_undone``). ``answer`` is None if the answers
+    differ. ``display_name`` and ``product_id`` are those of one of the images.
     """
 
     review_id: int
@@ -48,17 +49,21 @@ def read_batch(connection: Connection, review_id: int, reviewed_by: str) -> Answ
 def list_stored_together(connection: Connection, review_id: int, reviewed_by: str) -> Sequence[int]:
     """Return the ids of the reviews that one person stored in the same transaction, or none if it is not theirs.
 
-    All rows of a transaction have the same ``reviewed_at``, because ``now()`` is its start.
+    Undone reviews are left out, unless all are undone. All rows of a transaction have the same ``reviewed_at``, because
+    ``now()`` is its start.
     """
     statement = text("""
-        SELECT r.review_id
-        FROM catalog.reviews one
-        CROSS JOIN LATERAL (
-            SELECT review_id, reviewed_at FROM catalog.reviews
-            WHERE reviewed_by = one.reviewed_by
-              AND review_id BETWEEN one.review_id - :reach AND one.review_id + :reach
-        ) r
-        WHERE one.review_id = :id AND one.reviewed_by = :person AND r.reviewed_at = one.reviewed_at
+        SELECT review_id FROM (
+            SELECT r.review_id, r.undone_at, bool_and(r.undone_at IS NOT NULL) OVER () AS is_undone
+            FROM catalog.reviews one
+            CROSS JOIN LATERAL (
+                SELECT review_id, reviewed_at, undone_at FROM catalog.reviews
+                WHERE reviewed_by = one.reviewed_by
+                  AND review_id BETWEEN one.review_id - :reach AND one.review_id + :reach
+            ) r
+            WHERE one.review_id = :id AND one.reviewed_by = :person AND r.reviewed_at = one.reviewed_at
+        ) together
+        WHERE is_undone OR undone_at IS NULL
         ORDER BY 1
     """)
     parameters = {"id": review_id, "person": reviewed_by, "reach": BATCH_REACH}

@@ -73,21 +73,11 @@ def undo_answer(connection: Connection, review_id: int, undone_by: str) -> int:
     Raises:
         ReviewRefusedError: the answer does not exist or is already undone, or somebody has answered since.
     """
-    review = lock_review(connection, review_id)
-    if review is None:
-        raise ReviewRefusedError(f"There is no answer {review_id}.")
-    if review.undone_by is not None:
-        raise ReviewRefusedError(f"This answer was already undone by {review.undone_by}.")
-    if review.overruled_by is not None:
-        raise ReviewRefusedError(f"This answer no longer applies: {review.overruled_by} has answered since.")
-    undo_review(connection, review_id, undone_by)
-    # The queue then shows this person the image again, and not the one after it.
-    release_claims(connection, undone_by)
-    return review.image_id
+    return _undo(connection, [review_id], undone_by)[0]
 
 
 def undo_batch(connection: Connection, review_id: int, undone_by: str) -> list[int]:
-    """Undo all answers that a person stored together with this one. Return the images' ids.
+    """Undo what is left of the answers that a person stored together with this one. Return the images' ids.
 
     Raises:
         ReviewRefusedError: the answer is not theirs, or one of the answers cannot be undone. Nothing is undone then.
@@ -95,4 +85,21 @@ def undo_batch(connection: Connection, review_id: int, undone_by: str) -> list[i
     review_ids = list_stored_together(connection, review_id, undone_by)
     if not review_ids:
         raise ReviewRefusedError(f"You gave no answer {review_id}.")
-    return [undo_answer(connection, each, undone_by) for each in reversed(review_ids)]
+    return _undo(connection, review_ids, undone_by)
+
+
+def _undo(connection: Connection, review_ids: Sequence[int], undone_by: str) -> list[int]:
+    image_ids = []
+    for review_id in reversed(review_ids):
+        review = lock_review(connection, review_id)
+        if review is None:
+            raise ReviewRefusedError(f"There is no answer {review_id}.")
+        if review.undone_by is not None:
+            raise ReviewRefusedError(f"This answer was already undone by {review.undone_by}.")
+        if review.overruled_by is not None:
+            raise ReviewRefusedError(f"This answer no longer applies: {review.overruled_by} has answered since.")
+        undo_review(connection, review_id, undone_by)
+        image_ids.append(review.image_id)
+    # The queue then shows this person the image again, and not the one after it.
+    release_claims(connection, undone_by)
+    return image_ids

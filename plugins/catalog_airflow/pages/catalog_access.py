@@ -23,11 +23,11 @@ def open_catalog() -> Connections:
 @cache
 def open_queue() -> SharedQueue:
     """Return the review queue of this server."""
-    return SharedQueue()
+    return SharedQueue(read_catalog)
 
 
 def read_queue(connection: Connection) -> ReviewQueue:
-    """Return the review queue, which may be half a minute old."""
+    """Return the review queue, which may be some minutes old."""
     return open_queue().get(connection, open_catalog().settings.runs)
 
 

@@ -149,8 +149,8 @@ class _Review:
 
 def _render_review(viewer: Viewer, query: ReviewQuery, problem: str = "") -> HTMLResponse:
     review = _read_review(viewer, query)
-    if not review.items and review.waiting:
-        # Another server may have stored the answers for all images that this one found.
+    if not review.items and review.waiting and not review.others_claimed and not query.skip:
+        # Another server has stored the answers for all images that this one found.
         open_queue().forget()
         review = _read_review(viewer, query)
     item, siblings = _choose_item(viewer, query, review.items)

@@ -20,7 +20,7 @@ from jobs.database.products import list_categories
 from jobs.database.promotions import list_champions
 from jobs.database.run_history import RunSummary, list_runs, read_run_details
 from jobs.database.tables import images, products
-from jobs.review.queue import MAX_COUNTED, read_backlog
+from jobs.review.queue import MAX_COUNTED, count_waiting, read_backlog
 from jobs.run_titles import title_run
 
 RUNS_READ, ROWS_SHOWN = 100, 20
@@ -47,7 +47,8 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
         counts = {"images": count_roughly(connection, images), "products": count_roughly(connection, products)}
         runs, categories = list_runs(connection, RUNS_READ), list_categories(connection)
         jobs = list_running_jobs(connection)
-        backlog = read_backlog(connection, read_queue(connection))
+        queue = read_queue(connection)
+        backlog = read_backlog(connection, queue)
     return render_page(
         "overview.html",
         viewer,
@@ -58,6 +59,7 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
         jobs=jobs,
         run_id=None,
         backlog=backlog,
+        waiting=count_waiting(queue, backlog, None),
         max_counted=MAX_COUNTED,
         charts=draw_runs(runs, categories),
         drifted=[run for run in runs if run.has_drifted],
