@@ -13,7 +13,7 @@ from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sqlalchemy import text
 
-from fixtures.catalog_rows import start_run
+from fixtures.catalog_rows import fail_images, start_run
 from jobs.database.search import SimilarityScale
 from tests.end_to_end.pages_browser import CHROMIUM
 from tests.plugins.pages.conftest import BrowsedShop, Role
@@ -70,18 +70,13 @@ def find_card(page: Page, image_id: int) -> Any:
     return page.locator(f'[data-image="{image_id}"]')
 
 
-def fail_images(browsed: BrowsedShop, image_ids: list[int]) -> None:
-    """Store failures of a run for these images."""
+@pytest.fixture
+def failed(browsed: BrowsedShop) -> None:
+    """Three images failed in a run."""
     with browsed.shop.connections.engine.begin() as connection:
         space: int = connection.execute(text("SELECT catalog.live_space()")).scalar_one()
         start_run(connection, browsed.classifier, space, "run")
-        connection.execute(
-            text("""
-                INSERT INTO catalog.item_failures (image_id, etag, stage, reason, detail, run_id, attempts)
-                SELECT unnest(CAST(:images AS bigint[])), 'e', 'decode', 'truncated', 'x', 'run', 3
-            """),
-            {"images": image_ids},
-        )
+        fail_images(connection, browsed.image_ids[2:], "run")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -194,8 +189,7 @@ def test_the_count_follows_a_correction(open_page: Open) -> None:
     assert page.evaluate("window.isSamePage")
 
 
-def test_failed_images_are_zoomed_and_selected_by_keys(open_page: Open, browsed: BrowsedShop) -> None:
-    fail_images(browsed, browsed.image_ids[1:4])
+def test_failed_images_are_zoomed_and_selected_by_keys(open_page: Open, failed: None) -> None:
     page = open_page("failures")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("z")
@@ -213,8 +207,7 @@ def test_failed_images_are_zoomed_and_selected_by_keys(open_page: Open, browsed:
 
 
 @pytest.mark.parametrize(("path", "images"), [("product?id=P1", ".history"), ("run?run=run", ".grid.small")])
-def test_images_of_the_past_are_zoomed(open_page: Open, browsed: BrowsedShop, path: str, images: str) -> None:
-    fail_images(browsed, browsed.image_ids[4:])
+def test_images_of_the_past_are_zoomed(open_page: Open, failed: None, path: str, images: str) -> None:
     page = open_page(path)
     page.locator(f"{images} [data-zoom]").first.click()
     expect(page.locator("#zoom img")).to_be_visible()
