@@ -15,15 +15,29 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from catalog_airflow.page_links import locate_airflow, locate_pages
 from catalog_airflow.pages.templating import render_page
 from jobs.database.image_filters import BadCursorError
-from jobs.errors import PermanentError, RetryableError
+from jobs.errors import JobError, NotFoundError, PermanentError, RefusedError, RetryableError
 
 log = logging.getLogger(__name__)
 
+TITLES = {
+    400: "Check your input",
+    401: "Log in",
+    403: "Not allowed",
+    404: "Not found",
+    408: "Too slow",
+    409: "This has changed",
+    413: "Too large",
+    422: "Check your input",
+    500: "Server error",
+    503: "Not available right now",
+}
+"""The heading by status code, for the codes that the pages respond with."""
 NEXT_STEP = {
     401: "Log in to Airflow, then reload this page.",
     403: "Ask the administrator of this Airflow for the right.",
     409: "Go back and reload the page: the data has changed.",
     422: "Go back and correct your input.",
+    503: "Reload this page in a minute.",
 }
 
 
@@ -41,6 +55,7 @@ MODELS = ListPage("models", "View all models")
 LISTS = {
     "images": IMAGES,
     "product": IMAGES,
+    "corrections": IMAGES,
     "models": MODELS,
     "evaluations": MODELS,
     "failures": ListPage("failures", "View failures"),
@@ -50,7 +65,9 @@ LISTS = {
 """The list of each page, by the first part of its path."""
 
 FIELDS = {
+    "accepted": "Image",
     "after": "Page",
+    "answer": "Category",
     "area": "Selection on the map",
     "address": "Page to return to",
     "category": "Category",
@@ -78,7 +95,9 @@ NEEDED = {
     "min_confidence": "enter a number from 0 to 100",
     "max_confidence": "enter a number from 0 to 100",
     "version": "enter the number of a version",
+    ("corrections", "image"): "select at least one image",
     ("failures", "image"): "select at least one image",
+    ("review", "accepted"): "select at least one image",
 }
 """What to enter, for parameters whose messages would otherwise give only half of it."""
 NEEDED_BY_TYPE = {
@@ -155,9 +174,18 @@ def _describe_problem(page: str, problem: Mapping[str, Any]) -> str:
 
 
 def _explain_job_error(request: Request, error: Exception) -> Response:
-    log.warning("cannot show a page: %s", error)
-    hint = "Reload this page in a minute." if isinstance(error, RetryableError) else ""
-    return _render_error(request, 503, str(error), hint)
+    assert isinstance(error, JobError)
+    status_code = choose_status(error)
+    if status_code == 503:
+        log.warning("cannot show a page: %s", error)
+    # Reloading helps only against a temporary problem.
+    hint = "" if status_code == 503 and isinstance(error, PermanentError) else NEXT_STEP.get(status_code, "")
+    return _render_error(request, status_code, str(error), hint)
+
+
+def choose_status(error: JobError) -> int:
+    """Return the HTTP status for an error of a job."""
+    return 404 if isinstance(error, NotFoundError) else 422 if isinstance(error, RefusedError) else 503
 
 
 def _explain_crash(request: Request, _: Exception) -> Response:
@@ -185,7 +213,7 @@ def _render_error(
         # Set by the dependency that checks the login, unless it refused the request.
         getattr(request.state, "viewer", None),
         status_code=status_code,
-        title=HTTPStatus(status_code).phrase,
+        title=TITLES.get(status_code) or HTTPStatus(status_code).phrase,
         message=message,
         hint=hint,
         list=LISTS.get(_read_page(request), OVERVIEW),

@@ -94,7 +94,9 @@ def show_product(
         if product is None:
             raise HTTPException(404, f"There is no product {id!r} in the catalog.")
         try:
-            similar, problem = search_by_product(connection, id, SIMILAR_SHOWN, None), ""
+            # Without its own savepoint, a failed search would abort the transaction of the statements below.
+            with connection.begin_nested():
+                similar, problem = search_by_product(connection, id, SIMILAR_SHOWN, None), ""
         except NotFoundError as error:
             similar, problem = [], str(error)
         image_ids = [*(image.image_id for image in product.images), *(hit.image_id for hit in similar)]

@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from catalog_airflow.pages.access import AnyViewer, Viewer
 from catalog_airflow.pages.catalog_access import open_catalog, open_query_client, read_catalog, use_catalog
 from catalog_airflow.pages.corrections import read_corrections
+from catalog_airflow.pages.errors import choose_status
 from catalog_airflow.pages.image_query import Chip
 from catalog_airflow.pages.images import open_shrinker
 from catalog_airflow.pages.templating import make_url, render_page
@@ -171,7 +172,7 @@ def _render_search(
     except QueryRefusedError as refused:
         problem, status_code = f"Cannot search for this: {refused.detail}", 422
     except (PermanentError, RetryableError) as error:
-        problem, status_code = str(error), 503
+        problem, status_code = str(error), choose_status(error)
     with read_catalog() as connection:
         categories = list_categories(connection)
         shown = [hit.image_id for hit in (*result.hits, *result.weaker)] if result else []

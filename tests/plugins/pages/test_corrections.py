@@ -88,7 +88,9 @@ def test_a_correction_replaces_the_answer_of_somebody_else(visit: Visit, browsed
     assert "Reviewed by op@example.test" in page
     assert visit("user").post("corrections", {"address": "images", "image": image, "answer": "hat"}).status_code == 303
     assert browsed.shop.query(CURRENT) == [(int(image), "hat")]
-    assert "Reviewed by user@example.test" in read_text(visit("viewer").get("product?id=P1").text)
+    page = read_text(visit("viewer").get("product?id=P1").text)
+    # The product, and its image.
+    assert page.count("hat Reviewed by user@example.test") == 2
 
 
 def test_corrections_do_not_start_the_audit(visit: Visit, browsed: BrowsedShop) -> None:

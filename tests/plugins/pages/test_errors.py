@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from jobs.errors import ConfigurationError, NotFoundError, RefusedError, RetryableError
 from tests.plugins.pages.conftest import BrowsedShop, Visit, read_text
 
 NAVIGATION = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "sec-fetch-dest": "document"}
@@ -80,6 +81,7 @@ def test_an_unknown_id_has_navigation_and_a_way_back(visit: Visit, path: str, ba
     answer = go(visit("op"), path)
     assert answer.status_code == 404
     assert message in answer.text
+    assert "<h1>Not found</h1>" in answer.text or path.startswith("run?")
     assert '<nav class="pages"' in answer.text
     assert f'<a class="button" href="/catalog/{back}">' in answer.text
 
@@ -100,13 +102,25 @@ def test_an_unknown_id_has_navigation_and_a_way_back(visit: Visit, path: str, ba
 def test_messages_name_the_field_as_the_page_does(visit: Visit, path: str, message: str) -> None:
     answer = go(visit("viewer"), path)
     assert answer.status_code == 422
+    assert "<h1>Check your input</h1>" in answer.text
     assert message in read_text(answer.text).replace("&#39;", "'")
     assert '<nav class="pages"' in answer.text
 
 
-def test_a_form_without_a_selection_says_what_to_select(visit: Visit) -> None:
-    answer = visit("user").post("failures", {"decision": "retry"})
+@pytest.mark.parametrize(
+    ("path", "form", "back"),
+    [
+        ("failures", {"decision": "retry"}, "failures"),
+        ("corrections", {"address": "images", "answer": "hat"}, "images"),
+        ("review/accept", {}, "review"),
+    ],
+)
+def test_a_form_without_a_selection_says_what_to_select(
+    visit: Visit, path: str, form: dict[str, str], back: str
+) -> None:
+    answer = visit("user").post(path, form)
     assert answer.status_code == 422
+    assert f'<a class="button" href="/catalog/{back}">' in answer.text
     assert "Image: select at least one image." in read_text(answer.text)
 
 
@@ -126,4 +140,11 @@ def test_every_parameter_has_a_label() -> None:
             is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
             names |= set(kind.model_fields) if is_model else {field.name}
     # Without visible fields: hidden ones, and those with names that are words.
-    assert names - FIELDS.keys() <= {"accepted", "answer", "deleted", "disagree", "ignored", "name", "together"}
+    assert names - FIELDS.keys() <= {"deleted", "disagree", "ignored", "name", "together"}
+
+
+def test_the_status_tells_whose_turn_it_is() -> None:
+    from catalog_airflow.pages.errors import choose_status
+
+    errors = (NotFoundError("x"), RefusedError("x"), ConfigurationError("x"), RetryableError("x"))
+    assert [choose_status(error) for error in errors] == [404, 422, 503, 503]

@@ -138,6 +138,23 @@ def test_a_product_shows_its_images_tags_and_similar_products(visit: Visit, brow
     assert missing.status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("DELETE FROM catalog.image_embeddings", "has no image with a vector yet"),
+        ("UPDATE catalog.embedding_spaces SET state = 'retired'", "no embedding space is live yet"),
+    ],
+)
+def test_a_product_without_vectors_is_shown(visit: Visit, browsed: BrowsedShop, change: str, words: str) -> None:
+    with browsed.shop.connections.engine.begin() as connection:
+        connection.execute(text(change))
+    page = visit("user").get("product", id="P1")
+    assert page.status_code == 200
+    assert count_cards(page.text) == 2
+    assert words in read_text(page.text)
+    assert 'id="relabel"' in page.text
+
+
 def test_a_thumbnail_is_a_small_jpeg(visit: Visit, browsed: BrowsedShop) -> None:
     viewer = visit("viewer")
     answer = viewer.get(f"thumbnails/{browsed.image_ids[0]}")

@@ -11,7 +11,10 @@ import pytest
 import uvicorn
 from axe_core_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sqlalchemy import text
 
+from fixtures.catalog_rows import fail_images, start_run
+from jobs.database.search import SimilarityScale
 from tests.end_to_end.pages_browser import CHROMIUM
 from tests.plugins.pages.conftest import BrowsedShop, Role
 
@@ -67,6 +70,15 @@ def find_card(page: Page, image_id: int) -> Any:
     return page.locator(f'[data-image="{image_id}"]')
 
 
+@pytest.fixture
+def failed(browsed: BrowsedShop) -> None:
+    """Three images failed in a run."""
+    with browsed.shop.connections.engine.begin() as connection:
+        space: int = connection.execute(text("SELECT catalog.live_space()")).scalar_one()
+        start_run(connection, browsed.classifier, space, "run")
+        fail_images(connection, browsed.image_ids[2:], "run")
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_an_image_is_corrected_and_undone_by_keys(open_page: Open, browsed: BrowsedShop, width: int) -> None:
     page = open_page("images", width)
@@ -119,6 +131,86 @@ def test_selected_images_are_relabeled_together(open_page: Open, browsed: Browse
     page.get_by_role("button", name="hat", exact=True).click()
     expect(page.get_by_text("Relabeled 4 images as hat.")).to_be_visible()
     assert len(browsed.shop.query(LABELS)) == 4
+
+
+def test_select_all_on_a_product_leaves_similar_products_out(open_page: Open, browsed: BrowsedShop) -> None:
+    page = open_page("product?id=P1")
+    expect(page.locator(".pick input")).to_have_count(4)
+    page.get_by_role("button", name="Select all").click()
+    chosen = [box.get_attribute("value") for box in page.locator(".pick input:checked").all()]
+    assert chosen == [str(image_id) for image_id in browsed.image_ids[:2]]
+    page.keyboard.press("a")
+    expect(page.locator(".pick input:checked")).to_have_count(0)
+
+
+def test_keys_leave_folded_matches_out(open_page: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    from catalog_airflow.pages import search
+
+    monkeypatch.setattr(search, "read_product_scale", lambda *_: SimilarityScale(0.9, 1.0, 300))
+    page = open_page("search?like=P1")
+    matches = page.locator(".weaker .pick input")
+    expect(matches).to_have_count(2)
+    page.keyboard.press("a")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("z")
+    expect(page.locator("#zoom")).to_be_hidden()
+    expect(page.locator(".pick input:checked")).to_have_count(0)
+    page.locator(".weaker summary").click()
+    page.keyboard.press("a")
+    expect(page.locator(".pick input:checked")).to_have_count(2)
+    page.locator(".weaker [data-zoom]").first.focus()
+    page.keyboard.press("z")
+    expect(page.locator("#zoom [data-place]")).to_have_text("1 of 2")
+
+
+def test_a_range_leaves_folded_matches_out(open_page: Open, browsed: BrowsedShop) -> None:
+    page = open_page("images")
+    # Fold two of the four images between the first and the last one.
+    page.evaluate("""() => {
+        const [, one, other] = [...document.querySelectorAll(".card")].slice(1);
+        const folded = document.createElement("details");
+        one.before(folded);
+        folded.append(one, other);
+    }""")
+    boxes = page.locator(".pick input")
+    boxes.first.click()
+    boxes.last.click(modifiers=["Shift"])
+    expect(page.locator(".pick input:checked")).to_have_count(2)
+
+
+def test_the_count_follows_a_correction(open_page: Open) -> None:
+    page = open_page("images?category=hat")
+    expect(page.get_by_text("2 images")).to_be_visible()
+    page.evaluate("window.isSamePage = true")
+    page.locator("[data-correct]").first.click()
+    page.get_by_role("button", name="dress", exact=True).click()
+    expect(page.locator(".found")).to_contain_text("1 image")
+    expect(page.locator(".found")).not_to_contain_text("images")
+    assert page.evaluate("window.isSamePage")
+
+
+def test_failed_images_are_zoomed_and_selected_by_keys(open_page: Open, failed: None) -> None:
+    page = open_page("failures")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("z")
+    expect(page.locator("#zoom [data-place]")).to_have_text("1 of 3")
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    boxes = page.locator(".pick input")
+    boxes.last.click(modifiers=["Shift"])
+    expect(page.get_by_role("button", name="Retry 3 selected")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Retry selected")).to_be_disabled()
+    page.keyboard.press("a")
+    page.keyboard.press("i")
+    expect(page.get_by_text("No image has failed")).to_be_visible()
+
+
+@pytest.mark.parametrize(("path", "images"), [("product?id=P1", ".history"), ("run?run=run", ".grid.small")])
+def test_images_of_the_past_are_zoomed(open_page: Open, failed: None, path: str, images: str) -> None:
+    page = open_page(path)
+    page.locator(f"{images} [data-zoom]").first.click()
+    expect(page.locator("#zoom img")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["product?id=P1", "search?like=P1"])

@@ -5,7 +5,7 @@ import re
 import pytest
 from sqlalchemy import text
 
-from fixtures.catalog_rows import start_run
+from fixtures.catalog_rows import fail_images, start_run
 from fixtures.gate_results import store_gate_results
 from jobs.charts import OTHER_COLOR, choose_colors
 from jobs.database.job_progress import JobProgress, upsert_job_progress
@@ -78,13 +78,7 @@ def failed(browsed: BrowsedShop) -> int:
     with browsed.shop.connections.engine.begin() as connection:
         space: int = connection.execute(text("SELECT catalog.live_space()")).scalar_one()
         start_run(connection, browsed.classifier, space, "run")
-        connection.execute(
-            text("""
-                INSERT INTO catalog.item_failures (image_id, etag, stage, reason, detail, run_id, attempts)
-                VALUES (:image, 'e', 'decode', 'truncated', :detail, 'run', 3)
-            """),
-            {"image": image_id, "detail": HOSTILE},
-        )
+        fail_images(connection, [image_id], "run", HOSTILE)
     return image_id
 
 

@@ -1,7 +1,11 @@
 // Buttons that act on checked boxes.
-const boxesOf = (name) => [...document.querySelectorAll(`input[type=checkbox][name="${CSS.escape(name)}"]`)];
+const selectBoxes = (name) => `input[type=checkbox][name="${CSS.escape(name)}"]`;
 
-export const listSelected = (name) => boxesOf(name).filter((box) => box.checked);
+export const listSelected = (name) => [...document.querySelectorAll(`${selectBoxes(name)}:checked`)];
+
+// The elements outside closed details, in the part of the page if one is given.
+export const listVisible = (selector, part = document) =>
+  [...part.querySelectorAll(selector)].filter((element) => element.checkVisibility());
 
 // data-needs: disable the button until a box of that name is checked.
 // data-count: show how many boxes of that name are checked, and mark the form as active.
@@ -21,11 +25,12 @@ export function showSelection() {
   }
 }
 
-// data-check: check all boxes of that name, or uncheck them if all are checked.
+// data-check: check all visible boxes of that name, or uncheck them if all are checked.
+// data-own: only the boxes in this part of the page, if there is one.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("[data-check]");
   if (!button) return;
-  const boxes = boxesOf(button.dataset.check);
+  const boxes = listVisible(selectBoxes(button.dataset.check), document.querySelector("[data-own]") ?? document);
   const all = boxes.every((box) => box.checked);
   for (const box of boxes) box.checked = !all;
   showSelection();

@@ -1,17 +1,17 @@
+// Shortcuts, forms that are sent once, copying, and live progress.
+import { findTopDialog, isShortcut } from "./dialogs.js";
+
 // On a narrow screen, the navigation is one line that scrolls.
 document.querySelector("nav.pages [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 
 // A key clicks or focuses the element with that data-key, unless the user is typing.
 document.addEventListener("keydown", (event) => {
-  // A key that is held down must not also act on the next page.
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const isTyping = event.target.closest("input:not([type=checkbox]):not([type=radio]), textarea, select");
-  if (isTyping) {
-    if (event.key === "Escape") event.target.blur();
+  if (!isShortcut(event)) {
+    if (event.key === "Escape" && event.target.matches("input, textarea, select")) event.target.blur();
     return;
   }
   // In an open dialog, only its own keys work.
-  const scope = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document;
+  const scope = findTopDialog() ?? document;
   const target = scope.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
   if (!target) return;
   event.preventDefault();

@@ -1,6 +1,6 @@
 // Select images: the boxes of a grid, ranges with Shift, x for the image under the pointer or with the focus.
-import { isShortcut } from "./dialogs.js";
-import { showSelection } from "./needs.js";
+import { findTopDialog, isShortcut } from "./dialogs.js";
+import { listVisible, showSelection } from "./needs.js";
 
 let hovered = null;
 let lastBox = null;
@@ -17,7 +17,7 @@ export function findCurrent() {
 document.addEventListener("click", (event) => {
   if (!event.target.matches(".pick input")) return;
   const box = event.target;
-  const boxes = [...document.querySelectorAll(`.pick input[name="${box.name}"]`)];
+  const boxes = listVisible(`.pick input[name="${box.name}"]`);
   const [from, to] = [boxes.indexOf(lastBox), boxes.indexOf(box)].sort((one, other) => one - other);
   if (event.shiftKey && from >= 0) for (const between of boxes.slice(from, to + 1)) between.checked = box.checked;
   lastBox = box;
@@ -32,7 +32,7 @@ document.addEventListener("mousedown", (event) => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (!isShortcut(event) || document.querySelector("dialog[open]")) return;
+  if (!isShortcut(event) || findTopDialog()) return;
   const card = findCurrent();
   const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
   if (event.key === "x" && card) card.querySelector(".pick input")?.click();
@@ -43,7 +43,7 @@ document.addEventListener("keydown", (event) => {
   // Elsewhere, the arrow keys scroll.
   const isFree = document.activeElement.matches("body, main") || document.activeElement.closest("[data-image]");
   if (!step || event.shiftKey || !isFree) return;
-  const links = [...document.querySelectorAll("[data-image] [data-zoom]")];
+  const links = listVisible("[data-image] [data-zoom]");
   if (links.length === 0) return;
   event.preventDefault();
   const next = card ? links.indexOf(card.querySelector("[data-zoom]")) + step : 0;

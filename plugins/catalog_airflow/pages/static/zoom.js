@@ -1,9 +1,10 @@
 // Zoom images in place: click or z, then the arrow keys, the buttons or a swipe.
-import { isShortcut } from "./dialogs.js";
+import { findTopDialog, isShortcut } from "./dialogs.js";
+import { listVisible } from "./needs.js";
 import { findCurrent } from "./selection.js";
 
 const dialog = document.getElementById("zoom");
-const listLinks = () => [...document.querySelectorAll("[data-zoom]")];
+const listLinks = () => listVisible("[data-zoom]");
 let shown = null;
 
 function show(link) {
@@ -47,12 +48,12 @@ if (dialog) {
   });
   document.addEventListener("keydown", (event) => {
     if (!isShortcut(event)) return;
-    const isTop = dialog.open && [...document.querySelectorAll("dialog[open]")].at(-1) === dialog;
+    const isTop = findTopDialog() === dialog;
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (isTop && by) step(by);
     else if (isTop && event.key === "z") dialog.close();
-    else if (event.key === "z" && !document.querySelector("dialog[open]")) {
-      const link = findCurrent()?.querySelector("[data-zoom]") ?? document.querySelector("[data-zoom]");
+    else if (event.key === "z" && !findTopDialog()) {
+      const link = findCurrent()?.querySelector("[data-zoom]") ?? listLinks()[0];
       if (link) show(link);
     }
   });
