@@ -1,1 +1,1 @@
-"""The command line, ``python -m jobs``: one module per group of commands."""
+"""The command line ``catalog``: one module per group of commands."""
