@@ -152,10 +152,10 @@ def test_approved_candidate_retags_the_shop(stack: LiveStack, truth: dict[str, s
     assert stack.read_states(run)["classifier.approve"] == "awaiting_input", stack.read_logs(run)
     assert set(read_decisions(stack, f"model_retrain/{run.run_id}").values()) == {"passed"}
     approval_text = stack.airflow.read_approval_text("model_retrain", run.run_id, "classifier.approve")
-    assert "not_worse_than_champion" in approval_text.replace("\\", "")
+    assert "not worse than champion" in approval_text.replace("\\", "")
     links = stack.airflow.read_links("model_retrain", run.run_id, "classifier.gate")
     assert links["Evaluation"] is not None
-    assert "not_worse_than_champion" in stack.airflow.read_page(links["Evaluation"])
+    assert "not worse than champion" in stack.airflow.read_page(links["Evaluation"])
     assert stack.query(LIVE) == [before]
 
     stack.answer_approval(run, "classifier.approve", is_approved=True)

@@ -189,7 +189,7 @@ def test_too_many_failures_fail_the_run_after_saving(tagging_shop: Shop) -> None
 
 
 def test_a_missing_champion_is_a_clear_error(shop: Shop) -> None:
-    with pytest.raises(PermanentError, match="jobs retrain"):
+    with pytest.raises(PermanentError, match="catalog retrain"):
         ingest(shop.connections, IngestOptions())
 
 

@@ -183,6 +183,6 @@ def test_a_classifier_is_refused(shop: Shop, tiny_models: TinyModels, scratch: P
 
 def test_a_base_that_needs_too_much_memory_is_refused(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     tight = ROOMY.model_copy(update={"max_memory_bytes": 1_000_000})
-    with pytest.raises(PermanentError, match="GB of memory"):
+    with pytest.raises(PermanentError, match="MB of memory"):
         adopt_encoder(shop.connections, str(tiny_models.encoder), "anna", tight)
     assert_nothing_is_left(shop, scratch)

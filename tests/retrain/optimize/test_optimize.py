@@ -335,5 +335,5 @@ def test_another_machine_makes_its_own_build(built: Built, labeled: LabeledSet, 
 
 
 def test_a_run_without_training_is_refused(shop: Shop) -> None:
-    with pytest.raises(PermanentError, match="run `catalog train classifier` first"):
+    with pytest.raises(PermanentError, match="run `catalog train classifier --run"):
         optimize_candidate(shop.connections, RUN, "classifier", POLICY)
