@@ -152,13 +152,12 @@ def load_catalog(engine: Engine, catalog: GeneratedCatalog) -> Loaded:
     )
 
 
-def load_second_space(engine: Engine, vectors: np.ndarray) -> None:
-    """Fill and index a second space, which is not live, with other vectors of the same images."""
+def load_second_space(engine: Engine, vectors: np.ndarray, name: str = "second") -> int:
+    """Fill a space that is not live with vectors of the first images, for a new encoder, without an index."""
     with engine.begin() as connection:
-        space_id = open_space(connection, _insert_version(connection, "encoder", (), name="second"), DIMENSIONS)
+        space_id = open_space(connection, _insert_version(connection, "encoder", (), name), DIMENSIONS)
         copy_vectors(connection, space_id, 1, vectors)
-    with engine.begin() as connection:
-        create_space_index(connection, space_id)
+    return space_id
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from jobs.database.model_versions import MODEL_KINDS
 from jobs.review.queue import REASONS
 
 MAX_PAGES = 10
-GRID = "images, {sort}: a fifth of the combinations of seven filters"
-GRID_SHARE = 0.2
+GRID = "images, {sort}: a twentieth of the combinations of seven filters"
+GRID_SHARE = 0.05
 """All 7,200 combinations, most of them with two pages, would take half an hour."""
 
 
