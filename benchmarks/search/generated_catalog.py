@@ -152,11 +152,14 @@ def load_catalog(engine: Engine, catalog: GeneratedCatalog) -> Loaded:
     )
 
 
-def load_second_space(engine: Engine, vectors: np.ndarray, name: str = "second") -> int:
-    """Fill a space that is not live with vectors of the first images, for a new encoder, without an index."""
+def load_second_space(engine: Engine, vectors: np.ndarray, name: str = "second", *, is_indexed: bool = True) -> int:
+    """Fill a space that is not live with other vectors of the first images, and index it. Return its id."""
     with engine.begin() as connection:
         space_id = open_space(connection, _insert_version(connection, "encoder", (), name), DIMENSIONS)
         copy_vectors(connection, space_id, 1, vectors)
+    if is_indexed:
+        with engine.begin() as connection:
+            create_space_index(connection, space_id)
     return space_id
 
 

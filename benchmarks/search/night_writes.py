@@ -84,12 +84,11 @@ def main() -> None:
 
 def open_night(engine: Engine, vectors: np.ndarray, first_new: int, name: str, *, is_live: bool) -> Night:
     """Load the vectors before the night into a new space. A live space has an index and replaces the one before."""
-    space_id = load_second_space(engine, vectors[:first_new], name)
+    space_id = load_second_space(engine, vectors[:first_new], name, is_indexed=is_live)
     if is_live:
         with engine.begin() as connection:
             replaced = find_live_space(connection)
             assert replaced is not None
-            create_space_index(connection, space_id)
             make_space_live(connection, space_id)
             drop_space(connection, replaced)
             # As autovacuum does within minutes; without statistics, the planner may not use the index.

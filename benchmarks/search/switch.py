@@ -27,7 +27,7 @@ from benchmarks.search.generated_catalog import GeneratedCatalog, load_catalog, 
 from benchmarks.search.recall import K, average_images, make_text_queries, open_database, store_texts
 from jobs.database.engine import POOL_OVERFLOW, POOL_SIZE
 from jobs.database.model_coverage import lock_for_switch
-from jobs.database.spaces import create_space_index, read_space
+from jobs.database.spaces import read_space
 from jobs.database.tagging_runs import RunModels
 from jobs.retag.switch import find_missing_results, find_switches, read_live_models, switch_models
 
@@ -129,9 +129,7 @@ def main() -> None:
     with open_database() as engine:
         catalogs = [make_catalog(arguments.images, seed) for seed in (0, 1)]
         load_catalog(engine, catalogs[0])
-        second_space_id = load_second_space(engine, catalogs[1].vectors)
-        with engine.begin() as connection:
-            create_space_index(connection, second_space_id)
+        load_second_space(engine, catalogs[1].vectors)
         plan = Plan(arguments.queries, arguments.clients, arguments.switches, arguments.pause)
         report = measure_switches(engine, catalogs, plan)
     publish(
