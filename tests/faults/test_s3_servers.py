@@ -1,9 +1,9 @@
 """Use S3 endpoints that differ from AWS, and proxies in front of them."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
 
 import pytest
 
@@ -82,8 +82,13 @@ def test_a_body_that_is_not_the_listed_object_fails_no_image(
 
 def test_a_body_that_is_wrong_once_is_read_again(tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_images(IMAGES)
-    answers = count()
-    proxy.edit = edit_image(lambda answer: replace(answer, content=PAGE) if next(answers) % 3 == 0 else answer)
+    requested: Counter[str] = Counter()
+
+    def replace_first(answer: ProxiedResponse) -> ProxiedResponse:
+        requested[answer.path] += 1
+        return replace(answer, content=PAGE) if requested[answer.path] == 1 else answer
+
+    proxy.edit = edit_image(replace_first)
     report = ingest(through(proxy, tagging_shop), IngestOptions())
     assert (report.tagged, report.failed) == (IMAGES, 0)
 
