@@ -25,6 +25,7 @@ from demo.inputs import (
 )
 from demo.sample_catalog import SampleCatalogSpec, render_sample_catalog
 from jobs.commands.search import show_similar_products, show_text_search
+from jobs.commands.terminal import choose_json
 from jobs.connections import Connections, connect
 from jobs.database.migrations import migrate
 from jobs.database.model_versions import MODEL_KINDS, ModelKind, read_champion
@@ -234,6 +235,8 @@ def _ingest(demo: _Demo, *, attach: bool) -> None:
 
 def _show_results(demo: _Demo, status: StackStatus) -> None:
     """Run three queries, each with its SQL, and suggest what to try next."""
+    # The demo is for people, also in a log.
+    choose_json(False)
     record = read_demo_record(demo.folder)
     query = TEXT_QUERY if record is not None and record.reads_texts else None
     product_id = _choose_product(demo.connections)

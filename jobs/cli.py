@@ -158,7 +158,7 @@ def _print_version(is_wanted: bool) -> None:
 
 def _choose_json(is_wanted: bool) -> None:
     if is_wanted:
-        choose_json()
+        choose_json(True)
 
 
 JsonOption = Annotated[

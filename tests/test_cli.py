@@ -318,8 +318,7 @@ def test_the_whole_flow_from_a_shell(tagging_shop: Shop, tmp_path: Path) -> None
 
     prompted = run_job("search", "-k", "2", environment=environment, typed="a red dress\nhat\n\nnever asked\n")
     assert prompted.exit_code == 0, prompted.messages
-    assert prompted.output.count("search> ") == 3
-    assert prompted.output.count("  1. ") == prompted.output.count("  2. ") == 2
+    assert [len(json.loads(line)) for line in prompted.output.splitlines()] == [2, 2]
     assert run_job("search", environment=environment, typed="").exit_code == 0
     embedded = run_job("embed-text", "a red dress", environment=environment)
     assert json.loads(embedded.output) == {"query_text": "a red dress", "is_new": False}
@@ -327,7 +326,7 @@ def test_the_whole_flow_from_a_shell(tagging_shop: Shop, tmp_path: Path) -> None
     product, sheet = keys[0].partition("_")[0], tmp_path / "answers.png"
     similar = run_job("similar", product, "-k", "1", "--png", str(sheet), environment=environment)
     assert similar.exit_code == 0, similar.messages
-    assert similar.output.splitlines()[-1] == f"contact sheet: {sheet}"
+    assert len(json.loads(similar.output)) == 1
     with Image.open(sheet) as picture:
         assert picture.format == "PNG"
 

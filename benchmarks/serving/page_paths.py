@@ -19,7 +19,7 @@ from jobs.review.queue import REASONS
 MAX_PAGES = 10
 GRID = "images, {sort}: a twentieth of the combinations of seven filters"
 GRID_SHARE = 0.05
-"""All 7,200 combinations, most of them with two pages, would take half an hour."""
+"""There are 7,200 combinations, most of them with two pages."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from jobs.commands.options import give_examples
-from jobs.commands.terminal import is_json_chosen, print_report, print_text, show
+from jobs.commands.terminal import print_report, print_text, prints_json, show
 from jobs.connections import Connections, connect
 from jobs.database.images import find_first_image, find_image_object
 from jobs.database.products import require_category, require_product
@@ -51,7 +51,7 @@ def search(
     """Search products by text."""
     with connect(load_settings()) as connections:
         if query_text is None:
-            prompt_for_searches(connections, k, category, partial(input, "search> "))
+            prompt_for_searches(connections, k, category, partial(input, "" if prints_json() else "search> "))
         else:
             show_text_search(connections, query_text, k, category, png)
 
@@ -101,7 +101,7 @@ def prompt_for_searches(connections: Connections, k: int, category: str | None, 
         try:
             hits = find_products_by_text(connections.engine, load_encoder, query_text, k, category)
         except PermanentError as error:
-            show(f"error: {error}")
+            show(f"error: {error}", err=True)
         else:
             _print_hits(connections, hits, category)
 
@@ -148,5 +148,5 @@ def _show(
         render_contact_sheet(query, hits, read_image).save(sheet, format="PNG")
     except OSError as error:
         raise ConfigurationError(f"cannot write {sheet}: {error.strerror}") from None
-    if not is_json_chosen():
+    if not prints_json():
         show(f"contact sheet: {sheet}")

@@ -19,7 +19,7 @@ import typer
 _ACTING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Control characters except line breaks and tabs, and characters that change the direction of text."""
 
-_IS_JSON_CHOSEN: ContextVar[bool] = ContextVar("is_json_chosen", default=False)
+_IS_JSON_CHOSEN: ContextVar[bool | None] = ContextVar("is_json_chosen", default=None)
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,20 @@ class HarmlessFormatter(logging.Formatter):
         return make_harmless(super().format(record))
 
 
-def choose_json() -> None:
-    """Print everything as JSON from now on, in the current context."""
-    _IS_JSON_CHOSEN.set(True)
+def choose_json(is_json: bool) -> None:
+    """Print everything as JSON from now on, or as text, in the current context."""
+    _IS_JSON_CHOSEN.set(is_json)
 
 
-def is_json_chosen() -> bool:
-    """Return whether ``--json`` was given."""
-    return _IS_JSON_CHOSEN.get()
+def prints_json() -> bool:
+    """Return whether to print JSON: as chosen, otherwise if standard output is not a terminal."""
+    chosen = _IS_JSON_CHOSEN.get()
+    return not sys.stdout.isatty() if chosen is None else chosen
 
 
 def print_report(record: Any) -> None:
     """Print a record: a table on a terminal, otherwise JSON."""
-    if _IS_JSON_CHOSEN.get() or not sys.stdout.isatty():
+    if prints_json():
         _print_json(record)
         return
     from jobs.commands.tables import print_fields
@@ -68,42 +69,31 @@ def print_report(record: Any) -> None:
 
 
 def print_text(record: Any, text: str) -> None:
-    """Print a text also in a pipe. With ``--json``, print the record that it describes."""
-    if _IS_JSON_CHOSEN.get():
+    """Print a text on a terminal, otherwise the record that it describes as JSON."""
+    if prints_json():
         _print_json(record)
     else:
         show(text)
 
 
 def print_table(records: Sequence[Any], listing: Listing) -> None:
-    """Print a table also in a pipe. With ``--json``, print the records that it describes."""
-    if _IS_JSON_CHOSEN.get():
+    """Print a table on a terminal, otherwise the records that it describes as JSON."""
+    if prints_json():
         _print_json(list(records))
-    elif sys.stdout.isatty():
-        from jobs.commands.tables import print_listing
+        return
+    from jobs.commands.tables import print_listing
 
-        print_listing(listing)
-    else:
-        show(format_table(listing))
+    print_listing(listing)
 
 
 def print_sections(record: Any, sections: Mapping[str, Listing], end: str) -> None:
-    """Print tables below their titles, and a last line. In a pipe or with ``--json``, print the record."""
-    if _IS_JSON_CHOSEN.get() or not sys.stdout.isatty():
+    """Print tables below their titles, and a last line, on a terminal. Otherwise, print the record as JSON."""
+    if prints_json():
         _print_json(record)
         return
     from jobs.commands.tables import print_titled
 
     print_titled(sections, end)
-
-
-def format_table(listing: Listing) -> str:
-    """Return aligned columns without a limit on their width."""
-    table = [listing.head, *listing.rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(listing.head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-    )
 
 
 def _print_json(record: Any) -> None:

@@ -4,7 +4,6 @@ from sqlalchemy import Engine
 
 from fixtures.catalog_rows import register_model
 from jobs.commands.models import format_model, list_version_rows
-from jobs.commands.terminal import format_table
 from jobs.database.model_builds import NewBuild, insert_builds
 from jobs.database.model_listing import list_model_versions, show_model_version
 
@@ -20,7 +19,7 @@ def test_builds_are_shown_with_their_figures(engine: Engine) -> None:
             NewBuild(version, "cuda", "torch", "bf16", "s3://artifacts/builds/2", FIDELITY, (), "a GPU"),
         ]
         insert_builds(connection, builds)
-        listed = format_table(list_version_rows(list_model_versions(connection)))
+        listed = str(list_version_rows(list_model_versions(connection)).rows)
         shown = format_model(show_model_version(connection, version))
     assert "torch fp32 on cpu; torch bf16 on cuda" in listed
     assert "int8" not in listed

@@ -44,11 +44,13 @@ def test_json_on_a_terminal(words: tuple[str, ...], shop: Shop) -> None:
     assert json.loads(answer.messages[-1])["applied"] == []
 
 
-def test_search_results_as_json(tagging_shop: Shop) -> None:
+def test_search_results_are_json_in_a_pipe_and_lines_on_a_terminal(tagging_shop: Shop) -> None:
     tagging_shop.put_images(6)
     assert run_job("ingest", environment=tagging_shop.environment).exit_code == 0
-    answer = run_job("search", "hat", "-k", "2", "--json", environment=tagging_shop.environment)
+    answer = run_job("search", "hat", "-k", "2", environment=tagging_shop.environment)
     assert [set(hit) >= {"product_id", "similarity"} for hit in json.loads(answer.output)] == [True, True]
+    shown = run_on_terminal("search", "hat", "-k", "2", environment=tagging_shop.environment).messages
+    assert [line[:4] for line in shown if re.match(" +[0-9]+[.] ", line)] == ["  1.", "  2."]
     unknown = run_job("search", "hat", "--category", "dres", environment=tagging_shop.environment)
     assert unknown.error == "error: there is no category 'dres'. Did you mean dress?"
     wrong = run_job("similar", "p000", environment=tagging_shop.environment)

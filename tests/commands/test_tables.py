@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from jobs.commands.tables import format_value, make_table
-from jobs.commands.terminal import Listing, format_table
+from jobs.commands.terminal import Listing
 
 RUNS = Listing(
     ("state", "images", "run"),
@@ -27,7 +27,6 @@ def test_a_wide_terminal_shows_a_table_on_one_line_for_each_row() -> None:
         "succeeded   1,234  catalog_ingest/scheduled__2026-01-31T02:00:00+00:00",
         "failed          7  x",
     ]
-    assert format_table(RUNS).splitlines()[1] == f"succeeded  1,234   {RUNS.rows[0][-1]}"
 
 
 def test_a_narrow_terminal_wraps_the_last_column_and_a_narrower_one_drops_it() -> None:

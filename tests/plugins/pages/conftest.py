@@ -2,6 +2,8 @@
 
 import os
 import re
+import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +13,13 @@ from typing import Any, Literal
 from unittest.mock import patch
 
 import pytest
+import uvicorn
+from playwright.sync_api import sync_playwright
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, tag_products
 from fixtures.s3_server import S3Server
 from fixtures.shop import Shop, make_image, open_shop
+from tests.end_to_end.pages_browser import CHROMIUM
 
 Role = Literal["viewer", "user", "op", "admin"]
 HOSTILE = "\"'><script>alert(1)</script>../../%00"
@@ -169,6 +174,30 @@ def mounted_pages(airflow_accounts: Any) -> Any:
     airflow = FastAPI()
     airflow.mount("/catalog", create_pages_app())
     return airflow
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser for all tests of a module. They are skipped without one."""
+    if not CHROMIUM.exists():
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # Chromium's sandbox does not work for root, the usual user in containers.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def served_url(mounted_pages: Any, browsed: BrowsedShop) -> Iterator[str]:
+    """Serve the pages of the shop to browsers. Return the address of the server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(mounted_pages, log_config=None, lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

@@ -2,23 +2,18 @@
 
 import json
 import re
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from axe_core_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import text
 
 from fixtures.catalog_rows import fail_images, start_run
 from jobs.database.search import SimilarityScale
-from tests.end_to_end.pages_browser import CHROMIUM
 from tests.plugins.pages.conftest import BrowsedShop, Role
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium")
 WIDTHS = [1280, 390]
 HEIGHT = 844
 LABELS = "SELECT image_id, category FROM catalog.labels ORDER BY 1"
@@ -26,43 +21,25 @@ Open = Callable[..., Page]
 expect.set_options(timeout=30_000)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A browser for all tests of this module."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(
-    chromium: Browser, browsed: BrowsedShop, mounted_pages: Any, make_login: Callable[[Role], str]
-) -> Iterator[Open]:
+def open_page(chromium: Browser, served_url: str, make_login: Callable[[Role], str]) -> Iterator[Open]:
     """Open pages of the browsed shop in windows. After the test, check that no script failed."""
     errors: list[str] = []
     contexts = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(mounted_pages, log_config=None, lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
-        def open_one(path: str, width: int = 1280, role: Role = "user", **options: Any) -> Page:
-            context = chromium.new_context(viewport={"width": width, "height": HEIGHT}, base_url=url, **options)
-            contexts.append(context)
-            context.add_cookies([{"name": "_token", "value": make_login(role), "url": url}])
-            page = context.new_page()
-            page.set_default_timeout(30_000)
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.goto(f"/catalog/{path}")
-            return page
+    def open_one(path: str, width: int = 1280, role: Role = "user", **options: Any) -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": HEIGHT}, base_url=served_url, **options)
+        contexts.append(context)
+        context.add_cookies([{"name": "_token", "value": make_login(role), "url": served_url}])
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"/catalog/{path}")
+        return page
 
-        yield open_one
-        for context in contexts:
-            context.close()
-        server.should_exit = True
-        thread.join()
+    yield open_one
+    for context in contexts:
+        context.close()
     assert errors == []
 
 

@@ -2,42 +2,27 @@
 
 import base64
 import math
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from axe_core_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from sqlalchemy import text
 
 from fixtures.catalog_rows import label_image
 from jobs.charts import choose_colors
-from tests.end_to_end.pages_browser import CHROMIUM
 from tests.plugins.pages.conftest import BrowsedShop, Role
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium: apt-get install chromium")
 WIDTHS = [1280, 390]
 PLACES = [(-10, 5), (-9, 5), (10, 5), (10, -5)]
 """Positions of the four images on the map: two dresses on the left, a hat and shoes on the right."""
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root, the usual user in containers.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def url(mounted_pages: Any, browsed: BrowsedShop) -> Iterator[str]:
+def url(served_url: str, browsed: BrowsedShop) -> str:
     """The pages of the shop, with a map."""
     with browsed.shop.connections.engine.begin() as connection:
         connection.execute(text("UPDATE catalog.image_tags SET category = 'dress' WHERE confidence < 0.5"))
@@ -52,13 +37,7 @@ def url(mounted_pages: Any, browsed: BrowsedShop) -> Iterator[str]:
                 """),
                 {"image": image_id, "x": x, "y": y},
             )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(mounted_pages, log_config=None, lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    return served_url
 
 
 @pytest.fixture(params=WIDTHS)
