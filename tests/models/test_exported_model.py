@@ -67,7 +67,9 @@ def test_a_compiled_program_gives_the_outputs_of_the_program(tmp_path: Path) -> 
     """Compile for the CPU. Only the device differs from the package for a GPU."""
     network = _Network().eval()
     program = trace(network, torch.zeros(EXAMPLE_BATCH, 8, 8, 3, dtype=torch.uint8))
-    compile_program(program, EXACT, tmp_path / PACKAGE_FILE)
+    # Trying each instruction set with the compiler takes most of the time, and a pool of compilers outlives the test.
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": True, "compile_threads": 1}):
+        compile_program(program, EXACT, tmp_path / PACKAGE_FILE)
 
     def refuse(_: torch.Tensor) -> torch.Tensor:
         raise AssertionError("ran without compilation")

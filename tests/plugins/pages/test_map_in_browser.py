@@ -16,7 +16,8 @@ from fixtures.catalog_rows import label_image
 from jobs.charts import choose_colors
 from tests.plugins.pages.conftest import BrowsedShop, Role
 
-WIDTHS = [1280, 390]
+WIDE, NARROW = 1280, 390
+on_both = pytest.mark.parametrize("page", [WIDE, NARROW], indirect=True)
 PLACES = [(-10, 5), (-9, 5), (10, 5), (10, -5)]
 """Positions of the four images on the map: two dresses on the left, a hat and shoes on the right."""
 
@@ -40,14 +41,13 @@ def url(served_url: str, browsed: BrowsedShop) -> str:
     return served_url
 
 
-@pytest.fixture(params=WIDTHS)
+@pytest.fixture
 def page(
     request: pytest.FixtureRequest, chromium: Browser, url: str, make_login: Callable[[Role], str]
 ) -> Iterator[Page]:
-    """The loaded map, wide or on a phone. No script may fail."""
-    context: BrowserContext = chromium.new_context(
-        viewport={"width": request.param, "height": 900}, has_touch=request.param < 500
-    )
+    """The loaded map, wide unless a parameter asks for a phone. No script may fail."""
+    width = getattr(request, "param", WIDE)
+    context: BrowserContext = chromium.new_context(viewport={"width": width, "height": 900}, has_touch=width == NARROW)
     context.add_cookies([{"name": "_token", "value": make_login("viewer"), "url": url}])
     page = context.new_page()
     errors: list[str] = []
@@ -125,6 +125,7 @@ def open_selection(page: Page) -> list[int]:
     return [int(source.rpartition("/")[2]) for source in sources]
 
 
+@on_both
 def test_points_have_the_color_of_their_category(page: Page) -> None:
     expect(page.locator(".map-legend li")).to_have_count(3)
     colors = [read_point(page, x, y) for x, y in PLACES]
@@ -141,8 +142,9 @@ def test_points_have_the_color_of_their_category(page: Page) -> None:
     expect(page.locator(".map-ramp")).to_be_visible()
 
 
+@on_both
 def test_a_lasso_opens_its_images_in_the_grid(page: Page, browsed: BrowsedShop) -> None:
-    if page.viewport_size == {"width": 1280, "height": 900}:
+    if page.viewport_size == {"width": WIDE, "height": 900}:
         page.keyboard.down("Shift")
         draw_around(page, -9.5, 5, 3)
         page.keyboard.up("Shift")
@@ -236,6 +238,7 @@ def test_dragging_and_zooming_move_the_map(page: Page) -> None:
     )
 
 
+@pytest.mark.parametrize("page", [NARROW], indirect=True)
 def test_two_fingers_zoom(page: Page) -> None:
     x, y = find_place(page, *PLACES[2])
     touch(page, *([(x, y - distance), (x, y + distance)] for distance in (5, 10, 20, 40, 60)))
@@ -262,6 +265,7 @@ def test_a_point_shows_its_image_and_leads_to_its_product(page: Page, browsed: B
     page.wait_for_url("**/product?id=P3")
 
 
+@on_both
 def test_the_page_is_accessible_and_fits(page: Page) -> None:
     for theme in ("light", "dark"):
         page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
