@@ -18,7 +18,10 @@ BTREE_ROW_BYTES = 16
 
 @dataclass(frozen=True)
 class TableHealth:
-    """The rows of a table, as Postgres' statistics count them. ``modified`` counts changes since the last ANALYZE."""
+    """The rows of a table, as Postgres counts them. ``modified`` counts changes since the last ANALYZE.
+
+    A crash resets the counts. Then the table counts as never analyzed.
+    """
 
     name: str
     rows: int
@@ -42,8 +45,6 @@ class IndexHealth:
     """The size of an index, and the size that it would have if it were built now."""
 
     name: str
-    table: str
-    is_hnsw: bool
     size_bytes: int
     needed_bytes: int
 
@@ -56,10 +57,11 @@ class IndexHealth:
 def list_tables(connection: Connection) -> list[TableHealth]:
     """List the tables of the catalog that are not small."""
     statement = text("""
-        SELECT s.relname AS name, s.n_live_tup AS rows, s.n_dead_tup AS dead, s.n_mod_since_analyze AS modified,
+        SELECT s.relname AS name, CAST(greatest(s.n_live_tup, c.reltuples) AS bigint) AS rows, s.n_dead_tup AS dead,
+               s.n_mod_since_analyze AS modified,
                coalesce(s.last_analyze, s.last_autoanalyze) IS NOT NULL AS is_analyzed
         FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
-        WHERE s.schemaname = 'catalog' AND c.relkind = 'r' AND s.n_live_tup + s.n_dead_tup >= :rows
+        WHERE s.schemaname = 'catalog' AND c.relkind = 'r' AND greatest(s.n_live_tup, c.reltuples) >= :rows
         ORDER BY s.relname
     """)
     return list(read_records(connection.execute(statement, {"rows": MIN_ROWS}), TableHealth))
@@ -71,7 +73,7 @@ def list_btrees(connection: Connection) -> list[IndexHealth]:
     What they need is estimated from the mean widths of their columns.
     """
     statement = text("""
-        SELECT c.relname AS name, t.relname AS table, false AS is_hnsw, pg_relation_size(c.oid) AS size_bytes,
+        SELECT c.relname AS name, pg_relation_size(c.oid) AS size_bytes,
                CAST(ceil(greatest(s.n_live_tup, t.reltuples) * (widths.total + :row_bytes) / :fill / :page + 1)
                     AS bigint) * :page AS needed_bytes
         FROM pg_index i
@@ -122,7 +124,7 @@ def measure_vector_index(connection: Connection, space: EmbeddingSpace) -> Index
     if index is None or rows < MIN_ROWS:
         return None
     needed = compute_hnsw_bytes(rows, index.value_type, index.dimensions, index.links)
-    return IndexHealth(index.name, space.partition, True, index.size_bytes, needed)
+    return IndexHealth(index.name, index.size_bytes, needed)
 
 
 def compute_hnsw_bytes(rows: int, value_type: str, dimensions: int, links: int) -> int:

@@ -157,9 +157,9 @@ def list_checks(connection: Connection, times: int) -> list[StoredCheck]:
     statement = text("""
         SELECT c.* FROM catalog.recall_checks c
         JOIN (
-            SELECT checked_at FROM catalog.recall_checks JOIN catalog.embedding_spaces USING (space_id)
+            SELECT space_id, checked_at FROM catalog.recall_checks JOIN catalog.embedding_spaces USING (space_id)
             WHERE state = 'live' AND category IS NULL ORDER BY checked_at DESC LIMIT :times
-        ) latest USING (checked_at)
+        ) latest USING (space_id, checked_at)
         ORDER BY checked_at, category NULLS FIRST
     """)
     return list(read_records(connection.execute(statement, {"times": times}), StoredCheck))

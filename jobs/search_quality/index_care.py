@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -61,36 +61,58 @@ def care_for_indexes(engine: Engine, bound: float, run_id: str | None = None) ->
     task = open_progress(engine, run_id, "care") if run_id else show_progress("care")
     with task as progress, open_repairs(engine) as connection:
         dropped = drop_unfinished_indexes(connection)
-        due = list(_find_due(connection))
-        postponed = tuple(index.name for index, _ in due if _is_recent(connection, index.name))
         # Before any VACUUM, which has less to do in a new index.
-        rebuilt = tuple(
-            rebuild_index(connection, index.name, reason)
-            for index, reason in progress.track("rebuilding indexes", due, len(due), unit="indexes")
-            if index.name not in postponed
-        )
+        vectors = _rebuild(connection, _find_due_vector_index(connection), progress)
         vacuumed, analyzed = _refresh_tables(connection, progress)
-    is_checked = any(index.is_hnsw and index.name not in postponed for index, _ in due)
-    recall = check_recall(engine, bound, run_id) if is_checked else None
+        # After it, because what a B-tree needs is estimated from the statistics.
+        trees = _rebuild(connection, _find_due_btrees(connection), progress)
+    recall = check_recall(engine, bound, run_id) if vectors.done else None
     seconds = round(time.monotonic() - started, 1)
-    report = CareReport(dropped, rebuilt, postponed, vacuumed, analyzed, recall, seconds)
+    report = CareReport(
+        dropped,
+        (*vectors.done, *trees.done),
+        (*vectors.postponed, *trees.postponed),
+        vacuumed,
+        analyzed,
+        recall,
+        seconds,
+    )
     log.info("care: %s", report)
     return report
 
 
-def _find_due(connection: Connection) -> Iterator[tuple[IndexHealth, RebuildReason]]:
-    """Yield the indexes to rebuild, the vector index of the live space first."""
+@dataclass(frozen=True)
+class _Rebuilds:
+    done: tuple[Rebuild, ...]
+    postponed: tuple[str, ...]
+
+
+def _rebuild(connection: Connection, due: Sequence[tuple[IndexHealth, RebuildReason]], progress: Progress) -> _Rebuilds:
+    """Rebuild indexes, except those that were rebuilt recently."""
+    done, postponed = [], []
+    for index, reason in progress.track("rebuilding indexes", due, len(due), unit="indexes"):
+        rebuilt_at = find_last_rebuild(connection, index.name)
+        if rebuilt_at is not None and datetime.now(UTC) - rebuilt_at < REBUILD_INTERVAL:
+            postponed.append(index.name)
+        else:
+            done.append(rebuild_index(connection, index.name, reason))
+    return _Rebuilds(tuple(done), tuple(postponed))
+
+
+def _find_due_vector_index(connection: Connection) -> list[tuple[IndexHealth, RebuildReason]]:
+    """Return the index of the live space if it has to be rebuilt."""
     space_id = find_live_space(connection)
     index = measure_vector_index(connection, read_space(connection, space_id)) if space_id is not None else None
-    if index is not None:
-        log.info("care: %s takes %.2f times the space that its rows need", index.name, index.bloat)
-        if index.bloat > HNSW_BLOAT:
-            yield index, "bloat"
-        elif _is_recall_low(connection, index.name):
-            yield index, "recall"
-    for btree in list_btrees(connection):
-        if btree.bloat > BTREE_BLOAT:
-            yield btree, "bloat"
+    if index is None:
+        return []
+    log.info("care: %s takes %.2f times the space that its rows need", index.name, index.bloat)
+    if index.bloat > HNSW_BLOAT:
+        return [(index, "bloat")]
+    return [(index, "recall")] if _is_recall_low(connection, index.name) else []
+
+
+def _find_due_btrees(connection: Connection) -> list[tuple[IndexHealth, RebuildReason]]:
+    return [(tree, "bloat") for tree in list_btrees(connection) if tree.bloat > BTREE_BLOAT]
 
 
 def _is_recall_low(connection: Connection, name: str) -> bool:
@@ -101,11 +123,6 @@ def _is_recall_low(connection: Connection, name: str) -> bool:
     latest = [one for one in list_checks(connection, 1) if one.check.category is None]
     rebuilt_at = find_last_rebuild(connection, name)
     return any(one.check.is_below and (rebuilt_at is None or one.checked_at > rebuilt_at) for one in latest)
-
-
-def _is_recent(connection: Connection, name: str) -> bool:
-    rebuilt_at = find_last_rebuild(connection, name)
-    return rebuilt_at is not None and datetime.now(UTC) - rebuilt_at < REBUILD_INTERVAL
 
 
 def _refresh_tables(connection: Connection, progress: Progress) -> tuple[tuple[str, ...], tuple[str, ...]]:
