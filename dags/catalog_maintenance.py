@@ -40,7 +40,7 @@ with DAG(
         command="care",
         options=RUN,
         trigger_rule=TriggerRule.ALL_DONE,
-        # A rebuild of ten million vectors takes an hour or two.
+        # One core rebuilds the index of a large catalog.
         execution_timeout=timedelta(hours=6),
     )
     check_recall >> care
