@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from jobs.database.records import read_record, read_records
+from jobs.database.records import read_records
 from jobs.database.spaces import EmbeddingSpace
 
 MIN_ROWS = 1000
@@ -104,8 +104,8 @@ class _VectorIndex:
     size_bytes: int
 
 
-def measure_vector_index(connection: Connection, space: EmbeddingSpace) -> IndexHealth | None:
-    """Measure the HNSW index of a space, or return None if it has none or few vectors."""
+def list_vector_indexes(connection: Connection, space: EmbeddingSpace) -> list[IndexHealth]:
+    """List the HNSW indexes of a space, unless it has few vectors."""
     statement = text("""
         SELECT c.relname AS name, y.typname AS value_type, a.atttypmod AS dimensions,
                coalesce((SELECT CAST(o.option_value AS integer) FROM pg_options_to_table(c.reloptions) o
@@ -118,13 +118,19 @@ def measure_vector_index(connection: Connection, space: EmbeddingSpace) -> Index
         JOIN pg_type y ON y.oid = a.atttypid
         WHERE i.indrelid = CAST(:table AS regclass) AND m.amname = 'hnsw' AND i.indisvalid
     """)
-    index = read_record(connection.execute(statement, {"table": f"catalog.{space.partition}"}), _VectorIndex)
+    indexes = read_records(connection.execute(statement, {"table": f"catalog.{space.partition}"}), _VectorIndex)
     # Exact, because the statistics of Postgres are lost in a crash, and a rebuild is expensive.
     rows: int = connection.execute(text(f"SELECT count(*) FROM catalog.{space.partition}")).scalar_one()  # noqa: S608
-    if index is None or rows < MIN_ROWS:
-        return None
-    needed = compute_hnsw_bytes(rows, index.value_type, index.dimensions, index.links)
-    return IndexHealth(index.name, index.size_bytes, needed)
+    if rows < MIN_ROWS:
+        return []
+    return [
+        IndexHealth(
+            index.name,
+            index.size_bytes,
+            compute_hnsw_bytes(rows, index.value_type, index.dimensions, index.links),
+        )
+        for index in indexes
+    ]
 
 
 def compute_hnsw_bytes(rows: int, value_type: str, dimensions: int, links: int) -> int:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
-from jobs.database.index_health import IndexHealth, list_btrees, list_tables, measure_vector_index
+from jobs.database.index_health import IndexHealth, list_btrees, list_tables, list_vector_indexes
 from jobs.database.index_repairs import (
     Rebuild,
     RebuildReason,
@@ -62,7 +62,7 @@ def care_for_indexes(engine: Engine, bound: float, run_id: str | None = None) ->
     with task as progress, open_repairs(engine) as connection:
         dropped = drop_unfinished_indexes(connection)
         # Before any VACUUM, which has less to do in a new index.
-        vectors = _rebuild(connection, _find_due_vector_index(connection), progress)
+        vectors = _rebuild(connection, _find_due_vector_indexes(connection), progress)
         vacuumed, analyzed = _refresh_tables(connection, progress)
         # After it, because what a B-tree needs is estimated from the statistics.
         trees = _rebuild(connection, _find_due_btrees(connection), progress)
@@ -99,16 +99,17 @@ def _rebuild(connection: Connection, due: Sequence[tuple[IndexHealth, RebuildRea
     return _Rebuilds(tuple(done), tuple(postponed))
 
 
-def _find_due_vector_index(connection: Connection) -> list[tuple[IndexHealth, RebuildReason]]:
-    """Return the index of the live space if it has to be rebuilt."""
+def _find_due_vector_indexes(connection: Connection) -> list[tuple[IndexHealth, RebuildReason]]:
+    """Return the indexes of the live space that have to be rebuilt."""
     space_id = find_live_space(connection)
-    index = measure_vector_index(connection, read_space(connection, space_id)) if space_id is not None else None
-    if index is None:
-        return []
-    log.info("care: %s takes %.2f times the space that its rows need", index.name, index.bloat)
-    if index.bloat > HNSW_BLOAT:
-        return [(index, "bloat")]
-    return [(index, "recall")] if _is_recall_low(connection, index.name) else []
+    due: list[tuple[IndexHealth, RebuildReason]] = []
+    for index in list_vector_indexes(connection, read_space(connection, space_id)) if space_id is not None else ():
+        log.info("care: %s takes %.2f times the space that its rows need", index.name, index.bloat)
+        if index.bloat > HNSW_BLOAT:
+            due.append((index, "bloat"))
+        elif _is_recall_low(connection, index.name):
+            due.append((index, "recall"))
+    return due
 
 
 def _find_due_btrees(connection: Connection) -> list[tuple[IndexHealth, RebuildReason]]:

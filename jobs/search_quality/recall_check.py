@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 K = 10
 QUERIES = 200
-"""Queries without a category, and in each large category. At the bound, the interval is then 0.01 to 0.02 to either side."""
+"""Queries without a category, and in each large category. At the bound, the interval is then 0.01 to 0.02 wide to each
+side."""
 TOLERANCE = 1e-5
 """A result counts if it is as similar as a true neighbor, up to the rounding of sums: identical images are equal."""
 Z = 1.96

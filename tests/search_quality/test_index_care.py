@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import exc, text
 
-from jobs.database.index_health import list_tables, measure_vector_index
+from jobs.database.index_health import list_tables, list_vector_indexes
 from jobs.database.index_repairs import open_repairs, rebuild_index
 from jobs.database.recall_checks import insert_checks
 from jobs.errors import RefusedError
@@ -44,8 +44,7 @@ def care(catalog: IndexedCatalog) -> CareReport:
 
 def measure_bloat(catalog: IndexedCatalog) -> float:
     with catalog.engine.connect() as connection:
-        index = measure_vector_index(connection, catalog.space)
-    assert index is not None
+        (index,) = list_vector_indexes(connection, catalog.space)
     return index.bloat
 
 
