@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection, Engine, text
 
 from jobs.database.spaces import MAINTENANCE_BYTES
-from jobs.errors import RefusedError
+from jobs.errors import RetryableError
 
 RebuildReason = Literal["bloat", "recall"]
 VACUUM_DELAY = "2ms"
@@ -32,13 +32,15 @@ def open_repairs(engine: Engine) -> Iterator[Connection]:
     """Yield a connection for repairs. Only one process at a time can have it.
 
     Raises:
-        RefusedError: another process has it.
+        RetryableError: another process has it.
     """
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         # Closed afterwards instead of returned to the pool, which ends its lock and its settings.
         connection.detach()
         if not connection.scalar(text("SELECT pg_try_advisory_lock(hashtextextended('catalog care', 0))")):
-            raise RefusedError("another `catalog care` is running: wait until it has finished")
+            raise RetryableError(
+                "another `catalog care` is running, or was killed seconds ago: run the same command later"
+            )
         # A parallel build would take the cores that searches need.
         connection.execute(text("SET max_parallel_maintenance_workers = 0"))
         connection.execute(text(f"SET maintenance_work_mem = '{MAINTENANCE_BYTES[1] // 1024}kB'"))

@@ -55,7 +55,7 @@ def care_for_indexes(engine: Engine, bound: float, run_id: str | None = None) ->
     """Repair what crosses a bound. Searches and writers continue. After a kill, the next call starts over.
 
     Raises:
-        RefusedError: another process is doing the same.
+        RetryableError: another process is doing the same.
     """
     started = time.monotonic()
     task = open_progress(engine, run_id, "care") if run_id else show_progress("care")

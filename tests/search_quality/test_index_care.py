@@ -13,7 +13,7 @@ from sqlalchemy import exc, text
 from jobs.database.index_health import list_tables, list_vector_indexes
 from jobs.database.index_repairs import open_repairs, rebuild_index
 from jobs.database.recall_checks import insert_checks
-from jobs.errors import RefusedError
+from jobs.errors import RetryableError
 from jobs.search_quality import index_care, recall_check
 from jobs.search_quality.index_care import CareReport, care_for_indexes
 from tests.search_quality.conftest import IndexedCatalog
@@ -144,7 +144,7 @@ def test_writers_and_searches_continue_during_a_rebuild(catalog: IndexedCatalog)
         assert connection.execute(text(statement)).rowcount > 100
         found = connection.execute(text(f"SELECT * FROM catalog.similar_images({catalog.image_ids[0]})")).all()
         assert len(found) == 10
-        with pytest.raises(RefusedError, match="another `catalog care`"):
+        with pytest.raises(RetryableError, match="another `catalog care`"):
             care(catalog)
     assert list_invalid(catalog) == []
 
