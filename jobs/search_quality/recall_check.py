@@ -88,7 +88,7 @@ def _check(
     names = list_large_categories(connection, space_id, large_category)
     images = read_catalog_images(connection, names)
     queries = _sample(connection, space, images, len(names), random)
-    if not len(queries[0].own):
+    if not queries[0].own.any():
         return []
     # First, because the exact search replaces what is in the cache.
     found: list[list[_Answer]] = [[] for _ in queries]

@@ -63,6 +63,12 @@ def test_a_catalog_without_vectors_is_not_checked(engine: Engine) -> None:
     assert check_recall(engine, 0.95).checks == ()
 
 
+def test_a_catalog_whose_images_are_all_gone_is_not_checked(catalog: IndexedCatalog) -> None:
+    with catalog.engine.begin() as connection:
+        delete_images(connection, catalog.image_ids.tolist())
+    assert check_recall(catalog.engine, 0.95).checks == ()
+
+
 def test_only_the_live_space_is_listed(catalog: IndexedCatalog) -> None:
     with catalog.engine.begin() as connection:
         insert_checks(connection, [CHECK])
