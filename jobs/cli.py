@@ -56,6 +56,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "publish": ("ingest", "Stage 7: update the product tags and the vector index, and make the space live."),
         "map": ("map", "Draw the map of the catalog again if its images have changed."),
+        "check-recall": ("search_quality", "Compare searches with exact ones, and store how many neighbors they find."),
+        "care": ("search_quality", "Rebuild, vacuum and analyze indexes and tables that need it."),
         "report": ("ingest", "Stage 8: summarize a run, store its report and check it against the limits."),
         "train": ("retrain", "Train a candidate. A repeated call resumes from the last checkpoint."),
         "optimize": ("retrain", "Search for the fastest build of a candidate that passes the fidelity gate."),

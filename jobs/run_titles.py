@@ -11,6 +11,7 @@ KINDS = {
     "model_retrain": "Retraining",
     "retrain": "Retraining",
     "model_decision": "Decision",
+    "catalog_maintenance": "Maintenance",
     "build": "Build",
     "import": "Import of labels",
 }

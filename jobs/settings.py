@@ -134,7 +134,7 @@ class ImageSettings(SettingsGroup):
 
 
 class RunSettings(SettingsGroup):
-    """When a run stops, fails or starts a retraining."""
+    """When a run or a check fails, and what starts a retraining."""
 
     vanished_share_limit: Share = 0.2
     """Share of the known images that may disappear at once. Beyond it, a run stops before it changes anything."""
@@ -142,6 +142,9 @@ class RunSettings(SettingsGroup):
     """Share of a run's images that may fail. Beyond it, the run counts as failed; the other images are saved."""
     drift_limit: Annotated[float, Field(gt=0)] = 0.25
     """Population stability index of categories or confidences above which a run starts a retraining, at most weekly"""
+    recall_bound: Share = 0.95
+    """Share of the 10 true nearest images that searches must find. Clearly below it, the nightly check fails and the
+    index is rebuilt, at most weekly."""
 
     drift_min_images: Count = fixed(200)
     max_attempts: Count = fixed(5)

@@ -1,6 +1,6 @@
-"""Send rows to a table with a binary COPY, which is much cheaper than sending arrays as text.
+"""Send rows to a table with a binary COPY, or read rows with one, which is much cheaper than sending text.
 
-A column is a sequence with one value per row, in the binary format of its type, as returned by ``encode_*``.
+To send, a column is a sequence with one value per row, in the binary format of its type, as returned by ``encode_*``.
 """
 
 import io
@@ -37,6 +37,30 @@ def copy_rows(connection: Connection, table: str, columns: Mapping[str, EncodedC
     with driver.cursor() as cursor:
         statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
         cursor.copy_expert(statement, io.BytesIO(b"".join(parts)))
+
+
+def halfvec_type(dimensions: int) -> np.dtype[Any]:
+    """Return the type of a ``halfvec`` for `read_rows`. The field ``numbers`` has its components."""
+    return np.dtype([("head", ">i4"), ("numbers", ">f2", (dimensions,))])
+
+
+def read_rows(
+    connection: Connection, query: str, columns: Mapping[str, Any], parameters: Mapping[str, Any] | None = None
+) -> np.ndarray:
+    """Return the rows of a query as a structured array with these columns. Nothing is decoded row by row.
+
+    The type of a column is that of its binary format, such as ``>i8`` for ``bigint``. No value may be NULL.
+    ``parameters`` are those of psycopg2: ``%(name)s``.
+    """
+    sized = [part for name, kind in columns.items() for part in ((f"{name}_bytes", ">i4"), (name, kind))]
+    row = np.dtype([("fields", ">i2"), *sized])
+    driver: Any = connection.connection.dbapi_connection
+    received = io.BytesIO()
+    with driver.cursor() as cursor:
+        statement = cursor.mogrify(query, parameters).decode()
+        cursor.copy_expert(f"COPY ({statement}) TO STDOUT (FORMAT binary)", received)
+    content = received.getbuffer()[len(HEADER) : -len(END)]
+    return np.frombuffer(content, row)
 
 
 def encode_bigints(values: Iterable[int]) -> EncodedColumn:

@@ -556,6 +556,44 @@ COMMENT ON COLUMN catalog.item_failures.retry_requested_at IS
 COMMENT ON COLUMN catalog.item_failures.ignored_at IS
     'No run retries these bytes, and no report counts them; other bytes under the key are tagged as usual';
 
+-- Search quality ------------------------------------------------------------------------------------------------
+
+CREATE TABLE catalog.recall_checks (
+    recall_check_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    space_id         integer NOT NULL REFERENCES catalog.embedding_spaces,
+    category         text,
+    queries          integer NOT NULL CHECK (queries > 0),
+    recall           double precision NOT NULL CHECK (recall BETWEEN 0 AND 1),
+    low              double precision NOT NULL,
+    high             double precision NOT NULL,
+    bound            double precision NOT NULL,
+    p50_milliseconds double precision NOT NULL,
+    p95_milliseconds double precision NOT NULL,
+    checked_at       timestamptz NOT NULL DEFAULT now(),
+    CHECK (low <= recall AND recall <= high)
+);
+CREATE INDEX recall_checks_time ON catalog.recall_checks (checked_at DESC);
+COMMENT ON TABLE catalog.recall_checks IS
+    'How many of the 10 true nearest images the search functions find, by `catalog check-recall`; rows of one check have the same time';
+COMMENT ON COLUMN catalog.recall_checks.category IS 'A large category; null for searches without a category';
+COMMENT ON COLUMN catalog.recall_checks.low IS 'Of the 95 % confidence interval of recall, as is high';
+COMMENT ON COLUMN catalog.recall_checks.bound IS 'CATALOG_RECALL_BOUND at that time; the check failed if high is below it';
+COMMENT ON COLUMN catalog.recall_checks.p50_milliseconds IS 'Of catalog.nearest_images with these queries, one at a time';
+
+CREATE TABLE catalog.index_rebuilds (
+    index_rebuild_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    index_name       text NOT NULL,
+    reason           text NOT NULL CHECK (reason IN ('bloat', 'recall')),
+    bytes_before     bigint NOT NULL,
+    bytes_after      bigint NOT NULL,
+    started_at       timestamptz NOT NULL,
+    finished_at      timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX index_rebuilds_latest ON catalog.index_rebuilds (index_name, finished_at DESC);
+COMMENT ON TABLE catalog.index_rebuilds IS 'Indexes that `catalog care` rebuilt; each at most once a week';
+
+-- Progress ------------------------------------------------------------------------------------------------------
+
 -- Unlogged: a row is useful only for seconds, and is written every second or two.
 CREATE UNLOGGED TABLE catalog.job_progress (
     run_id            text NOT NULL,

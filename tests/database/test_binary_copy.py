@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from psycopg2 import DataError
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from jobs.database.binary_copy import (
     EncodedColumn,
@@ -18,6 +18,8 @@ from jobs.database.binary_copy import (
     encode_real_arrays,
     encode_reals,
     encode_texts,
+    halfvec_type,
+    read_rows,
 )
 
 TEXTS = ["", "dress", "Größe 38 — “neu” 👗", "tab\tnewline\n\\N"]
@@ -96,3 +98,21 @@ def test_nothing_can_be_sent(engine: Engine) -> None:
 def test_columns_of_other_lengths_are_refused(engine: Engine) -> None:
     with engine.connect() as connection, pytest.raises(ValueError, match="shorter"):
         copy_rows(connection, "sent", {"one": [b""], "none": []})
+
+
+def test_rows_are_read_as_they_were_sent(connection: Connection) -> None:
+    connection.execute(text("CREATE TEMPORARY TABLE numbers (id bigint, rank integer, vector halfvec)"))
+    vectors = np.array([[0.5, -1, 2], [3, 4, 65504]])
+    columns = {
+        "id": encode_bigints([2**40, -1]),
+        "rank": encode_integers([7, 8]),
+        "vector": encode_halfvecs(vectors),
+    }
+    copy_rows(connection, "numbers", columns)
+    types = {"id": ">i8", "rank": ">i4", "vector": halfvec_type(3)}
+    query = "SELECT id, rank, vector FROM numbers WHERE rank >= %(least)s ORDER BY rank"
+    rows = read_rows(connection, query, types, {"least": 7})
+    assert rows["id"].tolist() == [2**40, -1]
+    assert rows["rank"].tolist() == [7, 8]
+    np.testing.assert_array_equal(rows["vector"]["numbers"], vectors)
+    assert len(read_rows(connection, query, types, {"least": 9})) == 0

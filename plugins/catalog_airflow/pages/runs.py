@@ -9,6 +9,7 @@ from pydantic import Field
 
 from catalog_airflow.pages.access import AnyViewer, Reviewer
 from catalog_airflow.pages.catalog_access import change_catalog, read_catalog, read_queue
+from catalog_airflow.pages.recall_charts import draw_recall
 from catalog_airflow.pages.run_charts import draw_runs
 from catalog_airflow.pages.templating import make_url, render_page
 from jobs.charts import choose_colors
@@ -18,6 +19,7 @@ from jobs.database.item_failures import count_failures, ignore_failures, read_fa
 from jobs.database.job_progress import list_running_jobs
 from jobs.database.products import list_categories
 from jobs.database.promotions import list_champions
+from jobs.database.recall_checks import list_checks
 from jobs.database.run_history import RunSummary, list_runs, read_run_details
 from jobs.database.tables import images, products
 from jobs.review.queue import MAX_COUNTED, count_waiting, read_backlog
@@ -26,6 +28,8 @@ from jobs.run_titles import title_run
 RUNS_READ, ROWS_SHOWN = 100, 20
 """Number of runs to read, and of rows on the overview. Runs that had nothing to do share a row."""
 FAILURES_SHOWN = 60
+CHECKS_SHOWN = 60
+"""Number of recall checks on the charts."""
 
 router = APIRouter()
 
@@ -47,6 +51,7 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
         counts = {"images": count_roughly(connection, images), "products": count_roughly(connection, products)}
         runs, categories = list_runs(connection, RUNS_READ), list_categories(connection)
         jobs = list_running_jobs(connection)
+        checks = list_checks(connection, CHECKS_SHOWN)
         queue = read_queue(connection)
         backlog = read_backlog(connection, queue)
     return render_page(
@@ -61,7 +66,8 @@ def show_overview(viewer: AnyViewer) -> HTMLResponse:
         backlog=backlog,
         waiting=count_waiting(queue, backlog, None),
         max_counted=MAX_COUNTED,
-        charts=draw_runs(runs, categories),
+        charts=[*draw_runs(runs, categories), *draw_recall(checks)],
+        below=[one for one in checks if one.checked_at == checks[-1].checked_at and one.check.is_below],
         drifted=[run for run in runs if run.has_drifted],
     )
 

@@ -1,6 +1,7 @@
 """Pages of runs: live progress, and failures that people retry or ignore."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text
@@ -9,7 +10,9 @@ from fixtures.catalog_rows import fail_images, start_run
 from fixtures.gate_results import store_gate_results
 from jobs.charts import OTHER_COLOR, choose_colors
 from jobs.database.job_progress import JobProgress, upsert_job_progress
+from jobs.database.recall_checks import RecallCheck, insert_checks
 from jobs.database.run_history import sum_chunks
+from jobs.database.spaces import find_live_space
 from jobs.database.tagging_runs import ChunkCounts, finish_run, insert_chunk
 from tests.plugins.pages.conftest import HOSTILE, BrowsedShop, Visit, read_text
 
@@ -201,3 +204,22 @@ def test_actions_on_failures_need_a_selection(visit: Visit, failed: int) -> None
     assert "Select images to retry or ignore them." in page
     assert "Retry selected" in read_text(page)
     assert "Ignore until the file changes" in page
+
+
+def test_the_overview_charts_recall_and_warns_if_it_is_low(visit: Visit, browsed: BrowsedShop) -> None:
+    add_run(browsed, INGEST, 5, entries=4)
+    viewer = visit("viewer")
+    assert "Neighbors that searches miss" not in viewer.get("overview").text
+    with browsed.shop.connections.engine.begin() as connection:
+        space = find_live_space(connection)
+        assert space is not None
+        fine = RecallCheck(space, None, 200, 0.98, 0.97, 0.99, 0.95, 5, 9)
+        insert_checks(connection, [fine, replace(fine, category=HOSTILE, recall=0.9, low=0.88, high=0.92)])
+    overview = viewer.get("overview").text
+    words = read_text(overview)
+    assert "Neighbors that searches miss" in words
+    assert "95th percentile of searches, ms" in words
+    assert "Low recall." in words
+    assert "find 0.900 of the true neighbors (0.880 to 0.920), less than 0.95." in words
+    assert "without a category find" not in words
+    assert "<script>alert" not in overview
