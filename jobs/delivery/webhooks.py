@@ -155,7 +155,7 @@ def post(webhook: Webhook, changes: Sequence[Change]) -> str | None:
     try:
         status = asyncio.run(_post(webhook.url, body, headers))
     except TimeoutError:
-        return f"no response within {REQUEST_SECONDS:.0f} s"
+        return f"no response within {REQUEST_SECONDS:g} s"
     except httpx.HTTPError as error:
         return first_line(error) or type(error).__name__
     return None if httpx.codes.is_success(status) else f"status {status}"

@@ -107,9 +107,7 @@ def test_deleted_returned_moved_and_added_images_are_changes(connection: Connect
     assert take(connection) == []
     connection.execute(text("UPDATE catalog.images SET product_id = 'P2' WHERE image_id = :id"), {"id": both[0]})
     assert take(connection) == [("P2", "images"), ("P_3", "images")]
-    new = add_images(
-        connection, [NewImage("P1", None), NewImage("new", None)], recorded.space_id, recorded.classifier
-    )
+    new = add_images(connection, [NewImage("P1", None), NewImage("new", None)], recorded.space_id, recorded.classifier)
     assert take(connection) == [("P1", "images")]
     connection.execute(text("DELETE FROM catalog.images WHERE image_id = ANY (:ids)"), {"ids": new})
     assert take(connection) == [("P1", "images"), ("new", "images")]
