@@ -1,5 +1,6 @@
 """Commands that deliver changes and snapshots of the catalog to other systems."""
 
+import re
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -23,9 +24,18 @@ app = typer.Typer()
 letters_app = typer.Typer(help="List changes that a webhook did not accept, and send them again.", no_args_is_help=True)
 app.add_typer(letters_app, name="dead-letters")
 
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,90}", name):
+        raise typer.BadParameter("use up to 90 letters, digits, dots, hyphens and underscores")
+    return name
+
+
 ConsumerOption = Annotated[
     str,
-    typer.Option("--consumer", help="Name under which the database remembers how far this reader has come."),
+    typer.Option(
+        "--consumer", callback=_check_name, help="Name under which the database remembers how far this reader is."
+    ),
 ]
 
 

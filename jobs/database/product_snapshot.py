@@ -58,7 +58,8 @@ def open_snapshot(engine: Engine, since: Cursor | None, *, with_vectors: bool) -
 
 def _stream(connection: Connection, parameters: Mapping[str, object]) -> Iterator[Sequence[ProductRow]]:
     rows = connection.execute(text(PRODUCTS), parameters, execution_options={"yield_per": BATCH})
-    for partition in rows.partitions():
+    # Without a size, it would fetch all rows at once.
+    for partition in rows.partitions(BATCH):
         yield [ProductRow(*row) for row in partition]
 
 

@@ -18,6 +18,8 @@ from jobs.storage.locations import S3Uri
 
 ExportFormat = Literal["parquet", "csv", "jsonl"]
 Write = Callable[[Sequence[ProductRow]], object]
+ROW_GROUP = 20_000
+"""Rows of a Parquet file that are in memory at once."""
 CSV_COLUMNS = (
     "product_id",
     "is_deleted",
@@ -104,15 +106,26 @@ def _open_parquet(path: Path, with_vectors: bool) -> Iterator[Write]:
         "source": pa.string(),
         "classifier_version_id": pa.int32(),
         "tagged_at": pa.timestamp("us", tz="UTC"),
-    } | ({"vector": pa.list_(pa.float32())} if with_vectors else {})
+    }
+    if with_vectors:
+        types["vector"] = pa.list_(pa.float32())
     schema = pa.schema(list(types.items()))
+    group: list[pa.RecordBatch] = []
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 
         def write(rows: Sequence[ProductRow]) -> None:
-            columns = {name: pa.array([getattr(row, name) for row in rows], kind) for name, kind in types.items()}
-            writer.write_batch(pa.record_batch(columns, schema=schema))
+            columns = [pa.array([getattr(row, name) for row in rows], kind) for name, kind in types.items()]
+            group.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+            if sum(map(len, group)) >= ROW_GROUP:
+                flush()
+
+        def flush() -> None:
+            # Each call makes a row group. Readers are slow if there are many small ones.
+            writer.write_table(pa.Table.from_batches(group, schema))
+            group.clear()
 
         yield write
+        flush()
 
 
 @contextmanager

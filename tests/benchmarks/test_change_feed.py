@@ -9,7 +9,7 @@ from tests.test_cli import make_environment
 
 def test_a_replica_equals_its_source_after_kills(engine: Engine, database_url: str) -> None:
     environment = make_environment(CATALOG_DATABASE_URL=database_url)
-    outcome = run_feed(engine, environment, Plan(kills=3, quiet_seconds=1, max_pause_seconds=2, products=30))
+    outcome = run_feed(engine, environment, Plan(kills=3, quiet_seconds=1, max_pause_seconds=1, products=30))
     assert outcome.differences == 0, outcome.examples
     assert outcome.kills == 3
     assert outcome.lines > 0

@@ -61,6 +61,13 @@ def test_vectors_are_means_of_the_live_space(catalog: TaggedCatalog, tmp_path: P
     assert finished.exit_code == EXIT_PERMANENT
 
 
+def test_products_are_read_in_batches(catalog: TaggedCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large catalog does not fit into memory."""
+    monkeypatch.setattr("jobs.database.product_snapshot.BATCH", 2)
+    with open_snapshot(catalog.engine, None, with_vectors=False) as snapshot:
+        assert [len(batch) for batch in snapshot.batches] == [2, 1]
+
+
 def test_an_export_since_a_cursor_has_what_changed(catalog: TaggedCatalog, tmp_path: Path) -> None:
     cursor = run_export(catalog, tmp_path / "all")["cursor"]
     catalog.label(2, "hat")

@@ -1,18 +1,18 @@
 """`catalog changes` prints every change at least once, and remembers only what was written."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
 
 from fixtures.command_line import run_job
-from jobs.database.changes import read_consumer
+from fixtures.job_processes import wait_until
+from jobs.database.changes import Cursor, read_consumer
 from jobs.delivery.feed import open_consumer, print_changes
 from jobs.errors import EXIT_PERMANENT, EXIT_RETRY, EXIT_TERMINATED
-from jobs.settings import PROJECT_ROOT
 from tests.delivery.conftest import TaggedCatalog
 
 
@@ -72,20 +72,28 @@ def test_a_consumer_that_has_missed_changes_is_refused(catalog: TaggedCatalog) -
 
 def test_following_ends_with_sigterm_after_a_written_line(catalog: TaggedCatalog) -> None:
     run_changes(catalog)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "changes", "--consumer", "shop", "--follow"],
-        cwd=PROJECT_ROOT,
-        env=catalog.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout
-    catalog.label(3, "hat")
-    line = json.loads(process.stdout.readline())
-    assert line["product_id"] == "p3"
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == EXIT_TERMINATED
-    process.stdout.close()
-    with catalog.engine.connect() as connection:
-        assert str(read_consumer(connection, "shop")) == line["cursor"]
+
+    def read_place() -> Cursor | None:
+        with catalog.engine.connect() as connection:
+            return read_consumer(connection, "shop")
+
+    def label_and_stop(before: Cursor | None) -> None:
+        catalog.label(3, "hat")
+        try:
+            # By then, the command handles the signal.
+            wait_until(lambda: read_place() != before)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ThreadPoolExecutor(1) as thread:
+        stopping = thread.submit(label_and_stop, read_place())
+        finished = run_job("changes", "--consumer", "shop", "--follow", environment=catalog.environment)
+        stopping.result()
+    (line,) = map(json.loads, finished.output.splitlines())
+    assert (finished.exit_code, line["product_id"]) == (EXIT_TERMINATED, "p3")
+    assert line["cursor"] == str(read_place())
+
+
+def test_a_consumer_has_a_simple_name(catalog: TaggedCatalog) -> None:
+    finished = run_job("changes", "--consumer", "webhook/shop", environment=catalog.environment)
+    assert finished.exit_code == 2
