@@ -62,7 +62,7 @@ def read_next(connection: Connection, consumer: str) -> list[Change]:
 
 
 def advance(connection: Connection, consumer: str, page: Sequence[Change]) -> None:
-    """Move a consumer behind the last change of a page."""
+    """Move a consumer past the last change of a page."""
     with connection.begin():
         advance_consumer(connection, consumer, page[-1].cursor)
 

@@ -618,17 +618,17 @@ CREATE TABLE catalog.change_consumers (
     CHECK ((failing_since IS NULL) = (last_error IS NULL))
 );
 COMMENT ON TABLE catalog.change_consumers IS
-    'How far each reader of the feed has come: `catalog changes --consumer NAME`, and webhook/NAME for webhooks';
+    'How far each reader of the feed has read: `catalog changes --consumer NAME`, and webhook/NAME for webhooks';
 COMMENT ON COLUMN catalog.change_consumers.advanced_at IS 'When it last advanced; without changes, it stays';
 COMMENT ON COLUMN catalog.change_consumers.failing_since IS
     'When a webhook first failed to accept the changes that are next; null once it accepts them';
 
 CREATE TABLE catalog.dead_letters (
-    dead_letter_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    webhook        text NOT NULL,
-    changes        jsonb NOT NULL,
-    error          text NOT NULL,
-    failed_at      timestamptz NOT NULL DEFAULT now(),
+    dead_letter_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    webhook            text NOT NULL,
+    changes            jsonb NOT NULL,
+    error              text NOT NULL,
+    failed_at          timestamptz NOT NULL DEFAULT now(),
     retry_requested_at timestamptz
 );
 COMMENT ON TABLE catalog.dead_letters IS
