@@ -1,4 +1,4 @@
-"""Queries on the change feed: read changes with the current state of their products, and store the cursors of consumers."""
+"""Queries on the change feed: read changes with the state of their products, and store the cursors of consumers."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -23,7 +23,7 @@ from jobs.database.dead_letters import (
     read_dead_letter,
 )
 from jobs.delivery.feed import POLL_SECONDS, advance, describe_change, open_consumer, read_next
-from jobs.errors import first_line
+from jobs.errors import JobError, first_line
 from jobs.settings import Webhook
 from jobs.stopping import is_stop_requested
 
@@ -55,7 +55,7 @@ def deliver_changes(engine: Engine, webhooks: Sequence[Webhook], seconds: float)
     A webhook never waits for another.
 
     Raises:
-        RetryableError: the database is unavailable, or another process delivers to one of the webhooks.
+        sqlalchemy.exc.DBAPIError: the database is unavailable.
     """
     if not webhooks:
         return ()
@@ -85,6 +85,14 @@ class _Sender:
 
     def run(self, *, follow: bool) -> WebhookReport:
         """Send until the time is over or, without ``follow``, until the webhook has failed or accepted everything."""
+        try:
+            self._run(follow=follow)
+        except JobError as error:
+            # The other webhooks go on.
+            self._error = str(error)
+        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, self._error)
+
+    def _run(self, *, follow: bool) -> None:
         pause = POLL_SECONDS
         with open_consumer(self._engine, self._consumer) as connection:
             while True:
@@ -96,7 +104,6 @@ class _Sender:
                     continue
                 pause = min(2 * pause, MAX_PAUSE_SECONDS) if self._error else POLL_SECONDS
                 self._sleep(pause)
-        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, self._error)
 
     def _send_next(self, connection: Connection) -> bool:
         """Send the next page. Return whether the feed advanced."""

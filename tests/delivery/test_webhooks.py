@@ -104,6 +104,20 @@ def test_a_request_has_a_deadline(catalog: TaggedCatalog, receiver: Receiver) ->
     assert report.error == "no response within 0.2 s"
 
 
+def test_a_webhook_that_has_missed_changes_blocks_no_other(catalog: TaggedCatalog, receiver: Receiver) -> None:
+    late, shop = make_webhooks(("late", receiver.url), ("shop", receiver.url))
+    deliver_changes(catalog.engine, (late,), 0)
+    with catalog.engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO catalog.change_horizon (transaction_id, change_id) SELECT pg_current_xact_id(), 0")
+        )
+    deliver_changes(catalog.engine, (shop,), 0)
+    catalog.label(1, "hat")
+    reports = deliver_changes(catalog.engine, (late, shop), 0)
+    assert [report.accepted for report in reports] == [0, 1]
+    assert "cannot continue" in str(reports[0].error)
+
+
 def test_an_unreachable_webhook_is_reported(catalog: TaggedCatalog) -> None:
     webhooks = make_webhooks(("gone", "http://127.0.0.1:9/"))
     deliver_changes(catalog.engine, webhooks, 0)
