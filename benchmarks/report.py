@@ -26,6 +26,7 @@ SECTIONS = (
     "gates",
     "first_run",
     "chaos",
+    "change_feed",
 )
 """The names of the results, in the order of the page."""
 

@@ -48,6 +48,18 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "import-labels": ("retrain", "Import labels to train on. Invalid rows are skipped and listed in a report."),
         "snapshot": ("retrain", "Freeze all labels into a dataset: drop duplicates and split it by group."),
     },
+    "Delivery": {
+        "changes": (
+            "delivery",
+            "Print changes of products as JSON lines, each at least once. A new consumer starts now.",
+        ),
+        "export": (
+            "delivery",
+            "Write all products with their category, or those that changed since a cursor, to a file.",
+        ),
+        "deliver": ("delivery", "Post changes of products to the webhooks: the job of the DAG catalog_deliver."),
+        "dead-letters": ("delivery", "List changes that a webhook did not accept, and send them again."),
+    },
     "DAG stages": {
         "discover": ("ingest", "Stages 1 and 2: compare the bucket with the catalog and write the manifest of a run."),
         "tag-shard": (

@@ -63,12 +63,31 @@ def _read_list(value: object) -> object:
     try:
         return json.loads(value)
     except json.JSONDecodeError:
-        raise ValueError("must be a JSON list of texts") from None
+        raise ValueError("must be a JSON list") from None
+
+
+def _require_own_names(webhooks: "tuple[Webhook, ...]") -> "tuple[Webhook, ...]":
+    if len({webhook.name for webhook in webhooks}) < len(webhooks):
+        raise ValueError("two webhooks have the same name")
+    return webhooks
+
+
+class Webhook(BaseModel):
+    """Where to post changes. The secret signs them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
+    secret: Annotated[str, Field(pattern=r"^[\x21-\x7e]{16,}$", repr=False)]
 
 
 Location = Annotated[str, AfterValidator(_require_s3)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
 Locations = Annotated[tuple[Location, ...], BeforeValidator(_read_list)]
+Webhooks = Annotated[
+    tuple[Webhook, ...], Field(max_length=8), BeforeValidator(_read_list), AfterValidator(_require_own_names)
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
 Count = Annotated[int, Field(ge=1)]
@@ -196,6 +215,14 @@ class ServingSettings(SettingsGroup):
     serve_deadline_seconds: Annotated[float, Field(gt=0)] = fixed(10.0)
 
 
+class DeliverySettings(SettingsGroup):
+    """Where changes of products are sent."""
+
+    webhooks: Webhooks = ()
+    """Where the DAG catalog_deliver posts changes, as a JSON list of up to 8 objects with a name, a URL and a secret of
+    at least 16 ASCII characters: [{"name": "shop", "url": "https://shop.example/tags", "secret": "..."}]"""
+
+
 class TrainingSettings(SettingsGroup):
     """How candidates are trained and judged."""
 
@@ -217,6 +244,7 @@ class Settings(SettingsGroup):
     runs: RunSettings
     compute: ComputeSettings
     serving: ServingSettings
+    delivery: DeliverySettings
     training: TrainingSettings
     credentials: AwsCredentials = Field(default=AwsCredentials(), repr=False, exclude=True)
 

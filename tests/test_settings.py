@@ -215,7 +215,7 @@ def test_a_source_is_one_of_those_that_the_settings_name(source: str, is_allowed
         ("source_uri", "images", "must look like s3://bucket/prefix"),
         ("artifacts_uri", "https://bucket/", "must look like s3://bucket/prefix"),
         ("other_sources", '["images"]', "must look like s3://bucket/prefix"),
-        ("exclude_patterns", "*.jpg,*.png", "must be a JSON list of texts"),
+        ("exclude_patterns", "*.jpg,*.png", "must be a JSON list"),
         ("exclude_patterns", '"*.jpg"', "valid tuple"),
         ("exclude_patterns", "[1]", "valid string"),
         ("product_id_pattern", "(", "is not a regular expression"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from jobs.database.changes import delete_old_changes
 from jobs.database.model_coverage import count_unprocessed
 from jobs.database.model_versions import read_live_model
 from jobs.database.products import renew_product_tags
@@ -59,6 +60,8 @@ def _publish(engine: Engine, run: TaggingRun, classifiers: Sequence[int], progre
     progress.report("renewing the codes of vectors")
     with engine.begin() as connection:
         renew_vector_codes(connection, live)
+    with engine.begin() as connection:
+        delete_old_changes(connection)
     with engine.connect() as connection:
         missing = count_unprocessed(connection, classifier=None, space=space_id)
     return PublishReport(run.run_id, renewed, space_id, live == space_id, missing)

@@ -615,3 +615,152 @@ COMMENT ON TABLE catalog.job_progress IS
     'One row for each running job, which removes it when it ends; the row of a killed job stops changing';
 COMMENT ON COLUMN catalog.job_progress.total IS 'What done counts up to in this stage; null if unknown';
 COMMENT ON COLUMN catalog.job_progress.seconds_left IS 'Until the end of the stage, at its mean speed so far';
+
+-- Changes -------------------------------------------------------------------------------------------------------
+
+CREATE TABLE catalog.changes (
+    change_id      bigint GENERATED ALWAYS AS IDENTITY,
+    transaction_id xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    product_id     text,
+    kind           text NOT NULL CHECK (kind IN ('tag', 'label', 'images', 'classifier_switch', 'encoder_switch')),
+    happened_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (transaction_id, change_id),
+    CHECK ((product_id IS NULL) = (kind IN ('classifier_switch', 'encoder_switch')))
+);
+COMMENT ON TABLE catalog.changes IS
+    'The change feed: triggers append a row for each product in the transaction that changes what is said about it. '
+    'Read catalog.readable_changes, and look up the current state';
+COMMENT ON COLUMN catalog.changes.transaction_id IS
+    'Rows become visible in the order of commits, so the order of the feed is (transaction_id, change_id)';
+COMMENT ON COLUMN catalog.changes.product_id IS
+    'Null for the switch of a model, which concerns all products. No foreign key: the row outlives the product';
+COMMENT ON COLUMN catalog.changes.kind IS
+    'tag: publish changed the product tag; label: a label was added or undone; images: an image was added to the '
+    'product, deleted, returned or moved';
+
+CREATE TABLE catalog.change_horizon (
+    is_only        boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    transaction_id xid8 NOT NULL,
+    change_id      bigint NOT NULL
+);
+COMMENT ON TABLE catalog.change_horizon IS
+    'The last change that was deleted for its age, if any. A reader that has not reached it has missed changes';
+
+CREATE TABLE catalog.change_consumers (
+    consumer       text PRIMARY KEY CHECK (consumer ~ '^[A-Za-z0-9_./-]{1,100}$'),
+    transaction_id xid8 NOT NULL,
+    change_id      bigint NOT NULL,
+    advanced_at    timestamptz NOT NULL DEFAULT now(),
+    failing_since  timestamptz,
+    last_error     text,
+    CHECK ((failing_since IS NULL) = (last_error IS NULL))
+);
+COMMENT ON TABLE catalog.change_consumers IS
+    'How far each reader of the feed has read: `catalog changes --consumer NAME`, and webhook/NAME for webhooks';
+COMMENT ON COLUMN catalog.change_consumers.advanced_at IS 'When it last advanced; without changes, it stays';
+COMMENT ON COLUMN catalog.change_consumers.failing_since IS
+    'When a webhook first failed to accept the changes that are next; null once it accepts them';
+
+CREATE TABLE catalog.dead_letters (
+    dead_letter_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    webhook            text NOT NULL,
+    changes            jsonb NOT NULL,
+    error              text NOT NULL,
+    failed_at          timestamptz NOT NULL DEFAULT now(),
+    retry_requested_at timestamptz
+);
+COMMENT ON TABLE catalog.dead_letters IS
+    'Changes that a webhook did not accept and that were skipped. `catalog dead-letters retry` sends them again';
+COMMENT ON COLUMN catalog.dead_letters.changes IS
+    'Without the state of the products, which a retry looks up, so that it never sends an outdated one';
+
+-- Statement-level triggers with transition tables: no statement can forget to append, and each product gets one row.
+-- EXCEPT finds the rows that differ without a join, whose cached plan might not fit the next number of rows.
+CREATE FUNCTION catalog.append_product_tag_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    live constant integer := (SELECT model_version_id FROM catalog.live_models WHERE kind = 'classifier');
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO catalog.changes (product_id, kind)
+        SELECT product_id, 'tag' FROM new_rows WHERE classifier_version_id = live;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO catalog.changes (product_id, kind)
+        SELECT product_id, 'tag' FROM old_rows WHERE classifier_version_id = live;
+    ELSE
+        INSERT INTO catalog.changes (product_id, kind)
+        SELECT product_id, 'tag' FROM (
+            SELECT product_id, category, confidence, images, images_disagree FROM new_rows
+            WHERE classifier_version_id = live
+            EXCEPT
+            SELECT product_id, category, confidence, images, images_disagree FROM old_rows
+            WHERE classifier_version_id = live
+        ) changed;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER inserted_product_tags_are_changes AFTER INSERT ON catalog.product_tags
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_product_tag_changes();
+CREATE TRIGGER updated_product_tags_are_changes AFTER UPDATE ON catalog.product_tags
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_product_tag_changes();
+CREATE TRIGGER deleted_product_tags_are_changes AFTER DELETE ON catalog.product_tags
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_product_tag_changes();
+
+-- Always one row, even if the label seems to change nothing: a concurrent transaction may be changing what it depends
+-- on. The lock makes a concurrent move of the image to another product wait, which would otherwise go unnoticed.
+CREATE FUNCTION catalog.append_label_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO catalog.changes (product_id, kind)
+    SELECT DISTINCT product_id, 'label' FROM (
+        SELECT i.product_id FROM catalog.images i
+        WHERE i.image_id IN (SELECT image_id FROM labels_changed) ORDER BY i.image_id FOR SHARE
+    ) labeled;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER inserted_labels_are_changes AFTER INSERT ON catalog.labels
+    REFERENCING NEW TABLE AS labels_changed FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_label_changes();
+CREATE TRIGGER deleted_labels_are_changes AFTER DELETE ON catalog.labels
+    REFERENCING OLD TABLE AS labels_changed FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_label_changes();
+
+CREATE FUNCTION catalog.append_image_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        -- Nothing was said about a product that gets its first images.
+        INSERT INTO catalog.changes (product_id, kind)
+        SELECT n.product_id, 'images' FROM (
+            SELECT product_id, count(*) AS added FROM new_rows GROUP BY product_id
+        ) n
+        WHERE (SELECT count(*) FROM catalog.images i WHERE i.product_id = n.product_id) > n.added;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO catalog.changes (product_id, kind) SELECT DISTINCT product_id, 'images' FROM old_rows;
+    ELSE
+        INSERT INTO catalog.changes (product_id, kind)
+        SELECT DISTINCT product_id, 'images' FROM (
+            (
+                SELECT image_id, product_id, deleted_at IS NULL FROM old_rows
+                EXCEPT SELECT image_id, product_id, deleted_at IS NULL FROM new_rows
+            )
+            UNION ALL
+            (
+                SELECT image_id, product_id, deleted_at IS NULL FROM new_rows
+                EXCEPT SELECT image_id, product_id, deleted_at IS NULL FROM old_rows
+            )
+        ) changed;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER inserted_images_are_changes AFTER INSERT ON catalog.images
+    REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_image_changes();
+CREATE TRIGGER updated_images_are_changes AFTER UPDATE ON catalog.images
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_image_changes();
+CREATE TRIGGER deleted_images_are_changes AFTER DELETE ON catalog.images
+    REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION catalog.append_image_changes();
+
+CREATE FUNCTION catalog.append_switch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO catalog.changes (kind) VALUES (NEW.kind || '_switch');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER switches_are_changes AFTER INSERT ON catalog.switches
+    FOR EACH ROW EXECUTE FUNCTION catalog.append_switch();

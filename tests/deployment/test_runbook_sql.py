@@ -7,11 +7,13 @@ import pytest
 from sqlalchemy import make_url
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model
+from fixtures.command_line import run_job
 from fixtures.postgres import execute, query
 from jobs.database.engine import create_database_engine
 from jobs.database.migrations import migrate
 from jobs.settings import PROJECT_ROOT
 from tests.deployment.postgres_programs import dump_database, restore_database
+from tests.test_cli import make_environment
 
 RUNBOOK = (PROJECT_ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 LOOKALIKES = "SELECT array_agg(product_id) FROM catalog.similar_products('p3', 5)"
@@ -54,3 +56,12 @@ def test_a_reader_gets_every_answer_and_changes_nothing(catalog: str) -> None:
     for view in sorted((PROJECT_ROOT / "sql" / "views").glob("*.sql")):
         query(reader, f"SELECT count(*) FROM catalog.{view.stem}")
     assert query(reader, "SELECT has_table_privilege('catalog.labels', 'INSERT')") is False
+
+    printed = run_job(
+        "changes",
+        "--consumer=dbt",
+        "--since=beginning",
+        environment=make_environment(CATALOG_DATABASE_URL=reader),
+    )
+    assert printed.exit_code == 0, printed.messages
+    assert '"kind": "classifier_switch"' in printed.output

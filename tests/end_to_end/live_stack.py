@@ -34,7 +34,14 @@ takes a minute of CPU time for each candidate.
 """
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
-PROJECT_DAGS = ("catalog_ingest", "catalog_maintenance", "catalog_retag", "model_decision", "model_retrain")
+PROJECT_DAGS = (
+    "catalog_deliver",
+    "catalog_ingest",
+    "catalog_maintenance",
+    "catalog_retag",
+    "model_decision",
+    "model_retrain",
+)
 PATIENCE_SECONDS = 600.0
 POLL_SECONDS = 0.2
 POOL_SLOTS = 3

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 from fixtures.champions import make_champion
@@ -63,8 +64,12 @@ def test_every_file_of_the_sample_is_tagged_or_fails_as_expected(tagging_shop: S
 def test_a_second_run_finds_nothing_to_do(tagging_shop: Shop) -> None:
     tagging_shop.put_images(5)
     ingest(tagging_shop.connections, IngestOptions())
+    assert {kind for (kind,) in tagging_shop.query("SELECT kind FROM catalog.readable_changes")} >= {"tag"}
+    with tagging_shop.connections.engine.begin() as connection:
+        connection.execute(text("UPDATE catalog.changes SET happened_at = now() - interval '31 days'"))
     report = ingest(tagging_shop.connections, IngestOptions())
     assert (report.entries, report.state, report.discovered["unchanged"]) == (0, "succeeded", 5)
+    assert tagging_shop.query("SELECT kind FROM catalog.changes") == []
 
 
 def test_equal_bytes_are_computed_once(tagging_shop: Shop) -> None:

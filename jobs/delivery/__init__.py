@@ -1,0 +1,1 @@
+"""Deliver what the catalog says about products to other systems: the change feed, webhooks, exports."""
