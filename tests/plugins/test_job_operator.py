@@ -3,8 +3,10 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -149,6 +151,41 @@ def test_one_field_is_returned_and_the_report_is_another_xcom() -> None:
     )
     assert returned == [0, 1]
     assert context.pushed == {"report": report}
+
+
+@pytest.fixture(scope="module")
+def jobs_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the interpreter of a virtual environment for jobs: with the installed packages, except Airflow."""
+    folder = tmp_path_factory.mktemp("jobs") / "venv"
+    venv.create(folder, with_pip=False)
+    [packages] = folder.glob("lib/python*/site-packages")
+    lines = (sysconfig.get_path("purelib"), "import sys; sys.modules['airflow'] = None")
+    (packages / "installed.pth").write_text("\n".join(lines))
+    return folder / "bin" / "python"
+
+
+def test_jobs_run_in_a_virtual_environment_of_their_own(tagging_shop: Shop, jobs_python: Path) -> None:
+    operator = make_operator(command="discover", options={"run": "night/1"})
+    with patch.dict(os.environ, {**tagging_shop.environment, "CATALOG_PYTHON": str(jobs_python)}):
+        assert operator.build_command()[0] == str(jobs_python)
+        assert operator.execute(Context())["shards"] == []
+
+
+def test_a_missing_interpreter_is_one_line_and_not_retried(tmp_path: Path) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    (tmp_path / "text").write_text("not executable")
+    for path in (tmp_path / "absent", tmp_path / "text", tmp_path):
+        with (
+            patch.dict(os.environ, {"CATALOG_PYTHON": str(path)}),
+            pytest.raises(AirflowFailException, match=f"^CATALOG_PYTHON={path} is not an executable file [^\n]*$"),
+        ):
+            make_operator(command="report", options={"run": "1"}).execute(Context())
+
+
+def test_a_relative_interpreter_is_in_the_project() -> None:
+    with patch.dict(os.environ, {"CATALOG_PYTHON": ".venv-jobs/bin/python"}):
+        assert make_operator(command="report").build_command()[0] == str(PROJECT_ROOT / ".venv-jobs/bin/python")
 
 
 def test_a_skipped_task_runs_nothing() -> None:
