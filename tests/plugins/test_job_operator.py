@@ -2,6 +2,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -153,22 +154,43 @@ def test_one_field_is_returned_and_the_report_is_another_xcom() -> None:
     assert context.pushed == {"report": report}
 
 
-@pytest.fixture(scope="module")
-def jobs_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the interpreter of a virtual environment for jobs: with the installed packages, except Airflow."""
-    folder = tmp_path_factory.mktemp("jobs") / "venv"
+def make_environment(folder: Path, *absent: str) -> Path:
+    """Create a virtual environment with all installed packages but these, and return its interpreter."""
     venv.create(folder, with_pip=False)
     [packages] = folder.glob("lib/python*/site-packages")
-    lines = (sysconfig.get_path("purelib"), "import sys; sys.modules['airflow'] = None")
-    (packages / "installed.pth").write_text("\n".join(lines))
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({absent}))"
+    (packages / "installed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{blocked}\n")
     return folder / "bin" / "python"
 
 
-def test_jobs_run_in_a_virtual_environment_of_their_own(tagging_shop: Shop, jobs_python: Path) -> None:
-    operator = make_operator(command="discover", options={"run": "night/1"})
-    with patch.dict(os.environ, {**tagging_shop.environment, "CATALOG_PYTHON": str(jobs_python)}):
-        assert operator.build_command()[0] == str(jobs_python)
-        assert operator.execute(Context())["shards"] == []
+RUN_JOB = """
+import json, warnings
+warnings.simplefilter("ignore")
+import catalog_airflow.pages.app
+from catalog_airflow.operators import JobOperator
+print(json.dumps(JobOperator(task_id="job", command="discover", options={"run": "night/1"}).execute({})))
+"""
+
+
+def test_airflow_and_jobs_run_in_separate_environments(tagging_shop: Shop, tmp_path: Path) -> None:
+    airflow = make_environment(tmp_path / "airflow", "torch", "torchvision", "transformers", "timm", "openvino", "nncf")
+    jobs = make_environment(tmp_path / "jobs", "airflow", "fastapi")
+    finished = subprocess.run(
+        [airflow, "-c", RUN_JOB],
+        env={
+            **os.environ,
+            **tagging_shop.environment,
+            "CATALOG_PYTHON": str(jobs),
+            "PYTHONPATH": os.pathsep.join((str(PROJECT_ROOT), str(PROJECT_ROOT / "plugins"))),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert str(jobs) in finished.stdout
+    assert json.loads(finished.stdout.splitlines()[-1])["shards"] == []
 
 
 def test_a_missing_interpreter_is_one_line_and_not_retried(tmp_path: Path) -> None:

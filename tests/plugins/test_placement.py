@@ -4,6 +4,8 @@ from unittest.mock import patch
 
 import pytest
 
+from jobs.settings import PROJECT_ROOT
+
 
 @pytest.mark.parametrize(
     ("text", "problem"),
@@ -40,3 +42,18 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
         pytest.raises(ValueError, match=r"CATALOG_PLACEMENT=/.*absent.toml: .*No such file"),
     ):
         place("tag")
+
+
+def test_the_files_that_we_show_are_valid(tmp_path: Path) -> None:
+    from catalog_airflow.placement import place
+
+    guide = (PROJECT_ROOT / "docs" / "kubernetes.md").read_text()
+    example = tmp_path / "example.toml"
+    example.write_text(guide.split("```toml\n")[1].split("```")[0])
+    for path, queue, has_pod in (
+        (PROJECT_ROOT / "deploy" / "placement.toml", "gpu", False),
+        (example, "default", True),
+    ):
+        with patch.dict(os.environ, {"CATALOG_PLACEMENT": str(path)}):
+            placed = place("train")
+        assert (placed["queue"], bool(placed["executor_config"])) == (queue, has_pod)
