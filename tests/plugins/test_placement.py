@@ -45,15 +45,15 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_files_that_we_show_are_valid(tmp_path: Path) -> None:
-    from catalog_airflow.placement import place
+    from catalog_airflow.placement import read_placements
 
     guide = (PROJECT_ROOT / "docs" / "kubernetes.md").read_text()
     example = tmp_path / "example.toml"
     example.write_text(guide.split("```toml\n")[1].split("```")[0])
-    for path, queue, has_pod in (
-        (PROJECT_ROOT / "deploy" / "placement.toml", "gpu", False),
-        (example, "default", True),
-    ):
-        with patch.dict(os.environ, {"CATALOG_PLACEMENT": str(path)}):
-            placed = place("train")
-        assert (placed["queue"], bool(placed["executor_config"])) == (queue, has_pod)
+    with patch.dict(os.environ, {"CATALOG_PLACEMENT": str(example)}):
+        pod = read_placements().train.pod
+    assert pod is not None
+    assert pod.resources is not None
+    assert pod.resources.limits["nvidia.com/gpu"] == "1"
+    with patch.dict(os.environ, {"CATALOG_PLACEMENT": "deploy/placement.toml"}):
+        assert read_placements().tag.queue == "gpu"
