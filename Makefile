@@ -46,11 +46,12 @@ test: check ## run lint, types and all tests
 coverage: $(READY) ## run all tests, with branch coverage of at least 90 %
 	@$(PYTEST) --cov --cov-report=term
 
-check: $(READY) ## run lint, format, types, layers of imports
+check: $(READY) ## run lint, format, types, layers of imports, and lint of the Dockerfile
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint Dockerfile
 
 ## Benchmarks
 

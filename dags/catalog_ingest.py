@@ -29,8 +29,9 @@ the whole flow without Airflow, use `catalog ingest`. To count failed images by 
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule
-from catalog_airflow.defaults import DEFAULT_ARGS, INGEST_PRIORITY, TAGGING_POOL
+from catalog_airflow.defaults import DEFAULT_ARGS, INGEST_PRIORITY
 from catalog_airflow.operators import DRIFT, AnnouncementOperator, JobOperator
+from catalog_airflow.placement import place
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 PARAMS = {
@@ -62,7 +63,7 @@ with DAG(
     schedule="0 2 * * *",
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | place("plan"),
     params=PARAMS,
     render_template_as_native_obj=True,
     tags=["catalog"],
@@ -83,7 +84,7 @@ with DAG(
         task_id="tag_shard",
         command="tag-shard",
         options=RUN,
-        pool=TAGGING_POOL,
+        **place("tag"),
         priority_weight=INGEST_PRIORITY,
         execution_timeout=timedelta(hours=6),
     ).expand(argument=discover.output)

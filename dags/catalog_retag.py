@@ -20,8 +20,9 @@ To return to the previous model, use `catalog rollback KIND`.
 from datetime import timedelta
 
 from airflow.sdk import DAG, TriggerRule
-from catalog_airflow.defaults import DEFAULT_ARGS, RETAG_PRIORITY, TAGGING_POOL
+from catalog_airflow.defaults import DEFAULT_ARGS, RETAG_PRIORITY
 from catalog_airflow.operators import PROMOTION, JobOperator
+from catalog_airflow.placement import place
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 
@@ -32,7 +33,7 @@ with DAG(
     schedule=[PROMOTION],
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | place("plan"),
     render_template_as_native_obj=True,
     tags=["catalog"],
 ):
@@ -41,7 +42,7 @@ with DAG(
         task_id="tag_shard",
         command="tag-shard",
         options=RUN,
-        pool=TAGGING_POOL,
+        **place("tag"),
         priority_weight=RETAG_PRIORITY,
         execution_timeout=timedelta(hours=6),
     ).expand(argument=plan_retag.output)
@@ -50,7 +51,7 @@ with DAG(
         task_id="complete_retag",
         command="complete-retag",
         options=RUN,
-        pool=TAGGING_POOL,
+        **place("tag"),
         priority_weight=RETAG_PRIORITY,
         execution_timeout=timedelta(hours=6),
         trigger_rule=TriggerRule.NONE_FAILED,

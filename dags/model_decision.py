@@ -17,6 +17,7 @@ A candidate that failed its gates cannot be promoted. **On the command line**: `
 from airflow.sdk import DAG, Param
 from catalog_airflow.defaults import DECISION_DAG, DEFAULT_ARGS
 from catalog_airflow.operators import PROMOTION, JobOperator
+from catalog_airflow.placement import place
 
 with DAG(
     dag_id=DECISION_DAG,
@@ -27,7 +28,7 @@ with DAG(
     # The second of two decisions must see the result of the first.
     max_active_runs=1,
     is_paused_upon_creation=False,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | place("plan"),
     params={
         "decision": Param(
             type="integer", minimum=1, title="Decision", description="Id of a decision that the page Models has stored"

@@ -33,8 +33,9 @@ promotion.
 from datetime import timedelta
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup
-from catalog_airflow.defaults import DEFAULT_ARGS, TAGGING_POOL, TRAINING_PRIORITY
+from catalog_airflow.defaults import DEFAULT_ARGS, TRAINING_PRIORITY
 from catalog_airflow.operators import DRIFT, PROMOTION, GateOperator, JobOperator, PromotionApproval
+from catalog_airflow.placement import place
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 SNAPSHOT = "ti.xcom_pull(task_ids='snapshot')"
@@ -160,7 +161,7 @@ def add_chain(kind: str) -> TaskGroup:
             }
             | OPTIONS[kind],
             skip_when=SKIP[kind],
-            pool=TAGGING_POOL,
+            **place("train"),
             priority_weight=TRAINING_PRIORITY,
             execution_timeout=timedelta(hours=24),
         )
@@ -169,7 +170,7 @@ def add_chain(kind: str) -> TaskGroup:
             command="optimize",
             argument=kind,
             options=RUN,
-            pool=TAGGING_POOL,
+            **place("evaluate"),
             priority_weight=TRAINING_PRIORITY,
         )
         evaluate = JobOperator(
@@ -177,7 +178,7 @@ def add_chain(kind: str) -> TaskGroup:
             command="evaluate",
             argument=kind,
             options=RUN,
-            pool=TAGGING_POOL,
+            **place("evaluate"),
             priority_weight=TRAINING_PRIORITY,
         )
         gate = GateOperator(task_id="gate", command="gate", argument=kind, options=RUN)
@@ -200,7 +201,7 @@ with DAG(
     schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 4 * * 0", timezone="UTC"), assets=DRIFT),
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | place("plan"),
     params=PARAMS,
     render_template_as_native_obj=True,
     tags=["catalog"],

@@ -190,6 +190,10 @@ class ComputeSettings(SettingsGroup):
     shard_size: Count | None = None
     """Images in a shard, which is one task. By default, what takes about ten minutes at the speed of the latest runs,
     and at least one shard for each slot."""
+    placement: FilePath | None = None
+    """TOML file with the queue, the executor and the pod of each task class. Airflow reads it: docs/kubernetes.md"""
+    python: FilePath | None = None
+    """Interpreter of the jobs, if they have a virtual environment of their own. By default, that of Airflow"""
 
     chunk_size: Count = derived(lambda values: min(256, math.ceil((values["shard_size"] or 768) / 3)))
     read_threads: Count = derived(lambda values: min(64, max(8, 4 * values["decode_processes"])))

@@ -1,7 +1,10 @@
 """Define defaults for all tasks, and names that the DAGs share with the deployment."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 TAGGING_POOL = "catalog_gpu"
 """One slot per GPU, or per model that the CPUs can run in parallel."""

@@ -1,12 +1,13 @@
 """Define the operators and assets of the DAGs: run a job, wait for approval, start another DAG."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 from airflow.providers.standard.exceptions import HITLRejectException
@@ -15,6 +16,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from catalog_airflow.defaults import PROJECT_ROOT
 from catalog_airflow.page_links import CatalogPageLink, EvaluationPageLink
 
 PROMOTION = Asset(name="catalog_promotion", uri="x-catalog://promotion")
@@ -49,7 +51,8 @@ class AnnouncementOperator(BaseOperator):  # type: ignore[misc]
         self.log.info("announcing %s", ", ".join(outlet.name for outlet in self.outlets))
 
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PYTHON_VARIABLE = "CATALOG_PYTHON"
+"""Names the interpreter of the jobs, if they have a virtual environment of their own."""
 
 PERMANENT_EXIT_CODES = frozenset({2, 78})
 """Exit codes for wrong usage and for errors that a retry cannot fix. A test compares them with those of the jobs."""
@@ -96,12 +99,15 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
 
         Raises:
             AirflowSkipException: ``skip_when`` is true.
-            AirflowFailException: the job failed with an error that a retry cannot fix.
+            AirflowFailException: the job failed with an error that a retry cannot fix, or `CATALOG_PYTHON` is wrong.
             AirflowException: the job failed with any other error. Airflow retries it.
         """
         if self.skip_when:
             raise AirflowSkipException("disabled by a parameter of this run")
-        result = self.subprocess_hook.run_command(self.build_command(), cwd=str(PROJECT_ROOT))
+        command = self.build_command()
+        if shutil.which(command[0]) is None:
+            raise AirflowFailException(f"{PYTHON_VARIABLE}={command[0]} is not an executable file on this worker")
+        result = self.subprocess_hook.run_command(command, cwd=str(PROJECT_ROOT))
         if result.exit_code in PERMANENT_EXIT_CODES:
             raise AirflowFailException(f"{result.output} (exit code {result.exit_code}: a retry cannot help)")
         if result.exit_code:
@@ -114,7 +120,8 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
 
     def build_command(self) -> list[str]:
         """Build the command line."""
-        line = [sys.executable, "-m", "jobs", self.command]
+        python = PROJECT_ROOT / (os.environ.get(PYTHON_VARIABLE) or sys.executable)
+        line = [str(python), "-m", "jobs", self.command]
         if self.argument is not None:
             line.append(str(self.argument))
         for name, value in (self.options or {}).items():

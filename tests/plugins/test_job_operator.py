@@ -2,9 +2,12 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -149,6 +152,62 @@ def test_one_field_is_returned_and_the_report_is_another_xcom() -> None:
     )
     assert returned == [0, 1]
     assert context.pushed == {"report": report}
+
+
+def make_environment(folder: Path, *absent: str) -> Path:
+    """Create a virtual environment with all installed packages but these, and return its interpreter."""
+    venv.create(folder, with_pip=False)
+    [packages] = folder.glob("lib/python*/site-packages")
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({absent}))"
+    (packages / "installed.pth").write_text(f"{sysconfig.get_path('purelib')}\n{blocked}\n")
+    return folder / "bin" / "python"
+
+
+RUN_JOB = """
+import json, warnings
+warnings.simplefilter("ignore")
+import catalog_airflow.pages.app
+from catalog_airflow.operators import JobOperator
+print(json.dumps(JobOperator(task_id="job", command="discover", options={"run": "night/1"}).execute({})))
+"""
+
+
+def test_airflow_and_jobs_run_in_separate_environments(tagging_shop: Shop, tmp_path: Path) -> None:
+    airflow = make_environment(tmp_path / "airflow", "torch", "torchvision", "transformers", "timm", "openvino", "nncf")
+    jobs = make_environment(tmp_path / "jobs", "airflow", "fastapi")
+    finished = subprocess.run(
+        [airflow, "-c", RUN_JOB],
+        env={
+            **os.environ,
+            **tagging_shop.environment,
+            "CATALOG_PYTHON": str(jobs),
+            "PYTHONPATH": os.pathsep.join((str(PROJECT_ROOT), str(PROJECT_ROOT / "plugins"))),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert str(jobs) in finished.stdout
+    assert json.loads(finished.stdout.splitlines()[-1])["shards"] == []
+
+
+def test_a_missing_interpreter_is_one_line_and_not_retried(tmp_path: Path) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    (tmp_path / "text").write_text("not executable")
+    for path in (tmp_path / "absent", tmp_path / "text", tmp_path):
+        with (
+            patch.dict(os.environ, {"CATALOG_PYTHON": str(path)}),
+            pytest.raises(AirflowFailException, match=f"^CATALOG_PYTHON={path} is not an executable file [^\n]*$"),
+        ):
+            make_operator(command="report", options={"run": "1"}).execute(Context())
+
+
+def test_a_relative_interpreter_is_in_the_project() -> None:
+    with patch.dict(os.environ, {"CATALOG_PYTHON": ".venv-jobs/bin/python"}):
+        assert make_operator(command="report").build_command()[0] == str(PROJECT_ROOT / ".venv-jobs/bin/python")
 
 
 def test_a_skipped_task_runs_nothing() -> None:
