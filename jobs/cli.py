@@ -79,6 +79,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Setup": {
         "migrate": ("setup", "Create or upgrade the schema in CATALOG_DATABASE_URL."),
         "create-buckets": ("setup", "Create the buckets of the source and the artifacts if they are missing."),
+        "doctor": ("doctor", "Check the installation: settings, bucket, database, models, Airflow, disk, clock."),
+        "forget": ("forget", "Erase images and everything that was made from them."),
         "settings": ("settings", "Print every setting with its default, as a .env file."),
     },
 }

@@ -577,3 +577,22 @@ COMMENT ON TABLE catalog.job_progress IS
     'One row for each running job, which removes it when it ends; the row of a killed job stops changing';
 COMMENT ON COLUMN catalog.job_progress.total IS 'What done counts up to in this stage; null if unknown';
 COMMENT ON COLUMN catalog.job_progress.seconds_left IS 'Until the end of the stage, at its mean speed so far';
+
+-- Erasure -------------------------------------------------------------------------------------------------------
+
+-- Without keys and hashes: the record must not contain what was erased.
+CREATE TABLE catalog.erasures (
+    erasure_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    image_ids    bigint[] NOT NULL,
+    snapshots    text[] NOT NULL,
+    started_at   timestamptz NOT NULL DEFAULT now(),
+    erased_at    timestamptz,
+    rewritten_at timestamptz
+);
+COMMENT ON TABLE catalog.erasures IS
+    'What `catalog forget` erased, by ids of images that exist nowhere else';
+COMMENT ON COLUMN catalog.erasures.snapshots IS 'Snapshots that contained the images';
+COMMENT ON COLUMN catalog.erasures.erased_at IS
+    'When the rows of the images were deleted, after all files in the artifacts; null before, and after a kill';
+COMMENT ON COLUMN catalog.erasures.rewritten_at IS
+    'When the files of the tables were rewritten without the bytes of the deleted rows; null before';
