@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, text
 
@@ -239,10 +239,12 @@ def rewrite_tables(engine: Engine) -> None:
 
 
 def _rewrite_table(connection: Connection, name: str) -> None:
-    notices: list[str] = connection.connection.dbapi_connection.notices  # type: ignore[union-attr]
-    notices.clear()
     before = _read_files(connection, name)
-    connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE, VERBOSE) {name}")
+    # Not through SQLAlchemy, which drops the notices.
+    driver: Any = connection.connection.dbapi_connection
+    with driver.cursor() as cursor:
+        cursor.execute(f"VACUUM (FULL, ANALYZE, VERBOSE) {name}")
+    notices, driver.notices = driver.notices, []
     # Without the right, VACUUM only warns.
     if before & _read_files(connection, name):
         address = describe_address(connection.engine.url.render_as_string(hide_password=False))

@@ -13,15 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
+from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model
 from fixtures.command_line import run_job
 from fixtures.postgres import execute
 from fixtures.shop import Shop, make_image
+from jobs.database.engine import create_database_engine
+from jobs.database.erasure import REWRITTEN_TABLES, rewrite_tables
 from jobs.database.evaluations import NewEvaluation, Training, insert_evaluation, insert_training
+from jobs.database.job_progress import JobProgress, upsert_job_progress
 from jobs.embedding_map.draw import draw_map
 from jobs.erasure.forget import forget_images
-from jobs.errors import NotFoundError, RefusedError
+from jobs.errors import ConfigurationError, NotFoundError, RefusedError, RetryableError
 from jobs.ingest.ingest import ingest
 from jobs.ingest.plan import IngestOptions
 from jobs.retrain.evaluate.evaluation_record import (
@@ -222,3 +226,79 @@ def test_nothing_of_an_erased_image_is_left(tagging_shop: Shop) -> None:
     shop.put("p9_1.jpg", make_image(77))
     assert ingest(shop.connections, IngestOptions()).state == "succeeded"
     shop.assert_codes_are_current()
+
+
+@pytest.fixture
+def small_shop(shop: Shop) -> Shop:
+    """A shop with two tagged images of the product p, which are not in the bucket."""
+    with shop.connections.engine.begin() as connection:
+        space, classifier = open_live_space(connection, 4), promote_model(connection, "classifier")
+        vectors = [[1, 0, 0, 0], [0, 1, 0, 0]]
+        images = [NewImage("p", vector=vector, object_key=f"p_{n}.jpg") for n, vector in enumerate(vectors, start=1)]
+        add_images(connection, images, space, classifier)
+        # As if they were in the shop's bucket once.
+        connection.execute(
+            text("UPDATE catalog.images SET bucket = :bucket"), {"bucket": shop.connections.source.bucket}
+        )
+    return shop
+
+
+def test_an_image_is_erased_by_key_and_its_product_stays(small_shop: Shop) -> None:
+    report = forget_images(small_shop.connections, ["p_1.jpg"], rewrite=False)
+    assert (report.images, report.rows["images"], report.is_rewritten) == (1, 1, False)
+    assert small_shop.query("SELECT object_key FROM catalog.images JOIN catalog.products USING (product_id)") == [
+        ("p_2.jpg",)
+    ]
+    uri = f"s3://{small_shop.connections.source.bucket}/p_2.jpg"
+    assert forget_images(small_shop.connections, [uri], rewrite=False).rows["products"] == 1
+
+
+def test_a_running_job_and_a_wrong_name_are_refused(small_shop: Shop) -> None:
+    connections = small_shop.connections
+    with connections.engine.begin() as connection:
+        upsert_job_progress(connection, "night", "tag_shard[0]", JobProgress("tagging", 3, 6), 2.0)
+    with pytest.raises(RefusedError, match=r"tag_shard\[0\] of night is running .* pause the DAGs and wait"):
+        forget_images(connections, ["p"])
+    with pytest.raises(NotFoundError, match="no image or product 'q'"):
+        forget_images(connections, ["p", "q"])
+    assert small_shop.query("SELECT count(*) FROM catalog.images") == [(2,)]
+
+
+def test_rows_that_an_older_transaction_sees_are_rewritten_later(small_shop: Shop) -> None:
+    connections = small_shop.connections
+    with connections.engine.connect() as reader, reader.begin():
+        reader.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+        reader.execute(text("SELECT 1 FROM pg_class LIMIT 1"))
+        with pytest.raises(RetryableError, match=r"still visible to an older transaction .* run `catalog forget`"):
+            forget_images(connections, ["p"])
+    assert small_shop.query("SELECT count(*) FROM catalog.erasures WHERE rewritten_at IS NULL") == [(1,)]
+    # The name is gone, but the erasure is not finished.
+    report = forget_images(connections, ["p"])
+    assert (report.images, report.is_rewritten) == (0, True)
+
+
+def test_every_table_with_images_is_erased_and_rewritten(small_shop: Shop) -> None:
+    references = small_shop.query("""
+        SELECT DISTINCT conrelid::regclass::text FROM pg_constraint
+        WHERE confrelid IN ('catalog.images'::regclass, 'catalog.products'::regclass) AND conparentid = 0
+    """)
+    tables = {name.removeprefix("catalog.") for (name,) in references}
+    assert tables - set(REWRITTEN_TABLES) == set()
+
+
+def test_a_file_that_the_role_does_not_own_is_not_silently_kept(small_shop: Shop) -> None:
+    url = str(small_shop.connections.settings.locations.database_url)
+    execute(url, "CREATE ROLE catalog_member LOGIN PASSWORD 'x'")
+    try:
+        execute(
+            url,
+            "GRANT ALL ON SCHEMA catalog TO catalog_member",
+            "GRANT ALL ON ALL TABLES IN SCHEMA catalog TO catalog_member",
+        )
+        member = make_url(url).set(username="catalog_member", password="x").render_as_string(hide_password=False)
+        engine = create_database_engine(member)
+        with pytest.raises(ConfigurationError, match="cannot be rewritten, because the role owns neither"):
+            rewrite_tables(engine)
+        engine.dispose()
+    finally:
+        execute(url, "DROP OWNED BY catalog_member", "DROP ROLE catalog_member")
