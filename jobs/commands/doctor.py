@@ -11,10 +11,7 @@ app = typer.Typer()
 
 @app.command(epilog=give_examples("catalog doctor", "catalog doctor --json"))
 def doctor() -> None:
-    """Check settings, bucket, database, models, Airflow, query service, disk and clock, with one line for each.
-
-    The exit code is 0, or that of the first check that failed.
-    """
+    """Check the installation, one line for each part: settings, database, bucket, models, Airflow, machine."""
     results = examine_installation()
     print_table(results, Listing(("check", "state", "detail"), [(one.name, one.state, one.detail) for one in results]))
     raise typer.Exit(next((one.exit_code for one in results if one.exit_code), 0))

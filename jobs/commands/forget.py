@@ -7,7 +7,6 @@ import typer
 from jobs.commands.options import give_examples
 from jobs.commands.terminal import print_report
 from jobs.connections import connect
-from jobs.erasure.forget import forget_images
 from jobs.settings import load_settings
 
 app = typer.Typer()
@@ -32,5 +31,8 @@ def forget(
     ] = True,
 ) -> None:
     """Erase images and everything that was made from them. Delete their objects from the bucket first."""
+    # It imports torch with the code of trainings, whose folders it deletes.
+    from jobs.erasure.forget import forget_images
+
     with connect(load_settings()) as connections:
         print_report(forget_images(connections, names or [], rewrite=rewrite))

@@ -4,6 +4,7 @@ from jobs.connections import Connections
 from jobs.doctor.checks import Finding
 from jobs.errors import ConfigurationError, RetryableError
 from jobs.failures import ReadReason
+from jobs.storage.locations import S3Uri
 
 PROBE = "doctor/probe"
 _PROBE_CONTENT = b"written by `catalog doctor`; may be deleted"
@@ -17,7 +18,7 @@ def check_source(connections: Connections) -> Finding:
         return Finding(f"{source} is empty: upload images, or check CATALOG_SOURCE_URI", "warning")
     smallest = min(first, key=lambda item: item.size_bytes)
     limit = connections.settings.images.max_object_bytes
-    location = type(source)(source.bucket, smallest.key)
+    location = S3Uri(source.bucket, smallest.key)
     content = connections.store.read_unchanged(location, smallest.etag, limit, smallest.size_bytes)
     if content in (ReadReason.ACCESS_DENIED, ReadReason.REFUSED):
         raise ConfigurationError(f"{location} is listed, but cannot be read: allow the credentials to get objects")

@@ -40,14 +40,15 @@ finds no such object and counts the entry as reused."""
 
 @dataclass(frozen=True)
 class ErasureTarget:
-    """What to remove. ``contents`` and ``shared_contents`` are hexadecimal hashes.
+    """What to remove. ``contents`` are the hexadecimal hashes of the images' bytes.
 
-    ``shared_contents`` are bytes that also belong to another label, so only what names these products is removed.
+    ``kept_examples`` are those that another label needs, too. The rows of snapshots merge all labels of the same bytes,
+    so they are removed in any case.
     """
 
     images: tuple[CatalogImage, ...]
     contents: frozenset[str]
-    shared_contents: frozenset[str]
+    kept_examples: frozenset[str]
 
     @property
     def image_ids(self) -> set[int]:
@@ -56,10 +57,7 @@ class ErasureTarget:
 
     def is_erased(self, row: SnapshotRow) -> bool:
         """Return whether a row of a snapshot belongs to an image."""
-        products = {image.product_id for image in self.images}
-        return row.content_hash in self.contents or (
-            row.content_hash in self.shared_contents and row.group_name in products
-        )
+        return row.content_hash in self.contents
 
 
 def find_snapshots(connections: Connections, target: ErasureTarget, progress: Progress) -> list[str]:
@@ -124,7 +122,8 @@ class _Eraser:
 
     def delete_examples(self) -> int:
         """Delete the bytes of the images. Return the number of files."""
-        locations = [example_location(self._connections.artifacts, content) for content in self._target.contents]
+        contents = self._target.contents - self._target.kept_examples
+        locations = [example_location(self._connections.artifacts, content) for content in contents]
         existing = [location for location in locations if self._store.exists(location)]
         for location in existing:
             self._store.delete(location)
@@ -167,7 +166,7 @@ class _Eraser:
     def clean_evaluation(self, files: list[S3Uri]) -> int:
         """Remove the images from the lists and the page of an evaluation."""
         folder = S3Uri(files[0].bucket, files[0].key.rpartition("/")[0])
-        contents = self._target.contents | self._target.shared_contents
+        contents = self._target.contents
         flips = decode_flips(self._store.read_if_present(folder / FLIPS_FILE) or b"[]")
         suspects = decode_label_suspects(self._store.read_if_present(folder / LABEL_AUDIT_FILE) or b"[]")
         kept_flips = [flip for flip in flips if flip.image_id not in self._target.image_ids]

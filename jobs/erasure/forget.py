@@ -118,9 +118,10 @@ def _erase(connections: Connections, images: Sequence[CatalogImage], progress: P
         _require_no_jobs(connection)
         contents = find_contents(connection, images)
         shared = find_shared_contents(connection, images, sorted(contents))
-        labeled = {one.content_hash for one in shared if one.is_example}
         target = ErasureTarget(
-            tuple(images), frozenset(one.hex() for one in contents - labeled), frozenset(one.hex() for one in labeled)
+            tuple(images),
+            contents=frozenset(content.hex() for content in contents),
+            kept_examples=frozenset(one.content_hash.hex() for one in shared if one.is_example),
         )
         snapshots = find_snapshots(connections, target, progress)
         erasure_id = start_erasure(connection, images, snapshots)
