@@ -93,6 +93,14 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Setup": {
         "migrate": ("setup", "Create or upgrade the schema in CATALOG_DATABASE_URL."),
         "create-buckets": ("setup", "Create the buckets of the source and the artifacts if they are missing."),
+        "doctor": (
+            "doctor",
+            "Check the installation, one line for each part: settings, database, bucket, models, Airflow, machine.",
+        ),
+        "forget": (
+            "forget",
+            "Erase images and everything that was made from them. Delete their objects from the bucket first.",
+        ),
         "settings": ("settings", "Print every setting with its default, as a .env file."),
     },
 }

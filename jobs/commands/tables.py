@@ -31,6 +31,8 @@ LABELS = {
 STATE_STYLES = {
     "succeeded": "green",
     "passed": "green",
+    "ok": "green",
+    "warning": "yellow",
     "running": "cyan",
     "failed": "red",
     "skipped": "dim",

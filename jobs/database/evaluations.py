@@ -76,6 +76,12 @@ def read_latest_evaluation(connection: Connection, run_id: str, kind: ModelKind)
     return read_record(connection.execute(statement, {"run": run_id, "kind": kind}), Evaluation)
 
 
+def find_evaluation_in(connection: Connection, artifact_uri: str) -> Evaluation | None:
+    """Return the evaluation whose files are in a folder, or None if it was killed before it was stored."""
+    statement = text("SELECT * FROM catalog.evaluations WHERE artifact_uri = :uri")
+    return read_record(connection.execute(statement, {"uri": artifact_uri}), Evaluation)
+
+
 def list_run_evaluations(connection: Connection, run_id: str) -> tuple[Evaluation, ...]:
     """Return the latest evaluation of each kind in a run."""
     statement = text("""

@@ -57,7 +57,8 @@ def migrate(database_url: str, sql_folder: Path = SQL_FOLDER) -> MigrationReport
             with guard.begin():
                 guard.execute(text("SELECT pg_advisory_lock(:key)"), {"key": UPGRADE_LOCK})
             version = _require_pgvector(guard)
-            _require_rights(guard)
+            with guard.begin():
+                require_rights(guard)
             applied = _apply_migrations(guard, sql_folder / "migrations")
             views, functions = order_views(sql_folder / "views"), sorted(sql_folder.glob("functions/*.sql"))
             _redefine(guard, views, functions)
@@ -90,31 +91,35 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 def _require_pgvector(connection: Connection) -> str:
     with connection.begin():
-        installed = connection.scalar(text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
-        available = connection.scalar(text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"))
+        installed, available = read_pgvector_versions(connection)
     return check_pgvector_version(installed, available)
 
 
-def _require_rights(connection: Connection) -> None:
+def read_pgvector_versions(connection: Connection) -> tuple[str | None, str | None]:
+    """Return the version of pgvector in the database, and the one that its server would install."""
+    installed = connection.scalar(text("SELECT extversion FROM pg_extension WHERE extname = 'vector'"))
+    available = connection.scalar(text("SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"))
+    return installed, available
+
+
+def require_rights(connection: Connection) -> None:
     """Check two privileges. Without them, later errors would be unclear.
 
     Raises:
         ConfigurationError: the role may not create the schema, or may not use the schema of pgvector.
     """
-    with connection.begin():
-        role, may_create, vector_schema = connection.execute(
-            text("""
-                SELECT
-                    quote_ident(current_user),
-                    to_regnamespace('catalog') IS NOT NULL
-                    OR has_database_privilege(current_database(), 'CREATE'),
-                    (
-                        SELECT quote_ident(n.nspname)
-                        FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-                        WHERE e.extname = 'vector' AND NOT has_schema_privilege(n.oid, 'USAGE')
-                    )
-            """)
-        ).one()
+    role, may_create, vector_schema = connection.execute(
+        text("""
+            SELECT
+                quote_ident(current_user),
+                to_regnamespace('catalog') IS NOT NULL OR has_database_privilege(current_database(), 'CREATE'),
+                (
+                    SELECT quote_ident(n.nspname)
+                    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                    WHERE e.extname = 'vector' AND NOT has_schema_privilege(n.oid, 'USAGE')
+                )
+        """)
+    ).one()
     if vector_schema:
         raise ConfigurationError(
             f"role {role} may not use pgvector: GRANT USAGE ON SCHEMA {vector_schema} TO {role} in this database"
@@ -127,26 +132,47 @@ def _require_rights(connection: Connection) -> None:
 
 
 def _apply_migrations(connection: Connection, folder: Path) -> tuple[str, ...]:
-    files = {file.stem: file for file in sorted(folder.glob("*.sql"))}
     with connection.begin():
-        # The first migration creates the table.
-        exists = connection.scalar(text("SELECT to_regclass('catalog.migrations') IS NOT NULL"))
-        if not exists and connection.scalar(text("SELECT to_regclass('catalog.images') IS NOT NULL")):
-            raise ConfigurationError(
-                "the schema catalog was created by a development version. Drop it (`make reset` on the local stack)"
-            )
-        applied = set(connection.scalars(text("SELECT name FROM catalog.migrations"))) if exists else set()
-    if applied - files.keys():
-        raise ConfigurationError(
-            "a newer version of the catalog tagger has upgraded this database: install that version"
-        )
-    due = [name for name in files if name not in applied]
+        due = find_due_migrations(connection, folder)
     for name in due:
         # One transaction per migration, so an upgrade after a kill continues with the first one that is not recorded.
         with connection.begin():
-            _execute_files(connection, [files[name]])
+            _execute_files(connection, [folder / f"{name}.sql"])
             connection.execute(text("INSERT INTO catalog.migrations (name) VALUES (:name)"), {"name": name})
     return tuple(due)
+
+
+def find_due_migrations(connection: Connection, folder: Path = SQL_FOLDER / "migrations") -> list[str]:
+    """Return the names of the migrations that the database does not have yet, in their order.
+
+    Raises:
+        ConfigurationError: a development version created the schema, or a newer version has upgraded it.
+    """
+    names = [file.stem for file in sorted(folder.glob("*.sql"))]
+    # The first migration creates the table.
+    exists = connection.scalar(text("SELECT to_regclass('catalog.migrations') IS NOT NULL"))
+    if not exists and connection.scalar(text("SELECT to_regclass('catalog.images') IS NOT NULL")):
+        raise ConfigurationError(
+            "the schema catalog was created by a development version. Drop it (`make reset` on the local stack)"
+        )
+    applied = set(connection.scalars(text("SELECT name FROM catalog.migrations"))) if exists else set()
+    if not applied.issubset(names):
+        raise ConfigurationError(
+            "a newer version of the catalog tagger has upgraded this database: install that version"
+        )
+    return [name for name in names if name not in applied]
+
+
+def find_missing_definitions(connection: Connection) -> list[str]:
+    """Return the views and functions of this version that the database does not have."""
+    statement = text("""
+        SELECT name FROM unnest(CAST(:names AS text[])) AS name
+        WHERE NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = to_regnamespace('catalog') AND relname = name)
+          AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('catalog') AND proname = name)
+        ORDER BY name
+    """)
+    files = [*SQL_FOLDER.glob("views/*.sql"), *SQL_FOLDER.glob("functions/*.sql")]
+    return list(connection.execute(statement, {"names": [file.stem for file in files]}).scalars())
 
 
 def _redefine(connection: Connection, views: list[Path], functions: list[Path]) -> None:

@@ -282,6 +282,11 @@ def _is_healthy(port: int, component: str, process: psutil.Process) -> bool:
     return health["status"] == "healthy" and is_current
 
 
+def has_airflow(folder: Path) -> bool:
+    """Return whether the stack in ``folder`` has ever started Airflow."""
+    return (_locate_home(folder) / "airflow.cfg").is_file()
+
+
 def locate_task_logs(folder: Path) -> Path:
     """Return the folder of Airflow's task logs."""
     return _locate_home(folder) / "logs"

@@ -59,6 +59,15 @@ def _upload(store: ObjectStore, folder: Path, location: S3Uri) -> None:
     store.write(location / FILE_LIST, "\n".join(names).encode())
 
 
+def find_missing_files(store: ObjectStore, artifact_uri: str) -> list[str]:
+    """Return the names of the files of a checkpoint or build that are not in the bucket. Do not read the others."""
+    location = S3Uri.parse(artifact_uri)
+    listed = {item.key for page in store.list_pages(location.as_folder()) for item in page}
+    content = store.read_if_present(location / FILE_LIST)
+    names = [FILE_LIST] if content is None else content.decode().splitlines()
+    return [name for name in names if (location / name).key not in listed]
+
+
 def fetch_checkpoint(store: ObjectStore, version: ModelVersion, cache: Path) -> Path:
     """Return the local folder of a registered checkpoint, as `fetch_artifact` does."""
     name = f"{version.kind} {version.model_version_id}"

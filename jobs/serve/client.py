@@ -45,11 +45,21 @@ class Classification:
     top_3: tuple[RankedCategory, ...]
 
 
+@dataclass(frozen=True)
+class ServedVersions:
+    """The versions that the service has loaded, and what is wrong with newer ones. A catalog may have no classifier."""
+
+    classifier: int | None
+    encoder: int | None
+    trouble: str = ""
+
+
 TIMEOUT_SECONDS = 15.0
 """Longer than the service's own deadline, because the service's error message is more specific."""
 
 _EMBEDDED = TypeAdapter(EmbeddedQuery)
 _REFUSAL = TypeAdapter(Refusal)
+_HEALTH = TypeAdapter(ServedVersions)
 _CLASSIFIED = TypeAdapter(Classification)
 Result = TypeVar("Result")
 
@@ -108,9 +118,16 @@ class QueryClient:
         """Classify an image with the live classifier."""
         return self._post("/classify", _CLASSIFIED, content=content)
 
+    def read_health(self) -> ServedVersions:
+        """Return what the service has loaded. It needs no token."""
+        return self._send("GET", "/health", _HEALTH)
+
     def _post(self, path: str, form: TypeAdapter[Result], **body: Any) -> Result:
+        return self._send("POST", path, form, **body)
+
+    def _send(self, method: str, path: str, form: TypeAdapter[Result], **body: Any) -> Result:
         try:
-            response = self._http.post(path, **body)
+            response = self._http.request(method, path, **body)
         except httpx.TimeoutException:
             raise RetryableError(f"the query service at {self._url} did not respond in time: try again") from None
         except httpx.TransportError:

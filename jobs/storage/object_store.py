@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,13 @@ class ObjectStore:
                 raise
         return {**found, **item, "Size": found.get("ContentLength", 0)}
 
+    def read_clock(self, location: S3Uri) -> datetime | None:
+        """Return the time of the endpoint, to the second, or None if it does not send it. Errors as in `list_pages`."""
+        with self._translate_errors(location):
+            page = self._client.list_objects_v2(Bucket=location.bucket, Prefix=location.key, MaxKeys=1)
+        sent_at = page["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(sent_at) if sent_at else None
+
     def read_unchanged(
         self, location: S3Uri, etag: str, max_bytes: int, size_bytes: int | None = None
     ) -> bytes | ReadReason:
@@ -285,6 +293,16 @@ class ObjectStore:
         """Write an object, replacing an existing one. Errors are those of `read`."""
         with self._translate_errors(location):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=content)
+
+    def delete(self, location: S3Uri) -> None:
+        """Delete an object. It may be gone already. Errors are those of `read`."""
+        with self._translate_errors(location):
+            self._client.delete_object(Bucket=location.bucket, Key=location.key)
+
+    def exists(self, location: S3Uri) -> bool:
+        """Return whether the bucket lists an object. Errors are those of `list_pages`."""
+        # A listing needs no right that a run does not need, and the key itself comes first in its order.
+        return any(item.key == location.key for item in next(self.list_pages(location)))
 
     def upload(self, path: Path, location: S3Uri) -> None:
         """Upload a file, in parts if it is large. Errors are those of `read`."""

@@ -764,3 +764,22 @@ BEGIN
 END $$;
 CREATE TRIGGER switches_are_changes AFTER INSERT ON catalog.switches
     FOR EACH ROW EXECUTE FUNCTION catalog.append_switch();
+
+-- Erasure -------------------------------------------------------------------------------------------------------
+
+-- Without keys and hashes: the record must not contain what was erased.
+CREATE TABLE catalog.erasures (
+    erasure_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    image_ids    bigint[] NOT NULL,
+    snapshots    text[] NOT NULL,
+    started_at   timestamptz NOT NULL DEFAULT now(),
+    erased_at    timestamptz,
+    rewritten_at timestamptz
+);
+COMMENT ON TABLE catalog.erasures IS
+    'What `catalog forget` erased, by ids of images that exist nowhere else';
+COMMENT ON COLUMN catalog.erasures.snapshots IS 'Snapshots that contained the images';
+COMMENT ON COLUMN catalog.erasures.erased_at IS
+    'When the rows of the images were deleted, after all files in the artifacts; null before, and after a kill';
+COMMENT ON COLUMN catalog.erasures.rewritten_at IS
+    'When the files of the tables were rewritten without the bytes of the deleted rows; null before';

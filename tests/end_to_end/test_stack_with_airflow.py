@@ -2,6 +2,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx
 import psutil
@@ -9,13 +10,14 @@ import pytest
 
 from demo.airflow_client import AirflowClient
 from fixtures.stack_access import find_listening_addresses, find_readable_files, read_environment, read_pids
-from jobs.errors import PermanentError
+from jobs.doctor.airflow_checks import AirflowExamination, find_airflow
+from jobs.errors import PermanentError, RetryableError
 from jobs.local.airflow_services import GPU_POOL
 from jobs.local.ports import WantedPorts, is_port_open
 from jobs.local.services import find_stack_processes, identify_stack, is_alive
 from jobs.local.stack import StackStatus, stop_stack
 from jobs.settings import LOCATIONS, PROJECT_ROOT
-from tests.end_to_end.live_stack import PATIENCE_SECONDS, POOL_SLOTS, StackHome, wait_until
+from tests.end_to_end.live_stack import PATIENCE_SECONDS, POOL_SLOTS, PROJECT_DAGS, StackHome, wait_until
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
@@ -109,6 +111,27 @@ def test_dag_that_cannot_be_loaded_is_reported(client: AirflowClient) -> None:
 
     with pytest.raises(PermanentError, match=r"no DAG broken(?s:.*)broken\.py: ValueError: no DAG here"):
         client.wait_for_dag("broken", 0)
+
+
+def test_the_doctor_reads_the_state_of_airflow(airflow_stack: StackStatus, client: AirflowClient) -> None:
+    wait_until(lambda: client.read_import_errors() != {} and all(map(client.has_dag, PROJECT_DAGS)))
+    examination = AirflowExamination(find_airflow(1, airflow_stack.folder))
+
+    assert examination.check_airflow().sentence.endswith("all servers are running")
+    with pytest.raises(PermanentError, match=r"^broken\.py: ValueError: no DAG here$"):
+        examination.check_dags()
+    assert f"{GPU_POOL} has {POOL_SLOTS} slots" in examination.check_pool().sentence
+
+
+def test_the_doctor_notices_that_airflow_does_not_run(airflow_stack: StackStatus) -> None:
+    located = find_airflow(1, airflow_stack.folder)
+    assert located is not None
+    lost = {**located.environment, "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "postgresql+psycopg2://nobody@127.0.0.1:1/no"}
+    with pytest.raises(PermanentError, match=r"the state of Airflow cannot be read: .*OperationalError"):
+        AirflowExamination(replace(located, environment=lost)).check_airflow()
+    away = {**located.environment, "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/"}
+    with pytest.raises(RetryableError, match=r"API server does not respond at http://127\.0\.0\.1:1/"):
+        AirflowExamination(replace(located, environment=away)).check_airflow()
 
 
 def test_second_start_keeps_running_servers(airflow_stack: StackStatus, stack_home: StackHome) -> None:

@@ -147,7 +147,7 @@ def _measure_difference(
 ) -> float | None:
     """Return the largest absolute difference of any output, or NaN if an output is NaN."""
     rows = [row for row in snapshot.rows if row.content_hash in reference.outputs]
-    if len(rows) < len(reference.outputs):
+    if not rows or len(rows) + len(snapshot.erased) < len(reference.outputs):
         errors.append(f"{REFERENCE_FILE} contains images that are not in the snapshot")
         return None
     differences = []

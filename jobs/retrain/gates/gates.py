@@ -110,7 +110,7 @@ def decide_gates(connections: Connections, run_id: str, kind: ModelKind, policy:
                 f"{name_evaluated_runs(connection, run_id, kind)}"
             )
         decisions = decide_all(evaluation, bool(sample_live_tags(connection, size=1)), policy)
-        contents = _read_page_contents(connection, connections.store, evaluation, decisions)
+        contents = read_page_contents(connection, connections.store, evaluation, decisions)
     page = S3Uri.parse(evaluation.artifact_uri) / PAGE_FILE
     content = render_page(contents).encode()
     # The page is stored before the decisions, so decisions always have a page.
@@ -176,9 +176,14 @@ def require_passed_gates(connection: Connection, evaluation: Evaluation) -> None
         raise RefusedError(f"{where} did not pass its gates: {'; '.join(refusals)}")
 
 
-def _read_page_contents(
+def read_page_contents(
     connection: Connection, store: ObjectStore, evaluation: Evaluation, decisions: Sequence[GateDecision]
 ) -> PageContents:
+    """Read everything that the page of an evaluation shows.
+
+    Raises:
+        PermanentError: a file of the evaluation is damaged.
+    """
     metrics, _ = read_metrics(evaluation)
     candidate = read_model_version(connection, evaluation.candidate_version_id)
     folder = S3Uri.parse(evaluation.artifact_uri)

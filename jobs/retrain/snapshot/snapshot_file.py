@@ -1,9 +1,12 @@
-"""Write and read snapshots as Parquet files. A snapshot is named by the hash of its rows."""
+"""Write and read snapshots as Parquet files. A snapshot is named by the hash of the hashes of its rows.
+
+If an image is erased, only the hash of its row stays, so the name still proves that the other rows are unchanged.
+"""
 
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -21,6 +24,8 @@ COLUMNS: "list[pa.Field[Any]]" = [
     for name in ("content_hash", "perceptual_hash", "category", "full_text", "group_name", "split")
 ]
 SCHEMA = pa.schema(COLUMNS)
+ERASED_KEY = b"erased_rows"
+"""The key of the hashes of erased rows in the metadata of the file."""
 
 
 @dataclass(frozen=True, order=True)
@@ -41,10 +46,11 @@ class SnapshotRow:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A labeled data set. ``rows`` are sorted by content hash."""
+    """A labeled data set. ``rows`` are sorted by content hash. ``erased`` are the hashes of rows that were erased."""
 
     snapshot_id: str
     rows: tuple[SnapshotRow, ...]
+    erased: tuple[str, ...] = ()
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -56,20 +62,28 @@ class Snapshot:
         return tuple(row for row in self.rows if row.split == split)
 
 
-def make_snapshot(rows: Sequence[SnapshotRow]) -> Snapshot:
-    """Sort the rows and name the snapshot by their sha256. The order of ``rows`` does not matter."""
-    ordered = tuple(sorted(rows))
-    digest = hashlib.sha256()
-    for row in ordered:
-        digest.update(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True).encode() + b"\n")
-    return Snapshot(digest.hexdigest(), ordered)
+def make_snapshot(rows: Sequence[SnapshotRow], erased: Sequence[str] = ()) -> Snapshot:
+    """Sort the rows and name the snapshot by the hashes of all its rows. The order of ``rows`` does not matter."""
+    digests = sorted([*map(_hash_row, rows), *erased])
+    return Snapshot(hashlib.sha256("\n".join(digests).encode()).hexdigest(), tuple(sorted(rows)), tuple(erased))
+
+
+def _hash_row(row: SnapshotRow) -> str:
+    return hashlib.sha256(json.dumps(asdict(row), ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def erase_rows(snapshot: Snapshot, is_erased: Callable[[SnapshotRow], bool]) -> Snapshot:
+    """Return the snapshot, under the same name, with only the hashes of the erased rows."""
+    erased = [_hash_row(row) for row in snapshot.rows if is_erased(row)]
+    return make_snapshot([row for row in snapshot.rows if not is_erased(row)], [*snapshot.erased, *erased])
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     """Encode a snapshot as Parquet."""
     columns = {name: [getattr(row, name) for row in snapshot.rows] for name in SCHEMA.names}
+    schema = SCHEMA.with_metadata({ERASED_KEY: json.dumps(snapshot.erased)})
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
     return buffer.getvalue()
 
 
@@ -84,7 +98,8 @@ def load_snapshot(store: ObjectStore, artifacts: S3Uri, snapshot_id: str) -> Sna
         table = pq.read_table(io.BytesIO(store.read(location)))
     except pa.ArrowInvalid as error:
         raise PermanentError(f"{location} is not a Parquet file ({error}). Take a new snapshot") from None
-    snapshot = make_snapshot([SnapshotRow(**row) for row in table.to_pylist()])
+    erased = json.loads((table.schema.metadata or {}).get(ERASED_KEY, b"[]"))
+    snapshot = make_snapshot([SnapshotRow(**row) for row in table.to_pylist()], erased)
     if snapshot.snapshot_id != snapshot_id:
         raise PermanentError(
             f"{location} was modified: the hash of its rows differs from its name. Take a new snapshot"

@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 SETTINGS_FILE = "training/settings.json"
 POLL_SECONDS = 1.0
+TRAININGS = "trainings"
+"""The folder of unfinished trainings in the model cache."""
 ABANDONED_DAYS = 15
 
 
@@ -118,7 +120,7 @@ def _wait_for_report(connections: Connections, run_id: str, kind: ModelKind) -> 
 
 def _choose_folder(connections: Connections, run_id: str, kind: ModelKind) -> Path:
     name = hashlib.sha256(f"{run_id}\0{kind}".encode()).hexdigest()[:32]
-    return connections.settings.locations.model_cache / "trainings" / name
+    return connections.settings.locations.model_cache / TRAININGS / name
 
 
 @contextmanager
@@ -139,14 +141,25 @@ def _hold_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _delete_abandoned(trainings: Path) -> None:
-    """Delete the images and checkpoints of runs that failed and were not resumed."""
-    oldest = time.time() - ABANDONED_DAYS * 24 * 3600
+def delete_interrupted(cache: Path) -> int:
+    """Delete the images and checkpoints of all trainings on this machine that do not run. Return how many.
+
+    They start from the beginning if they are resumed.
+    """
+    return _delete_abandoned(cache / TRAININGS, days=0) if (cache / TRAININGS).is_dir() else 0
+
+
+def _delete_abandoned(trainings: Path, days: float = ABANDONED_DAYS) -> int:
+    """Delete the images and checkpoints of runs that failed and were not resumed. Return how many."""
+    oldest = time.time() - days * 24 * 3600
+    deleted = 0
     for folder in trainings.iterdir():
         with suppress(FileNotFoundError, RetryableError):
             if is_first_process() and folder.stat().st_mtime < oldest:
                 with _hold_folder(folder):
                     shutil.rmtree(folder)
+                    deleted += 1
+    return deleted
 
 
 @contextmanager

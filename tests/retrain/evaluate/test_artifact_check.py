@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fixtures.shop import CATEGORIES, Shop, TinyModels
 from jobs.database.model_builds import list_builds
 from jobs.database.model_versions import ModelVersion
 from jobs.retrain.evaluate.artifact_check import ArtifactInspection, inspect_artifact
+from jobs.retrain.snapshot.snapshot_file import erase_rows
 from jobs.retrain.snapshot.snapshot_images import SnapshotImages
 from jobs.storage.locations import S3Uri
 
@@ -54,6 +56,18 @@ def test_accepts_the_trained_checkpoint(
     assert (check.is_checksum_right, check.has_labels, check.has_preprocessing) == (True, True, True)
     assert check.largest_difference == pytest.approx(0, abs=TOLERANCE)
     assert check.error is None
+
+
+def test_a_reference_image_that_was_erased_is_left_out(
+    stocked_shop: Shop, labeled: LabeledSet, checkpoint: Path, tmp_path: Path
+) -> None:
+    version = register(stocked_shop, labeled, checkpoint)
+    erased = labeled.snapshot.part("validation")[0]
+    rest = replace(labeled, snapshot=erase_rows(labeled.snapshot, lambda row: row == erased))
+    assert rest.snapshot.snapshot_id == labeled.snapshot.snapshot_id
+    check = inspect(stocked_shop, rest, version, tmp_path).check
+    assert check.error is None
+    assert check.largest_difference == pytest.approx(0, abs=TOLERANCE)
 
 
 def test_compares_vectors_of_an_encoder(

@@ -1,0 +1,1 @@
+"""Erase images: everything that the catalog, the artifacts and the caches hold of them."""
