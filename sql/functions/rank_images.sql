@@ -1,6 +1,6 @@
 -- Every search ends here. The HNSW index knows nothing of categories, so it is used only without one. In a large category
 -- the images with the nearest codes are compared, in a small one all. All are compared, too, if index or codes find fewer
--- than k.
+-- than k. But no search compares all images of a catalog that is so large that its index is binary.
 CREATE OR REPLACE FUNCTION catalog.rank_images(
     query_vector halfvec, space_id integer, k bigint, category text, by_product boolean, excluded_image_id bigint
 ) RETURNS TABLE (image_id bigint, similarity real)
@@ -24,7 +24,7 @@ BEGIN
             catalog.images_by_code(query_vector, space_id, category, by_product, near)
         ) n;
     END IF;
-    IF cardinality(image_ids) = k THEN
+    IF cardinality(image_ids) = k OR category IS NULL AND catalog.has_binary_index(space_id) THEN
         RETURN QUERY SELECT * FROM unnest(image_ids, similarities);
         RETURN;
     END IF;
