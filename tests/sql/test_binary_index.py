@@ -30,11 +30,6 @@ class BinaryCatalog:
         """Return the ids of all images, nearest first, by comparing with each."""
         return [int(self.image_ids[place]) for place in np.argsort(-(self.vectors @ vector), kind="stable")]
 
-    def count_scans(self) -> int:
-        """Return how many scans of the index this transaction has begun."""
-        statement = text("SELECT idx_scan FROM pg_stat_xact_all_tables WHERE relname = :table")
-        return self.connection.execute(statement, {"table": self.space.partition}).scalar_one()
-
 
 @pytest.fixture(scope="module")
 def filled_catalog(postgres_server: str, template_database: str) -> Iterator[BinaryCatalog]:
