@@ -86,7 +86,7 @@ def main() -> None:
         row = measure_catalog(stack, group, arguments.images, arguments.queries)
     limit = f"{arguments.memory_gb:g} GB with its page cache, by a control group" if group else "not limited"
     publish(
-        "Search in ten million images",
+        f"Search in {arguments.images:,} images",
         f"recall@{K} and p50, p95 in ms of {arguments.queries} queries on one connection, against an exact comparison. "
         f"The vectors are generated, {IMAGES_PER_PRODUCT} images per product, 512 dimensions, under a binary index; "
         f"Postgres with pgvector as the local stack runs it. Its memory is {limit}. Distant texts have a cosine "

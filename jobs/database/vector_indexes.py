@@ -33,7 +33,7 @@ class IndexForm:
 VECTOR_INDEX = IndexForm("(embedding::halfvec({dimensions})) halfvec_cosine_ops", 16, 64, 1000, 2)
 """An index of the vectors. A build needs 716 bytes per row in addition to the vector, measured, plus a margin."""
 
-BINARY_INDEX = IndexForm("(binary_quantize(embedding)::bit({dimensions})) bit_hamming_ops", 8, 64, 500, 1 / 8)
+BINARY_INDEX = IndexForm("(binary_quantize(embedding)::bit({dimensions})) bit_hamming_ops", 8, 100, 500, 1 / 8)
 """An index of the signs of the vectors. A build needs 460 bytes per row in addition to the signs, measured."""
 
 

@@ -7,8 +7,8 @@ CREATE OR REPLACE FUNCTION catalog.rank_images(
 LANGUAGE plpgsql STABLE ROWS 10 AS $$
 DECLARE
     few constant integer := 5000;
-    -- Contains at least 97 % of the true neighbors among 100,000 codes: docs/decisions/categories.md.
-    near constant bigint := greatest(1500, 20 * k);
+    many constant integer := 200000;
+    near bigint;
     candidates bigint[];
     image_ids bigint[];
     similarities real[];
@@ -18,10 +18,12 @@ BEGIN
         SELECT array_agg(n.image_id), array_agg(n.similarity) INTO image_ids, similarities
         FROM catalog.images_by_index(query_vector, space_id, k, excluded_image_id) n;
     ELSIF catalog.is_large_category(space_id, category, by_product, few) THEN
+        -- Contain at least 97 % of the ten true neighbors among 100,000 and a million codes: docs/decisions/categories.md.
+        near := CASE WHEN catalog.is_large_category(space_id, category, by_product, many) THEN 4000 ELSE 1500 END;
         SELECT array_agg(n.image_id), array_agg(n.similarity) INTO image_ids, similarities
         FROM catalog.compare_images(
             query_vector, space_id, k, category, by_product, excluded_image_id,
-            catalog.images_by_code(query_vector, space_id, category, by_product, near)
+            catalog.images_by_code(query_vector, space_id, category, by_product, greatest(near, 20 * k))
         ) n;
     END IF;
     IF cardinality(image_ids) = k OR category IS NULL AND catalog.has_binary_index(space_id) THEN

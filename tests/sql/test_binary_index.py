@@ -11,10 +11,11 @@ from fixtures.catalog_rows import NewImage, add_images, delete_images, open_live
 from fixtures.postgres import create_database
 from jobs.database import vector_indexes
 from jobs.database.engine import create_database_engine
+from jobs.database.migrations import SQL_FOLDER
 from jobs.database.spaces import EmbeddingSpace, find_neighbors, read_live_space
 from tests.sql.questions import find_nearest
 
-IMAGES, DIMENSIONS = 3000, 64
+IMAGES, DIMENSIONS = 2000, 64
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class BinaryCatalog:
     def rank(self, vector: np.ndarray) -> list[int]:
         """Return the ids of all images, nearest first, by comparing with each."""
         return [int(self.image_ids[place]) for place in np.argsort(-(self.vectors @ vector), kind="stable")]
+
+    def count_scans(self) -> int:
+        """Return how many scans of the index this transaction has begun."""
+        statement = text("SELECT pg_stat_get_xact_numscans(CAST(:index AS regclass))")
+        return int(self.connection.scalar(statement, {"index": f"catalog.{self.space.index}"}) or 0)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +69,57 @@ def find(catalog: BinaryCatalog, vector: np.ndarray, k: int) -> list[int]:
 
 def test_nearly_all_true_neighbors_are_found_and_ranked_by_their_vectors(catalog: BinaryCatalog) -> None:
     found = 0
-    for query in unit_vectors(20, DIMENSIONS, clusters=30, seed=4):
+    noise = np.random.default_rng(4).normal(scale=0.05, size=(20, DIMENSIONS))
+    queries = catalog.vectors[::100] + noise
+    for query in queries / np.linalg.norm(queries, axis=1, keepdims=True):
         rows = find_nearest(catalog.connection, query, catalog.space.space_id, 10, None)
         exact = [float(catalog.vectors[np.flatnonzero(catalog.image_ids == row.image_id)[0]] @ query) for row in rows]
         assert [row.similarity for row in rows] == pytest.approx(exact, abs=0.01)
         assert exact == pytest.approx(sorted(exact, reverse=True), abs=0.01)
         found += len({row.image_id for row in rows} & set(catalog.rank(query)[:10]))
     assert found / 200 > 0.95
+
+
+def test_a_query_far_from_all_images_adds_candidates(catalog: BinaryCatalog) -> None:
+    """The signs say little about the order of images that are all far away."""
+    random = np.random.default_rng(5)
+    found, first_candidates = 0, 0
+    for query in random.normal(size=(20, DIMENSIONS)):
+        nearest = set(catalog.rank(query)[:10])
+        signs = ((catalog.vectors > 0) != (query > 0)).sum(1)
+        first_candidates += len(set(catalog.image_ids[np.argsort(signs)[:400]].tolist()) & nearest)
+        found += len(set(find(catalog, query, 10)) & nearest)
+    assert first_candidates / 200 < 0.9
+    assert found / 200 > 0.95
+
+
+def test_deleted_images_make_no_result_shorter(catalog: BinaryCatalog) -> None:
+    query = catalog.vectors[0]
+    nearest = catalog.rank(query)
+    delete_images(catalog.connection, nearest[:1000])
+    found = find(catalog, query, 10)
+    assert len(found) == 10
+    # A graph may not lead to every image.
+    assert len(set(found) & set(nearest[1000:1010])) >= 8
+
+
+def test_nearly_all_images_are_results_if_as_many_are_requested(catalog: BinaryCatalog) -> None:
+    assert len(set(find(catalog, catalog.vectors[0], IMAGES + 1))) > 0.95 * IMAGES
+
+
+def test_no_search_compares_all_images(catalog: BinaryCatalog) -> None:
+    """Rather a short result. A comparison would read all vectors, and takes minutes at ten million."""
+    definition = (SQL_FOLDER / "functions" / "images_by_binary_index.sql").read_text()
+    assert "max_scan_tuples = 20000" in definition
+    limited = definition.replace("max_scan_tuples = 20000", "max_scan_tuples = 1")
+    catalog.connection.exec_driver_sql(limited, execution_options={"no_parameters": True})
+    assert 0 < len(find(catalog, catalog.vectors[0], IMAGES)) < 0.8 * IMAGES
+
+
+def test_neighbors_of_an_image_come_from_the_index(catalog: BinaryCatalog) -> None:
+    image_id, vector = int(catalog.image_ids[7]), catalog.vectors[7]
+    before = catalog.count_scans()
+    found = find_neighbors(catalog.connection, catalog.space, image_id, 10)
+    assert catalog.count_scans() > before
+    assert found == [one for one in catalog.rank(vector) if one in found]
+    assert len(set(found) & set(catalog.rank(vector)[1:11])) >= 8
