@@ -3,7 +3,7 @@
     python -m benchmarks.search.large_catalog
     python -m benchmarks.search.large_catalog --images 1000000 --memory-gb 1
 
-Needs 60 GB of disk in the temporary folder for ten million images, and takes hours. The vectors are generated in parts
+Needs 40 GB of disk in the temporary folder for ten million images, and takes hours. The vectors are generated in parts
 and are never all in memory. The space always gets a binary index, whatever its size. As root, a control group limits
 the memory of Postgres, page cache included. Otherwise, the machine's memory is the limit. "Cold" means right after a
 restart, with nothing of the database in memory.
