@@ -19,6 +19,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 from catalog_airflow.defaults import DEFAULT_ARGS
 from catalog_airflow.operators import JobOperator
+from catalog_airflow.placement import place
 
 with DAG(
     dag_id="catalog_deliver",
@@ -27,7 +28,7 @@ with DAG(
     schedule="0 * * * *",
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | place("plan"),
     tags=["catalog"],
 ):
     JobOperator(

@@ -20,6 +20,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, TriggerRule
 from catalog_airflow.defaults import DEFAULT_ARGS
 from catalog_airflow.operators import JobOperator
+from catalog_airflow.placement import place
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 
@@ -31,7 +32,7 @@ with DAG(
     schedule="0 5 * * *",
     catchup=False,
     max_active_runs=1,
-    default_args=DEFAULT_ARGS,
+    default_args=DEFAULT_ARGS | place("plan"),
     tags=["catalog"],
 ):
     check_recall = JobOperator(task_id="check_recall", command="check-recall", options=RUN)

@@ -54,6 +54,18 @@ class GeneratedCatalog:
 
 
 @dataclass(frozen=True)
+class CatalogPlan:
+    """A catalog whose vectors are not drawn yet, because they may not fit into memory. See `draw_vectors`."""
+
+    categories: np.ndarray
+    names: tuple[str, ...]
+    styles: np.ndarray
+    style_centers: np.ndarray
+    spread: np.ndarray
+    random: np.random.Generator
+
+
+@dataclass(frozen=True)
 class Loaded:
     """The time and size of filling a space, indexing it, adding the images of a night, and computing all codes."""
 
@@ -70,6 +82,17 @@ class Loaded:
 
 def make_catalog(images: int, seed: int = 0) -> GeneratedCatalog:
     """Generate ``images // IMAGES_PER_PRODUCT`` products. The same arguments give the same catalog."""
+    plan = plan_catalog(images, seed)
+    vectors = np.empty((len(plan.categories) * IMAGES_PER_PRODUCT, DIMENSIONS), dtype=np.float16)
+    start = 0
+    for part in draw_vectors(plan):
+        vectors[start : start + len(part)] = part
+        start += len(part)
+    return GeneratedCatalog(vectors, plan.categories, plan.names)
+
+
+def plan_catalog(images: int, seed: int = 0) -> CatalogPlan:
+    """Draw the categories and styles of ``images // IMAGES_PER_PRODUCT`` products."""
     random = np.random.default_rng(seed)
     names = (*RARE_CATEGORIES, *(f"category {number:02d}" for number in range(COMMON_CATEGORIES)))
     rest = (1 - sum(RARE_CATEGORIES.values())) / COMMON_CATEGORIES
@@ -85,15 +108,18 @@ def make_catalog(images: int, seed: int = 0) -> GeneratedCatalog:
     centers = _draw(random, len(names), 1.0) @ spread
     style_categories = np.repeat(np.arange(len(names)), styles_by_category)
     style_centers = centers[style_categories] + _draw(random, len(style_categories), LEVELS["style"]) @ spread
-    vectors = np.empty((products * IMAGES_PER_PRODUCT, DIMENSIONS), dtype=np.float16)
-    for start in range(0, products, CHUNK):
-        chunk = styles[start : start + CHUNK]
-        means = style_centers[chunk] + _draw(random, len(chunk), LEVELS["product"]) @ spread
+    return CatalogPlan(categories, names, styles, style_centers, spread, random)
+
+
+def draw_vectors(plan: CatalogPlan) -> Iterator[np.ndarray]:
+    """Yield the vectors of a plan in order, those of `CHUNK` products at a time. A plan can be drawn once."""
+    for start in range(0, len(plan.categories), CHUNK):
+        chunk = plan.styles[start : start + CHUNK]
+        means = plan.style_centers[chunk] + _draw(plan.random, len(chunk), LEVELS["product"]) @ plan.spread
         part = np.repeat(means, IMAGES_PER_PRODUCT, axis=0)
-        part += _draw(random, len(part), LEVELS["image"]) @ spread
+        part += _draw(plan.random, len(part), LEVELS["image"]) @ plan.spread
         part /= np.linalg.norm(part, axis=1, keepdims=True)
-        vectors[start * IMAGES_PER_PRODUCT :][: len(part)] = part
-    return GeneratedCatalog(vectors, categories, names)
+        yield part.astype(np.float16)
 
 
 def _make_spread(random: np.random.Generator) -> np.ndarray:
@@ -116,19 +142,15 @@ def load_catalog(engine: Engine, catalog: GeneratedCatalog) -> Loaded:
     added = min(NIGHT, len(catalog.vectors) // 5)
     copied = len(catalog.vectors) - added
     with engine.begin() as connection:
-        classifier = _insert_version(connection, "classifier", catalog.names)
-        encoder = _insert_version(connection, "encoder", ())
-        insert_switch(connection, Switch("classifier", classifier, None))
-        _insert_images(connection, catalog, classifier)
-        space_id = open_space(connection, encoder, DIMENSIONS)
-        with _stopwatch() as copying:
+        space_id = open_catalog(connection, catalog)
+        with stopwatch() as copying:
             copy_vectors(connection, space_id, 1, catalog.vectors[:copied])
-    with engine.begin() as connection, _stopwatch() as indexing:
+    with engine.begin() as connection, stopwatch() as indexing:
         create_space_index(connection, space_id)
         make_space_live(connection, space_id)
-    with engine.begin() as connection, _stopwatch() as adding:
+    with engine.begin() as connection, stopwatch() as adding:
         copy_vectors(connection, space_id, 1 + copied, catalog.vectors[copied:])
-    with engine.begin() as connection, _stopwatch() as coding:
+    with engine.begin() as connection, stopwatch() as coding:
         renew_vector_codes(connection, space_id)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE"))
@@ -152,6 +174,15 @@ def load_catalog(engine: Engine, catalog: GeneratedCatalog) -> Loaded:
     )
 
 
+def open_catalog(connection: Connection, catalog: GeneratedCatalog | CatalogPlan) -> int:
+    """Insert images with ids from 1, and tags of images and products. Return the id of a new, empty space."""
+    classifier = _insert_version(connection, "classifier", catalog.names)
+    encoder = _insert_version(connection, "encoder", ())
+    insert_switch(connection, Switch("classifier", classifier, None))
+    _insert_images(connection, catalog, classifier)
+    return open_space(connection, encoder, DIMENSIONS)
+
+
 def load_second_space(engine: Engine, vectors: np.ndarray, name: str = "second", *, is_indexed: bool = True) -> int:
     """Fill a space that is not live with other vectors of the first images, and index it. Return its id."""
     with engine.begin() as connection:
@@ -164,7 +195,7 @@ def load_second_space(engine: Engine, vectors: np.ndarray, name: str = "second",
 
 
 @contextmanager
-def _stopwatch() -> Iterator[Callable[[], float]]:
+def stopwatch() -> Iterator[Callable[[], float]]:
     """Yield a function that returns how many seconds the block took."""
     started = time.perf_counter()
     seconds: list[float] = []
@@ -213,7 +244,7 @@ def _insert_version(connection: Connection, kind: ModelKind, categories: tuple[s
     return version
 
 
-def _insert_images(connection: Connection, catalog: GeneratedCatalog, classifier: int) -> None:
+def _insert_images(connection: Connection, catalog: GeneratedCatalog | CatalogPlan, classifier: int) -> None:
     """Insert products, images with ids from 1, and the tags of both. An image has the category of its product."""
     connection.execute(
         text("""

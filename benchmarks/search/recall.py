@@ -11,7 +11,7 @@ product of that category, and half from a random product, whose nearest images a
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,8 +30,8 @@ from benchmarks.stack import open_stack
 from jobs.database.engine import create_database_engine
 from jobs.database.spaces import read_live_space
 
-Search = Callable[[Connection, int, "Query", str | None], list[int]]
-"""A function that runs the query with a number, in one category or all, and returns numbers of products."""
+Search = Callable[[Connection, int, "Query"], list[int]]
+"""A function that runs the query with a number, and returns numbers of products."""
 
 K = 10
 TEXT_NOISE = 0.3
@@ -40,11 +40,20 @@ CHUNK = 60_000
 
 @dataclass(frozen=True)
 class Query:
-    """A search. ``own`` is the product that it starts from, which cannot be a result; None for a search by text."""
+    """A search. ``own`` is the product that it starts from, which cannot be a result; None for a search by text.
+
+    ``category`` is a place in ``names``, the names of all categories, or None for a search in all.
+    """
 
     vector: np.ndarray
-    own: int | None
-    category: int | None
+    own: int | None = None
+    category: int | None = None
+    names: Sequence[str] = ()
+
+    @property
+    def category_name(self) -> str | None:
+        """Return the name of the category."""
+        return None if self.category is None else self.names[self.category]
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,10 @@ def measure_size(engine: Engine, images: int, queries: int) -> Row:
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for category in (None, *map(catalog.names.index, RARE_CATEGORIES)):
             products = make_product_queries(catalog, random, 2 * queries, category)
-            by_product.append(_measure(connection, catalog, products, _search_by_product))
+            by_product.append(measure(connection, products, _find_all(catalog, products), search_by_product))
         texts = make_text_queries(catalog, random, 2 * queries)
         store_texts(connection, read_live_space(connection).space_id, texts)
-        by_text = _measure(connection, catalog, texts, _search_by_text)
+        by_text = measure(connection, texts, _find_all(catalog, texts), search_by_text)
     everywhere, *rare = map(str, by_product)
     sizes = (loaded.table_bytes, loaded.index_bytes, loaded.code_bytes)
     return {
@@ -118,7 +127,7 @@ def make_product_queries(
         of_category = np.flatnonzero(catalog.categories == category)
         products[::2] = random.choice(of_category, size=len(products[::2]), replace=len(of_category) < count)
     means = average_images(catalog, products)
-    return [Query(mean, int(number), category) for mean, number in zip(means, products, strict=True)]
+    return [Query(mean, int(number), category, catalog.names) for mean, number in zip(means, products, strict=True)]
 
 
 def average_images(catalog: GeneratedCatalog, products: np.ndarray) -> np.ndarray:
@@ -128,12 +137,14 @@ def average_images(catalog: GeneratedCatalog, products: np.ndarray) -> np.ndarra
     return means
 
 
-def make_text_queries(catalog: GeneratedCatalog, random: np.random.Generator, count: int) -> list[Query]:
+def make_text_queries(
+    catalog: GeneratedCatalog, random: np.random.Generator, count: int, length: float = TEXT_NOISE
+) -> list[Query]:
     """Return queries at some distance from an image, like the vectors of texts."""
     images = catalog.vectors[random.choice(len(catalog.vectors), size=count)].astype(np.float32)
     noise = random.standard_normal(images.shape, dtype=np.float32)
-    vectors = images + TEXT_NOISE * noise / np.linalg.norm(noise, axis=1)[:, None]
-    return [Query(vector, None, None) for vector in vectors]
+    vectors = images + length * noise / np.linalg.norm(noise, axis=1)[:, None]
+    return [Query(vector) for vector in vectors]
 
 
 def store_texts(connection: Connection, space_id: int, queries: Sequence[Query]) -> None:
@@ -149,51 +160,62 @@ def store_texts(connection: Connection, space_id: int, queries: Sequence[Query])
     connection.execute(statement, rows)
 
 
-def _search_by_product(connection: Connection, _: int, query: Query, category: str | None) -> list[int]:
+def search_by_product(connection: Connection, _: int, query: Query) -> list[int]:
+    """Search with ``similar_products``."""
     statement = text("SELECT product_id FROM catalog.similar_products(:product, :k, :category)")
     assert query.own is not None
-    parameters = {"product": f"sku{query.own + 1}", "k": K, "category": category}
+    parameters = {"product": f"sku{query.own + 1}", "k": K, "category": query.category_name}
     return [int(row.product_id.removeprefix("sku")) - 1 for row in connection.execute(statement, parameters)]
 
 
-def _search_by_text(connection: Connection, number: int, _: Query, category: str | None) -> list[int]:
+def search_by_text(connection: Connection, number: int, query: Query) -> list[int]:
+    """Search with ``search_products`` for the text with this number."""
     statement = text("SELECT product_id FROM catalog.search_products(:query, :k, :category)")
-    parameters = {"query": f"text {number}", "k": K, "category": category}
+    parameters = {"query": f"text {number}", "k": K, "category": query.category_name}
     return [int(row.product_id.removeprefix("sku")) - 1 for row in connection.execute(statement, parameters)]
 
 
-def _measure(connection: Connection, catalog: GeneratedCatalog, queries: Sequence[Query], search: Search) -> Accuracy:
-    """Run all queries. The first half is a warm-up, the second half is measured."""
+def measure(connection: Connection, queries: Sequence[Query], truth: Sequence[set[int]], search: Search) -> Accuracy:
+    """Run all queries. The first half is a warm-up, the second half is measured and compared with its truth."""
     found, milliseconds = [], []
     for number, query in enumerate(queries):
-        category = None if query.category is None else catalog.names[query.category]
         started = time.perf_counter()
-        found.append(search(connection, number, query, category))
+        found.append(search(connection, number, query))
         milliseconds.append(1000 * (time.perf_counter() - started))
     half = len(queries) // 2
-    truth = find_nearest(catalog, queries[half:])
-    shares = [len(set(given) & true) / len(true) for given, true in zip(found[half:], truth, strict=True)]
+    shares = [len(set(given) & true) / len(true) for given, true in zip(found[half:], truth[half:], strict=True)]
     p50, p95 = np.percentile(milliseconds[half:], [50, 95])
     return Accuracy(float(np.mean(shares)), float(p50), float(p95))
 
 
-def find_nearest(catalog: GeneratedCatalog, queries: Sequence[Query]) -> list[set[int]]:
-    """Return the `K` products with the most similar images for each query, by an exact comparison."""
+def _find_all(catalog: GeneratedCatalog, queries: Sequence[Query]) -> list[set[int]]:
+    parts = (catalog.vectors[start : start + CHUNK] for start in range(0, len(catalog.vectors), CHUNK))
+    return find_nearest(parts, catalog.categories, queries)
+
+
+def find_nearest(parts: Iterable[np.ndarray], categories: np.ndarray, queries: Sequence[Query]) -> list[set[int]]:
+    """Return the `K` products with the most similar images for each query, by an exact comparison.
+
+    ``parts`` are the vectors of all products in order, whole products at a time. ``categories`` are those of products.
+    """
     wanted = np.stack([query.vector / np.linalg.norm(query.vector) for query in queries])
-    best = np.empty((len(queries), catalog.products), dtype=np.float32)
-    for start in range(0, len(catalog.vectors), CHUNK):
-        similarities = wanted @ catalog.vectors[start : start + CHUNK].astype(np.float32).T
-        by_product = similarities.reshape(len(queries), -1, IMAGES_PER_PRODUCT).max(2)
-        best[:, start // IMAGES_PER_PRODUCT :][:, : by_product.shape[1]] = by_product
-    for row, query in zip(best, queries, strict=True):
-        if query.own is not None:
-            row[query.own] = -np.inf
-        if query.category is not None:
-            row[catalog.categories != query.category] = -np.inf
-    nearest = np.argpartition(-best, K, axis=1)[:, :K]
-    return [
-        {int(number) for number in row if scores[number] > -np.inf} for row, scores in zip(nearest, best, strict=True)
-    ]
+    best = np.full((len(queries), K), -np.inf, dtype=np.float32)
+    products = np.zeros((len(queries), K), dtype=np.int64)
+    first = 0
+    for part in parts:
+        scores = (wanted @ part.astype(np.float32).T).reshape(len(queries), -1, IMAGES_PER_PRODUCT).max(2)
+        numbers = np.arange(first, first + scores.shape[1])
+        for row, query in zip(scores, queries, strict=True):
+            if query.own is not None and first <= query.own <= numbers[-1]:
+                row[query.own - first] = -np.inf
+            if query.category is not None:
+                row[categories[numbers] != query.category] = -np.inf
+        scores = np.concatenate([best, scores], axis=1)
+        places = np.argpartition(-scores, K - 1, axis=1)[:, :K]
+        candidates = np.concatenate([products, np.broadcast_to(numbers, (len(queries), len(numbers)))], axis=1)
+        best, products = (np.take_along_axis(values, places, axis=1) for values in (scores, candidates))
+        first += len(numbers)
+    return [set(row[scores > -np.inf].tolist()) for row, scores in zip(products, best, strict=True)]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from jobs.database.engine import describe_address
 from jobs.database.examples import CATALOG_SOURCE
 from jobs.database.model_versions import ModelKind
 from jobs.database.records import read_records, text_with_json
-from jobs.database.spaces import MAINTENANCE_BYTES
+from jobs.database.vector_indexes import MAINTENANCE_BYTES
 from jobs.errors import ConfigurationError, RetryableError
 
 REWRITTEN_TABLES = (

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, Engine, text
 
-from jobs.database.spaces import MAINTENANCE_BYTES
+from jobs.database.vector_indexes import MAINTENANCE_BYTES
 from jobs.errors import RetryableError
 
 RebuildReason = Literal["bloat", "recall"]

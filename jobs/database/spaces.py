@@ -9,16 +9,10 @@ from sqlalchemy import Connection, text
 from jobs.alternatives import name_alternatives
 from jobs.database.promotions import Switch, insert_switch
 from jobs.database.records import ISO_8601, read_record, read_records
+from jobs.database.vector_indexes import choose_form, format_index, set_build_memory
 from jobs.errors import NotFoundError, RefusedError
 
 SpaceState = Literal["building", "live", "retired"]
-HNSW_LINKS = 16
-HNSW_CANDIDATES = 64
-MAINTENANCE_BYTES_PER_ROW = 1000
-"""Memory that an HNSW build needs per row, in addition to the vector: 716 bytes measured, plus a margin."""
-
-MAINTENANCE_BYTES = (64 * 2**20, 2 * 2**30)
-"""Minimum and maximum memory of an index build. A build that needs more is slower."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class EmbeddingSpace:
 
     @property
     def index(self) -> str:
-        """The name of the HNSW index on the partition."""
+        """The name of the HNSW index on the partition, whatever its form."""
         return f"{self.partition}_hnsw"
 
 
@@ -116,15 +110,9 @@ def create_space_index(connection: Connection, space_id: int) -> None:
         return
     count_rows = text("SELECT count(*) FROM catalog.image_embeddings WHERE space_id = :space")
     rows: int = connection.execute(count_rows, {"space": space_id}).scalar_one()
-    _set_maintenance_memory(connection, rows * (2 * space.dimensions + MAINTENANCE_BYTES_PER_ROW))
-    connection.execute(
-        text(
-            f"CREATE INDEX {space.index} ON catalog.{space.partition} "
-            # The column has no fixed dimensions, but an index needs them. Searches must use the same expression.
-            f"USING hnsw ((embedding::halfvec({space.dimensions:d})) halfvec_cosine_ops) "
-            f"WITH (m = {HNSW_LINKS:d}, ef_construction = {HNSW_CANDIDATES:d})"
-        )
-    )
+    form = choose_form(rows)
+    set_build_memory(connection, form, rows, space.dimensions, is_local=True)
+    connection.execute(text(format_index(space.index, space.partition, form, space.dimensions)))
 
 
 def make_space_live(connection: Connection, space_id: int, report: Mapping[str, Any] | None = None) -> None:
@@ -265,22 +253,6 @@ def _relation_exists(connection: Connection, name: str) -> bool:
     return bool(found)
 
 
-def _set_maintenance_memory(connection: Connection, wanted_bytes: int) -> None:
-    """Set the memory for index builds until the transaction ends.
-
-    A parallel build allocates all of it as shared memory, so it is only as large as the build needs.
-    """
-    minimum, maximum = MAINTENANCE_BYTES
-    kilobytes = min(max(wanted_bytes, minimum), maximum) // 1024
-    connection.execute(text("SELECT set_config('maintenance_work_mem', :value, true)"), {"value": f"{kilobytes}kB"})
-
-
-def widen_index_search(connection: Connection) -> None:
-    """Make index searches in this transaction as exact as in `catalog.images_by_index`, despite deleted images."""
-    connection.execute(text("SET LOCAL hnsw.iterative_scan = strict_order"))
-    connection.execute(text("SET LOCAL hnsw.ef_search = 400"))
-
-
 def sample_common_images(connection: Connection, first_space_id: int, second_space_id: int, images: int) -> list[int]:
     """Return a random sample of the images that both spaces contain. Repeated calls return the same images."""
     statement = text("""
@@ -296,15 +268,10 @@ def sample_common_images(connection: Connection, first_space_id: int, second_spa
 
 def find_neighbors(connection: Connection, space: EmbeddingSpace, image_id: int, k: int) -> list[int]:
     """Return the images in the bucket that are nearest to an image in the space, nearest first, without itself."""
-    parameters = {"space": space.space_id, "image": image_id, "dimensions": space.dimensions, "k": k}
-    # The index is used only if space and dimensions are constants. They are, because psycopg2 inserts parameters into
-    # the statement.
     statement = text("""
-        SELECT e.image_id FROM catalog.image_embeddings e
-        WHERE e.space_id = :space AND e.image_id <> :image AND catalog.is_result(e.image_id, NULL, false)
-        ORDER BY CAST(e.embedding AS halfvec(:dimensions)) <=> CAST((
-            SELECT embedding FROM catalog.image_embeddings WHERE space_id = :space AND image_id = :image
-        ) AS halfvec(:dimensions))
-        LIMIT :k
+        SELECT n.image_id FROM catalog.image_embeddings e
+        CROSS JOIN LATERAL catalog.images_by_index(e.embedding, :space, :k, :image) n
+        WHERE e.space_id = :space AND e.image_id = :image
+        ORDER BY n.similarity DESC, n.image_id
     """)
-    return list(connection.execute(statement, parameters).scalars())
+    return list(connection.execute(statement, {"space": space.space_id, "image": image_id, "k": k}).scalars())

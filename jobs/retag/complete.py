@@ -18,7 +18,6 @@ from jobs.database.spaces import (
     find_neighbors,
     read_space,
     sample_common_images,
-    widen_index_search,
 )
 from jobs.database.tagging_runs import RunModels, RunState, TaggingRun, finish_run, lock_run, name_runs, read_run
 from jobs.database.tagging_work import list_live_buckets
@@ -274,7 +273,6 @@ def measure_agreement(engine: Engine, old_space_id: int, new_space_id: int) -> N
     """Compare the nearest neighbors in both spaces, for a fixed sample of the images that both contain."""
     overlaps: list[float] = []
     with engine.begin() as connection:
-        widen_index_search(connection)
         spaces = [read_space(connection, space_id) for space_id in (old_space_id, new_space_id)]
         for image_id in sample_common_images(connection, old_space_id, new_space_id, SAMPLE_IMAGES):
             old, new = (find_neighbors(connection, space, image_id, NEIGHBORS) for space in spaces)

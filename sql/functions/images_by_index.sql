@@ -9,6 +9,10 @@ SET hnsw.ef_search = 400
 SET hnsw.max_scan_tuples = 20000
 AS $$
 BEGIN
+    IF catalog.has_binary_index(space_id) THEN
+        RETURN QUERY SELECT * FROM catalog.images_by_binary_index(query_vector, space_id, k, excluded_image_id);
+        RETURN;
+    END IF;
     RETURN QUERY EXECUTE format($sql$
         SELECT e.image_id, (1 - (e.embedding::halfvec(%1$s) <=> $1))::real
         FROM catalog.image_embeddings e

@@ -1,14 +1,14 @@
 -- Every search ends here. The HNSW index knows nothing of categories, so it is used only without one. In a large category
 -- the images with the nearest codes are compared, in a small one all. All are compared, too, if index or codes find fewer
--- than k.
+-- than k. But no search compares all images of a catalog that is so large that its index is binary.
 CREATE OR REPLACE FUNCTION catalog.rank_images(
     query_vector halfvec, space_id integer, k bigint, category text, by_product boolean, excluded_image_id bigint
 ) RETURNS TABLE (image_id bigint, similarity real)
 LANGUAGE plpgsql STABLE ROWS 10 AS $$
 DECLARE
     few constant integer := 5000;
-    -- Contains at least 97 % of the true neighbors among 100,000 codes: docs/decisions/categories.md.
-    near constant bigint := greatest(1500, 20 * k);
+    many constant integer := 200000;
+    near bigint;
     candidates bigint[];
     image_ids bigint[];
     similarities real[];
@@ -18,13 +18,15 @@ BEGIN
         SELECT array_agg(n.image_id), array_agg(n.similarity) INTO image_ids, similarities
         FROM catalog.images_by_index(query_vector, space_id, k, excluded_image_id) n;
     ELSIF catalog.is_large_category(space_id, category, by_product, few) THEN
+        -- Contain at least 97 % of the ten true neighbors among 100,000 and a million codes: docs/decisions/categories.md.
+        near := CASE WHEN catalog.is_large_category(space_id, category, by_product, many) THEN 4000 ELSE 1500 END;
         SELECT array_agg(n.image_id), array_agg(n.similarity) INTO image_ids, similarities
         FROM catalog.compare_images(
             query_vector, space_id, k, category, by_product, excluded_image_id,
-            catalog.images_by_code(query_vector, space_id, category, by_product, near)
+            catalog.images_by_code(query_vector, space_id, category, by_product, greatest(near, 20 * k))
         ) n;
     END IF;
-    IF cardinality(image_ids) = k THEN
+    IF cardinality(image_ids) = k OR category IS NULL AND catalog.has_binary_index(space_id) THEN
         RETURN QUERY SELECT * FROM unnest(image_ids, similarities);
         RETURN;
     END IF;

@@ -11,7 +11,7 @@ from catalog_airflow.defaults import TAGGING_POOL
 
 from jobs.cli import app
 from jobs.database.migrations import check_pgvector_version
-from jobs.database.spaces import MAINTENANCE_BYTES
+from jobs.database.vector_indexes import MAINTENANCE_BYTES
 from jobs.settings import PROJECT_ROOT, VARIABLES
 from tests.deployment.compose_file import (
     COMPOSE,

@@ -220,7 +220,8 @@ def test_nothing_of_an_erased_image_is_left(tagging_shop: Shop) -> None:
     assert {"key", "vector"} <= search_database(shop, needles).keys(), "a plain VACUUM would be enough"
     report_2 = forget_images(shop.connections, [])
     assert (report_2.images, report_2.is_rewritten) == (0, True)
-    assert search_database(shop, needles) == {}
+    # The change feed keeps the id of the product, by which its readers delete their copies.
+    assert search_database(shop, needles).keys() == {"product"}
     assert search_artifacts(shop, needles) == {}
     left = load_snapshot(shop.connections.store, shop.connections.artifacts, snapshot_id)
     assert (left.snapshot_id, len(left.erased)) == (snapshot_id, len(snapshot.rows) - len(left.rows))
