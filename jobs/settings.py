@@ -31,6 +31,9 @@ LOCAL_STACK_FOLDER = HOME / ".local"
 LOCAL_STACK_ENVIRONMENT = "stack.env"
 PREFIX = "CATALOG_"
 LOCATIONS = ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI", "CATALOG_S3_ENDPOINT_URL")
+LEVELS = ("info", "warning", "error")
+"""Levels of the notifications, in ascending order."""
+NO_SCHEDULE = "none"
 _PARTS_OF_A_KEY = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
 _READ_FROM_FILE = (PREFIX, *AWS_VARIABLES.values(), "AIRFLOW_", "POSTGRES_", "REDIS_", "TAGGING_", "CODE_VERSION")
 """Prefixes of the variables that the jobs or Docker Compose read from ``.env``."""
@@ -57,6 +60,23 @@ def _require_product_group(pattern: str) -> str:
     return pattern
 
 
+def _require_schedule(schedule: str) -> str:
+    from croniter import croniter
+
+    if schedule != NO_SCHEDULE and not croniter.is_valid(schedule):
+        raise ValueError(f'must be a cron expression, such as "0 2 * * *", or {NO_SCHEDULE}')
+    return schedule
+
+
+def _require_notify_url(url: str) -> str:
+    # The message does not contain the URL, because it may contain a password.
+    if not re.fullmatch(rf"(({'|'.join(LEVELS)}):)?[a-z][a-z0-9]*://\S+", url):
+        raise ValueError(
+            f"must be a JSON list of Apprise URLs. {', '.join(LEVELS)} may precede a URL: error:json://host"
+        )
+    return url
+
+
 def _read_list(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -69,6 +89,8 @@ def _read_list(value: object) -> object:
 Location = Annotated[str, AfterValidator(_require_s3)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
 Locations = Annotated[tuple[Location, ...], BeforeValidator(_read_list)]
+Schedule = Annotated[str, AfterValidator(_require_schedule)]
+NotifyUrls = Annotated[tuple[Annotated[str, AfterValidator(_require_notify_url)], ...], BeforeValidator(_read_list)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
 Count = Annotated[int, Field(ge=1)]
@@ -206,6 +228,21 @@ class TrainingSettings(SettingsGroup):
     """TOML file that overrides bounds of the gates. jobs/retrain/gates/policy.toml lists them with their defaults."""
 
 
+class AirflowSettings(SettingsGroup):
+    """When Airflow starts runs by itself, and whom it notifies.
+
+    A schedule is a cron expression in UTC, or none: then a run starts only by hand or after another one.
+    """
+
+    ingest_schedule: Schedule = "0 2 * * *"
+    """When catalog_ingest starts: every night at 2"""
+    retrain_schedule: Schedule = "0 4 * * 0"
+    """When model_retrain starts: on Sunday at 4. Drift starts it as well."""
+    notify_urls: NotifyUrls = Field(default=(), repr=False)
+    """Where notifications go, as a JSON list of Apprise URLs. info, warning or error before a URL is the lowest level
+    that it receives, by default info: ["mailtos://USER:PASSWORD@example.com", "error:slack://TOKENS"]"""
+
+
 class Settings(SettingsGroup):
     """All settings."""
 
@@ -215,6 +252,7 @@ class Settings(SettingsGroup):
     compute: ComputeSettings
     serving: ServingSettings
     training: TrainingSettings
+    airflow: AirflowSettings
     credentials: AwsCredentials = Field(default=AwsCredentials(), repr=False, exclude=True)
 
 
@@ -297,14 +335,35 @@ def make_settings(variables: Mapping[str, str]) -> Settings:
     unknown = sorted(name for name in variables if name.startswith(f"{PREFIX}GATE_") and name not in VARIABLES)
     if unknown:
         raise ConfigurationError(f"{', '.join(unknown)}: unknown. CATALOG_GATE_POLICY names a file with bounds")
-    values: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
-    for variable, (group, name) in VARIABLES.items():
-        if value := variables.get(variable):
-            values[group][name] = value
+    values = _group_values(variables)
     try:
         return Settings.model_validate({**values, "credentials": AwsCredentials.from_variables(variables)})
     except ValidationError as error:
         raise ConfigurationError(_describe(error)) from None
+
+
+class _OnlyAirflow(SettingsGroup):
+    airflow: AirflowSettings
+
+
+def load_airflow_settings() -> AirflowSettings:
+    """Read only this group, because Airflow's DAG processor has no location of the data.
+
+    Raises:
+        ConfigurationError: as in `load_settings`.
+    """
+    try:
+        return _OnlyAirflow.model_validate({"airflow": _group_values(read_variables())["airflow"]}).airflow
+    except ValidationError as error:
+        raise ConfigurationError(_describe(error)) from None
+
+
+def _group_values(variables: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    values: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    for variable, (group, name) in VARIABLES.items():
+        if value := variables.get(variable):
+            values[group][name] = value
+    return values
 
 
 def _describe(error: ValidationError) -> str:

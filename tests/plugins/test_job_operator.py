@@ -17,20 +17,10 @@ import pytest
 from fixtures.shop import Shop
 from jobs import errors
 from jobs.settings import PROJECT_ROOT, VARIABLES
+from tests.plugins.conftest import Context
 
 if TYPE_CHECKING:
     from catalog_airflow.operators import JobOperator
-
-
-class Context(dict[str, Any]):
-    """The part of Airflow's context that the operator uses."""
-
-    def __init__(self) -> None:
-        super().__init__(ti=self)
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
 
 
 def make_operator(**arguments: Any) -> "JobOperator":

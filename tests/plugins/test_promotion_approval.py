@@ -3,6 +3,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.plugins.conftest import Context
+
 if TYPE_CHECKING:
     from catalog_airflow.operators import PromotionApproval
 
@@ -33,7 +35,7 @@ def test_a_rejection_fails_the_task_without_a_retry(answer: str) -> None:
     approval = make_approval(is_required=True)
     if answer == "Reject":
         with pytest.raises(AirflowFailException):
-            approval.execute_complete(context={}, event=event)
+            approval.execute_complete(context=Context(), event=event)
     else:
         assert approval.execute_complete(context={}, event=event)["chosen_options"] == ["Approve"]
 

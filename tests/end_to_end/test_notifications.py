@@ -1,0 +1,73 @@
+"""Receive the notifications of a real Airflow by mail and by HTTP, and its metrics."""
+
+from urllib.parse import quote
+
+import pytest
+
+from demo.airflow_client import DagRun
+from fixtures.notification_receivers import Received, read_metrics
+from tests.end_to_end.live_stack import LiveStack, wait_until
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
+
+TITLES = (
+    "Promoted classifier 7",
+    "The gates reject the new classifier",
+    "fail_and_notify failed: tag_shard, report",
+)
+
+
+@pytest.fixture(scope="module")
+def run(stack: LiveStack) -> DagRun:
+    """Run a DAG that fails, and wait for all its messages."""
+    stack.receivers.mails.clear()
+    stack.receivers.posts.clear()
+    run = stack.run_dag("fail_and_notify")
+    wait_until(lambda: TITLES[2] in [mail.title for mail in stack.receivers.mails])
+    return run
+
+
+def test_each_event_sends_one_message_to_the_urls_of_its_level(stack: LiveStack, run: DagRun) -> None:
+    mails, posts = stack.receivers.mails, stack.receivers.posts
+    assert sorted(mail.title for mail in mails) == sorted(TITLES)
+    assert [(post.title, post.level) for post in posts] == [(TITLES[2], "failure")]
+    assert set(posts[0].text.splitlines()) >= {
+        "tag_shard 1: cannot reach the bucket",
+        "tag_shard 2: {{ nothing }}",
+        "report: 2 of 3 images failed",
+        f"{stack.status.airflow_url}/dags/fail_and_notify/runs/{quote(run.run_id, safe='')}",
+    }
+    assert posts[0].text.strip() == find_mail(mails, TITLES[2]).text.strip()
+
+
+def find_mail(mails: list[Received], title: str) -> Received:
+    return next(mail for mail in mails if mail.title == title)
+
+
+def test_a_link_leads_to_the_page_of_the_catalog(stack: LiveStack, run: DagRun) -> None:
+    assert f"{stack.status.airflow_url}/catalog/models" in find_mail(stack.receivers.mails, TITLES[0]).text.splitlines()
+
+
+def test_an_unreachable_url_is_one_line_in_the_log(stack: LiveStack, run: DagRun) -> None:
+    """The run's callback runs in the DAG processor, after the tasks."""
+    logs = stack.status.folder / "airflow" / "logs" / "dag_processor"
+    lines = [line for log in logs.rglob("fail_and_notify.py.log") for line in log.read_text().splitlines()]
+    wrong = [line for line in lines if "form" in line]
+    assert len(wrong) == 1, wrong
+    assert "hush" not in "".join(lines)
+
+
+def test_airflow_exports_its_metrics(stack: LiveStack, run: DagRun) -> None:
+    found: set[str] = set()
+
+    def has_arrived() -> bool:
+        found.update(read_metrics(stack.metrics))
+        return {
+            "airflow.dagrun.duration.failed,dag_id=fail_and_notify,run_type=manual",
+            "airflow.pool.open_slots,pool_name=catalog_gpu",
+        } <= found
+
+    try:
+        wait_until(has_arrived, 60)
+    except AssertionError:
+        raise AssertionError(sorted(found)) from None
