@@ -79,7 +79,10 @@ def _send_in_time(url: str, message: Message) -> str | None:
 
     def deliver() -> None:
         nonlocal error
-        error = _deliver(url, message)
+        try:
+            error = _deliver(url, message)
+        except Exception as failure:  # noqa: BLE001  Apprise has plugins for 140 services.
+            error = f"{type(failure).__name__}: {failure}"
 
     # Apprise limits each wait for a server, but not the number of waits. A daemon thread does not delay the exit.
     thread = threading.Thread(target=deliver, daemon=True)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -68,16 +67,15 @@ class StackHome:
     folder: Path
     ports: WantedPorts
     receivers: Receivers
-    metrics: socket.socket
 
     @classmethod
-    def make(cls, folder: Path, receivers: Receivers, metrics: socket.socket) -> "StackHome":
+    def make(cls, folder: Path, receivers: Receivers) -> "StackHome":
         """Prepare a stack with the project's DAGs and small DAGs for tests."""
         dags = folder.parent / "dags"
         dags.mkdir()
         for dag in (*PROJECT_ROOT.glob("dags/*.py"), *SMALL_DAGS.glob("*.py")):
             (dags / dag.name).symlink_to(dag)
-        return cls(folder, WantedPorts(*find_free_ports(4)), receivers, metrics)
+        return cls(folder, WantedPorts(*find_free_ports(4)), receivers)
 
     def start(self, ports: WantedPorts | None = None) -> StackStatus:
         """Start the servers that are not running."""
@@ -87,7 +85,7 @@ class StackHome:
             "CATALOG_NOTIFY_URLS": json.dumps(urls),
             "AIRFLOW__METRICS__STATSD_ON": "True",
             "AIRFLOW__METRICS__STATSD_HOST": LOOPBACK,
-            "AIRFLOW__METRICS__STATSD_PORT": str(self.metrics.getsockname()[1]),
+            "AIRFLOW__METRICS__STATSD_PORT": str(self.receivers.statsd_port),
         }
         with patch.dict(os.environ, CONFIGURATION | own):
             return start_stack(self.folder, ports or self.ports, options)
@@ -100,7 +98,6 @@ class LiveStack:
     status: StackStatus
     airflow: AirflowClient
     receivers: Receivers
-    metrics: socket.socket
 
     @property
     def environment(self) -> dict[str, str]:
