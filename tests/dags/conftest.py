@@ -17,9 +17,7 @@ def parse_dags(folder: Path, airflow_home: Path, variables: dict[str, str]) -> d
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     finished = subprocess.run(
         [sys.executable, Path(__file__).with_name("describe_dags.py"), folder],
-        env=inherited
-        | variables
-        | {"AIRFLOW_HOME": str(airflow_home), "PYTHONPATH": str(PROJECT_ROOT / "plugins")},
+        env=inherited | variables | {"AIRFLOW_HOME": str(airflow_home), "PYTHONPATH": str(PROJECT_ROOT / "plugins")},
         cwd=airflow_home,
         capture_output=True,
         text=True,
