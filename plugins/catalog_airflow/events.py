@@ -1,8 +1,8 @@
 """Describe the events that people are notified of: for each, what happened, why, what to do, and a link.
 
 A DAG names the event where it happens: ``on_success_callback=notify(describe_promotion)``. Each event sends one
-message. A failed task has none of its own, because its run names it, with its error. The exception is a failed gate,
-which is reported at once; then the run reports only the other tasks that failed.
+message. A failed task has none of its own, because its run names it, with its error. The exceptions are tasks with an
+``on_failure_callback``, such as a gate: they are reported at once, and the run reports only the others that failed.
 """
 
 import re
@@ -86,11 +86,11 @@ def read_error(dag_id: str, run_id: str, task: Any, map_index: int) -> str:
 
 
 def describe_failed_gate(context: Context) -> Message:
-    """Give the figures and bounds of the gates that failed."""
+    """Give the figures and bounds of the gates that failed, or the error that stopped them."""
     task, ti = context["task"], context["ti"]
     return Message(
         level="warning",
-        what=f"The gates reject the new {task.argument}",
+        what=f"Gate failed: the new {task.argument} is not promoted",
         why=read_error(ti.dag_id, ti.run_id, task, -1),
         what_to_do='The champion stays. "A gate failed" in docs/runbook.md gives the likely cause of each failure.',
         link=EvaluationPageLink().get_link(task, ti_key=ti),
@@ -166,14 +166,14 @@ def describe_drift(context: Context) -> Message:
     )
 
 
-def describe_low_recall(context: Context) -> Message | None:
-    """Report search recall below its bound: the sentence ``alert`` in the report of the task, if it is not empty."""
-    alert = _read_report(context).get("alert")
-    return alert and Message(
+def describe_failed_recall_check(context: Context) -> Message:
+    """Report search recall below its bound, or the error that stopped its check."""
+    task, ti = context["task"], context["ti"]
+    return Message(
         level="error",
-        what="Search recall is below its bound",
-        why=alert,
-        what_to_do="Searches miss results. docs/runbook.md says how to repair the index.",
+        what="The check of search recall failed",
+        why=read_error(ti.dag_id, ti.run_id, task, -1),
+        what_to_do="Searches may miss results. If the rest of the run repairs the index, no other message follows.",
         link=f"{locate_pages()}/overview",
     )
 

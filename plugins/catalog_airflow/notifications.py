@@ -16,7 +16,7 @@ from airflow.sdk import Context
 
 Level = Literal["info", "warning", "error"]
 
-SEND_SECONDS = 15.0
+SEND_SECONDS = 10.0
 """Time to send a message to one URL. A DAG processor is killed after 50 seconds."""
 
 log = logging.getLogger("airflow.task")

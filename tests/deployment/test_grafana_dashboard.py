@@ -75,7 +75,7 @@ def test_every_statement_runs(statement: str, connection: Connection) -> None:
 
 
 def test_every_panel_has_its_own_place_and_source() -> None:
-    places = set()
+    places: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         x, y, width, height = (panel["gridPos"][name] for name in "xywh")
         cells = set(product(range(x, x + width), range(y, y + height)))

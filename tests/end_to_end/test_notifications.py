@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 TITLES = (
     "Promoted classifier 7",
-    "The gates reject the new classifier",
+    "Gate failed: the new classifier is not promoted",
     "fail_and_notify failed: tag_shard, report",
 )
 
@@ -38,6 +38,8 @@ def test_each_event_sends_one_message_to_the_urls_of_its_level(stack: LiveStack,
         f"{stack.status.airflow_url}/dags/fail_and_notify/runs/{quote(run.run_id, safe='')}",
     }
     assert posts[0].text.split() == find_mail(mails, TITLES[2]).text.split()
+
+    assert "accuracy 0.5 is below 0.9" in find_mail(mails, TITLES[1]).text
 
 
 def find_mail(mails: list[Received], title: str) -> Received:

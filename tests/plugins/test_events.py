@@ -159,12 +159,15 @@ def test_drift_is_reported_with_its_figures() -> None:
     assert (message.level, message.why, message.link) == ("warning", "0.4 > 0.25", "/catalog/run?run=night%2F1")
 
 
-def test_low_recall_is_reported_only_with_an_alert() -> None:
-    message = describe("describe_low_recall", {"alert": "recall@10 is 0.91, below 0.95"})
+def test_a_failed_recall_check_gives_its_reason() -> None:
+    from catalog_airflow.operators import JobOperator
+
+    task = JobOperator(task_id="task", command="check-recall")
+    with patch("airflow.sdk.execution_time.xcom.XCom.get_one", return_value="recall is 0.91, below 0.95"):
+        message = describe("describe_failed_recall_check", task=task)
     assert message
-    assert (message.level, message.why) == ("error", "recall@10 is 0.91, below 0.95")
-    assert not describe("describe_low_recall", {"alert": None})
-    assert not describe("describe_low_recall", {})
+    assert (message.level, message.why) == ("error", "recall is 0.91, below 0.95")
+    assert message.what == "The check of search recall failed"
 
 
 def test_a_failed_gate_and_a_waiting_approval_link_to_their_pages() -> None:
@@ -174,7 +177,7 @@ def test_a_failed_gate_and_a_waiting_approval_link_to_their_pages() -> None:
     with patch("airflow.sdk.execution_time.xcom.XCom.get_one", return_value="1 of 9 gates failed"):
         rejected = describe("describe_failed_gate", task=gate)
     assert rejected
-    assert (rejected.what, rejected.why) == ("The gates reject the new encoder", "1 of 9 gates failed")
+    assert (rejected.what, rejected.why) == ("Gate failed: the new encoder is not promoted", "1 of 9 gates failed")
     assert rejected.link == "/catalog/evaluations/encoder?run=model_retrain%2F1"
 
     approval = PromotionApproval(task_id="task", is_required=True, subject="Promote the new encoder?", body="| gate |")

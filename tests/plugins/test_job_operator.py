@@ -86,8 +86,10 @@ def test_the_permanent_exit_codes_are_those_of_jobs() -> None:
 def test_a_temporary_error_is_retried() -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+    context = Context()
     with pytest.raises(AirflowException, match=r"cannot reach the database.*exit code 75") as caught:
-        make_operator(command="report", options={"run": "nope"}).execute(Context())
+        make_operator(command="report", options={"run": "nope"}).execute(context)
+    assert context.pushed["error"].startswith("cannot reach the database"), "the message of the run quotes it"
     assert not isinstance(caught.value, AirflowFailException)
     assert "hush" not in str(caught.value)
 

@@ -37,23 +37,23 @@ class PrintingGate(PrintingJob, GateOperator):
     """A `GateOperator` without a job."""
 
 
-RUN = {"options": {"run": "{{ run_id }}"}}
+RUN = {"run": "{{ run_id }}"}
 
 with DAG("fail_and_notify", schedule=None, on_failure_callback=notify(describe_failed_run)):
     promote = PrintingOperator(
-        task_id="promote", command=json.dumps(PROMOTION), on_success_callback=notify(describe_promotion), **RUN
+        task_id="promote", command=json.dumps(PROMOTION), on_success_callback=notify(describe_promotion), options=RUN
     )
-    tag_shard = PrintingOperator.partial(task_id="tag_shard", **RUN).expand(
+    tag_shard = PrintingOperator.partial(task_id="tag_shard", options=RUN).expand(
         command=["[]", "cannot reach the bucket", "{{ '{{ nothing }}' }}"]
     )
     report = PrintingOperator(
-        task_id="report", command="2 of 3 images failed", trigger_rule=TriggerRule.ALL_DONE, **RUN
+        task_id="report", command="2 of 3 images failed", trigger_rule=TriggerRule.ALL_DONE, options=RUN
     )
     PrintingGate(
         task_id="gate",
         command="accuracy 0.5 is below 0.9",
         argument="classifier",
         on_failure_callback=notify(describe_failed_gate),
-        **RUN,
+        options=RUN,
     )
     [promote, tag_shard] >> report
