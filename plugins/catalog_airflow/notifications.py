@@ -8,13 +8,14 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from airflow.configuration import conf
 from airflow.sdk import Context
 
-Level = Literal["info", "warning", "error"]
+if TYPE_CHECKING:
+    from jobs.settings import Level
 
 SEND_SECONDS = 10.0
 """Time to send a message to one URL. A DAG processor is killed after 50 seconds."""
@@ -26,7 +27,7 @@ log = logging.getLogger("airflow.task")
 class Message:
     """What happened, why, and what to do. ``link`` is a path on Airflow's address, or a URL."""
 
-    level: Level
+    level: "Level"
     what: str
     why: str
     what_to_do: str

@@ -104,7 +104,7 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
             raise AirflowSkipException("disabled by a parameter of this run")
         result = self.subprocess_hook.run_command(self.build_command(), cwd=str(PROJECT_ROOT))
         if result.exit_code:
-            context["ti"].xcom_push(key=ERROR_KEY, value=result.output)
+            context["ti"].xcom_push(key=ERROR_KEY, value=result.output.removeprefix("error: "))
         if result.exit_code in PERMANENT_EXIT_CODES:
             raise AirflowFailException(f"{result.output} (exit code {result.exit_code}: a retry cannot help)")
         if result.exit_code:

@@ -13,7 +13,9 @@ import pytest
 from fixtures.notification_receivers import Receivers, run_receivers
 
 if TYPE_CHECKING:
-    from catalog_airflow.notifications import Level, Message
+    from catalog_airflow.notifications import Message
+
+    from jobs.settings import Level
 
 
 # Apprise imports its plugins when it sends the first message.

@@ -39,12 +39,12 @@ class PrintingGate(PrintingJob, GateOperator):
 
 RUN = {"run": "{{ run_id }}"}
 
-with DAG("fail_and_notify", schedule=None, on_failure_callback=notify(describe_failed_run)):
+with DAG("fail_and_notify", schedule=None, max_active_tasks=2, on_failure_callback=notify(describe_failed_run)):
     promote = PrintingOperator(
         task_id="promote", command=json.dumps(PROMOTION), on_success_callback=notify(describe_promotion), options=RUN
     )
     tag_shard = PrintingOperator.partial(task_id="tag_shard", options=RUN).expand(
-        command=["[]", "cannot reach the bucket", "{{ '{{ nothing }}' }}"]
+        command=["cannot reach the bucket", "{{ '{{ nothing }}' }}"]
     )
     report = PrintingOperator(
         task_id="report", command="2 of 3 images failed", trigger_rule=TriggerRule.ALL_DONE, options=RUN
