@@ -80,7 +80,8 @@ class StackHome:
     def start(self, ports: WantedPorts | None = None) -> StackStatus:
         """Start the servers that are not running."""
         options = AirflowOptions(dags_folder=self.folder.parent / "dags", pool_slots=POOL_SLOTS)
-        urls = [self.receivers.mail_url, f"error:{self.receivers.http_url}", UNREACHABLE]
+        # In this order, because tests wait for mails.
+        urls = [UNREACHABLE, f"error:{self.receivers.http_url}", self.receivers.mail_url]
         own = {
             "CATALOG_NOTIFY_URLS": json.dumps(urls),
             "AIRFLOW__METRICS__STATSD_ON": "True",
