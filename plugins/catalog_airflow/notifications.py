@@ -62,7 +62,10 @@ def send(message: Message) -> None:
     """Send a message to every URL whose level it reaches. Log each URL that fails, by its scheme."""
     from jobs.settings import LEVELS, load_airflow_settings
 
-    for target in load_airflow_settings().notify_urls:
+    urls = load_airflow_settings().notify_urls
+    if urls:
+        _load_apprise()
+    for target in urls:
         level, _, rest = target.partition(":")
         url, least = (rest, level) if level in LEVELS else (target, LEVELS[0])
         if LEVELS.index(message.level) >= LEVELS.index(least):
@@ -72,6 +75,14 @@ def send(message: Message) -> None:
                 log.error("the notification %r was not sent to %s: %s", message.what, name, error)
             else:
                 log.info("sent the notification %r to %s", message.what, name)
+
+
+def _load_apprise() -> None:
+    """Import everything that a first message needs. That takes seconds, which do not count as time to send."""
+    import airflow.providers.apprise.notifications.apprise  # noqa: F401
+    from apprise.manager_plugins import NotificationManager
+
+    NotificationManager().schemas()
 
 
 def _send_in_time(url: str, message: Message) -> str | None:
