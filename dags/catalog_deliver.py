@@ -18,6 +18,8 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 from catalog_airflow.defaults import DEFAULT_ARGS
+from catalog_airflow.events import describe_failed_run
+from catalog_airflow.notifications import notify
 from catalog_airflow.operators import JobOperator
 from catalog_airflow.placement import place
 
@@ -28,6 +30,7 @@ with DAG(
     schedule="0 * * * *",
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=notify(describe_failed_run),
     default_args=DEFAULT_ARGS | place("plan"),
     tags=["catalog"],
 ):

@@ -2,7 +2,8 @@
 ### Nightly ingestion
 
 Predicts a category and computes a vector for every new or changed image in the bucket. Deleted images disappear from
-all results. Unchanged images are not read again unless the models have changed.
+all results. Unchanged images are not read again unless the models have changed. Runs on `CATALOG_INGEST_SCHEDULE`, by
+default every night at 2.
 
 - **discover** compares the bucket with the catalog, looks up the live models and writes the manifest. It fails, and
   changes nothing, if too many images have vanished at once.
@@ -30,8 +31,11 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param, TriggerRule
 from catalog_airflow.defaults import DEFAULT_ARGS, INGEST_PRIORITY
+from catalog_airflow.events import describe_drift, describe_failed_run, describe_stuck_retag
+from catalog_airflow.notifications import notify
 from catalog_airflow.operators import DRIFT, AnnouncementOperator, JobOperator
 from catalog_airflow.placement import place
+from catalog_airflow.schedules import read_schedule
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 PARAMS = {
@@ -60,9 +64,10 @@ with DAG(
     description="Tag and embed every new product image",
     doc_md=__doc__,
     # No start date, so enabling the DAG does not trigger a backfill.
-    schedule="0 2 * * *",
+    schedule=read_schedule("CATALOG_INGEST_SCHEDULE", "0 2 * * *"),
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=notify(describe_failed_run),
     default_args=DEFAULT_ARGS | place("plan"),
     params=PARAMS,
     render_template_as_native_obj=True,
@@ -97,7 +102,9 @@ with DAG(
         skip_when="{{ params.plan_only }}",
         trigger_rule=TriggerRule.ALL_DONE,
     )
-    report = JobOperator(task_id="report", command="report", options=RUN)
+    report = JobOperator(
+        task_id="report", command="report", options=RUN, on_success_callback=notify(describe_stuck_retag)
+    )
 
     # A teardown, so its failure does not fail the run.
     draw_map = JobOperator(
@@ -108,6 +115,7 @@ with DAG(
         task_id="announce_drift",
         skip_when="{{ not ti.xcom_pull(task_ids='report')['requests_retraining'] }}",
         outlets=[DRIFT],
+        on_success_callback=notify(describe_drift),
     )
 
     discover >> tag_shard >> publish >> report >> announce_drift

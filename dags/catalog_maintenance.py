@@ -19,8 +19,11 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, TriggerRule
 from catalog_airflow.defaults import DEFAULT_ARGS
+from catalog_airflow.events import describe_failed_recall_check, describe_failed_run
+from catalog_airflow.notifications import notify
 from catalog_airflow.operators import JobOperator
 from catalog_airflow.placement import place
+from catalog_airflow.schedules import read_schedule
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 
@@ -29,13 +32,19 @@ with DAG(
     description="Check the recall of searches, and care for indexes",
     doc_md=__doc__,
     # Usually after the nightly ingestion. Both can run at the same time.
-    schedule="0 5 * * *",
+    schedule=read_schedule("CATALOG_MAINTENANCE_SCHEDULE", "0 5 * * *"),
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=notify(describe_failed_run),
     default_args=DEFAULT_ARGS | place("plan"),
     tags=["catalog"],
 ):
-    check_recall = JobOperator(task_id="check_recall", command="check-recall", options=RUN)
+    check_recall = JobOperator(
+        task_id="check_recall",
+        command="check-recall",
+        options=RUN,
+        on_failure_callback=notify(describe_failed_recall_check),
+    )
     care = JobOperator(
         task_id="care",
         command="care",

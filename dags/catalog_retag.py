@@ -21,6 +21,8 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, TriggerRule
 from catalog_airflow.defaults import DEFAULT_ARGS, RETAG_PRIORITY
+from catalog_airflow.events import describe_failed_run, describe_retag
+from catalog_airflow.notifications import notify
 from catalog_airflow.operators import PROMOTION, JobOperator
 from catalog_airflow.placement import place
 
@@ -33,6 +35,7 @@ with DAG(
     schedule=[PROMOTION],
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=notify(describe_failed_run),
     default_args=DEFAULT_ARGS | place("plan"),
     render_template_as_native_obj=True,
     tags=["catalog"],
@@ -55,6 +58,7 @@ with DAG(
         priority_weight=RETAG_PRIORITY,
         execution_timeout=timedelta(hours=6),
         trigger_rule=TriggerRule.NONE_FAILED,
+        on_success_callback=notify(describe_retag),
     )
 
     # A teardown, so its failure does not fail the run.

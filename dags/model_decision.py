@@ -16,6 +16,8 @@ A candidate that failed its gates cannot be promoted. **On the command line**: `
 
 from airflow.sdk import DAG, Param
 from catalog_airflow.defaults import DECISION_DAG, DEFAULT_ARGS
+from catalog_airflow.events import describe_failed_run, describe_promotion
+from catalog_airflow.notifications import notify
 from catalog_airflow.operators import PROMOTION, JobOperator
 from catalog_airflow.placement import place
 
@@ -27,6 +29,7 @@ with DAG(
     catchup=False,
     # The second of two decisions must see the result of the first.
     max_active_runs=1,
+    on_failure_callback=notify(describe_failed_run),
     is_paused_upon_creation=False,
     default_args=DEFAULT_ARGS | place("plan"),
     params={
@@ -36,4 +39,10 @@ with DAG(
     },
     tags=["catalog"],
 ):
-    JobOperator(task_id="decide", command="decide", argument="{{ params.decision }}", outlets=[PROMOTION])
+    JobOperator(
+        task_id="decide",
+        command="decide",
+        argument="{{ params.decision }}",
+        outlets=[PROMOTION],
+        on_success_callback=notify(describe_promotion),
+    )

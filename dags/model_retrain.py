@@ -16,7 +16,8 @@ Trains a candidate of each kind on curated labels. A candidate becomes the champ
 - **promote** makes the candidate the champion, unless another one was promoted after the evaluation, and starts
   `catalog_retag`.
 
-Runs every Sunday morning. Also runs after a nightly run that detected drift, at most once a week.
+Runs on `CATALOG_RETRAIN_SCHEDULE`, by default every Sunday morning. Also runs after a nightly run that detected drift,
+at most once a week.
 
 **Parameters**: `kinds` trains the classifier, the encoder or both. `classifier_base` and `encoder_base` replace the
 configured base models. `classifier_freeze` and `encoder_freeze` choose the layers that are not trained.
@@ -34,8 +35,16 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TaskGroup
 from catalog_airflow.defaults import DEFAULT_ARGS, TRAINING_PRIORITY
+from catalog_airflow.events import (
+    describe_failed_gate,
+    describe_failed_run,
+    describe_promotion,
+    describe_waiting_approval,
+)
+from catalog_airflow.notifications import notify
 from catalog_airflow.operators import DRIFT, PROMOTION, GateOperator, JobOperator, PromotionApproval
 from catalog_airflow.placement import place
+from catalog_airflow.schedules import read_schedule
 
 RUN = {"run": "{{ dag.dag_id }}/{{ run_id }}"}
 SNAPSHOT = "ti.xcom_pull(task_ids='snapshot')"
@@ -181,26 +190,45 @@ def add_chain(kind: str) -> TaskGroup:
             **place("evaluate"),
             priority_weight=TRAINING_PRIORITY,
         )
-        gate = GateOperator(task_id="gate", command="gate", argument=kind, options=RUN)
+        gate = GateOperator(
+            task_id="gate",
+            command="gate",
+            argument=kind,
+            options=RUN,
+            on_failure_callback=notify(describe_failed_gate),
+        )
         approve = PromotionApproval(
             task_id="approve",
             is_required="{{ params.require_approval }}",
             subject=f"Promote the new {kind}?",
             body=f"{{{{ ti.xcom_pull(task_ids='{kind}.gate')['approval_text'] }}}}",
+            notifiers=[notify(describe_waiting_approval)],
         )
-        promote = JobOperator(task_id="promote", command="promote", argument=kind, options=RUN, outlets=[PROMOTION])
+        promote = JobOperator(
+            task_id="promote",
+            command="promote",
+            argument=kind,
+            options=RUN,
+            outlets=[PROMOTION],
+            on_success_callback=notify(describe_promotion),
+        )
 
         train >> optimize >> evaluate >> gate >> approve >> promote
     return group
 
 
+WEEKLY = read_schedule("CATALOG_RETRAIN_SCHEDULE", "0 4 * * 0")
+
 with DAG(
     dag_id="model_retrain",
     description="Train new models on the curated labels, and promote those that pass the gates",
     doc_md=__doc__,
-    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 4 * * 0", timezone="UTC"), assets=DRIFT),
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable(WEEKLY, timezone="UTC"), assets=DRIFT)
+    if WEEKLY
+    else [DRIFT],
     catchup=False,
     max_active_runs=1,
+    on_failure_callback=notify(describe_failed_run),
     default_args=DEFAULT_ARGS | place("plan"),
     params=PARAMS,
     render_template_as_native_obj=True,

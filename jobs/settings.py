@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -31,6 +31,10 @@ LOCAL_STACK_FOLDER = HOME / ".local"
 LOCAL_STACK_ENVIRONMENT = "stack.env"
 PREFIX = "CATALOG_"
 LOCATIONS = ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI", "CATALOG_S3_ENDPOINT_URL")
+Level = Literal["info", "warning", "error"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""Levels of the notifications, in ascending order."""
+NO_SCHEDULE = "none"
 _PARTS_OF_A_KEY = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
 _READ_FROM_FILE = (PREFIX, *AWS_VARIABLES.values(), "AIRFLOW_", "POSTGRES_", "REDIS_", "TAGGING_", "CODE_VERSION")
 """Prefixes of the variables that the jobs or Docker Compose read from ``.env``."""
@@ -55,6 +59,23 @@ def _require_product_group(pattern: str) -> str:
     if "product_id" not in groups:
         raise ValueError("must be a regular expression with a group (?P<product_id>...)")
     return pattern
+
+
+def _require_schedule(schedule: str) -> str:
+    from croniter import croniter
+
+    if schedule != NO_SCHEDULE and not croniter.is_valid(schedule):
+        raise ValueError(f'must be a cron expression, such as "0 2 * * *", or {NO_SCHEDULE}')
+    return schedule
+
+
+def _require_notify_url(url: str) -> str:
+    # The message does not contain the URL, because it may contain a password.
+    if not re.fullmatch(rf"(({'|'.join(LEVELS)}):)?[a-z][a-z0-9]*://\S+", url):
+        raise ValueError(
+            f"must be a JSON list of Apprise URLs. {', '.join(LEVELS)} may precede a URL: error:json://host"
+        )
+    return url
 
 
 def _read_list(value: object) -> object:
@@ -85,6 +106,8 @@ class Webhook(BaseModel):
 Location = Annotated[str, AfterValidator(_require_s3)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
 Locations = Annotated[tuple[Location, ...], BeforeValidator(_read_list)]
+Schedule = Annotated[str, AfterValidator(_require_schedule)]
+NotifyUrls = Annotated[tuple[Annotated[str, AfterValidator(_require_notify_url)], ...], BeforeValidator(_read_list)]
 Webhooks = Annotated[
     tuple[Webhook, ...], Field(max_length=8), BeforeValidator(_read_list), AfterValidator(_require_own_names)
 ]
@@ -190,10 +213,6 @@ class ComputeSettings(SettingsGroup):
     shard_size: Count | None = None
     """Images in a shard, which is one task. By default, what takes about ten minutes at the speed of the latest runs,
     and at least one shard for each slot."""
-    placement: FilePath | None = None
-    """TOML file with the queue, the executor and the pod of each task class. Airflow reads it: docs/kubernetes.md"""
-    python: FilePath | None = None
-    """Interpreter of the jobs, if they have a virtual environment of their own. By default, that of Airflow"""
 
     chunk_size: Count = derived(lambda values: min(256, math.ceil((values["shard_size"] or 768) / 3)))
     read_threads: Count = derived(lambda values: min(64, max(8, 4 * values["decode_processes"])))
@@ -240,6 +259,27 @@ class TrainingSettings(SettingsGroup):
     """TOML file that overrides bounds of the gates. jobs/retrain/gates/policy.toml lists them with their defaults."""
 
 
+class AirflowSettings(SettingsGroup):
+    """When Airflow starts runs by itself, whom it notifies, and where tasks run.
+
+    A schedule is a cron expression in UTC, or none: then a run starts only by hand or after another one.
+    """
+
+    ingest_schedule: Schedule = "0 2 * * *"
+    """When catalog_ingest starts: every night at 2"""
+    retrain_schedule: Schedule = "0 4 * * 0"
+    """When model_retrain starts: on Sunday at 4. Drift starts it as well."""
+    maintenance_schedule: Schedule = "0 5 * * *"
+    """When catalog_maintenance starts: every morning at 5"""
+    notify_urls: NotifyUrls = Field(default=(), repr=False)
+    """Where notifications go, as a JSON list of Apprise URLs. info, warning or error before a URL is the lowest level
+    that it receives, by default info: ["mailtos://USER:PASSWORD@example.com", "error:slack://TOKENS"]"""
+    placement: FilePath | None = None
+    """TOML file with the queue, the executor and the pod of each task class. See docs/kubernetes.md"""
+    python: FilePath | None = None
+    """Interpreter of the jobs, if they have a virtual environment of their own. By default, that of Airflow"""
+
+
 class Settings(SettingsGroup):
     """All settings."""
 
@@ -250,6 +290,7 @@ class Settings(SettingsGroup):
     serving: ServingSettings
     delivery: DeliverySettings
     training: TrainingSettings
+    airflow: AirflowSettings
     credentials: AwsCredentials = Field(default=AwsCredentials(), repr=False, exclude=True)
 
 
@@ -332,14 +373,35 @@ def make_settings(variables: Mapping[str, str]) -> Settings:
     unknown = sorted(name for name in variables if name.startswith(f"{PREFIX}GATE_") and name not in VARIABLES)
     if unknown:
         raise ConfigurationError(f"{', '.join(unknown)}: unknown. CATALOG_GATE_POLICY names a file with bounds")
-    values: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
-    for variable, (group, name) in VARIABLES.items():
-        if value := variables.get(variable):
-            values[group][name] = value
+    values = _group_values(variables)
     try:
         return Settings.model_validate({**values, "credentials": AwsCredentials.from_variables(variables)})
     except ValidationError as error:
         raise ConfigurationError(_describe(error)) from None
+
+
+class _OnlyAirflow(SettingsGroup):
+    airflow: AirflowSettings
+
+
+def load_airflow_settings() -> AirflowSettings:
+    """Read only this group, because Airflow's DAG processor has no location of the data.
+
+    Raises:
+        ConfigurationError: as in `load_settings`.
+    """
+    try:
+        return _OnlyAirflow.model_validate({"airflow": _group_values(read_variables())["airflow"]}).airflow
+    except ValidationError as error:
+        raise ConfigurationError(_describe(error)) from None
+
+
+def _group_values(variables: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    values: dict[str, dict[str, str]] = {group: {} for group in GROUPS}
+    for variable, (group, name) in VARIABLES.items():
+        if value := variables.get(variable):
+            values[group][name] = value
+    return values
 
 
 def _describe(error: ValidationError) -> str:

@@ -21,6 +21,7 @@ from jobs.settings import (
     ComputeSettings,
     Settings,
     find_ignored_variables,
+    load_airflow_settings,
     load_settings,
     make_settings,
     read_own_variables,
@@ -309,3 +310,31 @@ def test_a_job_takes_everything_from_a_file_and_leaves_the_environment_alone(
     assert answer.exit_code == 0, answer.output
     assert json.loads(answer.stdout)["entries_by_reason"] == {"new": 2}
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("schedule", ["0 25 * * *", "nightly", "0 2 * *"])
+def test_an_invalid_schedule_is_one_line(schedule: str) -> None:
+    with pytest.raises(PermanentError, match=r"^CATALOG_RETRAIN_SCHEDULE: must be a cron expression, such as .* none"):
+        read_settings(retrain_schedule=schedule)
+
+
+@pytest.mark.parametrize("schedule", ["none", "30 1 * * 1-5", "@daily"])
+def test_a_schedule_is_a_cron_expression_or_none(schedule: str) -> None:
+    assert read_settings(ingest_schedule=schedule).airflow.ingest_schedule == schedule
+
+
+@pytest.mark.parametrize("urls", ['["slack:hush"]', '["fatal:json://hush"]', "json://hush", '["json://hush secret"]'])
+def test_an_invalid_notification_url_is_one_line_without_its_secrets(urls: str) -> None:
+    with pytest.raises(PermanentError, match=r"^CATALOG_NOTIFY_URLS: must be a JSON list of ") as caught:
+        read_settings(notify_urls=urls)
+    assert "hush" not in str(caught.value)
+
+
+def test_airflow_reads_its_settings_without_locations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CATALOG_NOTIFY_URLS", '["error:mailtos://shop:hush@example.com"]')
+    settings = load_airflow_settings()
+    assert settings.notify_urls == ("error:mailtos://shop:hush@example.com",)
+    assert "hush" not in repr(settings)
+    monkeypatch.setenv("CATALOG_INGEST_SCHEDULE", "nightly")
+    with pytest.raises(PermanentError, match=r"^CATALOG_INGEST_SCHEDULE: "):
+        load_airflow_settings()

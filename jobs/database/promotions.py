@@ -142,6 +142,29 @@ def list_champions(connection: Connection) -> tuple[Champion, ...]:
     return tuple(read_records(rows, Champion))
 
 
+def list_stuck_retags(connection: Connection) -> tuple[str, ...]:
+    """Describe each champion that is not live although no chunk was retagged for it in the last day.
+
+    A champion without a live version of its kind is left out: the next ingest run makes it live.
+    """
+    rows = connection.execute(
+        text("""
+            SELECT format('%s %s was promoted on %s, but %s %s is still live, and nothing was retagged in the last day',
+                          c.kind, c.model_version_id, to_char(c.promoted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD'),
+                          l.kind, l.model_version_id)
+            FROM catalog.champion_models c JOIN catalog.live_models l USING (kind)
+            WHERE c.model_version_id <> l.model_version_id AND c.promoted_at < now() - interval '1 day'
+              AND NOT EXISTS (
+                  SELECT FROM catalog.tagging_runs r JOIN catalog.run_chunks k USING (run_id)
+                  WHERE r.purpose = 'retag' AND r.started_at >= c.promoted_at
+                    AND k.committed_at > now() - interval '1 day'
+              )
+            ORDER BY c.kind
+        """)
+    )
+    return tuple(rows.scalars())
+
+
 @dataclass(frozen=True)
 class ChampionDecision:
     """A decision to promote the candidate of ``run_id`` or to roll back to ``to_version_id``. The other one is None."""

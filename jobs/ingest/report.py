@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import Connection
 
 from jobs.connections import Connections
+from jobs.database.promotions import list_stuck_retags
 from jobs.database.run_history import EmbeddedCounts, RunTotals, count_embedded, sum_chunks
 from jobs.database.spaces import has_space_index
 from jobs.database.tagging_runs import RunState, TaggingRun, finish_run, has_requested_retraining, require_run
@@ -73,8 +74,8 @@ class RunReport:
     Stage seconds are summed over parallel workers. ``images_per_second`` covers the time from the start of the first
     chunk to the commit of the last, ``duration_seconds`` the time from planning to this report. ``bottleneck`` is the
     resource that shards waited for longest: bucket, decode, forward or database. ``advice`` says what would relieve it.
-    ``drift`` is None if the classifier
-    has no reference. A failed run never requests a retraining.
+    ``drift`` is None if the classifier has no reference. A failed run never requests a retraining. ``stuck_retags`` has
+    a sentence for each champion that should be live by now.
     """
 
     run_id: str
@@ -98,6 +99,7 @@ class RunReport:
     index: IndexFilling
     drift: DriftReport | None
     requests_retraining: bool
+    stuck_retags: tuple[str, ...]
 
 
 def report_run(connections: Connections, run_id: str) -> RunReport:
@@ -118,7 +120,8 @@ def report_run(connections: Connections, run_id: str) -> RunReport:
         has_drifted = drift is not None and drift.is_flagged and not error
         asks = has_drifted and not has_requested_retraining(connection, run_id, DAYS_BETWEEN_RETRAININGS)
         index = read_index_filling(connection, run_id, run.models.space_id)
-        report = _build_report(run, totals, index, drift, asks, "failed" if error else "succeeded")
+        stuck = list_stuck_retags(connection)
+        report = _build_report(run, totals, index, drift, asks, stuck, "failed" if error else "succeeded")
         finish_run(connection, run_id, report.state, asdict(report), totals)
     content = json.dumps(asdict(report), indent=2)
     connections.store.write(report_location(connections.artifacts, run_id), content.encode())
@@ -154,7 +157,13 @@ def find_run_error(totals: RunTotals, failed_share_limit: float) -> str | None:
 
 
 def _build_report(
-    run: TaggingRun, totals: RunTotals, index: IndexFilling, drift: DriftReport | None, asks: bool, state: RunState
+    run: TaggingRun,
+    totals: RunTotals,
+    index: IndexFilling,
+    drift: DriftReport | None,
+    asks: bool,
+    stuck: tuple[str, ...],
+    state: RunState,
 ) -> RunReport:
     bottleneck = max(totals.waiting_seconds, key=totals.waiting_seconds.__getitem__, default=None)
     return RunReport(
@@ -182,4 +191,5 @@ def _build_report(
         index=index,
         drift=drift,
         requests_retraining=asks,
+        stuck_retags=stuck,
     )

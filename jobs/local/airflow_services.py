@@ -33,6 +33,7 @@ AIRFLOW_SERVICES = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
 ADMIN_USER = "admin"
 GPU_POOL = "catalog_gpu"
 _UNUSED_PORT = 1
+_METRICS = "AIRFLOW__METRICS__"
 _LAUNCHER = PROJECT_ROOT / "plugins" / "catalog_airflow" / "launcher.py"
 _LAUNCH_TIMEOUT_SECONDS = 300.0
 """Long enough to import Airflow before the first command, and to migrate its tables."""
@@ -200,6 +201,8 @@ def _make_configuration(
             "parsing_processes": "1",
             "dag_bundle_storage_path": str(home / "bundles"),
         },
+        # Off by default. Tags instead of ids in the names of the metrics.
+        "metrics": {"statsd_influxdb_enabled": "True", "legacy_names_on": "False"},
         "logging": {
             "base_log_folder": str(home / "logs"),
             "dag_processor_child_process_log_directory": str(home / "logs" / "dag_processor"),
@@ -215,9 +218,14 @@ def _make_configuration(
 def make_airflow_environment(folder: Path, job_environment: Mapping[str, str], pool_slots: int) -> dict[str, str]:
     """Return the environment of Airflow and its jobs, based on the caller's environment and ``.env``.
 
-    Omits the caller's Airflow settings, which may belong to another Airflow. Divides the cores among concurrent tasks.
+    Omits the caller's Airflow settings, which may belong to another Airflow, except where to export metrics. Divides
+    the cores among concurrent tasks.
     """
-    inherited = {name: value for name, value in read_own_variables().items() if not name.startswith("AIRFLOW")}
+    inherited = {
+        name: value
+        for name, value in read_own_variables().items()
+        if not name.startswith("AIRFLOW") or name.startswith(_METRICS)
+    }
     paths = [sysconfig.get_path("scripts"), *filter(None, [os.environ.get("PATH")])]
     return {
         **merge_variables(inherited, job_environment),

@@ -15,6 +15,9 @@ DECISION_DAG = "model_decision"
 PAGES_PREFIX = "/catalog"
 """The path of the pages on the API server."""
 
+ERROR_KEY = "error"
+"""The XCom with the one-line error of a failed job, for notifications."""
+
 INGEST_PRIORITY, TRAINING_PRIORITY, RETAG_PRIORITY = 100, 10, 1
 """Free slots go to nightly ingestion first, then to training, then to retagging."""
 

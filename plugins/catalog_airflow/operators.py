@@ -16,7 +16,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from catalog_airflow.defaults import PROJECT_ROOT
+from catalog_airflow.defaults import ERROR_KEY, PROJECT_ROOT
 from catalog_airflow.page_links import CatalogPageLink, EvaluationPageLink
 
 PROMOTION = Asset(name="catalog_promotion", uri="x-catalog://promotion")
@@ -108,6 +108,8 @@ class JobOperator(BaseOperator):  # type: ignore[misc]
         if shutil.which(command[0]) is None:
             raise AirflowFailException(f"{PYTHON_VARIABLE}={command[0]} is not an executable file on this worker")
         result = self.subprocess_hook.run_command(command, cwd=str(PROJECT_ROOT))
+        if result.exit_code:
+            context["ti"].xcom_push(key=ERROR_KEY, value=result.output.removeprefix("error: "))
         if result.exit_code in PERMANENT_EXIT_CODES:
             raise AirflowFailException(f"{result.output} (exit code {result.exit_code}: a retry cannot help)")
         if result.exit_code:
@@ -186,4 +188,6 @@ class PromotionApproval(ApprovalOperator):  # type: ignore[misc]
         try:
             return super().execute_complete(context, event)
         except HITLRejectException:
-            raise AirflowFailException("the promotion was rejected, or nobody responded in time") from None
+            error = "the promotion was rejected, or nobody responded in time"
+            context["ti"].xcom_push(key=ERROR_KEY, value=error)
+            raise AirflowFailException(error) from None

@@ -12,14 +12,12 @@ import pytest
 from jobs.settings import PROJECT_ROOT
 
 
-def parse_dags(folder: Path, airflow_home: Path, process_coverage: dict[str, str]) -> dict[str, Any]:
-    """Parse a folder of DAGs in a fresh process with the plugins on its path."""
+def parse_dags(folder: Path, airflow_home: Path, variables: dict[str, str]) -> dict[str, Any]:
+    """Parse a folder of DAGs in a fresh process with these variables, and the plugins on its path."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     finished = subprocess.run(
         [sys.executable, Path(__file__).with_name("describe_dags.py"), folder],
-        env=inherited
-        | process_coverage
-        | {"AIRFLOW_HOME": str(airflow_home), "PYTHONPATH": str(PROJECT_ROOT / "plugins")},
+        env=inherited | variables | {"AIRFLOW_HOME": str(airflow_home), "PYTHONPATH": str(PROJECT_ROOT / "plugins")},
         cwd=airflow_home,
         capture_output=True,
         text=True,

@@ -2,6 +2,8 @@ from typing import Any
 
 import pytest
 
+from jobs.settings import AirflowSettings
+
 
 @pytest.fixture
 def dag(parsed: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def test_a_failed_shard_does_not_stop_publish(dag: dict[str, Any]) -> None:
 
 
 def test_it_runs_every_night_with_optional_parameters(dag: dict[str, Any]) -> None:
-    assert dag["schedule"] == "0 2 * * *"
+    assert dag["schedule"] == AirflowSettings().ingest_schedule == "0 2 * * *"
     assert {name: param["value"] for name, param in dag["params"].items()} == {
         "source": None,
         "limit": None,

@@ -28,7 +28,7 @@ def test_parsing_imports_neither_torch_nor_jobs(parsed: dict[str, Any]) -> None:
     assert parsed["heavy"] == []
 
 
-def test_a_broken_or_slow_file_is_detected(tmp_path: Path) -> None:
+def test_a_broken_or_slow_file_or_schedule_is_detected(tmp_path: Path) -> None:
     """The tests above can fail."""
     dags = tmp_path / "dags"
     dags.mkdir()
@@ -38,8 +38,16 @@ def test_a_broken_or_slow_file_is_detected(tmp_path: Path) -> None:
         "sys.modules['torch'] = types.ModuleType('torch')\n"
         "end = time.process_time() + 1.1\nwhile time.process_time() < end:\n    pass\n"
     )
-    parsed = parse_dags(dags, tmp_path, {})
-    assert [Path(name).name for name in parsed["errors"]] == ["broken.py"]
+    for name in ("catalog_ingest.py", "model_retrain.py"):
+        (dags / name).symlink_to(PROJECT_ROOT / "dags" / name)
+    schedules = {"CATALOG_INGEST_SCHEDULE": "0 25 * * *", "CATALOG_RETRAIN_SCHEDULE": "none"}
+    parsed = parse_dags(dags, tmp_path, schedules)
+    errors = {Path(name).name: error.splitlines()[-1] for name, error in parsed["errors"].items()}
+    assert errors.keys() == {"broken.py", "catalog_ingest.py"}
+    # Airflow's UI shows this line.
+    assert errors["catalog_ingest.py"].startswith("ValueError: CATALOG_INGEST_SCHEDULE is '0 25 * * *', not a cron")
+    assert "Timetable" not in parsed["dags"]["model_retrain"]["schedule"]
+    assert "x-catalog://drift" in parsed["dags"]["model_retrain"]["schedule"]
     assert parsed["cpu_seconds"]["slow.py"] > PARSE_LIMIT_SECONDS
     assert parsed["heavy"] == ["torch"]
 

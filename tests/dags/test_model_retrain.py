@@ -2,6 +2,8 @@ from typing import Any
 
 import pytest
 
+from jobs.settings import AirflowSettings
+
 STAGES = ["train", "optimize", "evaluate", "gate", "approve", "promote"]
 
 
@@ -32,7 +34,7 @@ def test_a_promotion_is_announced_by_its_own_task_alone(dag: dict[str, Any]) -> 
 
 
 def test_it_runs_every_week_and_when_images_have_drifted(dag: dict[str, Any]) -> None:
-    assert "CronTriggerTimetable(expression='0 4 * * 0'" in dag["schedule"]
+    assert f"CronTriggerTimetable(expression='{AirflowSettings().retrain_schedule}'" in dag["schedule"]
     assert "x-catalog://drift" in dag["schedule"]
 
 

@@ -1,5 +1,6 @@
 """Control the local stack, with Airflow, that all tests in this folder share."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import httpx
 from sqlalchemy import create_engine, text
 
 from demo.airflow_client import AirflowClient, DagRun
+from fixtures.notification_receivers import Receivers
 from fixtures.stack_access import connect_s3, read_environment
 from jobs.connections import Connections, connect
 from jobs.database.engine import driver_url
 from jobs.local.airflow_services import AirflowOptions
-from jobs.local.ports import WantedPorts, find_free_ports
+from jobs.local.ports import LOOPBACK, WantedPorts, find_free_ports
 from jobs.local.stack import StackStatus, start_stack
 from jobs.settings import PROJECT_ROOT, make_settings
 
@@ -32,6 +34,9 @@ CONFIGURATION = {
 """Gates are lenient here; benchmarks use the default gates. The precision is fp32, because the search for an int8 build
 takes a minute of CPU time for each candidate.
 """
+
+UNREACHABLE = "error:form://127.0.0.1:9/?token=hush"
+"""A URL for notifications that no server answers."""
 
 SMALL_DAGS = Path(__file__).with_name("small_dags")
 PROJECT_DAGS = (
@@ -68,20 +73,29 @@ class StackHome:
 
     folder: Path
     ports: WantedPorts
+    receivers: Receivers
 
     @classmethod
-    def make(cls, folder: Path) -> "StackHome":
+    def make(cls, folder: Path, receivers: Receivers) -> "StackHome":
         """Prepare a stack with the project's DAGs and small DAGs for tests."""
         dags = folder.parent / "dags"
         dags.mkdir()
         for dag in (*PROJECT_ROOT.glob("dags/*.py"), *SMALL_DAGS.glob("*.py")):
             (dags / dag.name).symlink_to(dag)
-        return cls(folder, WantedPorts(*find_free_ports(4)))
+        return cls(folder, WantedPorts(*find_free_ports(4)), receivers)
 
     def start(self, ports: WantedPorts | None = None) -> StackStatus:
         """Start the servers that are not running."""
         options = AirflowOptions(dags_folder=self.folder.parent / "dags", pool_slots=POOL_SLOTS)
-        with patch.dict(os.environ, CONFIGURATION):
+        # In this order, because tests wait for mails.
+        urls = [UNREACHABLE, f"error:{self.receivers.http_url}", self.receivers.mail_url]
+        own = {
+            "CATALOG_NOTIFY_URLS": json.dumps(urls),
+            "AIRFLOW__METRICS__STATSD_ON": "True",
+            "AIRFLOW__METRICS__STATSD_HOST": LOOPBACK,
+            "AIRFLOW__METRICS__STATSD_PORT": str(self.receivers.statsd_port),
+        }
+        with patch.dict(os.environ, CONFIGURATION | own):
             return start_stack(self.folder, ports or self.ports, options)
 
 
@@ -91,6 +105,7 @@ class LiveStack:
 
     status: StackStatus
     airflow: AirflowClient
+    receivers: Receivers
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Run the operators for approvals and announcements in a real Airflow."""
 
+from urllib.parse import quote
+
 import pytest
 
 from tests.end_to_end.live_stack import PATIENCE_SECONDS, LiveStack, wait_until
@@ -18,6 +20,10 @@ def test_run_continues_only_if_approved(stack: LiveStack, is_approved: bool, sta
     run = stack.start_dag("ask", {})
     wait_until(lambda: stack.read_states(run).get("approve") in {"awaiting_input", "deferred"})
     assert stack.airflow.read_approval_text("ask", run.run_id, "approve") == "| gate | verdict |"
+    mail = stack.receivers.mails[-1]
+    assert mail.title == "Approval needed: May it?"
+    page = f"{stack.status.airflow_url}/dags/ask/runs/{quote(run.run_id, safe='')}/tasks/approve/required_actions"
+    assert {"| gate | verdict |", page} <= set(mail.text.splitlines())
     stack.answer_approval(run, "approve", is_approved)
     finished = stack.airflow.wait_for_run(run, PATIENCE_SECONDS)
     assert stack.read_states(run) == states

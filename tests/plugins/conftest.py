@@ -3,9 +3,21 @@
 import os
 import warnings
 from collections.abc import Iterator
+from typing import Any
 from unittest.mock import patch
 
 import pytest
+
+
+class Context(dict[str, Any]):
+    """The part of Airflow's context that operators use."""
+
+    def __init__(self) -> None:
+        super().__init__(ti=self)
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
 
 
 @pytest.fixture(scope="session", autouse=True)

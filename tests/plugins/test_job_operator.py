@@ -20,20 +20,10 @@ import pytest
 from fixtures.shop import Shop
 from jobs import errors
 from jobs.settings import PROJECT_ROOT, VARIABLES
+from tests.plugins.conftest import Context
 
 if TYPE_CHECKING:
     from catalog_airflow.operators import JobOperator
-
-
-class Context(dict[str, Any]):
-    """The part of Airflow's context that the operator uses."""
-
-    def __init__(self) -> None:
-        super().__init__(ti=self)
-        self.pushed: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        self.pushed[key] = value
 
 
 def make_operator(**arguments: Any) -> "JobOperator":
@@ -99,8 +89,10 @@ def test_the_permanent_exit_codes_are_those_of_jobs() -> None:
 def test_a_temporary_error_is_retried() -> None:
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+    context = Context()
     with pytest.raises(AirflowException, match=r"cannot reach the database.*exit code 75") as caught:
-        make_operator(command="report", options={"run": "nope"}).execute(Context())
+        make_operator(command="report", options={"run": "nope"}).execute(context)
+    assert context.pushed["error"].startswith("cannot reach the database"), "the message of the run quotes it"
     assert not isinstance(caught.value, AirflowFailException)
     assert "hush" not in str(caught.value)
 

@@ -3,6 +3,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.plugins.conftest import Context
+
 if TYPE_CHECKING:
     from catalog_airflow.operators import PromotionApproval
 
@@ -30,12 +32,13 @@ def test_a_rejection_fails_the_task_without_a_retry(answer: str) -> None:
         "responded_by_user": None,
         "timedout": False,
     }
-    approval = make_approval(is_required=True)
+    approval, context = make_approval(is_required=True), Context()
     if answer == "Reject":
         with pytest.raises(AirflowFailException):
-            approval.execute_complete(context={}, event=event)
+            approval.execute_complete(context=context, event=event)
+        assert context.pushed == {"error": "the promotion was rejected, or nobody responded in time"}
     else:
-        assert approval.execute_complete(context={}, event=event)["chosen_options"] == ["Approve"]
+        assert approval.execute_complete(context=context, event=event)["chosen_options"] == ["Approve"]
 
 
 def test_without_a_required_approval_the_task_succeeds_at_once() -> None:

@@ -2,6 +2,8 @@
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, Param
+from catalog_airflow.events import describe_waiting_approval
+from catalog_airflow.notifications import notify
 from catalog_airflow.operators import AnnouncementOperator, PromotionApproval
 
 NEWS = Asset(name="news", uri="x-test://news")
@@ -14,6 +16,7 @@ with DAG("ask", schedule=None, params={"is_asked": IS_ASKED}, render_template_as
         subject="May it?",
         body="{{ '| gate | verdict |' }}",
         retries=3,
+        notifiers=[notify(describe_waiting_approval)],
     )
     approve >> EmptyOperator(task_id="go_on")
 
