@@ -23,6 +23,8 @@ from tests.deployment.compose_file import (
     find_variables,
 )
 
+PATHS_OF_THE_HOST = {"CATALOG_PLACEMENT", "CATALOG_PYTHON"}
+"""They mean nothing in a container."""
 AIRFLOW_SETTINGS = {variable for variable, (group, _) in VARIABLES.items() if group == "airflow"}
 WORKERS = ("airflow-worker", "airflow-worker-gpu")
 SECRET = re.compile("PASSWORD|SECRET|_KEY")
@@ -131,8 +133,7 @@ def test_the_pool_is_the_one_that_tasks_use() -> None:
 @pytest.mark.parametrize("name", ["init", "airflow-api-server", *WORKERS])
 def test_jobs_get_every_setting_and_no_other(name: str) -> None:
     passed = {variable for variable in SERVICES[name]["environment"] if variable.startswith("CATALOG_")}
-    # Paths of the host mean nothing in a container.
-    assert passed == VARIABLES.keys() - {"CATALOG_MODEL_CACHE", "CATALOG_PLACEMENT", "CATALOG_PYTHON"}
+    assert passed == VARIABLES.keys() - {"CATALOG_MODEL_CACHE", *PATHS_OF_THE_HOST}
 
 
 @pytest.mark.parametrize("name", ["init", "airflow-api-server", *WORKERS])
@@ -145,7 +146,7 @@ def test_jobs_read_the_gate_policy_of_the_host(name: str) -> None:
 def test_passwords_of_storage_stay_with_those_who_need_them() -> None:
     for name in ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"):
         own = {variable for variable in SERVICES[name]["environment"] if variable.startswith(("AWS_", "CATALOG_"))}
-        assert own == (AIRFLOW_SETTINGS if name == "airflow-dag-processor" else set())
+        assert own == (AIRFLOW_SETTINGS - PATHS_OF_THE_HOST if name == "airflow-dag-processor" else set())
 
 
 def test_gpus_are_taken_by_the_profile_alone() -> None:
