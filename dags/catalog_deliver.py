@@ -2,19 +2,15 @@
 ### Deliver changes of products
 
 Posts each change of what the catalog says about a product to the webhooks in `CATALOG_WEBHOOKS`, signed, in order and
-at least once. Without webhooks, a run ends at once; pause the DAG.
+at least once. Without webhooks, a run does nothing; pause the DAG.
 
-- **deliver** follows the changes for 59 minutes and posts them within seconds. A webhook that fails is tried again and
-  does not delay the others. The task fails at its end if a webhook then still fails; the next run continues. What a
-  webhook does not accept for an hour becomes a dead letter.
+- **deliver** posts what is due. A webhook that fails does not delay the others, and the next run tries it again. What
+  it does not accept for an hour becomes a dead letter, and the task fails.
 
-A run each hour keeps Airflow's history small. Between two runs, changes wait for up to a minute.
-
-**On the command line**: `catalog deliver --minutes 59`. `catalog dead-letters` lists dead letters and sends them again.
-`catalog changes` prints the same changes for a program that reads them itself.
+**On the command line**: `catalog deliver`, or, to post changes within seconds, `catalog deliver --follow` as a service.
+`catalog dead-letters` lists dead letters and sends them again. `catalog changes` prints the same changes for a program
+that reads them itself.
 """
-
-from datetime import timedelta
 
 from airflow.sdk import DAG
 from catalog_airflow.defaults import DEFAULT_ARGS
@@ -22,22 +18,18 @@ from catalog_airflow.events import describe_failed_run
 from catalog_airflow.notifications import notify
 from catalog_airflow.operators import JobOperator
 from catalog_airflow.placement import place
+from catalog_airflow.schedules import read_schedule
 
 with DAG(
     dag_id="catalog_deliver",
     description="Post changes of products to webhooks",
     doc_md=__doc__,
-    schedule="0 * * * *",
+    # Short runs: a worker with one slot also runs the shards.
+    schedule=read_schedule("CATALOG_DELIVER_SCHEDULE", "*/5 * * * *"),
     catchup=False,
     max_active_runs=1,
     on_failure_callback=notify(describe_failed_run),
     default_args=DEFAULT_ARGS | place("plan"),
     tags=["catalog"],
 ):
-    JobOperator(
-        task_id="deliver",
-        command="deliver",
-        options={"minutes": 59},
-        # Longer than the task takes, because its last request may take a while.
-        execution_timeout=timedelta(minutes=70),
-    )
+    JobOperator(task_id="deliver", command="deliver")

@@ -271,6 +271,8 @@ class AirflowSettings(SettingsGroup):
     """When model_retrain starts: on Sunday at 4. Drift starts it as well."""
     maintenance_schedule: Schedule = "0 5 * * *"
     """When catalog_maintenance starts: every morning at 5"""
+    deliver_schedule: Schedule = "*/5 * * * *"
+    """When catalog_deliver starts: every five minutes"""
     notify_urls: NotifyUrls = Field(default=(), repr=False)
     """Where notifications go, as a JSON list of Apprise URLs. info, warning or error before a URL is the lowest level
     that it receives, by default info: ["mailtos://USER:PASSWORD@example.com", "error:slack://TOKENS"]"""

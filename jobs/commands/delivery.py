@@ -92,18 +92,22 @@ def export(
         print_report(export_products(connections, file_format, to, start, with_vectors=vectors))
 
 
-@app.command(epilog=give_examples("catalog deliver", "catalog deliver --minutes 59"))
+@app.command(epilog=give_examples("catalog deliver", "catalog deliver --follow"))
 def deliver(
-    minutes: Annotated[float, typer.Option(min=0, help="How long to follow the changes. 0: only what is due now.")] = 0,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Post further changes within seconds, until SIGTERM.")
+    ] = False,
 ) -> None:
     """Post changes of products to the webhooks: the job of the DAG catalog_deliver."""
     settings = load_settings()
     with finish_steps(), connect(settings) as connections:
-        reports = deliver_changes(connections.engine, settings.delivery.webhooks, 60 * minutes)
-    failing = [f"{report.name} ({report.error})" for report in reports if report.error]
-    if failing:
+        reports = deliver_changes(connections.engine, settings.delivery.webhooks, follow=follow)
+    # Other failures are tried again by the next run, and need nobody.
+    given_up = [f"{report.name} ({report.error})" for report in reports if report.dead_letters or report.is_stuck]
+    if given_up:
         raise RefusedError(
-            f"webhooks that do not accept changes: {', '.join(failing)}. The changes are kept; see the runbook"
+            f"webhooks that do not accept changes: {', '.join(given_up)}. "
+            'See "Webhooks and dead letters" in docs/runbook.md'
         )
     print_report({"webhooks": [asdict(report) for report in reports]})
 

@@ -41,16 +41,20 @@ SIGNATURE_HEADER = "Catalog-Signature"
 
 @dataclass(frozen=True)
 class WebhookReport:
-    """What a webhook accepted, in numbers of changes. ``error`` is None unless its last request failed."""
+    """What a webhook accepted, in numbers of changes.
+
+    ``error`` is None unless its last request failed. ``is_stuck`` says that no later attempt can help.
+    """
 
     name: str
-    accepted: int = 0
-    dead_letters: int = 0
-    error: str | None = None
+    accepted: int
+    dead_letters: int
+    error: str | None
+    is_stuck: bool
 
 
-def deliver_changes(engine: Engine, webhooks: Sequence[Webhook], seconds: float) -> tuple[WebhookReport, ...]:
-    """Post changes for some seconds, or until SIGTERM. With 0 seconds, post those that are due and end.
+def deliver_changes(engine: Engine, webhooks: Sequence[Webhook], *, follow: bool) -> tuple[WebhookReport, ...]:
+    """Post the changes that are due; with ``follow``, also those that come, until SIGTERM.
 
     A webhook never waits for another.
 
@@ -59,13 +63,13 @@ def deliver_changes(engine: Engine, webhooks: Sequence[Webhook], seconds: float)
     """
     if not webhooks:
         return ()
-    ended, deadline = Event(), time.monotonic() + seconds
+    ended = Event()
 
     def is_over() -> bool:
-        return ended.is_set() or is_stop_requested() or (seconds > 0 and time.monotonic() >= deadline)
+        return ended.is_set() or is_stop_requested()
 
     with ThreadPoolExecutor(len(webhooks)) as threads:
-        futures = [threads.submit(_Sender(engine, webhook, is_over).run, follow=seconds > 0) for webhook in webhooks]
+        futures = [threads.submit(_Sender(engine, webhook, is_over).run, follow=follow) for webhook in webhooks]
         wait(futures, return_when=FIRST_EXCEPTION)
         ended.set()
     return tuple(future.result() for future in futures)
@@ -84,13 +88,14 @@ class _Sender:
         self._error: str | None = None
 
     def run(self, *, follow: bool) -> WebhookReport:
-        """Send until the time is over or, without ``follow``, until the webhook has failed or accepted everything."""
+        """Send until SIGTERM or, without ``follow``, until the webhook has failed or accepted everything."""
+        is_stuck = False
         try:
             self._run(follow=follow)
         except JobError as error:
             # The other webhooks go on.
-            self._error = str(error)
-        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, self._error)
+            self._error, is_stuck = str(error), True
+        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, self._error, is_stuck)
 
     def _run(self, *, follow: bool) -> None:
         pause = POLL_SECONDS
