@@ -2,7 +2,7 @@
 ### Deliver changes of products
 
 Posts each change of what the catalog says about a product to the webhooks in `CATALOG_WEBHOOKS`, signed, in order and
-at least once. Without webhooks, a run does nothing; pause the DAG.
+at least once. Enable it if `CATALOG_WEBHOOKS` names webhooks.
 
 - **deliver** posts what is due. A webhook that fails does not delay the others, and the next run tries it again. What
   it does not accept for an hour becomes a dead letter, and the task fails.
@@ -28,6 +28,8 @@ with DAG(
     schedule=read_schedule("CATALOG_DELIVER_SCHEDULE", "*/5 * * * *"),
     catchup=False,
     max_active_runs=1,
+    # Without webhooks, there is nothing to do.
+    is_paused_upon_creation=True,
     on_failure_callback=notify(describe_failed_run),
     default_args=DEFAULT_ARGS | place("plan"),
     tags=["catalog"],

@@ -23,7 +23,7 @@ from jobs.database.dead_letters import (
     read_dead_letter,
 )
 from jobs.delivery.feed import POLL_SECONDS, advance, describe_change, open_consumer, read_next
-from jobs.errors import JobError, first_line
+from jobs.errors import JobError, PermanentError, first_line
 from jobs.settings import Webhook
 from jobs.stopping import is_stop_requested
 
@@ -43,7 +43,8 @@ SIGNATURE_HEADER = "Catalog-Signature"
 class WebhookReport:
     """What a webhook accepted, in numbers of changes.
 
-    ``error`` is None unless its last request failed. ``is_stuck`` says that no later attempt can help.
+    ``error`` says why there are dead letters or, without any, why the last request failed, if it did. ``is_stuck`` says
+    that no later attempt can help.
     """
 
     name: str
@@ -86,6 +87,7 @@ class _Sender:
         self._accepted = 0
         self._dead_letters = 0
         self._error: str | None = None
+        self._refusal: str | None = None
 
     def run(self, *, follow: bool) -> WebhookReport:
         """Send until SIGTERM or, without ``follow``, until the webhook has failed or accepted everything."""
@@ -94,8 +96,10 @@ class _Sender:
             self._run(follow=follow)
         except JobError as error:
             # The other webhooks go on.
-            self._error, is_stuck = str(error), True
-        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, self._error, is_stuck)
+            # Another process that reads as this webhook ends some day.
+            self._error, is_stuck = str(error), isinstance(error, PermanentError)
+        error = self._refusal or self._error
+        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, error, is_stuck)
 
     def _run(self, *, follow: bool) -> None:
         pause = POLL_SECONDS
@@ -128,6 +132,7 @@ class _Sender:
             insert_dead_letter(connection, self._webhook.name, page, self._error)
             advance_consumer(connection, self._consumer, page[-1].cursor)
         self._dead_letters += len(page)
+        self._refusal = self._error
         log.error("webhook %s: %d changes became a dead letter: %s", self._webhook.name, len(page), self._error)
         return True
 
@@ -168,7 +173,7 @@ def post(webhook: Webhook, changes: Sequence[Change]) -> str | None:
         status = asyncio.run(_post(webhook.url, body, headers))
     except TimeoutError:
         return f"no response within {REQUEST_SECONDS:g} s"
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         return first_line(error) or type(error).__name__
     return None if httpx.codes.is_success(status) else f"status {status}"
 

@@ -3,11 +3,12 @@
 A program in Airflow's environment reads them from its database, so no login is needed. Jobs do not import Airflow.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +59,14 @@ def find_airflow(tagging_slots: int, stack_folder: Path = LOCAL_STACK_FOLDER) ->
 
 
 class AirflowExamination:
-    """The checks of one Airflow, whose state is read once, by the first of them."""
+    """The checks of one Airflow, whose state is read once, by the first of them.
 
-    def __init__(self, location: AirflowLocation | None) -> None:
+    DAGs in ``unused`` may be paused.
+    """
+
+    def __init__(self, location: AirflowLocation | None, unused: Collection[str] = ()) -> None:
         self._location = location
+        self._unused = unused
         self._state: AirflowState | None = None
 
     def check_airflow(self) -> Finding:
@@ -72,8 +77,15 @@ class AirflowExamination:
                 "Airflow",
                 "skipped",
             )
+        if importlib.util.find_spec("airflow") is None:
+            return Finding("Airflow has another virtual environment, where this command checks it", "skipped")
         state = self._state = _read_state(self._location.environment)
-        ill = [name.replace("_", " ") for name, status in state.health.items() if status == "unhealthy"]
+        # The status of a DAG processor that has never run is None. A deployment needs no triggerer of its own.
+        ill = [
+            name.replace("_", " ")
+            for name, status in state.health.items()
+            if status == "unhealthy" or (status is None and name == "dag_processor")
+        ]
         if ill:
             raise RetryableError(f"Airflow {state.version}: no sign of life from {', '.join(ill)}; see its log")
         url = f"{state.api_url}/api/v2/monitor/health"
@@ -91,7 +103,7 @@ class AirflowExamination:
         missing = [f"no DAG {name}, check dags_folder" for name in sorted(wanted - state.paused.keys())]
         if errors or missing:
             raise ConfigurationError("; ".join(errors + missing))
-        if paused := sorted(name for name in wanted if state.paused[name]):
+        if paused := sorted(name for name in wanted if state.paused[name] and name not in self._unused):
             return Finding(f"paused: {', '.join(paused)}. Enable them on Airflow's page to run them", "warning")
         return Finding(f"{len(wanted)} DAGs, none paused")
 

@@ -43,7 +43,9 @@ def examine_installation(load: Callable[[], Settings] = load_settings) -> list[C
 def list_checks(connections: Connections) -> list[Check]:
     """Return the checks that need valid settings."""
     settings = connections.settings
-    airflow = AirflowExamination(find_airflow(settings.compute.tagging_slots))
+    airflow = AirflowExamination(
+        find_airflow(settings.compute.tagging_slots), () if settings.delivery.webhooks else ("catalog_deliver",)
+    )
     has_catalog = ("schema", "artifacts")
     checks = [
         Check("database", partial(check_database, connections)),

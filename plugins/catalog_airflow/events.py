@@ -14,7 +14,7 @@ from airflow.sdk import Context
 
 from catalog_airflow.defaults import ERROR_KEY
 from catalog_airflow.notifications import Message
-from catalog_airflow.page_links import EvaluationPageLink, locate_airflow, locate_pages
+from catalog_airflow.page_links import locate_airflow, locate_pages
 
 ADVICE = {
     "discover": "Too many images vanished",
@@ -23,6 +23,8 @@ ADVICE = {
     "approve": "A promotion is refused",
     "promote": "A promotion is refused",
     "complete_retag": "A retag does not finish",
+    "deliver": "Webhooks and dead letters",
+    "care": "Recall is below its bound",
 }
 """The section of docs/runbook.md on the failure of a task, if there is one."""
 
@@ -88,12 +90,14 @@ def read_error(dag_id: str, run_id: str, task: Any, map_index: int) -> str:
 def describe_failed_gate(context: Context) -> Message:
     """Give the figures and bounds of the gates that failed, or the error that stopped them."""
     task, ti = context["task"], context["ti"]
+    run = f"{ti.dag_id}/{ti.run_id}"
     return Message(
-        level="warning",
+        level="error",
         what=f"Gate failed: the new {task.argument} is not promoted",
         why=read_error(ti.dag_id, ti.run_id, task, -1),
         what_to_do='The champion stays. "A gate failed" in docs/runbook.md gives the likely cause of each failure.',
-        link=EvaluationPageLink().get_link(task, ti_key=ti),
+        # Not the link of the task, whose options are templates if it was killed.
+        link=f"{locate_pages()}/evaluations/{task.argument}?run={quote(run, safe='')}",
     )
 
 
@@ -173,7 +177,7 @@ def describe_failed_recall_check(context: Context) -> Message:
         level="error",
         what="The check of search recall failed",
         why=read_error(ti.dag_id, ti.run_id, task, -1),
-        what_to_do="Searches may miss results. If the rest of the run repairs the index, no other message follows.",
+        what_to_do='Searches may miss results. "Recall is below its bound" in docs/runbook.md says what to do.',
         link=f"{locate_pages()}/overview",
     )
 

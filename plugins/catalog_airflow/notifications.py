@@ -6,7 +6,9 @@ cannot be sent as one line, and continue.
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from jobs.settings import Level
 
 SEND_SECONDS = 10.0
-"""Time to send a message to one URL. A DAG processor is killed after 50 seconds."""
+"""Time to send a message to all URLs. Airflow kills a task 20 s after its end, and a DAG processor after 50 s."""
 
 log = logging.getLogger("airflow.task")
 
@@ -60,21 +62,31 @@ def notify(describe: Describe) -> Callback:
 
 def send(message: Message) -> None:
     """Send a message to every URL whose level it reaches. Log each URL that fails, by its scheme."""
+    urls = _choose_urls(message.level)
+    if not urls:
+        return
+    _load_apprise()
+    deliveries = [_Delivery(url, message) for url in urls]
+    deadline = time.monotonic() + SEND_SECONDS
+    for delivery in deliveries:
+        delivery.join(max(0.0, deadline - time.monotonic()))
+        scheme, error = delivery.url.partition("://")[0], delivery.error
+        if error:
+            log.error("the notification %r was not sent to %s: %s", message.what, scheme, error)
+        else:
+            log.info("sent the notification %r to %s", message.what, scheme)
+
+
+def _choose_urls(level: "Level") -> list[str]:
     from jobs.settings import LEVELS, load_airflow_settings
 
-    urls = load_airflow_settings().notify_urls
-    if urls:
-        _load_apprise()
-    for target in urls:
-        level, _, rest = target.partition(":")
-        url, least = (rest, level) if level in LEVELS else (target, LEVELS[0])
-        if LEVELS.index(message.level) >= LEVELS.index(least):
-            error = _send_in_time(url, message)
-            name = url.partition("://")[0]
-            if error:
-                log.error("the notification %r was not sent to %s: %s", message.what, name, error)
-            else:
-                log.info("sent the notification %r to %s", message.what, name)
+    chosen = []
+    for target in load_airflow_settings().notify_urls:
+        least, _, rest = target.partition(":")
+        url, least = (rest, least) if least in LEVELS else (target, LEVELS[0])
+        if LEVELS.index(level) >= LEVELS.index(least):
+            chosen.append(url)
+    return chosen
 
 
 def _load_apprise() -> None:
@@ -85,33 +97,65 @@ def _load_apprise() -> None:
     NotificationManager().schemas()
 
 
-def _send_in_time(url: str, message: Message) -> str | None:
-    """Send a message, and return the error, if any."""
-    error: str | None = f"no response within {SEND_SECONDS:.0f} s"
+class _Delivery(threading.Thread):
+    """Sends a message to one URL. ``error`` says why it was not sent, and is None once it was.
 
-    def deliver() -> None:
-        nonlocal error
+    Apprise limits each wait for a server, but not the number of waits. A daemon thread does not delay the exit.
+    """
+
+    def __init__(self, url: str, message: Message) -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.error: str | None = f"no response within {SEND_SECONDS:g} s"
+        self._message = message
+        self.start()
+
+    def run(self) -> None:
+        """Send the message, and set ``error``."""
         try:
-            error = _deliver(url, message)
+            self.error = self._send()
         except Exception as failure:  # noqa: BLE001  Apprise has plugins for 140 services.
-            error = f"{type(failure).__name__}: {failure}"
+            self.error = self._hide_secrets(f"{type(failure).__name__}: {failure}")
 
-    # Apprise limits each wait for a server, but not the number of waits. A daemon thread does not delay the exit.
-    thread = threading.Thread(target=deliver, daemon=True)
-    thread.start()
-    thread.join(SEND_SECONDS)
-    return error
+    def _send(self) -> str | None:
+        import apprise
+        from airflow.providers.apprise.notifications.apprise import AppriseNotifier
+
+        with _catch_warnings() as lines:
+            # Apprise would quote a malformed URL.
+            if not apprise.Apprise().add(self.url):
+                return "Apprise does not accept this URL"
+            level = self._message.level
+            notifier = AppriseNotifier(
+                title=self._message.what,
+                body=self._message.body,
+                notify_type=apprise.NotifyType.FAILURE if level == "error" else apprise.NotifyType(level),
+                config=self.url,
+            )
+            # Calling the notifier itself would render the texts as Jinja templates.
+            notifier.notify({})
+        return self._hide_secrets(lines[0]) if lines else None
+
+    def _hide_secrets(self, line: str) -> str:
+        return line.replace(self.url, "the URL").replace(self.url.partition("://")[2], "...")
 
 
-def _deliver(url: str, message: Message) -> str | None:
-    import apprise
-    from airflow.providers.apprise.notifications.apprise import AppriseNotifier
+@contextmanager
+def _catch_warnings() -> Iterator[list[str]]:
+    """Yield a list that gets what Apprise logs in this thread: the notifier does not return its result."""
+    lines: list[str] = []
+    this_thread = threading.get_ident()
 
-    notify_type = apprise.NotifyType.FAILURE if message.level == "error" else apprise.NotifyType(message.level)
-    # The notifier does not return the result, which Apprise only logs.
-    logging.getLogger("apprise").propagate = False
-    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as lines:
-        notifier = AppriseNotifier(title=message.what, body=message.body, notify_type=notify_type, config=url)
-        # Calling the notifier itself would render the texts as Jinja templates.
-        notifier.notify({})
-        return next(iter(lines.getvalue().splitlines()), None)
+    class Catcher(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == this_thread:
+                lines.append(record.getMessage())
+
+    handler = Catcher(logging.WARNING)
+    of_apprise = logging.getLogger("apprise")
+    of_apprise.propagate = False
+    of_apprise.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        of_apprise.removeHandler(handler)

@@ -237,8 +237,8 @@ def test_a_check_that_hangs_or_crashes_does_not_stop_the_others() -> None:
 
 
 def test_dags_and_pool_are_compared_with_the_project() -> None:
-    names = ("catalog_ingest", "catalog_retag", "model_decision", "model_retrain")
-    examination = AirflowExamination(AirflowLocation({}, 3))
+    names = sorted(path.stem for path in PROJECT_ROOT.glob("dags/*.py"))
+    examination = AirflowExamination(AirflowLocation({}, 3), ("catalog_deliver",))
     healthy = AirflowState("3", "", {}, dict.fromkeys(names, False), {}, {"catalog_gpu": 3})
 
     def see(**changes: object) -> None:
@@ -247,10 +247,10 @@ def test_dags_and_pool_are_compared_with_the_project() -> None:
     see()
     assert (examination.check_dags().state, examination.check_pool().state) == ("ok", "ok")
     see(paused=dict.fromkeys(names, True), pools={"catalog_gpu": 1})
-    assert examination.check_dags().sentence.startswith("paused: catalog_ingest, catalog_retag, ")
+    assert examination.check_dags().sentence.startswith("paused: catalog_ingest, catalog_maintenance, ")
     assert examination.check_pool().sentence.endswith("run `airflow pools set catalog_gpu 3 tagging`")
     see(paused={}, import_errors={"model_retrain.py": "SyntaxError: no"}, pools={})
-    with pytest.raises(ConfigurationError, match=r"model_retrain.py: SyntaxError: no; no DAG catalog_ingest"):
+    with pytest.raises(ConfigurationError, match=r"model_retrain.py: SyntaxError: no; no DAG catalog_deliver"):
         examination.check_dags()
     with pytest.raises(ConfigurationError, match="there is no pool catalog_gpu"):
         examination.check_pool()

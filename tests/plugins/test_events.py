@@ -178,7 +178,7 @@ def test_a_failed_gate_and_a_waiting_approval_link_to_their_pages() -> None:
         rejected = describe("describe_failed_gate", task=gate)
     assert rejected
     assert (rejected.what, rejected.why) == ("Gate failed: the new encoder is not promoted", "1 of 9 gates failed")
-    assert rejected.link == "/catalog/evaluations/encoder?run=model_retrain%2F1"
+    assert rejected.link == f"/catalog/evaluations/encoder?run=a_dag%2F{QUOTED}"
 
     approval = PromotionApproval(task_id="task", is_required=True, subject="Promote the new encoder?", body="| gate |")
     waiting = describe("describe_waiting_approval", task=approval)
