@@ -152,8 +152,5 @@ def _read_time(text: str) -> datetime:
 
 def _read_megabytes(text: str) -> float:
     """Read a size such as ``1.2GiB`` in MB."""
-    number, unit = re.fullmatch(r"([\d.]+)([kKMG]?i?B)", text).groups()
-    return (
-        float(number)
-        * {"B": 1e-6, "KiB": 2**10 / 1e6, "kB": 1e-3, "MiB": 2**20 / 1e6, "MB": 1, "GiB": 2**30 / 1e6, "GB": 1e3}[unit]
-    )
+    number, unit = re.findall(r"([\d.]+)([KMG]?i?B)", text)[0]
+    return float(number) * {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit] / 1e6
