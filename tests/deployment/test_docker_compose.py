@@ -37,9 +37,15 @@ def test_every_image_is_pinned_to_a_full_version(name: str) -> None:
     assert re.match(r"\d+\.\d+", read_tag(name))
 
 
-def test_our_image_bears_the_version_of_the_project() -> None:
+def test_our_images_bear_the_version_of_the_project() -> None:
     project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
-    assert {SERVICES[name]["image"] for name in OWN_IMAGES} == {f"catalog-tagger:{project['version']}"}
+    for name in OWN_IMAGES:
+        assert SERVICES[name]["image"] == f"catalog-tagger-{SERVICES[name]['build']['target']}:{project['version']}"
+
+
+def test_jobs_run_in_the_image_with_torch() -> None:
+    workers = {name for name in OWN_IMAGES if SERVICES[name]["build"]["target"] == "worker"}
+    assert workers == {*WORKERS, "query"}
 
 
 def test_postgres_has_a_pgvector_that_the_migration_accepts() -> None:
