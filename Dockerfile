@@ -8,26 +8,29 @@ ENV AIRFLOW_HOME=/opt/airflow \
     CATALOG_MODEL_CACHE=/var/cache/catalog \
     HF_HOME=/var/cache/catalog/hub \
     PYTHONPATH=/opt/catalog \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy
 
 # Volumes that are mounted on these folders take over their owner.
 RUN useradd --uid 10001 --user-group --create-home catalog \
     && install --directory --owner=catalog --group=catalog /opt/airflow /opt/airflow/logs /var/cache/catalog
 
-# The slow layers: built again only when a requirement changes. setuptools builds the command `catalog` below.
+# The slow layers: built again only when a requirement changes. setuptools builds the command `catalog` below. Modules are
+# compiled here, because the user below cannot store them, and every process would compile them again.
 WORKDIR /opt/requirements
 COPY requirements-airflow.txt requirements-compose.txt requirements.lock ./
 RUN --mount=type=cache,target=/root/.cache \
     sed -n '/^\(uv\|setuptools\)==/,/[^\\]$/p' requirements.lock > installers.txt \
     && pip install --require-hashes --requirement=installers.txt \
-    && uv pip install --system --link-mode=copy --require-hashes --constraint=requirements.lock \
+    && uv pip install --system --require-hashes --constraint=requirements.lock \
     --requirement=requirements-airflow.txt --requirement=requirements-compose.txt
 
 # torch's usual wheel for Linux brings CUDA, so that one image serves CPUs and GPUs.
 FROM airflow-requirements AS worker-requirements
 COPY requirements.txt ./
 RUN --mount=type=cache,target=/root/.cache \
-    uv pip install --system --link-mode=copy --require-hashes --constraint=requirements.lock \
+    uv pip install --system --require-hashes --constraint=requirements.lock \
     --requirement=requirements.txt
 
 FROM scratch AS code
@@ -43,7 +46,7 @@ ARG CODE_VERSION=""
 ENV CODE_VERSION=$CODE_VERSION
 WORKDIR /opt/catalog
 COPY --from=code / ./
-RUN uv pip install --system --no-deps --no-build-isolation --editable .
+RUN uv pip install --system --no-deps --no-build-isolation --editable . && python -m compileall -q .
 USER 10001:10001
 CMD ["catalog", "--help"]
 
@@ -52,6 +55,6 @@ ARG CODE_VERSION=""
 ENV CODE_VERSION=$CODE_VERSION
 WORKDIR /opt/catalog
 COPY --from=code / ./
-RUN uv pip install --system --no-deps --no-build-isolation --editable .
+RUN uv pip install --system --no-deps --no-build-isolation --editable . && python -m compileall -q .
 USER 10001:10001
 CMD ["catalog", "--help"]

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from jobs.settings import PROJECT_ROOT
-from tests.deployment.compose_file import SERVICES
+from tests.deployment.compose_file import OWN_IMAGES, SERVICES
 
 DOCKERFILE = (PROJECT_ROOT / "Dockerfile").read_text(encoding="utf-8")
 COPIED = [
@@ -86,12 +86,7 @@ def test_every_locked_version_has_hashes() -> None:
 
 
 def test_folders_of_volumes_are_made_in_the_image() -> None:
-    targets = {
-        mount.split(":")[1]
-        for service in SERVICES.values()
-        if "build" in service
-        for mount in service.get("volumes", [])
-    }
+    targets = {mount.split(":")[1] for name in OWN_IMAGES for mount in SERVICES[name].get("volumes", [])}
     made = re.findall(r"install --directory \S+ \S+ (.+)", DOCKERFILE)[0].split()
     assert targets <= set(made)
 

@@ -15,7 +15,7 @@ from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_
 SPEC = SampleCatalogSpec(labeled_products=160, unlabeled_products=120, duplicates=5)
 DAGS = ("catalog_ingest", "model_retrain", "catalog_retag")
 WORKERS = 2
-COMMAND_SECONDS, RUN_SECONDS = 900, 900
+COMMAND_SECONDS, RUN_SECONDS = 1800, 1800
 QUICK_TRAINING = "--from-scratch --budget-minutes 0.5"
 PAGES = (
     "overview",
