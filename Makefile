@@ -87,12 +87,12 @@ settings: $(READY) ## update .env.example and docker-compose.yaml after an edit 
 
 lock: $(READY) ## update requirements.lock after an edit of requirements*.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-		--custom-compile-command "make lock" --output-file requirements.lock requirements-dev.txt requirements-compose.txt
+		--custom-compile-command "make lock" --output-file requirements.lock requirements-dev.txt
 
 clean: reset ## delete the data of the local stack, and .venv
 	rm -rf $(VENV)
 
-$(READY): requirements.txt requirements-airflow.txt requirements-dev.txt requirements.lock
+$(READY): requirements-airflow.txt requirements.txt requirements-compose.txt requirements-dev.txt requirements.lock
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here: install Python 3.11, 3.12 or 3.13, or run make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: install one and run make PYTHON=python3.11 ...")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) has no venv module: on Debian and Ubuntu run apt-get install python3-venv"; exit 1; }
