@@ -37,6 +37,9 @@ def render_inputs(folder: Path) -> SampleCatalog:
     catalog = render_sample_catalog(folder / "sample", SPEC)
     write_random_weights(describe_sample(catalog), folder / "bases")
     catalog.labeled_folder.rename(folder / "labeled")
+    # transformers writes weights that only their owner can read.
+    for path in (folder / "bases").rglob("*"):
+        path.chmod(0o755)
     return catalog
 
 

@@ -8,7 +8,7 @@ from jobs.settings import PROJECT_ROOT
 _TEXT = (PROJECT_ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 _COMMANDS = re.compile(r"(?:^ {4,}.*\n)+|`((?:docker compose|catalog) [^`]+)`", re.MULTILINE)
 _FORMS = {
-    "catalog": "docker compose run --rm airflow-worker catalog",
+    "catalog": "docker compose run --rm --no-deps airflow-worker catalog",
     "airflow": "docker compose exec -T airflow-scheduler airflow",
 }
 """The table at the start of the runbook."""
