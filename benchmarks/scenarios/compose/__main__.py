@@ -83,6 +83,8 @@ def main() -> None:
         "CATALOG_CLASSIFIER_BASE": "/var/cache/catalog/bases/blank-classifier",
         "CATALOG_ENCODER_BASE": "/var/cache/catalog/bases/blank-encoder",
         "CODE_VERSION": "compose-check",
+        # Another training would delay the one that is checked.
+        "CATALOG_DRIFT_LIMIT": "1000",
     }
     with open_deployment(compose_files, settings) as deployment:
         rows = follow_runbook(deployment, step)

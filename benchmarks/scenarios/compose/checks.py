@@ -12,7 +12,7 @@ from demo.airflow_client import AirflowClient, DagRun
 from demo.inputs import describe_sample, write_random_weights
 from demo.sample_catalog import SampleCatalog, SampleCatalogSpec, render_sample_catalog
 
-SPEC = SampleCatalogSpec(labeled_products=160, unlabeled_products=120, duplicates=5)
+SPEC = SampleCatalogSpec(labeled_products=160)
 DAGS = ("catalog_ingest", "model_retrain", "catalog_retag")
 WORKERS = 2
 COMMAND_SECONDS, RUN_SECONDS = 1800, 1800
@@ -93,16 +93,16 @@ def ingest(deployment: Deployment, airflow: AirflowClient) -> None:
 def retrain(deployment: Deployment, airflow: AirflowClient) -> None:
     """Train and promote in Airflow, and wait for the retag that the promotion starts."""
     _run_dag(airflow, "model_retrain", {"from_scratch": True, "budget_minutes": 0.5, "seed": 2})
-    deadline = time.monotonic() + RUN_SECONDS
-    while not (runs := airflow.list_runs("catalog_retag")):
-        _require(time.monotonic() < deadline, "the promotion started no retag")
-        time.sleep(2)
-    _follow(airflow, runs[-1])
     behind = (
         "SELECT count(*) FROM catalog.champion_models c JOIN catalog.live_models l USING (kind) "
         "WHERE c.model_version_id <> l.model_version_id"
     )
-    _require(deployment.query("catalog", behind) == "0", "the retag did not switch to the new models")
+    deadline = time.monotonic() + RUN_SECONDS
+    while deployment.query("catalog", behind) != "0" or airflow.list_runs("catalog_retag", ["queued", "running"]):
+        for failed in airflow.list_runs("catalog_retag", ["failed"]):
+            _follow(airflow, failed)
+        _require(time.monotonic() < deadline, "no retag switched to the new models")
+        time.sleep(2)
 
 
 def open_pages(airflow: AirflowClient) -> None:
