@@ -25,6 +25,7 @@ SECTIONS = (
     "quality",
     "gates",
     "first_run",
+    "compose",
     "chaos",
 )
 """The names of the results, in the order of the page."""
