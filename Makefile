@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo install ui down test coverage check settings image compose-check quality bench chaos bench-peers report lock reset clean
 
 help:
-	@awk -F ':.*## ' '/^## / { printf "%s%s\n", n++ ? "\n" : "", substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^## / { printf "%s%s\n", n++ ? "\n" : "", substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Try
 
