@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.results import Row, publish
+from benchmarks.results import Row, format_table, publish
 from benchmarks.scenarios.compose import checks
 from benchmarks.scenarios.compose.deployment import Deployment, open_deployment
 from benchmarks.scenarios.compose.docker import find_missing_program
@@ -122,11 +122,13 @@ def follow_runbook(deployment: Deployment, step: StepTimer) -> list[Row]:
             with step("pages"):
                 checks.open_pages(airflow)
         sizes = deployment.read_image_sizes()
-        for title, check in STEPS.items():
-            with step(title):
-                check(deployment)
     figures = {"image, MB": sizes, "start, s": starts, "memory idle, MB": idle, "memory at most, MB": sampler.peaks}
-    return [{"": name} | {service: round(size) for service, size in values.items()} for name, values in figures.items()]
+    rows = [{"": name} | {service: round(size) for service, size in values.items()} for name, values in figures.items()]
+    print("\n".join(format_table(rows)))
+    for title, check in STEPS.items():
+        with step(title):
+            check(deployment)
+    return rows
 
 
 STEPS: dict[str, Callable[[Deployment], None]] = {
