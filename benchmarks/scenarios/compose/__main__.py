@@ -123,7 +123,9 @@ def follow_runbook(deployment: Deployment, step: StepTimer) -> list[Row]:
                 checks.open_pages(airflow)
         sizes = deployment.read_image_sizes()
     figures = {"image, MB": sizes, "start, s": starts, "memory idle, MB": idle, "memory at most, MB": sampler.peaks}
-    rows = [{"": name} | {service: round(size) for service, size in values.items()} for name, values in figures.items()]
+    rows: list[Row] = [
+        {"": name} | {service: round(size) for service, size in values.items()} for name, values in figures.items()
+    ]
     print("\n".join(format_table(rows)))
     for title, check in STEPS.items():
         with step(title):
