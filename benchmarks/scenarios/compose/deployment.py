@@ -59,13 +59,13 @@ class Deployment:
             for fields in map(json.loads, lines)
         ]
 
-    def wait_until_ready(self) -> dict[str, float]:
+    def wait_until_ready(self, seconds: float = START_SECONDS) -> dict[str, float]:
         """Wait until every service is healthy and ``init`` has ended. Return the seconds from start to ready.
 
         Raises:
             FailedCommandError: a service is not ready in time.
         """
-        deadline, ready = time.monotonic() + START_SECONDS, dict[str, float]()
+        deadline, ready = time.monotonic() + seconds, dict[str, float]()
         while True:
             services = self.list_services()
             for service in services:
@@ -75,12 +75,13 @@ class Deployment:
             if services and not late:
                 return ready
             if time.monotonic() > deadline:
-                raise FailedCommandError(f"not ready after {START_SECONDS} s: {late}")
+                raise FailedCommandError(f"not ready after {seconds:.0f} s: {late}")
             time.sleep(1)
 
     def _measure_start(self, service: Service) -> float:
         state = json.loads(self.run(f"docker inspect --format '{{{{json .State}}}}' {service.container}", 60))
-        end = state["Health"]["Log"][-1]["End"] if service.health else state["FinishedAt"]
+        checks = state["Health"]["Log"] if service.health else []
+        end = next((check["End"] for check in checks if check["ExitCode"] == 0), state["FinishedAt"])
         return (_read_time(end) - _read_time(state["StartedAt"])).total_seconds()
 
     def read_memory(self) -> dict[str, float]:
