@@ -47,11 +47,9 @@ def render_inputs(folder: Path) -> SampleCatalog:
 def start(deployment: Deployment) -> dict[str, float]:
     """Start everything, then a second worker. Return the seconds that each service took."""
     up, ps, *_ = read_commands("First start of a deployment")
-    # Watched meanwhile, because Docker forgets early checks.
+    # Watched while it starts, because Docker keeps only the latest health checks.
     with ThreadPoolExecutor(1) as threads:
-        watched = threads.submit(deployment.wait_until_ready, COMMAND_SECONDS)
-        deployment.run(up, COMMAND_SECONDS)
-        seconds = watched.result()
+        seconds = deployment.wait_until_ready(threads.submit(deployment.run, up, COMMAND_SECONDS))
     print(deployment.run(ps, 60))
     deployment.run(f"docker compose up --detach --scale airflow-worker={WORKERS}", COMMAND_SECONDS)
     deployment.wait_until_ready()

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,23 +60,32 @@ class Deployment:
             for fields in map(json.loads, lines)
         ]
 
-    def wait_until_ready(self, seconds: float = START_SECONDS) -> dict[str, float]:
+    def wait_until_ready(self, start: Future[str] | None = None) -> dict[str, float]:
         """Wait until every service is healthy and ``init`` has ended. Return the seconds from start to ready.
 
+        ``start`` is the command that starts the services, if it may still be running.
+
         Raises:
-            FailedCommandError: a service is not ready in time.
+            FailedCommandError: that command failed, or a service is not ready in time after it.
         """
-        deadline, ready = time.monotonic() + seconds, dict[str, float]()
+        deadline, ready = time.monotonic() + START_SECONDS, dict[str, float]()
         while True:
+            is_starting = start is not None and not start.done()
             services = self.list_services()
             for service in services:
                 if service.is_ready and service.name not in ready:
                     ready[service.name] = self._measure_start(service)
             late = [service for service in services if not service.is_ready]
-            if services and not late:
-                return ready
+            if is_starting:
+                deadline = time.monotonic() + START_SECONDS
+            else:
+                if start:
+                    # Raises the error of the command.
+                    start.result()
+                if not late:
+                    return ready
             if time.monotonic() > deadline:
-                raise FailedCommandError(f"not ready after {seconds:.0f} s: {late}")
+                raise FailedCommandError(f"not ready after {START_SECONDS} s: {late}")
             time.sleep(1)
 
     def _measure_start(self, service: Service) -> float:
