@@ -25,6 +25,7 @@ SECTIONS = (
     "quality",
     "gates",
     "first_run",
+    "compose",
     "chaos",
     "change_feed",
 )

@@ -98,8 +98,8 @@ class _Sender:
             # The other webhooks go on.
             # Another process that reads as this webhook ends some day.
             self._error, is_stuck = str(error), isinstance(error, PermanentError)
-        error = self._refusal or self._error
-        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, error, is_stuck)
+        reason = self._refusal or self._error
+        return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, reason, is_stuck)
 
     def _run(self, *, follow: bool) -> None:
         pause = POLL_SECONDS
