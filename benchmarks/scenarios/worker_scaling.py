@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, Self, cast
@@ -55,7 +56,27 @@ SAMPLE_SECONDS = 0.1
 START_SECONDS = 300.0
 RUN_SECONDS = 1800.0
 TARGET = 0.95
+BUSY_SHARE = 0.9
 _FORK = multiprocessing.get_context("fork")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Images per second, the cores that each group of processes kept busy, and samples of active sessions."""
+
+    workers: int
+    rate: float
+    cores: Mapping[str, float]
+    waits: Counter[str]
+
+    def compute_efficiency(self, single: "Measurement") -> float:
+        """Divide the rate by that of as many workers that do not share a database."""
+        return self.rate / self.workers * single.workers / single.rate
+
+    def describe_waits(self) -> str:
+        """Return the most common waits of active sessions."""
+        total = self.waits.total() or 1
+        return ", ".join(f"{name} {format_share(count / total)}" for name, count in self.waits.most_common(3))
 
 
 @dataclass(frozen=True)
@@ -156,13 +177,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as parent:
         images = _write_images(Path(parent) / "images", arguments.images * max(arguments.workers))
         with open_tagging_stack(images, _write_models(Path(parent)), settings) as stack:
-            rows = _measure_all(stack, sorted(arguments.workers), arguments.images)
+            measurements = _measure_all(stack, sorted(arguments.workers), arguments.images)
     publish(
         "Workers that share one database",
         f"Processes with a stand-in model that sleeps {BATCH_SECONDS} s for {BATCH_SIZE} images, on "
         f"{arguments.images:,} new images each, with one Postgres and one S3 endpoint on the same cores. Efficiency is "
-        "the rate divided by that of as many single workers. Waits are those of active sessions in Postgres.",
-        rows,
+        "the rate divided by that of as many single workers. Active sessions are samples in Postgres, with their waits. "
+        f"{describe_limit(measurements, count_cores())}",
+        make_rows(measurements),
         targets=f"efficiency of {TARGET} until the database is the limit",
     )
 
@@ -184,32 +206,45 @@ def _write_models(folder: Path) -> ModelFolders:
     return models
 
 
-def _measure_all(stack: TaggingStack, numbers: Sequence[int], images: int) -> list[Row]:
-    rows: list[Row] = []
-    single: float | None = None
+def _measure_all(stack: TaggingStack, numbers: Sequence[int], images: int) -> list[Measurement]:
+    measurements = []
     for workers in numbers:
-        rate, sampler, seconds = _measure(stack, workers, workers * images)
-        single = single or rate / workers
-        cores = sampler.add_up_cores(seconds)
-        total = sum(sampler.waits.values()) or 1
-        rows.append(
-            {
-                "workers": workers,
-                "images/s": round(rate, 1),
-                "efficiency": round(rate / (workers * single), 3),
-                **{f"cores of {name}": round(busy, 2) for name, busy in cores.items()},
-                "cores used": format_share(sum(cores.values()) / count_cores()),
-                "active sessions": ", ".join(
-                    f"{name} {format_share(count / total)}" for name, count in sampler.waits.most_common(3)
-                ),
-            }
-        )
-        print(rows[-1], flush=True)
-    return rows
+        measurements.append(_measure(stack, workers, workers * images))
+        print(measurements[-1], flush=True)
+    return measurements
 
 
-def _measure(stack: TaggingStack, workers: int, images: int) -> tuple[float, Sampler, float]:
-    """Tag new images with a number of workers; return the images per second, the samples, and the seconds."""
+def make_rows(measurements: Sequence[Measurement]) -> list[Row]:
+    """Compare the rates with that of the smallest number of workers."""
+    return [
+        {
+            "workers": one.workers,
+            "images/s": round(one.rate, 1),
+            "efficiency": round(one.compute_efficiency(measurements[0]), 3),
+            **{f"cores of {name}": round(busy, 2) for name, busy in one.cores.items()},
+            "active sessions": one.describe_waits(),
+        }
+        for one in measurements
+    ]
+
+
+def describe_limit(measurements: Sequence[Measurement], cores: int) -> str:
+    """Say up to which rate the efficiency reaches the target, and what limits a larger number of workers."""
+    *_, best = takewhile(lambda one: one.compute_efficiency(measurements[0]) >= TARGET, measurements)
+    beyond = [one for one in measurements if one.workers > best.workers]
+    reached = f"The efficiency is at least {TARGET} up to {best.workers} workers, {best.rate:,.0f} images per second."
+    if not beyond:
+        return f"{reached} No limit was reached."
+    limited = beyond[0]
+    busy = sum(limited.cores.values())
+    if busy >= BUSY_SHARE * cores:
+        users = ", ".join(f"{name} {used:.1f}" for name, used in limited.cores.items())
+        return f"{reached} Beyond, all {cores} cores are busy: {users}."
+    return f"{reached} Beyond, {busy:.1f} of {cores} cores are busy, and sessions wait: {limited.describe_waits()}."
+
+
+def _measure(stack: TaggingStack, workers: int, images: int) -> Measurement:
+    """Tag new images with a number of workers."""
     delete_results(stack)
     run_id = f"scaling-{workers}-{time.time():.0f}"
     plan = plan_run(stack.connections, run_id, IngestOptions(limit=images))
@@ -235,7 +270,7 @@ def _measure(stack: TaggingStack, workers: int, images: int) -> tuple[float, Sam
             process.kill()
     if any(process.exitcode for process in processes):
         raise RuntimeError(f"workers ended with {[process.exitcode for process in processes]}")
-    return images / seconds, sampler, seconds
+    return Measurement(workers, images / seconds, sampler.add_up_cores(seconds), sampler.waits)
 
 
 def _work(environment: Mapping[str, str], run_id: str, shards: Sequence[int], barrier: Barrier) -> None:
@@ -246,7 +281,7 @@ def _work(environment: Mapping[str, str], run_id: str, shards: Sequence[int], ba
             statement = text("""
                 SELECT kind, build_id FROM catalog.model_builds JOIN catalog.model_versions USING (model_version_id)
             """)
-            builds: dict[str, int] = dict(connection.execute(statement).tuples().all())
+            builds: dict[str, int] = {kind: build for kind, build in connection.execute(statement)}  # noqa: C416
 
         def load(_: RunModels) -> RunPredictor:
             return RunPredictor(predictor, UsedBuilds(builds["classifier"], builds["encoder"], "cpu"))
