@@ -182,7 +182,7 @@ def main() -> None:
         "Workers that share one database",
         f"Processes with a stand-in model that sleeps {BATCH_SECONDS} s for {BATCH_SIZE} images, on "
         f"{arguments.images:,} new images each, with one Postgres and one S3 endpoint on the same cores. Efficiency is "
-        "the rate divided by that of as many single workers. Active sessions are samples in Postgres, with their waits. "
+        "the rate divided by that of as many single workers. Active sessions are samples in Postgres, by wait. "
         f"{describe_limit(measurements, count_cores())}",
         make_rows(measurements),
         targets=f"efficiency of {TARGET} until the database is the limit",
