@@ -68,14 +68,16 @@ def test_airflow_has_the_settings_of_compose_about_lost_workers() -> None:
 @pytest.mark.skipif(bool(find_missing_tools()), reason=find_missing_tools() or "")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_machines_share_no_folder_and_end_with_their_network(tmp_path: Path, end: signal.Signals) -> None:
-    # Of a session of its own, like the processes of a benchmark under `supervise`.
-    with subprocess.Popen(
+    network = subprocess.Popen(
         ["unshare", "--net", "--mount", sys.executable, "-c", MACHINES, str(tmp_path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        # As under `supervise`, where signals of the terminal reach only the benchmark itself.
         start_new_session=True,
-    ) as network:
+    )
+    sleeper = None
+    try:
         assert network.stdout
         assert network.stdout.readline() == "ready\n"
         sleeper = find_sleeper()
@@ -84,14 +86,15 @@ def test_machines_share_no_folder_and_end_with_their_network(tmp_path: Path, end
         assert "secret" not in output
         assert "No such file" in output
         network.send_signal(end)
-    try:
-        if end == signal.SIGINT:
-            assert not sleeper.is_running()
+        network.wait(30)
+        assert end == signal.SIGKILL or not sleeper.is_running()
         assert not Path("/run/netns/test-1").exists()
         assert not Path("/sys/class/net/to-test-1").exists()
     finally:
-        if sleeper.is_running():
+        network.kill()
+        if sleeper and sleeper.is_running():
             sleeper.kill()
+        network.communicate()
 
 
 def find_sleeper() -> psutil.Process:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from sqlalchemy import text
@@ -113,7 +114,8 @@ def _open_catalog(images: int) -> Iterator[tuple[Hub, Network, Connections]]:
         parent.chmod(0o755)
         settings = {
             "CATALOG_SHARD_SIZE": str(shard_size),
-            "CATALOG_BATCH_SIZE": "4",
+            # A small share of a chunk, because a worker reads up to eight batches ahead.
+            "CATALOG_BATCH_SIZE": str(max(1, shard_size // 192)),
             "CATALOG_DECODE_PROCESSES": "1",
             "CATALOG_FAILED_SHARE_LIMIT": "0",
             "CATALOG_TAGGING_SLOTS": str(WORKERS),
@@ -156,7 +158,7 @@ def _run_disturbed(hub: Hub, network: Network, connections: Connections, query: 
         run=run,
         disturber=disturber,
         redone=count_redone(read_access_log(hub.access_log), chunks, disturber.events),
-        scale=[running for _, _, running in pool.scale],
+        scale=[number for number, _ in groupby(running for _, _, running in pool.scale)],
         images=len(chunks),
         entries=int(entries or 0),
         attempts=sum(task.try_number for task in tasks),
