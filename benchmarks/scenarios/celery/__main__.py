@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--chart-values", type=Path, default=PROJECT_ROOT / "deploy" / "helm-workers.yaml")
     arguments = parser.parse_args()
-    if reason := find_missing_tools("redis-server"):
+    is_complete = find_spec("celery") and find_spec("redis")
+    if reason := find_missing_tools("redis-server") or (None if is_complete else "install requirements-compose.txt"):
         print(f"skipped: {reason}")
         sys.exit(SKIPPED)
     query = read_query(arguments.chart_values)

@@ -6,6 +6,7 @@ Airflow has the settings of docker-compose.yaml that decide what happens to a ta
 import configparser
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import redis
 import yaml
 
 from benchmarks.scenarios.celery.network import HUB_ADDRESS, SUBNET
@@ -174,7 +174,7 @@ class Hub:
         )
         write_private_file(settings, "\n".join([*lines, f"bind {HUB_ADDRESS}", f"port {_REDIS_PORT}", ""]))
         command = Command(("redis-server", str(settings)), os.environ, folder)
-        return self._start(Service(_REDIS, command, lambda _: _is_broker_ready(self.broker_url)))
+        return self._start(Service(_REDIS, command, lambda _: _is_broker_ready(self.credentials.airflow_session_key)))
 
     def end(self) -> None:
         """End all processes, also those of workers."""
@@ -229,8 +229,10 @@ def _move(url: str) -> str:
     return url.replace(LOOPBACK, HUB_ADDRESS)
 
 
-def _is_broker_ready(url: str) -> bool:
+def _is_broker_ready(password: str) -> bool:
     try:
-        return bool(redis.Redis.from_url(url, socket_timeout=_BROKER_SECONDS).ping())
-    except redis.RedisError:
+        with socket.create_connection((HUB_ADDRESS, _REDIS_PORT), _BROKER_SECONDS) as connection:
+            connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
+            return b"PONG" in connection.recv(100)
+    except OSError:
         return False
