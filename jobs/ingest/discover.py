@@ -1,9 +1,9 @@
-"""Stage 1, discover: list the bucket and the products file, and record new, changed and vanished images."""
+"""Stage 1, discover: read a listing or inventory of the bucket, and record new, changed and vanished images."""
 
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from sqlalchemy import Connection
@@ -12,6 +12,7 @@ from jobs.connections import Connections
 from jobs.database.images import (
     Discovery,
     ListedImage,
+    ListingScope,
     ProductText,
     compare_listing,
     record_listing,
@@ -21,6 +22,7 @@ from jobs.database.images import (
 from jobs.errors import RefusedError
 from jobs.progress import SILENT, Progress
 from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_csv_records
+from jobs.storage.inventory import find_inventory, read_inventory
 from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ListedObject, ObjectStore
 
@@ -48,15 +50,16 @@ def discover_images(connection: Connection, connections: Connections, progress: 
     """Compare the bucket with the catalog and record the differences, in the caller's transaction.
 
     Raises:
-        RefusedError: more images vanished at once than the limit allows. The caller must not commit.
+        RefusedError: more images vanished at once than the limit allows, or the inventory is too old. The caller must
+            not commit.
     """
     store, source, settings = connections.store, connections.source, connections.settings
     listing = _Listing(connections)
-    stage_listing(connection, listing.list_images(progress))
+    scope = listing.stage(connection, progress)
     progress.report("comparing the bucket with the catalog")
-    discovery = compare_listing(connection, source.bucket, source.key)
+    discovery = compare_listing(connection, scope)
     _check_vanished(discovery, source, settings.runs.vanished_share_limit)
-    record_listing(connection, source.bucket, source.key)
+    record_listing(connection, scope)
     location = S3Uri(source.bucket, source.key + PRODUCTS_FILE)
     texts = read_product_texts(store, location, lambda image: listing.read_product_id(source.key + image))
     record_product_texts(connection, texts)
@@ -70,14 +73,30 @@ class _Listing:
         self._store = connections.store
         self._source = connections.source
         settings = connections.settings
+        self._inventory_uri = settings.locations.inventory_uri
         self._exclude_patterns = settings.images.exclude_patterns
         self._product_id = re.compile(settings.images.product_id_pattern)
 
-    def list_images(self, progress: Progress) -> Iterator[list[ListedImage]]:
+    def stage(self, connection: Connection, progress: Progress) -> ListingScope:
+        """Stage the latest inventory if a setting names one, otherwise a listing. Return what it covers."""
+        source = self._source
+        if self._inventory_uri is None:
+            pages = self._store.list_pages(source)
+            stage_listing(connection, self._select_images(pages, "listing the bucket", progress))
+            return ListingScope(source.bucket, source.key)
+        inventory = find_inventory(self._store, S3Uri.parse(self._inventory_uri).as_folder(), source.bucket)
+        log.info("reading %s instead of listing the bucket", inventory.manifest)
+        pages = read_inventory(self._store, inventory, source.key)
+        stage_listing(connection, self._select_images(pages, "reading the inventory", progress))
+        return ListingScope(source.bucket, source.key, as_of=inventory.created_at)
+
+    def _select_images(
+        self, pages: Iterable[list[ListedObject]], stage: str, progress: Progress
+    ) -> Iterator[list[ListedImage]]:
         listed = 0
-        for page in self._store.list_pages(self._source):
+        for page in pages:
             listed += len(page)
-            progress.report("listing the bucket", listed, unit="objects")
+            progress.report(stage, listed, unit="objects")
             yield [
                 ListedImage(item.key, item.etag, item.size_bytes, self.read_product_id(item.key))
                 for item in page
