@@ -142,10 +142,8 @@ def record_listing(connection: Connection, scope: ListingScope) -> None:
             CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
             SELECT l.* FROM listed l
             LEFT JOIN catalog.images i ON i.bucket = :bucket AND i.object_key = l.object_key
-            WHERE i.image_id IS NULL
-               OR (i.observed_at <= :as_of
-                   AND (i.deleted_at IS NOT NULL
-                        OR (i.etag, i.size_bytes, i.product_id) <> (l.etag, l.size_bytes, l.product_id)))
+            WHERE i.image_id IS NULL OR i.deleted_at IS NOT NULL
+               OR (i.etag, i.size_bytes, i.product_id) <> (l.etag, l.size_bytes, l.product_id)
         """),
         parameters,
     )

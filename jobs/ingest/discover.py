@@ -3,7 +3,8 @@
 import io
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
 from sqlalchemy import Connection
@@ -66,6 +67,24 @@ def discover_images(connection: Connection, connections: Connections, progress: 
     return discovery
 
 
+def discover_objects(connection: Connection, connections: Connections, keys: Sequence[str]) -> Discovery:
+    """Compare single objects with the catalog and record the differences, in the caller's transaction.
+
+    Keys that are not images in the source folder are ignored. Many images may vanish at once, because the bucket
+    confirms that each of them is missing.
+    """
+    store, source = connections.store, connections.source
+    listing = _Listing(connections)
+    images = [key for key in keys if key.startswith(source.key) and listing.is_image(key)]
+    with ThreadPoolExecutor(connections.settings.compute.read_threads) as pool:
+        found = list(filter(None, pool.map(store.find, [S3Uri(source.bucket, key) for key in images])))
+    stage_listing(connection, listing.select_images([found], "reading events", SILENT))
+    scope = ListingScope(source.bucket, source.key, keys=tuple(images))
+    discovery = compare_listing(connection, scope)
+    record_listing(connection, scope)
+    return discovery
+
+
 class _Listing:
     """The images in the source folder."""
 
@@ -82,17 +101,18 @@ class _Listing:
         source = self._source
         if self._inventory_uri is None:
             pages = self._store.list_pages(source)
-            stage_listing(connection, self._select_images(pages, "listing the bucket", progress))
+            stage_listing(connection, self.select_images(pages, "listing the bucket", progress))
             return ListingScope(source.bucket, source.key)
         inventory = find_inventory(self._store, S3Uri.parse(self._inventory_uri).as_folder(), source.bucket)
         log.info("reading %s instead of listing the bucket", inventory.manifest)
         pages = read_inventory(self._store, inventory, source.key)
-        stage_listing(connection, self._select_images(pages, "reading the inventory", progress))
+        stage_listing(connection, self.select_images(pages, "reading the inventory", progress))
         return ListingScope(source.bucket, source.key, as_of=inventory.created_at)
 
-    def _select_images(
+    def select_images(
         self, pages: Iterable[list[ListedObject]], stage: str, progress: Progress
     ) -> Iterator[list[ListedImage]]:
+        """Yield the images of each page."""
         listed = 0
         for page in pages:
             listed += len(page)
@@ -100,12 +120,13 @@ class _Listing:
             yield [
                 ListedImage(item.key, item.etag, item.size_bytes, self.read_product_id(item.key))
                 for item in page
-                if self._is_image(item)
+                if self.is_image(item.key)
             ]
 
-    def _is_image(self, item: ListedObject) -> bool:
-        relative = item.key.removeprefix(self._source.key)
-        return item.key.lower().endswith(IMAGE_SUFFIXES) and not any(
+    def is_image(self, key: str) -> bool:
+        """Return whether a key below the source folder is that of an image."""
+        relative = key.removeprefix(self._source.key)
+        return key.lower().endswith(IMAGE_SUFFIXES) and not any(
             fnmatchcase(relative, pattern) for pattern in self._exclude_patterns
         )
 
