@@ -14,6 +14,8 @@ from fixtures.shop import Shop, make_image
 from jobs.database.job_progress import JobProgress, delete_job_progress, upsert_job_progress
 from jobs.errors import ConfigurationError, RetryableError, TerminatedError
 from jobs.ingest.discover import discover_objects
+from jobs.ingest.ingest import ingest
+from jobs.ingest.plan import IngestOptions
 from jobs.ingest.watch import Watcher, watch
 from jobs.storage.event_queue import EventQueue
 from jobs.storage.locations import S3Uri
@@ -45,7 +47,7 @@ def test_events_become_small_runs(tagging_shop: Shop, queue: TestQueue) -> None:
     for number, key in enumerate(("a b_1.jpg", "c_1.jpg", "without an event_1.jpg", "notes.txt")):
         shop.put(key, make_image(number))
     with shop.connections.engine.begin() as connection:
-        discover_objects(connection, shop.connections, ["without an event_1.jpg"])
+        discover_objects(connection, shop.connections, ["without an event_1.jpg"])  # Due, but not in an event.
     queue.send(make_event(bucket, "a b_1.jpg", "notes.txt"), make_event(bucket, "c_1.jpg", "gone.jpg"))
     watcher.follow()
     assert shop.query(TAGGED) == [("a b_1.jpg",), ("c_1.jpg",)]
@@ -77,6 +79,11 @@ def test_events_become_small_runs(tagging_shop: Shop, queue: TestQueue) -> None:
     watcher.follow()
     assert shop.query(RUNS)[2:] == [(1, "succeeded")]
     assert shop.query(TAGGED) == [("a b_1.jpg",)]
+
+    # The next run finds what no event named.
+    shop.remove("a b_1.jpg")
+    ingest(shop.with_settings(vanished_share_limit=1), IngestOptions())
+    assert shop.query(TAGGED) == [("without an event_1.jpg",)]
 
 
 def test_a_bad_image_does_not_end_the_watch(tagging_shop: Shop, queue: TestQueue) -> None:
