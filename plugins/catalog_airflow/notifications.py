@@ -77,6 +77,7 @@ def send(message: Message) -> None:
     results = services.notify(
         title=message.what,
         body=message.body,
+        body_format=apprise.NotifyFormat.TEXT,
         notify_type=apprise.NotifyType.FAILURE if message.level == "error" else apprise.NotifyType(message.level),
         timeout=SEND_SECONDS,
     )
