@@ -583,7 +583,7 @@ COMMENT ON COLUMN catalog.recall_checks.p50_milliseconds IS 'Of catalog.nearest_
 CREATE TABLE catalog.index_rebuilds (
     index_rebuild_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     index_name       text NOT NULL,
-    reason           text NOT NULL CHECK (reason IN ('bloat', 'recall')),
+    reason           text NOT NULL CHECK (reason IN ('bloat', 'growth', 'recall')),
     bytes_before     bigint NOT NULL,
     bytes_after      bigint NOT NULL,
     started_at       timestamptz NOT NULL,

@@ -10,8 +10,9 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import exc, text
 
-from jobs.database.index_health import list_tables, list_vector_indexes
-from jobs.database.index_repairs import open_repairs, rebuild_index
+from jobs.database.index_health import list_tables, measure_vector_index
+from jobs.database.index_repairs import rebuild_index
+from jobs.database.maintenance_session import open_maintenance
 from jobs.database.recall_checks import insert_checks
 from jobs.errors import RetryableError
 from jobs.search_quality import index_care, recall_check
@@ -44,7 +45,8 @@ def care(catalog: IndexedCatalog) -> CareReport:
 
 def measure_bloat(catalog: IndexedCatalog) -> float:
     with catalog.engine.connect() as connection:
-        (index,) = list_vector_indexes(connection, catalog.space)
+        index = measure_vector_index(connection, catalog.space)
+    assert index is not None
     return index.bloat
 
 
@@ -62,7 +64,7 @@ def rebuild_waiting(catalog: IndexedCatalog) -> Iterator[int]:
 
     def rebuild() -> None:
         try:
-            with open_repairs(catalog.engine) as connection:
+            with open_maintenance(catalog.engine) as connection:
                 backend.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
                 rebuild_index(connection, catalog.space.index, "bloat")
         except exc.DBAPIError as error:
