@@ -730,7 +730,12 @@ BEGIN
         SELECT n.product_id, 'images' FROM (
             SELECT product_id, count(*) AS added FROM new_rows GROUP BY product_id
         ) n
-        WHERE (SELECT count(*) FROM catalog.images i WHERE i.product_id = n.product_id) > n.added;
+        WHERE n.added < (
+            -- The limit keeps the count short.
+            SELECT count(*) FROM (
+                SELECT FROM catalog.images i WHERE i.product_id = n.product_id LIMIT n.added + 1
+            ) counted
+        );
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO catalog.changes (product_id, kind) SELECT DISTINCT product_id, 'images' FROM old_rows;
     ELSE
