@@ -8,6 +8,7 @@ COMMAND := $(BIN)/catalog
 # Three processes for two cores, because the tests also wait. A process that dies ends the run.
 PYTEST = $(BIN)/python -m pytest --numprocesses=3 --max-worker-restart=0 --dist=loadscope --no-loadscope-reorder
 INSTALL = $(BIN)/uv pip install --python
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PEERS_VENV := .local/peers-venv
 PEERS_READY := $(PEERS_VENV)/.ready
 
@@ -15,10 +16,10 @@ PEERS_READY := $(PEERS_VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install ui down test coverage check settings quality bench chaos bench-peers report lock reset clean
+.PHONY: help demo install ui down test coverage check settings image compose-check quality bench chaos bench-peers report lock reset clean
 
 help:
-	@awk -F ':.*## ' '/^## / { printf "%s%s\n", n++ ? "\n" : "", substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^## / { printf "%s%s\n", n++ ? "\n" : "", substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## Try
 
@@ -53,6 +54,15 @@ check: $(READY) ## run lint, format, types, layers of imports, and lint of the D
 	@PYTHONPATH=plugins $(BIN)/lint-imports --no-logo
 	@$(BIN)/hadolint Dockerfile
 
+## Deployment
+
+image: ## build the Docker images of Airflow and of the workers
+	@for target in airflow worker; do docker buildx build --target=$$target --tag=catalog-tagger-$$target:$(VERSION) \
+		--build-arg=CODE_VERSION="$$(git describe --always --dirty)" . || exit; done
+
+compose-check: $(READY) ## run the whole Compose file as the runbook describes; needs a Docker engine
+	@$(BIN)/python -m benchmarks.scenarios.compose
+
 ## Benchmarks
 
 quality: $(READY) ## train on real images under the default gates
@@ -78,12 +88,12 @@ settings: $(READY) ## update .env.example and docker-compose.yaml after an edit 
 
 lock: $(READY) ## update requirements.lock after an edit of requirements*.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-		--custom-compile-command "make lock" --output-file requirements.lock requirements-dev.txt requirements-compose.txt
+		--custom-compile-command "make lock" --output-file requirements.lock requirements-dev.txt
 
 clean: reset ## delete the data of the local stack, and .venv
 	rm -rf $(VENV)
 
-$(READY): requirements.txt requirements-dev.txt requirements.lock
+$(READY): requirements-airflow.txt requirements.txt requirements-compose.txt requirements-dev.txt requirements.lock
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here: install Python 3.11, 3.12 or 3.13, or run make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: install one and run make PYTHON=python3.11 ...")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) has no venv module: on Debian and Ubuntu run apt-get install python3-venv"; exit 1; }

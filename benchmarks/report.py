@@ -25,6 +25,7 @@ SECTIONS = (
     "quality",
     "gates",
     "first_run",
+    "compose",
     "chaos",
     "change_feed",
 )
@@ -41,7 +42,7 @@ def _render_section(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     measured_on = "; ".join(filter(None, [where, versions]))
     targets = f" Targets: {result.targets}." if result.targets else ""
-    # No blank line before the table or after it, because the page may have at most 150 lines.
+    # No blank line before the table or after it, because the page is limited to 200 lines.
     text = f"{result.measured}{targets} `{result.command}` on {measured_on}."
     return "\n".join([f"## {result.title}", text, *format_table(result.rows)])
 

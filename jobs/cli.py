@@ -28,6 +28,10 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Everyday": {
         "status": ("status", "Show the state of the catalog on one screen: models, runs, failures, work left, disk."),
         "ingest": ("ingest", "Tag all new images in the bucket: the whole nightly flow without Airflow."),
+        "watch": (
+            "ingest",
+            "Tag images soon after their upload: follow the bucket's events in CATALOG_EVENT_QUEUE_URL.",
+        ),
         "search": ("search", "Search products by text."),
         "similar": ("search", "Find products that look like another product."),
         "embed-text": ("search", "Store the vector of a text, for catalog.search_products in SQL."),

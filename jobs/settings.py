@@ -151,6 +151,10 @@ class LocationSettings(SettingsGroup):
     """The images: s3://bucket/prefix"""
     other_sources: Locations = ()
     """Other locations that a run may read instead, as a JSON list. Everything below CATALOG_SOURCE_URI is allowed."""
+    inventory_uri: Location | None = None
+    """The S3 Inventory of the bucket, to read instead of listing: s3://bucket/prefix/SOURCE_BUCKET/INVENTORY_NAME/"""
+    event_queue_url: Annotated[str, Field(pattern="^https?://[^/]+/.+")] | None = None
+    """The SQS queue with the events of the bucket, for `catalog watch`: https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"""
     artifacts_uri: Location
     """Where the jobs store manifests, reports and weights: s3://bucket/prefix"""
     s3_endpoint_url: str | None = None

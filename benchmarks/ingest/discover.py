@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def main() -> None:
         open_stack() as stack,
     ):
         first = _run(DISCOVER, same, stack.database_url)
-        _settle_catalog(stack.database_url)
+        settle_catalog(stack.database_url)
         rounds = [_measure_round(same, changed, stack.database_url) for _ in range(arguments.rounds)]
     listing = [one.listing for one in rounds]
     publish(
@@ -119,20 +120,26 @@ def _measure_round(same: str, changed: str, database_url: str) -> Round:
         unchanged=_run(DISCOVER, same, database_url),
         changed=_run(DISCOVER, changed, database_url),
     )
-    _settle_catalog(database_url)
+    settle_catalog(database_url)
     return measured
 
 
 def _run(command: str, endpoint: str, database_url: str) -> Measurement:
-    environment = {"CATALOG_DATABASE_URL": database_url, "CATALOG_S3_ENDPOINT_URL": endpoint, **ENVIRONMENT}
+    return run_once(command, {"CATALOG_DATABASE_URL": database_url, "CATALOG_S3_ENDPOINT_URL": endpoint, **ENVIRONMENT})
+
+
+def run_once(command: str, environment: Mapping[str, str]) -> Measurement:
+    """Measure a command in a process of its own."""
     words = [sys.executable, "-m", "benchmarks.ingest.discover", "--once", command]
-    finished = subprocess.run(words, cwd=PROJECT_ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE)
+    finished = subprocess.run(
+        words, cwd=PROJECT_ROOT, env={**os.environ, **environment}, check=True, stdout=subprocess.PIPE
+    )
     measurement = Measurement(**json.loads(finished.stdout.splitlines()[-1]))
     print(f"  {command}: {measurement.seconds:.1f} s, {measurement.counts}", flush=True)
     return measurement
 
 
-def _settle_catalog(database_url: str) -> None:
+def settle_catalog(database_url: str) -> None:
     """Restore the catalog to its state after a run on the unchanged bucket: all images read, statistics up to date."""
     engine = create_engine(driver_url(database_url), isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -28,15 +28,20 @@ class GeneratedBucket:
         start = number * PAGE_KEYS
         return "".join(self._list_image(image) for image in range(start, min(start + PAGE_KEYS, self.images)))
 
-    def _list_image(self, image: int) -> str:
+    def describe(self, image: int) -> tuple[str, str, int]:
+        """Return the key, the etag and the size of an image."""
         key = f"images/sku{image // IMAGES_PER_PRODUCT:07d}_{image % IMAGES_PER_PRODUCT + 1}"
         turn = image % CHANGE_EVERY if self.is_changed else None
         if turn == 0:
             key += "_new"
         etag = f"{image:016x}{'changed' if turn == 1 else '':0>16}"
+        return f"{key}.jpg", etag, 100_000 + image % 50_000
+
+    def _list_image(self, image: int) -> str:
+        key, etag, size = self.describe(image)
         return (
-            f"<Contents><Key>{key}.jpg</Key><LastModified>2026-01-31T12:00:00.000Z</LastModified>"
-            f"<ETag>&quot;{etag}&quot;</ETag><Size>{100_000 + image % 50_000}</Size>"
+            f"<Contents><Key>{key}</Key><LastModified>2026-01-31T12:00:00.000Z</LastModified>"
+            f"<ETag>&quot;{etag}&quot;</ETag><Size>{size}</Size>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
         )
 

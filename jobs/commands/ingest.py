@@ -13,6 +13,7 @@ from jobs.ingest.plan import IngestOptions, plan_run, preview_run
 from jobs.ingest.publish import publish_run
 from jobs.ingest.report import report_run
 from jobs.ingest.tag_shard import ShardTagger
+from jobs.ingest.watch import watch as watch_events
 from jobs.settings import load_settings
 
 app = typer.Typer()
@@ -48,6 +49,13 @@ def ingest(
     options = IngestOptions(limit, force, run, retry_failed)
     with connect(load_settings(source)) as connections:
         print_report(preview_run(connections, options) if plan else ingest_catalog(connections, options))
+
+
+@app.command(epilog=give_examples("catalog watch"))
+def watch() -> None:
+    """Tag images soon after their upload: follow the bucket's events in CATALOG_EVENT_QUEUE_URL."""
+    with connect(load_settings()) as connections:
+        watch_events(connections)
 
 
 @app.command(epilog=give_examples("catalog discover --run night-1", "catalog discover --run night-1 --plan"))

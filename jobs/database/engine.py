@@ -147,6 +147,8 @@ def _read(statement: Any) -> str:
 APPLICATION_NAME = "catalog-tagger"
 CONNECT_TIMEOUT_SECONDS = 10
 TCP_TIMEOUT_MILLISECONDS = 60_000
+_KEEPALIVES = {"idle": 30, "interval": 10, "count": 3}
+"""Seconds without traffic and between probes, and the number of probes, of both ends of a connection."""
 LOCK_TIMEOUT_SECONDS = 600
 """Maximum wait for a lock in one statement. The job then ends with a retryable error."""
 POOL_SIZE = 8
@@ -164,8 +166,8 @@ TEMPORARY_STATES = {"55P03", "57014", "57P01", "57P02", "57P03"}
 def create_database_engine(database_url: str) -> Engine:
     """Create an engine with a few connections, which are opened on first use and checked before each use.
 
-    TCP keepalives limit the wait for a dead machine, `WatchedConnection` the wait for a hanging server, and the lock
-    timeout the wait for a lock.
+    TCP keepalives limit how long each end waits for a dead machine, `WatchedConnection` the wait for a hanging server,
+    and the lock timeout the wait for a lock.
     """
     engine = create_engine(
         driver_url(database_url),
@@ -180,9 +182,7 @@ def create_database_engine(database_url: str) -> Engine:
             # A binary COPY sends text in this encoding, whatever the encoding of the database is.
             "client_encoding": "utf8",
             "connection_factory": WatchedConnection,
-            "keepalives_idle": 30,
-            "keepalives_interval": 10,
-            "keepalives_count": 3,
+            **{f"keepalives_{name}": value for name, value in _KEEPALIVES.items()},
             "tcp_user_timeout": TCP_TIMEOUT_MILLISECONDS,
         },
     )
@@ -205,6 +205,9 @@ def _configure_session(connection: psycopg2.extensions.connection, _record: obje
         cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
         # Without this, a killed job keeps its place in the queue for a lock.
         cursor.execute("SET client_connection_check_interval = '10s'")
+        # Without these, the server notices after two hours that a machine is gone, and keeps the lock of its shard.
+        for name, value in _KEEPALIVES.items():
+            cursor.execute(f"SET tcp_keepalives_{name} = {value}")
         # Overrides the search path of the role. Hosted databases often have pgvector in a separate schema.
         cursor.execute("""
             SELECT set_config('search_path', concat_ws(', ', 'public', (

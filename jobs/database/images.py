@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -34,6 +35,19 @@ class ListedImage:
     etag: str
     size_bytes: int
     product_id: str
+
+
+@dataclass(frozen=True)
+class ListingScope:
+    """What a listing covers: the keys under a prefix of a bucket, or only ``keys``.
+
+    ``as_of`` is its time, by default the start of the transaction. It does not change images that were observed later.
+    """
+
+    bucket: str
+    prefix: str
+    as_of: datetime | None = None
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,33 +104,39 @@ def stage_listing(connection: Connection, pages: Iterable[Sequence[ListedImage]]
     connection.execute(text("ANALYZE listed"))
 
 
-def compare_listing(connection: Connection, bucket: str, prefix: str) -> Discovery:
-    """Count the differences between the staged listing and the catalog's images under a prefix."""
+def compare_listing(connection: Connection, scope: ListingScope) -> Discovery:
+    """Count the differences between the staged listing and the catalog's images in its scope.
+
+    Images that were observed after the listing count as unchanged.
+    """
     statement = text("""
         SELECT count(*) FILTER (WHERE i.image_id IS NULL) AS new,
-               count(*) FILTER (WHERE i.deleted_at IS NULL AND (i.etag, i.size_bytes) <> (l.etag, l.size_bytes))
-                   AS changed,
-               count(*) FILTER (WHERE i.deleted_at IS NOT NULL AND l.object_key IS NOT NULL) AS restored,
-               count(*) FILTER (WHERE i.deleted_at IS NULL AND (i.etag, i.size_bytes) = (l.etag, l.size_bytes))
+               count(*) FILTER (WHERE i.is_older AND i.deleted_at IS NULL
+                                  AND (i.etag, i.size_bytes) <> (l.etag, l.size_bytes)) AS changed,
+               count(*) FILTER (WHERE i.is_older AND i.deleted_at IS NOT NULL AND l.object_key IS NOT NULL)
+                   AS restored,
+               count(*) FILTER (WHERE i.deleted_at IS NULL
+                                  AND (NOT i.is_older OR (i.etag, i.size_bytes) = (l.etag, l.size_bytes)))
                    AS unchanged,
-               count(*) FILTER (WHERE i.deleted_at IS NULL AND i.image_id IS NOT NULL AND l.object_key IS NULL)
-                   AS vanished,
+               count(*) FILTER (WHERE i.is_older AND i.deleted_at IS NULL AND l.object_key IS NULL) AS vanished,
                count(*) FILTER (WHERE i.deleted_at IS NULL AND i.image_id IS NOT NULL) AS known
         FROM listed l
         FULL JOIN (
-            SELECT * FROM catalog.images WHERE bucket = :bucket AND starts_with(object_key, :prefix)
+            SELECT *, observed_at <= :as_of AS is_older FROM catalog.images
+            WHERE bucket = :bucket AND starts_with(object_key, :prefix)
+              AND (CAST(:keys AS text[]) IS NULL OR object_key = ANY (CAST(:keys AS text[])))
         ) i USING (object_key)
     """)
-    (discovery,) = read_records(connection.execute(statement, {"bucket": bucket, "prefix": prefix}), Discovery)
+    (discovery,) = read_records(connection.execute(statement, _make_parameters(connection, scope)), Discovery)
     return discovery
 
 
-def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
+def record_listing(connection: Connection, scope: ListingScope) -> None:
     """Update ``products`` and ``images`` to the staged listing.
 
     An image whose bytes changed loses its content hash, which makes it due for tagging.
     """
-    place = {"bucket": bucket, "prefix": prefix}
+    parameters = _make_parameters(connection, scope)
     connection.execute(
         text("""
             CREATE TEMPORARY TABLE differing ON COMMIT DROP AS
@@ -125,7 +145,7 @@ def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
             WHERE i.image_id IS NULL OR i.deleted_at IS NOT NULL
                OR (i.etag, i.size_bytes, i.product_id) <> (l.etag, l.size_bytes, l.product_id)
         """),
-        place,
+        parameters,
     )
     connection.execute(
         text("""
@@ -135,24 +155,32 @@ def record_listing(connection: Connection, bucket: str, prefix: str) -> None:
     )
     connection.execute(
         text("""
-            INSERT INTO catalog.images AS i (bucket, object_key, product_id, etag, size_bytes)
-            SELECT :bucket, object_key, product_id, etag, size_bytes FROM differing ORDER BY object_key
+            INSERT INTO catalog.images AS i (bucket, object_key, product_id, etag, size_bytes, observed_at)
+            SELECT :bucket, object_key, product_id, etag, size_bytes, :as_of FROM differing ORDER BY object_key
             ON CONFLICT (bucket, object_key) DO UPDATE
             SET etag = excluded.etag, size_bytes = excluded.size_bytes, product_id = excluded.product_id,
-                deleted_at = NULL,
+                deleted_at = NULL, observed_at = excluded.observed_at,
                 content_hash = CASE WHEN (i.etag, i.size_bytes) = (excluded.etag, excluded.size_bytes)
                                     THEN i.content_hash END
+            WHERE i.observed_at <= excluded.observed_at
         """),
-        place,
+        parameters,
     )
     connection.execute(
         text("""
-            UPDATE catalog.images i SET deleted_at = now()
-            WHERE bucket = :bucket AND starts_with(object_key, :prefix) AND deleted_at IS NULL
+            UPDATE catalog.images i SET deleted_at = now(), observed_at = :as_of
+            WHERE bucket = :bucket AND starts_with(object_key, :prefix)
+              AND (CAST(:keys AS text[]) IS NULL OR object_key = ANY (CAST(:keys AS text[])))
+              AND deleted_at IS NULL AND observed_at <= :as_of
               AND NOT EXISTS (SELECT FROM listed l WHERE l.object_key = i.object_key)
         """),
-        place,
+        parameters,
     )
+
+
+def _make_parameters(connection: Connection, scope: ListingScope) -> dict[str, Any]:
+    as_of = scope.as_of or connection.scalar(select(func.now()))
+    return {**vars(scope), "as_of": as_of, "keys": None if scope.keys is None else list(scope.keys)}
 
 
 def record_product_texts(connection: Connection, products: Sequence[ProductText]) -> None:

@@ -126,6 +126,21 @@ def lock_run(connection: Connection, run_id: str) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('plan of ' || :run, 0))"), {"run": run_id})
 
 
+def try_lock_watch(connection: Connection) -> bool:
+    """Lock the events of the bucket until the connection closes. Return False if another process has locked them."""
+    return bool(connection.scalar(text("SELECT pg_try_advisory_lock(hashtextextended('watch', 0))")))
+
+
+def is_ingest_running(connection: Connection) -> bool:
+    """Return whether a job of an ingest run has reported progress in the last two minutes."""
+    statement = text("""
+        SELECT EXISTS (
+            SELECT FROM catalog.job_progress p LEFT JOIN catalog.tagging_runs r USING (run_id)
+            WHERE p.updated_at > now() - interval '2 minutes' AND (p.task = 'discover' OR r.purpose = 'ingest'))
+    """)
+    return bool(connection.scalar(statement))
+
+
 def try_lock_shard(connection: Connection, run_id: str, shard: int) -> bool:
     """Lock a shard until the connection closes. Return False if another process has locked it."""
     statement = text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))")

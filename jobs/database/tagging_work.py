@@ -12,7 +12,10 @@ from jobs.database.records import read_records
 
 @dataclass(frozen=True)
 class WorkQuery:
-    """Which due images to select. ``classifier`` is None if no tags are due, ``space`` if the encoder has none yet."""
+    """Which due images to select.
+
+    ``classifier`` is None if no tags are due, ``space`` if the encoder has none yet, ``keys`` if all keys count.
+    """
 
     bucket: str
     prefix: str
@@ -22,6 +25,7 @@ class WorkQuery:
     retryable: tuple[str, ...]
     max_attempts: int
     limit: int | None
+    keys: tuple[str, ...] | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def stream_due_images(connection: Connection, query: WorkQuery) -> DueImages:
                ON e.image_id = i.image_id AND e.space_id = :space AND e.content_hash = i.content_hash
         LEFT JOIN catalog.item_failures f ON f.image_id = i.image_id AND f.resolved_at IS NULL
         WHERE i.bucket = :bucket AND starts_with(i.object_key, :prefix) AND i.deleted_at IS NULL
+          AND (CAST(:keys AS text[]) IS NULL OR i.object_key = ANY (CAST(:keys AS text[])))
           AND (:force OR ((CAST(:classifier AS integer) IS NOT NULL AND t.image_id IS NULL OR e.image_id IS NULL)
                           AND (f.image_id IS NULL OR f.etag <> i.etag OR f.retry_requested_at IS NOT NULL
                                OR (f.ignored_at IS NULL AND f.reason = ANY (:retryable)
@@ -80,7 +85,11 @@ def stream_due_images(connection: Connection, query: WorkQuery) -> DueImages:
         ORDER BY needs_tag DESC, needs_embedding DESC, i.etag, i.image_id
         LIMIT :limit
     """)
-    parameters = {**vars(query), "retryable": list(query.retryable)}
+    parameters = {
+        **vars(query),
+        "retryable": list(query.retryable),
+        "keys": None if query.keys is None else list(query.keys),
+    }
     rows = connection.execute(statement, parameters, execution_options={"yield_per": 1000})
     counted = read_records(rows, _CountedImage)
     first = next(counted, None)

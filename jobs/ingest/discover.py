@@ -1,9 +1,10 @@
-"""Stage 1, discover: list the bucket and the products file, and record new, changed and vanished images."""
+"""Stage 1, discover: read a listing or inventory of the bucket, and record new, changed and vanished images."""
 
 import io
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 
 from sqlalchemy import Connection
@@ -12,6 +13,7 @@ from jobs.connections import Connections
 from jobs.database.images import (
     Discovery,
     ListedImage,
+    ListingScope,
     ProductText,
     compare_listing,
     record_listing,
@@ -21,6 +23,7 @@ from jobs.database.images import (
 from jobs.errors import RefusedError
 from jobs.progress import SILENT, Progress
 from jobs.storage.csv_records import BadRecord, CsvRecord, Header, read_csv_records
+from jobs.storage.inventory import find_inventory, read_inventory
 from jobs.storage.locations import S3Uri
 from jobs.storage.object_store import ListedObject, ObjectStore
 
@@ -48,18 +51,37 @@ def discover_images(connection: Connection, connections: Connections, progress: 
     """Compare the bucket with the catalog and record the differences, in the caller's transaction.
 
     Raises:
-        RefusedError: more images vanished at once than the limit allows. The caller must not commit.
+        RefusedError: more images vanished at once than the limit allows, or the inventory is too old. The caller must
+            not commit.
     """
     store, source, settings = connections.store, connections.source, connections.settings
     listing = _Listing(connections)
-    stage_listing(connection, listing.list_images(progress))
+    scope = listing.stage(connection, progress)
     progress.report("comparing the bucket with the catalog")
-    discovery = compare_listing(connection, source.bucket, source.key)
+    discovery = compare_listing(connection, scope)
     _check_vanished(discovery, source, settings.runs.vanished_share_limit)
-    record_listing(connection, source.bucket, source.key)
+    record_listing(connection, scope)
     location = S3Uri(source.bucket, source.key + PRODUCTS_FILE)
     texts = read_product_texts(store, location, lambda image: listing.read_product_id(source.key + image))
     record_product_texts(connection, texts)
+    return discovery
+
+
+def discover_objects(connection: Connection, connections: Connections, keys: Sequence[str]) -> Discovery:
+    """Compare single objects with the catalog and record the differences, in the caller's transaction.
+
+    Keys that are not images in the source folder are ignored. Many images may vanish at once, because the bucket
+    confirms that each of them is missing.
+    """
+    store, source = connections.store, connections.source
+    listing = _Listing(connections)
+    images = [key for key in keys if key.startswith(source.key) and listing.is_image(key)]
+    with ThreadPoolExecutor(connections.settings.compute.read_threads) as pool:
+        found = list(filter(None, pool.map(store.find, [S3Uri(source.bucket, key) for key in images])))
+    stage_listing(connection, listing.select_images([found], "reading events", SILENT))
+    scope = ListingScope(source.bucket, source.key, keys=tuple(images))
+    discovery = compare_listing(connection, scope)
+    record_listing(connection, scope)
     return discovery
 
 
@@ -70,23 +92,41 @@ class _Listing:
         self._store = connections.store
         self._source = connections.source
         settings = connections.settings
+        self._inventory_uri = settings.locations.inventory_uri
         self._exclude_patterns = settings.images.exclude_patterns
         self._product_id = re.compile(settings.images.product_id_pattern)
 
-    def list_images(self, progress: Progress) -> Iterator[list[ListedImage]]:
+    def stage(self, connection: Connection, progress: Progress) -> ListingScope:
+        """Stage the latest inventory if a setting names one, otherwise a listing. Return what it covers."""
+        source = self._source
+        if self._inventory_uri is None:
+            pages = self._store.list_pages(source)
+            stage_listing(connection, self.select_images(pages, "listing the bucket", progress))
+            return ListingScope(source.bucket, source.key)
+        inventory = find_inventory(self._store, S3Uri.parse(self._inventory_uri).as_folder(), source.bucket)
+        log.info("reading %s instead of listing the bucket", inventory.manifest)
+        pages = read_inventory(self._store, inventory, source.key)
+        stage_listing(connection, self.select_images(pages, "reading the inventory", progress))
+        return ListingScope(source.bucket, source.key, as_of=inventory.created_at)
+
+    def select_images(
+        self, pages: Iterable[list[ListedObject]], stage: str, progress: Progress
+    ) -> Iterator[list[ListedImage]]:
+        """Yield the images of each page."""
         listed = 0
-        for page in self._store.list_pages(self._source):
+        for page in pages:
             listed += len(page)
-            progress.report("listing the bucket", listed, unit="objects")
+            progress.report(stage, listed, unit="objects")
             yield [
                 ListedImage(item.key, item.etag, item.size_bytes, self.read_product_id(item.key))
                 for item in page
-                if self._is_image(item)
+                if self.is_image(item.key)
             ]
 
-    def _is_image(self, item: ListedObject) -> bool:
-        relative = item.key.removeprefix(self._source.key)
-        return item.key.lower().endswith(IMAGE_SUFFIXES) and not any(
+    def is_image(self, key: str) -> bool:
+        """Return whether a key below the source folder is that of an image."""
+        relative = key.removeprefix(self._source.key)
+        return key.lower().endswith(IMAGE_SUFFIXES) and not any(
             fnmatchcase(relative, pattern) for pattern in self._exclude_patterns
         )
 

@@ -34,13 +34,15 @@ class IngestOptions:
     """Options of one run.
 
     ``limit`` is the maximum number of images; None means all that are due. ``retry_failed`` also retries temporary
-    failures that have no attempts left. The ``run_id`` of an unfinished run resumes that run.
+    failures that have no attempts left. The ``run_id`` of an unfinished run resumes that run. ``keys`` limits the run
+    to these images.
     """
 
     limit: int | None = None
     force: bool = False
     run_id: str | None = None
     retry_failed: bool = False
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,18 +101,39 @@ def plan_run(connections: Connections, run_id: str, options: IngestOptions) -> R
                 )
             return read_plan(connection, known)
         discovery = discover_images(connection, connections, progress)
-        # Read the live models after recording the listing: from then on, a switch waits for this transaction.
-        live = _read_live_models(connection)
-        encoder = live.encoder
-        # Open the space after the listing: opening locks the partitioned table, and a listing may take minutes.
-        space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
-        models = RunModels(live.classifier_version_id, encoder.model_version_id, space_id)
-        speed = read_recent_speed(connection)
-        manifest = ManifestWriter(connections, run_id, models, speed, force=options.force)
-        max_attempts = connections.settings.runs.max_attempts
-        due = stream_due(connection, source, models.classifier_version_id, space_id, max_attempts, options)
-        manifest.write(source.bucket, due)
-        return store_plan(connection, manifest, str(source), "ingest", asdict(discovery))
+        return _plan_due(connection, connections, run_id, options, asdict(discovery))
+
+
+def plan_keys(connections: Connections, run_id: str, options: IngestOptions, discovered: dict[str, int]) -> RunPlan:
+    """Plan a run of images that were already discovered.
+
+    Raises:
+        NotFoundError: no encoder was promoted yet.
+    """
+    with connections.engine.begin() as connection:
+        return _plan_due(connection, connections, run_id, options, discovered)
+
+
+def _plan_due(
+    connection: Connection,
+    connections: Connections,
+    run_id: str,
+    options: IngestOptions,
+    discovered: dict[str, int],
+) -> RunPlan:
+    source = connections.source
+    # Read the live models after recording the listing: from then on, a switch waits for this transaction.
+    live = _read_live_models(connection)
+    encoder = live.encoder
+    # Open the space after the listing: opening locks the partitioned table, and a listing may take minutes.
+    space_id = open_space(connection, encoder.model_version_id, encoder.vector_dimensions)
+    models = RunModels(live.classifier_version_id, encoder.model_version_id, space_id)
+    speed = read_recent_speed(connection)
+    manifest = ManifestWriter(connections, run_id, models, speed, force=options.force)
+    max_attempts = connections.settings.runs.max_attempts
+    due = stream_due(connection, source, models.classifier_version_id, space_id, max_attempts, options)
+    manifest.write(source.bucket, due)
+    return store_plan(connection, manifest, str(source), "ingest", discovered)
 
 
 @dataclass(frozen=True)
@@ -167,6 +190,7 @@ def stream_due(
         retryable=RETRYABLE_REASONS,
         max_attempts=sys.maxsize if options.retry_failed else max_attempts,
         limit=options.limit,
+        keys=options.keys,
     )
     return stream_due_images(connection, query)
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 
 from sqlalchemy import Engine
 
@@ -56,7 +56,8 @@ class ShardTagger:
 
     def __init__(self, connections: Connections, device_index: int = 0) -> None:
         self._connections = connections
-        self._load = cache(partial(_load_models, connections, device_index))
+        # A process that watches events must not keep the models of before a switch.
+        self._load = lru_cache(maxsize=1)(partial(_load_models, connections, device_index))
 
     def tag(self, run_id: str, shards: Sequence[int]) -> list[ShardReport]:
         """Tag shards of a planned run. Skip finished shards at almost no cost.

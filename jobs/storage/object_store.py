@@ -159,14 +159,27 @@ class ObjectStore:
         """Add the size of an object if the listing omits it. Return None if the object is gone."""
         if "Size" in item:
             return item
+        found = self._head(S3Uri(location.bucket, item["Key"]))
+        return None if found is None else {**found, **item, "Size": found.get("ContentLength", 0)}
+
+    def find(self, location: S3Uri) -> ListedObject | None:
+        """Return an object as a listing shows it, or None if it does not exist. Errors are those of `list_pages`."""
+        found = self._head(location)
+        if found is None:
+            # A missing bucket has the same status as a missing object.
+            with self._translate_errors(location):
+                self._client.list_objects_v2(Bucket=location.bucket, Prefix=location.key, MaxKeys=1)
+            return None
+        return ListedObject.from_response({**found, "Key": location.key, "Size": found.get("ContentLength", 0)})
+
+    def _head(self, location: S3Uri) -> Mapping[str, Any] | None:
         with self._translate_errors(location):
             try:
-                found = self._client.head_object(Bucket=location.bucket, Key=item["Key"])
+                return self._client.head_object(Bucket=location.bucket, Key=location.key)
             except botocore.exceptions.ClientError as error:
                 if get_code(error) in {"404", "NoSuchKey"}:
                     return None
                 raise
-        return {**found, **item, "Size": found.get("ContentLength", 0)}
 
     def read_clock(self, location: S3Uri) -> datetime | None:
         """Return the time of the endpoint, to the second, or None if it does not send it. Errors as in `list_pages`."""

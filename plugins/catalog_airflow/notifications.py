@@ -1,14 +1,13 @@
-"""Send notifications to the URLs in ``CATALOG_NOTIFY_URLS``, through Airflow's notifier for Apprise.
+"""Send notifications to the URLs in ``CATALOG_NOTIFY_URLS`` through Apprise.
+
+Not through Airflow's notifier for Apprise, which discards the result and sends to one URL after the other.
 
 Callbacks of tasks run in the task's process, and callbacks of runs in the DAG processor. Both log a notification that
 cannot be sent as one line, and continue.
 """
 
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -17,6 +16,8 @@ from airflow.configuration import conf
 from airflow.sdk import Context
 
 if TYPE_CHECKING:
+    from apprise import NotifyResult
+
     from jobs.settings import Level
 
 SEND_SECONDS = 10.0
@@ -61,20 +62,46 @@ def notify(describe: Describe) -> Callback:
 
 
 def send(message: Message) -> None:
-    """Send a message to every URL whose level it reaches. Log each URL that fails, by its scheme."""
+    """Send a message to every URL whose level it reaches, to all at once. Log each that fails, by its scheme."""
     urls = _choose_urls(message.level)
     if not urls:
         return
-    _load_apprise()
-    deliveries = [_Delivery(url, message) for url in urls]
-    deadline = time.monotonic() + SEND_SECONDS
-    for delivery in deliveries:
-        delivery.join(max(0.0, deadline - time.monotonic()))
-        scheme, error = delivery.url.partition("://")[0], delivery.error
-        if error:
-            log.error("the notification %r was not sent to %s: %s", message.what, scheme, error)
+    import apprise
+
+    # It would write its own lines into the log of the task, with parts of the URLs.
+    logging.getLogger("apprise").propagate = False
+    services = apprise.Apprise()
+    for url in urls:
+        if not services.add(url):
+            _log_failure(message, url, "Apprise does not accept this URL")
+    results = services.notify(
+        title=message.what,
+        body=message.body,
+        notify_type=apprise.NotifyType.FAILURE if message.level == "error" else apprise.NotifyType(message.level),
+        timeout=SEND_SECONDS,
+    )
+    for result in results:
+        if result:
+            log.info("sent the notification %r to %s", message.what, _read_scheme(result.url))
         else:
-            log.info("sent the notification %r to %s", message.what, scheme)
+            _log_failure(message, result.url, _find_reason(result, urls))
+
+
+def _find_reason(result: "NotifyResult", urls: Sequence[str]) -> str:
+    """Return what Apprise logged first about a service, without parts of a URL."""
+    lines = [str(entry.message) for entry in result.logs() if entry.level in ("WARNING", "ERROR", "CRITICAL")]
+    reason = lines[0] if lines else "Apprise gives no reason"
+    for url in urls:
+        reason = reason.replace(url.partition("://")[2], "...")
+    return reason
+
+
+def _log_failure(message: Message, url: str, reason: str) -> None:
+    log.error("the notification %r was not sent to %s: %s", message.what, _read_scheme(url), reason)
+
+
+def _read_scheme(url: str) -> str:
+    return url.partition("://")[0]
 
 
 def _choose_urls(level: "Level") -> list[str]:
@@ -87,75 +114,3 @@ def _choose_urls(level: "Level") -> list[str]:
         if LEVELS.index(level) >= LEVELS.index(least):
             chosen.append(url)
     return chosen
-
-
-def _load_apprise() -> None:
-    """Import everything that a first message needs. That takes seconds, which do not count as time to send."""
-    import airflow.providers.apprise.notifications.apprise  # noqa: F401
-    from apprise.manager_plugins import NotificationManager
-
-    NotificationManager().schemas()
-
-
-class _Delivery(threading.Thread):
-    """Sends a message to one URL. ``error`` says why it was not sent, and is None once it was.
-
-    Apprise limits each wait for a server, but not the number of waits. A daemon thread does not delay the exit.
-    """
-
-    def __init__(self, url: str, message: Message) -> None:
-        super().__init__(daemon=True)
-        self.url = url
-        self.error: str | None = f"no response within {SEND_SECONDS:g} s"
-        self._message = message
-        self.start()
-
-    def run(self) -> None:
-        """Send the message, and set ``error``."""
-        try:
-            self.error = self._send()
-        except Exception as failure:  # noqa: BLE001  Apprise has plugins for 140 services.
-            self.error = self._hide_secrets(f"{type(failure).__name__}: {failure}")
-
-    def _send(self) -> str | None:
-        import apprise
-        from airflow.providers.apprise.notifications.apprise import AppriseNotifier
-
-        with _catch_warnings() as lines:
-            # Apprise would quote a malformed URL.
-            if not apprise.Apprise().add(self.url):
-                return "Apprise does not accept this URL"
-            level = self._message.level
-            notifier = AppriseNotifier(
-                title=self._message.what,
-                body=self._message.body,
-                notify_type=apprise.NotifyType.FAILURE if level == "error" else apprise.NotifyType(level),
-                config=self.url,
-            )
-            # Calling the notifier itself would render the texts as Jinja templates.
-            notifier.notify({})
-        return self._hide_secrets(lines[0]) if lines else None
-
-    def _hide_secrets(self, line: str) -> str:
-        return line.replace(self.url, "the URL").replace(self.url.partition("://")[2], "...")
-
-
-@contextmanager
-def _catch_warnings() -> Iterator[list[str]]:
-    """Yield a list that gets what Apprise logs in this thread: the notifier does not return its result."""
-    lines: list[str] = []
-    this_thread = threading.get_ident()
-
-    class Catcher(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.thread == this_thread:
-                lines.append(record.getMessage())
-
-    handler = Catcher(logging.WARNING)
-    of_apprise = logging.getLogger("apprise")
-    of_apprise.propagate = False
-    of_apprise.addHandler(handler)
-    try:
-        yield lines
-    finally:
-        of_apprise.removeHandler(handler)

@@ -12,7 +12,7 @@ from benchmarks.report import PAGE, SECTIONS, render_page
 from benchmarks.results import RESULTS, Result, Row, format_range, format_table, publish, read_result
 from jobs.settings import PROJECT_ROOT
 
-MAX_LINES = 150
+MAX_LINES = 200
 LINK = re.compile(r"benchmarks\.md#([\w-]+)")
 
 

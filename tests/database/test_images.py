@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from jobs.database.images import Discovery, ListedImage, compare_listing, record_listing, stage_listing
+from jobs.database.images import Discovery, ListedImage, ListingScope, compare_listing, record_listing, stage_listing
 
 PLACE = ("images", "new/")
 IMAGES = [
@@ -24,8 +24,8 @@ def connection(engine: Engine) -> Iterator[Connection]:
 
 def record(connection: Connection, *pages: Sequence[ListedImage], prefix: str = PLACE[1]) -> Discovery:
     stage_listing(connection, pages)
-    discovery = compare_listing(connection, PLACE[0], prefix)
-    record_listing(connection, PLACE[0], prefix)
+    discovery = compare_listing(connection, ListingScope(PLACE[0], prefix))
+    record_listing(connection, ListingScope(PLACE[0], prefix))
     connection.commit()
     return discovery
 

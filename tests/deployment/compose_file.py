@@ -13,7 +13,7 @@ COMPOSE_TEXT = (PROJECT_ROOT / "docker-compose.yaml").read_text(encoding="utf-8"
 COMPOSE: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 ONE_SHOTS = frozenset({"init"})
-OWN_IMAGES = frozenset(name for name, service in SERVICES.items() if "build" in service)
+OWN_IMAGES = frozenset(name for name, service in SERVICES.items() if service["image"].startswith("catalog-tagger"))
 
 _VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?P<operator>:\?|:-|-)?(?P<rest>[^${}]*)(?P<nested>\$)?")
 

@@ -1,6 +1,5 @@
 """Whether the Airflow that is installed knows the commands and settings that docker-compose.yaml uses."""
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -11,10 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.deployment.compose_file import SERVICES, find_calls
-
-PROVIDERS = ("apache-airflow-providers-celery", "apache-airflow-providers-fab")
-PROVIDER_COMMANDS = ("celery", "users")
-PROVIDER_SECTIONS = ("AIRFLOW__CELERY__",)
 
 ASK_AIRFLOW = """
 import contextlib, io, json, sys
@@ -54,7 +49,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> AirflowAnswer:
     subprocess.run(
         [sys.executable, "-c", ASK_AIRFLOW, str(folder / "answer.json")],
         input=json.dumps(find_calls("airflow")),
-        env={**inherited, **(managers if has_providers() else {}), "AIRFLOW_HOME": str(folder)},
+        env={**inherited, **managers, "AIRFLOW_HOME": str(folder)},
         capture_output=True,
         text=True,
         check=True,
@@ -63,44 +58,20 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> AirflowAnswer:
     return AirflowAnswer(found["refused"], frozenset(found["options"]))
 
 
-def has_providers() -> bool:
-    try:
-        return all(importlib.metadata.version(name) for name in PROVIDERS)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
-needs_providers = pytest.mark.skipif(not has_providers(), reason="requirements-compose.txt is not installed")
-
-
 def list_variables() -> set[str]:
     return {name for service in SERVICES.values() for name in service.get("environment", {}) if "__" in name}
 
 
-def test_core_commands_exist(answer: AirflowAnswer) -> None:
-    calls = [call for call in find_calls("airflow") if call[0] not in PROVIDER_COMMANDS]
-    assert len(calls) >= 9
-    assert not {call: words for call, words in answer.refused.items() if not call.startswith(PROVIDER_COMMANDS)}
-
-
-def test_core_settings_exist(answer: AirflowAnswer) -> None:
-    variables = {name for name in list_variables() if not name.startswith(PROVIDER_SECTIONS)}
-    assert len(variables) >= 15
-    assert variables <= answer.options
-
-
-@needs_providers
-def test_commands_of_providers_exist(answer: AirflowAnswer) -> None:
-    assert {call[0] for call in find_calls("airflow")} >= set(PROVIDER_COMMANDS)
+def test_commands_exist(answer: AirflowAnswer) -> None:
+    assert len(find_calls("airflow")) >= 11
     assert not answer.refused
 
 
-@needs_providers
-def test_settings_of_providers_exist(answer: AirflowAnswer) -> None:
+def test_settings_exist(answer: AirflowAnswer) -> None:
+    assert len(list_variables()) >= 16
     assert list_variables() <= answer.options
 
 
-@needs_providers
 def test_the_executor_and_the_celery_application_can_be_loaded(tmp_path: Path) -> None:
     applications = {call[1] for call in find_calls("celery")}
     assert applications == {"airflow.providers.celery.executors.celery_executor.app"}

@@ -18,8 +18,8 @@ from jobs.settings import PROJECT_ROOT
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Install a copy of the project into a new virtual environment by the rule of the Makefile."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("pyproject.toml", "Makefile", "requirements.txt", "requirements-dev.txt", "requirements.lock"):
-        shutil.copy(PROJECT_ROOT / name, folder)
+    for file in (PROJECT_ROOT / "pyproject.toml", PROJECT_ROOT / "Makefile", *PROJECT_ROOT.glob("requirements*")):
+        shutil.copy(file, folder)
     for name in ("jobs", "sql"):
         shutil.copytree(PROJECT_ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     environment = folder / ".venv"

@@ -40,9 +40,17 @@ def test_every_image_is_pinned_to_a_full_version(name: str) -> None:
     assert re.match(r"\d+\.\d+", read_tag(name))
 
 
-def test_our_image_bears_the_version_of_the_project() -> None:
-    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
-    assert {SERVICES[name]["image"] for name in OWN_IMAGES} == {f"catalog-tagger:{project['version']}"}
+def test_our_images_bear_the_version_of_the_project_and_are_built_once() -> None:
+    version = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]["version"]
+    built = {service["image"]: service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    assert built == {f"catalog-tagger-{target}:{version}": target for target in ("airflow", "worker")}
+    assert len([service for service in SERVICES.values() if "build" in service]) == len(built)
+    assert {SERVICES[name]["image"] for name in OWN_IMAGES} == built.keys()
+
+
+def test_jobs_run_in_the_image_with_torch() -> None:
+    with_torch = {name for name in OWN_IMAGES if "-worker:" in SERVICES[name]["image"]}
+    assert with_torch == {*WORKERS, "query"}
 
 
 def test_postgres_has_a_pgvector_that_the_migration_accepts() -> None:

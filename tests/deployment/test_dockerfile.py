@@ -3,10 +3,13 @@ import re
 import pytest
 
 from jobs.settings import PROJECT_ROOT
-from tests.deployment.compose_file import SERVICES
+from tests.deployment.compose_file import OWN_IMAGES, SERVICES
 
 DOCKERFILE = (PROJECT_ROOT / "Dockerfile").read_text(encoding="utf-8")
-COPIED = [source for line in re.findall(r"^COPY (.+)$", DOCKERFILE, re.MULTILINE) for source in line.split()[:-1]]
+COPIED = [
+    source for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE) for source in line.split()[:-1]
+]
+IMAGES = ("airflow", "worker")
 
 
 def read_environment() -> dict[str, str]:
@@ -16,13 +19,16 @@ def read_environment() -> dict[str, str]:
 
 
 def test_the_base_is_pinned_and_of_a_supported_python() -> None:
-    bases = re.findall(r"^FROM (.+)$", DOCKERFILE, re.MULTILINE)
+    stages = re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)
+    bases = {base for base, _ in stages} - {name for _, name in stages} - {"scratch"}
     assert len(bases) == 1
-    assert re.fullmatch(r"python:3\.1[12]\.\d+-slim-\w+", bases[0])
+    assert re.fullmatch(r"python:3\.1[12]\.\d+-slim-\w+", bases.pop())
 
 
-def test_it_runs_as_an_ordinary_user() -> None:
-    users = re.findall(r"^USER (\d+)", DOCKERFILE, re.MULTILINE)
+@pytest.mark.parametrize("image", IMAGES)
+def test_images_run_as_an_ordinary_user(image: str) -> None:
+    stage = DOCKERFILE.partition(f" AS {image}\n")[2].partition("\nFROM ")[0]
+    users = re.findall(r"^USER (\d+)", stage, re.MULTILINE)
     assert users
     assert int(users[-1]) > 0
 
@@ -41,15 +47,14 @@ def test_nothing_else_reaches_docker() -> None:
 
 
 def test_requirements_come_before_the_code_and_are_locked() -> None:
-    assert COPIED[:3] == ["requirements.txt", "requirements-compose.txt", "requirements.lock"]
-    install = DOCKERFILE.index("uv pip install")
-    assert DOCKERFILE.index("COPY jobs") > install
-    assert "--require-hashes" in DOCKERFILE[install:]
-    named = re.findall(r"--(requirement|constraint)=(\S+)", DOCKERFILE[install:])
-    assert sorted(named) == [
-        ("constraint", "requirements.lock"),
-        ("requirement", "requirements-compose.txt"),
-        ("requirement", "requirements.txt"),
+    slow, code = DOCKERFILE.split(" AS code\n")
+    assert "COPY jobs" in code
+    for stage in slow.split("uv pip install")[1:]:
+        assert "--require-hashes --constraint=requirements.lock" in stage
+    assert re.findall(r"--requirement=(\S+)", slow)[1:] == [
+        "requirements-airflow.txt",
+        "requirements-compose.txt",
+        "requirements.txt",
     ]
 
 
@@ -65,7 +70,7 @@ def read_pins(name: str) -> dict[str, str]:
     return {package.split("[")[0].lower().replace("_", "-"): version for package, version in pins}
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-compose.txt"])
+@pytest.mark.parametrize("name", [path.name for path in PROJECT_ROOT.glob("requirements*.txt")])
 def test_the_lock_holds_what_is_named(name: str) -> None:
     named, locked = read_pins(name), read_pins("requirements.lock")
     assert named
@@ -81,12 +86,7 @@ def test_every_locked_version_has_hashes() -> None:
 
 
 def test_folders_of_volumes_are_made_in_the_image() -> None:
-    targets = {
-        mount.split(":")[1]
-        for service in SERVICES.values()
-        if "build" in service
-        for mount in service.get("volumes", [])
-    }
+    targets = {mount.split(":")[1] for name in OWN_IMAGES for mount in SERVICES[name].get("volumes", [])}
     made = re.findall(r"install --directory \S+ \S+ (.+)", DOCKERFILE)[0].split()
     assert targets <= set(made)
 

@@ -23,8 +23,8 @@ STATEMENTS = [target["rawSql"] for target in TARGETS if "rawSql" in target]
 
 def find_names(query: str) -> set[str]:
     """Return the metrics of a query in PromQL: its names, except functions, labels and durations."""
-    without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on) *\([^)]*\)", " ", query)
-    return set(re.findall(r"\b[a-zA-Z_:]\w*\b(?! *\()", without_labels)) - {"sum", "max"}
+    without_labels = re.sub(r"offset \w+|\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on) *\([^)]*\)", " ", query)
+    return set(re.findall(r"\b[a-zA-Z_:]\w*\b(?! *\()", without_labels)) - {"sum", "max", "or", "offset"}
 
 
 def list_airflow_metrics() -> Iterator[str]:

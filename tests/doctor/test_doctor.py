@@ -16,7 +16,13 @@ from fixtures.postgres import create_database, execute
 from fixtures.s3_server import S3Server
 from fixtures.shop import Shop, change_settings
 from jobs.connections import open_connections
-from jobs.doctor.airflow_checks import AirflowExamination, AirflowLocation, AirflowState, find_airflow
+from jobs.doctor.airflow_checks import (
+    AIRFLOW_VARIABLES,
+    AirflowExamination,
+    AirflowLocation,
+    AirflowState,
+    find_airflow,
+)
 from jobs.doctor.checks import Check, CheckResult, Finding, run_checks
 from jobs.doctor.doctor import NAMES
 from jobs.doctor.machine_checks import check_clock, check_disk, check_query_service, compare_clocks
@@ -26,7 +32,7 @@ from jobs.errors import EXIT_PERMANENT, EXIT_RETRY, ConfigurationError, Permanen
 from jobs.local.ports import find_free_port, is_port_open
 from jobs.local.s3_endpoint import make_s3_service
 from jobs.local.stack_files import load_credentials
-from jobs.settings import make_settings
+from jobs.settings import PROJECT_ROOT, make_settings
 from jobs.storage.locations import S3Uri
 from tests.serve.conftest import RunningService, run_service
 
@@ -37,6 +43,13 @@ TOKEN = "a token of the tests, not a secret".replace(" ", "-")
 def environment(live_shop: Shop, service: RunningService) -> dict[str, str]:
     """The environment of an installation in which everything works, except that it has no Airflow."""
     return {**live_shop.environment, "CATALOG_QUERY_SERVICE_URL": service.url}
+
+
+@pytest.fixture(autouse=True)
+def without_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the Airflow that tests of the plugins configure for the whole session."""
+    for name in AIRFLOW_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
 
 
 def examine(environment: Mapping[str, str]) -> tuple[int, dict[str, CheckResult]]:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from fixtures.stack_access import find_addresses_of_port, read_environment, read_pids
+from jobs.database.engine import create_database_engine
 from jobs.errors import PermanentError
 from jobs.local.ports import WantedPorts
 from jobs.local.services import find_stack_processes, identify_stack
@@ -81,3 +82,12 @@ def test_server_recovers_after_a_kill(stack_folder: Path) -> None:
     start_stack(stack_folder, WantedPorts(), None)
 
     assert "postgres" in read_pids(stack_folder)
+
+
+def test_the_server_probes_the_machines_of_jobs(storage_stack: Path) -> None:
+    engine = create_database_engine(read_environment(storage_stack)["CATALOG_DATABASE_URL"])
+    with engine.connect() as connection:
+        seconds = [connection.scalar(text(f"SHOW tcp_keepalives_{name}")) for name in ("idle", "interval", "count")]
+    engine.dispose()
+    # Otherwise, a session of a lost machine keeps its locks for two hours.
+    assert seconds == ["30", "10", "3"]

@@ -115,5 +115,5 @@ def test_a_server_that_does_not_respond_is_given_up_and_delays_no_other(
     with socket.create_server(("127.0.0.1", 0)) as silent, patch("catalog_airflow.notifications.SEND_SECONDS", 2):
         # The time that Apprise would wait by itself. The server that responds is not last in line.
         send(monkeypatch, make_message(), f"json://127.0.0.1:{silent.getsockname()[1]}/?rto=60", receivers.http_url)
-    assert "was not sent to json: no response within 2 s" in caplog.text
+    assert "was not sent to json: Service 'JSON' did not finish within 2" in caplog.text
     assert len(receivers.posts) == 1

@@ -1,0 +1,1 @@
+"""Tag a catalog with real Celery workers on separate machines: `python -m benchmarks.scenarios.celery`."""

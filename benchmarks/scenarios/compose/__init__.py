@@ -1,0 +1,1 @@
+"""Run the whole Compose file on its images, as the runbook describes."""
