@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import exc, text
 
+from jobs.database import vector_indexes
 from jobs.database.index_health import list_tables, measure_vector_index
 from jobs.database.index_repairs import rebuild_index
 from jobs.database.maintenance_session import open_maintenance
@@ -100,6 +101,17 @@ def test_care_repairs_deleted_and_replaced_vectors(catalog: IndexedCatalog) -> N
     assert (table.dead, table.modified) == (0, 0)
     again = care(catalog)
     assert (again.rebuilt, again.vacuumed, again.recall) == ((), (), None)
+
+
+def test_care_replaces_an_outgrown_index_and_keeps_the_new_one(
+    catalog: IndexedCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_indexes, "MAX_VECTOR_ROWS", 100)
+    report = care(catalog)
+    assert [(one.index_name, one.reason) for one in report.rebuilt] == [(catalog.space.index, "growth")]
+    assert report.recall is not None
+    assert measure_bloat(catalog) < 1.2
+    assert care(catalog).rebuilt == ()
 
 
 def test_a_healthy_catalog_is_left_alone(catalog: IndexedCatalog) -> None:
