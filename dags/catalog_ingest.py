@@ -9,7 +9,8 @@ default every night at 2.
   changes nothing, if too many images have vanished at once.
 - **tag_shard** tags one shard per mapped task, in the pool `catalog_gpu`, and commits chunk by chunk. Temporary errors
   are retried. Clear a failed task to resume it after its last committed chunk.
-- **publish** updates the product tags, the vector index and the live space. It can be repeated safely.
+- **publish** updates the product tags and the live space, and indexes the vectors of a new space. It can be repeated
+  safely.
 - **report** summarizes the run. The report is in its XCom and its log. It fails if too many images failed or a shard is
   unfinished. All results up to then are already stored.
 - **draw_map** draws the map of the catalog again if its images have changed. If it fails, the old map stays, and the
@@ -101,6 +102,8 @@ with DAG(
         options=RUN,
         skip_when="{{ params.plan_only }}",
         trigger_rule=TriggerRule.ALL_DONE,
+        # The first index and the codes of a large catalog.
+        execution_timeout=timedelta(hours=6),
     )
     report = JobOperator(
         task_id="report", command="report", options=RUN, on_success_callback=notify(describe_stuck_retag)

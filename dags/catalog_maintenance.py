@@ -7,9 +7,9 @@ Checks that searches are right, and repairs their indexes. Searches and other ru
   category. It stores recall with a confidence interval, which the overview of the catalog shows. It fails if the
   interval is below `CATALOG_RECALL_BOUND`.
 - **care** repairs what crosses a bound, even if the check failed: it rebuilds an index next to the old one if the index
-  takes too much space or recall is too low, vacuums tables with many dead rows, and analyzes tables whose statistics
-  are stale. After a rebuild, it checks recall again. It fails if recall is still too low. An index is rebuilt at most
-  once a week.
+  takes too much space or recall is too low, and replaces the index of more than a million vectors by a binary one. It
+  vacuums tables with many dead rows, and analyzes tables whose statistics are stale. After a rebuild, it checks recall
+  again. It fails if recall is still too low. An index is rebuilt at most once a week.
 
 If care repairs what the check found, the run succeeds.
 

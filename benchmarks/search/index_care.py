@@ -21,7 +21,7 @@ from sqlalchemy import Engine, text
 from benchmarks.results import Row, publish
 from benchmarks.search.generated_catalog import HASH_BYTES, load_catalog, make_catalog
 from benchmarks.search.recall import open_database
-from jobs.database.index_health import list_vector_indexes
+from jobs.database.index_health import measure_vector_index
 from jobs.database.recall_checks import RecallCheck, search_images
 from jobs.database.spaces import EmbeddingSpace, read_live_space
 from jobs.database.tagging_results import Embedding, upsert_embeddings
@@ -116,7 +116,8 @@ class _Bench:
         row["longest write"] = round(max(writes))
         if is_checked:
             with self._engine.connect() as connection:
-                (index,) = list_vector_indexes(connection, self._space)
+                index = measure_vector_index(connection, self._space)
+            assert index is not None
             row["size"] = round(index.bloat, 2)
             row["recall@10 (95 % interval)"] = _format(check_recall(self._engine, BOUND, seed=SEED).checks[0])
         print(f"  {row}", flush=True)

@@ -10,7 +10,7 @@ import typer
 from jobs.commands.options import give_examples
 from jobs.commands.terminal import Listing, print_report, print_table
 from jobs.connections import connect
-from jobs.database.changes import START, Cursor
+from jobs.database.changes import Cursor
 from jobs.database.dead_letters import list_dead_letters, request_retries
 from jobs.delivery.export import ExportFormat, export_products
 from jobs.delivery.feed import print_changes
@@ -39,10 +39,6 @@ ConsumerOption = Annotated[
 ]
 
 
-def _parse_since(words: str) -> Cursor:
-    return START if words == "beginning" else Cursor.parse(words)
-
-
 @app.command(
     epilog=give_examples(
         "catalog changes --consumer opensearch --since 812345-0",
@@ -54,7 +50,7 @@ def changes(
     follow: Annotated[bool, typer.Option("--follow", help="Wait for further changes until SIGTERM.")] = False,
     since: Annotated[
         str | None,
-        typer.Option(help='Move the consumer to this cursor, which `export` has printed, or to the "beginning".'),
+        typer.Option(help="Move the consumer to this cursor, which `export` has printed."),
     ] = None,
 ) -> None:
     """Print changes of products as JSON lines, each at least once. A new consumer starts now."""
@@ -66,7 +62,7 @@ def changes(
     def is_over(is_drained: bool) -> bool:
         return is_stop_requested() or (is_drained and not follow)
 
-    start = _parse_since(since) if since else None
+    start = Cursor.parse(since) if since else None
     with finish_steps(), connect(load_settings()) as connections:
         print_changes(connections.engine, consumer, start, write, is_over)
 

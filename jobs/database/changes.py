@@ -1,5 +1,6 @@
 """Queries on the change feed: read changes with the state of their products, and store the cursors of consumers."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -26,10 +27,13 @@ class Cursor:
         Raises:
             ConfigurationError: it has another form.
         """
-        numbers = words.split("-")
-        if len(numbers) != 2 or not all(number.isascii() and number.isdigit() for number in numbers):
-            raise ConfigurationError(f"{words!r} is no cursor. Copy one that `catalog export` or `changes` has printed")
-        return cls(*map(int, numbers))
+        # No cursor has longer numbers, and Postgres would not accept them.
+        numbers = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", words)
+        if numbers is None:
+            raise ConfigurationError(
+                f"{words!r} is not a cursor. Copy one that `catalog export` or `changes` has printed"
+            )
+        return cls(*map(int, numbers.groups()))
 
     def __str__(self) -> str:
         return f"{self.transaction_id}-{self.change_id}"
@@ -115,23 +119,31 @@ def require_complete(connection: Connection, after: Cursor) -> None:
 
 
 def delete_old_changes(connection: Connection) -> int:
-    """Delete the changes that are older than `RETENTION_DAYS`, and return their number."""
-    last = connection.execute(
+    """Delete the changes before the first that is younger than `RETENTION_DAYS`, and return their number."""
+    # Reads only what is deleted. A condition on the time alone would read the whole feed.
+    first_kept = connection.execute(
         text("""
-            INSERT INTO catalog.change_horizon (transaction_id, change_id)
-            SELECT transaction_id, change_id FROM catalog.readable_changes
-            WHERE happened_at < now() - make_interval(days => :days)
-            ORDER BY transaction_id DESC, change_id DESC LIMIT 1
-            ON CONFLICT (is_only) DO UPDATE
-            SET transaction_id = excluded.transaction_id, change_id = excluded.change_id
-            RETURNING CAST(transaction_id AS text), change_id
+            SELECT CAST(transaction_id AS text), change_id FROM catalog.readable_changes
+            WHERE happened_at >= now() - make_interval(days => :days)
+            ORDER BY transaction_id, change_id LIMIT 1
         """),
         {"days": RETENTION_DAYS},
     ).one_or_none()
-    if last is None:
-        return 0
-    statement = text("DELETE FROM catalog.changes WHERE (transaction_id, change_id) <= (:transaction, :change)")
-    return connection.execute(statement, Cursor(int(last[0]), last[1]).parameters).rowcount
+    end = read_end(connection) if first_kept is None else Cursor(int(first_kept[0]), first_kept[1])
+    statement = text("""
+        WITH deleted AS (
+            DELETE FROM catalog.changes WHERE (transaction_id, change_id) < (:transaction, :change)
+            RETURNING transaction_id, change_id
+        ), horizon AS (
+            INSERT INTO catalog.change_horizon (transaction_id, change_id)
+            SELECT transaction_id, change_id FROM deleted ORDER BY transaction_id DESC, change_id DESC LIMIT 1
+            ON CONFLICT (is_only) DO UPDATE
+            SET transaction_id = excluded.transaction_id, change_id = excluded.change_id
+        )
+        SELECT count(*) FROM deleted
+    """)
+    deleted: int = connection.execute(statement, end.parameters).scalar_one()
+    return deleted
 
 
 def try_lock_consumer(connection: Connection, consumer: str) -> bool:

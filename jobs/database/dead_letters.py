@@ -60,10 +60,11 @@ def request_retries(connection: Connection, webhook: str | None) -> int:
 
 
 def find_retry(connection: Connection, webhook: str) -> int | None:
-    """Return the id of the oldest dead letter of a webhook that should be sent again, or None."""
+    """Return the id of the dead letter of a webhook that should be sent again next, or None."""
     statement = text("""
         SELECT dead_letter_id FROM catalog.dead_letters
-        WHERE webhook = :webhook AND retry_requested_at IS NOT NULL ORDER BY dead_letter_id LIMIT 1
+        WHERE webhook = :webhook AND retry_requested_at IS NOT NULL
+        ORDER BY retry_requested_at, dead_letter_id LIMIT 1
     """)
     found: int | None = connection.scalar(statement, {"webhook": webhook})
     return found
@@ -81,11 +82,12 @@ def read_dead_letter(connection: Connection, dead_letter_id: int) -> list[Change
     return fetch_changes(connection.execute(statement, {"letter": dead_letter_id}))
 
 
-def clear_retry(connection: Connection, dead_letter_id: int, error: str) -> None:
-    """Keep a dead letter that was not accepted again, with the new error."""
+def postpone_retry(connection: Connection, dead_letter_id: int, error: str) -> None:
+    """Store why a dead letter was not accepted again. It is sent again after the others."""
     connection.execute(
         text("""
-            UPDATE catalog.dead_letters SET retry_requested_at = NULL, error = :error WHERE dead_letter_id = :letter
+            UPDATE catalog.dead_letters SET retry_requested_at = clock_timestamp(), error = :error
+            WHERE dead_letter_id = :letter
         """),
         {"letter": dead_letter_id, "error": error},
     )

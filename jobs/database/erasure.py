@@ -1,17 +1,19 @@
 """Queries that erase images from all tables, and that rewrite the files of the tables afterwards."""
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from psycopg2 import errors
 from sqlalchemy import Connection, Engine, text
 
 from jobs.database.engine import describe_address
 from jobs.database.examples import CATALOG_SOURCE
+from jobs.database.maintenance_session import open_maintenance
 from jobs.database.model_versions import ModelKind
 from jobs.database.records import read_records, text_with_json
-from jobs.database.vector_indexes import MAINTENANCE_BYTES
 from jobs.errors import ConfigurationError, RetryableError
 
 REWRITTEN_TABLES = (
@@ -29,8 +31,13 @@ REWRITTEN_TABLES = (
     "examples",
     "split_memory",
     "dataset_snapshots",
+    "changes",
+    "dead_letters",
 )
-"""All tables with a key, text, hash or result of an image."""
+"""All tables with a key, product, text, hash or result of an image."""
+
+LOCK_SECONDS, LOCK_ATTEMPTS = 5, 5
+"""How long the rewrite waits for the lock of a table, also between the attempts, and how often it tries."""
 
 _IMAGE_TABLES = ("review_claims", "reviews", "vector_codes", "map_points", "labels", "item_failures", "image_tags")
 """Tables to delete from before ``images``, in this order, except ``image_embeddings``. Codes go before labels, whose
@@ -138,6 +145,7 @@ def delete_images(connection: Connection, images: Sequence[CatalogImage], conten
         "split_memory": "DELETE FROM catalog.split_memory WHERE content_hash = ANY (CAST(:contents AS bytea[]))",
     }
     deleted = {name: connection.execute(text(sql), parameters).rowcount for name, sql in statements.items()}
+    deleted["dead_letters"] = _remove_dead_letters(connection, parameters["products"])
     deleted["dataset_snapshots"] = _remove_contradictions(connection, {image.source_key for image in images})
     return {name: rows for name, rows in deleted.items() if rows}
 
@@ -148,6 +156,28 @@ def _parameters(images: Sequence[CatalogImage]) -> dict[str, object]:
         "keys": [image.source_key for image in images],
         "source": CATALOG_SOURCE,
     }
+
+
+def _remove_dead_letters(connection: Connection, products: object) -> int:
+    """Remove those products that no longer exist from dead letters. Return how many dead letters change.
+
+    The deletion of a product is a new change, which webhooks get instead.
+    """
+    update = text("""
+        WITH gone AS (
+            SELECT product_id FROM unnest(CAST(:products AS text[])) named (product_id)
+            EXCEPT SELECT product_id FROM catalog.products
+        )
+        UPDATE catalog.dead_letters d SET changes = (
+            SELECT coalesce(jsonb_agg(c.change ORDER BY c.place), '[]')
+            FROM jsonb_array_elements(d.changes) WITH ORDINALITY c (change, place)
+            WHERE NOT EXISTS (SELECT FROM gone WHERE product_id = c.change->>'product_id')
+        )
+        WHERE EXISTS (SELECT FROM jsonb_array_elements(d.changes) c JOIN gone ON product_id = c->>'product_id')
+    """)
+    changed = connection.execute(update, {"products": products}).rowcount
+    connection.execute(text("DELETE FROM catalog.dead_letters WHERE changes = '[]'"))
+    return changed
 
 
 def _remove_contradictions(connection: Connection, keys: set[str]) -> int:
@@ -203,7 +233,9 @@ def start_erasure(connection: Connection, images: Sequence[CatalogImage], snapsh
 
 def finish_erasure(connection: Connection, erasure_id: int) -> tuple[str, ...]:
     """Record that the rows of the images are deleted. Return the snapshots that contained them."""
-    statement = text("UPDATE catalog.erasures SET erased_at = now() WHERE erasure_id = :id RETURNING snapshots")
+    statement = text("""
+        UPDATE catalog.erasures SET erased_at = clock_timestamp() WHERE erasure_id = :id RETURNING snapshots
+    """)
     return tuple(connection.execute(statement, {"id": erasure_id}).scalar_one())
 
 
@@ -218,33 +250,30 @@ def rewrite_tables(engine: Engine) -> None:
     """Rewrite the files of all tables with images, without the bytes of deleted rows, and note it in ``erasures``.
 
     A plain VACUUM leaves the bytes of a deleted row in its page until another row overwrites them. Each table is locked
-    while it is rewritten, and the index of each vector space is built again.
+    while it is rewritten, and the index of each vector space is built again with one core.
 
     Raises:
         RetryableError: a transaction of another session still sees the deleted rows, or holds a lock.
         ConfigurationError: the role does not own the tables or the database.
     """
-    with engine.connect() as plain:
-        connection = plain.execution_options(isolation_level="AUTOCOMMIT")
-        started = connection.execute(text("SELECT now()")).scalar_one()
-        connection.exec_driver_sql(f"SET maintenance_work_mem = '{MAINTENANCE_BYTES[1] // 1024}kB'")
+    with open_maintenance(engine) as connection:
+        # Not those that are finished while the tables are being rewritten.
+        unwritten = text("""
+            SELECT erasure_id FROM catalog.erasures WHERE erased_at IS NOT NULL AND rewritten_at IS NULL
+        """)
+        ids = list(connection.execute(unwritten).scalars())
+        # All searches wait behind a waiting lock.
+        connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
         # The statistics of columns contain some of their values. ANALYZE replaces them before their table is rewritten.
         for name in (*(f"catalog.{table}" for table in REWRITTEN_TABLES), "pg_catalog.pg_statistic"):
             _rewrite_table(connection, name)
-        connection.exec_driver_sql("RESET maintenance_work_mem")
-        done = text("""
-            UPDATE catalog.erasures SET rewritten_at = now() WHERE rewritten_at IS NULL AND erased_at <= :started
-        """)
-        connection.execute(done, {"started": started})
+        done = text("UPDATE catalog.erasures SET rewritten_at = now() WHERE erasure_id = ANY (:ids)")
+        connection.execute(done, {"ids": ids})
 
 
 def _rewrite_table(connection: Connection, name: str) -> None:
     before = _read_files(connection, name)
-    # Not through SQLAlchemy, which drops the notices.
-    driver: Any = connection.connection.dbapi_connection
-    with driver.cursor() as cursor:
-        cursor.execute(f"VACUUM (FULL, ANALYZE, VERBOSE) {name}")
-    notices, driver.notices = driver.notices, []
+    notices = _vacuum(connection, name)
     # Without the right, VACUUM only warns.
     if before & _read_files(connection, name):
         address = describe_address(connection.engine.url.render_as_string(hide_password=False))
@@ -255,8 +284,27 @@ def _rewrite_table(connection: Connection, name: str) -> None:
     if any(int(count) for notice in notices for count in _KEPT_DEAD.findall(notice)):
         raise RetryableError(
             f"erased rows of {name} are still visible to an older transaction of another session: wait until it ends "
-            "(pg_stat_activity shows it), then run `catalog forget`"
+            "(pg_stat_activity shows it), then run `catalog forget` without names"
         )
+
+
+def _vacuum(connection: Connection, name: str) -> list[str]:
+    """Rewrite a table, and return the notices of the server."""
+    # Not through SQLAlchemy, which drops the notices.
+    driver: Any = connection.connection.dbapi_connection
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        driver.notices = []
+        try:
+            with driver.cursor() as cursor:
+                cursor.execute(f"VACUUM (FULL, ANALYZE, VERBOSE) {name}")
+            return list(driver.notices)
+        except errors.LockNotAvailable:
+            if attempt < LOCK_ATTEMPTS:
+                time.sleep(LOCK_SECONDS)  # Searches that waited go on.
+    raise RetryableError(
+        f"another session uses {name}, so it could not be locked {LOCK_ATTEMPTS} times for {LOCK_SECONDS} s: wait "
+        "until its transaction ends (pg_stat_activity shows it), then run `catalog forget` without names"
+    )
 
 
 _KEPT_DEAD = re.compile(r"\n[^\d\n]*(\d+)[^\d\n]*\n")

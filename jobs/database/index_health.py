@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from jobs.database.records import read_records
+from jobs.database.records import read_record, read_records
 from jobs.database.spaces import EmbeddingSpace
 
 MIN_ROWS = 1000
@@ -97,40 +97,32 @@ def list_btrees(connection: Connection) -> list[IndexHealth]:
 
 @dataclass(frozen=True)
 class _VectorIndex:
-    name: str
     value_type: str
     dimensions: int
     links: int
     size_bytes: int
 
 
-def list_vector_indexes(connection: Connection, space: EmbeddingSpace) -> list[IndexHealth]:
-    """List the HNSW indexes of a space, unless it has few vectors."""
+def measure_vector_index(connection: Connection, space: EmbeddingSpace) -> IndexHealth | None:
+    """Measure the HNSW index of a space, if it has one and more than a few vectors."""
     statement = text("""
-        SELECT c.relname AS name, y.typname AS value_type, a.atttypmod AS dimensions,
+        SELECT y.typname AS value_type, a.atttypmod AS dimensions,
                coalesce((SELECT CAST(o.option_value AS integer) FROM pg_options_to_table(c.reloptions) o
                          WHERE o.option_name = 'm'), 16) AS links,
                pg_relation_size(c.oid) AS size_bytes
         FROM pg_index i
         JOIN pg_class c ON c.oid = i.indexrelid
-        JOIN pg_am m ON m.oid = c.relam
         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = 1
         JOIN pg_type y ON y.oid = a.atttypid
-        WHERE i.indrelid = CAST(:table AS regclass) AND m.amname = 'hnsw' AND i.indisvalid
+        WHERE c.oid = to_regclass(:index) AND i.indisvalid
     """)
-    indexes = read_records(connection.execute(statement, {"table": f"catalog.{space.partition}"}), _VectorIndex)
+    index = read_record(connection.execute(statement, {"index": f"catalog.{space.index}"}), _VectorIndex)
     # Exact, because the statistics of Postgres are lost in a crash, and a rebuild is expensive.
     rows: int = connection.execute(text(f"SELECT count(*) FROM catalog.{space.partition}")).scalar_one()  # noqa: S608
-    if rows < MIN_ROWS:
-        return []
-    return [
-        IndexHealth(
-            index.name,
-            index.size_bytes,
-            compute_hnsw_bytes(rows, index.value_type, index.dimensions, index.links),
-        )
-        for index in indexes
-    ]
+    if index is None or rows < MIN_ROWS:
+        return None
+    needed = compute_hnsw_bytes(rows, index.value_type, index.dimensions, index.links)
+    return IndexHealth(space.index, index.size_bytes, needed)
 
 
 def compute_hnsw_bytes(rows: int, value_type: str, dimensions: int, links: int) -> int:

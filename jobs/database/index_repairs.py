@@ -1,19 +1,13 @@
 """Repair indexes and tables while searches and writers continue. Each function needs a connection in autocommit."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, text
 
-from jobs.database.vector_indexes import MAINTENANCE_BYTES
-from jobs.errors import RetryableError
-
-RebuildReason = Literal["bloat", "recall"]
-VACUUM_DELAY = "2ms"
-"""The delay of autovacuum. A VACUUM has none by default, and would slow down searches."""
+RebuildReason = Literal["bloat", "growth", "recall"]
 
 
 @dataclass(frozen=True)
@@ -27,33 +21,12 @@ class Rebuild:
     seconds: float
 
 
-@contextmanager
-def open_repairs(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection for repairs. Only one process at a time can have it.
-
-    Raises:
-        RetryableError: another process has it.
-    """
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        # Closed afterwards instead of returned to the pool, which ends its lock and its settings.
-        connection.detach()
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(hashtextextended('catalog care', 0))")):
-            raise RetryableError(
-                "another `catalog care` is running, or was killed seconds ago: run the same command later"
-            )
-        # A parallel build would take the cores that searches need.
-        connection.execute(text("SET max_parallel_maintenance_workers = 0"))
-        connection.execute(text(f"SET maintenance_work_mem = '{MAINTENANCE_BYTES[1] // 1024}kB'"))
-        connection.execute(text(f"SET vacuum_cost_delay = '{VACUUM_DELAY}'"))
-        yield connection
-
-
 def drop_unfinished_indexes(connection: Connection) -> tuple[str, ...]:
-    """Drop the indexes that a killed rebuild left behind, and return their names."""
+    """Drop the indexes that a killed rebuild or replacement left behind, and return their names."""
     statement = text("""
         SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-        WHERE c.relnamespace = CAST('catalog' AS regnamespace) AND NOT i.indisvalid
-          AND c.relname ~ '_cc(new|old)[0-9]*$'
+        WHERE c.relnamespace = CAST('catalog' AS regnamespace)
+          AND (NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$' OR c.relname ~ '_hnsw_(new|old)$')
           -- One that is being built is not valid either.
           AND NOT EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.relid = i.indrelid)
         ORDER BY c.relname
@@ -66,10 +39,16 @@ def drop_unfinished_indexes(connection: Connection) -> tuple[str, ...]:
 
 def rebuild_index(connection: Connection, name: str, reason: RebuildReason) -> Rebuild:
     """Build an index again next to the old one, and then replace it. Reads and writes continue, with the old one."""
+    reindex = text(f"REINDEX INDEX CONCURRENTLY catalog.{_quote(name)}")
+    return record_rebuild(connection, name, reason, lambda: connection.execute(reindex))
+
+
+def record_rebuild(connection: Connection, name: str, reason: RebuildReason, rebuild: Callable[[], object]) -> Rebuild:
+    """Call ``rebuild``, and store that it rebuilt the index of this name."""
     read_size = text("SELECT pg_relation_size(CAST(:index AS regclass)), clock_timestamp()")
     parameters = {"index": f"catalog.{_quote(name)}"}
     before, started = connection.execute(read_size, parameters).one()
-    connection.execute(text(f"REINDEX INDEX CONCURRENTLY catalog.{_quote(name)}"))
+    rebuild()
     after, finished = connection.execute(read_size, parameters).one()
     insert = text("""
         INSERT INTO catalog.index_rebuilds (index_name, reason, bytes_before, bytes_after, started_at, finished_at)

@@ -111,7 +111,7 @@ def create_space_index(connection: Connection, space_id: int) -> None:
     count_rows = text("SELECT count(*) FROM catalog.image_embeddings WHERE space_id = :space")
     rows: int = connection.execute(count_rows, {"space": space_id}).scalar_one()
     form = choose_form(rows)
-    set_build_memory(connection, form, rows, space.dimensions, is_local=True)
+    set_build_memory(connection, form, rows, space.dimensions)
     connection.execute(text(format_index(space.index, space.partition, form, space.dimensions)))
 
 

@@ -62,8 +62,8 @@ def format_index(name: str, table: str, form: IndexForm, dimensions: int, *, con
     )
 
 
-def set_build_memory(connection: Connection, form: IndexForm, rows: int, dimensions: int, *, is_local: bool) -> None:
-    """Set the memory for index builds until the transaction ends, or, unless ``is_local``, the session.
+def set_build_memory(connection: Connection, form: IndexForm, rows: int, dimensions: int) -> None:
+    """Set the memory for index builds until the transaction ends.
 
     A parallel build allocates all of it as shared memory, so it is only as large as the build needs.
     """
@@ -72,6 +72,6 @@ def set_build_memory(connection: Connection, form: IndexForm, rows: int, dimensi
     statement = text("""
         SELECT set_config('maintenance_work_mem', least(greatest(:wanted, :minimum), greatest(:maximum, (
             SELECT 1024 * setting::bigint FROM pg_settings WHERE name = 'maintenance_work_mem'
-        ))) / 1024 || 'kB', :is_local)
+        ))) / 1024 || 'kB', true)
     """)
-    connection.execute(statement, {"wanted": wanted, "minimum": minimum, "maximum": maximum, "is_local": is_local})
+    connection.execute(statement, {"wanted": wanted, "minimum": minimum, "maximum": maximum})

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
@@ -86,8 +87,12 @@ def _read_target(to: str) -> S3Uri | Path:
             raise ConfigurationError(f"--to {to} names no object: add a file name")
         return target
     path = Path(to).absolute()
-    if path.is_dir() or not path.parent.is_dir():
-        raise ConfigurationError(f"--to {to} is no file in an existing folder")
+    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
+        raise ConfigurationError(f"--to {to} must be a file in an existing folder")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ConfigurationError(f"--to {to} cannot be written: {error.strerror}. Choose another folder") from None
     return path
 
 

@@ -16,10 +16,10 @@ from sqlalchemy import Connection, Engine
 
 from jobs.database.changes import Change, advance_consumer, record_consumer_failure
 from jobs.database.dead_letters import (
-    clear_retry,
     delete_dead_letter,
     find_retry,
     insert_dead_letter,
+    postpone_retry,
     read_dead_letter,
 )
 from jobs.delivery.feed import POLL_SECONDS, advance, describe_change, open_consumer, read_next
@@ -92,12 +92,19 @@ class _Sender:
     def run(self, *, follow: bool) -> WebhookReport:
         """Send until SIGTERM or, without ``follow``, until the webhook has failed or accepted everything."""
         is_stuck = False
-        try:
-            self._run(follow=follow)
-        except JobError as error:
-            # The other webhooks go on.
-            # Another process that reads as this webhook ends some day.
-            self._error, is_stuck = str(error), isinstance(error, PermanentError)
+        while True:
+            try:
+                self._run(follow=follow)
+                is_stuck = False
+            except JobError as error:
+                # The other webhooks go on. Another process that reads as this webhook ends some day, and somebody may
+                # reset a cursor.
+                log.error("webhook %s: %s", self._webhook.name, error)
+                self._error, is_stuck = str(error), isinstance(error, PermanentError)
+            if follow:
+                self._sleep(MAX_PAUSE_SECONDS)
+            if not follow or self._is_over():
+                break
         reason = self._refusal or self._error
         return WebhookReport(self._webhook.name, self._accepted, self._dead_letters, reason, is_stuck)
 
@@ -147,7 +154,8 @@ class _Sender:
         with connection.begin():
             if error is not None:
                 log.warning("webhook %s did not accept dead letter %d again: %s", self._webhook.name, letter, error)
-                clear_retry(connection, letter, error)
+                postpone_retry(connection, letter, error)
+                self._refusal = self._error = error
                 return False
             delete_dead_letter(connection, letter)
         self._accepted += len(page)

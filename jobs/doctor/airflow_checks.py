@@ -81,13 +81,13 @@ class AirflowExamination:
             return Finding("Airflow has another virtual environment, where this command checks it", "skipped")
         state = self._state = _read_state(self._location.environment)
         # The status of a DAG processor that has never run is None. A deployment needs no triggerer of its own.
-        ill = [
+        unhealthy = [
             name.replace("_", " ")
             for name, status in state.health.items()
             if status == "unhealthy" or (status is None and name == "dag_processor")
         ]
-        if ill:
-            raise RetryableError(f"Airflow {state.version}: no sign of life from {', '.join(ill)}; see its log")
+        if unhealthy:
+            raise RetryableError(f"Airflow {state.version}: no heartbeat from {', '.join(unhealthy)}; see its log")
         url = f"{state.api_url}/api/v2/monitor/health"
         try:
             httpx.get(url, timeout=_API_TIMEOUT_SECONDS, trust_env=False).raise_for_status()

@@ -32,7 +32,7 @@ def _reads_database(check: Callable[[Connection], Finding]) -> Callable[[Connect
 
 
 def check_database(connections: Connections) -> Finding:
-    """Check that the database answers and can be written to."""
+    """Check that the database accepts connections and can be written to."""
     url = connections.settings.locations.database_url
     with translate_database_errors(url), connections.engine.connect() as connection:
         started = time.perf_counter()

@@ -1,6 +1,5 @@
 """Erase images and everything that was made from them, except models that learned from them."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,12 +28,12 @@ from jobs.retrain.train.train import delete_interrupted
 from jobs.scratch import open_scratch
 from jobs.storage.locations import S3Uri
 
-log = logging.getLogger(__name__)
-
 REMAINING = (
     "models that learned from the images: they keep what they learned, and outputs for up to 32 images of their "
     "validation split; train and promote new ones, then delete the old folders below models/ and builds/",
     "the write-ahead log and backups of Postgres, and old object versions of a versioned bucket, until they expire",
+    "the ids of the products in the change feed, for 30 days; copies in exports and at receivers of webhooks, until "
+    "they apply the deletion",
     "logs and XComs of Airflow: `airflow db clean`; the shop's products.csv; other workers' interrupted trainings: "
     "run `catalog forget` there",
 )
@@ -83,6 +82,8 @@ def forget_images(connections: Connections, names: Sequence[str], *, rewrite: bo
         with open_scratch():
             pass
         if rewrite and _has_stale_bytes(connections):
+            with connections.engine.connect() as connection:
+                _require_no_jobs(connection)
             progress.report("rewriting the files of the tables")
             rewrite_tables(connections.engine)
     return replace(report, interrupted_trainings=trainings, is_rewritten=not _has_stale_bytes(connections))
@@ -91,14 +92,11 @@ def forget_images(connections: Connections, names: Sequence[str], *, rewrite: bo
 def _find_images(connections: Connections, names: Sequence[str]) -> list[CatalogImage]:
     with connections.engine.connect() as connection:
         found = {name: find_images(connection, name) for name in names}
-    unknown = [name for name, images in found.items() if not images]
-    if unknown and not _has_stale_bytes(connections):
+    if unknown := [name for name, images in found.items() if not images]:
         raise NotFoundError(
             f"the catalog has no image or product {unknown[0]!r}, so there is nothing to erase: it was erased before, "
-            "or the name is wrong"
+            "or the name is wrong. To finish earlier erasures, run `catalog forget` without names"
         )
-    if unknown:
-        log.warning("no longer in the catalog: %s", ", ".join(unknown))
     return list({image.image_id: image for images in found.values() for image in images}.values())
 
 
@@ -152,7 +150,8 @@ def _require_no_jobs(connection: Connection) -> None:
     if jobs := list_running_jobs(connection):
         raise RefusedError(
             f"{jobs[0].task} of {jobs[0].run_id} is running (last update {jobs[0].seconds_without_news:.0f} s ago): "
-            "pause the DAGs and wait until it ends, or for an hour if it was killed, then run the same command again"
+            "pause the DAGs and wait until it ends, or for an hour if it was killed, then run `catalog forget` again, "
+            "without names that are erased already"
         )
 
 

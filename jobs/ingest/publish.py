@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 
 from jobs.database.changes import delete_old_changes
-from jobs.database.index_growth import update_space_index
 from jobs.database.model_coverage import count_unprocessed
 from jobs.database.model_versions import read_live_model
 from jobs.database.products import renew_product_tags
-from jobs.database.spaces import find_live_space, lock_spaces, make_space_live
+from jobs.database.spaces import create_space_index, find_live_space, lock_spaces, make_space_live
 from jobs.database.tagging_runs import TaggingRun, require_run
 from jobs.database.vector_codes import renew_vector_codes
 from jobs.progress import Progress, open_progress
@@ -50,7 +49,8 @@ def _publish(engine: Engine, run: TaggingRun, classifiers: Sequence[int], progre
     renewed = sum(_renew_product_tags(engine, classifier) for classifier in classifiers)
     progress.report("building the vector index")
     space_id = run.models.space_id
-    update_space_index(engine, space_id)
+    with engine.begin() as connection:
+        create_space_index(connection, space_id)
     with engine.begin() as connection:
         lock_spaces(connection)
         live = find_live_space(connection)

@@ -8,19 +8,20 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
-from jobs.database.index_health import IndexHealth, list_btrees, list_tables, list_vector_indexes
+from jobs.database.index_growth import replace_outgrown_index
+from jobs.database.index_health import IndexHealth, list_btrees, list_tables, measure_vector_index
 from jobs.database.index_repairs import (
     Rebuild,
     RebuildReason,
     analyze_table,
     drop_unfinished_indexes,
     find_last_rebuild,
-    open_repairs,
     rebuild_index,
     vacuum_table,
 )
+from jobs.database.maintenance_session import open_maintenance
 from jobs.database.recall_checks import list_checks
-from jobs.database.spaces import find_live_space, read_space
+from jobs.database.spaces import EmbeddingSpace, find_live_space, read_space
 from jobs.progress import Progress, open_progress, show_progress
 from jobs.search_quality.recall_check import RecallReport, check_recall
 
@@ -59,18 +60,22 @@ def care_for_indexes(engine: Engine, bound: float, run_id: str | None = None) ->
     """
     started = time.monotonic()
     task = open_progress(engine, run_id, "care") if run_id else show_progress("care")
-    with task as progress, open_repairs(engine) as connection:
+    with task as progress, open_maintenance(engine) as connection:
         dropped = drop_unfinished_indexes(connection)
+        progress.report("replacing an index that is too large")
+        space_id = find_live_space(connection)
+        space = None if space_id is None else read_space(connection, space_id)
+        grown = replace_outgrown_index(connection, space) if space else ()
         # Before any VACUUM, which has less to do in a new index.
-        vectors = _rebuild(connection, _find_due_vector_indexes(connection), progress)
+        vectors = _rebuild(connection, _find_due_vector_indexes(connection, space), progress)
         vacuumed, analyzed = _refresh_tables(connection, progress)
         # After it, because what a B-tree needs is estimated from the statistics.
         trees = _rebuild(connection, _find_due_btrees(connection), progress)
-    recall = check_recall(engine, bound, run_id) if vectors.done else None
+    recall = check_recall(engine, bound, run_id) if grown or vectors.done else None
     seconds = round(time.monotonic() - started, 1)
     report = CareReport(
         dropped,
-        (*vectors.done, *trees.done),
+        (*grown, *vectors.done, *trees.done),
         (*vectors.postponed, *trees.postponed),
         vacuumed,
         analyzed,
@@ -99,17 +104,17 @@ def _rebuild(connection: Connection, due: Sequence[tuple[IndexHealth, RebuildRea
     return _Rebuilds(tuple(done), tuple(postponed))
 
 
-def _find_due_vector_indexes(connection: Connection) -> list[tuple[IndexHealth, RebuildReason]]:
-    """Return the indexes of the live space that have to be rebuilt."""
-    space_id = find_live_space(connection)
-    due: list[tuple[IndexHealth, RebuildReason]] = []
-    for index in list_vector_indexes(connection, read_space(connection, space_id)) if space_id is not None else ():
-        log.info("care: %s takes %.2f times the space that its rows need", index.name, index.bloat)
-        if index.bloat > HNSW_BLOAT:
-            due.append((index, "bloat"))
-        elif _is_recall_low(connection, index.name):
-            due.append((index, "recall"))
-    return due
+def _find_due_vector_indexes(
+    connection: Connection, space: EmbeddingSpace | None
+) -> list[tuple[IndexHealth, RebuildReason]]:
+    """Return the index of the live space if it has to be rebuilt."""
+    index = measure_vector_index(connection, space) if space else None
+    if index is None:
+        return []
+    log.info("care: %s takes %.2f times the space that its rows need", index.name, index.bloat)
+    if index.bloat > HNSW_BLOAT:
+        return [(index, "bloat")]
+    return [(index, "recall")] if _is_recall_low(connection, index.name) else []
 
 
 def _find_due_btrees(connection: Connection) -> list[tuple[IndexHealth, RebuildReason]]:

@@ -91,7 +91,7 @@ def _check(
     if not queries[0].own.any():
         return []
     # First, because the exact search replaces what is in the cache.
-    found: list[list[_Answer]] = [[] for _ in queries]
+    found: list[list[_SearchResult]] = [[] for _ in queries]
     calls = [(group, place) for group, one in enumerate(queries) for place in range(len(one.own))]
     for group, place in progress.track("searching", calls, len(calls), unit="queries"):
         one = queries[group]
@@ -107,7 +107,7 @@ def _check(
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _SearchResult:
     """The similarities of the results of one search, and how long it took."""
 
     similarities: tuple[float, ...]
@@ -116,10 +116,10 @@ class _Answer:
 
 def _search(
     connection: Connection, space_id: int, vector: NDArray[np.float32], category: str | None, own: int
-) -> _Answer:
+) -> _SearchResult:
     started = time.perf_counter()
     results = dict(search_images(connection, space_id, vector, K, category, own or None))
-    return _Answer(tuple(results.values()), 1000 * (time.perf_counter() - started))
+    return _SearchResult(tuple(results.values()), 1000 * (time.perf_counter() - started))
 
 
 def _sample(
@@ -156,7 +156,7 @@ def _draw(
 
 
 def _summarize(
-    space_id: int, category: str | None, found: Sequence[_Answer], best: NDArray[np.float32], bound: float
+    space_id: int, category: str | None, found: Sequence[_SearchResult], best: NDArray[np.float32], bound: float
 ) -> RecallCheck:
     shares = np.array([measure_recall(one.similarities, true) for one, true in zip(found, best, strict=True)])
     low, high = compute_interval(shares, K)

@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION catalog.rank_images(
 LANGUAGE plpgsql STABLE ROWS 10 AS $$
 DECLARE
     few constant integer := 5000;
-    many constant integer := 200000;
+    many constant real := 200000;
     near bigint;
     candidates bigint[];
     image_ids bigint[];
@@ -19,7 +19,7 @@ BEGIN
         FROM catalog.images_by_index(query_vector, space_id, k, excluded_image_id) n;
     ELSIF catalog.is_large_category(space_id, category, by_product, few) THEN
         -- Contain at least 97 % of the ten true neighbors among 100,000 and a million codes: docs/decisions/categories.md.
-        near := CASE WHEN catalog.is_large_category(space_id, category, by_product, many) THEN 4000 ELSE 1500 END;
+        near := CASE WHEN catalog.estimate_codes(category, by_product) > many THEN 4000 ELSE 1500 END;
         SELECT array_agg(n.image_id), array_agg(n.similarity) INTO image_ids, similarities
         FROM catalog.compare_images(
             query_vector, space_id, k, category, by_product, excluded_image_id,

@@ -586,7 +586,7 @@ COMMENT ON COLUMN catalog.recall_checks.p50_milliseconds IS 'Of catalog.nearest_
 CREATE TABLE catalog.index_rebuilds (
     index_rebuild_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     index_name       text NOT NULL,
-    reason           text NOT NULL CHECK (reason IN ('bloat', 'recall')),
+    reason           text NOT NULL CHECK (reason IN ('bloat', 'growth', 'recall')),
     bytes_before     bigint NOT NULL,
     bytes_after      bigint NOT NULL,
     started_at       timestamptz NOT NULL,
@@ -733,7 +733,12 @@ BEGIN
         SELECT n.product_id, 'images' FROM (
             SELECT product_id, count(*) AS added FROM new_rows GROUP BY product_id
         ) n
-        WHERE (SELECT count(*) FROM catalog.images i WHERE i.product_id = n.product_id) > n.added;
+        WHERE n.added < (
+            -- The limit keeps the count short.
+            SELECT count(*) FROM (
+                SELECT FROM catalog.images i WHERE i.product_id = n.product_id LIMIT n.added + 1
+            ) counted
+        );
     ELSIF TG_OP = 'DELETE' THEN
         INSERT INTO catalog.changes (product_id, kind) SELECT DISTINCT product_id, 'images' FROM old_rows;
     ELSE

@@ -176,28 +176,34 @@ def test_a_move_waits_for_the_label_of_the_image(engine: Engine) -> None:
 
 
 def test_consumers_that_have_missed_changes_are_told(engine: Engine) -> None:
-    with engine.begin() as connection:
-        promote_model(connection, "classifier")
+    for _ in range(2):
+        with engine.begin() as connection:
+            promote_model(connection, "classifier")
     with engine.begin() as connection:
         open_live_space(connection, 3)
     with engine.begin() as connection:
         assert delete_old_changes(connection) == 0
         require_complete(connection, START)
-        first, second = read_changes(connection, START, 10)
+        first, second, third = read_changes(connection, START, 10)
+        # The third has a time before that of the second, as a long transaction has.
         connection.execute(
-            text("UPDATE catalog.changes SET happened_at = now() - interval '31 days' WHERE change_id = :id"),
-            {"id": first.change_id},
+            text("UPDATE catalog.changes SET happened_at = now() - interval '31 days' WHERE change_id <> :id"),
+            {"id": second.change_id},
         )
     with engine.begin() as connection:
         assert delete_old_changes(connection) == 1
         assert delete_old_changes(connection) == 0
-        assert read_changes(connection, START, 10) == [second]
+        assert [change.cursor for change in read_changes(connection, START, 10)] == [second.cursor, third.cursor]
         require_complete(connection, first.cursor)
         require_complete(connection, read_end(connection))
         with pytest.raises(PermanentError, match="Export again"):
             require_complete(connection, START)
         with pytest.raises(PermanentError, match="restored"):
             require_complete(connection, Cursor(10**15, 0))
+        connection.execute(text("UPDATE catalog.changes SET happened_at = now() - interval '31 days'"))
+    with engine.begin() as connection:
+        assert delete_old_changes(connection) == 2
+        require_complete(connection, third.cursor)
 
 
 def test_the_place_of_a_consumer_is_stored(connection: Connection) -> None:
@@ -206,6 +212,6 @@ def test_the_place_of_a_consumer_is_stored(connection: Connection) -> None:
         advance_consumer(connection, "shop", cursor)
         assert read_consumer(connection, "shop") == cursor
     assert Cursor.parse(str(cursor)) == cursor
-    for words in ("", "5", "5-", "a-1", "1-2-3", "-1-2"):
-        with pytest.raises(PermanentError, match="no cursor"):
+    for words in ("", "5", "5-", "a-1", "1-2-3", "-1-2", f"1-{2**63}", f"{2**64}-1"):
+        with pytest.raises(PermanentError, match="not a cursor"):
             Cursor.parse(words)

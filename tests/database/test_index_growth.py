@@ -8,8 +8,10 @@ from sqlalchemy import Connection, Engine, text
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model, unit_vectors
 from jobs.database import vector_indexes
-from jobs.database.index_growth import update_space_index
-from jobs.database.spaces import read_space
+from jobs.database.index_growth import replace_outgrown_index
+from jobs.database.index_repairs import Rebuild, drop_unfinished_indexes
+from jobs.database.maintenance_session import open_maintenance
+from jobs.database.spaces import create_space_index, read_space
 from jobs.database.vector_indexes import BINARY_INDEX, format_index, has_outgrown_index
 
 DIMENSIONS, MAX_ROWS = 8, 20
@@ -36,6 +38,12 @@ def add_vectors(connection: Connection, space_id: int, images: int) -> None:
     add_images(connection, new, space_id, classifier)
 
 
+def replace_index(engine: Engine, space_id: int) -> tuple[Rebuild, ...]:
+    with open_maintenance(engine) as connection:
+        drop_unfinished_indexes(connection)
+        return replace_outgrown_index(connection, read_space(connection, space_id))
+
+
 def read_indexes(engine: Engine, space_id: int) -> dict[str, str]:
     """Return the operator class of each HNSW index of the space, if it is valid."""
     statement = text("""
@@ -49,14 +57,16 @@ def read_indexes(engine: Engine, space_id: int) -> dict[str, str]:
 
 def test_a_space_gets_a_binary_index_when_it_has_outgrown_the_other(engine: Engine, space_id: int) -> None:
     name = f"image_embeddings_{space_id}_hnsw"
-    update_space_index(engine, space_id)
+    assert replace_index(engine, space_id) == ()
     assert read_indexes(engine, space_id) == {name: "halfvec_cosine_ops"}
     with engine.begin() as connection:
         add_vectors(connection, space_id, 1)
         assert read_space(connection, space_id).index == name
-    update_space_index(engine, space_id)
+        # Publishing changes nothing.
+        create_space_index(connection, space_id)
+    assert [(one.index_name, one.reason) for one in replace_index(engine, space_id)] == [(name, "growth")]
     assert read_indexes(engine, space_id) == {name: "bit_hamming_ops"}
-    update_space_index(engine, space_id)
+    assert replace_index(engine, space_id) == ()
     with engine.connect() as connection:
         assert not has_outgrown_index(connection, space_id)
 
@@ -66,7 +76,10 @@ def test_a_new_space_gets_the_index_of_its_size(engine: Engine) -> None:
         space_id = open_live_space(connection, DIMENSIONS)
         connection.exec_driver_sql(f"DROP INDEX catalog.image_embeddings_{space_id}_hnsw")
         add_vectors(connection, space_id, MAX_ROWS + 1)
-    update_space_index(engine, space_id)
+    # Without an index there is nothing to replace: a run that is not published yet loads its vectors.
+    assert replace_index(engine, space_id) == ()
+    with engine.begin() as connection:
+        create_space_index(connection, space_id)
     assert read_indexes(engine, space_id) == {f"image_embeddings_{space_id}_hnsw": "bit_hamming_ops"}
 
 
@@ -77,7 +90,7 @@ def test_writers_and_searches_continue_during_the_replacement(engine: Engine, sp
     with ThreadPoolExecutor(1) as thread:
         with engine.begin() as writer:
             add_vectors(writer, space_id, 1)
-            replacing = thread.submit(update_space_index, engine, space_id)
+            replacing = thread.submit(replace_index, engine, space_id)
             wait_for_lock(engine)
             with engine.begin() as other:
                 other.execute(text("SET LOCAL lock_timeout = '5s'"))
@@ -107,5 +120,5 @@ def test_what_a_killed_replacement_left_is_removed(engine: Engine, space_id: int
     name = f"image_embeddings_{space_id}_hnsw"
     with engine.begin() as connection:
         connection.exec_driver_sql(format_index(f"{name}_{suffix}", f"image_embeddings_{space_id}", BINARY_INDEX, 8))
-    update_space_index(engine, space_id)
+    assert replace_index(engine, space_id) == ()
     assert read_indexes(engine, space_id) == {name: "halfvec_cosine_ops"}

@@ -119,8 +119,19 @@ def test_an_export_can_be_uploaded(shop: Shop) -> None:
     assert shop.list_artifacts() == ["exports/products.parquet"]
 
 
-@pytest.mark.parametrize("to", ["s3://bucket", "s3://bucket/folder/", "http://host/file", "no/such/folder/file", "."])
-def test_a_location_that_is_no_file_is_refused(catalog: TaggedCatalog, to: str) -> None:
+@pytest.mark.parametrize(
+    "to",
+    [
+        "s3://bucket",
+        "s3://bucket/folder/",
+        "http://host/file",
+        "no/such/folder/file",
+        ".",
+        "/dev/null",
+        "/proc/products.parquet",
+    ],
+)
+def test_a_location_that_is_not_a_file_is_refused(catalog: TaggedCatalog, to: str) -> None:
     finished = run_job("export", "--to", to, environment=catalog.environment)
     assert finished.exit_code == EXIT_PERMANENT
     assert "--to" in finished.error

@@ -32,7 +32,7 @@ def test_a_new_consumer_starts_now_and_reads_each_change_once(catalog: TaggedCat
     assert isinstance(line["product"], dict)
     assert {name: line["product"][name] for name in ("category", "source")} == {"category": "hat", "source": "human"}
     assert run_changes(catalog) == []
-    again = run_changes(catalog, "--since", "beginning")
+    again = run_changes(catalog, "--since", "0-0")
     assert again[-1] == line
     assert [one["kind"] for one in again].count("tag") == 3
     after_first = run_changes(catalog, "--since", str(again[0]["cursor"]))
@@ -60,7 +60,7 @@ def test_two_processes_cannot_read_as_one_consumer(catalog: TaggedCatalog) -> No
 
 
 def test_a_consumer_that_has_missed_changes_is_refused(catalog: TaggedCatalog) -> None:
-    run_changes(catalog, "--since", "beginning")
+    run_changes(catalog, "--since", "0-0")
     with catalog.engine.begin() as connection:
         connection.execute(
             text("INSERT INTO catalog.change_horizon (transaction_id, change_id) VALUES ('999999999', 1)")

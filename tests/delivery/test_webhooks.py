@@ -15,8 +15,9 @@ from sqlalchemy import text
 from fixtures.command_line import FinishedCommand, run_job
 from fixtures.job_processes import wait_until
 from jobs.database.changes import read_consumer, read_end
+from jobs.database.dead_letters import find_retry, postpone_retry
 from jobs.delivery.webhooks import deliver_changes, sign
-from jobs.errors import EXIT_PERMANENT, PermanentError
+from jobs.errors import EXIT_PERMANENT, PermanentError, RefusedError
 from jobs.settings import Webhook, make_settings
 from tests.delivery.conftest import TaggedCatalog
 from tests.delivery.receiver import Receiver, run_receiver
@@ -151,13 +152,42 @@ def test_what_is_refused_for_an_hour_becomes_a_dead_letter(catalog: TaggedCatalo
     retried = run_job("dead-letters", "retry", "shop", environment=catalog.environment)
     assert json.loads(retried.output) == {"dead_letters": 1}
     receiver.status = 500
-    deliver(catalog, shop)
-    assert run_job("dead-letters", "retry", environment=catalog.environment).exit_code == 0
+    (report,) = json.loads(deliver(catalog, shop).output)["webhooks"]
+    assert report["error"] == "status 500"
     receiver.status = 204
     receiver.bodies.clear()
     assert deliver(catalog, shop).exit_code == 0
     assert [change["product"]["category"] for change in receiver.changes] == ["shoes"]
     assert json.loads(run_job("dead-letters", "list", environment=catalog.environment).output) == []
+
+
+def test_a_dead_letter_that_is_refused_again_does_not_block_others(catalog: TaggedCatalog) -> None:
+    with catalog.engine.begin() as connection:
+        first, second = (
+            connection.scalar(
+                text("""
+                    INSERT INTO catalog.dead_letters (webhook, changes, error, retry_requested_at)
+                    VALUES ('shop', '[]', 'e', now()) RETURNING dead_letter_id
+                """)
+            )
+            for _ in range(2)
+        )
+        assert find_retry(connection, "shop") == first
+        postpone_retry(connection, first, "status 422")
+        assert find_retry(connection, "shop") == second
+
+
+def test_following_continues_after_an_error(catalog: TaggedCatalog, receiver: Receiver) -> None:
+    webhooks = make_webhooks(("shop", receiver.url))
+    deliver_changes(catalog.engine, webhooks, follow=False)
+    catalog.label(1, "hat")
+    with (
+        patch("jobs.delivery.webhooks.MAX_PAUSE_SECONDS", 0.05),
+        patch("jobs.delivery.webhooks.is_stop_requested", lambda: bool(receiver.bodies)),
+        patch("jobs.delivery.feed.require_complete", side_effect=[RefusedError("cannot continue"), None]),
+    ):
+        (report,) = deliver_changes(catalog.engine, webhooks, follow=True)
+    assert (report.accepted, report.error, report.is_stuck) == (1, None, False)
 
 
 def test_following_posts_changes_as_they_come(catalog: TaggedCatalog, receiver: Receiver) -> None:

@@ -60,7 +60,7 @@ def test_a_reader_gets_every_answer_and_changes_nothing(catalog: str) -> None:
     printed = run_job(
         "changes",
         "--consumer=dbt",
-        "--since=beginning",
+        "--since=0-0",
         environment=make_environment(CATALOG_DATABASE_URL=reader),
     )
     assert printed.exit_code == 0, printed.messages

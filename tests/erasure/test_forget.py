@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import Connection, make_url, text
 
 from fixtures.catalog_rows import NewImage, add_images, open_live_space, promote_model
 from fixtures.command_line import run_job
 from fixtures.postgres import execute
 from fixtures.shop import Shop, make_image
+from jobs.database import erasure
 from jobs.database.engine import create_database_engine
 from jobs.database.erasure import REWRITTEN_TABLES, rewrite_tables
 from jobs.database.evaluations import NewEvaluation, Training, insert_evaluation, insert_training
@@ -278,8 +279,55 @@ def test_rows_that_an_older_transaction_sees_are_rewritten_later(small_shop: Sho
             forget_images(connections, ["p"])
     assert small_shop.query("SELECT count(*) FROM catalog.erasures WHERE rewritten_at IS NULL") == [(1,)]
     # The name is gone, but the erasure is not finished.
-    report = forget_images(connections, ["p"])
+    with pytest.raises(NotFoundError, match=r"no image or product 'p'.* without names"):
+        forget_images(connections, ["p"])
+    report = forget_images(connections, [])
     assert (report.images, report.is_rewritten) == (0, True)
+
+
+def test_a_table_in_use_or_a_running_job_ends_the_rewrite(small_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasure, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(erasure, "LOCK_ATTEMPTS", 2)
+    connections = small_shop.connections
+    with connections.engine.begin() as reader:
+        reader.execute(text("SELECT count(*) FROM catalog.products"))
+        with pytest.raises(RetryableError, match=r"another session uses catalog.products, .* `catalog forget` without"):
+            forget_images(connections, ["p"])
+    with connections.engine.begin() as connection:
+        upsert_job_progress(connection, "night", "care", JobProgress("rebuilding", 1, 1), 2.0)
+    with pytest.raises(RefusedError, match="care of night is running"):
+        forget_images(connections, [])
+
+
+def test_an_erasure_during_a_rewrite_is_rewritten_later(small_shop: Shop) -> None:
+    connections = small_shop.connections
+    forget_images(connections, ["p_1.jpg"], rewrite=False)
+
+    def erase_another(connection: Connection, name: str) -> None:
+        if name.endswith("products"):
+            forget_images(connections, ["p_2.jpg"], rewrite=False)
+
+    with patch.object(erasure, "_rewrite_table", erase_another):
+        rewrite_tables(connections.engine)
+    assert small_shop.query("SELECT rewritten_at IS NULL FROM catalog.erasures ORDER BY erasure_id") == [
+        (False,),
+        (True,),
+    ]
+
+
+def test_dead_letters_lose_products_that_are_erased(small_shop: Shop) -> None:
+    changes = [{"product_id": name, "kind": "tag"} for name in ("q", "p", None)]
+    with small_shop.connections.engine.begin() as connection:
+        connection.execute(text("INSERT INTO catalog.products (product_id) VALUES ('q')"))
+        for letter in (changes, changes[1:2]):
+            connection.execute(
+                text("INSERT INTO catalog.dead_letters (webhook, changes, error) VALUES ('shop', :changes, 'e')"),
+                {"changes": json.dumps(letter)},
+            )
+    # The product stays until its last image is erased.
+    assert "dead_letters" not in forget_images(small_shop.connections, ["p_1.jpg"], rewrite=False).rows
+    assert forget_images(small_shop.connections, ["p_2.jpg"], rewrite=False).rows["dead_letters"] == 2
+    assert small_shop.query("SELECT changes FROM catalog.dead_letters") == [([changes[0], changes[2]],)]
 
 
 def test_every_table_with_images_is_erased_and_rewritten(small_shop: Shop) -> None:

@@ -10,8 +10,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import exc, text
 
-from jobs.database.index_health import list_tables, list_vector_indexes
-from jobs.database.index_repairs import open_repairs, rebuild_index
+from jobs.database import vector_indexes
+from jobs.database.index_health import list_tables, measure_vector_index
+from jobs.database.index_repairs import rebuild_index
+from jobs.database.maintenance_session import open_maintenance
 from jobs.database.recall_checks import insert_checks
 from jobs.errors import RetryableError
 from jobs.search_quality import index_care, recall_check
@@ -44,7 +46,8 @@ def care(catalog: IndexedCatalog) -> CareReport:
 
 def measure_bloat(catalog: IndexedCatalog) -> float:
     with catalog.engine.connect() as connection:
-        (index,) = list_vector_indexes(connection, catalog.space)
+        index = measure_vector_index(connection, catalog.space)
+    assert index is not None
     return index.bloat
 
 
@@ -62,7 +65,7 @@ def rebuild_waiting(catalog: IndexedCatalog) -> Iterator[int]:
 
     def rebuild() -> None:
         try:
-            with open_repairs(catalog.engine) as connection:
+            with open_maintenance(catalog.engine) as connection:
                 backend.append(connection.execute(text("SELECT pg_backend_pid()")).scalar_one())
                 rebuild_index(connection, catalog.space.index, "bloat")
         except exc.DBAPIError as error:
@@ -98,6 +101,17 @@ def test_care_repairs_deleted_and_replaced_vectors(catalog: IndexedCatalog) -> N
     assert (table.dead, table.modified) == (0, 0)
     again = care(catalog)
     assert (again.rebuilt, again.vacuumed, again.recall) == ((), (), None)
+
+
+def test_care_replaces_an_outgrown_index_and_keeps_the_new_one(
+    catalog: IndexedCatalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vector_indexes, "MAX_VECTOR_ROWS", 100)
+    report = care(catalog)
+    assert [(one.index_name, one.reason) for one in report.rebuilt] == [(catalog.space.index, "growth")]
+    assert report.recall is not None
+    assert measure_bloat(catalog) < 1.2
+    assert care(catalog).rebuilt == ()
 
 
 def test_a_healthy_catalog_is_left_alone(catalog: IndexedCatalog) -> None:

@@ -11,6 +11,7 @@ from fixtures.catalog_rows import (
     unit_vectors,
 )
 from jobs.database.spaces import open_space
+from jobs.database.vector_codes import renew_vector_codes
 from tests.sql.conftest import DIMENSIONS, LargeCatalog, Models
 from tests.sql.questions import ROUTES, find_nearest, refused, take_route
 
@@ -45,6 +46,21 @@ def test_a_category_gives_the_true_neighbors(
         assert [row.image_id for row in rows] == large_catalog.rank(query, category)[:4]
         exact = [large_catalog.vectors[row.image_id - large_catalog.image_ids[0]] @ query for row in rows]
         assert [row.similarity for row in rows] == pytest.approx(exact, abs=0.01)
+
+
+@pytest.mark.parametrize("by_product", [False, True])
+def test_the_size_of_a_category_is_estimated(
+    large_catalog: LargeCatalog, large_connection: Connection, by_product: bool
+) -> None:
+    estimate = text("SELECT catalog.estimate_codes(:category, :by_product)")
+    common = {"category": "common", "by_product": by_product}
+    assert large_connection.scalar(estimate, common) is None
+    renew_vector_codes(large_connection, large_catalog.space_id)
+    large_connection.execute(text("ANALYZE catalog.vector_codes"))
+    column = "product_category" if by_product else "image_category"
+    count = text(f"SELECT count(*) FROM catalog.vector_codes WHERE {column} = 'common'")
+    assert large_connection.scalar(estimate, common) == pytest.approx(large_connection.scalar(count), rel=0.01)
+    assert large_connection.scalar(estimate, common | {"category": "nothing"}) is None
 
 
 def test_without_category_nearly_all_true_neighbors_are_found(
