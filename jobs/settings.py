@@ -6,20 +6,31 @@ counts only if neither of the others sets a location, so a local stack cannot le
 The process environment is never changed. Clients and child processes get the values from ``.env`` as arguments.
 """
 
-import json
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.cores import count_cores
 from jobs.errors import ConfigurationError
+from jobs.setting_types import (
+    Count,
+    DatabaseUrl,
+    Location,
+    Locations,
+    NotifyUrls,
+    ProductPattern,
+    Schedule,
+    Share,
+    ShareUpToHalf,
+    Texts,
+    Webhooks,
+)
 from jobs.storage.credentials import AWS_VARIABLES, AwsCredentials
 from jobs.storage.locations import S3Uri
 
@@ -31,89 +42,11 @@ LOCAL_STACK_FOLDER = HOME / ".local"
 LOCAL_STACK_ENVIRONMENT = "stack.env"
 PREFIX = "CATALOG_"
 LOCATIONS = ("CATALOG_DATABASE_URL", "CATALOG_SOURCE_URI", "CATALOG_ARTIFACTS_URI", "CATALOG_S3_ENDPOINT_URL")
-Level = Literal["info", "warning", "error"]
-LEVELS: tuple[Level, ...] = get_args(Level)
-"""Levels of the notifications, in ascending order."""
-NO_SCHEDULE = "none"
 _PARTS_OF_A_KEY = ("AWS_PROFILE", "AWS_SESSION_TOKEN")
 _READ_FROM_FILE = (PREFIX, *AWS_VARIABLES.values(), "AIRFLOW_", "POSTGRES_", "REDIS_", "TAGGING_", "CODE_VERSION")
 """Prefixes of the variables that the jobs or Docker Compose read from ``.env``."""
 
 
-def _require_postgres(url: str) -> str:
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("must start with postgresql://")
-    return url.replace("postgres://", "postgresql://", 1)
-
-
-def _require_s3(uri: str) -> str:
-    S3Uri.parse(uri)
-    return uri
-
-
-def _require_product_group(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groupindex
-    except re.error as error:
-        raise ValueError(f"is not a regular expression: {error}") from None
-    if "product_id" not in groups:
-        raise ValueError("must be a regular expression with a group (?P<product_id>...)")
-    return pattern
-
-
-def _require_schedule(schedule: str) -> str:
-    from croniter import croniter
-
-    if schedule != NO_SCHEDULE and not croniter.is_valid(schedule):
-        raise ValueError(f'must be a cron expression, such as "0 2 * * *", or {NO_SCHEDULE}')
-    return schedule
-
-
-def _require_notify_url(url: str) -> str:
-    # The message does not contain the URL, because it may contain a password.
-    if not re.fullmatch(rf"(({'|'.join(LEVELS)}):)?[a-z][a-z0-9]*://\S+", url):
-        raise ValueError(
-            f"must be a JSON list of Apprise URLs. {', '.join(LEVELS)} may precede a URL: error:json://host"
-        )
-    return url
-
-
-def _read_list(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        raise ValueError("must be a JSON list") from None
-
-
-def _require_own_names(webhooks: "tuple[Webhook, ...]") -> "tuple[Webhook, ...]":
-    if len({webhook.name for webhook in webhooks}) < len(webhooks):
-        raise ValueError("two webhooks have the same name")
-    return webhooks
-
-
-class Webhook(BaseModel):
-    """Where to post changes. The secret signs them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,50}$")]
-    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+")]
-    secret: Annotated[str, Field(pattern=r"^[\x21-\x7e]{16,}$", repr=False)]
-
-
-Location = Annotated[str, AfterValidator(_require_s3)]
-Texts = Annotated[tuple[str, ...], BeforeValidator(_read_list)]
-Locations = Annotated[tuple[Location, ...], BeforeValidator(_read_list)]
-Schedule = Annotated[str, AfterValidator(_require_schedule)]
-NotifyUrls = Annotated[tuple[Annotated[str, AfterValidator(_require_notify_url)], ...], BeforeValidator(_read_list)]
-Webhooks = Annotated[
-    tuple[Webhook, ...], Field(max_length=8), BeforeValidator(_read_list), AfterValidator(_require_own_names)
-]
-Share = Annotated[float, Field(ge=0, le=1)]
-ShareUpToHalf = Annotated[float, Field(gt=0, le=0.5)]
-Count = Annotated[int, Field(ge=1)]
 FilePath = Annotated[Path, AfterValidator(lambda path: HOME / path)]
 """A relative path is relative to the project, whatever folder a job runs in."""
 
@@ -145,7 +78,7 @@ class LocationSettings(SettingsGroup):
     127.0.0.1 would be the container itself.
     """
 
-    database_url: Annotated[str, AfterValidator(_require_postgres)]
+    database_url: DatabaseUrl
     """The catalog, in Postgres with pgvector 0.8.4 or newer: postgresql://USER:PASSWORD@HOST:PORT/NAME"""
     source_uri: Location
     """The images: s3://bucket/prefix"""
@@ -168,9 +101,7 @@ class ImageSettings(SettingsGroup):
 
     exclude_patterns: Texts = ()
     """Keys below the prefix to skip, as a JSON list of shell patterns: ["drafts/*", "*_old.*"]"""
-    product_id_pattern: Annotated[str, AfterValidator(_require_product_group)] = (
-        r"(?P<product_id>[^/]+?)(?:[_-]\d{1,2})?\.[^./]+$"
-    )
+    product_id_pattern: ProductPattern = r"(?P<product_id>[^/]+?)(?:[_-]\d{1,2})?\.[^./]+$"
     """Regular expression whose group product_id finds the product in the key below the prefix. A key that does not
     match is a product of its own."""
     max_object_bytes: Count = 50_000_000

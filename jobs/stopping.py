@@ -52,7 +52,10 @@ def finish_steps() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
-    if _stop_requested.is_set():
+        was_requested = _stop_requested.is_set()
+        # Otherwise what follows in this process would stop too.
+        _stop_requested.clear()
+    if was_requested:
         raise TerminatedError("stopped after a step; finished work is saved. Run the same command again to resume")
 
 

@@ -60,7 +60,8 @@ def find_imports(nodes: Iterable[ast.AST]) -> set[str]:
 def walk_module_level(node: ast.AST) -> Iterator[ast.AST]:
     """Yield all nodes that are executed when the module is imported."""
     for child in ast.iter_child_nodes(node):
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        is_for_types = isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        if not is_for_types and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield child
             yield from walk_module_level(child)
 

@@ -24,7 +24,7 @@ from jobs.database.dead_letters import (
 )
 from jobs.delivery.feed import POLL_SECONDS, advance, describe_change, open_consumer, read_next
 from jobs.errors import JobError, PermanentError, first_line
-from jobs.settings import Webhook
+from jobs.setting_types import Webhook
 from jobs.stopping import is_stop_requested
 
 log = logging.getLogger(__name__)

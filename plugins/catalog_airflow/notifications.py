@@ -18,7 +18,7 @@ from airflow.sdk import Context
 if TYPE_CHECKING:
     from apprise import NotifyResult
 
-    from jobs.settings import Level
+    from jobs.setting_types import Level
 
 SEND_SECONDS = 10.0
 """Time to send a message to all URLs. Airflow kills a task 20 s after its end, and a DAG processor after 50 s."""
@@ -106,7 +106,8 @@ def _read_scheme(url: str) -> str:
 
 
 def _choose_urls(level: "Level") -> list[str]:
-    from jobs.settings import LEVELS, load_airflow_settings
+    from jobs.setting_types import LEVELS
+    from jobs.settings import load_airflow_settings
 
     chosen = []
     for target in load_airflow_settings().notify_urls:

@@ -18,7 +18,8 @@ from jobs.database.changes import read_consumer, read_end
 from jobs.database.dead_letters import find_retry, postpone_retry
 from jobs.delivery.webhooks import deliver_changes, sign
 from jobs.errors import EXIT_PERMANENT, PermanentError, RefusedError
-from jobs.settings import Webhook, make_settings
+from jobs.setting_types import Webhook
+from jobs.settings import make_settings
 from tests.delivery.conftest import TaggedCatalog
 from tests.delivery.receiver import Receiver, run_receiver
 from tests.test_cli import make_environment

@@ -14,7 +14,7 @@ from fixtures.notification_receivers import Receivers, run_receivers
 if TYPE_CHECKING:
     from catalog_airflow.notifications import Message
 
-    from jobs.settings import Level
+    from jobs.setting_types import Level
 
 
 # Apprise imports its plugins when it sends the first message.

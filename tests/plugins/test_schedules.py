@@ -1,7 +1,7 @@
 import pytest
 from catalog_airflow.schedules import NO_SCHEDULE, read_schedule
 
-from jobs import settings
+from jobs import setting_types
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_an_invalid_schedule_names_its_variable(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_no_schedule_has_the_same_name_in_the_jobs() -> None:
-    assert NO_SCHEDULE == settings.NO_SCHEDULE
+    assert NO_SCHEDULE == setting_types.NO_SCHEDULE

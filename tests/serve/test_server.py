@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from fixtures.job_processes import start_job, wait_until
 from fixtures.shop import Shop, make_image
@@ -53,6 +54,7 @@ def read_maps(process: "subprocess.Popen[bytes]") -> str:
     return Path(f"/proc/{process.pid}/maps").read_text()
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_after_the_accepted_requests(live_shop: Shop, tmp_path: Path) -> None:
     image = make_image(1)
     port = find_free_port()

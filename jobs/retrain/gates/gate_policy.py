@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from jobs.errors import ConfigurationError
 from jobs.retrain.gates.paired_test import CONFIDENCE
-from jobs.settings import Count, Share
+from jobs.setting_types import Count, Share
 
 DEFAULTS = Path(__file__).with_name("policy.toml")
 

@@ -54,6 +54,8 @@ def page(
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{url}/catalog/map")
     expect(page.get_by_role("status")).to_have_text("4 images")
+    # Before the first drawing, all pixels are black.
+    wait_for_pixels(page, lambda pixels: (pixels == 255).any())
     yield page
     assert errors == []
     context.close()
@@ -156,6 +158,7 @@ def test_a_lasso_opens_its_images_in_the_grid(page: Page, browsed: BrowsedShop) 
     assert sorted(open_selection(page)) == browsed.image_ids[:2]
 
 
+@pytest.mark.slow
 def test_a_lasso_around_nothing_selects_nothing(page: Page) -> None:
     page.get_by_role("button", name="Lasso").click()
     draw_around(page, 0, 0, 2)
@@ -163,6 +166,7 @@ def test_a_lasso_around_nothing_selects_nothing(page: Page) -> None:
     expect(page.locator(".map-selection a")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_keyboard_selects_what_is_in_view(page: Page, browsed: BrowsedShop) -> None:
     canvas = page.locator(".map-points")
     canvas.focus()
@@ -177,6 +181,7 @@ def test_the_keyboard_selects_what_is_in_view(page: Page, browsed: BrowsedShop) 
     assert open_selection(page) == browsed.image_ids[2:3]
 
 
+@pytest.mark.slow
 def test_only_one_visible_category_is_opened(page: Page, browsed: BrowsedShop) -> None:
     for hidden in ("dress", "shoes"):
         page.locator(".map-legend button", has_text=hidden).click()
@@ -185,6 +190,7 @@ def test_only_one_visible_category_is_opened(page: Page, browsed: BrowsedShop) -
     assert open_selection(page) == browsed.image_ids[2:3]
 
 
+@pytest.mark.slow
 def test_images_of_hidden_categories_are_not_selected(page: Page, browsed: BrowsedShop) -> None:
     page.locator(".map-legend button", has_text="hat").click()
     page.get_by_role("button", name="Select view").click()
@@ -201,6 +207,7 @@ def test_images_of_hidden_categories_are_not_selected(page: Page, browsed: Brows
     assert sorted(open_selection(page)) == browsed.image_ids[:4]
 
 
+@pytest.mark.slow
 def test_an_area_larger_than_the_map_opens_the_grid(page: Page, url: str) -> None:
     query = page.evaluate("""async () => {
         const { describe, selectPoints } = await import("/catalog/static/map_selection.js");
@@ -213,6 +220,7 @@ def test_an_area_larger_than_the_map_opens_the_grid(page: Page, url: str) -> Non
     assert answer.status == 200
 
 
+@pytest.mark.slow
 def test_dragging_and_zooming_move_the_map(page: Page) -> None:
     x, y = find_place(page, 0, 0)
     page.mouse.move(x, y)
