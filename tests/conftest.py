@@ -4,6 +4,7 @@ from fixtures.bare_environment import keep_process_state
 
 # isort: split
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -19,6 +20,7 @@ from unittest.mock import patch
 
 import botocore.loaders
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from sqlalchemy import Connection, Engine, make_url
 from xdist.scheduler import LoadScopeScheduling
 
@@ -34,6 +36,21 @@ AIRFLOW_TESTS = "tests/end_to_end/"
 FORK_SERVER = multiprocessing.get_context("forkserver")
 FORK_SERVER.set_forkserver_preload(["jobs.images.thumbnails", "jobs.images.perceptual_hash"])
 """The fork server is the same as that of `fixtures.job_processes`, which adds libraries when it is imported."""
+
+
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Print the exit status of a test process that has died, such as -9 for SIGKILL: xdist does not tell."""
+    if error:
+        status = node.gateway._io.popen.wait(timeout=30)
+        print(f"\n{node.gateway.id} ended with exit status {status}", file=sys.__stderr__, flush=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def crashes_are_reported(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Let a crash write to the terminal even after a library has redirected such reports, as torch does."""
+    yield
+    if fault_handler_stderr_fd_key in pytestconfig.stash:
+        faulthandler.enable(file=pytestconfig.stash[fault_handler_stderr_fd_key])
 
 
 def pytest_configure() -> None:
