@@ -16,7 +16,7 @@ PEERS_READY := $(PEERS_VENV)/.ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install ui down test test-all coverage check settings image compose-check quality bench chaos bench-peers report lock reset clean
+.PHONY: help demo install ui down test coverage check settings image compose-check quality bench chaos bench-peers report lock reset clean
 
 help:
 	@awk -F ':.*## ' '/^## / { printf "%s%s\n", n++ ? "\n" : "", substr($$0, 4) } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,10 +40,7 @@ reset: down ## stop the local stack and delete its data
 
 ## Check
 
-test: check ## run lint, types and all tests except slow ones
-	@$(PYTEST) -m "not slow"
-
-test-all: check ## run lint, types and all tests, slow ones too
+test: check ## run lint, types and all tests
 	@$(PYTEST)
 
 # Tracing takes half as much processor time again as the tests themselves.

@@ -1,6 +1,5 @@
 """A replica equals its source after kills of both ends, and the scenario notices a replica that does not."""
 
-import pytest
 from sqlalchemy import Engine, text
 
 from benchmarks.scenarios.change_feed.replica import Replica
@@ -8,7 +7,6 @@ from benchmarks.scenarios.change_feed.run import Plan, fill, run_feed
 from tests.test_cli import make_environment
 
 
-@pytest.mark.slow
 def test_a_replica_equals_its_source_after_kills(engine: Engine, database_url: str) -> None:
     environment = make_environment(CATALOG_DATABASE_URL=database_url)
     outcome = run_feed(engine, environment, Plan(kills=3, quiet_seconds=1, max_pause_seconds=1, products=30))

@@ -49,7 +49,6 @@ def stop_server(folder: Path) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("wait", ["statement", "commit"])
 def test_a_silent_server_ends_the_job(wait: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with run_server() as (url, folder):

@@ -89,7 +89,6 @@ def kill_one(seconds: float) -> Iterator[list[int]]:
         thread.join()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_killed_processes_fail_no_healthy_image() -> None:
     moments = random.Random(0)
@@ -154,7 +153,6 @@ def test_the_pool_ends_immediately() -> None:
     assert list_processes() == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_killed_processes_lose_no_image_of_an_ingest(tagging_shop: Shop) -> None:
     keys = tagging_shop.put_images(64)

@@ -46,7 +46,6 @@ def through(proxy: FaultProxy, shop: Shop) -> Connections:
     return replace(shop.connections, store=ObjectStore(proxy.url))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("edit", HARMLESS.values(), ids=HARMLESS)
 def test_optional_response_fields_may_be_missing_or_unusual(edit: Edit, tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_images(IMAGES)

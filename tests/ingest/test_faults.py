@@ -45,7 +45,6 @@ def through(proxy: FaultProxy, shop: Shop) -> Connections:
     return replace(shop.connections, store=ObjectStore(proxy.url))
 
 
-@pytest.mark.slow
 def test_a_slow_bucket_is_the_bottleneck(tagging_shop: Shop, proxy: FaultProxy) -> None:
     tagging_shop.put_images(24)
     proxy.delay_seconds = 0.2

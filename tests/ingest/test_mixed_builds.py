@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 
 from fixtures.champions import make_champion
 from fixtures.shop import Shop, TinyModels, make_image
@@ -40,7 +39,6 @@ def on_machine(shop: Shop, engine: EngineName) -> Connections:
     return shop.with_settings(engine=engine, precision="fp32", device="cpu", shard_size=IMAGES // 2)
 
 
-@pytest.mark.slow
 def test_two_builds_of_a_version_share_a_run_and_its_space(shop: Shop, tiny_models: TinyModels) -> None:
     versions = [
         make_champion(shop.connections, tiny_models.classifier, "classifier"),

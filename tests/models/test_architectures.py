@@ -125,7 +125,6 @@ def ask_graph(folder: Path, kind: ModelKind, pixels: torch.Tensor, work: Path) -
     return finish(describe_checkpoint(folder, kind), outputs)
 
 
-@pytest.mark.slow
 def test_a_classifier_becomes_a_graph(classifier: Checkpoint, images: list[Image.Image], tmp_path: Path) -> None:
     ours = load_classifier(classifier.folder, DEVICE)
     pixels = load_pixels(ours.preprocessing.geometry, images)
@@ -133,7 +132,6 @@ def test_a_classifier_becomes_a_graph(classifier: Checkpoint, images: list[Image
     np.testing.assert_allclose(answers, ours.predict(pixels).numpy(), atol=1e-4)
 
 
-@pytest.mark.slow
 def test_an_encoder_becomes_a_graph(encoder: Checkpoint, images: list[Image.Image], tmp_path: Path) -> None:
     ours = load_image_encoder(encoder.folder, DEVICE)
     pixels = load_pixels(ours.preprocessing.geometry, images)

@@ -62,7 +62,6 @@ class _Network(torch.nn.Module):
         return features
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
 def test_a_compiled_program_gives_the_outputs_of_the_program(tmp_path: Path) -> None:
     """Compile for the CPU. Only the device differs from the package for a GPU."""

@@ -59,7 +59,6 @@ def convert(folder: Path, content: object, is_zip: bool = True) -> Path:
     return target
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "the format before torch 1.6"])
 def test_every_tensor_is_converted_exactly(folder: Path, is_zip: bool) -> None:
     before = sorted(path.name for path in folder.iterdir())

@@ -126,7 +126,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
     )
 
 
-@pytest.mark.slow
 def test_a_bf16_build_is_served_in_float32_on_an_older_processor(served: Served) -> None:
     names = [name for name in served.versions if name.endswith("bf16")]
     assert len(names) == 4

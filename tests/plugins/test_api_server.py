@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from jobs.settings import PROJECT_ROOT
 
 MAX_GROWTH_MIB = 50
@@ -32,7 +30,6 @@ print(json.dumps(cost | {"page_mib": read_mib(), "at_page": find("torch", "scipy
 """
 
 
-@pytest.mark.slow
 def test_the_pages_cost_little_memory_and_nothing_heavy(tmp_path: Path) -> None:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")},

@@ -93,7 +93,6 @@ def count_chunks(shop: Shop, run_id: str) -> int:
     return int(chunks)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_retag_killed_in_shards_and_switch_ends_in_the_same_state(
     promoted_catalog: Shop, tiny_models: TinyModels, tmp_path: Path
@@ -122,7 +121,6 @@ def test_a_retag_killed_in_shards_and_switch_ends_in_the_same_state(
     assert shop.query("SELECT state FROM catalog.tagging_runs WHERE run_id = 'disturbed'") == [("succeeded",)]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_killed_top_up_is_resumed(promoted_catalog: Shop, tmp_path: Path) -> None:
     shop, connections = promoted_catalog, promoted_catalog.connections

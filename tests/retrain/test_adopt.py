@@ -109,7 +109,6 @@ def test_a_second_champion_has_to_pass_its_gates(tagging_shop: Shop, tiny_models
     assert list(scratch.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_champion_promoted_during_an_adoption_stays(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     with ThreadPoolExecutor(1) as thread, shop.connections.engine.begin() as promoting:
         promoting.exec_driver_sql("LOCK TABLE catalog.promotions IN SHARE ROW EXCLUSIVE MODE")
@@ -182,7 +181,6 @@ def test_a_classifier_is_refused(shop: Shop, tiny_models: TinyModels, scratch: P
     assert_nothing_is_left(shop, scratch)
 
 
-@pytest.mark.slow
 def test_a_base_that_needs_too_much_memory_is_refused(shop: Shop, tiny_models: TinyModels, scratch: Path) -> None:
     tight = ROOMY.model_copy(update={"max_memory_bytes": 1_000_000})
     with pytest.raises(PermanentError, match="MB of memory"):

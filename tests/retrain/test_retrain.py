@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from fixtures.command_line import run_job, run_process
 from fixtures.shop import CATEGORIES, Shop, TinyModels, make_image
 from jobs.errors import EXIT_PERMANENT
 
 
-@pytest.mark.slow
 def test_all_processes_train_the_candidate(shop: Shop, tiny_models: TinyModels, tmp_path: Path) -> None:
     """Two processes train together, as on a machine with two GPUs, with the options of the command."""
     rows = [f"{number}.jpg,{CATEGORIES[number % 4]},{number}" for number in range(60)]

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import httpx
 import psutil
-import pytest
 
 from fixtures.job_processes import start_job, wait_until
 from fixtures.shop import Shop, make_image
@@ -54,7 +53,6 @@ def read_maps(process: "subprocess.Popen[bytes]") -> str:
     return Path(f"/proc/{process.pid}/maps").read_text()
 
 
-@pytest.mark.slow
 def test_a_signal_ends_it_after_the_accepted_requests(live_shop: Shop, tmp_path: Path) -> None:
     image = make_image(1)
     port = find_free_port()

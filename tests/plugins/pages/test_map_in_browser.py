@@ -158,7 +158,6 @@ def test_a_lasso_opens_its_images_in_the_grid(page: Page, browsed: BrowsedShop) 
     assert sorted(open_selection(page)) == browsed.image_ids[:2]
 
 
-@pytest.mark.slow
 def test_a_lasso_around_nothing_selects_nothing(page: Page) -> None:
     page.get_by_role("button", name="Lasso").click()
     draw_around(page, 0, 0, 2)
@@ -166,7 +165,6 @@ def test_a_lasso_around_nothing_selects_nothing(page: Page) -> None:
     expect(page.locator(".map-selection a")).to_be_hidden()
 
 
-@pytest.mark.slow
 def test_the_keyboard_selects_what_is_in_view(page: Page, browsed: BrowsedShop) -> None:
     canvas = page.locator(".map-points")
     canvas.focus()
@@ -181,7 +179,6 @@ def test_the_keyboard_selects_what_is_in_view(page: Page, browsed: BrowsedShop) 
     assert open_selection(page) == browsed.image_ids[2:3]
 
 
-@pytest.mark.slow
 def test_only_one_visible_category_is_opened(page: Page, browsed: BrowsedShop) -> None:
     for hidden in ("dress", "shoes"):
         page.locator(".map-legend button", has_text=hidden).click()
@@ -190,7 +187,6 @@ def test_only_one_visible_category_is_opened(page: Page, browsed: BrowsedShop) -
     assert open_selection(page) == browsed.image_ids[2:3]
 
 
-@pytest.mark.slow
 def test_images_of_hidden_categories_are_not_selected(page: Page, browsed: BrowsedShop) -> None:
     page.locator(".map-legend button", has_text="hat").click()
     page.get_by_role("button", name="Select view").click()
@@ -207,7 +203,6 @@ def test_images_of_hidden_categories_are_not_selected(page: Page, browsed: Brows
     assert sorted(open_selection(page)) == browsed.image_ids[:4]
 
 
-@pytest.mark.slow
 def test_an_area_larger_than_the_map_opens_the_grid(page: Page, url: str) -> None:
     query = page.evaluate("""async () => {
         const { describe, selectPoints } = await import("/catalog/static/map_selection.js");
@@ -220,7 +215,6 @@ def test_an_area_larger_than_the_map_opens_the_grid(page: Page, url: str) -> Non
     assert answer.status == 200
 
 
-@pytest.mark.slow
 def test_dragging_and_zooming_move_the_map(page: Page) -> None:
     x, y = find_place(page, 0, 0)
     page.mouse.move(x, y)

@@ -126,7 +126,6 @@ def test_weaker_matches_are_folded(enter: Visit, tagging_shop: Shop, monkeypatch
             assert list_products(page) == list_products(everything)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

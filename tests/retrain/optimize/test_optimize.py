@@ -146,7 +146,6 @@ def serve_without(folder: Path, *modules: str) -> None:
     assert finished.stdout.startswith("(3, ")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "not_needed"), [("openvino", "torch"), ("torch", "openvino")])
 def test_a_float32_build_predicts_the_same_as_the_checkpoint(
     stocked_shop: Shop, labeled: LabeledSet, engine: EngineName, not_needed: str
@@ -196,7 +195,6 @@ def spoil_for_int8(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-@pytest.mark.slow
 def test_blocks_that_int8_cannot_represent_stay_in_float(
     shop: Shop, labeled: LabeledSet, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +245,6 @@ def test_the_build_is_evaluated(built: Built, lasting_shop: Shop, monkeypatch: p
     assert metrics["build"]["fidelity"]["images"] == 32
 
 
-@pytest.mark.slow
 def test_an_encoder_keeps_its_text_tower(
     shop: Shop, labeled: LabeledSet, tiny_models: TinyModels, tmp_path: Path
 ) -> None:

@@ -60,7 +60,6 @@ def test_an_error_of_a_process_is_that_of_the_command(tmp_path: Path) -> None:
     assert output.splitlines()[-1] == "error: another process is training"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "exit_code"), [(signal.SIGTERM, TerminatedError.exit_code), (signal.SIGKILL, -signal.SIGKILL)]
 )

@@ -268,7 +268,6 @@ def test_sigterm_stops_a_training(labeled_shop: Shop, labeled: LabeledSet, base:
     assert signal_after_first_epoch(labeled_shop, words, signal.SIGTERM, tmp_path / "messages") == 143
 
 
-@pytest.mark.slow
 def test_two_processes_train_one_candidate(labeled_shop: Shop, labeled: LabeledSet, base: Path, tmp_path: Path) -> None:
     """Two processes with batches of 8 compute nearly the same loss as one process with batches of 16."""
     words = ["classifier", *make_options(labeled, "run", base, epochs=2), "--budget-minutes=60"]

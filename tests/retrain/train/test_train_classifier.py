@@ -169,7 +169,6 @@ def test_another_seed_gives_other_weights(context: TrainingContext, base: Path, 
     assert hash_weights(tmp_path / "1") != hash_weights(tmp_path / "2")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("freeze", "epochs"), [("backbone", 0), ("early", 5)])
 def test_a_timm_backbone_gets_a_new_head(freeze: Freeze, epochs: int, context: TrainingContext, tmp_path: Path) -> None:
     base = require_pretrained()
